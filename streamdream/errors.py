@@ -1,0 +1,67 @@
+"""Everything streamdream raises on purpose.
+
+    StreamdreamError            a run that failed; the CLI prints one line and exits 1
+    ├── SourceError             the input cannot be opened or read
+    ├── SinkError               the output cannot be written (full disk, refused by the encoder)
+    ├── ModelError              weights are missing, damaged or not the expected ones
+    ├── MissingPackage          an optional package or system library is absent; the text holds the install command
+    └── UsageError              the user's mistake; the CLI exits 2
+        ├── SettingsError       a value that is out of range, or of the wrong kind
+        └── UnknownName         a name that no registry holds; the text shows the close ones
+"""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StreamdreamError(Exception):
+    """Base of all errors; ``str(error)`` is one line that helps."""
+
+    exit_code = 1
+
+
+class SourceError(StreamdreamError):
+    """The input cannot be opened or read."""
+
+
+class SinkError(StreamdreamError):
+    """The output cannot be written."""
+
+
+class ModelError(StreamdreamError):
+    """Weights are missing, damaged or not the expected ones."""
+
+
+class MissingPackage(StreamdreamError):
+    """An optional package or a system library is absent."""
+
+
+class UsageError(StreamdreamError):
+    """The user asked for something that cannot be."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting's value is out of range or of the wrong kind."""
+
+
+class UnknownName(UsageError):
+    """A name that is not in a registry.
+
+    ``kind`` says what was asked for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command that
+    shows them all when there are too many for one line.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "") -> None:
+        known = list(known)
+        close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+        text = f"unknown {kind} {name!r}"
+        if close:
+            text += f"; did you mean {', '.join(close)}?"
+        if not close and (len(known) <= 12 or not listing):
+            text += f"; known: {', '.join(known)}"
+        if listing:
+            text += f" (all of them: {listing})"
+        super().__init__(text)

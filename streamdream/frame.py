@@ -1,0 +1,62 @@
+"""One picture of the input, and the two conversions between uint8 pictures and float tensors."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded picture: upright, RGB."""
+
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB."""
+    pts_seconds: float
+    """Presentation time since the start of the output."""
+    pts: int = 0
+    """The same in ``time_base`` units, exact; a file sink writes this one."""
+    time_base: tuple[int, int] = (1, 1000)
+    """Numerator and denominator of one ``pts`` unit, in seconds."""
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise ValueError(f"a frame is uint8 [H, W, 3], not {self.image.dtype} {list(self.image.shape)}")
+
+    def __repr__(self) -> str:
+        return f"Frame({self.width}x{self.height} at {self.pts_seconds:.3f} s)"
+
+    @property
+    def height(self) -> int:
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.image.shape[1])
+
+
+def to_tensor(image: NDArray[np.floating]) -> Tensor:
+    """[H, W, 3] float in [-1, 1] -> [1, 3, H, W] float32, channels last in memory; shares it when already float32."""
+    import torch
+
+    hwc = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    return hwc.unsqueeze(0).permute(0, 3, 1, 2)
+
+
+def to_array(picture: Tensor) -> NDArray[np.float32]:
+    """[1, 3, H, W] -> [H, W, 3] float32 on the CPU; shares memory where it can."""
+    return np.ascontiguousarray(picture.detach()[0].permute(1, 2, 0).float().cpu().numpy())
+
+
+def to_unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 0..255 -> float32 in [-1, 1]."""
+    return image.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
+
+
+def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """float in [-1, 1] -> uint8 0..255, rounded and clipped."""
+    return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)

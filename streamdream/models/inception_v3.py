@@ -1,0 +1,102 @@
+"""Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) as Keras builds it, from the picture to ``mixed5``.
+
+Tap names are Keras's: ``conv2d_7`` is a convolution with its batch norm folded in, before ReLU; ``activation_7`` is the
+same after ReLU; ``mixed4`` is a whole block. Input is RGB in [-1, 1].
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from streamdream.models.network import INPUT, AvgPool, Concat, Conv, MaxPool, Node, Relu
+
+BATCH_NORM_EPSILON = 1e-3
+
+
+class _Builder:
+    """Appends nodes in the order in which Keras creates its layers, because its names are numbered by it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.convs = self.max_pools = self.avg_pools = 0
+
+    def conv(self, source: str, channels: int, height: int, width: int, stride: int = 1, same: bool = True) -> str:
+        self.convs += 1
+        padding = (height // 2, width // 2) if same else (0, 0)
+        name, relu = f"conv2d_{self.convs}", f"activation_{self.convs}"
+        self.nodes += [Conv(name, (source,), channels, (height, width), stride, padding), Relu(relu, (name,))]
+        return relu
+
+    def max_pool(self, source: str) -> str:
+        self.max_pools += 1
+        self.nodes.append(MaxPool(f"max_pooling2d_{self.max_pools}", (source,)))
+        return self.nodes[-1].name
+
+    def avg_pool(self, source: str) -> str:
+        self.avg_pools += 1
+        self.nodes.append(AvgPool(f"average_pooling2d_{self.avg_pools}", (source,)))
+        return self.nodes[-1].name
+
+    def concat(self, name: str, *sources: str) -> str:
+        self.nodes.append(Concat(name, sources))
+        return name
+
+
+def nodes() -> list[Node]:
+    """The trunk as a table, lowest first."""
+    net = _Builder()
+    x = net.conv(INPUT, 32, 3, 3, stride=2, same=False)
+    x = net.conv(x, 32, 3, 3, same=False)
+    x = net.conv(x, 64, 3, 3)
+    x = net.max_pool(x)
+    x = net.conv(x, 80, 1, 1, same=False)
+    x = net.conv(x, 192, 3, 3, same=False)
+    x = net.max_pool(x)
+    for block, pool_channels in enumerate((32, 64, 64)):
+        x = _block_35(net, f"mixed{block}", x, pool_channels)
+    x = _block_reduce(net, "mixed3", x)
+    for block, inner in ((4, 128), (5, 160)):
+        x = _block_17(net, f"mixed{block}", x, inner)
+    return net.nodes
+
+
+def _block_35(net: _Builder, name: str, x: str, pool_channels: int) -> str:
+    one = net.conv(x, 64, 1, 1)
+    five = net.conv(net.conv(x, 48, 1, 1), 64, 5, 5)
+    three = net.conv(net.conv(net.conv(x, 64, 1, 1), 96, 3, 3), 96, 3, 3)
+    pool = net.conv(net.avg_pool(x), pool_channels, 1, 1)
+    return net.concat(name, one, five, three, pool)
+
+
+def _block_reduce(net: _Builder, name: str, x: str) -> str:
+    three = net.conv(x, 384, 3, 3, stride=2, same=False)
+    double = net.conv(net.conv(net.conv(x, 64, 1, 1), 96, 3, 3), 96, 3, 3, stride=2, same=False)
+    return net.concat(name, three, double, net.max_pool(x))
+
+
+def _block_17(net: _Builder, name: str, x: str, inner: int) -> str:
+    one = net.conv(x, 192, 1, 1)
+    seven = net.conv(net.conv(net.conv(x, inner, 1, 1), inner, 1, 7), 192, 7, 1)
+    double = x
+    for height, width in ((1, 1), (7, 1), (1, 7), (7, 1)):
+        double = net.conv(double, inner, height, width)
+    double = net.conv(double, 192, 1, 7)
+    pool = net.conv(net.avg_pool(x), 192, 1, 1)
+    return net.concat(name, one, seven, double, pool)
+
+
+def fold_batch_norm(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keras's kernel, moving mean and variance and beta (there is no gamma) -> one weight and bias a convolution.
+
+    ``y = (w * x - mean) / sqrt(variance + epsilon) + beta``, so ``w' = w / s`` and ``b' = beta - mean / s``.
+    """
+    folded: dict[str, Tensor] = {}
+    for key in stored:
+        layer, _, kind = key.partition(".")
+        if kind == "kernel":
+            deviation = torch.sqrt(stored[f"{layer}.moving_variance"] + BATCH_NORM_EPSILON)
+            folded[f"{layer}.weight"] = stored[key] / deviation.view(-1, 1, 1, 1)
+            folded[f"{layer}.bias"] = stored[f"{layer}.beta"] - stored[f"{layer}.moving_mean"] / deviation
+    return folded

@@ -1,0 +1,209 @@
+"""Every option, once: the fields of three frozen dataclasses. Flags, presets, docs and sliders are made from them.
+
+``DreamSettings`` may change while a run goes on, ``StreamSettings`` are fixed for a run, ``RenderSettings`` concern the
+output file only. A value comes from, in order: the flag, the environment (``STREAMDREAM_KEEP=0.9``), the preset, the
+default here.
+"""
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from streamdream.errors import SettingsError, UnknownName
+
+PRESETS = Path(__file__).with_name("presets")
+ENVIRONMENT_PREFIX = "STREAMDREAM_"
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = "",
+           choices: str = "", flag: str = "", kind: str = "") -> Any:
+    """A dataclass field with its metadata.
+
+    ``choices`` names the registry of legal values as ``module:NAME`` (a dict), looked up only when it is needed;
+    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``.
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
+                                            "choices": choices, "flag": flag, "kind": kind})
+
+
+class _Checked:
+    """Checks every field against its metadata; so a settings object that exists is legal."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            check(item, getattr(self, item.name))
+
+
+@dataclass(frozen=True)
+class DreamSettings(_Checked):
+    """What is dreamed and how; may change between any two frames."""
+
+    layers: str = option("mixed3", "what to dream: taps with weights, as in 'mixed3:1,mixed5:0.5'")
+    channel: str = option("", "only these channels of the taps, as in '3,17'; all of them when empty")
+    strength: float = option(1.0, "how much of the dream is shown", low=0, high=4)
+    steps: int = option(1, "gradient steps on each octave of each frame", low=1, high=500)
+    step_size: float = option(0.02, "length of one step", low=0.0001, high=0.5, unit="half ranges at mean gradient")
+    octaves: int = option(2, "scales dreamed at, coarse to fine", low=1, high=12)
+    octave_scale: float = option(1.6, "size ratio between octaves", low=1.05, high=4)
+    jitter: int = option(16, "largest random shift before a step", low=0, high=512, unit="px")
+    smooth: float = option(1.0, "gradient smoothing, relative; 0 is none", low=0, high=8)
+    color: float = option(0.4, "how much of the gradient's colour is kept; 0 dreams in grey", low=0, high=1)
+    keep: float = option(0.93, "how much of the dream is carried to the next frame", low=0, high=0.999)
+    onset: int = option(8, "extra steps on the first frame and after a cut, so that the dream is there at once",
+                        low=0, high=500)
+    flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.flow:FLOWS")
+    trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.carry:TRUSTS")
+    cut: float = option(0.5, "a frame less like the last one than this starts anew; 0 never does", low=0, high=1,
+                        unit="correlation")
+
+
+@dataclass(frozen=True)
+class StreamSettings(_Checked):
+    """What is fixed for a run."""
+
+    model: str = option("inception_v3", "network to dream with", choices="streamdream.models:MODELS")
+    field_height: int = option(240, "lines at which the dream is computed; 0 is the picture's own", low=0, high=8192,
+                               unit="px")
+    backend: str = option("auto", "what executes a step", choices="streamdream.backends:BACKENDS")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, ...")
+    precision: str = option("auto", "arithmetic of the network", choices="streamdream.backends:PRECISIONS")
+    seed: int = option(0, "of the random shifts; the same seed gives the same dream", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class RenderSettings(_Checked):
+    """Which part of a file is rendered, and how it is encoded."""
+
+    start: float = option(0.0, "start at this time of the input", low=0, unit="s", flag="-ss", kind="time")
+    duration: float = option(math.inf, "render this long", low=0, unit="s", flag="-t", kind="time")
+    end: float = option(math.inf, "stop at this time of the input", low=0, unit="s", flag="-to", kind="time")
+    codec: str = option("auto", "video encoder, as libx264, libx265, libvpx-vp9, ffv1; auto picks by the container",
+                        flag="-c:v")
+    crf: int = option(18, "quality of the encoder; lower is better and larger", low=0, high=63)
+    encoder_preset: str = option("auto", "speed of the encoder, as veryfast, medium, slow; auto is the fast one here")
+
+
+Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings)
+GROUPS: tuple[type[DreamSettings] | type[StreamSettings] | type[RenderSettings], ...] = (
+    DreamSettings, StreamSettings, RenderSettings)
+
+
+def choices(item: dataclasses.Field[Any]) -> list[str]:
+    """The legal values of a field, or none when it is free."""
+    registry = item.metadata["choices"]
+    if not registry:
+        return []
+    module, _, name = registry.partition(":")
+    return list(getattr(importlib.import_module(module), name))
+
+
+def flag(item: dataclasses.Field[Any]) -> str:
+    """The command-line flag of a field."""
+    return item.metadata["flag"] or "--" + item.name.replace("_", "-")
+
+
+def describe_range(item: dataclasses.Field[Any]) -> str:
+    """As in ``0..1``, ``0 or more``, ``dis, farneback, none``; empty when anything goes."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    if low is not None:
+        return f"{low:g}..{high:g}" if high is not None else f"{low:g} or more"
+    return ", ".join(choices(item))
+
+
+def check(item: dataclasses.Field[Any], value: Any) -> None:
+    """Raises SettingsError or UnknownName when ``value`` is not legal for the field."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    if low is not None and not low <= value <= (math.inf if high is None else high):
+        raise SettingsError(f"{flag(item)} is {value:g}, but must be {describe_range(item)} {item.metadata['unit']}".rstrip())
+    legal = choices(item)
+    if legal and value not in legal:
+        raise UnknownName(item.name.replace("_", " "), str(value), legal)
+
+
+def parse(item: dataclasses.Field[Any], text: str) -> Any:
+    """``text`` from a flag or the environment -> the field's type."""
+    kind = type(item.default)
+    try:
+        if item.metadata["kind"] == "time":
+            return parse_seconds(text)
+        return kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
+        wanted = "a time such as 90, 1:30 or 0:01:30.5" if item.metadata["kind"] == "time" else wanted
+        raise SettingsError(f"{flag(item)} is {text!r}, but must be {wanted}") from None
+
+
+def parse_seconds(text: str) -> float:
+    """``90``, ``1:30``, ``0:01:30.5`` -> seconds. Raises ValueError."""
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
+        raise ValueError(text)
+    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Values of a shipped preset, or of a ``.toml`` file of the user's."""
+    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    if not name.endswith(".toml") and name not in preset_names():
+        raise UnknownName("preset", name, preset_names())
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"preset {name}: {error}") from None
+    known = {item.name: item for group in GROUPS for item in dataclasses.fields(group)}
+    values.pop("about", None)
+    for key, value in values.items():
+        if key not in known:
+            raise UnknownName(f"key in preset {name},", key, known)
+        values[key] = parse(known[key], str(value))
+    return values
+
+
+def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = ""
+            ) -> tuple[DreamSettings, StreamSettings, RenderSettings]:
+    """Settings for a run. ``flags`` maps field names to the text given for them.
+
+    Raises SettingsError or UnknownName, in one line, for anything that is not legal.
+    """
+    from_preset = read_preset(preset) if preset else {}
+    return (_build(DreamSettings, flags, environment, from_preset),
+            _build(StreamSettings, flags, environment, from_preset),
+            _build(RenderSettings, flags, environment, from_preset))
+
+
+def _build(group: type[Settings], flags: Mapping[str, str], environment: Mapping[str, str],
+           preset: Mapping[str, Any]) -> Settings:
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(group):
+        from_environment = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
+        if item.name in flags:
+            values[item.name] = parse(item, flags[item.name])
+        elif from_environment is not None:
+            values[item.name] = parse(item, from_environment)
+        elif item.name in preset:
+            values[item.name] = preset[item.name]
+    return group(**values)
+
+
+def to_toml(groups: Iterable[Any]) -> str:
+    """The settings as a preset file: ``--print-config`` writes it, ``--preset FILE.toml`` reads it."""
+    lines = []
+    for group in groups:
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            text = f'"{value}"' if isinstance(value, str) else str(value)
+            comment = "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)
+            lines.append(f"{item.name} = {text}  # {comment}")
+    return "\n".join(lines) + "\n"
+
+
