@@ -1,0 +1,32 @@
+"""streamdream: live and video Deep Dream. The names below load their modules when they are first used."""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DreamSettings": "settings",
+    "StreamSettings": "settings",
+    "RenderSettings": "settings",
+    "StreamdreamError": "errors",
+    "Frame": "frame",
+    "DreamState": "dream",
+    "Dreamer": "dream",
+    "build_dreamer": "pipeline",
+    "render": "pipeline",
+    "open_source": "sources",
+    "open_sink": "sinks",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'streamdream' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"streamdream.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

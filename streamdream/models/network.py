@@ -6,7 +6,8 @@ the network a tap needs, its cost in FLOP) is read from that table, so no archit
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,11 @@ class Conv(Node):
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
+    stored_as: str = ""  # name of its weights when that is not its own
+
+    @property
+    def weights(self) -> str:
+        return self.stored_as or self.name
 
     def channels(self, incoming: list[int]) -> int:
         return self.out_channels
@@ -161,6 +167,42 @@ def count_flop(nodes: Iterable[Node], height: int, width: int) -> int:
     return 2 * total
 
 
+def project_before_pooling(nodes: list[Node], taps: Iterable[str]) -> list[Node]:
+    """Swap an average pool and the 1x1 convolution that alone reads it: the same numbers from fewer channels.
+
+    Both are linear and the pool's weights sum to one everywhere, so ``conv(pool(x)) + b = pool(conv(x) + b)``.
+    """
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    swapped: dict[str, list[Node]] = {}
+    for node in nodes:
+        reader = readers.get(node.name, [node])
+        if (isinstance(node, AvgPool) and node.name not in taps and len(reader) == 1
+                and isinstance(reader[0], Conv) and reader[0].kernel == (1, 1) and reader[0].stride == 1):
+            conv = reader[0]
+            projection = replace(conv, name=f"{conv.name}/projection", inputs=node.inputs, stored_as=conv.weights)
+            swapped[node.name] = []
+            swapped[conv.name] = [projection, AvgPool(conv.name, (projection.name,))]
+    return [new for node in nodes for new in swapped.get(node.name, [node])]
+
+
+class _MeanOfNine(torch.autograd.Function):
+    """The pool of AvgPool with a cheap gradient: autograd's own costs four times its forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        covered = torch.ones(1, 1, *gradient.shape[2:], dtype=gradient.dtype, device=gradient.device)
+        share = F.avg_pool2d(covered, 3, 1, 1)  # of each window, the part inside the picture
+        return F.avg_pool2d(gradient / share, 3, 1, 1)
+
+
 class Network(nn.Module):
     """Runs the nodes that ``taps`` need, on one device, in one dtype, channels last.
 
@@ -172,13 +214,14 @@ class Network(nn.Module):
                  device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.taps = tuple(taps)
-        self.nodes = needed(nodes, self.taps)
+        self.nodes = project_before_pooling(needed(nodes, self.taps), self.taps)
+        self._overwritten = self._find_overwritten()
         self.dtype = dtype
         self._weights: dict[str, tuple[Tensor, Tensor]] = {}
         for node in self.nodes:
             if isinstance(node, Conv):
-                weight = weights[f"{node.name}.weight"].to(device, dtype, memory_format=torch.channels_last)
-                self._weights[node.name] = (weight, weights[f"{node.name}.bias"].to(device, dtype))
+                weight = weights[f"{node.weights}.weight"].to(device, dtype, memory_format=torch.channels_last)
+                self._weights[node.name] = (weight, weights[f"{node.weights}.bias"].to(device, dtype))
 
     def forward(self, picture: Tensor) -> dict[str, Tensor]:
         values = {INPUT: picture.to(self.dtype, memory_format=torch.channels_last)}
@@ -186,17 +229,24 @@ class Network(nn.Module):
             values[node.name] = self._run(node, [values[name] for name in node.inputs])
         return {tap: values[tap] for tap in self.taps}
 
+    def _find_overwritten(self) -> set[str]:
+        """Convolutions whose output only a ReLU reads: it may work in place."""
+        readers = [name for node in self.nodes for name in node.inputs]
+        return {node.name for node in self.nodes if isinstance(node, Conv)
+                and readers.count(node.name) == 1 and node.name not in self.taps}
+
     def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
         match node:
             case Conv():
                 weight, bias = self._weights[node.name]
                 return F.conv2d(inputs[0], weight, bias, node.stride, node.padding)
             case Relu():
-                return F.relu(inputs[0])
+                return F.relu(inputs[0], inplace=node.inputs[0] in self._overwritten)
             case MaxPool():
                 return F.max_pool2d(inputs[0], node.kernel, node.stride)
             case AvgPool():
-                return F.avg_pool2d(inputs[0], 3, 1, 1, count_include_pad=False)
+                pooled: Tensor = _MeanOfNine.apply(inputs[0])  # type: ignore[no-untyped-call]
+                return pooled
             case Concat():
                 return torch.cat(inputs, 1)
         raise TypeError(f"no operation for {type(node).__name__}")

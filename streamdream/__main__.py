@@ -1,0 +1,4 @@
+"""``python -m streamdream``"""
+from streamdream.cli import main
+
+main()

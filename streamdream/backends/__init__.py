@@ -1,0 +1,100 @@
+"""What executes a step: the registry, and the choice among it.
+
+A backend turns a ``StepSpec`` into ``step(picture, step_size) -> picture``. Adding one is a file and a row in BACKENDS.
+"""
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from streamdream.errors import MissingPackage, SettingsError, UnknownName
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from streamdream.models import Model
+    from streamdream.objectives import Objective
+
+    Step = Callable[[Tensor, float], Tensor]
+    """(picture [1, 3, H, W] RGB float32 in [-1, 1], step size) -> picture."""
+
+BACKENDS = {
+    "auto": "the fastest that runs here",
+    "eager": "streamdream.backends.eager:Eager",
+}
+
+PRECISIONS = {
+    "auto": "bf16 where the processor has the instructions and it measures faster, else fp32",
+    "fp32": "float32",
+    "bf16": "bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """Everything a step is fixed to; equal specs share one compiled step."""
+
+    objective: Objective
+    height: int
+    width: int
+    smooth: float
+    color: float
+
+
+class Backend(Protocol):
+    """Executes steps of one model on one device in one precision; ``reason`` says why ``auto`` chose so."""
+
+    name: str
+    precision: str
+    reason: str
+    device: torch.device
+
+    def compile(self, spec: StepSpec) -> Step:
+        """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
+        ...
+
+
+def available(name: str) -> tuple[bool, str]:
+    """Whether a backend runs here, and why not."""
+    if name == "auto":
+        return True, BACKENDS[name]
+    kind = _load(name)
+    result: tuple[bool, str] = kind.available()
+    return result
+
+
+def create(name: str, model: Model, device: str = "auto", precision: str = "auto") -> Backend:
+    """The backend of that name. Raises UnknownName, SettingsError, or MissingPackage with what to install."""
+    if name not in BACKENDS:
+        raise UnknownName("backend", name, BACKENDS)
+    chosen = "eager" if name == "auto" else name
+    runs, reason = available(chosen)
+    if not runs:
+        raise MissingPackage(f"backend {name} cannot run here: {reason}")
+    backend: Backend = _load(chosen)(model, choose_device(device), precision)
+    return backend
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes an accelerator when there is one. Raises SettingsError for a device that is not here."""
+    import torch
+
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"--device {name} cannot be used: {reason}") from None
+    return device
+
+
+def _load(name: str) -> type:
+    module, _, attribute = BACKENDS[name].partition(":")
+    kind: type = getattr(importlib.import_module(module), attribute)
+    return kind

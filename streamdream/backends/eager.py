@@ -1,0 +1,94 @@
+"""The reference backend: plain PyTorch and autograd, weights prepared once."""
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from streamdream import step as maths
+from streamdream.errors import SettingsError
+from streamdream.models.network import Network
+
+if TYPE_CHECKING:
+    from streamdream.backends import Step, StepSpec
+    from streamdream.models import Model
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
+
+
+class Eager:
+    """Runs ``step.ascend`` as it is written."""
+
+    name = "eager"
+
+    @staticmethod
+    def available() -> tuple[bool, str]:
+        return True, "PyTorch is always here"
+
+    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+        self.model = model
+        self.device = device
+        self.precision, self.reason = choose_precision(device) if precision == "auto" else (precision, "asked for")
+        self._network = lru_cache(maxsize=NETWORKS_KEPT)(self._prepare)
+
+    def compile(self, spec: StepSpec) -> Step:
+        taps = self.model.taps()
+        least = max(taps[name].min_size for name in spec.objective.taps)
+        if min(spec.height, spec.width) < least:
+            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {', '.join(spec.objective.taps)}: "
+                                f"at least {least} pixels; use fewer octaves, a larger --field-height or a lower layer")
+        network = self._network(tuple(sorted(spec.objective.taps)))
+
+        def value(picture: Tensor) -> Tensor:
+            return spec.objective.value(network(self.model.to_input(picture)))
+
+        def step(picture: Tensor, step_size: float) -> Tensor:
+            return maths.ascend(picture.to(self.device), value, step_size, spec.smooth, spec.color)
+
+        return step
+
+    def _prepare(self, taps: tuple[str, ...]) -> Network:
+        return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])
+
+
+@lru_cache(maxsize=8)
+def choose_precision(device: torch.device) -> tuple[str, str]:
+    """(precision, why): bf16 where the device has the instructions and a convolution measures faster in it."""
+    if not _has_bf16(device):
+        return "fp32", "no bf16 instructions here"
+    seconds = {name: _time_convolution(device, dtype) for name, dtype in DTYPES.items()}
+    ratio = seconds["fp32"] / seconds["bf16"]
+    chosen = "bf16" if ratio > 1.1 else "fp32"
+    return chosen, f"bf16 measured {ratio:.1f}x the speed of fp32 here"
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        # oneDNN emulates bf16 elsewhere, slower than fp32
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def _time_convolution(device: torch.device, dtype: torch.dtype) -> float:
+    """Seconds of the middle one of a few 3x3 convolutions, 64 channels at 60x80."""
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    features = torch.ones(1, 64, 60, 80, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    kernel = torch.ones(96, 64, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    times = []
+    with torch.no_grad():
+        for _ in range(7):
+            synchronize()
+            begin = time.perf_counter()
+            torch.nn.functional.conv2d(features, kernel, padding=1)
+            synchronize()
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]

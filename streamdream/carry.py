@@ -1,0 +1,132 @@
+"""Carrying the dream from one frame to the next: warp, trust, cut, compose. Pure functions on arrays.
+
+Pictures here are float32 [H, W, 3] in [-1, 1] units or grey uint8 [H, W]; flow is cur -> prev (see flow.py); trust is
+float32 [H, W] in 0..1.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import UnknownName
+from streamdream.flow import Flow, FlowEstimator, Grey
+from streamdream.opencv import cv2
+
+Plane = NDArray[np.float32]
+"""[H, W] or [H, W, C]."""
+
+PHOTOMETRIC_SCALE = 16.0
+"""Grey levels of mismatch at which photometric trust has fallen to 1/e."""
+
+
+def carry(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
+    """The previous residual [H, W, 3] as seen from the current frame: ``warp(residual, flow) * trust * keep``."""
+    result: Plane = warp(residual, flow)
+    result *= (keep * trust)[..., None]
+    return result
+
+
+def warp(picture: NDArray[np.generic], flow: Flow) -> Plane:
+    """Look up ``picture`` [H, W] or [H, W, C] at ``x + flow(x)``; pixels outside take the nearest edge.
+
+    Cubic, because bilinear look-ups, one a frame, blur what is carried.
+    """
+    x, y = _grid(*flow.shape[:2])
+    result: Plane = cv2().remap(picture, x + flow[..., 0], y + flow[..., 1], cv2().INTER_CUBIC,
+                                borderMode=cv2().BORDER_REPLICATE)
+    return result
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> tuple[Plane, Plane]:
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return x, y
+
+
+def inside(flow: Flow) -> NDArray[np.bool_]:
+    """Where the look-up stays within the picture."""
+    x, y = _grid(*flow.shape[:2])
+    height, width = flow.shape[:2]
+    look_x, look_y = x + flow[..., 0], y + flow[..., 1]
+    result: NDArray[np.bool_] = (look_x >= 0) & (look_x <= width - 1) & (look_y >= 0) & (look_y <= height - 1)
+    return result
+
+
+def photometric_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
+    """Believe the carried dream where the warped previous frame looks like the current one.
+
+    One flow only, so it suits live use: ``exp(-(e / PHOTOMETRIC_SCALE)^2)`` of the blurred difference ``e``.
+    """
+    difference = cv2().absdiff(warp(previous.astype(np.float32), flow), current.astype(np.float32))
+    difference = cv2().GaussianBlur(difference, (0, 0), 1.5)
+    trust: Plane = np.exp(-np.square(difference / PHOTOMETRIC_SCALE)) * inside(flow)
+    return trust
+
+
+def forward_backward_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
+    """Believe it where the flow there and the flow back agree, and not at motion edges.
+
+    Ruder, Dosovitskiy, Brox 2016 (arXiv:1604.08610), equations 5 and 6; as in their consistencyChecker the unreliable
+    pixels are set to -1 before a small blur, so that they grow by about a pixel.
+    """
+    back = warp(estimate(previous, current), flow)
+    squares = np.sum(flow * flow, axis=2)
+    mismatch = np.sum(np.square(flow + back), axis=2)
+    occluded = mismatch >= 0.01 * (squares + np.sum(back * back, axis=2)) + 0.5
+    edges = _gradient_energy(flow) > 0.01 * squares + 0.002
+    reliable = np.where(occluded | edges | ~inside(flow), np.float32(-1), np.float32(1))
+    trust: Plane = np.clip(cv2().GaussianBlur(reliable, (0, 0), 0.8), 0, 1)
+    return trust
+
+
+def _gradient_energy(flow: Flow) -> Plane:
+    """|grad u|^2 + |grad v|^2 by forward differences."""
+    across = np.diff(flow, axis=1, append=flow[:, -1:])
+    down = np.diff(flow, axis=0, append=flow[-1:])
+    energy: Plane = np.sum(across * across + down * down, axis=2)
+    return energy
+
+
+def full_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
+    """Believe it everywhere inside the picture."""
+    return inside(flow).astype(np.float32)
+
+
+TRUSTS: dict[str, Callable[[Grey, Grey, Flow, FlowEstimator], Plane]] = {
+    "forward-backward": forward_backward_trust,
+    "photometric": photometric_trust,
+    "full": full_trust,
+}
+
+
+def trust(name: str, current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
+    """Trust by name. Raises UnknownName."""
+    if name not in TRUSTS:
+        raise UnknownName("trust", name, TRUSTS)
+    return TRUSTS[name](current, previous, flow, estimate)
+
+
+def likeness(current: Grey, previous: Grey, flow: Flow) -> float:
+    """Correlation, -1..1, of the current frame and the warped previous one.
+
+    Near 1 within a shot, whatever moves; a brightness change does not lower it. Two flat pictures are alike.
+    """
+    warped = warp(previous.astype(np.float32), flow)
+    a, b = current - current.mean(dtype=np.float32), warped - warped.mean()
+    energy_a, energy_b = float(np.mean(a * a)), float(np.mean(b * b))
+    flat = 4.0  # variance of two grey levels: noise around one colour
+    if max(energy_a, energy_b) < flat:
+        return 1.0
+    return float(np.mean(a * b)) / float(np.sqrt(max(energy_a, flat) * max(energy_b, flat)))
+
+
+def compose(image: NDArray[np.uint8], residual: Plane, strength: float) -> NDArray[np.uint8]:
+    """Frame uint8 [H, W, 3] + ``strength`` x residual, scaled up to the frame; saturating, not wrapping."""
+    steps = np.rint(residual * (127.5 * strength)).astype(np.int16)
+    if steps.shape != image.shape:
+        steps = cv2().resize(steps, (image.shape[1], image.shape[0]), interpolation=cv2().INTER_CUBIC)
+    dream: NDArray[np.uint8] = cv2().add(image, steps, dtype=cv2().CV_8U)
+    return dream

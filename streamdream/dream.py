@@ -1,0 +1,139 @@
+"""The dreamer: (state, frame, settings) -> (state, dream). What is carried, at which scales it steps, in which order.
+
+Nothing is kept between frames but the ``DreamState`` that goes in and comes back, so a run can be reset, replayed or
+tested from any frame.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamdream import carry, flow, objectives
+from streamdream.backends import Backend, StepSpec
+from streamdream.frame import to_array, to_tensor, to_unit
+from streamdream.opencv import cv2
+from streamdream.stats import Stats
+from streamdream.step import bound, roll
+
+if TYPE_CHECKING:
+    from streamdream.backends import Step
+    from streamdream.models import Model
+    from streamdream.settings import DreamSettings
+
+
+@dataclass(frozen=True)
+class DreamState:
+    """What one frame leaves to the next. The start of a dream is an empty one."""
+
+    residual: NDArray[np.float32] | None = None
+    """[h, w, 3] on the field: dream minus frame, in [-1, 1] units."""
+    grey: NDArray[np.uint8] | None = None
+    """[h, w]: the frame it belongs to."""
+    index: int = 0
+    """Frames dreamed so far; with the seed it fixes the random shifts."""
+    cuts: int = 0
+    """Scene cuts met so far."""
+
+
+class Dreamer:
+    """Dreams frames of one stream. ``field_height`` 0 dreams at the frame's own size."""
+
+    def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0,
+                 stats: Stats | None = None) -> None:
+        self.model = model
+        self.backend = backend
+        self.field_height = field_height
+        self.seed = seed
+        self.stats = stats or Stats()
+        self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
+        self._steps = lru_cache(maxsize=64)(self._compile)
+
+    def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings
+                 ) -> tuple[DreamState, NDArray[np.uint8]]:
+        """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size."""
+        with self.stats.stage("carry"):
+            field = self._to_field(image)
+            grey = flow.grey(field)
+            frame = to_unit(field)
+            state, carried = self._carry(state, grey, settings)
+        with self.stats.stage("dream"):
+            passes = 1 if carried is not None else 1 + settings.onset
+            seed = frame if carried is None else frame + carried
+            dreamed = self._dream(bound(to_tensor(seed)), state.index, passes, settings)
+            residual = to_array(dreamed) - frame
+        with self.stats.stage("compose"):
+            dream = carry.compose(image, residual, settings.strength)
+        return replace(state, residual=residual, grey=grey, index=state.index + 1), dream
+
+    def field_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) at which a frame of that size is dreamed; even, so that octaves line up."""
+        if not 0 < self.field_height < height:
+            return height, width
+        return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
+
+    def _to_field(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = self.field_size(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return image
+        field: NDArray[np.uint8] = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
+        return field
+
+    def _carry(self, state: DreamState, grey: flow.Grey, settings: DreamSettings
+               ) -> tuple[DreamState, carry.Plane | None]:
+        """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
+        if state.residual is None or state.grey is None or state.grey.shape != grey.shape:
+            return state, None
+        estimate = flow.get(settings.flow)
+        motion = estimate(grey, state.grey)
+        if settings.cut > 0 and carry.likeness(grey, state.grey, motion) < settings.cut:
+            return replace(state, residual=None, cuts=state.cuts + 1), None
+        trust = carry.trust(settings.trust, grey, state.grey, motion, estimate)
+        return state, carry.carry(state.residual, motion, trust, settings.keep)
+
+    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings) -> Tensor:
+        """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
+
+        Mordvintsev et al. 2015, dream.ipynb: the detail of an octave is its dream minus its base.
+        """
+        random = np.random.default_rng((self.seed, index))
+        objective = objectives.from_settings(settings, self.model)
+        sizes = octave_sizes(seed.shape[2], seed.shape[3], settings.octaves, settings.octave_scale)
+        picture, done = seed, 0
+        for _ in range(passes):
+            base, detail = picture, None
+            for height, width in sizes:
+                octave = _resize(base, height, width)
+                picture = octave if detail is None else octave + _resize(detail, height, width)
+                step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
+                for _ in range(settings.steps):
+                    down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
+                    picture = roll(step(roll(picture, (down, right)), settings.step_size), (-down, -right))
+                    done += 1
+                    if self.on_step:
+                        self.on_step(done)
+                detail = picture - octave
+        return picture
+
+    def _compile(self, spec: StepSpec) -> Step:
+        return self.backend.compile(spec)
+
+
+def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
+    """(height, width) of each octave, coarsest first; the last is the picture's own."""
+    return [(max(1, round(height / scale**n)), max(1, round(width / scale**n))) for n in reversed(range(octaves))]
+
+
+def _resize(picture: Tensor, height: int, width: int) -> Tensor:
+    if picture.shape[2:] == (height, width):
+        return picture
+    smaller = height < picture.shape[2]
+    with torch.no_grad():
+        return F.interpolate(picture, (height, width), mode="bilinear", antialias=smaller)

@@ -1,0 +1,30 @@
+"""OpenCV, loaded at the first use; where its system libraries are missing the error says which package brings them."""
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+
+from streamdream.errors import MissingPackage
+
+PACKAGE_OF = {"libGL.so": "libgl1", "libgthread-2.0": "libglib2.0-0", "libglib-2.0": "libglib2.0-0",
+              "libxcb": "libxcb1", "libSM": "libsm6", "libX11": "libx11-6"}
+"""Shared libraries the desktop build of OpenCV needs -> the Debian and Ubuntu package that holds them."""
+
+
+@cache
+def cv2() -> ModuleType:
+    """The module. Raises MissingPackage with the command that brings what is missing."""
+    try:
+        return importlib.import_module("cv2")
+    except ImportError as error:
+        raise MissingPackage(explain(str(error))) from None
+
+
+def explain(reason: str) -> str:
+    """An import error's text -> one line that says what to install."""
+    for library, package in PACKAGE_OF.items():
+        if library in reason:
+            return (f"OpenCV needs the system library {reason.partition(':')[0]}: apt-get install {package} (or, with no "
+                    "screen: pip uninstall opencv-python && pip install opencv-python-headless)")
+    return f"OpenCV cannot be loaded ({reason}): pip install opencv-python"

@@ -1,0 +1,64 @@
+"""Pictures from and to files."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SinkError, SourceError, UsageError
+from streamdream.opencv import cv2
+
+FORMATS = {".png": [], ".jpg": ["IMWRITE_JPEG_QUALITY", 95], ".jpeg": ["IMWRITE_JPEG_QUALITY", 95]}
+"""Extension -> encoder options."""
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    """Upright RGB uint8 [H, W, 3]; 16-bit and grey pictures are converted, transparency is dropped.
+
+    Raises UsageError when there is no such file, SourceError when it is not a picture.
+    """
+    if Path(path).is_dir():
+        raise UsageError(f"{path} is a folder, not a picture")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if not data:
+        raise SourceError(f"{path} is empty")
+    image = cv2().imdecode(np.frombuffer(data, np.uint8), cv2().IMREAD_COLOR_RGB)
+    if image is None:
+        raise SourceError(f"{path} is not a picture that can be read (a video? then: streamdream render)")
+    result: NDArray[np.uint8] = image
+    return result
+
+
+def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
+    """Raises UsageError for what can be known before any work is done."""
+    target = Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: the picture's name must end in {', '.join(FORMATS)}")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {target.parent}")
+    if input_path and target.exists() and os.path.samefile(target, input_path):
+        raise UsageError(f"{path} is the input; name another output")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{path} exists; -y overwrites it")
+
+
+def write_image(path: str, image: NDArray[np.uint8]) -> None:
+    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all. Raises SinkError."""
+    target = Path(path)
+    options = [getattr(cv2(), item) if isinstance(item, str) else item for item in FORMATS[target.suffix.lower()]]
+    done, data = cv2().imencode(target.suffix.lower(), image[..., ::-1], options)
+    if not done:
+        raise SinkError(f"{path}: the picture could not be encoded")
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        partial.write_bytes(data.tobytes())
+        partial.replace(target)
+    except OSError as error:
+        raise SinkError(f"{path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
