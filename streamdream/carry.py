@@ -73,9 +73,8 @@ def forward_backward_trust(current: Grey, previous: Grey, flow: Flow, estimate: 
     pixels are set to -1 before a small blur, so that they grow by about a pixel.
     """
     back = warp(estimate(previous, current), flow)
-    squares = np.sum(flow * flow, axis=2)
-    mismatch = np.sum(np.square(flow + back), axis=2)
-    occluded = mismatch >= 0.01 * (squares + np.sum(back * back, axis=2)) + 0.5
+    squares = _squared(flow)
+    occluded = _squared(flow + back) >= 0.01 * (squares + _squared(back)) + 0.5
     edges = _gradient_energy(flow) > 0.01 * squares + 0.002
     reliable = np.where(occluded | edges | ~inside(flow), np.float32(-1), np.float32(1))
     trust: Plane = np.clip(cv2().GaussianBlur(reliable, (0, 0), 0.8), 0, 1)
@@ -84,10 +83,17 @@ def forward_backward_trust(current: Grey, previous: Grey, flow: Flow, estimate: 
 
 def _gradient_energy(flow: Flow) -> Plane:
     """|grad u|^2 + |grad v|^2 by forward differences."""
-    across = np.diff(flow, axis=1, append=flow[:, -1:])
-    down = np.diff(flow, axis=0, append=flow[-1:])
-    energy: Plane = np.sum(across * across + down * down, axis=2)
+    energy = np.zeros(flow.shape[:2], np.float32)
+    energy[:, :-1] = _squared(flow[:, 1:] - flow[:, :-1])
+    energy[:-1] += _squared(flow[1:] - flow[:-1])
     return energy
+
+
+def _squared(vectors: Flow) -> Plane:
+    """|v|^2 of [H, W, 2]; written out, as a sum over an axis of two is slow."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    result: Plane = x * x + y * y
+    return result
 
 
 def full_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:

@@ -1,6 +1,7 @@
 """Commands and flags; the only module that prints.
 
-A user's mistake is one line and exit code 2, a failed run is one line and 1, Ctrl-C is 130. ``--debug`` shows tracebacks.
+A user's mistake is one line and exit code 2, a failed run is one line and 1, Ctrl-C is 130; ``--debug`` shows
+tracebacks.
 """
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamdream import __version__, settings
-from streamdream.errors import StreamdreamError, UnknownName, UsageError
+from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ STILL_PRESET = "still"
 
 class Parser(argparse.ArgumentParser):
     """argparse, with errors as exceptions and no abbreviations (``--st`` would change meaning with the next flag)."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see: {self.prog} --help)")
@@ -97,7 +96,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownName("command", name, COMMANDS)
     command = COMMANDS[name]
-    parser = Parser(prog=f"streamdream {name}", description=command.__doc__,
+    parser = Parser(prog=f"streamdream {name}", description=command.__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     return command(parser, rest)
 
@@ -106,13 +105,14 @@ def overview() -> str:
     """What ``streamdream --help`` prints."""
     rows = "\n".join(f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
     return ("Dream a video, steady from frame to frame, with its sound.\n\nusage: streamdream COMMAND ...\n\n"
-            f"{rows}\n\nstreamdream COMMAND --help shows its flags; streamdream render clip.mp4 -o dream.mp4 is a start.")
+            f"{rows}\n\nstreamdream COMMAND --help shows its flags.\n"
+            "A start: streamdream render clip.mp4 -o dream.mp4")
 
 
 # --- settings as flags ------------------------------------------------------------------------------------------------
 
 def add_settings(parser: Parser, *groups: type[DreamSettings] | type[StreamSettings] | type[RenderSettings]) -> None:
-    """A flag for every field; its text is parsed by settings.resolve, so that presets and environment go the same way."""
+    """A flag for every field; its text is parsed by settings.resolve, so presets and environment go the same way."""
     for group in groups:
         section = parser.add_argument_group((group.__doc__ or "").splitlines()[0].rstrip("."))
         for item in dataclasses.fields(group):
@@ -127,7 +127,7 @@ def _help(item: dataclasses.Field[Any]) -> str:
     legal = " ".join(part for part in (settings.describe_range(item), item.metadata["unit"]) if part)
     default = "" if item.default in ("", float("inf")) else f"default {item.default}"
     details = "; ".join(part for part in (legal, default) if part)
-    return (item.metadata["help"] + (f" ({details})" if details else "")).replace("%", "%%")
+    return f"{item.metadata['help']} ({details})".replace(" ()", "").replace("%", "%%")
 
 
 def resolve(found: argparse.Namespace, preset: str = "") -> tuple[DreamSettings, StreamSettings, RenderSettings]:
@@ -257,8 +257,7 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     report = run_bench(found.name, options, lambda line: print(line, file=sys.stderr, flush=True))
     text = json.dumps(report.to_json())
     if found.output:
-        with open(found.output, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        _write_text(found.output, text + "\n")
     print(text if found.json else report.table())
     return 0
 
@@ -292,6 +291,13 @@ def _print_report(report: Report, output: str, as_json: bool) -> None:
     noun = "frame" if report.frames == 1 else "frames"
     print(f"{output}: {report.frames} {noun} in {report.seconds:.1f} s ({report.fps:.1f} fps), {report.model} "
           f"{report.layers} on {report.field}, {report.backend} {report.precision} on {report.device}")
+
+
+def _write_text(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path}: {error.strerror}") from None
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

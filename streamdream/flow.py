@@ -1,8 +1,7 @@
 """Optical flow by name: where each pixel of the current frame was in the previous one.
 
 Every estimator takes two grey pictures uint8 [H, W] and returns float32 [H, W, 2], (dx, dy) in pixels, cur -> prev:
-``previous(x + dx, y + dy)`` looks like ``current(x, y)``. That direction is what warping by look-up needs, and it has no
-holes.
+``previous(x + dx, y + dy)`` looks like ``current(x, y)``. Warping by look-up needs that direction; it leaves no holes.
 """
 from __future__ import annotations
 

@@ -59,4 +59,5 @@ def to_unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     """float in [-1, 1] -> uint8 0..255, rounded and clipped."""
-    return np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
+    return result

@@ -4,6 +4,7 @@ Another objective (a guide picture, a style) is another class with ``taps`` and 
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,9 +32,9 @@ class Objective(Protocol):
 class Activations:
     """Weighted mean square of taps, over all their channels or the chosen ones.
 
-    Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises half
-    its sum of squares; the mean differs by a constant that the step's normalisation removes, and lets taps of different
-    sizes be weighed against each other.
+    Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
+    half its sum of squares; the mean differs by a constant that the step's normalisation removes, and lets taps of
+    different sizes be weighed against each other.
     """
 
     weights: tuple[tuple[str, float], ...]
@@ -57,11 +58,14 @@ def parse_layers(text: str) -> tuple[tuple[str, float], ...]:
     for part in text.split(","):
         name, _, weight = part.strip().partition(":")
         try:
-            pairs.append((name, float(weight) if weight else 1.0))
+            number = float(weight or 1)
         except ValueError:
-            raise SettingsError(f"--layers: the weight of {name} is {weight!r}, but must be a number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise SettingsError(f"--layers: the weight of {name} is {weight!r}, but must be a number")
         if not name:
             raise SettingsError(f"--layers is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
+        pairs.append((name, number))
     if len({name for name, _ in pairs}) < len(pairs):
         raise SettingsError(f"--layers {text!r} names a tap twice")
     if not any(weight for _, weight in pairs):

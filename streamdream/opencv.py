@@ -25,6 +25,6 @@ def explain(reason: str) -> str:
     """An import error's text -> one line that says what to install."""
     for library, package in PACKAGE_OF.items():
         if library in reason:
-            return (f"OpenCV needs the system library {reason.partition(':')[0]}: apt-get install {package} (or, with no "
-                    "screen: pip uninstall opencv-python && pip install opencv-python-headless)")
+            return (f"OpenCV needs the system library {reason.partition(':')[0]}: apt-get install {package} (or, with "
+                    "no screen: pip uninstall opencv-python && pip install opencv-python-headless)")
     return f"OpenCV cannot be loaded ({reason}): pip install opencv-python"

@@ -105,7 +105,7 @@ def choices(item: dataclasses.Field[Any]) -> list[str]:
 
 def flag(item: dataclasses.Field[Any]) -> str:
     """The command-line flag of a field."""
-    return item.metadata["flag"] or "--" + item.name.replace("_", "-")
+    return str(item.metadata["flag"]) or "--" + item.name.replace("_", "-")
 
 
 def describe_range(item: dataclasses.Field[Any]) -> str:
@@ -120,7 +120,8 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
     """Raises SettingsError or UnknownName when ``value`` is not legal for the field."""
     low, high = item.metadata["low"], item.metadata["high"]
     if low is not None and not low <= value <= (math.inf if high is None else high):
-        raise SettingsError(f"{flag(item)} is {value:g}, but must be {describe_range(item)} {item.metadata['unit']}".rstrip())
+        wanted = f"{describe_range(item)} {item.metadata['unit']}".rstrip()
+        raise SettingsError(f"{flag(item)} is {value:g}, but must be {wanted}")
     legal = choices(item)
     if legal and value not in legal:
         raise UnknownName(item.name.replace("_", " "), str(value), legal)
@@ -128,14 +129,11 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
 
 def parse(item: dataclasses.Field[Any], text: str) -> Any:
     """``text`` from a flag or the environment -> the field's type."""
-    kind = type(item.default)
+    convert, wanted = (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5") if item.metadata["kind"] == "time" else {
+        int: (int, "a whole number"), float: (float, "a number")}.get(type(item.default), (str, "text"))
     try:
-        if item.metadata["kind"] == "time":
-            return parse_seconds(text)
-        return kind(text)
+        return convert(text)
     except ValueError:
-        wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
-        wanted = "a time such as 90, 1:30 or 0:01:30.5" if item.metadata["kind"] == "time" else wanted
         raise SettingsError(f"{flag(item)} is {text!r}, but must be {wanted}") from None
 
 
@@ -144,7 +142,7 @@ def parse_seconds(text: str) -> float:
     parts = [float(part) for part in text.split(":")]
     if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
         raise ValueError(text)
-    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
 def preset_names() -> list[str]:

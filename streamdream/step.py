@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIGMAS = (0.5, 1.0, 2.0)
-"""Widths in pixels of the Gaussians whose mean smooths a gradient; gordicaleksa/pytorch-deepdream averages three too."""
+"""Widths in pixels of the Gaussians whose mean smooths a gradient (gordicaleksa/pytorch-deepdream averages three)."""
 
 EPSILON = 1e-12
 
@@ -23,8 +23,8 @@ EPSILON = 1e-12
 def ascend(picture: Tensor, value: Callable[[Tensor], Tensor], step_size: float, smooth: float, color: float) -> Tensor:
     """One step: ``picture + step_size * g / mean |g|``, then bounded.
 
-    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``value`` maps it to a scalar, ``step_size`` is in those units. Returns a
-    new tensor of the same kind.
+    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``value`` maps it to a scalar, ``step_size`` is in those units. Returns
+    a new tensor of the same kind.
     """
     watched = picture.detach().requires_grad_(True)
     with torch.enable_grad():

@@ -41,7 +41,7 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
         raise UsageError(f"{path}: the picture's name must end in {', '.join(FORMATS)}")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {target.parent}")
-    if input_path and target.exists() and os.path.samefile(target, input_path):
+    if input_path and target.exists() and target.samefile(input_path):
         raise UsageError(f"{path} is the input; name another output")
     if target.exists() and not overwrite:
         raise UsageError(f"{path} exists; -y overwrites it")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamdream.errors import MissingPackage, SettingsError, UnknownName
 
@@ -61,9 +61,8 @@ def available(name: str) -> tuple[bool, str]:
     """Whether a backend runs here, and why not."""
     if name == "auto":
         return True, BACKENDS[name]
-    kind = _load(name)
-    result: tuple[bool, str] = kind.available()
-    return result
+    runs, reason = _load(name).available()
+    return runs, reason
 
 
 def create(name: str, model: Model, device: str = "auto", precision: str = "auto") -> Backend:
@@ -94,7 +93,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _load(name: str) -> type:
+def _load(name: str) -> Any:
+    """The class of a backend."""
     module, _, attribute = BACKENDS[name].partition(":")
-    kind: type = getattr(importlib.import_module(module), attribute)
-    return kind
+    return getattr(importlib.import_module(module), attribute)

@@ -39,8 +39,9 @@ class Eager:
         taps = self.model.taps()
         least = max(taps[name].min_size for name in spec.objective.taps)
         if min(spec.height, spec.width) < least:
-            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {', '.join(spec.objective.taps)}: "
-                                f"at least {least} pixels; use fewer octaves, a larger --field-height or a lower layer")
+            names = ", ".join(spec.objective.taps)
+            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
+                                f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
         network = self._network(tuple(sorted(spec.objective.taps)))
 
         def value(picture: Tensor) -> Tensor:
@@ -69,9 +70,9 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         # oneDNN emulates bf16 elsewhere, slower than fp32
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return False
 
 

@@ -1,7 +1,7 @@
 """A network as a table of named nodes, and the module that runs the part of it that the taps need.
 
-An architecture file lists its nodes in order; everything else (which taps exist, their channels and strides, how much of
-the network a tap needs, its cost in FLOP) is read from that table, so no architecture states it twice.
+An architecture file lists its nodes in order; everything else (which taps exist, their channels and strides, how much
+of the network a tap needs, its cost in FLOP) is read from that table, so no architecture states it twice.
 """
 from __future__ import annotations
 

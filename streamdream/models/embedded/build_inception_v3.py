@@ -5,11 +5,12 @@
 
 The package holds a Keras Inception v3 as JavaScript: ``model.min.js`` is the topology with a weights manifest, and each
 ``group1-shardNof6.min.js`` carries one base64 string. Joined, they are all tensors in manifest order, one byte a value,
-``w = q * scale + min``. Convolutions 1-50 and their batch norms are marked ``trainable: false`` there, so everything up
-to ``mixed5`` is the untouched ImageNet network; only that is read. The bytes are kept as they are: the file stays 8-bit.
+``w = q * scale + min``. Convolutions 1-50 and their batch norms are marked ``trainable: false`` there, so everything
+up to ``mixed5`` is the untouched ImageNet network; only that is read, and its bytes are kept: the file stays 8-bit.
 """
 import base64
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -27,11 +28,8 @@ def read_manifest(model_js: str) -> list[dict[str, Any]]:
     """The weights manifest: JavaScript object syntax, turned into JSON by quoting keys and completing numbers."""
     start = model_js.index("weights:[{name:")
     text = model_js[start + len("weights:"):]
-    depth = 0
-    for end, char in enumerate(text):  # no string in the manifest holds a bracket
-        depth += (char in "[{") - (char in "]}")
-        if depth == 0:
-            break
+    depths = itertools.accumulate((char in "[{") - (char in "]}") for char in text)  # no string there holds a bracket
+    end = next(index for index, depth in enumerate(depths) if depth == 0)
     text = re.sub(r"([{,])(\w+):", r'\1"\2":', text[: end + 1])
     text = re.sub(r"(?<=[:,\[])(-?)\.(\d)", r"\g<1>0.\2", text)
     rows: list[dict[str, Any]] = json.loads(text)

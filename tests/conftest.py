@@ -1,0 +1,44 @@
+"""What several tests share: real material, a network, a dreamer."""
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamdream import backends, models
+from streamdream.backends import Backend
+from streamdream.dream import Dreamer
+from streamdream.stills import read_image
+
+
+def gradio_asset(name: str) -> Path:
+    """A file that comes with gradio, found without importing it (that takes two seconds)."""
+    spec = importlib.util.find_spec("gradio")
+    assert spec and spec.origin
+    return Path(spec.origin).parent / "media_assets" / name
+
+
+@pytest.fixture(scope="session")
+def lion() -> NDArray[np.uint8]:
+    """A photograph, RGB [256, 256, 3]."""
+    return read_image(str(gradio_asset("images/lion.jpg")))
+
+
+@pytest.fixture(scope="session")
+def world() -> Path:
+    """A real clip with sound: 480x270, 30 frames a second, 30 s."""
+    return gradio_asset("videos/world.mp4")
+
+
+@pytest.fixture(scope="session")
+def eager() -> Backend:
+    return backends.create("eager", models.get("inception_v3"), "cpu", "fp32")
+
+
+@pytest.fixture()
+def dreamer(eager: Backend) -> Dreamer:
+    """Dreams on a small field, in fp32, so that results can be compared exactly."""
+    return Dreamer(models.get("inception_v3"), eager, field_height=96)

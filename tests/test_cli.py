@@ -1,0 +1,179 @@
+"""The command line as a user meets it: real processes, their output, what they leave behind."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamdream.stills import read_image, write_image
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("STREAMDREAM_")}
+
+
+def streamdream(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "streamdream", *map(str, arguments)], capture_output=True, text=True,
+                          cwd=cwd, env=ENVIRONMENT | environment, timeout=120)
+
+
+def fails(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """One line on stderr that begins with ``error:`` and holds the parts; nothing on stdout; that exit code."""
+    errors = [line for line in result.stderr.splitlines() if "→" not in line]  # the title of a run that began
+    assert len(errors) == 1 and errors[0].startswith("error: "), result.stderr
+    for part in parts:
+        assert part in errors[0]
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture()
+def photo(tmp_path: Path, lion: NDArray[np.uint8]) -> Path:
+    path = tmp_path / "photo.png"
+    write_image(str(path), lion[40:200, 20:180])
+    return path
+
+
+def test_import_and_help_stay_light() -> None:
+    heavy = "{'torch', 'gradio', 'av', 'cv2', 'numpy', 'rich'}"
+    for code in ("import streamdream, streamdream.cli", "import streamdream.cli as c; c.run(['--help'])"):
+        check = f"{code}; import sys; print(sorted({heavy} & set(sys.modules)))"
+        result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+        assert result.stdout.splitlines()[-1] == "[]"
+    modules = "streamdream.sources, streamdream.sinks, streamdream.flow, streamdream.carry, streamdream.pipeline"
+    check = f"import {modules}, sys; print(sorted({{'torch', 'gradio', 'av', 'cv2'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["render", "image", "models", "layers", "bench"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = streamdream(command, "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"usage: streamdream {command}")
+    assert command in streamdream("--help").stdout
+
+
+@pytest.mark.parametrize(("arguments", "parts"), [
+    (["rendr"], ["unknown command 'rendr'", "render"]),
+    (["render"], ["input"]),
+    (["render", "a.mp4"], ["-o"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--kep", "1"], ["'--kep'", "--keep"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--keep", "2"], ["--keep is 2", "0..0.999"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--steps", "many"], ["--steps is 'many'"]),
+    (["render", "a.mp4", "-o", "b.mp4", "-ss", "soon"], ["-ss is 'soon'", "1:30"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--octaves", "0"], ["--octaves is 0", "1..12"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--flow", "diss"], ["unknown flow 'diss'", "dis"]),
+    (["render", "a.mp4", "-o", "b.mp4", "--preset", "google"], ["unknown preset", "google-2015"]),
+    (["render", "a.mp4", "-o", "b.mp4", "-y", "-n"], ["-n", "not allowed with"]),
+    (["image", "nothing.png", "-o", "b.png"], ["nothing.png", "No such file"]),
+    (["layers", "inception_v33"], ["unknown model", "inception_v3"]),
+    (["bench", "stp"], ["unknown benchmark", "step"]),
+])
+def test_a_mistake_is_one_line_that_helps(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
+    fails(streamdream(*arguments, cwd=tmp_path), 2, *parts)
+    assert not any(tmp_path.iterdir())
+
+
+def test_models_and_layers_as_json() -> None:
+    models = json.loads(streamdream("models", "--json").stdout)["models"]
+    assert {"name", "available", "reason"} <= set(models[0])
+    layers = json.loads(streamdream("layers", "inception_v3", "--json").stdout)
+    assert layers["model"] == "inception_v3"
+    assert {"name": "mixed3", "channels": 768, "stride": 16} in layers["taps"]
+
+
+def test_print_config_is_a_preset(tmp_path: Path) -> None:
+    first = streamdream("render", "x", "--print-config", "--steps", "3", STREAMDREAM_KEEP="0.5")
+    assert "keep = 0.5" in first.stdout and "steps = 3" in first.stdout
+    (tmp_path / "mine.toml").write_text(first.stdout)
+    assert streamdream("render", "x", "--print-config", "--preset", tmp_path / "mine.toml").stdout == first.stdout
+
+
+def test_an_environment_value_that_is_wrong_is_named() -> None:
+    fails(streamdream("render", "x", "-o", "y.mp4", STREAMDREAM_KEEP="much"), 2, "--keep is 'much'")
+
+
+def test_image(photo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dream.png"
+    result = streamdream("image", photo, "-o", output, "--steps", 2, "--octaves", 2, "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["field"] == "160x160" and report["model"] == "inception_v3"
+    dream, before = read_image(str(output)), read_image(str(photo))
+    assert dream.shape == before.shape
+    assert np.abs(dream.astype(int) - before).mean() > 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dream.png", "photo.png"]
+
+
+def test_image_never_overwrites_unasked(photo: Path, tmp_path: Path) -> None:
+    before = photo.read_bytes()
+    fails(streamdream("image", photo, "-o", photo, "-y"), 2, "is the input")
+    (tmp_path / "b.jpg").write_bytes(b"mine")
+    fails(streamdream("image", photo, "-o", tmp_path / "b.jpg"), 2, "exists; -y overwrites it")
+    fails(streamdream("image", photo, "-o", tmp_path / "none" / "b.jpg"), 2, "there is no folder")
+    fails(streamdream("image", photo, "-o", tmp_path / "b.tiff"), 2, ".png, .jpg")
+    assert photo.read_bytes() == before and (tmp_path / "b.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("name", "content", "code", "part"), [
+    ("empty.png", b"", 1, "is empty"), ("text.jpg", b"not a picture", 1, "is not a picture"),
+])
+def test_image_of_what_is_no_picture(name: str, content: bytes, code: int, part: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    fails(streamdream("image", tmp_path / name, "-o", tmp_path / "out.png"), code, part)
+    fails(streamdream("image", tmp_path, "-o", tmp_path / "out.png"), 2, "is a folder")
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(("arguments", "part"), [
+    (["--layers", "mixd3"], "did you mean mixed3"), (["--octaves", "12"], "too small for mixed3"),
+    (["--channel", "9999"], "0..767"), (["--device", "warp"], "--device warp cannot be used"),
+])
+def test_what_only_the_network_can_know(arguments: list[str], part: str, photo: Path, tmp_path: Path) -> None:
+    fails(streamdream("image", photo, "-o", tmp_path / "out.png", *arguments), 2, part)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_system_without_opencv_s_libraries(photo: Path, tmp_path: Path) -> None:
+    """A cv2 that fails to load as the real one does where libGL is missing."""
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text(
+        'raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")')
+    result = streamdream("image", photo, "-o", tmp_path / "out.png", PYTHONPATH=str(tmp_path))
+    fails(result, 1, "libGL.so.1", "apt-get install libgl1", "opencv-python-headless")
+
+
+def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text('raise ZeroDivisionError("a bug")')
+    fails(streamdream("image", photo, "-o", tmp_path / "out.png", PYTHONPATH=str(tmp_path)), 1, "ZeroDivisionError: a bug")
+    result = streamdream("image", photo, "-o", tmp_path / "out.png", "--debug", PYTHONPATH=str(tmp_path))
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("after_seconds", [0.3, 1.5, 3.0])
+def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, after_seconds: float, world: Path,
+                                           tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "streamdream", "render", world, "-o", tmp_path / "out.mp4"],
+                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    time.sleep(after_seconds)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert "nothing was left behind" in errors
+    assert not any(tmp_path.iterdir())
+
+
+def test_output_into_a_closed_pipe_is_quiet() -> None:
+    result = subprocess.run(f"{sys.executable} -m streamdream layers inception_v3 | head -n 1", shell=True,
+                            capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.stdout.startswith("name")
+    assert result.stderr == ""

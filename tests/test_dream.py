@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamdream import carry, models
+from streamdream.backends import Backend
+from streamdream.dream import Dreamer, DreamState, octave_sizes
+from streamdream.settings import DreamSettings
+
+SETTINGS = DreamSettings(onset=1)
+Picture = NDArray[np.uint8]
+
+
+def shot(lion: Picture, frames: int = 4) -> list[Picture]:
+    """A camera panning over the photograph, two pixels a frame, 120x160."""
+    return [np.ascontiguousarray(lion[60:180, 2 * n: 160 + 2 * n]) for n in range(frames)]
+
+
+def test_state_in_state_out(dreamer: Dreamer, lion: Picture) -> None:
+    """The same state and frame give the same dream, whatever was dreamed between: nothing is kept elsewhere."""
+    first, second, third, _ = shot(lion)
+    state, _ = dreamer(DreamState(), first, SETTINGS)
+    after, dream = dreamer(state, second, SETTINGS)
+    dreamer(after, third, SETTINGS)
+    again, same = dreamer(state, second, SETTINGS)
+    assert np.array_equal(dream, same)
+    assert again.index == after.index == 2
+    assert again.residual is not None and after.residual is not None
+    assert np.array_equal(again.residual, after.residual)
+
+
+def test_seed_fixes_the_dream(eager: Backend, lion: Picture) -> None:
+    frame = shot(lion)[0]
+
+    def dream(seed: int) -> Picture:
+        return Dreamer(models.get("inception_v3"), eager, 96, seed)(DreamState(), frame, SETTINGS)[1]
+
+    assert np.array_equal(dream(1), dream(1))
+    assert not np.array_equal(dream(1), dream(2))
+
+
+def test_the_dream_is_carried_along_a_moving_shot(dreamer: Dreamer, lion: Picture) -> None:
+    state, cuts = DreamState(), 0
+    residuals = []
+    for frame in shot(lion):
+        state, _ = dreamer(state, frame, SETTINGS)
+        assert state.residual is not None
+        residuals.append(state.residual)
+        cuts = state.cuts
+    assert cuts == 0
+    shift = round(2 * 96 / 120)  # two pixels of the frame, on the field
+    moved, still = residuals[-1][:, :-shift], residuals[-1]
+    followed = np.corrcoef(moved.ravel(), residuals[-2][:, shift:].ravel())[0, 1]
+    stayed = np.corrcoef(still.ravel(), residuals[-2].ravel())[0, 1]
+    assert followed > 0.8
+    assert followed > stayed + 0.1
+
+
+def test_a_cut_starts_anew(dreamer: Dreamer, lion: Picture) -> None:
+    state, _ = dreamer(DreamState(), shot(lion)[0], SETTINGS)
+    other = np.ascontiguousarray(lion[60:180, 90:250][::-1, ::-1] ^ 255)
+    cut, after_cut = dreamer(state, other, SETTINGS)
+    _, fresh = dreamer(DreamState(index=1), other, SETTINGS)
+    assert cut.cuts == 1
+    assert np.array_equal(after_cut, fresh)
+    never = replace(SETTINGS, cut=0)
+    assert dreamer(state, other, never)[0].cuts == 0
+
+
+def test_onset_makes_the_first_frame_a_dream(dreamer: Dreamer, lion: Picture) -> None:
+    def strength(onset: int) -> float:
+        state, _ = dreamer(DreamState(), lion, replace(SETTINGS, onset=onset))
+        assert state.residual is not None
+        return float(np.abs(state.residual).mean())
+
+    assert strength(6) > 2 * strength(0)
+
+
+def test_strength_zero_shows_the_input_and_twice_shows_twice(dreamer: Dreamer, lion: Picture) -> None:
+    frame = lion // 4 + 96  # away from the ends, so that nothing saturates
+    shown = {s: dreamer(DreamState(), frame, replace(SETTINGS, strength=s))[1].astype(int) - frame for s in (0, 0.5, 1)}
+    assert not shown[0].any()
+    assert np.abs(shown[1] - 2 * shown[0.5]).max() <= 3  # rounding, of the cubic scaling too
+
+
+def test_a_change_of_size_or_settings_in_the_middle_dreams_on(dreamer: Dreamer, lion: Picture) -> None:
+    state, _ = dreamer(DreamState(), lion, SETTINGS)
+    state, dream = dreamer(state, lion[:, :200], SETTINGS)
+    assert dream.shape == (256, 200, 3)
+    state, _ = dreamer(state, lion[:, :200], replace(SETTINGS, layers="mixed4:1,mixed2:0.1", octaves=1, flow="none"))
+    assert state.index == 3
+
+
+def test_field_is_never_larger_than_the_frame(eager: Backend) -> None:
+    dreamer = Dreamer(models.get("inception_v3"), eager, field_height=240)
+    assert dreamer.field_size(480, 640) == (240, 320)
+    assert dreamer.field_size(270, 480) == (240, 426)
+    assert dreamer.field_size(101, 77) == (101, 77)
+
+
+def test_octaves_are_coarse_to_fine_and_end_at_the_picture() -> None:
+    assert octave_sizes(240, 320, 3, 2.0) == [(60, 80), (120, 160), (240, 320)]
+
+
+def test_what_is_carried_decays_by_keep_and_trust() -> None:
+    residual = np.ones((8, 8, 3), np.float32)
+    trust = np.full((8, 8), 0.5, np.float32)
+    assert np.allclose(carry.carry(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
+
+
+@pytest.mark.parametrize(("value", "step", "expected"), [(250, 0.5, 255), (5, -0.5, 0), (100, 0.1, 113)])
+def test_compose_saturates(value: int, step: float, expected: int) -> None:
+    image = np.full((6, 6, 3), value, np.uint8)
+    assert (carry.compose(image, np.full((6, 6, 3), step, np.float32), 1.0) == expected).all()
+    assert (carry.compose(image, np.full((3, 3, 3), step, np.float32), 1.0) == expected).all()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from streamdream import models, objectives
+from streamdream.errors import SettingsError, UnknownName
+from streamdream.objectives import Activations
+from streamdream.settings import DreamSettings
+
+MODEL = models.get("inception_v3")
+
+
+def test_weighted_mean_square_by_hand() -> None:
+    features = {"a": torch.full((1, 2, 1, 2), 3.0), "b": torch.tensor([[[[1.0]], [[5.0]]]])}
+    assert float(Activations((("a", 2.0), ("b", -0.5))).value(features)) == 2 * 9 - 0.5 * 13
+    assert float(Activations((("b", 1.0),), channels=(1,)).value(features)) == 25
+
+
+def test_layers_text() -> None:
+    assert objectives.parse_layers("mixed3:1, mixed5:0.5,mixed4") == (("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0))
+
+
+@pytest.mark.parametrize(("layers", "message"), [
+    ("mixed3:x", "the weight of mixed3 is 'x'"), ("", "must be taps"), ("mixed3,mixed3", "twice"),
+    ("mixed3:0", "no weight"), ("mixed3:nan", "the weight of mixed3 is 'nan'"),
+])
+def test_bad_layers(layers: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        objectives.from_settings(DreamSettings(layers=layers), MODEL)
+
+
+def test_a_layer_or_channel_that_is_not_there() -> None:
+    with pytest.raises(UnknownName, match="did you mean mixed"):
+        objectives.from_settings(DreamSettings(layers="mixd3"), MODEL)
+    with pytest.raises(SettingsError, match=r"channel 768: mixed3 has the channels 0\.\.767"):
+        objectives.from_settings(DreamSettings(channel="768"), MODEL)
+    with pytest.raises(SettingsError, match="whole numbers"):
+        objectives.from_settings(DreamSettings(channel="red"), MODEL)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from streamdream import settings
+from streamdream.errors import SettingsError, UnknownName
+from streamdream.settings import GROUPS, DreamSettings, StreamSettings, resolve
+
+
+def test_flag_beats_environment_beats_preset_beats_default(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text("keep = 0.5\nsteps = 7\njitter = 3\n")
+    dream, _, _ = resolve({"keep": "0.7"}, {"STREAMDREAM_KEEP": "0.6", "STREAMDREAM_STEPS": "9"}, str(preset))
+    assert (dream.keep, dream.steps, dream.jitter) == (0.7, 9, 3)
+    assert dream.octaves == DreamSettings().octaves
+
+
+@pytest.mark.parametrize("name", settings.preset_names())
+def test_every_shipped_preset_loads_and_says_what_it_is(name: str) -> None:
+    resolve({}, {}, name)
+    assert "about" in (settings.PRESETS / f"{name}.toml").read_text()
+
+
+def test_printed_config_reads_back_the_same(tmp_path: Path) -> None:
+    before = resolve({"keep": "0.5", "start": "1:02.5", "layers": "mixed3:1,mixed5:0.5"}, {})
+    file = tmp_path / "saved.toml"
+    file.write_text(settings.to_toml(before))
+    assert resolve({}, {}, str(file)) == before
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("octaves", "0", "--octaves is 0, but must be 1..12"),
+    ("octaves", "13", "--octaves is 13, but must be 1..12"),
+    ("octaves", "two", "--octaves is 'two', but must be a whole number"),
+    ("steps", "1.5", "--steps is '1.5', but must be a whole number"),
+    ("keep", "nan", "--keep is nan, but must be 0..0.999"),
+    ("start", "1:2:3:4", "-ss is '1:2:3:4', but must be a time"),
+    ("start", "-1", "-ss is '-1', but must be a time"),
+])
+def test_what_is_not_legal_names_flag_value_and_range(name: str, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match="^" + message.replace(".", r"\.")):
+        resolve({name: text}, {})
+
+
+@pytest.mark.parametrize(("name", "text", "close"), [
+    ("flow", "diss", "dis"), ("trust", "photometrics", "photometric"), ("model", "inception_v4", "inception_v3"),
+    ("backend", "eagre", "eager"), ("precision", "fp31", "fp32"),
+])
+def test_an_unknown_choice_shows_the_close_ones(name: str, text: str, close: str) -> None:
+    with pytest.raises(UnknownName, match=f"did you mean {close}"):
+        resolve({name: text}, {})
+
+
+def test_preset_errors_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="unknown preset 'google2015'; did you mean google-2015"):
+        resolve({}, {}, "google2015")
+    (tmp_path / "a.toml").write_text("kep = 1\n")
+    with pytest.raises(UnknownName, match="did you mean keep"):
+        resolve({}, {}, str(tmp_path / "a.toml"))
+    (tmp_path / "b.toml").write_text("keep = [[[\n")
+    with pytest.raises(SettingsError, match="preset"):
+        resolve({}, {}, str(tmp_path / "b.toml"))
+    with pytest.raises(SettingsError, match="No such file"):
+        resolve({}, {}, str(tmp_path / "c.toml"))
+
+
+def test_no_option_is_declared_twice() -> None:
+    names = [item.name for group in GROUPS for item in dataclasses.fields(group)]
+    flags = [settings.flag(item) for group in GROUPS for item in dataclasses.fields(group)]
+    assert len(set(names)) == len(names)
+    assert len(set(flags)) == len(flags)
+    assert all(item.metadata["help"] for group in GROUPS for item in dataclasses.fields(group))
+
+
+def test_settings_that_exist_are_legal() -> None:
+    with pytest.raises(SettingsError):
+        DreamSettings(keep=1.5)
+    with pytest.raises(UnknownName):
+        StreamSettings(model="nothing like it")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
+def test_times(text: str, seconds: float) -> None:
+    assert math.isclose(settings.parse_seconds(text), seconds)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from streamdream import step
+
+
+def picture(seed: int = 0, height: int = 20, width: int = 24) -> torch.Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+def test_a_step_is_the_normalised_gradient() -> None:
+    """f = a.x has the gradient a: with shaping off the step is a, less its mean, over its mean magnitude."""
+    slope, start = picture(1), picture(2)
+    moved = step.ascend(start, lambda x: (slope * x).sum(), 0.01, smooth=0, color=1)
+    centred = slope - slope.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(moved - start, 0.01 * centred / centred.abs().mean())
+
+
+def test_a_step_climbs_and_leaves_its_input_alone() -> None:
+    start = picture(3)
+    kept = start.clone()
+    moved = step.ascend(start, lambda x: x.square().mean(), 0.05, smooth=1, color=0.4)
+    assert float(moved.square().mean()) > float(start.square().mean())
+    assert torch.equal(start, kept)
+    assert not moved.requires_grad
+
+
+def test_a_step_never_leaves_the_range_of_a_picture() -> None:
+    moved = step.ascend(picture(4), lambda x: (100 * x).pow(3).sum(), 5.0, smooth=0, color=1)
+    assert float(moved.abs().max()) <= 1
+
+
+def test_a_flat_gradient_moves_nothing() -> None:
+    start = picture(5)
+    torch.testing.assert_close(step.ascend(start, lambda x: x.sum(), 0.1, smooth=1, color=1), start)
+
+
+@pytest.mark.parametrize("smooth", [0.5, 1.0, 2.0])
+def test_blur_is_the_mean_of_three_gaussians(smooth: float) -> None:
+    impulse = torch.zeros(1, 3, 61, 61)
+    impulse[:, 1, 30, 30] = 1
+    radius = math.ceil(2.5 * smooth * 2)
+    offsets = torch.arange(-30, 31, dtype=torch.float64)
+    expected = torch.zeros(61, 61, dtype=torch.float64)
+    for sigma in (0.5, 1.0, 2.0):
+        line = torch.exp(-0.5 * (offsets / (smooth * sigma)) ** 2) * (offsets.abs() <= radius)
+        expected += torch.outer(line / line.sum(), line / line.sum()) / 3
+    found = step.blur(impulse, smooth)[0].double()
+    torch.testing.assert_close(found[1], expected, atol=1e-6, rtol=0)
+    assert float(found[0].abs().max() + found[2].abs().max()) == 0
+
+
+def test_blur_works_on_pictures_smaller_than_its_kernel() -> None:
+    assert step.blur(torch.ones(1, 3, 2, 3), 8.0).allclose(torch.ones(1, 3, 2, 3))
+
+
+def test_colour_is_tamed() -> None:
+    gradient = picture(6)
+    grey, colourful = step.shape(gradient, 0, 0.0), step.shape(gradient, 0, 1.0)
+    assert float((grey - grey.mean(1, keepdim=True)).abs().max()) < 1e-6
+    assert float((colourful - colourful.mean(1, keepdim=True)).abs().mean()) > 0.1
+    for shaped in (grey, colourful):
+        assert float(shaped.mean((2, 3)).abs().max()) < 1e-6  # no drift of brightness or hue
+        assert math.isclose(float(shaped.abs().mean()), 1, rel_tol=1e-5)
+
+
+def test_jitter_is_undone() -> None:
+    start = picture(7)
+    assert torch.equal(step.roll(step.roll(start, (5, -3)), (-5, 3)), start)
+    assert torch.equal(step.roll(start, (1, 0))[..., 1:, :], start[..., :-1, :])
