@@ -52,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
+    # PyTorch's threads spin while they wait for each other; once anything else wants the cores (our own encoder, a
+    # browser) each spins through the other's turn and a step takes ten to a hundred times as long. Asleep they cost
+    # nothing. Read when torch is loaded, so it must be set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch([text for text in arguments if text != "--debug"])

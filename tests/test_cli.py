@@ -152,7 +152,8 @@ def test_a_system_without_opencv_s_libraries(photo: Path, tmp_path: Path) -> Non
 def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "cv2").mkdir()
     (tmp_path / "cv2" / "__init__.py").write_text('raise ZeroDivisionError("a bug")')
-    fails(streamdream("image", photo, "-o", tmp_path / "out.png", PYTHONPATH=str(tmp_path)), 1, "ZeroDivisionError: a bug")
+    result = streamdream("image", photo, "-o", tmp_path / "out.png", PYTHONPATH=str(tmp_path))
+    fails(result, 1, "ZeroDivisionError: a bug")
     result = streamdream("image", photo, "-o", tmp_path / "out.png", "--debug", PYTHONPATH=str(tmp_path))
     assert "Traceback" in result.stderr
 

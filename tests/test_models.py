@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from streamdream import models
 from streamdream.errors import ModelError, UnknownName
-from streamdream.models import inception_v3, network, weights
-from streamdream.models.network import INPUT, AvgPool, Concat, Conv, MaxPool, Network, Relu
+from streamdream.models import inception_v3, nodes, weights
+from streamdream.models.network import Network
+from streamdream.models.nodes import INPUT, AvgPool, Concat, Conv, MaxPool, Relu
 
 NODES = inception_v3.nodes()
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def plain(taps: list[str], picture: torch.Tensor, dtype: torch.dtype = torch.flo
 
 def test_every_tap_equals_the_unfolded_network_in_float64() -> None:
     picture = torch.rand(1, 3, 107, 91, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    taps = list(network.describe(NODES))
+    taps = list(nodes.describe(NODES))
     expected = plain(taps, picture)
     for tap in taps:  # one by one, as each is the end of a differently cut and rearranged network
         with torch.no_grad():
@@ -76,18 +77,18 @@ def test_trunk_has_the_shape_of_inception_v3() -> None:
     assert [(taps[f"mixed{n}"].channels, taps[f"mixed{n}"].stride) for n in range(6)] == [
         (256, 8), (288, 8), (288, 8), (768, 16), (768, 16), (768, 16)]
     assert sum(name.startswith("conv2d_") for name in taps) == 50
-    sizes = network.feature_sizes(NODES, 299, 299)
+    sizes = nodes.feature_sizes(NODES, 299, 299)
     assert (sizes["mixed0"], sizes["mixed3"]) == ((35, 35), (17, 17))  # Szegedy et al. 2015, table 1
 
 
 def test_smallest_picture_reaches_the_tap_and_one_less_does_not() -> None:
     least = models.get("inception_v3").taps()["mixed3"].min_size
     assert build("mixed3")(torch.zeros(1, 3, least, least))["mixed3"].shape == (1, 768, 1, 1)
-    assert min(network.feature_sizes(NODES, least - 1, least - 1)["mixed3"]) < 1
+    assert min(nodes.feature_sizes(NODES, least - 1, least - 1)["mixed3"]) < 1
 
 
 def test_the_network_is_cut_after_the_deepest_tap() -> None:
-    assert [node.name for node in network.needed(NODES, ["conv2d_2"])] == ["conv2d_1", "activation_1", "conv2d_2"]
+    assert [node.name for node in nodes.needed(NODES, ["conv2d_2"])] == ["conv2d_1", "activation_1", "conv2d_2"]
 
 
 def test_counted_flop_equal_those_pytorch_counts() -> None:
@@ -96,7 +97,7 @@ def test_counted_flop_equal_those_pytorch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         net(picture)["mixed3"].sum().backward()
     # PyTorch counts the network as it runs, with three projections moved before their pools: the work is the same
-    assert counter.get_total_flops() == network.count_flop(network.needed(NODES, ["mixed3"]), 120, 160)
+    assert counter.get_total_flops() == nodes.count_flop(nodes.needed(NODES, ["mixed3"]), 120, 160)
 
 
 def test_a_tap_before_its_relu_is_not_overwritten_by_it() -> None:

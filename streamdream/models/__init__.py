@@ -16,7 +16,7 @@ from streamdream.errors import UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from streamdream.models.network import Node, TapInfo
+    from streamdream.models.nodes import Node, TapInfo
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Model:
 
     def taps(self) -> dict[str, TapInfo]:
         """Every named place where an objective can read, lowest first."""
-        from streamdream.models.network import describe
+        from streamdream.models.nodes import describe
 
         return describe(self.nodes())
 

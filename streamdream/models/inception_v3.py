@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from streamdream.models.network import INPUT, AvgPool, Concat, Conv, MaxPool, Node, Relu
+from streamdream.models.nodes import INPUT, AvgPool, Concat, Conv, MaxPool, Node, Relu
 
 BATCH_NORM_EPSILON = 1e-3
 
@@ -26,17 +26,17 @@ class _Builder:
         self.convs += 1
         padding = (height // 2, width // 2) if same else (0, 0)
         name, relu = f"conv2d_{self.convs}", f"activation_{self.convs}"
-        self.nodes += [Conv(name, (source,), channels, (height, width), stride, padding), Relu(relu, (name,))]
+        self.nodes += [Conv(name, (source,), (height, width), stride, padding, out_channels=channels), Relu(relu, (name,))]
         return relu
 
     def max_pool(self, source: str) -> str:
         self.max_pools += 1
-        self.nodes.append(MaxPool(f"max_pooling2d_{self.max_pools}", (source,)))
+        self.nodes.append(MaxPool(f"max_pooling2d_{self.max_pools}", (source,), (3, 3), 2))
         return self.nodes[-1].name
 
     def avg_pool(self, source: str) -> str:
         self.avg_pools += 1
-        self.nodes.append(AvgPool(f"average_pooling2d_{self.avg_pools}", (source,)))
+        self.nodes.append(AvgPool(f"average_pooling2d_{self.avg_pools}", (source,), (3, 3), 1, (1, 1)))
         return self.nodes[-1].name
 
     def concat(self, name: str, *sources: str) -> str:

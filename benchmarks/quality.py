@@ -1,0 +1,143 @@
+"""How steady and how strong the dream of a clip is, beside other ways to dream it. metrics.py says what is measured."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamdream import objectives
+from streamdream.dream import Dreamer, DreamState
+from streamdream.pipeline import build_dreamer
+from streamdream.settings import DreamSettings, StreamSettings
+
+from . import Options, Progress, Report, clips, conditions
+from .baselines import METHODS, Method, streamdream
+from .metrics import Drift, Excitement, Motion, Picture, correlation, flicker, followed, gain, residual
+
+if TYPE_CHECKING:
+    from .metrics import Residual
+
+DEFAULT_SIZE = (240, 320)
+DEFAULT_FRAMES = 120
+FLICKER_FROM = 10
+"""Frames that are left out, as is usual before things have settled: of the flicker, and of the gain."""
+GAIN_FROM = 30
+DRIFT_FROM = 300
+"""The frame of the still clip from which drift is counted."""
+DRIFT_WINDOW = 20
+"""Frames averaged at either end, so that the jitter of single steps is not taken for drift."""
+CUT_SHOT = 24
+"""Frames of a shot around a cut."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clip, and what is measured of it once, whatever dreams it."""
+
+    name: str
+    frames: list[Picture]
+    excitement: Excitement
+
+    @cached_property
+    def motions(self) -> list[Motion]:
+        return Motion.of(self.frames)
+
+    @cached_property
+    def frame_values(self) -> list[float]:
+        return [self.excitement(frame) for frame in self.frames]
+
+
+def run(options: Options, progress: Progress) -> Report:
+    """A row for every way to dream; the baselines have flicker and gain only."""
+    height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
+    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    dreamer = build_dreamer(StreamSettings(model=options.model, field_height=options.field_height, seed=options.seed,
+                                           backend=options.backend, device=options.device, precision=options.precision))
+    footage = load(options, height, width, dreamer, settings)
+    rows = []
+    for name, method in METHODS.items():
+        progress(f"{name}: {len(footage.frames)} frames")
+        rows.append({"clip": footage.name, "method": name, **steadiness(footage, method, dreamer, settings),
+                     "drift": None, "cut": None})
+    if options.drift_frames:
+        progress(f"drift: {options.drift_frames} frames of a still picture")
+        rows[0] |= still(footage.frames[0], options, dreamer, settings)
+    progress("cut")
+    rows[0] |= cuts(footage.frames, dreamer, settings)
+    return Report("quality", conditions(
+        backend=dreamer.backend.name, precision=dreamer.backend.precision, device=str(dreamer.backend.device),
+        model=options.model, layers=settings.layers, size=f"{width}x{height}", frames=len(footage.frames),
+        flicker_from=min(FLICKER_FROM, len(footage.frames) // 2), gain_from=min(GAIN_FROM, len(footage.frames) // 2),
+        seed=options.seed), rows)
+
+
+def load(options: Options, height: int, width: int, dreamer: Dreamer, settings: DreamSettings) -> Footage:
+    path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
+    frames = clips.read(path, options.frames or DEFAULT_FRAMES, height, width)
+    excitement = Excitement(dreamer.model, objectives.from_settings(settings, dreamer.model),
+                            dreamer.field_size(height, width))
+    return Footage(Path(path).name, frames, excitement)
+
+
+def steadiness(footage: Footage, method: Method, dreamer: Dreamer, settings: DreamSettings) -> dict[str, float]:
+    """Flicker and gain of one way to dream the clip."""
+    dreams = list(method(footage.frames, dreamer, settings))
+    settled = len(dreams) // 2  # of a very short clip
+    return {
+        "flicker": round(flicker(dreams, footage.frames, footage.motions, max(1, min(FLICKER_FROM, settled))), 4),
+        "gain": round(gain(dreams, footage.frame_values, footage.excitement, min(GAIN_FROM, settled)), 3),
+    }
+
+
+def still(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
+    """Drift of a clip that is one picture ``drift_frames`` times, from frame 300 (or a third of it) to its end."""
+    picture = clips.scaled(picture, options.drift_height, options.drift_height * picture.shape[1] // picture.shape[0])
+    end = options.drift_frames
+    begin = min(DRIFT_FROM, end // 3)
+    window = max(1, min(DRIFT_WINDOW, begin))
+    early: list[Residual] = []
+    late: list[Residual] = []
+    for index, dream in enumerate(streamdream([picture] * end, dreamer, settings)):
+        if abs(index - begin) <= window // 2:
+            early.append(residual(dream, picture))
+        elif index >= end - window:
+            late.append(residual(dream, picture))
+    drift = Drift.between(early, late)
+    return {"drift": round(drift.largest, 5), "drift_luma": round(drift.luma, 5),
+            "drift_chroma": round(drift.chroma, 5), "drift_size": f"{picture.shape[1]}x{picture.shape[0]}",
+            "drift_span": f"{begin}..{end} by {window}"}
+
+
+def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
+    """What of the dream crosses a hard cut: the clip, another shot, the clip again.
+
+    ``cut`` is |correlation| of the residuals around a cut ÷ the one of two residuals within a shot; ``cut_fresh`` is
+    the same when the frame after the cut is dreamed with nothing carried: what chance and like pictures give.
+    """
+    length = min(CUT_SHOT, len(frames))
+    shots = [frames[:length], list(clips.other_shot(length, *frames[0].shape[:2])), frames[-length:]]
+    film = [frame for shot in shots for frame in shot]
+    starts = [length, 2 * length]
+    state, residuals = DreamState(), []
+    for frame in film:
+        state, dream = dreamer(state, frame, settings)
+        residuals.append(residual(dream, frame))
+    motions = Motion.of(film)
+    within = [followed(residuals[index], residuals[index - 1], motions[index - 1])
+              for index in range(1, len(film)) if index not in starts]
+    across = [most(residuals[index], residuals[index - 1], motions[index - 1]) for index in starts]
+    fresh = {index: residual(dreamer(DreamState(index=index), film[index], settings)[1], film[index])
+             for index in starts}
+    across_fresh = [most(fresh[index], residuals[index - 1], motions[index - 1]) for index in starts]
+    usual = float(np.mean(within))
+    return {"cut": round(float(np.mean(across)) / usual, 4),
+            "cut_fresh": round(float(np.mean(across_fresh)) / usual, 4),
+            "cuts_found": f"{state.cuts} of {len(starts)}"}
+
+
+def most(now: Residual, before: Residual, motion: Motion) -> float:
+    """The larger |correlation| of what stayed in place and of what followed the flow, if any is believed there."""
+    return max(abs(correlation(now, before)), abs(followed(now, before, motion)))

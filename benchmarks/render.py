@@ -1,0 +1,76 @@
+"""How fast a file is rendered by the real pipeline: decoded, dreamed and encoded with its sound."""
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from streamdream.errors import SourceError
+from streamdream.pipeline import build_dreamer, render
+from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
+from streamdream.sinks import open_sink
+from streamdream.sources import open_source
+
+from . import Options, Progress, Report, clips, conditions
+
+DEFAULT_SIZE = (384, 512)
+DEFAULT_FRAMES = 150
+INPUT_CRF = "12"
+"""Of the clip that is made to be rendered: near the original."""
+
+
+def run(options: Options, progress: Progress) -> Report:
+    """One row. ``fps`` leaves out the first frame, which waits for the weights and takes more steps."""
+    path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
+    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    stream = StreamSettings(model=options.model, field_height=options.field_height, backend=options.backend,
+                            device=options.device, precision=options.precision, seed=options.seed)
+    with tempfile.TemporaryDirectory(prefix="streamdream-bench-") as folder:
+        clip = str(Path(folder) / "clip.mp4")
+        frames = options.frames or DEFAULT_FRAMES
+        prepare(path, clip, frames, options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1])
+        progress(f"rendering {frames} frames of {Path(path).name}")
+        row, report = measure(clip, str(Path(folder) / "dream.mp4"), settings, stream)
+    common = {name: report[name] for name in ("backend", "precision", "device", "model", "layers", "field")}
+    return Report("render", conditions(**common, seed=options.seed), [{"clip": Path(path).name, **row}])
+
+
+def measure(clip: str, output: str, settings: DreamSettings, stream: StreamSettings
+            ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row, and what the run reported of itself."""
+    begin, done_at = time.perf_counter(), []
+    with open_source(clip) as source, open_sink(output, source, RenderSettings(), input_path=clip) as sink:
+        report = render(source, sink, build_dreamer(stream), settings, lambda _: done_at.append(time.perf_counter()))
+        size = f"{source.width}x{source.height}"
+    end = time.perf_counter()
+    row = {"size": size, "fps": round((report.frames - 1) / (end - done_at[0]), 2), "frames": report.frames,
+           "first_frame_s": round(done_at[0] - begin, 2), "seconds": round(end - begin, 2),
+           "peak_rss_mb": report.peak_rss_mb, "stages": report.stages}
+    return row, report.as_json()
+
+
+def prepare(path: str, output: str, frames: int, height: int, width: int) -> None:
+    """The first ``frames`` of a clip, scaled, with their sound, as H.264. Raises SourceError."""
+    import av
+
+    try:
+        with av.open(path) as source, av.open(output, "w") as target:
+            video = source.streams.video[0]
+            sounds = {stream: target.add_stream_from_template(stream) for stream in source.streams.audio[:1]}
+            encoder = target.add_stream("libx264", video.average_rate, width=width, height=height, pix_fmt="yuv420p",
+                                        options={"crf": INPUT_CRF, "preset": "veryfast"})
+            done = 0
+            for packet in source.demux(video, *sounds):
+                if packet.stream in sounds and packet.dts is not None:
+                    packet.stream = sounds[packet.stream]
+                    target.mux(packet)
+                elif packet.stream is video:
+                    for frame in video.decode(packet)[:frames - done]:
+                        target.mux(encoder.encode(frame.reformat(width, height, "yuv420p")))
+                        done += 1
+                if done >= frames:
+                    break
+            target.mux(encoder.encode(None))
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise SourceError(f"{path} cannot be measured: {error}") from None

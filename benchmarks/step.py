@@ -1,0 +1,130 @@
+"""How fast one step is, and how far that is from what the machine can do.
+
+The yardstick is a matrix product in the same process, measured in turn with the step: machines differ, and the same
+machine differs from minute to minute, but the share of its own matmul rate that a step reaches stays.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from streamdream import backends, models, objectives
+from streamdream.models.nodes import count_flop, needed
+from streamdream.settings import DreamSettings
+
+from . import Options, Progress, Report, conditions
+
+if TYPE_CHECKING:
+    from streamdream.backends import Backend
+    from streamdream.models import Model
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MATMUL_SIZES = {"cpu": 2048}
+"""Rows of the square matrices by kind of device; large enough that the rate no longer grows."""
+MATMUL_SIZE_ELSEWHERE = 8192
+STEPS_A_TURN = 3
+"""Steps between two rounds of products, so that most steps find their weights in the cache, as in a real run."""
+DEFAULT_STEPS = 60
+DEFAULT_SIZE = (240, 320)
+
+
+def run(options: Options, progress: Progress) -> Report:
+    """A row for every backend and precision: the median step after a warm-up, and its share of the matmul rates."""
+    height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
+    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    model = models.get(options.model)
+    objective = objectives.from_settings(settings, model)
+    spec = backends.StepSpec(objective, height, width, settings.smooth, settings.color)
+    steps = options.frames or DEFAULT_STEPS
+    chosen = list(_chosen(options, model))
+    rows = []
+    for backend in chosen:
+        progress(f"{backend.name} {backend.precision}: {steps} steps")
+        rows.append(measure(model, backend, spec, settings, steps))
+    return Report("step", conditions(device=str(chosen[0].device), timed_steps=steps), rows)
+
+
+def measure(model: Model, backend: Backend, spec: backends.StepSpec, settings: DreamSettings, steps: int
+            ) -> dict[str, Any]:
+    """One row: the step and the products are timed in turn, so that a busy machine slows them alike."""
+    compiled = backend.compile(spec)
+    random = torch.Generator().manual_seed(0)
+    picture = (torch.rand(1, 3, spec.height, spec.width, generator=random) - 0.5).to(backend.device)
+    picture = picture.contiguous(memory_format=torch.channels_last)
+    products = {name: Product.on(backend.device, name) for name in dict.fromkeys(("fp32", "bf16", backend.precision))}
+    times: dict[str, list[float]] = {name: [] for name in ("step", *products)}
+    for turn in range(-1, -(-steps // STEPS_A_TURN)):  # turn -1 warms up
+        measured = {name: [_seconds(product, backend.device)] for name, product in products.items()}
+        measured["step"] = [_seconds(lambda: compiled(picture, settings.step_size), backend.device)
+                            for _ in range(STEPS_A_TURN if turn >= 0 else 2 * STEPS_A_TURN)]
+        for name, seconds in measured.items() if turn >= 0 else ():
+            times[name] += seconds
+    flop = count_flop(needed(model.nodes(), spec.objective.taps), spec.height, spec.width)
+    rates = {name: product.flop / median(times[name]) for name, product in products.items()}
+    return {"backend": backend.name, "precision": backend.precision, "model": model.name, "layers": settings.layers,
+            "size": f"{spec.width}x{spec.height}", **_speed(times["step"], flop, rates, backend.precision)}
+
+
+def _speed(seconds: list[float], flop: int, rates: dict[str, float], precision: str) -> dict[str, Any]:
+    """``matmul_share`` is of the machine's best: bf16 where that is faster than fp32, as it is with instructions."""
+    ordered, middle = sorted(seconds), median(seconds)
+    return {
+        "ms_p50": round(1e3 * middle, 3), "ms_p95": round(1e3 * ordered[int(0.95 * (len(ordered) - 1))], 3),
+        "gflop": round(flop / 1e9, 3), "gflop_per_s": round(flop / middle / 1e9, 1),
+        "matmul_share": round(flop / middle / max(rates["bf16"], rates["fp32"]), 4),
+        "matmul_share_fp32": round(flop / middle / rates["fp32"], 4),
+        "matmul_share_own": round(flop / middle / rates[precision], 4),
+        "matmul_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
+    }
+
+
+@dataclass(frozen=True)
+class Product:
+    """A square matrix product to be timed."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, precision: str) -> Product:
+        size = MATMUL_SIZES.get(device.type, MATMUL_SIZE_ELSEWHERE)
+        random = torch.Generator().manual_seed(0)
+        left, right = (torch.rand(size, size, generator=random).to(device, DTYPES[precision]) for _ in range(2))
+        return cls(left, right)
+
+    @property
+    def flop(self) -> int:
+        rows = self.left.shape[0]
+        return 2 * rows**3
+
+    def __call__(self) -> torch.Tensor:
+        return self.left @ self.right
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait_for(device)
+    begin = time.perf_counter()
+    work()
+    _wait_for(device)
+    return time.perf_counter() - begin
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _chosen(options: Options, model: Model) -> Iterator[Backend]:
+    """Every backend that runs here, or the one asked for, each in fp32 and in what it takes for fastest."""
+    names = [options.backend] if options.backend != "auto" else [
+        name for name in backends.BACKENDS if name != "auto" and backends.available(name)[0]]
+    for name in names:
+        backend = backends.create(name, model, options.device, options.precision)
+        yield backend
+        if options.precision == "auto" and backend.precision != "fp32":
+            yield backends.create(name, model, options.device, "fp32")

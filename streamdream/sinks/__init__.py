@@ -1,0 +1,142 @@
+"""Where dreams go: a video file with all that was beside the picture, a sequence of pictures, or nowhere.
+
+``open_sink`` picks the kind by the name; a new kind is one more row of ``SINKS``. Files are written under a hidden name
+beside the final one, in a thread of their own, and appear under the final name only when they are whole.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import UsageError
+from streamdream.frame import Frame
+from streamdream.passthrough import is_pattern, pictures_of
+from streamdream.settings import RenderSettings
+from streamdream.sinks.encoders import CONTAINERS
+from streamdream.sinks.images import SUFFIXES, ImageWriter
+from streamdream.sinks.threaded import Managed, ThreadedSink
+from streamdream.sinks.video import VideoWriter
+
+if TYPE_CHECKING:
+    from streamdream.sources import Source
+
+
+class Sink(Protocol):
+    """Takes pictures in order. A context manager: finishes, or aborts when there was an error."""
+
+    warnings: list[str]
+    """What was lost on the way, a line each; complete after ``finish``."""
+
+    @property
+    def bytes_written(self) -> int:
+        """What it takes on the disk so far."""
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        """``image`` [H, W, 3] RGB is shown at the time of ``frame``; it is copied.
+
+        Raises SinkError, also for what was written before; then nothing is left behind.
+        """
+
+    def finish(self) -> None:
+        """Writes what waits and gives the output its name. Raises SinkError; then nothing is left behind."""
+
+    def abort(self) -> None:
+        """Stops and removes what was written; does nothing after ``finish`` or ``abort``."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class NullSink(Managed):
+    """Forgets everything; to measure the rest."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.bytes_written = 0
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Order:
+    """What ``open_sink`` was asked for."""
+
+    path: str
+    source: Source
+    settings: RenderSettings
+    overwrite: bool
+    input_path: str | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``open`` makes the sink for a path that ``matches``."""
+
+    matches: Callable[[str], bool]
+    open: Callable[[Order], Sink]
+
+
+def _open_video(order: Order) -> Sink:
+    _check_folder(order.path)
+    target = Path(order.path)
+    if target.is_dir():
+        raise UsageError(f"{order.path} is a folder")
+    if target.exists():
+        if order.input_path and Path(order.input_path).exists() and target.samefile(order.input_path):
+            raise UsageError(f"{order.path} is the input itself; give the output another name")
+        _check_overwrite(order)
+    return ThreadedSink(VideoWriter(order.path, order.source, order.settings, order.input_path))
+
+
+def _open_images(order: Order) -> Sink:
+    _check_folder(order.path)
+    if pictures_of(order.path):
+        if order.input_path and Path(order.input_path).absolute() == Path(order.path).absolute():
+            raise UsageError(f"{order.path} is the input itself; give the output another name")
+        _check_overwrite(order)
+    return ThreadedSink(ImageWriter(order.path))
+
+
+def _check_folder(path: str) -> None:
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"no such folder: {Path(path).parent}")
+
+
+def _check_overwrite(order: Order) -> None:
+    if not order.overwrite:
+        raise UsageError(f"{order.path} exists; -y overwrites it")
+
+
+SINKS: dict[str, Kind] = {
+    "null": Kind(lambda path: path == "null", lambda order: NullSink()),
+    "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images),
+    "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video),
+}
+"""The first one that matches is used."""
+
+
+def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bool = False,
+              input_path: str | None = None) -> Sink:
+    """Opens a sink for pictures of the size of ``source``, in its colours and unit of time.
+
+    ``path`` is a video file, a pattern such as ``frame_%04d.png``, or ``null``. What lies beside the pictures is copied
+    from ``input_path`` if it is a file. Raises UsageError before anything is written, and SinkError.
+    """
+    order = Order(path, source, settings, overwrite, input_path)
+    for kind in SINKS.values():
+        if kind.matches(path):
+            return kind.open(order)
+    legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
+    raise UsageError(f"cannot write {path}: its name must end in {legal}")

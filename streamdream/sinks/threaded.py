@@ -1,0 +1,193 @@
+"""The thread a sink writes in, and the hidden name it writes under."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SinkError, StreamdreamError
+from streamdream.frame import Frame
+from streamdream.passthrough import reason
+
+QUEUE_FRAMES = 4
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Managed:
+    """The context manager of all sinks: finishes, or aborts when there was an error."""
+
+    def finish(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.finish()
+        else:
+            self.abort()
+
+
+class Partial:
+    """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
+
+    Raises SinkError when the folder cannot be written.
+    """
+
+    def __init__(self, path: str, folder: bool = False) -> None:
+        self.name = path
+        self._committed = False
+        self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
+        stem, suffix = self.target.stem[:50], self.target.suffix
+        self.path = self.target.with_name(f".{stem}.{os.getpid()}.partial{'' if folder else suffix}")
+        try:
+            self.path.mkdir() if folder else self.path.touch()
+        except OSError as error:
+            raise self.error(error) from None
+
+    def error(self, error: BaseException) -> StreamdreamError:
+        """What went wrong with this output, in one line."""
+        if isinstance(error, StreamdreamError):
+            return error
+        folder = self.target.parent
+        kept = "; the one from before is untouched" if self.target.exists() else ""
+        if getattr(error, "errno", None) in FULL:
+            return SinkError(f"no space left in {folder} for {self.name}{kept}")
+        if not folder.exists():
+            return SinkError(f"{self.name} cannot be written: its folder is gone")
+        return SinkError(f"{self.name} cannot be written ({reason(error)}){kept}")
+
+    def commit(self) -> None:
+        """Makes the file appear. What the disk still refuses, it refuses before the old file is gone."""
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.path.replace(self.target)
+        self._committed = True
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        with contextlib.suppress(OSError):
+            return (self.target if self._committed else self.path).stat().st_size
+        return 0
+
+    def discard(self) -> None:
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+class Writer(Protocol):
+    """What a ThreadedSink drives. ``write`` and ``complete`` are called in its thread, all else in the caller's."""
+
+    partial: Partial
+    warnings: list[str]
+
+    @property
+    def bytes_written(self) -> int: ...
+
+    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Any:
+        """What ``write`` needs, copied, so that the caller may change ``image``."""
+
+    def write(self, item: Any) -> None: ...
+    def complete(self) -> None:
+        """Writes all that is held back."""
+
+    def commit(self) -> None:
+        """Gives the output its name."""
+
+    def discard(self) -> None:
+        """Removes what was written, quickly."""
+
+
+class ThreadedSink(Managed):
+    """A sink that writes in a thread, at most ``QUEUE_FRAMES`` pictures behind; its errors surface at the next call."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.warnings = writer.warnings
+        self._waiting: queue.Queue[Any] = queue.Queue(QUEUE_FRAMES)
+        self._error: BaseException | None = None
+        self._open = True
+        self._stopping = False
+        self._count = 0
+        self._thread = threading.Thread(target=self._work, name="streamdream-encode", daemon=True)
+        self._thread.start()
+
+    @property
+    def bytes_written(self) -> int:
+        return self._writer.bytes_written
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        if not self._open:
+            raise SinkError(f"{self._writer.partial.name} is closed")
+        self._check()
+        self._waiting.put(self._writer.prepare(image, frame))
+        self._count += 1
+
+    def finish(self) -> None:
+        if not self._open:
+            return
+        try:
+            self._join()
+            self._check()
+            if not self._count:
+                raise SinkError(f"no frame was written to {self._writer.partial.name}, so it was not made")
+            self._writer.commit()
+        except OSError as error:
+            self.abort()
+            raise self._writer.partial.error(error) from None
+        except BaseException:  # Ctrl-C too
+            self.abort()
+            raise
+        self._open = False
+
+    def abort(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._stopping = True
+        self._join()
+        self._writer.discard()
+
+    def _check(self) -> None:
+        """Raises what went wrong in the thread."""
+        if self._error is not None:
+            self.abort()
+            raise self._writer.partial.error(self._error) from self._error
+
+    def _join(self) -> None:
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            self._attempt(self._writer.write, item)
+        if self._count:
+            self._attempt(self._writer.complete)
+
+    def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
+        """After an error, and when stopping, pictures are only taken off the queue, so that nobody waits for room."""
+        if self._error is None and not self._stopping:
+            try:
+                work(*arguments)
+            except BaseException as error:
+                self._error = error

@@ -1,0 +1,240 @@
+"""A video file, and in it all that its input holds beside the pictures."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SinkError, UsageError
+from streamdream.frame import Frame
+from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
+from streamdream.settings import RenderSettings
+from streamdream.sinks.encoders import (
+    CONTAINERS,
+    ENCODERS,
+    Encoder,
+    find_codec,
+    pixel_format,
+    set_quality,
+    stored_color,
+    stored_size,
+    stored_tick,
+    video_encoders,
+)
+from streamdream.sinks.threaded import Partial
+
+if TYPE_CHECKING:
+    from streamdream.sources import Source
+
+FRAME_DURATION = 1 << 8
+"""FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: frames say how long they last."""
+HIGHEST_RATE = 1000
+LARGEST_TERM = 65535
+"""Of the rate as a fraction; MPEG-4 stores no larger one."""
+
+
+class VideoWriter:
+    """Encodes pictures and interleaves them with what is copied from ``input_path``.
+
+    Raises SinkError when the folder cannot be written, UsageError or UnknownName when the settings cannot be had.
+    """
+
+    def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None) -> None:
+        self.warnings: list[str] = []
+        self._source = source
+        self._held: Any = None
+        self._moved = Fraction(0)
+        self._durations: dict[int, int] = {}
+        self._passthrough: Passthrough | None = None
+        self.partial = Partial(path)
+        try:
+            self._open(settings, input_path)
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, OSError):
+                raise self.partial.error(error) from None
+            raise
+
+    def _open(self, settings: RenderSettings, input_path: str | None) -> None:
+        import av
+        source = self._source
+        self._kind = CONTAINERS[self.partial.target.suffix.lower()]
+        codec = find_codec(settings.codec, self._kind)
+        encoder = ENCODERS.get(codec.name, Encoder())
+        self._container = av.open(str(self.partial.path), "w", format=self._kind.format,
+                                  container_options=self._kind.options, metadata_errors="surrogateescape")
+        self._stream = self._add_stream(codec, encoder, settings)
+        if input_path and "://" in input_path:
+            self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
+        elif input_path and Path(input_path).is_file():
+            span = Span.of(settings.start, settings.duration, settings.end)
+            self._passthrough = Passthrough(input_path, self._container, self._stream, span, self.warnings)
+        self._convert = to_palette(source) if self._pixels == "pal8" else to_pixels(self._pixels, self._color)
+        self._container.start_encoding()
+
+    def _add_stream(self, codec: Any, encoder: Encoder, settings: RenderSettings) -> Any:
+        source = self._source
+        rate = min(source.rate, Fraction(HIGHEST_RATE))
+        rate = rate.limit_denominator(max(int(LARGEST_TERM / rate), 1))
+        try:
+            stream: Any = self._container.add_stream(codec.name, rate=rate)
+        except ValueError:
+            fitting = [name for name in video_encoders(ENCODERS) if name in self._container.supported_codecs]
+            raise UsageError(f"{self.partial.target.suffix} cannot hold {codec.name}; it takes "
+                             f"{', '.join(fitting or [self._kind.codec])}") from None
+        context = stream.codec_context
+        self._pixels = context.pix_fmt = pixel_format(codec)
+        context.width, context.height = stored_size(source.width, source.height, self._pixels, encoder)
+        self._padding = context.width - source.width, context.height - source.height
+        if any(self._padding):
+            self.warnings.append(f"{codec.name} needs even sizes: the last row or column is repeated, "
+                                 f"{context.width}x{context.height}")
+        if source.pixel_aspect != 1:
+            context.sample_aspect_ratio = source.pixel_aspect
+        if self._kind.tick is not None:
+            context.max_b_frames = 0  # they need times of their own to be shown in order
+        self._tick = stored_tick(source.time_base, rate, self._kind, encoder)
+        context.time_base = self._tick
+        context.flags |= FRAME_DURATION
+        context.options = set_quality(context, encoder, settings, self.warnings)
+        self._color = stored_color(source.color, source.height, self._kind, encoder)
+        self._set_color(context)
+        self._start_encoder(context, codec.name, settings)
+        return stream
+
+    def _set_color(self, context: Any) -> None:
+        color, yuv = self._color, is_yuv(context.format)
+        context.colorspace = color.colorspace if yuv else 0
+        context.color_range = color.range if yuv else 2
+        context.color_primaries, context.color_trc = color.primaries, color.trc
+
+    def _start_encoder(self, context: Any, name: str, settings: RenderSettings) -> None:
+        from av import FFmpegError
+        from av.error import ArgumentError, ExternalError
+
+        if name == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # it would fill the screen
+        try:
+            context.open()
+        except (ArgumentError, ExternalError, ValueError):
+            what = f"{context.width}x{context.height} {self._pixels}, {context.framerate} fps"
+            raise UsageError(f"{name} refuses this: {what}, --crf {settings.crf}, "
+                             f"--encoder-preset {settings.encoder_preset}") from None
+        except FFmpegError as error:
+            raise SinkError(f"{name} cannot run here ({reason(error)}); -c:v {self._kind.codec} can") from None
+
+    @property
+    def bytes_written(self) -> int:
+        return self.partial.size
+
+    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
+        """A picture with its time in seconds."""
+        from av import VideoFrame
+
+        right, below = self._padding
+        if image.shape != (self._source.height, self._source.width, 3):
+            raise ValueError(f"{self.partial.name} takes pictures of {self._source.width}x{self._source.height}, "
+                             f"not {list(image.shape)}")
+        if right or below:
+            image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+        return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"), frame.pts * Fraction(*frame.time_base)
+
+    def write(self, item: tuple[Any, Fraction]) -> None:
+        """Only when a picture comes it is known how long the one before lasts, so each is held until then."""
+        picture, seconds = item
+        picture.pts = round(seconds / self._tick)
+        if self._held is not None:
+            picture.pts = max(picture.pts, self._held.pts + 1)
+            self._encode(self._held, picture.pts - self._held.pts)
+        elif self._kind.tick is not None:
+            picture.pts = 0  # else all that follow would move to close the gap
+        self._moved = max(self._moved, abs(picture.pts * self._tick - seconds))
+        self._held = picture
+
+    def complete(self) -> None:
+        last = self._source.last_duration or 1 / self._source.rate
+        end = self._held.pts + max(round(last / self._tick), 1)
+        self._encode(self._held, end - self._held.pts)
+        packets = self._stream.encode(None)
+        if packets and self._kind.format in ("mp4", "mov"):
+            # They take the length of the video from the last packet, which need not be the last picture.
+            self._durations[packets[-1].pts] = end - packets[-1].pts
+        self._mux(packets)
+        if self._moved > self._tick:
+            self.warnings.append(f"{self.partial.name} cannot hold the times of all frames: some were moved by up to "
+                                 f"{float(self._moved):.2f} s; .mkv and .mp4 keep them")
+        if self._passthrough:
+            self._passthrough.copy_until(float("inf"))
+            self._passthrough.close()
+        self._container.close()
+
+    def _encode(self, picture: Any, duration: int) -> None:
+        pts = picture.pts
+        picture = self._convert(picture)
+        picture.pts, picture.time_base, picture.duration = pts, self._tick, duration
+        self._durations[pts] = duration
+        self._mux(self._stream.encode(picture))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)  # not all encoders set it
+            if self._passthrough:
+                self._passthrough.copy_until(float((packet.dts or 0) * self._tick))
+            self._container.mux_one(packet)
+
+    def commit(self) -> None:
+        self.partial.commit()
+
+    def discard(self) -> None:
+        """Removes the file first: closing it then costs nothing, even where it would be written once more."""
+        from av import FFmpegError
+
+        self.partial.discard()
+        if self._passthrough:
+            self._passthrough.close()
+        with contextlib.suppress(AttributeError, FFmpegError, ValueError):
+            self._container.close()
+
+
+def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
+    """From an RGB picture to one in the format ``pixels`` and the colours ``color``."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+
+    def convert(picture: Any) -> Any:
+        picture.colorspace, picture.color_range = color.colorspace, color.range  # the result inherits them
+        return reformatter.reformat(picture, format=pixels, threads=1)
+
+    return convert
+
+
+def to_palette(source: Source) -> Callable[[Any], Any]:
+    """From an RGB picture to one with the 256 colours that suit it best."""
+    from av import VideoFormat
+    from av.filter import Graph
+
+    graph: Any = Graph()
+    entry = graph.add_buffer(width=source.width, height=source.height, format=VideoFormat("rgb24"),
+                             time_base=source.time_base)
+    split, end = graph.add("split"), graph.add("buffersink")
+    choose = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+    use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=3")
+    split.link_to(use, 0, 0)
+    split.link_to(choose, 1, 0)
+    choose.link_to(use, 0, 1)
+    entry.link_to(split)
+    use.link_to(end)
+    graph.configure()
+
+    def convert(picture: Any) -> Any:
+        graph.push(picture)
+        return graph.pull()
+
+    return convert

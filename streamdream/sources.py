@@ -1,0 +1,389 @@
+"""Where frames come from: files, network streams, image sequences and test patterns, all read through PyAV.
+
+``open_source`` picks the kind by the name; a new kind (a webcam, a browser) is one more row of ``SOURCES``.
+"""
+from __future__ import annotations
+
+import math
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.frame import Frame
+from streamdream.passthrough import (
+    ColorTags,
+    Span,
+    Turn,
+    clock_origin,
+    color_of,
+    first_video,
+    fraction,
+    is_pattern,
+    open_container,
+    open_file,
+    pictures_of,
+    reason,
+    tag,
+)
+
+URL_TIMEOUT_SECONDS = 15.0
+DEFAULT_RATE = Fraction(25)
+"""Frames per second of an input that has none, such as a sequence of pictures."""
+LOOK_BACK_SECONDS = (0, 2, 20)
+"""How far before the wanted picture to seek, in turn, while a file with a poor index lands behind it."""
+CLOCK_RESET_SECONDS = 1
+
+
+class Source(Protocol):
+    """Gives frames, once, in order; ``close`` it when done (or use it as a context manager)."""
+
+    name: str
+    width: int
+    """Of the upright picture, as is ``height``; the same for all frames."""
+    height: int
+    rate: Fraction
+    """Average frames per second."""
+    time_base: Fraction
+    """Seconds in one unit of ``Frame.pts``."""
+    frame_count: int
+    """An estimate for progress, within the wanted span; 0 when unknown."""
+    color: ColorTags
+    pixel_aspect: Fraction
+    """Width of a pixel by its height."""
+    last_duration: Fraction
+    """Seconds that the last frame lasts; 0 until it was delivered, or when unknown."""
+    warnings: list[str]
+    """What went wrong on the way, a line each; grows while reading."""
+
+    def __iter__(self) -> Iterator[Frame]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Source: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class AvSource:
+    """Whatever PyAV can open, as a ``Source``; its first picture is decoded at once, so that what exists works.
+
+    ``open`` gives an av container; it is called again where seeking fails. Raises SourceError when there is no video in
+    it or nothing can be decoded, UsageError when ``span`` starts behind its end.
+    """
+
+    def __init__(self, name: str, open: Callable[[], Any], span: Span) -> None:
+        self.name = name
+        self.warnings: list[str] = []
+        self.last_duration = Fraction(0)
+        self._open, self._span = open, span
+        self._attach()
+        try:
+            self.time_base = fraction(self._stream.time_base, Fraction(1, 1000))
+            self.rate = fraction(self._stream.average_rate) or fraction(self._stream.guessed_rate) or DEFAULT_RATE
+            self._step = 1 / self.rate / self.time_base
+            self._window = span.window(clock_origin(self._container), self.time_base)
+            self._next = self._first()
+            self._describe(self._next[0])
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _attach(self) -> None:
+        self._container = self._open()
+        self._stream = first_video(self._container)
+        if self._stream is None or self._stream.codec_context is None:
+            sound = not self._stream and self._container.streams.audio
+            self._container.close()
+            raise SourceError(f"{self.name} holds no video" + (", only sound" if sound else " that can be decoded"))
+        self._stream.thread_type = "AUTO"
+
+    def _describe(self, picture: Any) -> None:
+        """What the first picture says about all of them."""
+        from av.video.reformatter import VideoReformatter
+
+        self._size = picture.width, picture.height
+        self._turn = Turn.of(picture)
+        self.width, self.height = self._size[::-1] if self._turn.transpose else self._size
+        aspect = fraction(self._stream.sample_aspect_ratio, Fraction(1))
+        self.pixel_aspect = 1 / aspect if self._turn.transpose else aspect
+        self.color = color_of(picture, self.height)
+        self.frame_count = self._estimate()
+        self._reformatter = VideoReformatter()
+
+    def _estimate(self) -> int:
+        stated, wanted = self._stated_end(), self._span.end
+        ends = [end for end in (stated and stated - clock_origin(self._container), wanted) if end is not None]
+        if not ends:
+            return 0
+        begin = (self._stream.start_time or 0) * self.time_base
+        rate = self._stream.frames / (stated - begin) if stated and stated > begin else Fraction(0)
+        return max(round((min(ends) - self._span.start) * (rate or self.rate)), 1)
+
+    def _stated_end(self) -> Fraction | None:
+        """Where the file says that its video ends, in seconds of its own clock."""
+        stream, container = self._stream, self._container
+        if stream.duration:
+            return int((stream.start_time or 0) + stream.duration) * self.time_base
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+        if tag:
+            return Fraction(int(tag[1]) * 3600 + int(tag[2]) * 60) + Fraction(tag[3])
+        if container.duration and len(container.streams) == 1:
+            return Fraction((container.start_time or 0) + container.duration, 1_000_000)
+        return None
+
+    # Reading: packets -> pictures -> pictures with a time -> frames.
+
+    def __iter__(self) -> Iterator[Frame]:
+        (picture, pts), self._next = self._next, (None, 0)
+        last = count = 0
+        while picture is not None and pts < self._window.end:
+            last, count = pts, count + 1
+            self.last_duration = (picture.duration or self._step) * self.time_base
+            yield self._frame(picture, pts)
+            picture, pts = self._take()
+        if picture is not None and count:
+            self.last_duration = min(self.last_duration, Fraction(self._window.end - last) * self.time_base)
+        elif count:
+            self._look_back(last * self.time_base, count)
+
+    def _frame(self, picture: Any, pts: int) -> Frame:
+        pts -= self._window.shift
+        seconds = float(pts * self.time_base)
+        if (picture.width, picture.height) != self._size:
+            self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
+        tag(picture, self.color)
+        # One thread: others decode and dream meanwhile, and it is half a millisecond at 720p.
+        rgb: Any = self._reformatter.reformat(picture, *self._size, format="rgb24", threads=1).to_ndarray()
+        return Frame(self._turn(rgb), seconds, pts, (self.time_base.numerator, self.time_base.denominator))
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def _take(self) -> tuple[Any, int]:
+        picture = next(self._pictures, None)
+        return picture, self._clock(picture.pts) if picture else 0
+
+    def _first(self) -> tuple[Any, int]:
+        """The first wanted picture and its time."""
+        picture, pts = self._land()
+        while picture is not None and pts < self._window.first:
+            picture, pts = self._take()
+        if picture is None:
+            raise self._nothing()
+        if pts >= self._window.end:
+            raise UsageError(f"{self.name} has no frame between {float(self._span.start):g} and "
+                             f"{float(self._span.end or 0):g} s")
+        return picture, pts
+
+    def _land(self) -> tuple[Any, int]:
+        """A picture at or before the cut, or the very first one there is."""
+        from av import FFmpegError
+
+        for back in LOOK_BACK_SECONDS if self._span.start else ():
+            target = max(int(self._window.first - back / self.time_base), self._stream.start_time or 0)
+            try:
+                self._container.seek(target, stream=self._stream)
+            except FFmpegError:
+                break
+            landed = self._restart()
+            if landed[0] is not None and landed[0].pts is not None and landed[1] <= self._window.first:
+                return landed
+        if self._span.start:
+            self._container.close()
+            self._attach()
+        return self._restart()
+
+    def _restart(self) -> tuple[Any, int]:
+        self._broken, self._damaged, self._last_dts = "", 0, -math.inf
+        backwards = f"{self.name} has timestamps that run backwards; they were repaired"
+        self._clock = Clock(self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards))
+        self._pictures = self._decode()
+        return self._take()
+
+    def _decode(self) -> Iterator[Any]:
+        """All pictures from here on; damage is counted, not raised."""
+        from av import FFmpegError
+
+        for packet in self._demux():
+            try:
+                pictures = self._stream.decode(packet)
+            except FFmpegError:
+                self._damaged += 1
+                continue
+            yield from pictures
+
+    def _demux(self) -> Iterator[Any]:
+        """All packets from here on, then None, which makes the decoder give what it holds back."""
+        from av import FFmpegError
+
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.dts is not None:
+                    self._last_dts = packet.dts
+                if packet.size:
+                    yield packet
+        except FFmpegError as error:
+            self._broken = reason(error)
+        yield None
+
+    def _nothing(self) -> StreamdreamError:
+        start, end = self._span.start, self._stated_end() or (self._clock.last or 0) * self.time_base
+        length = end - clock_origin(self._container)
+        if start >= length and self._clock.last is not None:
+            return UsageError(f"the start at {float(start):g} s is beyond the end of {self.name}, "
+                              f"which lasts {float(length):.4g} s")
+        return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
+
+    def _look_back(self, last: Fraction, count: int) -> None:
+        """At the end of the input: was it all there? ``last`` is when the last of ``count`` frames was shown, in s."""
+        reached = last + self.last_duration
+        if reached >= self._window.end * self.time_base:
+            return
+        stated = self._stated_end() or reached
+        index: Any = self._stream.index_entries if "mov" in self._container.format.name else ()
+        # The index of an mp4 is exact. A stated end is not: the last frame may be meant to stay for long.
+        missing = index[-1].timestamp > self._last_dts if index else stated > reached + max(Fraction(1), 10 / self.rate)
+        if self._broken or missing:
+            length = float(reached - clock_origin(self._container))
+            self.warnings.append(f"{self.name} is damaged after {length:.1f} s; the {count} frames before were kept")
+        elif stated > last:
+            self.last_duration = stated - last
+        if self._damaged:
+            self.warnings.append(f"{self._damaged} damaged packets of {self.name} were skipped")
+
+    def close(self) -> None:
+        self._pictures = iter(())
+        self._next = None, 0
+        self._container.close()
+
+    def __enter__(self) -> AvSource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Clock:
+    """Gives each picture a time, in ticks, that is its own where it has one and always later than the last one's.
+
+    ``step`` is the usual distance; a jump back by more than ``reset`` is a clock that was set anew (two recordings in
+    one file) and shifts all that follows. ``warn`` is called at each repair.
+    """
+
+    def __init__(self, step: Fraction, reset: Fraction, warn: Callable[[], None]) -> None:
+        self._step, self._reset, self._warn = step, reset, warn
+        self._shift = 0
+        self._next = Fraction(0)
+        self.last: int | None = None
+
+    def __call__(self, pts: int | None) -> int:
+        if pts is None:
+            now = round(self._next)
+            self._next += self._step
+        else:
+            now = self._forward(pts + self._shift)
+            self._next = now + self._step
+        self.last = now
+        return now
+
+    def _forward(self, pts: int) -> int:
+        if self.last is None or pts > self.last:
+            return pts
+        self._warn()
+        if self.last - pts <= self._reset:
+            return self.last + 1
+        self._shift += round(self._next) - pts
+        return round(self._next)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``open`` makes the source of a name that ``matches``."""
+
+    matches: Callable[[str], bool]
+    open: Callable[[str, Span], Source]
+
+
+def _open_file(name: str, span: Span) -> Source:
+    return AvSource(name, lambda: open_file(name), span)
+
+
+def _open_url(name: str, span: Span) -> Source:
+    return AvSource(name, lambda: open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS), span)
+
+
+def _open_lavfi(name: str, span: Span) -> Source:
+    graph, failure = name.partition(":")[2], f"not a filter graph: {name}"
+    return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span)
+
+
+def _open_sequence(name: str, span: Span) -> Source:
+    numbers = sorted(pictures_of(name))
+    if not numbers:
+        raise UsageError(f"no pictures match {name}")
+    options = {"start_number": str(numbers[0]), "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
+    path, failure = str(Path(name).absolute()), f"{name} cannot be read"
+    gap = min(set(range(numbers[0], numbers[-1] + 2)) - set(numbers))
+    ends = [end for end in (span.end, (gap - numbers[0]) / DEFAULT_RATE) if end is not None]
+    source = AvSource(name, lambda: open_container(path, failure, format="image2", options=options),
+                      Span(span.start, min(ends)))
+    if gap < numbers[-1]:
+        source.warnings.append(f"picture {gap} of {name} is missing; all from there on are left out")
+    return source
+
+
+SOURCES: dict[str, Kind] = {
+    "lavfi": Kind(lambda name: name.startswith("lavfi:"), _open_lavfi),
+    "url": Kind(lambda name: "://" in name, _open_url),
+    "sequence": Kind(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
+    "file": Kind(lambda name: True, _open_file),
+}
+"""The first one that matches is used."""
+
+
+def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> Source:
+    """Opens ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png``, or a file.
+
+    ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, it becomes time 0;
+    else times are the input's own. Raises SourceError or UsageError.
+    """
+    span = Span.of(start, duration, end)
+    return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
+
+
+def prefetch(source: Iterable[Frame], depth: int = 4) -> Iterator[Frame]:
+    """The same frames, decoded ahead in a thread of its own; never more than ``depth`` of them wait.
+
+    An error of the source is raised here, after the frames before it. Closing the generator ends the thread.
+    """
+    ready: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
+    stop = threading.Event()
+
+    def decode() -> None:
+        try:
+            frames = iter(source)
+            while room.acquire() and not stop.is_set():
+                frame = next(frames, None)
+                ready.put(frame)
+                if frame is None:
+                    return
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=decode, name="streamdream-decode", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            room.release()
+            yield item
+    finally:
+        stop.set()
+        room.release()
+        thread.join()
