@@ -32,8 +32,6 @@ MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9,
 """Colour matrices swscale knows (AVCOL_SPC numbers) -> the primaries and transfer that go with them."""
 UNKNOWN = {0, 2, 3}
 """AVCOL_PRI and AVCOL_TRC numbers that say nothing."""
-FULL_FORMATS = ("yuvj", "gray", "ya", "mono")
-"""Pixel formats (by how their names start) that use 0..255 when nothing else is said."""
 NUMBER = re.compile(r"%0?\d*d")
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}
 STALE_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
@@ -62,7 +60,7 @@ def color_of(picture: Any, height: int) -> ColorTags:
     space = {10: 9}.get(picture.colorspace, picture.colorspace)  # swscale has no constant-luminance BT.2020
     if not is_yuv(picture.format):
         return assumed_color(height)
-    full = picture.color_range or (2 if picture.format.name.startswith(FULL_FORMATS) else 1)
+    full = picture.color_range or (2 if picture.format.name.startswith("yuvj") else 1)
     if space not in MATRIX_DEFAULTS:
         return dataclasses.replace(assumed_color(height), range=full)
     primaries, trc = MATRIX_DEFAULTS[space]

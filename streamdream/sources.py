@@ -8,7 +8,7 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -154,10 +154,17 @@ class AvSource:
         seconds = float(pts * self.time_base)
         if (picture.width, picture.height) != self._size:
             self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
+        time_base = self.time_base.numerator, self.time_base.denominator
+        return Frame(self._turn(self._to_rgb(picture)), seconds, pts, time_base)
+
+    def _to_rgb(self, picture: Any) -> Any:
+        from av import FFmpegError
+
         tag(picture, self.color)
-        # One thread: others decode and dream meanwhile, and it is half a millisecond at 720p.
-        rgb: Any = self._reformatter.reformat(picture, *self._size, format="rgb24", threads=1).to_ndarray()
-        return Frame(self._turn(rgb), seconds, pts, (self.time_base.numerator, self.time_base.denominator))
+        try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
+            return self._reformatter.reformat(picture, *self._size, format="rgb24", threads=1).to_ndarray()
+        except FFmpegError:
+            raise SourceError(f"{self.name} has pictures that cannot be read, {picture.format.name}") from None
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:
@@ -355,7 +362,7 @@ def open_source(name: str, start: float = 0, duration: float = math.inf, end: fl
     return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
 
 
-def prefetch(source: Iterable[Frame], depth: int = 4) -> Iterator[Frame]:
+def prefetch(source: Iterable[Frame], depth: int = 4) -> Generator[Frame, None, None]:
     """The same frames, decoded ahead in a thread of its own; never more than ``depth`` of them wait.
 
     An error of the source is raised here, after the frames before it. Closing the generator ends the thread.

@@ -90,7 +90,8 @@ def test_a_truncated_input_is_rendered_as_far_as_it_goes(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("arguments", "part"), [
     (["--layers", "mixd3"], "did you mean mixed3"), (["--octaves", "9"], "too small for mixed3"),
-    (["-c:v", "libx246"], "libx264"), (["-ss", "99"], "beyond the end"), (["-ss", "2", "-to", "1"], "nothing lies between"),
+    (["-c:v", "libx246"], "libx264"), (["-ss", "99"], "beyond the end"),
+    (["-ss", "2", "-to", "1"], "nothing lies between"),
 ])
 def test_a_mistake_found_late_leaves_nothing(arguments: list[str], part: str, clip: Path, tmp_path: Path) -> None:
     fails(streamdream("render", clip, "-o", tmp_path / "a.mp4", *SMALL, *arguments), 2, part)
@@ -162,8 +163,9 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 def test_a_terminal_sees_a_bar_with_speed(clip: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     main, end = pty.openpty()
+    terminal = {"COLUMNS": "200", "TERM": "xterm"}
     process = subprocess.Popen([sys.executable, "-m", "streamdream", "render", clip, "-o", tmp_path / "a.mp4", *SMALL],
-                               stderr=end, stdout=subprocess.PIPE, env=ENVIRONMENT | {"COLUMNS": "200", "TERM": "xterm"})
+                               stderr=end, stdout=subprocess.PIPE, env=ENVIRONMENT | terminal)
     os.close(end)
     seen = b""
     try:

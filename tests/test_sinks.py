@@ -354,8 +354,18 @@ def test_irregular_times_are_kept(folder: Path, tmp_path: Path, name: str, allow
 def test_length_is_kept(tmp_path: Path, name: str, last: int) -> None:
     path = make(tmp_path / "in.mkv", Clip(20, last_ticks=last, rate=Fraction(25), time_base=Fraction(1, 25)))
     copy(path, tmp_path / name)
-    with av.open(str(tmp_path / name)) as file:
-        assert (file.duration or 0) / 1e6 == pytest.approx((19 + last) / 25, abs=0.02)
+    copy(str(tmp_path / name), tmp_path / "again.mkv")
+    for made in (name, "again.mkv"):
+        with av.open(str(tmp_path / made)) as file:
+            assert (file.duration or 0) / 1e6 == pytest.approx((19 + last) / 25, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.gif"])
+def test_what_cannot_start_late_shows_the_first_frame_from_the_start(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / "in.mkv", Clip(pts=range(10, 20), rate=Fraction(25), time_base=Fraction(1, 25)))
+    copy(path, tmp_path / name)
+    times = [frame.pts_seconds for frame in read(tmp_path / name)]
+    assert times == pytest.approx([0, *(n / 25 for n in range(11, 20))])
 
 
 def test_avi_says_when_times_move(tmp_path: Path) -> None:

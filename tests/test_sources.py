@@ -227,6 +227,12 @@ def test_palette_and_grey_pictures_are_exact(tmp_path: Path) -> None:
     assert np.array_equal(read(str(tmp_path / "grey.png"))[0].image, np.stack([ramp] * 3, -1))
 
 
+def test_grey_video_is_full_range(tmp_path: Path) -> None:
+    light = np.full((48, 64, 3), 200, np.uint8)
+    path = make(tmp_path / "a.mkv", Clip(1, codec="ffv1", pixels="gray"), [light])
+    assert np.abs(read(path)[0].image.astype(int) - 200).max() <= 1
+
+
 def test_size_changes_are_evened_out(tmp_path: Path) -> None:
     first, second = (Path(make(tmp_path / f"{n}.h264", Clip(5, size), [marked(n, size)] * 5))
                      for n, size in ((170, (64, 48)), (85, (96, 64))))
@@ -373,6 +379,9 @@ def test_damaged_packets_are_skipped(tmp_path: Path) -> None:
         frames = list(source)
     assert numbers(frames) == [number for number in range(30) if number not in (10, 11, 20)]
     assert source.warnings == [f"3 damaged packets of {path} were skipped"]
+    with open_source(path, start=0.71) as source:  # what lies before the start is not even read
+        assert numbers(list(source)) == list(range(22, 30))
+    assert source.warnings == []
 
 
 # -- other kinds --
@@ -472,7 +481,7 @@ def test_closing_prefetch_ends_its_thread(steady: str) -> None:
         frames = prefetch(source)
         next(frames)
         assert decoders() == ["streamdream-decode"]
-        frames.close()  # type: ignore[attr-defined]
+        frames.close()
         assert decoders() == []
 
 

@@ -26,7 +26,8 @@ class _Builder:
         self.convs += 1
         padding = (height // 2, width // 2) if same else (0, 0)
         name, relu = f"conv2d_{self.convs}", f"activation_{self.convs}"
-        self.nodes += [Conv(name, (source,), (height, width), stride, padding, out_channels=channels), Relu(relu, (name,))]
+        conv = Conv(name, (source,), (height, width), stride, padding, out_channels=channels)
+        self.nodes += [conv, Relu(relu, (name,))]
         return relu
 
     def max_pool(self, source: str) -> str:

@@ -34,8 +34,8 @@ class Node:
 class Window(Node):
     """An operation over a sliding window.
 
-    ``same`` pads as TensorFlow's SAME, by a size that depends on the input's, and ignores ``padding``; ``ceil`` lets the
-    last window hang over the edge, as in Caffe.
+    ``same`` pads as TensorFlow's SAME, by a size that depends on the input's, and ignores ``padding``; ``ceil`` lets
+    the last window hang over the edge, as in Caffe.
     """
 
     kernel: tuple[int, int] = (1, 1)

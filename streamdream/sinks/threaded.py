@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,15 @@ class Partial:
         try:
             self.path.mkdir() if folder else self.path.touch()
         except OSError as error:
-            raise self.error(error) from None
+            self.fail(error)
 
-    def error(self, error: BaseException) -> StreamdreamError:
-        """What went wrong with this output, in one line."""
+    def fail(self, error: BaseException) -> NoReturn:
+        """Raises what went wrong with this output, in one line."""
         if isinstance(error, StreamdreamError):
-            return error
+            raise error
+        raise self._explain(error) from error
+
+    def _explain(self, error: BaseException) -> SinkError:
         folder = self.target.parent
         kept = "; the one from before is untouched" if self.target.exists() else ""
         if getattr(error, "errno", None) in FULL:
@@ -153,7 +156,7 @@ class ThreadedSink(Managed):
             self._writer.commit()
         except OSError as error:
             self.abort()
-            raise self._writer.partial.error(error) from None
+            self._writer.partial.fail(error)
         except BaseException:  # Ctrl-C too
             self.abort()
             raise
@@ -171,7 +174,7 @@ class ThreadedSink(Managed):
         """Raises what went wrong in the thread."""
         if self._error is not None:
             self.abort()
-            raise self._writer.partial.error(self._error) from self._error
+            self._writer.partial.fail(self._error)
 
     def _join(self) -> None:
         if self._thread.is_alive():

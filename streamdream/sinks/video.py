@@ -52,17 +52,17 @@ class VideoWriter:
         self._moved = Fraction(0)
         self._durations: dict[int, int] = {}
         self._passthrough: Passthrough | None = None
+        self._container: Any = None
         self.partial = Partial(path)
         try:
             self._open(settings, input_path)
-        except BaseException as error:
+        except Exception as error:
             self.discard()
-            if isinstance(error, OSError):
-                raise self.partial.error(error) from None
-            raise
+            self.partial.fail(error)
 
     def _open(self, settings: RenderSettings, input_path: str | None) -> None:
         import av
+
         source = self._source
         self._kind = CONTAINERS[self.partial.target.suffix.lower()]
         codec = find_codec(settings.codec, self._kind)
@@ -198,8 +198,9 @@ class VideoWriter:
         self.partial.discard()
         if self._passthrough:
             self._passthrough.close()
-        with contextlib.suppress(AttributeError, FFmpegError, ValueError):
-            self._container.close()
+        if self._container:
+            with contextlib.suppress(FFmpegError, ValueError):
+                self._container.close()
 
 
 def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
