@@ -11,7 +11,7 @@ demo: .venv/installed
 	@echo
 	@echo "The dream is in $(CURDIR)/demo.mp4. Next:"
 	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4                    a video of yours"
-	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4 --layers mixed5    another layer"
+	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4 --layers mixed4    another layer"
 	@echo "  $(BIN)/streamdream image YOUR.jpg -o dream.png                     a picture"
 
 test: .venv/installed-dev

@@ -50,9 +50,9 @@ class DreamSettings(_Checked):
     steps: int = option(1, "gradient steps on each octave of each frame", low=1, high=500)
     step_size: float = option(0.012, "length of one step", low=0.0001, high=0.5, unit="half ranges at mean gradient")
     octaves: int = option(2, "scales dreamed at, coarse to fine", low=1, high=12)
-    octave_scale: float = option(1.6, "size ratio between octaves", low=1.05, high=4)
+    octave_scale: float = option(1.4, "size ratio between octaves", low=1.05, high=4)
     jitter: int = option(16, "largest random shift before a step", low=0, high=512, unit="px")
-    smooth: float = option(1.0, "gradient smoothing, relative; 0 is none", low=0, high=8)
+    smooth: float = option(1.5, "gradient smoothing, relative; 0 is none", low=0, high=8)
     color: float = option(0.4, "how much of the gradient's colour is kept; 0 dreams in grey", low=0, high=1)
     keep: float = option(0.97, "how much of the dream is carried to the next frame", low=0, high=0.999)
     onset: int = option(12, "extra steps on the first frame and after a cut, so that the dream is there at once",
