@@ -52,10 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
-    # PyTorch's threads spin while they wait for each other; once anything else wants the cores (our own encoder, a
-    # browser) each spins through the other's turn and a step takes ten to a hundred times as long. Asleep they cost
-    # nothing. Read when torch is loaded, so it must be set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
+    # cores - our own encoder, a browser - each spins through the other's turn, and a step takes up to 100 times as long.
+    # Asleep at once they lose half their speed to waking. About 40 us of spinning keeps all of it; see CONTRIBUTING.md.
+    # It is read when torch is loaded, so it must be set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch([text for text in arguments if text != "--debug"])
