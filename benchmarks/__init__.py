@@ -40,7 +40,7 @@ class Options:
     field_height: int = option(240, "lines at which the dream is computed; 0 is the picture's own (render, quality)")
     frames: int = option(0, "frames of the clip (render, quality), or steps that are timed (step)")
     drift_frames: int = option(3000, "frames of the still clip that shows drift; 0 leaves drift out (quality)")
-    drift_height: int = option(120, "of the still clip, px (quality)")
+    drift_height: int = option(240, "of the still clip, px (quality)")
     backend: str = option("auto", "auto is every one that runs here (step), or the fastest (render, quality)")
     device: str = option("auto", "as --device of render (all)")
     precision: str = option("auto", "auto is fp32 and the fastest (step), or the fastest (render, quality)")

@@ -4,7 +4,7 @@ Pictures are uint8 [H, W, 3] RGB. A residual is dream − frame of such pictures
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -81,7 +81,10 @@ class Excitement:
         from streamdream.models.network import Network
 
         self._model, self._objective, self._field = model, objective, field
-        self._network = Network(model.nodes(), model.load_weights(), objective.taps, torch.device("cpu"), torch.float32)
+        network = Network(model.nodes(), model.load_weights(), objective.taps, torch.device("cpu"), torch.float32)
+        self._network = network
+        self._values = [(term.prepare(lambda picture: network(model.to_input(picture))), weight)
+                        for term, weight in objective.terms]
 
     def __call__(self, picture: Picture) -> float:
         import torch
@@ -93,7 +96,7 @@ class Excitement:
             picture = cv2().resize(picture, (width, height), interpolation=cv2().INTER_AREA)
         with torch.no_grad():
             features = self._network(self._model.to_input(to_tensor(to_unit(picture))))
-            return float(self._objective.value(features))
+            return sum(weight * float(value(features)) for value, weight in self._values)
 
 
 def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: Excitement, first: int) -> float:
@@ -104,23 +107,30 @@ def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: E
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the dream of a still picture has moved from early to late; shares of the mean |R| late."""
+    """How far the colour of a still picture's dream has moved from early to late; shares of the mean |R| late."""
 
     luma: float
     chroma: float
+    noise: float
+    """Standard deviation of what is compared over all windows in between; the dream wanders even where it does not
+    drift, so one run's value means little below twice this."""
 
     @property
     def largest(self) -> float:
         return max(self.luma, self.chroma)
 
     @classmethod
-    def between(cls, early: Sequence[Residual], late: Sequence[Residual]) -> Drift:
-        """Change of the mean Y, and the larger one of Cb and Cr, between the averages of two windows of frames."""
-        change = YCBCR @ (np.mean([part.mean((0, 1)) for part in late], axis=0)
-                          - np.mean([part.mean((0, 1)) for part in early], axis=0))
-        size = float(np.mean([np.abs(part).mean() for part in late])) or 1.0
-        luma, blue, red = (float(abs(part)) / size for part in change)
-        return cls(luma, max(blue, red))
+    def of(cls, residuals: Iterable[Residual], begin: int, window: int) -> Drift:
+        """Change of the mean Y, and the larger one of Cb and Cr, from the ``window`` frames around ``begin`` to the
+        last ones.
+        """
+        pairs = [(YCBCR @ part.mean((0, 1)), float(np.abs(part).mean())) for part in residuals]
+        colors = np.array([color for color, _ in pairs])  # [frames, 3]
+        size = float(np.mean([size for _, size in pairs[-window:]])) or 1.0
+        first = max(0, begin - window // 2)
+        luma, blue, red = np.abs(colors[-window:].mean(0) - colors[first:first + window].mean(0)) / size
+        windows = colors[len(colors) - (len(colors) - first) // window * window:].reshape(-1, window, 3).mean(1)
+        return cls(float(luma), float(max(blue, red)), float(windows.std(0).max()) / size)
 
 
 def correlation(a: Residual, b: Residual, where: NDArray[np.bool_] | None = None) -> float:

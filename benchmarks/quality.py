@@ -98,17 +98,11 @@ def still(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamS
     end = options.drift_frames
     begin = min(DRIFT_FROM, end // 3)
     window = max(1, min(DRIFT_WINDOW, begin))
-    early: list[Residual] = []
-    late: list[Residual] = []
-    for index, dream in enumerate(streamdream([picture] * end, dreamer, settings)):
-        if abs(index - begin) <= window // 2:
-            early.append(residual(dream, picture))
-        elif index >= end - window:
-            late.append(residual(dream, picture))
-    drift = Drift.between(early, late)
+    dreams = streamdream([picture] * end, dreamer, settings)
+    drift = Drift.of((residual(dream, picture) for dream in dreams), begin, window)
     return {"drift": round(drift.largest, 5), "drift_luma": round(drift.luma, 5),
-            "drift_chroma": round(drift.chroma, 5), "drift_size": f"{picture.shape[1]}x{picture.shape[0]}",
-            "drift_span": f"{begin}..{end} by {window}"}
+            "drift_chroma": round(drift.chroma, 5), "drift_noise": round(drift.noise, 5),
+            "drift_size": f"{picture.shape[1]}x{picture.shape[0]}", "drift_span": f"{begin}..{end} by {window}"}
 
 
 def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:

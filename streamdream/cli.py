@@ -6,6 +6,7 @@ tracebacks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -21,6 +22,7 @@ from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageEr
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 if TYPE_CHECKING:
+    from streamdream.models import Model
     from streamdream.pipeline import Report
 
 STILL_PRESET = "still"
@@ -53,8 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
     # PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
-    # cores - our own encoder, a browser - each spins through the other's turn, and a step takes up to 100 times as long.
-    # Asleep at once they lose half their speed to waking. About 40 us of spinning keeps all of it; see CONTRIBUTING.md.
+    # cores (our own encoder, a browser) each spins through the other's turn, and a step takes up to 100 times as long;
+    # asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it: CONTRIBUTING.md.
     # It is read when torch is loaded, so it must be set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     signal.signal(signal.SIGTERM, _terminate)
@@ -242,6 +244,60 @@ def layers_command(parser: Parser, arguments: Sequence[str]) -> int:
     return 0
 
 
+def fetch_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """fetch the weights of a network
+
+    streamdream fetch                                   what there is
+    streamdream fetch bvlc_googlenet
+    streamdream fetch bvlc_googlenet --from FILE        a file that you have
+    """
+    parser.add_argument("model", nargs="?", help="its name, as in: streamdream models")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="check this file and keep a copy, download nothing")
+    parser.add_argument("--again", action="store_true", help="download it although it is here")
+    found = parser.parse(arguments)
+    from streamdream import models
+    from streamdream.models import fetch
+
+    if not found.model:
+        _print_table([{"name": row.name, "here": "yes" if row.available()[0] else "no", "licence": row.licence,
+                       "about": row.about} for row in models.MODELS.values() if row.sources])
+        return 0
+    model = models.get(found.model)
+    _say(f"{model.name}: {model.about}")
+    _say(f"licence: {model.licence}")
+    if found.file:
+        path, published = fetch.adopt(model, Path(found.file))
+        _say(f"{found.file} fits" + (" and is the published file" if published else ""))
+    else:
+        path = (not found.again and fetch.find_good(model, _say)) or _download(model)
+    print(f"{model.name}: {path}")
+    return 0
+
+
+def _download(model: Model) -> Path:
+    from streamdream.models import fetch
+    from streamdream.progress import Progress
+
+    with contextlib.ExitStack() as stack:
+        bars: list[Progress] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(Progress(model.name, total // 10**6, "MB")))
+            bars[0].update(done // 10**6)
+
+        try:
+            return fetch.fetch(model, _say, show)
+        except (KeyboardInterrupt, _Terminated) as signalled:
+            stopped = StreamdreamError("interrupted; what has come is kept, the same command goes on from there")
+            stopped.exit_code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
+            raise stopped from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     """measure: step, render or quality"""
     try:
@@ -272,6 +328,7 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "image": image_command,
     "models": models_command,
     "layers": layers_command,
+    "fetch": fetch_command,
     "bench": bench_command,
 }
 

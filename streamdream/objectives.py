@@ -1,14 +1,17 @@
-"""What is maximised. An objective names the taps it reads and turns their features into one number.
+"""What is maximised: terms, each of which reads taps and gives one number, and how they are mixed.
 
-Another objective (a guide picture, a style) is another class with ``taps`` and ``value``; nothing else needs to know.
+A term is a frozen class with ``taps`` and ``prepare``; a new one needs a row in ``from_settings`` and nothing else.
+Terms of different kinds have numbers of different sizes, so they are mixed by their gradients (see ``step.mix``).
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from streamdream.errors import SettingsError
+from streamdream.models.nodes import INPUT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,16 +19,34 @@ if TYPE_CHECKING:
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
+    Features = dict[str, Tensor]
+    """Tap -> [1, C, h, w]; ``INPUT`` -> the picture [1, 3, H, W] in the network's range."""
+    FeaturesOf = Callable[[Tensor], Features]
+    Value = Callable[[Features], Tensor]
+    """Features of the picture being dreamed -> a float32 scalar."""
 
-class Objective(Protocol):
-    """Hashable; equal objectives may share one compiled step."""
+
+class Term(Protocol):
+    """Hashable; equal terms may share what is prepared."""
 
     @property
     def taps(self) -> tuple[str, ...]: ...
 
-    def value(self, features: dict[str, Tensor]) -> Tensor:
-        """``{tap: [1, C, h, w]}`` -> a float32 scalar to be maximised."""
+    def prepare(self, features_of: FeaturesOf) -> Value:
+        """Whatever is needed once, such as the features of another picture; then the number to be maximised."""
         ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Terms with their weights; negative ones are minimised."""
+
+    terms: tuple[tuple[Term, float], ...]
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Of all terms, each once."""
+        return tuple(dict.fromkeys(tap for term, _ in self.terms for tap in term.taps))
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,10 @@ class Activations:
     def taps(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.weights)
 
-    def value(self, features: dict[str, Tensor]) -> Tensor:
+    def prepare(self, features_of: FeaturesOf) -> Value:
+        return self.value
+
+    def value(self, features: Features) -> Tensor:
         terms = [weight * self._chosen(features[name]).float().square().mean() for name, weight in self.weights]
         return sum(terms[1:], terms[0])
 
@@ -52,7 +76,32 @@ class Activations:
         return feature[:, list(self.channels)] if self.channels else feature
 
 
-def parse_layers(text: str) -> tuple[tuple[str, float], ...]:
+@dataclass(frozen=True)
+class Variation:
+    """Total variation, negated: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
+
+    taps: tuple[str, ...] = ()
+
+    def prepare(self, features_of: FeaturesOf) -> Value:
+        def value(features: Features) -> Tensor:
+            picture = features[INPUT].float()
+            across, down = picture[..., 1:] - picture[..., :-1], picture[..., 1:, :] - picture[..., :-1, :]
+            return -across.abs().mean() - down.abs().mean()
+
+        return value
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The mean square of the picture, negated: pulls it toward grey (the L2 term of neural-dream)."""
+
+    taps: tuple[str, ...] = ()
+
+    def prepare(self, features_of: FeaturesOf) -> Value:
+        return lambda features: -features[INPUT].float().square().mean()
+
+
+def parse_layers(text: str, flag: str = "--layers") -> tuple[tuple[str, float], ...]:
     """``mixed3:1,mixed5:0.5`` -> ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
     pairs = []
     for part in text.split(","):
@@ -62,14 +111,14 @@ def parse_layers(text: str) -> tuple[tuple[str, float], ...]:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise SettingsError(f"--layers: the weight of {name} is {weight!r}, but must be a number")
+            raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
         if not name:
-            raise SettingsError(f"--layers is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
+            raise SettingsError(f"{flag} is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
         pairs.append((name, number))
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise SettingsError(f"--layers {text!r} names a tap twice")
+    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
+        raise SettingsError(f"{flag} {text!r} names a tap twice")
     if not any(weight for _, weight in pairs):
-        raise SettingsError(f"--layers {text!r} has no weight other than 0")
+        raise SettingsError(f"{flag} {text!r} has no weight other than 0")
     return tuple(pairs)
 
 
@@ -84,10 +133,10 @@ def parse_channels(text: str) -> tuple[int, ...]:
 def from_settings(settings: DreamSettings, model: Model) -> Objective:
     """The objective that the settings ask for. Raises UnknownName or SettingsError when the model does not have it."""
     weights, channels = parse_layers(settings.layers), parse_channels(settings.channel)
-    model.check_taps(name for name, _ in weights)
+    weights = tuple((model.resolve_tap(name), weight) for name, weight in weights)
     taps = model.taps()
     for name, _ in weights:
         for channel in channels:
             if not 0 <= channel < taps[name].channels:
                 raise SettingsError(f"--channel {channel}: {name} has the channels 0..{taps[name].channels - 1}")
-    return Activations(weights, channels)
+    return Objective(((Activations(weights, channels), 1.0),))

@@ -7,7 +7,7 @@ before it is normalised, because the raw gradient of an Inception v3 is coloured
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -20,21 +20,31 @@ SIGMAS = (0.5, 1.0, 2.0)
 EPSILON = 1e-12
 
 
-def ascend(picture: Tensor, value: Callable[[Tensor], Tensor], step_size: float, smooth: float, color: float) -> Tensor:
+def ascend(picture: Tensor, gradient: Tensor, step_size: float, smooth: float, color: float) -> Tensor:
     """One step: ``picture + step_size * g / mean |g|``, then bounded.
 
-    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``value`` maps it to a scalar, ``step_size`` is in those units. Returns
-    a new tensor of the same kind.
+    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``gradient`` what climbs, at the picture; ``step_size`` is in those
+    units. Returns a new tensor of the same kind.
     """
-    watched = picture.detach().requires_grad_(True)
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(value(watched), watched)
-    return bound(picture + step_size * shape(gradient.float(), smooth, color))
+    return bound(picture + step_size * shape(gradient, smooth, color))
+
+
+def mix(gradients: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """One gradient of several terms, each brought to a mean magnitude of one and then weighted.
+
+    The numbers that a dream, a style and a total variation give differ by orders of magnitude; this way a weight means
+    the same for all. The size of the result does not matter, as ``shape`` scales it.
+    """
+    if len(gradients) == 1:
+        return gradients[0] if weights[0] > 0 else -gradients[0]
+    scaled = [weight * g.float() / (g.float().abs().mean() + EPSILON)
+              for g, weight in zip(gradients, weights, strict=True)]
+    return sum(scaled[1:], scaled[0])
 
 
 def shape(gradient: Tensor, smooth: float, color: float) -> Tensor:
-    """Smooth, tame the colour, remove the mean, scale to a mean magnitude of one."""
-    gradient = blur(gradient, smooth) if smooth > 0 else gradient
+    """Smooth, tame the colour, remove the mean, scale to a mean magnitude of one; float32."""
+    gradient = (blur(gradient, smooth) if smooth > 0 else gradient).float()
     grey = gradient.mean(1, keepdim=True)
     gradient = torch.lerp(grey.expand_as(gradient), gradient, color)
     # Without its mean the gradient cannot push the whole picture brighter or toward one hue, frame after frame.
@@ -50,23 +60,26 @@ def bound(picture: Tensor) -> Tensor:
 def blur(gradient: Tensor, smooth: float) -> Tensor:
     """Mean of three Gaussians of ``smooth * SIGMAS`` pixels, mirrored at the edges.
 
-    Each colour goes through one convolution to three rows of kernels and a second one that sums the three columns, so
-    three separable filters cost two small convolutions.
+    One convolution blurs the rows of each colour with all three, a second one the columns, and sums them; in the
+    gradient's own dtype, as it is no more exact than that.
     """
     radius = min(math.ceil(2.5 * smooth * SIGMAS[-1]), min(gradient.shape[-2:]) - 1)
-    kernel = _gaussians(smooth, radius, gradient.device)
-    planes = gradient.permute(1, 0, 2, 3)  # [3, 1, H, W]
-    planes = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
-    rows = F.conv2d(planes, kernel.view(3, 1, 1, -1))
-    return F.conv2d(rows, kernel.view(1, 3, -1, 1) / len(SIGMAS)).permute(1, 0, 2, 3)
+    across, down = _gaussians(smooth, radius, gradient.device, gradient.dtype)
+    padded = F.pad(gradient, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, across), down)
 
 
 @lru_cache(maxsize=64)
-def _gaussians(smooth: float, radius: int, device: torch.device) -> Tensor:
-    """[3, 2 * radius + 1], each row sums to one."""
+def _gaussians(smooth: float, radius: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Kernels [9, 3, 1, K] and [3, 9, K, 1]: dense, as that is faster than grouped; zero between colours."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
     rows = [torch.exp(-0.5 * (offsets / (smooth * sigma)) ** 2) for sigma in SIGMAS]
-    return torch.stack([row / row.sum() for row in rows])
+    lines = torch.stack([row / row.sum() for row in rows])
+    across, down = (torch.zeros(shape, device=device) for shape in ((9, 3, 1, len(offsets)), (3, 9, len(offsets), 1)))
+    for color in range(3):
+        across[3 * color:3 * color + 3, color, 0] = lines
+        down[color, 3 * color:3 * color + 3, :, 0] = lines / len(SIGMAS)
+    return across.to(dtype), down.to(dtype)
 
 
 def roll(picture: Tensor, shift: tuple[int, int]) -> Tensor:

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from reference import plain
 
 from streamdream import backends, models, step
 from streamdream.backends import BACKENDS, StepSpec
 from streamdream.backends.eager import DTYPES, Eager
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.frame import to_tensor, to_unit
-from streamdream.models.network import Network
-from streamdream.objectives import Activations
+from streamdream.objectives import Activations, Objective
 
 MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]
@@ -27,15 +27,17 @@ def create(name: str, precision: str) -> backends.Backend:
 
 
 def reference(objective: Activations, photo: torch.Tensor) -> torch.Tensor:
-    network = Network(MODEL.nodes(), MODEL.load_weights(), objective.taps, torch.device("cpu"), torch.float32)
-    return step.ascend(photo, lambda x: objective.value(network(x)), 0.02, 1.0, 0.4)
+    """Plain autograd through the plain network."""
+    watched = photo.clone().requires_grad_()
+    value = objective.value(plain(list(objective.taps), watched, torch.float32, folded=True))
+    return step.ascend(photo, torch.autograd.grad(value, watched)[0], 0.02, 1.0, 0.4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_equals_the_reference(name: str, objective: Activations, lion: NDArray[np.uint8]) -> None:
     photo = to_tensor(to_unit(lion[:160, :201]) * 0.9)
-    taken = create(name, "fp32").compile(StepSpec(objective, 160, 201, 1.0, 0.4))(photo, 0.02)
+    taken = create(name, "fp32").compile(StepSpec(Objective(((objective, 1.0),)), 160, 201, 1.0, 0.4))(photo, 0.02)
     expected = reference(objective, photo)
     assert taken.dtype == torch.float32
     assert float((taken - expected).norm() / (expected - photo).norm()) < 1e-4
@@ -45,7 +47,8 @@ def test_one_step_equals_the_reference(name: str, objective: Activations, lion: 
 @pytest.mark.parametrize("name", NAMES)
 def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDArray[np.uint8]) -> None:
     photo = to_tensor(to_unit(lion) * 0.9)
-    taken = create(name, precision).compile(StepSpec(OBJECTIVES[0], 256, 256, 1.0, 0.4))(photo, 0.02)
+    spec = StepSpec(Objective(((OBJECTIVES[0], 1.0),)), 256, 256, 1.0, 0.4)
+    taken = create(name, precision).compile(spec)(photo, 0.02)
     expected = reference(OBJECTIVES[0], photo)
     assert float(torch.cosine_similarity((taken - photo).flatten(), (expected - photo).flatten(), 0)) > 0.95
 
@@ -53,14 +56,14 @@ def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDAr
 @pytest.mark.parametrize("name", NAMES)
 def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8]) -> None:
     photo = to_tensor(to_unit(lion[:96, :96]) * 0.5)
-    take = create(name, "fp32").compile(StepSpec(OBJECTIVES[0], 96, 96, 1.0, 0.4))
+    take = create(name, "fp32").compile(StepSpec(Objective(((OBJECTIVES[0], 1.0),)), 96, 96, 1.0, 0.4))
     torch.testing.assert_close(take(photo, 0.02) - photo, 2 * (take(photo, 0.01) - photo), atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_too_small_for_the_layer_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="40x40 picture is too small for mixed3"):
-        create(name, "fp32").compile(StepSpec(OBJECTIVES[0], 40, 40, 1.0, 0.4))
+        create(name, "fp32").compile(StepSpec(Objective(((OBJECTIVES[0], 1.0),)), 40, 40, 1.0, 0.4))
 
 
 def test_what_is_not_here_is_refused_in_one_line() -> None:

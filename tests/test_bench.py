@@ -17,7 +17,7 @@ from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
 from streamdream.errors import SourceError, UnknownName
-from streamdream.objectives import Activations
+from streamdream.objectives import Activations, Objective
 
 Picture = NDArray[np.uint8]
 TINY = Options(height=96, width=128, field_height=0, frames=6, drift_frames=9, drift_height=96, backend="eager",
@@ -148,21 +148,23 @@ def test_flicker_follows_the_motion() -> None:
 
 
 def test_gain_of_the_same_picture_is_one_and_of_a_flat_one_less(lion: Picture) -> None:
-    excitement = metrics.Excitement(models.get("inception_v3"), Activations((("mixed0", 1.0),)), (96, 96))
+    objective = Objective(((Activations((("mixed0", 1.0),)), 1.0),))
+    excitement = metrics.Excitement(models.get("inception_v3"), objective, (96, 96))
     value = excitement(lion)
     assert metrics.gain([lion] * 3, [value] * 3, excitement, 1) == pytest.approx(1)
     assert metrics.gain([np.full_like(lion, 128)], [value], excitement, 0) < 0.9
 
 
 def test_drift_sees_light_and_hue_and_no_noise() -> None:
-    def residuals(shift: tuple[float, float, float], first_seed: int) -> list[NDArray[np.float32]]:
-        return [(noise(first_seed + n) + np.array(shift)).astype(np.float32) for n in range(8)]
+    def drift(late: tuple[float, float, float]) -> metrics.Drift:
+        shifts = [np.zeros(3)] * 16 + [np.array(late)] * 16
+        return metrics.Drift.of(((noise(n) + shift).astype(np.float32) for n, shift in enumerate(shifts)), 4, 8)
 
-    early = residuals((0, 0, 0), 0)
-    assert metrics.Drift.between(early, residuals((0, 0, 0), 100)).largest < 0.01
-    brighter = metrics.Drift.between(early, residuals((1, 1, 1), 100))
+    steady = drift((0, 0, 0))
+    assert steady.largest < 0.01 and steady.noise < 0.01
+    brighter = drift((1, 1, 1))
     assert brighter.luma > 0.08 and brighter.chroma < 0.01
-    bluer = metrics.Drift.between(early, residuals((0, 0, 1), 100))
+    bluer = drift((0, 0, 1))
     assert bluer.chroma > 0.04 and bluer.largest == bluer.chroma
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from streamdream.models.network import Network
 if TYPE_CHECKING:
     from streamdream.backends import Step, StepSpec
     from streamdream.models import Model
+    from streamdream.objectives import Objective
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
@@ -42,15 +44,35 @@ class Eager:
             names = ", ".join(spec.objective.taps)
             raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
                                 f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
-        network = self._network(tuple(sorted(spec.objective.taps)))
-
-        def value(picture: Tensor) -> Tensor:
-            return spec.objective.value(network(self.model.to_input(picture)))
+        gradient = self.gradient(spec.objective)
 
         def step(picture: Tensor, step_size: float) -> Tensor:
-            return maths.ascend(picture.to(self.device), value, step_size, spec.smooth, spec.color)
+            picture = picture.to(self.device)
+            return maths.ascend(picture, gradient(picture), step_size, spec.smooth, spec.color)
 
         return step
+
+    def gradient(self, objective: Objective) -> Callable[[Tensor], Tensor]:
+        """What climbs the objective, at a picture of any size, before it is shaped: [1, 3, H, W] -> the same."""
+        gradients, weights = self.term_gradients(objective), [weight for _, weight in objective.terms]
+        return lambda picture: maths.mix(gradients(picture), weights)
+
+    def term_gradients(self, objective: Objective) -> Callable[[Tensor], list[Tensor]]:
+        """The gradient of each term at a picture."""
+        network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input
+        values = [term.prepare(lambda picture: network(to_input(picture))) for term, _ in objective.terms]
+
+        def gradients(picture: Tensor) -> list[Tensor]:
+            """By the chain rule through ``to_input``, which is affine."""
+            watched = picture.detach().requires_grad_(True)
+            with torch.enable_grad():
+                inputs = to_input(watched)
+            found = network.gradients(inputs.detach(), lambda features: [value(features) for value in values])
+            if inputs is watched:
+                return found
+            return [torch.autograd.grad(inputs, watched, g.float(), retain_graph=True)[0] for g in found]
+
+        return gradients
 
     def _prepare(self, taps: tuple[str, ...]) -> Network:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])

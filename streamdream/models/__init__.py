@@ -1,17 +1,18 @@
 """The registry of networks: one row each, whatever they are loaded from.
 
-``MODELS["inception_v3"].load_weights()`` gives float32 tensors; ``describe(row.nodes())`` its taps. Adding a network is
-one file with its node table and one row here.
+``MODELS["inception_v3"].load_weights()`` gives float32 tensors; ``row.taps()`` what can be dreamed, whether or not the
+weights are here. Adding a network is one file with its node table and one row here.
 """
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream.errors import UnknownName
+from streamdream.errors import ModelError, UnknownName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,46 +21,124 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A place that weights can be fetched from.
+
+    ``digest`` is ``sha256:…``, ``sha1:…``, ``md5:…`` or ``git:…`` (a git blob id) of what the URL gives, or the
+    beginning of it; "" where nobody published one: then only the tensors' shapes vouch for the file. ``size`` is in
+    bytes, 0 where unknown; ``member`` names the one file to take out of an archive.
+    """
+
+    url: str
+    digest: str = ""
+    size: int = 0
+    member: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """The format: ``.caffemodel``, ``.pth``, ...."""
+        return Path(self.member or self.url).suffix
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture ``[1, 3, H, W]`` RGB in [-1, 1] -> what a network was trained on: ``x * scale + shift`` a channel.
+
+    ``shift`` is in the network's channel order, blue first with ``bgr``.
+    """
+
+    scale: float = 1.0
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    bgr: bool = False
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        if self == Input():
+            return picture
+        import torch
+
+        order = (2, 1, 0) if self.bgr else (0, 1, 2)
+        # as fast as flip and add, and there is no constant tensor that a device or a recorded graph would have to hold
+        return torch.cat([picture[:, channel:channel + 1] * self.scale + shift
+                          for channel, shift in zip(order, self.shift, strict=True)], 1)
+
+
+def caffe_input(*mean_bgr: float) -> Input:
+    """0..255 minus a mean: a value x in [-1, 1] is 127.5 x + 127.5 there."""
+    blue, green, red = (127.5 - mean for mean in mean_bgr)
+    return Input(127.5, (blue, green, red), bgr=True)
+
+
+@dataclass(frozen=True)
 class Model:
     """One network.
 
-    ``to_input`` turns a picture ``[1, 3, H, W]`` RGB in [-1, 1] into what the network was trained on.
+    ``to_input`` turns a picture ``[1, 3, H, W]`` RGB in [-1, 1] into what the network was trained on. ``sources`` are
+    in order of preference, none for embedded weights; ``layout`` is how files name its tensors (``weights.layouts``).
     """
 
     name: str
     about: str
     licence: str
-    weights: str
     nodes: Callable[[], list[Node]]
     load_weights: Callable[[], dict[str, Tensor]]
     to_input: Callable[[Tensor], Tensor]
+    sources: tuple[Source, ...] = ()
+    layout: str = "plain"
 
     def taps(self) -> dict[str, TapInfo]:
         """Every named place where an objective can read, lowest first."""
-        from streamdream.models.nodes import describe
+        return dict(_describe(self.nodes))
 
-        return describe(self.nodes())
+    def resolve_tap(self, name: str) -> str:
+        """The tap of that name; ``a_b`` is accepted for ``a/b``. Raises UnknownName with the close names."""
+        known = _describe(self.nodes)
+        if name in known:
+            return name
+        for tap in known:
+            if tap.replace("/", "_") == name.replace("/", "_"):
+                return tap
+        raise UnknownName("layer", name, known, f"streamdream layers {self.name}")
 
     def check_taps(self, names: Iterable[str]) -> None:
         """Raises UnknownName with the close names for a tap that this network does not have."""
-        known = self.taps()
         for name in names:
-            if name not in known:
-                raise UnknownName("layer", name, known, f"streamdream layers {self.name}")
+            self.resolve_tap(name)
 
     def available(self) -> tuple[bool, str]:
-        """Whether its weights are here, and where they come from or why not."""
-        return True, self.weights
+        """Whether its weights are here, and where or how to get them."""
+        if not self.sources:
+            return True, "embedded"
+        from streamdream.models import fetch
+
+        path = fetch.find(self.name)
+        return (True, str(path)) if path else (False, f"streamdream fetch {self.name}")
+
+
+def get(name: str) -> Model:
+    """The row of that name. Raises UnknownName with the close ones."""
+    if name not in MODELS:
+        raise UnknownName("model", name, MODELS)
+    return MODELS[name]
+
+
+@cache
+def _describe(nodes: Callable[[], list[Node]]) -> dict[str, TapInfo]:
+    from streamdream.models.nodes import describe
+
+    return describe(nodes())
+
+
+def _table(module: str, function: str = "nodes", *arguments: object) -> Callable[[], list[Node]]:
+    """A node table, whose file is imported when it is asked for."""
+    def nodes() -> list[Node]:
+        table: list[Node] = getattr(importlib.import_module(f"streamdream.models.{module}"), function)(*arguments)
+        return table
+
+    return nodes
 
 
 EMBEDDED_INCEPTION_V3 = Path(__file__).parent / "embedded" / "inception_v3.safetensors"
 EMBEDDED_INCEPTION_V3_SHA256 = "34705ba082e6e5eb9decb6ef6467d64f2f1a4ecbe4a09ae33bf0a9235971dffc"
-
-
-def _inception_v3_nodes() -> list[Node]:
-    from streamdream.models import inception_v3
-
-    return inception_v3.nodes()
 
 
 @cache
@@ -70,21 +149,109 @@ def _inception_v3_weights() -> dict[str, Tensor]:
     return inception_v3.fold_batch_norm(read_quantized(EMBEDDED_INCEPTION_V3, EMBEDDED_INCEPTION_V3_SHA256))
 
 
-def get(name: str) -> Model:
-    """The row of that name. Raises UnknownName with the close ones."""
-    if name not in MODELS:
-        raise UnknownName("model", name, MODELS)
-    return MODELS[name]
+def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
+    def load() -> dict[str, Tensor]:
+        from streamdream.models import fetch
+
+        path = fetch.find(name)
+        if path is None:
+            raise ModelError(f"the weights of {name} are not here; fetch them with: streamdream fetch {name} (or, from "
+                             f"a file you have: streamdream fetch {name} --from FILE)")
+        from streamdream.models import weights
+
+        try:
+            return weights.load_once(path, MODELS[name], path.stat().st_mtime_ns)
+        except ModelError as error:
+            raise ModelError(f"{error}; streamdream fetch {name} --again brings it anew") from None
+
+    return load
 
 
+def _fetched(name: str, about: str, licence: str, nodes: Callable[[], list[Node]], to_input: Input,
+             layout: str = "plain", *, sources: tuple[Source, ...]) -> Model:
+    return Model(name, about, licence, nodes, _fetched_weights(name), to_input, sources, layout)
+
+
+_OLD_CAFFE = "https://github.com/ProGamerGov/pytorch-old-caffemodels/raw/master/"
+_PLACES = "https://github.com/ProGamerGov/pytorch-places/raw/master/"
+_OLD_TENSORFLOW = "https://github.com/ProGamerGov/pytorch-old-tensorflow-models/raw/master/"
+_KERAS = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_BVLC_SHA1 = "sha1:405fc5acd08a3bb12de8ee5e23a96bec22f08204"
+_KERAS_MD5 = "md5:bcbd6486424b2319ff4ef7d526e38f63"
+
+# Sources with a digest come before those without, and the publisher's own file before a conversion of it.
 MODELS: dict[str, Model] = {row.name: row for row in (
     Model(
         name="inception_v3",
         about="Keras Inception v3, ImageNet, from the picture to mixed5",
         licence="MIT",
-        weights="embedded, 8 bits a weight",
-        nodes=_inception_v3_nodes,
+        nodes=_table("inception_v3"),
         load_weights=_inception_v3_weights,
-        to_input=lambda picture: picture,
+        to_input=Input(),
     ),
+    _fetched(
+        "bvlc_googlenet", "BVLC GoogLeNet, ImageNet, Caffe: the network of the pictures of 2015", "unrestricted use",
+        _table("caffe_googlenet"), caffe_input(104, 117, 123), sources=(
+            Source("http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel", _BVLC_SHA1, 53_533_754),
+            Source("https://www.deepdetect.com/downloads/platform/pretrained/caffe/googlenet/bvlc_googlenet.caffemodel",
+                   _BVLC_SHA1, 53_533_754),
+            Source(_OLD_CAFFE + "bvlc_googlenet.pth", "git:9038679730b000111aebc5d3baddfe1936bfda0b"),
+        )),
+    _fetched(
+        "places205_googlenet", "GoogLeNet of 205 kinds of places, Caffe: arches and towers",
+        "CC BY (stated for its successor)", _table("caffe_googlenet", "nodes", 205),
+        caffe_input(105.417, 113.753, 116.047), sources=(
+            Source(_PLACES + "googlenet_places205.pth", "git:70235f7b2dbed879785a02792b37673969eef62f"),
+            Source("http://places.csail.mit.edu/model/googlenet_places205.tar.gz",
+                   member="googlelet_places205_train_iter_2400000.caffemodel"),
+            Source("https://s3-us-west-2.amazonaws.com/crowsonkb-deep-dream/"
+                   "googlelet_places205_train_iter_2400000.caffemodel"),
+        )),
+    _fetched(
+        "places365_googlenet", "GoogLeNet of 365 kinds of places, Caffe", "CC BY",
+        _table("caffe_googlenet", "nodes", 365), caffe_input(104.051, 112.514, 116.676), sources=(
+            Source(_PLACES + "googlenet_places365.pth", "git:7f83954afe4e2035ada302e78e0932a5166fc911"),
+            Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel"),
+        )),
+    _fetched(
+        "cars_googlenet", "GoogLeNet of 431 car models (CompCars), Caffe", "non-commercial research and education only",
+        _table("cars_googlenet"), caffe_input(104, 117, 123), sources=(
+            Source(_OLD_CAFFE + "googlenet_finetune_web_cars.pth", "git:b3d16a71547919bc9d0d419f9fdc603b8311f3a5"),
+            Source("http://mmlab.ie.cuhk.edu.hk/datasets/comp_cars/googlenet_finetune_web_car_iter_10000.caffemodel"),
+        )),
+    _fetched(
+        "sos_googlenet", "GoogLeNet that counts salient objects (Zhang et al. 2015), Caffe",
+        "unknown: its authors named none", _table("caffe_googlenet", "nodes", 5), caffe_input(104, 117, 123), sources=(
+            Source(_OLD_CAFFE + "GoogleNet_SOS.pth", "git:b4a17932b96abc959b32f5f55caf61cfe73fa77e"),
+            Source("http://www.cs.bu.edu/groups/ivc/data/SOS/GoogleNet_SOS.caffemodel"),
+        )),
+    _fetched(
+        "inception5h", "TensorFlow's GoogLeNet, ImageNet: of its DeepDream tutorial and lucid", "Apache-2.0",
+        _table("inception5h"), Input(127.5, (10.5, 10.5, 10.5)), "inception5h", sources=(  # 0..255 minus 117
+            Source("https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
+                   "sha256:d13569f6a98159de37e92e9c8ec4dae8f674fbf475f69fe6199b514f756d4364", 50_000_000,
+                   "tensorflow_inception_graph.pb"),
+            Source(_OLD_TENSORFLOW + "inception5h.pth", "git:119f77db85c8352960933e025312b507d9a96ed7"),
+        )),
+    _fetched(
+        "keras_inception_v3", "Keras Inception v3, ImageNet, to mixed10", "MIT",
+        _table("inception_v3", "nodes", "mixed10"), Input(), "keras", sources=(
+            Source(f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS}", _KERAS_MD5,
+                   87_910_968),
+            Source(f"https://github.com/fchollet/deep-learning-models/releases/download/v0.5/{_KERAS}", _KERAS_MD5,
+                   87_910_968),
+            Source(_OLD_TENSORFLOW + "inceptionv3_keras.pth", "git:47d8a1a8188feea74ef517294be8aa1d4ba9f70e"),
+        )),
+    # torchvision's transform_input takes its ImageNet normalisation back: what the two networks see is [-1, 1]
+    _fetched(
+        "torchvision_googlenet", "torchvision's googlenet, ImageNet: not BVLC's (batch norm, 3x3 for 5x5)",
+        "BSD-3-Clause", _table("torchvision_nets", "googlenet"), Input(), "torchvision", sources=(
+            Source("https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256:1378be20", 52_146_733),
+        )),
+    _fetched(
+        "torchvision_inception_v3", "torchvision's inception_v3, ImageNet, to Mixed_7c", "BSD-3-Clause",
+        _table("torchvision_nets", "inception_v3"), Input(), "torchvision", sources=(
+            Source("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth", "sha256:0cc3c7bd",
+                   108_950_192),
+        )),
 )}

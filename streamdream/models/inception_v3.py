@@ -1,16 +1,17 @@
-"""Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) as Keras builds it, from the picture to ``mixed5``.
+"""Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) as Keras builds it, from the picture to ``mixed10``.
 
 Tap names are Keras's: ``conv2d_7`` is a convolution with its batch norm folded in, before ReLU; ``activation_7`` is the
-same after ReLU; ``mixed4`` is a whole block. Input is RGB in [-1, 1].
+same after ReLU; ``mixed4`` is a whole block. Input is RGB in [-1, 1]. The embedded weights end at ``mixed5``.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from streamdream.models.nodes import INPUT, AvgPool, Concat, Conv, MaxPool, Node, Relu
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH_NORM_EPSILON = 1e-3
 
@@ -20,7 +21,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.convs = self.max_pools = self.avg_pools = 0
+        self.convs = self.max_pools = self.avg_pools = self.concats = 0
 
     def conv(self, source: str, channels: int, height: int, width: int, stride: int = 1, same: bool = True) -> str:
         self.convs += 1
@@ -41,12 +42,14 @@ class _Builder:
         return self.nodes[-1].name
 
     def concat(self, name: str, *sources: str) -> str:
-        self.nodes.append(Concat(name, sources))
-        return name
+        """Keras numbers those that are not named."""
+        self.concats += not name
+        self.nodes.append(Concat(name or f"concatenate_{self.concats}", sources))
+        return self.nodes[-1].name
 
 
-def nodes() -> list[Node]:
-    """The trunk as a table, lowest first."""
+def nodes(up_to: str = "mixed5") -> list[Node]:
+    """The network as a table, lowest first, from the picture to the block ``up_to``."""
     net = _Builder()
     x = net.conv(INPUT, 32, 3, 3, stride=2, same=False)
     x = net.conv(x, 32, 3, 3, same=False)
@@ -58,9 +61,13 @@ def nodes() -> list[Node]:
     for block, pool_channels in enumerate((32, 64, 64)):
         x = _block_35(net, f"mixed{block}", x, pool_channels)
     x = _block_reduce(net, "mixed3", x)
-    for block, inner in ((4, 128), (5, 160)):
+    for block, inner in ((4, 128), (5, 160), (6, 160), (7, 192)):
         x = _block_17(net, f"mixed{block}", x, inner)
-    return net.nodes
+    x = _block_reduce_17(net, "mixed8", x)
+    for block in (9, 10):
+        x = _block_8(net, f"mixed{block}", f"mixed9_{block - 9}", x)
+    last = [node.name for node in net.nodes].index(up_to)
+    return net.nodes[:last + 1]
 
 
 def _block_35(net: _Builder, name: str, x: str, pool_channels: int) -> str:
@@ -88,11 +95,30 @@ def _block_17(net: _Builder, name: str, x: str, inner: int) -> str:
     return net.concat(name, one, seven, double, pool)
 
 
+def _block_reduce_17(net: _Builder, name: str, x: str) -> str:
+    three = net.conv(net.conv(x, 192, 1, 1), 320, 3, 3, stride=2, same=False)
+    seven = net.conv(net.conv(net.conv(x, 192, 1, 1), 192, 1, 7), 192, 7, 1)
+    seven = net.conv(seven, 192, 3, 3, stride=2, same=False)
+    return net.concat(name, three, seven, net.max_pool(x))
+
+
+def _block_8(net: _Builder, name: str, split_name: str, x: str) -> str:
+    one = net.conv(x, 320, 1, 1)
+    three = net.conv(x, 384, 1, 1)
+    three = net.concat(split_name, net.conv(three, 384, 1, 3), net.conv(three, 384, 3, 1))
+    double = net.conv(net.conv(x, 448, 1, 1), 384, 3, 3)
+    double = net.concat("", net.conv(double, 384, 1, 3), net.conv(double, 384, 3, 1))
+    pool = net.conv(net.avg_pool(x), 192, 1, 1)
+    return net.concat(name, one, three, double, pool)
+
+
 def fold_batch_norm(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keras's kernel, moving mean and variance and beta (there is no gamma) -> one weight and bias a convolution.
 
     ``y = (w * x - mean) / sqrt(variance + epsilon) + beta``, so ``w' = w / s`` and ``b' = beta - mean / s``.
     """
+    import torch
+
     folded: dict[str, Tensor] = {}
     for key in stored:
         layer, _, kind = key.partition(".")

@@ -1,8 +1,12 @@
-"""Local response normalisation, fast: PyTorch's own costs more than the convolutions around it on a CPU."""
+"""Local response normalisation, fast: PyTorch's own costs more than the convolutions around it on a CPU.
+
+``y = x * s^-beta`` with ``s = k + scale * (sum of x^2 over 2 * radius + 1 channels)``. The sum is a 1x1 convolution
+with a banded kernel of ones. With g at the output, the gradient at x is
+``g * s^-beta - 2 * beta * scale * x * band(g * x * s^(-beta - 1))``.
+"""
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,31 +14,20 @@ from torch import Tensor
 
 from streamdream.models.nodes import Lrn
 
-
-def normalize(x: Tensor, node: Lrn) -> Tensor:
-    """``x * s^-beta`` with ``s = k + scale * (sum of x^2 over 2 * radius + 1 channels)``; x is [N, C, H, W].
-
-    The sum is a 1x1 convolution with a banded kernel of ones, and the gradient is written out: with g at the output,
-    ``g * s^-beta - 2 * beta * scale * x * band(g * x * s^(-beta - 1))``.
-    """
-    result: Tensor = _Normalize.apply(x, node)  # type: ignore[no-untyped-call]
-    return result
+Saved = tuple[Tensor, Tensor, Tensor]
 
 
-class _Normalize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, node: Lrn) -> Tensor:
-        sums = _band_sum(x * x, node) + node.k
-        power = _negative_power(sums, node.beta)
-        ctx.save_for_backward(x, sums, power)
-        ctx.node = node
-        return x * power
+def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
+    """``x`` [N, C, H, W] -> the same shape, and what ``backward`` needs."""
+    sums = _band_sum(x * x, node) + node.k
+    power = _negative_power(sums, node.beta)
+    return x * power, (x, sums, power)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (x, sums, power), node, (gradient,) = ctx.saved_tensors, ctx.node, gradients
-        direct = gradient * power
-        return direct - (2 * node.beta) * x * _band_sum(direct * x / sums, node), None
+
+def backward(gradient: Tensor, saved: Saved, node: Lrn) -> Tensor:
+    x, sums, power = saved
+    direct = gradient * power
+    return direct - (2 * node.beta) * x * _band_sum(direct * x / sums, node)
 
 
 def _negative_power(sums: Tensor, beta: float) -> Tensor:

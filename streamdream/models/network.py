@@ -1,107 +1,105 @@
-"""The module that runs the part of a node table that the taps need."""
+"""Runs the part of a node table that the taps need: forward, and the gradient at the picture."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from streamdream.models.lrn import normalize
-from streamdream.models.nodes import (
-    INPUT,
-    AvgPool,
-    Concat,
-    Conv,
-    Lrn,
-    MaxPool,
-    Node,
-    Relu,
-    Softmax,
-    needed,
-    project_before_pooling,
-)
+from streamdream.models.convolution import Convolution
+from streamdream.models.nodes import INPUT, Conv, Node, Relu, needed, project_before_pooling
+from streamdream.models.operations import OPERATIONS
+
+Features = dict[str, Tensor]
+"""Tap -> [1, C, h, w], and ``INPUT`` -> the picture as the network sees it."""
 
 
-class Network(nn.Module):
-    """Runs the nodes that ``taps`` need, on one device, in one dtype, channels last.
+class Network:
+    """The nodes that ``taps`` need, on one device, in one dtype, channels last.
 
-    ``weights`` maps ``NODE.weight`` (OIHW) and ``NODE.bias`` to float32 tensors. ``forward`` takes a picture
-    ``[1, 3, H, W]`` in the network's own input range and returns ``{tap: features [1, C, h, w]}``.
+    ``weights`` maps ``NODE.weight`` (OIHW) and ``NODE.bias`` to float32 tensors. Pictures are [1, 3, H, W] in the
+    network's own input range.
     """
 
     def __init__(self, nodes: Iterable[Node], weights: Mapping[str, Tensor], taps: Iterable[str],
                  device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
         self.taps = tuple(taps)
         self.nodes = project_before_pooling(needed(nodes, self.taps), self.taps)
         self.dtype = dtype
-        self._overwritten = self._find_overwritten()
-        self._weights: dict[str, tuple[Tensor, Tensor]] = {}
+        rectified = self._rectified()
+        self._convolutions: dict[str, Convolution] = {}
         for node in self.nodes:
             if isinstance(node, Conv):
                 weight = weights[f"{node.weights}.weight"].to(device, dtype, memory_format=torch.channels_last)
-                self._weights[node.name] = (weight, weights[f"{node.weights}.bias"].to(device, dtype))
+                bias = weights[f"{node.weights}.bias"].to(device, dtype)
+                self._convolutions[node.name] = Convolution(node, weight, bias, node.name in rectified)
 
-    def forward(self, picture: Tensor) -> dict[str, Tensor]:
-        values = {INPUT: picture.to(self.dtype, memory_format=torch.channels_last)}
+    def _rectified(self) -> set[str]:
+        """Convolutions whose output is read by one ReLU and nothing else: it becomes part of them."""
+        readers: dict[str, list[Node]] = {}
         for node in self.nodes:
-            values[node.name] = self._run(node, [values[name] for name in node.inputs])
-        return {tap: values[tap] for tap in self.taps}
+            for name in node.inputs:
+                readers.setdefault(name, []).append(node)
+        return {node.name for node in self.nodes if isinstance(node, Conv) and node.name not in self.taps
+                and [type(reader) for reader in readers.get(node.name, [])] == [Relu]}
 
-    def _find_overwritten(self) -> set[str]:
-        """Convolutions whose output only a ReLU reads: it may work in place."""
-        readers = [name for node in self.nodes for name in node.inputs]
-        return {node.name for node in self.nodes if isinstance(node, Conv)
-                and readers.count(node.name) == 1 and node.name not in self.taps}
+    def __call__(self, picture: Tensor) -> Features:
+        """The features at the taps."""
+        with torch.no_grad():
+            values, _ = self._forward(picture)
+        return {name: values[name] for name in (INPUT, *self.taps)}
 
-    def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        x = inputs[0]
-        match node:
-            case Conv():
-                weight, bias = self._weights[node.name]
-                if node.same:
-                    x = F.pad(x, node.pads(*x.shape[2:]))
-                return F.conv2d(x, weight, bias, node.stride, (0, 0) if node.same else node.padding)
-            case Relu():
-                return F.relu(x, inplace=node.inputs[0] in self._overwritten)
-            case MaxPool():
-                if node.same:
-                    padded = F.pad(x, node.pads(*x.shape[2:]), value=torch.finfo(x.dtype).min)
-                    return F.max_pool2d(padded, node.kernel, node.stride)
-                return F.max_pool2d(x, node.kernel, node.stride, node.padding, ceil_mode=node.ceil)
-            case AvgPool():
-                return average(x, node)
-            case Lrn():
-                return normalize(x, node)
-            case Concat():
-                return torch.cat(inputs, 1)
-            case Softmax():
-                return torch.softmax(x, 1)
-        raise TypeError(f"no operation for {type(node).__name__}")
+    def gradients(self, picture: Tensor, values_of: Callable[[Features], Sequence[Tensor]]) -> list[Tensor]:
+        """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in our dtype."""
+        with torch.no_grad():
+            values, saved = self._forward(picture)
+        watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
+        with torch.enable_grad():
+            scalars = values_of(watched)
+        found = []
+        for number, scalar in enumerate(scalars, 1):
+            seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
+                                        retain_graph=number < len(scalars))
+            with torch.no_grad():
+                gradient = self._backward(dict(zip(watched, seeds, strict=True)), saved)
+            found.append(torch.zeros_like(picture) if gradient is None else gradient)
+        return found
 
+    def _forward(self, picture: Tensor) -> tuple[Features, dict[str, Any]]:
+        """The value of every node, and what its gradient will need."""
+        values: Features = {INPUT: picture.to(self.dtype, memory_format=torch.channels_last)}
+        saved: dict[str, Any] = {}
+        for node in self.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if isinstance(node, Conv):
+                values[node.name], saved[node.name] = self._convolutions[node.name].forward(inputs[0])
+            elif self._is_done(node):
+                values[node.name] = inputs[0]
+            else:
+                values[node.name], saved[node.name] = OPERATIONS[type(node)][0](node, inputs)
+        return values, saved
 
-def average(x: Tensor, node: AvgPool) -> Tensor:
-    """The mean of each window of ``x``."""
-    if node.averages_same:
-        result: Tensor = _SameAverage.apply(x, node)  # type: ignore[no-untyped-call]
-        return result
-    return F.avg_pool2d(x, node.kernel, node.stride, node.padding, node.ceil, node.count_padding)
+    def _backward(self, seeds: dict[str, Tensor | None], saved: dict[str, Any]) -> Tensor | None:
+        """From gradients at the taps down to the picture; None where nothing reads it."""
+        # contiguous: operations may write into what they are given, which an expanded seed would not survive
+        gradients = {name: seed.contiguous(memory_format=torch.channels_last)
+                     for name, seed in seeds.items() if seed is not None}
+        for node in reversed(self.nodes):
+            gradient = gradients.pop(node.name, None)
+            if gradient is None:
+                continue
+            if isinstance(node, Conv):
+                below = [self._convolutions[node.name].backward(gradient, saved[node.name])]
+            elif self._is_done(node):
+                below = [gradient]
+            else:
+                below = OPERATIONS[type(node)][1](node, gradient, saved[node.name])
+            for name, part in zip(node.inputs, below, strict=True):
+                gradients[name] = gradients[name] + part if name in gradients else part
+        return gradients.get(INPUT)
 
-
-class _SameAverage(torch.autograd.Function):
-    """A stride-1 average pool whose gradient is one, too: autograd's own costs four times its forward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, node: AvgPool) -> Tensor:
-        ctx.node = node
-        return F.avg_pool2d(x, node.kernel, 1, node.padding, count_include_pad=node.count_padding)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        node, (gradient,) = ctx.node, gradients
-        if not node.count_padding:
-            covered = torch.ones(1, 1, *gradient.shape[2:], dtype=gradient.dtype, device=gradient.device)
-            gradient = gradient / F.avg_pool2d(covered, node.kernel, 1, node.padding)  # the part inside the picture
-        return F.avg_pool2d(gradient, node.kernel, 1, node.padding), None
+    def _is_done(self, node: Node) -> bool:
+        """Whether the node is a ReLU that its convolution has taken in."""
+        below = self._convolutions.get(node.inputs[0])
+        return isinstance(node, Relu) and below is not None and below.rectified

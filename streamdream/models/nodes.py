@@ -51,10 +51,8 @@ class Window(Node):
         if self.same:
             return -(-length // self.stride)
         spare = length + 2 * self.padding[axis] - self.kernel[axis]
-        if spare < 0:
-            return 0
         if not self.ceil:
-            return spare // self.stride + 1
+            return spare // self.stride + 1 if spare >= 0 else 0
         count = -(-spare // self.stride) + 1
         # a window must start inside the picture or its padding (Caffe's pooling_layer.cpp clips so)
         return count - 1 if (count - 1) * self.stride >= length + self.padding[axis] else count

@@ -1,0 +1,86 @@
+"""A convolution with constant weights, and the ReLU behind it if there is one: forward, and the gradient at its input.
+
+On a CPU both go through oneDNN with weights laid out for it once, and the ReLU is part of the convolution. Plain
+``conv2d`` reorders its weights at every call and writes its output twice. PyTorch's compiler uses the same two entry
+points; where they are missing the plain operations run.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamdream.models.nodes import Conv
+from streamdream.models.operations import crop_same, pad_same
+
+aten = torch.ops.aten
+Pair = tuple[int, int]
+
+
+def can_prepare(device: torch.device) -> bool:
+    """Whether this PyTorch has oneDNN's entry points for that device."""
+    return (device.type == "cpu" and bool(torch._C._has_mkldnn)
+            and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+            and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"))
+
+
+class Convolution:
+    """``weight`` OIHW and ``bias``, on their device, in their dtype; ``rectified`` says that a ReLU is part of it."""
+
+    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, rectified: bool) -> None:
+        self.node, self.rectified = node, rectified
+        self._weight, self._bias = weight, bias
+        self._padding: Pair = (0, 0) if node.same else node.padding
+        self._stride: Pair = (node.stride, node.stride)
+        self._prepare = can_prepare(weight.device)
+        self._forward_kernel: Tensor | None = None
+        self._backward_kernel: Tensor | None = None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        """``x`` [N, C, H, W] -> the output, and what ``backward`` needs."""
+        padded = pad_same(self.node, x, 0.0)
+        if self._prepare:
+            if self._forward_kernel is None:
+                self._forward_kernel = _lay_out(self._weight, self._padding, self._stride, padded)
+            y = _convolve(padded, self._forward_kernel, self._bias, self._padding, self._stride, self.rectified)
+        else:
+            y = F.conv2d(padded, self._weight, self._bias, self._stride, self._padding)
+            y = F.relu(y) if self.rectified else y
+        return y, (padded, y if self.rectified else None, x.shape[2:])
+
+    def backward(self, gradient: Tensor, saved: Any) -> Tensor:
+        """The gradient at ``x``; ``gradient`` is written into."""
+        padded, y, size = saved
+        if y is not None:
+            gradient = aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+        if self._prepare and self.node.stride == 1:
+            found = self._turned(gradient)
+        else:
+            found = aten.convolution_backward(gradient, padded, self._weight, None, self._stride, self._padding, (1, 1),
+                                              False, (0, 0), 1, (True, False, False))[0]
+        return crop_same(self.node, found, *size)
+
+    def _turned(self, gradient: Tensor) -> Tensor:
+        """At stride 1 the gradient is an ordinary convolution with the kernel turned around."""
+        height, width = self.node.kernel
+        padding = height - 1 - self._padding[0], width - 1 - self._padding[1]
+        if self._backward_kernel is None:
+            turned = self._weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+            self._backward_kernel = _lay_out(turned, padding, (1, 1), gradient)
+        return _convolve(gradient, self._backward_kernel, None, padding, (1, 1), False)
+
+
+def _lay_out(weight: Tensor, padding: Pair, stride: Pair, x: Tensor) -> Tensor:
+    """OIHW -> the layout that oneDNN likes best for inputs such as ``x``; it serves other sizes, too."""
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its type stub is behind
+    laid_out: Tensor = reorder(weight.to_mkldnn(), list(padding), list(stride), [1, 1], 1, list(x.shape))
+    return laid_out
+
+
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: Pair, stride: Pair, rectify: bool) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, padding, stride, (1, 1), 1,
+                                                            "relu" if rectify else "none", [], "")
+    return found

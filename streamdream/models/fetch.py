@@ -1,0 +1,253 @@
+"""Weights on this machine: where they are kept, how they come there, and what is checked before they stay.
+
+    a source ────download────▶ .part ──digest──┐
+    a user's file ──copy──▶ .part ─────────────┴▶ (member of an archive) ──loaded once──▶ renamed: NAME.pth, ...
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from streamdream.errors import MissingPackage, ModelError, UsageError
+from streamdream.models.download import LIMITS, Failed, Limits, Progress, download
+
+if TYPE_CHECKING:
+    from streamdream.models import Model, Source
+
+SUFFIXES = (".safetensors", ".caffemodel", ".pth", ".pt", ".pb", ".h5")
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar")
+MOST_BYTES = 1 << 30  # more than any weights have
+Say = Callable[[str], None]
+
+
+def folder() -> Path:
+    """Where weights are kept: ``weights`` in $STREAMDREAM_CACHE, or in the platform's cache folder."""
+    if moved := os.environ.get("STREAMDREAM_CACHE"):
+        return Path(moved).expanduser() / "weights"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("streamdream", appauthor=False)) / "weights"
+
+
+def find(name: str) -> Path | None:
+    """The file with the weights of that network, the newest if there are several."""
+    found = [path for suffix in SUFFIXES if (path := folder() / f"{name}{suffix}").is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def find_good(model: Model, say: Say) -> Path | None:
+    """As find, None also for a file that cannot be used; what is wrong with it is said."""
+    path = find(model.name)
+    try:
+        if path:
+            model.load_weights()
+    except ModelError as error:
+        say(str(error))
+        return None
+    return path
+
+
+def fetch(model: Model, say: Say, progress: Progress, limits: Limits = LIMITS) -> Path:
+    """Downloads the weights from the first source that gives them, and returns their path.
+
+    Raises ModelError when none does, or when the folder cannot be written.
+    """
+    if not model.sources:
+        raise UsageError(f"{model.name} is embedded: there is nothing to fetch")
+    errors: list[Failed | MissingPackage] = []
+    with _lock():
+        for source in model.sources:
+            size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
+            digest = "" if source.digest else "; no digest of it was published, only its tensors can be checked"
+            say(f"from {source.url}{size}{digest}")
+            try:
+                return _from_source(model, source, progress, limits)
+            except (Failed, MissingPackage) as error:
+                errors.append(error)
+                say(f"that failed: {error}")
+    raise ModelError(f"{model.name} could not be fetched: {_summarize(errors)}. If you have its file: "
+                     f"streamdream fetch {model.name} --from FILE (the embedded inception_v3 needs none)")
+
+
+def _summarize(errors: list[Failed | MissingPackage]) -> str:
+    hosts = [getattr(error, "unreached", "") for error in errors]
+    if all(hosts):
+        return f"no connection to {', '.join(dict.fromkeys(hosts))}"
+    return "; ".join(dict.fromkeys(map(str, errors)))
+
+
+def adopt(model: Model, given: Path) -> tuple[Path, bool]:
+    """Takes a file of the user's: a copy of it is checked and kept. The file itself stays as it is.
+
+    Returns the copy's place and whether it is, byte for byte, a published one. Raises ModelError or UsageError.
+    """
+    if not model.sources:
+        raise UsageError(f"{model.name} is embedded: it takes no file")
+    if given.suffix.lower() not in (*SUFFIXES, *ARCHIVES):
+        raise UsageError(f"{given.name}: weights are read from {', '.join((*SUFFIXES, *ARCHIVES))}")
+    with _lock():
+        part = folder() / f"{model.name}.given.part"
+        try:
+            shutil.copyfile(given, part)
+            published = any(source.digest and not digest_differs(part, source.digest) for source in model.sources)
+            members = tuple(source.member for source in model.sources if source.member)
+            return _install(model, part, members, given.name), published
+        except OSError as error:
+            raise ModelError(f"{given}: {error.strerror}") from None
+        except Failed as error:
+            raise ModelError(str(error)) from None
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _from_source(model: Model, source: Source, progress: Progress, limits: Limits) -> Path:
+    from streamdream.models.weights import readers
+
+    readers.check_packages(source.suffix)
+    key = hashlib.sha256((source.digest or source.url).encode()).hexdigest()[:8]
+    part = folder() / f"{model.name}.{key}.part"
+    if not source.digest:  # nothing would notice that the rest comes from another version of the file
+        part.unlink(missing_ok=True)
+    went_on = part.exists()
+    download(source.url, part, progress, limits)
+    difference = digest_differs(part, source.digest)
+    if difference and went_on:  # what was here before may have been bad
+        part.unlink()
+        download(source.url, part, progress, limits)
+        difference = digest_differs(part, source.digest)
+    try:
+        if difference:
+            raise Failed(f"what came is not the file that was published: {difference}")
+        return _install(model, part, (source.member,), source.url.rpartition("/")[2])
+    except Failed:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _install(model: Model, part: Path, members: tuple[str, ...], name: str) -> Path:
+    """Loads the whole file called ``name`` once, then renames it: nothing else ever has a final name.
+
+    Raises Failed when it is not what it should be, ModelError when the folder cannot be written.
+    """
+    from streamdream.models import weights
+
+    ready, suffix = part, Path(name).suffix.lower()
+    try:
+        if suffix in ARCHIVES:
+            ready = part.with_suffix(".member")
+            suffix = _extract(part, ready, members, name)
+        try:
+            weights.load(ready, model, suffix, name)
+        except ModelError as error:
+            raise Failed(str(error)) from None
+        with ready.open("rb+") as file:
+            os.fsync(file.fileno())
+        final = folder() / f"{model.name}{suffix}"
+        ready.replace(final)
+    except OSError as error:
+        raise ModelError(f"{folder()}: {error.strerror}") from None
+    finally:
+        if ready != part:
+            ready.unlink(missing_ok=True)
+    for other in SUFFIXES:  # one network, one file
+        if other != suffix:
+            (folder() / f"{model.name}{other}").unlink(missing_ok=True)
+    for rest in folder().glob(f"{model.name}.*.part"):
+        rest.unlink(missing_ok=True)
+    return final
+
+
+def digest_differs(path: Path, digest: str) -> str:
+    """"" when the file has that digest (``KIND:HEX``, HEX may be only its beginning) or none is known; else how not."""
+    kind, _, wanted = digest.partition(":")
+    if not wanted:
+        return ""
+    state = DIGESTS[kind](path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+    found: str = state.hexdigest()
+    return "" if found.startswith(wanted) else f"{kind} {found[:12]}…, not {wanted[:12]}…"
+
+
+DIGESTS: dict[str, Callable[[int], Any]] = {  # the file's size in bytes -> what hashes it
+    "sha256": lambda size: hashlib.sha256(),
+    "sha1": lambda size: hashlib.sha1(usedforsecurity=False),
+    "md5": lambda size: hashlib.md5(usedforsecurity=False),
+    "git": lambda size: hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False),
+}
+
+
+def _extract(archive: Path, target: Path, members: tuple[str, ...], name: str) -> str:
+    """One member of an archive, by its file name alone (no path in it is followed), into ``target``; its suffix.
+
+    Raises Failed, or OSError when ``target`` cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(target.open("wb"))
+        try:
+            content, member = _open_member(archive, members, name, stack)
+        except _BAD_ARCHIVE as error:
+            raise Failed(f"{name} is damaged or truncated: {error}") from None
+        copied = 0
+        while True:
+            try:
+                chunk = content.read(1 << 20)
+            except _BAD_ARCHIVE as error:
+                raise Failed(f"{name} is damaged or truncated: {error}") from None
+            if not chunk:
+                return Path(member).suffix.lower()
+            copied += len(chunk)
+            if copied > MOST_BYTES:
+                raise Failed(f"{name}: {member} unpacks to more than {MOST_BYTES >> 20} MB")
+            file.write(chunk)
+
+
+_BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+
+
+def _open_member(archive: Path, members: tuple[str, ...], name: str, stack: contextlib.ExitStack
+                 ) -> tuple[IO[bytes], str]:
+    def wanted(path: str) -> bool:
+        return Path(path).name in members or (not any(members) and Path(path).suffix.lower() in SUFFIXES)
+
+    if zipfile.is_zipfile(archive):
+        opened = stack.enter_context(zipfile.ZipFile(archive))
+        for info in opened.infolist():
+            if wanted(info.filename) and not info.is_dir():
+                return stack.enter_context(opened.open(info)), info.filename
+    else:
+        tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115 - the stack closes it
+        for entry in tar:
+            content = tar.extractfile(entry) if wanted(entry.name) and entry.isfile() else None
+            if content is not None:
+                return stack.enter_context(content), entry.name
+    raise Failed(f"{name} holds no {' or '.join(filter(None, members)) or 'weights'}")
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """One process at a time writes into the folder. Raises ModelError when another does, or nobody can."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        file = (folder() / ".lock").open("w")
+    except OSError as error:
+        raise ModelError(f"{folder()}: {error.strerror}; STREAMDREAM_CACHE names another folder") from None
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # Windows lets nobody rename a file that another process writes
+        except OSError:
+            raise ModelError(f"another streamdream is fetching into {folder()}; wait for it") from None
+        yield
