@@ -139,4 +139,7 @@ def from_settings(settings: DreamSettings, model: Model) -> Objective:
         for channel in channels:
             if not 0 <= channel < taps[name].channels:
                 raise SettingsError(f"--channel {channel}: {name} has the channels 0..{taps[name].channels - 1}")
-    return Objective(((Activations(weights, channels), 1.0),))
+    terms: list[tuple[Term, float]] = [(Activations(weights, channels), 1.0)]
+    terms += [(Variation(), settings.tv)] if settings.tv else []
+    terms += [(Energy(), settings.l2)] if settings.l2 else []
+    return Objective(tuple(terms))

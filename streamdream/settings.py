@@ -46,6 +46,8 @@ class DreamSettings(_Checked):
 
     layers: str = option("mixed3", "what to dream: taps with weights, as in 'mixed3:1,mixed5:0.5'")
     channel: str = option("", "only these channels of the taps, as in '3,17'; all of them when empty")
+    tv: float = option(0.0, "weight of smoothness beside the dream's own 1: total variation", low=0, high=10)
+    l2: float = option(0.0, "weight of pulling the picture toward grey, beside the dream's own 1", low=0, high=10)
     strength: float = option(1.0, "how much of the dream is shown", low=0, high=4)
     steps: int = option(1, "gradient steps on each octave of each frame", low=1, high=500)
     step_size: float = option(0.012, "length of one step", low=0.0001, high=0.5, unit="half ranges at mean gradient")

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from streamdream import models, objectives
+from streamdream import backends, models, objectives
+from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
+from streamdream.frame import to_tensor, to_unit
 from streamdream.objectives import Activations
 from streamdream.settings import DreamSettings
 
@@ -37,3 +41,21 @@ def test_a_layer_or_channel_that_is_not_there() -> None:
         objectives.from_settings(DreamSettings(channel="768"), MODEL)
     with pytest.raises(SettingsError, match="whole numbers"):
         objectives.from_settings(DreamSettings(channel="red"), MODEL)
+
+
+def test_total_variation_and_energy_are_terms_beside_the_dream(lion: NDArray[np.uint8]) -> None:
+    """With a large weight they win: the picture becomes smoother, or greyer, than the dream alone makes it."""
+    photo = to_tensor(to_unit(lion[:128, :128]))
+    backend = backends.create("eager", MODEL, "cpu", "fp32")
+
+    def dreamed(**changes: float) -> torch.Tensor:
+        objective = objectives.from_settings(DreamSettings(layers="mixed0", **changes), MODEL)  # type: ignore[arg-type]
+        return backend.compile(StepSpec(objective, 128, 128, 0.0, 1.0))(photo, 0.02)
+
+    def roughness(picture: torch.Tensor) -> float:
+        return float((picture[..., 1:] - picture[..., :-1]).abs().mean())
+
+    alone = dreamed()
+    assert roughness(dreamed(tv=5)) < roughness(photo) < roughness(alone)
+    centred = [picture - picture.mean((2, 3), keepdim=True) for picture in (dreamed(l2=5), alone)]
+    assert float(centred[0].square().mean()) < float(centred[1].square().mean())
