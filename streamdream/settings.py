@@ -75,7 +75,8 @@ class StreamSettings(_Checked):
     backend: str = option("auto", "what executes a step", choices="streamdream.backends:BACKENDS")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", "arithmetic of the network", choices="streamdream.backends:PRECISIONS")
-    seed: int = option(0, "of the random shifts; the same seed gives the same dream", low=0, high=2**31 - 1)
+    seed: int = option(0, "of the random shifts; the same seed (and number of threads) gives the same dream", low=0,
+                       high=2**31 - 1)
 
 
 @dataclass(frozen=True)

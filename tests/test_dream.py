@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamdream import carry, models
+from streamdream import carry, flow, models
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer, DreamState, octave_sizes
 from streamdream.settings import DreamSettings
@@ -117,3 +117,13 @@ def test_compose_saturates(value: int, step: float, expected: int) -> None:
     image = np.full((6, 6, 3), value, np.uint8)
     assert (carry.compose(image, np.full((6, 6, 3), step, np.float32), 1.0) == expected).all()
     assert (carry.compose(image, np.full((3, 3, 3), step, np.float32), 1.0) == expected).all()
+
+
+@pytest.mark.parametrize("noise", [2, 4, 8])
+def test_a_noisy_plain_wall_is_not_a_cut_on_every_frame(noise: int) -> None:
+    """What a webcam shows of a wall: a slow shade, and other noise in each frame."""
+    random = np.random.default_rng(noise)
+    down, across = np.mgrid[:240, :320]
+    wall = 100 + 5 * np.sin(across / 100 + down / 70)
+    first, second = (np.clip(wall + random.normal(0, noise, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
+    assert carry.likeness(second, first, flow.get("dis")(second, first)) > DreamSettings().cut
