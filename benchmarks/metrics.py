@@ -83,8 +83,6 @@ class Excitement:
         self._model, self._objective, self._field = model, objective, field
         network = Network(model.nodes(), model.load_weights(), objective.taps, torch.device("cpu"), torch.float32)
         self._network = network
-        self._values = [(term.prepare(lambda picture: network(model.to_input(picture))), weight)
-                        for term, weight in objective.terms]
 
     def __call__(self, picture: Picture) -> float:
         import torch
@@ -96,7 +94,7 @@ class Excitement:
             picture = cv2().resize(picture, (width, height), interpolation=cv2().INTER_AREA)
         with torch.no_grad():
             features = self._network(self._model.to_input(to_tensor(to_unit(picture))))
-            return sum(weight * float(value(features)) for value, weight in self._values)
+            return sum(weight * float(term.value(features, ())) for term, weight in self._objective.terms)
 
 
 def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: Excitement, first: int) -> float:

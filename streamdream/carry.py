@@ -137,10 +137,22 @@ def _quarter(grey: NDArray[np.generic]) -> Plane:
     return small
 
 
-def compose(image: NDArray[np.uint8], residual: Plane, strength: float) -> NDArray[np.uint8]:
-    """Frame uint8 [H, W, 3] + ``strength`` x residual, scaled up to the frame; saturating, not wrapping."""
+def to_luma(residual: Plane) -> Plane:
+    """Its brightness alone: added to a frame it leaves the frame's Cb and Cr as they are (ITU-R BT.601)."""
+    luma: Plane = cv2().transform(residual, np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1)))
+    return luma
+
+
+def compose(image: NDArray[np.uint8], residual: Plane, strength: float, mask: Plane | None = None
+            ) -> NDArray[np.uint8]:
+    """Frame uint8 [H, W, 3] + ``strength`` x residual, scaled up to the frame; saturating, not wrapping.
+
+    ``mask`` float32 [H, W, 1] in 0..1, of the frame's size, says how much of it each pixel gets.
+    """
     steps = np.rint(residual * (127.5 * strength)).astype(np.int16)
     if steps.shape != image.shape:
         steps = cv2().resize(steps, (image.shape[1], image.shape[0]), interpolation=cv2().INTER_CUBIC)
+    if mask is not None:
+        steps = np.rint(steps * mask).astype(np.int16)
     dream: NDArray[np.uint8] = cv2().add(image, steps, dtype=cv2().CV_8U)
     return dream

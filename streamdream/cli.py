@@ -123,6 +123,13 @@ def add_settings(parser: Parser, *groups: type[DreamSettings] | type[StreamSetti
     for group in groups:
         section = parser.add_argument_group((group.__doc__ or "").splitlines()[0].rstrip("."))
         for item in dataclasses.fields(group):
+            if isinstance(item.default, bool):
+                section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
+                                     action="store_const", const="true", help=_help(item))
+                section.add_argument("--no-" + settings.flag(item).removeprefix("--"), dest=item.name,
+                                     default=argparse.SUPPRESS, action="store_const", const="false",
+                                     help=argparse.SUPPRESS)
+                continue
             section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
                                  metavar=item.name.split("_")[-1].upper(), help=_help(item))
     parser.add_argument("--preset", default="", help=f"start from a preset: {', '.join(settings.preset_names())}, "
@@ -132,7 +139,7 @@ def add_settings(parser: Parser, *groups: type[DreamSettings] | type[StreamSetti
 
 def _help(item: dataclasses.Field[Any]) -> str:
     legal = " ".join(part for part in (settings.describe_range(item), item.metadata["unit"]) if part)
-    default = "" if item.default in ("", float("inf")) else f"default {item.default}"
+    default = "" if item.default is False or item.default in ("", float("inf")) else f"default {item.default}"
     details = "; ".join(part for part in (legal, default) if part)
     return f"{item.metadata['help']} ({details})".replace(" ()", "").replace("%", "%%")
 
@@ -164,15 +171,17 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
     if not found.output:
         parser.error("an output is needed: -o dream.mp4")
     from streamdream.progress import Progress
+    from streamdream.references import Player
     from streamdream.sinks import open_sink
     from streamdream.sources import open_source
 
-    with (open_source(found.input, encode.start, encode.duration, encode.end) as source,
+    with (Player(dream) as others,
+          open_source(found.input, encode.start, encode.duration, encode.end) as source,
           open_sink(found.output, source, encode, found.overwrite, found.input) as sink,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
         from streamdream.pipeline import build_dreamer, render
 
-        report = render(source, sink, build_dreamer(stream), dream, progress.update)
+        report = render(source, sink, build_dreamer(stream), dream, progress.update, others.at)
     _print_report(report, found.output, found.json)
     return 0
 
@@ -194,11 +203,12 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o dream.png")
-    from streamdream import stills
+    from streamdream import references, stills
     from streamdream.progress import Progress
 
     stills.check_output(found.output, found.overwrite, found.input)
     image = stills.read_image(found.input)
+    references.read(dream)  # before anything large is loaded
     total = (1 + dream.onset) * dream.octaves * dream.steps
     with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
         from streamdream.dream import DreamState

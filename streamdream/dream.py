@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,16 +16,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamdream import carry, flow, objectives
+from streamdream import carry, flow, objectives, references
 from streamdream.backends import Backend, StepSpec
 from streamdream.frame import to_array, to_tensor, to_unit
 from streamdream.opencv import cv2
+from streamdream.references import References
 from streamdream.stats import Stats
 from streamdream.step import bound, roll
 
 if TYPE_CHECKING:
-    from streamdream.backends import Step
+    from streamdream.backends import AllTargets, Step
     from streamdream.models import Model
+    from streamdream.objectives import Objective
     from streamdream.settings import DreamSettings
 
 
@@ -54,23 +56,32 @@ class Dreamer:
         self.seed = seed
         self.stats = stats or Stats()
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
-        self._steps = lru_cache(maxsize=64)(self._compile)
+        self._steps = lru_cache(maxsize=64)(backend.compile)
+        self._targets = lru_cache(maxsize=32)(self._find_targets)
 
-    def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings
-                 ) -> tuple[DreamState, NDArray[np.uint8]]:
-        """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size."""
+    def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
+                 others: References | None = None) -> tuple[DreamState, NDArray[np.uint8]]:
+        """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size.
+
+        ``others`` are guide, style and mask; without it they are read from the files that the settings name.
+        """
+        others = others or references.read(settings)
         with self.stats.stage("carry"):
             field = self._to_field(image)
             grey = flow.grey(field)
             frame = to_unit(field)
             state, carried = self._carry(state, grey, settings)
+            reach = references.reach(others, *grey.shape)
+            if carried is not None and reach is not None:
+                carried *= reach
         with self.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.onset
             seed = frame if carried is None else frame + carried
-            dreamed = self._dream(bound(to_tensor(seed)), state.index, passes, settings)
+            dreamed = self._dream(bound(to_tensor(seed)), state.index, passes, settings, others)
             residual = to_array(dreamed) - frame
         with self.stats.stage("compose"):
-            dream = carry.compose(image, residual, settings.strength)
+            shown = carry.to_luma(residual) if settings.original_colors else residual
+            dream = carry.compose(image, shown, settings.strength, references.shown(others, *image.shape[:2]))
         return replace(state, residual=residual, grey=grey, index=state.index + 1), dream
 
     def field_size(self, height: int, width: int) -> tuple[int, int]:
@@ -98,7 +109,7 @@ class Dreamer:
         trust = carry.trust(settings.trust, grey, state.grey, motion, estimate)
         return state, carry.carry(state.residual, motion, trust, settings.keep)
 
-    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings) -> Tensor:
+    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:
         """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
 
         Mordvintsev et al. 2015, dream.ipynb: the detail of an octave is its dream minus its base.
@@ -112,18 +123,33 @@ class Dreamer:
             for height, width in sizes:
                 octave = _resize(base, height, width)
                 picture = octave if detail is None else octave + _resize(detail, height, width)
-                step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
+                step = self._step(objective, height, width, settings, others)
+                mask = references.reach(others, height, width)
+                reach = None if mask is None else to_tensor(mask).to(picture.device)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
                     picture = roll(step(roll(picture, (down, right)), settings.step_size), (-down, -right))
+                    if reach is not None:
+                        picture = octave + (picture - octave) * reach
                     done += 1
                     if self.on_step:
                         self.on_step(done)
                 detail = picture - octave
         return picture
 
-    def _compile(self, spec: StepSpec) -> Step:
-        return self.backend.compile(spec)
+    def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, others: References
+              ) -> Step:
+        """The compiled step for that octave, told what the guide and the style look like there."""
+        step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
+        if not any(term.needs for term, _ in objective.terms):
+            return step
+        return partial(step, targets=self._targets(objective, others, height, width))
+
+    def _find_targets(self, objective: Objective, others: References, height: int, width: int) -> AllTargets:
+        taps = self.model.taps()
+        least = max(taps[name].min_size for name in objective.taps)
+        pictures = references.for_octave(others, height, width, least)
+        return self.backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
 
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:

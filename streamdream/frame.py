@@ -40,7 +40,7 @@ class Frame:
 
 
 def to_tensor(image: NDArray[np.floating]) -> Tensor:
-    """[H, W, 3] float in [-1, 1] -> [1, 3, H, W] float32, channels last in memory; shares it when already float32."""
+    """[H, W, C] float in [-1, 1] -> [1, C, H, W] float32, channels last in memory; shares it when already float32."""
     import torch
 
     hwc = torch.from_numpy(np.ascontiguousarray(image, np.float32))

@@ -19,6 +19,7 @@ from streamdream.stats import Stats, peak_rss_mb
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
+    from streamdream.references import References
     from streamdream.settings import DreamSettings, StreamSettings
     from streamdream.sinks import Sink
     from streamdream.sources import Source
@@ -65,8 +66,10 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
 
 
 def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings,
-           on_frame: Callable[[int], None] = lambda count: None) -> Report:
-    """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done.
+           on_frame: Callable[[int], None] = lambda count: None,
+           others_at: Callable[[float], References | None] = lambda pts_seconds: None) -> Report:
+    """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done,
+    ``others_at`` gives guide, style and mask of a time (``references.Player.at``).
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
@@ -80,7 +83,7 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
                 frame = next(frames, None)
             if frame is None:
                 break
-            state, dream = dreamer(state, frame.image, settings)
+            state, dream = dreamer(state, frame.image, settings, others_at(frame.pts_seconds))
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)

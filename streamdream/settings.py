@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
     """A dataclass field with its metadata.
 
     ``choices`` names the registry of legal values as ``module:NAME`` (a dict), looked up only when it is needed;
-    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``.
+    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``, ``kind="picture"``
+    is the path of one.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
                                             "choices": choices, "flag": flag, "kind": kind})
@@ -46,6 +48,13 @@ class DreamSettings(_Checked):
 
     layers: str = option("mixed3", "what to dream: taps with weights, as in 'mixed3:1,mixed5:0.5'")
     channel: str = option("", "only these channels of the taps, as in '3,17'; all of them when empty")
+    guide: str = option("", "a picture, or for render a video, whose features are dreamed toward", kind="picture")
+    style: str = option("", "a picture whose style is dreamed toward", kind="picture")
+    style_weight: float = option(1.0, "weight of the style beside the dream's own 1", low=0, high=100)
+    style_layers: str = option("", "taps that the style is taken from, as in 'mixed0,mixed2'; one of each scale when "
+                                   "empty")
+    mask: str = option("", "a picture that says where to dream: white does, black is left alone", kind="picture")
+    original_colors: bool = option(False, "change brightness only; the colours stay the frame's")
     tv: float = option(0.0, "weight of smoothness beside the dream's own 1: total variation", low=0, high=10)
     l2: float = option(0.0, "weight of pulling the picture toward grey, beside the dream's own 1", low=0, high=10)
     strength: float = option(1.0, "how much of the dream is shown", low=0, high=4)
@@ -132,8 +141,10 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
 
 def parse(item: dataclasses.Field[Any], text: str) -> Any:
     """``text`` from a flag or the environment -> the field's type."""
-    convert, wanted = (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5") if item.metadata["kind"] == "time" else {
-        int: (int, "a whole number"), float: (float, "a number")}.get(type(item.default), (str, "text"))
+    parsers: dict[object, tuple[Callable[[str], Any], str]] = {
+        "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"), bool: (parse_switch, "true or false"),
+        int: (int, "a whole number"), float: (float, "a number"), str: (str, "text")}
+    convert, wanted = parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
     try:
         return convert(text)
     except ValueError:
@@ -146,6 +157,14 @@ def parse_seconds(text: str) -> float:
     if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
         raise ValueError(text)
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def parse_switch(text: str) -> bool:
+    """``true``, ``yes``, ``on``, ``1`` and their opposites. Raises ValueError."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.strip().lower() not in words:
+        raise ValueError(text)
+    return words[text.strip().lower()]
 
 
 def preset_names() -> list[str]:
@@ -202,7 +221,8 @@ def to_toml(groups: Iterable[Any]) -> str:
     for group in groups:
         for item in dataclasses.fields(group):
             value = getattr(group, item.name)
-            text = f'"{value}"' if isinstance(value, str) else str(value)
+            # a JSON text is a TOML one, too
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
             comment = "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)
             lines.append(f"{item.name} = {text}  # {comment}")
     return "\n".join(lines) + "\n"

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from streamdream.terms import Term
 
 SIGMAS = (0.5, 1.0, 2.0)
 """Widths in pixels of the Gaussians whose mean smooths a gradient (gordicaleksa/pytorch-deepdream averages three)."""
@@ -20,35 +24,44 @@ SIGMAS = (0.5, 1.0, 2.0)
 EPSILON = 1e-12
 
 
-def ascend(picture: Tensor, gradient: Tensor, step_size: float, smooth: float, color: float) -> Tensor:
-    """One step: ``picture + step_size * g / mean |g|``, then bounded.
+def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[Term, float]], step_size: float,
+           smooth: float, color: float) -> Tensor:
+    """One step: ``picture + step_size * direction``, then bounded.
 
-    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``gradient`` what climbs, at the picture; ``step_size`` is in those
-    units. Returns a new tensor of the same kind.
+    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
+    ``step_size`` is in those units. Returns a new tensor of the same kind.
     """
-    return bound(picture + step_size * shape(gradient, smooth, color))
+    return bound(picture + step_size * direction(gradients, terms, smooth, color))
 
 
-def mix(gradients: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """One gradient of several terms, each brought to a mean magnitude of one and then weighted.
+def direction(gradients: Sequence[Tensor], terms: Sequence[tuple[Term, float]], smooth: float, color: float) -> Tensor:
+    """Where all terms together lead: the weighted mean of their unit gradients; float32.
 
-    The numbers that a dream, a style and a total variation give differ by orders of magnitude; this way a weight means
-    the same for all. The size of the result does not matter, as ``shape`` scales it.
+    The numbers that a dream, a style and a total variation give differ by orders of magnitude; with each brought to a
+    mean magnitude of one, a weight means the same for all. Where they pull against each other the step gets shorter.
     """
-    if len(gradients) == 1:
-        return gradients[0] if weights[0] > 0 else -gradients[0]
-    scaled = [weight * g.float() / (g.float().abs().mean() + EPSILON)
-              for g, weight in zip(gradients, weights, strict=True)]
-    return sum(scaled[1:], scaled[0])
+    units = [weight * unit(refine(g, term, smooth, color), term.amplifies)
+             for g, (term, weight) in zip(gradients, terms, strict=True)]
+    return sum(units[1:], units[0]) / sum(abs(weight) for _, weight in terms)
 
 
-def shape(gradient: Tensor, smooth: float, color: float) -> Tensor:
-    """Smooth, tame the colour, remove the mean, scale to a mean magnitude of one; float32."""
-    gradient = (blur(gradient, smooth) if smooth > 0 else gradient).float()
+def refine(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
+    """Smooth what came through the network, and take colour out of what amplifies; float32."""
+    gradient = (blur(gradient, smooth) if smooth > 0 and term.taps else gradient).float()
+    if not term.amplifies:
+        return gradient
     grey = gradient.mean(1, keepdim=True)
-    gradient = torch.lerp(grey.expand_as(gradient), gradient, color)
-    # Without its mean the gradient cannot push the whole picture brighter or toward one hue, frame after frame.
-    gradient = gradient - gradient.mean((2, 3), keepdim=True)
+    return torch.lerp(grey.expand_as(gradient), gradient, color)
+
+
+def unit(gradient: Tensor, centred: bool) -> Tensor:
+    """Scaled to a mean magnitude of one; ``centred``: without its mean.
+
+    With its mean, a gradient that amplifies can push the whole picture brighter or toward one hue, frame after frame.
+    """
+    gradient = gradient.float()
+    if centred:
+        gradient = gradient - gradient.mean((2, 3), keepdim=True)
     return gradient / (gradient.abs().mean() + EPSILON)
 
 

@@ -14,6 +14,14 @@ FORMATS = {".png": [], ".jpg": ["IMWRITE_JPEG_QUALITY", 95], ".jpeg": ["IMWRITE_
 """Extension -> encoder options."""
 
 
+SUFFIXES_READ = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+def is_picture(path: str) -> bool:
+    """By its name; what else there is, is a video."""
+    return Path(path).suffix.lower() in SUFFIXES_READ
+
+
 def read_image(path: str) -> NDArray[np.uint8]:
     """Upright RGB uint8 [H, W, 3]; 16-bit and grey pictures are converted, transparency is dropped.
 

@@ -12,7 +12,8 @@ from streamdream.backends import BACKENDS, StepSpec
 from streamdream.backends.eager import DTYPES, Eager
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.frame import to_tensor, to_unit
-from streamdream.objectives import Activations, Objective
+from streamdream.objectives import Objective
+from streamdream.terms import Activations
 
 MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]
@@ -29,8 +30,8 @@ def create(name: str, precision: str) -> backends.Backend:
 def reference(objective: Activations, photo: torch.Tensor) -> torch.Tensor:
     """Plain autograd through the plain network."""
     watched = photo.clone().requires_grad_()
-    value = objective.value(plain(list(objective.taps), watched, torch.float32, folded=True))
-    return step.ascend(photo, torch.autograd.grad(value, watched)[0], 0.02, 1.0, 0.4)
+    value = objective.value(plain(list(objective.taps), watched, torch.float32, folded=True), ())
+    return step.ascend(photo, [torch.autograd.grad(value, watched)[0]], [(objective, 1.0)], 0.02, 1.0, 0.4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

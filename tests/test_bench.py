@@ -17,7 +17,8 @@ from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
 from streamdream.errors import SourceError, UnknownName
-from streamdream.objectives import Activations, Objective
+from streamdream.objectives import Objective
+from streamdream.terms import Activations
 
 Picture = NDArray[np.uint8]
 TINY = Options(height=96, width=128, field_height=0, frames=6, drift_frames=9, drift_height=96, backend="eager",

@@ -9,16 +9,16 @@ from streamdream import backends, models, objectives
 from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.frame import to_tensor, to_unit
-from streamdream.objectives import Activations
 from streamdream.settings import DreamSettings
+from streamdream.terms import Activations
 
 MODEL = models.get("inception_v3")
 
 
 def test_weighted_mean_square_by_hand() -> None:
     features = {"a": torch.full((1, 2, 1, 2), 3.0), "b": torch.tensor([[[[1.0]], [[5.0]]]])}
-    assert float(Activations((("a", 2.0), ("b", -0.5))).value(features)) == 2 * 9 - 0.5 * 13
-    assert float(Activations((("b", 1.0),), channels=(1,)).value(features)) == 25
+    assert float(Activations((("a", 2.0), ("b", -0.5))).value(features, ())) == 2 * 9 - 0.5 * 13
+    assert float(Activations((("b", 1.0),), channels=(1,)).value(features, ())) == 25
 
 
 def test_layers_text() -> None:

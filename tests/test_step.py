@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from streamdream import step
+from streamdream.terms import Activations, Energy, Variation
+
+DREAM = Activations((("a", 1.0),))
+ONE = [(DREAM, 1.0)]
 
 
 def picture(seed: int = 0, height: int = 20, width: int = 24) -> torch.Tensor:
@@ -15,7 +19,7 @@ def picture(seed: int = 0, height: int = 20, width: int = 24) -> torch.Tensor:
 def test_a_step_is_the_normalised_gradient() -> None:
     """With shaping off, it is the gradient, less its mean, over its mean magnitude."""
     slope, start = picture(1), picture(2)
-    moved = step.ascend(start, slope, 0.01, smooth=0, color=1)
+    moved = step.ascend(start, [slope], ONE, 0.01, smooth=0, color=1)
     centred = slope - slope.mean((2, 3), keepdim=True)
     torch.testing.assert_close(moved - start, 0.01 * centred / centred.abs().mean())
 
@@ -23,21 +27,30 @@ def test_a_step_is_the_normalised_gradient() -> None:
 def test_a_step_leaves_its_input_alone_and_stays_a_picture() -> None:
     start = picture(4)
     kept = start.clone()
-    moved = step.ascend(start, picture(5), 5.0, smooth=1, color=0.4)
+    moved = step.ascend(start, [picture(5)], ONE, 5.0, smooth=1, color=0.4)
     assert torch.equal(start, kept)
     assert float(moved.abs().max()) == 1
 
 
 def test_a_flat_gradient_moves_nothing() -> None:
     start = picture(5)
-    torch.testing.assert_close(step.ascend(start, torch.ones_like(start), 0.1, smooth=1, color=1), start)
+    torch.testing.assert_close(step.ascend(start, [torch.ones_like(start)], ONE, 0.1, smooth=1, color=1), start)
 
 
 def test_terms_are_mixed_by_their_gradients_not_their_numbers() -> None:
     small, large = picture(1), 1e6 * picture(2)
-    mixed = step.mix([small, large], [1.0, -0.5])
-    torch.testing.assert_close(mixed, small / small.abs().mean() - 0.5 * large / large.abs().mean())
-    assert torch.equal(step.mix([small], [-3.0]), -small)
+    mixed = step.direction([small, large], [(Variation(), 1.0), (Energy(), -0.5)], 1.0, 0.4)
+    torch.testing.assert_close(mixed, (small / small.abs().mean() - 0.5 * large / large.abs().mean()) / 1.5)
+
+
+def test_only_what_amplifies_loses_its_colour_and_its_mean() -> None:
+    slope = picture(1) + 0.3
+    pulled = step.direction([slope], [(Energy(), 1.0)], 1.0, 0.0)
+    torch.testing.assert_close(pulled, slope / slope.abs().mean())
+    amplified = step.direction([slope], [(DREAM, -3.0)], 1.0, 0.0)
+    torch.testing.assert_close(amplified, -step.unit(step.refine(slope, DREAM, 1.0, 0.0), centred=True))
+    grey = amplified.mean(1, keepdim=True)
+    torch.testing.assert_close(amplified, grey.expand_as(amplified))
 
 
 @pytest.mark.parametrize("smooth", [0.5, 1.0, 2.0])
@@ -61,7 +74,7 @@ def test_blur_works_on_pictures_smaller_than_its_kernel() -> None:
 
 def test_colour_is_tamed() -> None:
     gradient = picture(6)
-    grey, colourful = step.shape(gradient, 0, 0.0), step.shape(gradient, 0, 1.0)
+    grey, colourful = (step.direction([gradient], ONE, 0, color) for color in (0.0, 1.0))
     assert float((grey - grey.mean(1, keepdim=True)).abs().max()) < 1e-6
     assert float((colourful - colourful.mean(1, keepdim=True)).abs().mean()) > 0.1
     for shaped in (grey, colourful):

@@ -1,11 +1,11 @@
 """What executes a step: the registry, and the choice among it.
 
-A backend turns a ``StepSpec`` into ``step(picture, step_size) -> picture``. Adding one is a file and a row in BACKENDS.
+A backend turns a ``StepSpec`` into a ``Step``, which takes a picture to the next one. Adding one is a file and a row in
+BACKENDS.
 """
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
     from streamdream.models import Model
     from streamdream.objectives import Objective
+    from streamdream.terms import Pictures, Targets
 
-    Step = Callable[[Tensor, float], Tensor]
-    """(picture [1, 3, H, W] RGB float32 in [-1, 1], step size) -> picture."""
+    AllTargets = tuple[Targets, ...]
+    """Of each term of an objective, in order; empty when no term has any."""
+
+    class Step(Protocol):
+        def __call__(self, picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+            """Picture [1, 3, H, W] RGB float32 in [-1, 1] -> the same, one step on."""
+            ...
 
 BACKENDS = {
     "auto": "the fastest that runs here",
@@ -54,6 +60,10 @@ class Backend(Protocol):
 
     def compile(self, spec: StepSpec) -> Step:
         """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
+        ...
+
+    def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
+        """What the objective takes from other pictures [1, 3, H, W] RGB in [-1, 1]; for every step with it."""
         ...
 
 

@@ -14,9 +14,10 @@ from streamdream.errors import SettingsError
 from streamdream.models.network import Network
 
 if TYPE_CHECKING:
-    from streamdream.backends import Step, StepSpec
+    from streamdream.backends import AllTargets, Step, StepSpec
     from streamdream.models import Model
     from streamdream.objectives import Objective
+    from streamdream.terms import Features, Pictures
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
@@ -39,35 +40,40 @@ class Eager:
 
     def compile(self, spec: StepSpec) -> Step:
         taps = self.model.taps()
-        least = max(taps[name].min_size for name in spec.objective.taps)
+        least = max((taps[name].min_size for name in spec.objective.taps), default=1)
         if min(spec.height, spec.width) < least:
             names = ", ".join(spec.objective.taps)
             raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
                                 f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
-        gradient = self.gradient(spec.objective)
+        gradients, terms = self.term_gradients(spec.objective), spec.objective.terms
 
-        def step(picture: Tensor, step_size: float) -> Tensor:
+        def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
             picture = picture.to(self.device)
-            return maths.ascend(picture, gradient(picture), step_size, spec.smooth, spec.color)
+            return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.smooth, spec.color)
 
         return step
 
-    def gradient(self, objective: Objective) -> Callable[[Tensor], Tensor]:
-        """What climbs the objective, at a picture of any size, before it is shaped: [1, 3, H, W] -> the same."""
-        gradients, weights = self.term_gradients(objective), [weight for _, weight in objective.terms]
-        return lambda picture: maths.mix(gradients(picture), weights)
-
-    def term_gradients(self, objective: Objective) -> Callable[[Tensor], list[Tensor]]:
-        """The gradient of each term at a picture."""
+    def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input
-        values = [term.prepare(lambda picture: network(to_input(picture))) for term, _ in objective.terms]
 
-        def gradients(picture: Tensor) -> list[Tensor]:
+        def features_of(picture: Tensor) -> Features:
+            return network(to_input(picture.to(self.device)))
+
+        return tuple(term.targets(features_of, pictures) for term, _ in objective.terms)
+
+    def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
+        """What climbs each term, at a picture [1, 3, H, W] of any size, before it is tamed."""
+        network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input
+        terms = [term for term, _ in objective.terms]
+
+        def gradients(picture: Tensor, targets: AllTargets = ()) -> list[Tensor]:
             """By the chain rule through ``to_input``, which is affine."""
+            mine = targets or ((),) * len(terms)
             watched = picture.detach().requires_grad_(True)
             with torch.enable_grad():
                 inputs = to_input(watched)
-            found = network.gradients(inputs.detach(), lambda features: [value(features) for value in values])
+            found = network.gradients(inputs.detach(), lambda features: [
+                term.value(features, own) for term, own in zip(terms, mine, strict=True)])
             if inputs is watched:
                 return found
             return [torch.autograd.grad(inputs, watched, g.float(), retain_graph=True)[0] for g in found]

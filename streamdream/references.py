@@ -1,0 +1,181 @@
+"""Other pictures that a dream looks at: a guide and a style to dream toward, a mask that says where.
+
+``read`` takes them from files. A guide may also be a second source that plays beside the first: ``Player``.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream import stills
+from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.opencv import cv2
+
+if TYPE_CHECKING:
+    from streamdream.frame import Frame
+    from streamdream.settings import DreamSettings
+    from streamdream.sources import Source
+
+Picture = NDArray[np.uint8]
+
+GUIDE_PIXELS = 320 * 240
+"""A larger guide is scaled down: its features are compared with every position of the dream."""
+STYLE_PIXELS = 1024 * 1024
+BLACK = 8
+"""Grey levels of a mask up to this are black: a JPEG file has no pure one."""
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What is at hand. Compared by identity, so that what is made of them can be kept."""
+
+    guide: Picture | None = None
+    """uint8 [H, W, 3] RGB, as is ``style``."""
+    style: Picture | None = None
+    mask: Picture | None = None
+    """uint8 [H, W]: 0 is left alone, 255 is dreamed, grey shows the dream by that much."""
+
+
+def read(settings: DreamSettings) -> References:
+    """The pictures that the settings name; the same object as long as the files do not change.
+
+    Raises UsageError or SourceError, naming the flag, for a file that is not there or not a picture.
+    """
+    paths = {role: getattr(settings, role) for role in ("guide", "style", "mask")}
+    return _read(tuple((role, path, _age("--" + role, path)) for role, path in paths.items() if path))
+
+
+def _age(flag: str, path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=4)
+def _read(files: tuple[tuple[str, str, int], ...]) -> References:
+    pictures: dict[str, Picture] = {}
+    for role, path, _ in files:
+        try:
+            image = stills.read_image(path)
+        except StreamdreamError as error:
+            raise type(error)(f"--{role}: {error}") from None
+        pictures[role] = _to_mask(image) if role == "mask" else image
+    return References(**pictures)
+
+
+def _to_mask(image: Picture) -> Picture:
+    grey: Picture = cv2().cvtColor(image, cv2().COLOR_RGB2GRAY)
+    return np.where(grey > BLACK, grey, np.uint8(0))
+
+
+def for_octave(references: References, height: int, width: int, least: int) -> dict[str, Picture]:
+    """Guide and style at the sizes at which their features are taken for a ``height`` x ``width`` octave.
+
+    A guide is the same for all octaves, as in Google's notebook; a style has the octave's area, so that its strokes
+    keep their size within the picture. ``least`` is the shortest side that the taps allow.
+    """
+    found = {}
+    if references.guide is not None:
+        found["guide"] = _fit(references.guide, min(1.0, _ratio(references.guide, GUIDE_PIXELS)), least)
+    if references.style is not None:
+        found["style"] = _fit(references.style, _ratio(references.style, min(height * width, STYLE_PIXELS)), least)
+    return found
+
+
+def _ratio(picture: Picture, pixels: int) -> float:
+    return math.sqrt(pixels / (picture.shape[0] * picture.shape[1]))
+
+
+def _fit(picture: Picture, scale: float, least: int) -> Picture:
+    scale = max(scale, least / min(picture.shape[:2]))
+    return resize(picture, max(least, round(picture.shape[0] * scale)), max(least, round(picture.shape[1] * scale)))
+
+
+@lru_cache(maxsize=32)
+def shown(references: References, height: int, width: int) -> NDArray[np.float32] | None:
+    """How much of the dream the mask shows: [height, width, 1] in 0..1; None where there is no mask."""
+    if references.mask is None:
+        return None
+    mask: NDArray[np.float32] = resize(references.mask, height, width).astype(np.float32)[..., None]
+    return mask / np.float32(255)
+
+
+@lru_cache(maxsize=32)
+def reach(references: References, height: int, width: int) -> NDArray[np.float32] | None:
+    """Where it may be dreamed at all: 1 where the mask is not black, else 0; else as ``shown``."""
+    mask = shown(references, height, width)
+    return None if mask is None else (mask > BLACK / 255).astype(np.float32)
+
+
+def resize(picture: Picture, height: int, width: int) -> Picture:
+    """Area averages when smaller, cubic when larger."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    kind = cv2().INTER_AREA if height < picture.shape[0] else cv2().INTER_CUBIC
+    result: Picture = cv2().resize(picture, (width, height), interpolation=kind)
+    return result
+
+
+class Player:
+    """References of a running dream: ``at`` gives those of a time. A guide that is a video plays on and starts anew.
+
+    A context manager. Raises what ``read`` and ``open_source`` raise.
+    """
+
+    def __init__(self, settings: DreamSettings) -> None:
+        self._open = ExitStack()
+        self._video = settings.guide if settings.guide and not stills.is_picture(settings.guide) else ""
+        if self._video:
+            if "://" not in self._video and not self._video.startswith("lavfi:"):
+                _age("--guide", self._video)
+            settings = replace(settings, guide="")
+        self._references = read(settings)
+        self._frames: Iterator[Frame] = iter(())
+        self._next: Frame | None = None
+        self._began_seconds = 0.0
+        if self._video:
+            self._start(0.0)
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._open.close()
+
+    def at(self, pts_seconds: float) -> References:
+        """Those that are shown at ``pts_seconds``, which must not go back."""
+        due = None
+        while self._next is not None and self._began_seconds + self._next.pts_seconds <= pts_seconds:
+            due, self._next = self._next, next(self._frames, None)
+            if self._next is None:
+                self._start(max(pts_seconds, self._began_seconds + due.pts_seconds + 1e-3))
+        if due is not None:
+            self._references = replace(self._references, guide=due.image)
+        return self._references
+
+    def _start(self, began_seconds: float) -> None:
+        from streamdream.sources import open_source
+
+        self._open.close()
+        try:
+            source: Source = self._open.enter_context(open_source(self._video))
+            self._frames = iter(source)
+            self._next = next(self._frames, None)
+        except StreamdreamError as error:
+            raise type(error)(f"--guide: {error}") from None
+        if self._next is None:
+            raise SourceError(f"--guide: {self._video} holds no frame")
+        self._began_seconds = began_seconds - self._next.pts_seconds
+        if self._references.guide is None:
+            self._references = replace(self._references, guide=self._next.image)

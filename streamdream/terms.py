@@ -1,0 +1,184 @@
+"""The terms of an objective: each reads taps and gives one number to be maximised.
+
+A term is a frozen class with ``taps``, ``amplifies``, ``targets`` and ``value``; a new one needs a row in
+``objectives.from_settings`` and nothing else. What a term takes from another picture are its targets: tensors that are
+computed once and handed to every step, so that a step can be compiled without knowing the picture.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from streamdream.models.nodes import INPUT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Features = dict[str, Tensor]
+    """Tap -> [1, C, h, w]; ``INPUT`` -> the picture [1, 3, H, W] in the network's range."""
+    FeaturesOf = Callable[[Tensor], Features]
+    """A picture [1, 3, H, W] RGB in [-1, 1] -> its features."""
+    Targets = tuple[Tensor, ...]
+    Pictures = Mapping[str, Tensor]
+    """"guide" or "style" -> [1, 3, H, W] RGB in [-1, 1]."""
+
+TapWeights = tuple[tuple[str, float], ...]
+
+COMPARED_AT_ONCE = 1 << 23
+"""Dot products that a guide holds at a time: 32 MB of them."""
+
+
+class Term(Protocol):
+    """Hashable; equal terms may share a compiled step."""
+
+    needs: ClassVar[str]
+    """The picture that its targets come from, "guide" or "style"; "" for none."""
+    amplifies: ClassVar[bool]
+    """Whether it has no end: then its gradient loses its mean and some of its colour, or the picture would turn to a
+    hue and to confetti. What pulls toward something, such as a style, keeps both."""
+
+    @property
+    def taps(self) -> tuple[str, ...]: ...
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        """What it takes from other pictures, once."""
+        ...
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        """A float32 scalar."""
+        ...
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Weighted mean square of taps, over all their channels or the chosen ones.
+
+    Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
+    half its sum of squares; the mean differs by a constant that the step's normalisation removes, and lets taps of
+    different sizes be weighed against each other.
+    """
+
+    weights: TapWeights
+    channels: tuple[int, ...] = ()
+    needs: ClassVar[str] = ""
+    amplifies: ClassVar[bool] = True
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.weights)
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        return ()
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        terms = [weight * _chosen(features[name], self.channels).float().square().mean()
+                 for name, weight in self.weights]
+        return sum(terms[1:], terms[0])
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Dream toward another picture: at each position its feature with the largest dot product is climbed to.
+
+    Mordvintsev et al. 2015, dream.ipynb, cell 27: ``diff = y[:, argmax(x.T @ y)]``, the gradient of what is summed
+    here. A target is the guide's features at one tap, [M, C].
+    """
+
+    weights: TapWeights
+    channels: tuple[int, ...] = ()
+    needs: ClassVar[str] = "guide"
+    amplifies: ClassVar[bool] = True
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.weights)
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        features = features_of(pictures[self.needs])
+        return tuple(_positions(_chosen(features[name], self.channels)).contiguous() for name in self.taps)
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        terms = []
+        for (name, weight), target in zip(self.weights, targets, strict=True):
+            mine = _positions(_chosen(features[name], self.channels))
+            terms.append(weight * (mine * target[_best_matches(mine.detach(), target)]).float().mean())
+        return sum(terms[1:], terms[0])
+
+
+@dataclass(frozen=True)
+class Style:
+    """Closeness of the correlations between channels, tap by tap, to those of a style picture.
+
+    Gatys, Ecker, Bethge 2015 (arXiv:1508.06576), equation 5, each tap's squared distance over the style's own mean
+    square, so that no tap drowns the others. A target is a Gram matrix [C, C].
+    """
+
+    taps: tuple[str, ...]
+    needs: ClassVar[str] = "style"
+    amplifies: ClassVar[bool] = False
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        features = features_of(pictures[self.needs])
+        return tuple(_gram(features[name]) for name in self.taps)
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        terms = [(_gram(features[name]) - target).square().mean() / target.square().mean()
+                 for name, target in zip(self.taps, targets, strict=True)]
+        return -sum(terms[1:], terms[0])
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Total variation, negated: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
+
+    taps: tuple[str, ...] = ()
+    needs: ClassVar[str] = ""
+    amplifies: ClassVar[bool] = False
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        return ()
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        picture = features[INPUT].float()
+        across, down = picture[..., 1:] - picture[..., :-1], picture[..., 1:, :] - picture[..., :-1, :]
+        return -across.abs().mean() - down.abs().mean()
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The mean square of the picture, negated: pulls it toward grey (the L2 term of neural-dream)."""
+
+    taps: tuple[str, ...] = ()
+    needs: ClassVar[str] = ""
+    amplifies: ClassVar[bool] = False
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        return ()
+
+    def value(self, features: Features, targets: Targets) -> Tensor:
+        return -features[INPUT].float().square().mean()
+
+
+def _chosen(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
+    return feature[:, list(channels)] if channels else feature
+
+
+def _positions(feature: Tensor) -> Tensor:
+    """[1, C, h, w] -> [h * w, C]; no copy where channels are last in memory."""
+    return feature[0].permute(1, 2, 0).flatten(0, 1)
+
+
+def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
+    """For each of ``mine`` [P, C] the row of ``target`` [M, C] with the largest dot product: [P]."""
+    import torch
+
+    rows = max(1, COMPARED_AT_ONCE // target.shape[0])
+    turned = target.T
+    return torch.cat([(part @ turned).argmax(1) for part in torch.split(mine, rows)])
+
+
+def _gram(feature: Tensor) -> Tensor:
+    """[1, C, h, w] -> float32 [C, C]: the mean over the positions of the products of channels."""
+    flat = _positions(feature).float()
+    return flat.T @ flat / flat.shape[0]
