@@ -62,9 +62,9 @@ def parse_channels(text: str) -> tuple[int, ...]:
 
 
 def style_taps(model: Model) -> tuple[str, ...]:
-    """One of each scale: the last rectified tap of every stride that is not coarser than ``COARSEST_STYLE``."""
-    kinds = {node.name: node for node in model.nodes()}
-    last = {tap.stride: tap.name for tap in model.taps().values() if isinstance(kinds[tap.name], Relu | Concat)}
+    """One of each scale not coarser than ``COARSEST_STYLE``: the last block's output there, or the last ReLU's."""
+    kinds = {node.name: type(node) for node in model.nodes()}
+    last = {tap.stride: tap.name for kind in (Relu, Concat) for tap in model.taps().values() if kinds[tap.name] is kind}
     return tuple(name for stride, name in last.items() if stride <= COARSEST_STYLE)
 
 

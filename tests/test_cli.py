@@ -111,6 +111,17 @@ def test_image(photo: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dream.png", "photo.png"]
 
 
+def test_image_with_guide_style_mask_and_original_colours(photo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dream.png"
+    result = streamdream("image", "--original-colors", photo, "-o", output, "--steps", 1, "--octaves", 1,
+                         "--guide", photo, "--style", photo, "--style-layers", "mixed0", "--mask", photo)
+    assert result.returncode == 0, result.stderr
+    assert output.exists()
+    fails(streamdream("image", photo, "-o", tmp_path / "b.png", "--guide", tmp_path / "x.png"), 2, "--guide", "x.png")
+    fails(streamdream("render", photo, "-o", tmp_path / "b.mp4", "--guide", tmp_path / "x.mp4"), 2, "--guide", "x.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dream.png", "photo.png"]
+
+
 def test_image_never_overwrites_unasked(photo: Path, tmp_path: Path) -> None:
     before = photo.read_bytes()
     fails(streamdream("image", photo, "-o", photo, "-y"), 2, "is the input")

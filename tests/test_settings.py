@@ -86,3 +86,18 @@ def test_settings_that_exist_are_legal() -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
 def test_times(text: str, seconds: float) -> None:
     assert math.isclose(settings.parse_seconds(text), seconds)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("0", False), ("off", False)])
+def test_switches(text: str, value: bool, tmp_path: Path) -> None:
+    assert resolve({"original_colors": text}, {})[0].original_colors is value
+    (tmp_path / "a.toml").write_text(f"original_colors = {str(value).lower()}\n")
+    assert resolve({}, {}, str(tmp_path / "a.toml"))[0].original_colors is value
+    with pytest.raises(SettingsError, match="--original-colors is 'perhaps', but must be true or false"):
+        resolve({"original_colors": "perhaps"}, {})
+
+
+def test_paths_survive_a_preset_file(tmp_path: Path) -> None:
+    odd = DreamSettings(guide='C:\\a "b"\n.png', original_colors=True)
+    (tmp_path / "a.toml").write_text(settings.to_toml((odd,)), encoding="utf-8")
+    assert resolve({}, {}, str(tmp_path / "a.toml"))[0] == odd
