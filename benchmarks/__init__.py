@@ -38,6 +38,8 @@ class Options:
     height: int = option(0, "of the picture, px (all)")
     width: int = option(0, "of the picture, px (all)")
     field_height: int = option(240, "lines at which the dream is computed; 0 is the picture's own (render, quality)")
+    octaves: int = option(1, "sizes timed, each smaller than the last by the octave scale (step)")
+    octave_scale: float = option(1 / 0.6, "size ratio between them (step)")
     frames: int = option(0, "frames of the clip (render, quality), or steps that are timed (step)")
     drift_frames: int = option(3000, "frames of the still clip that shows drift; 0 leaves drift out (quality)")
     drift_height: int = option(240, "of the still clip, px (quality)")

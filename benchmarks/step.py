@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from streamdream import backends, models, objectives
+from streamdream.dream import octave_sizes
 from streamdream.models.nodes import count_flop, needed
+from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
 from . import Options, Progress, Report, conditions
@@ -37,16 +39,32 @@ def run(options: Options, progress: Progress) -> Report:
     """A row for every backend and precision: the median step after a warm-up, and its share of the matmul rates."""
     height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
-    model = models.get(options.model)
+    model, weights = with_weights(models.get(options.model))
     objective = objectives.from_settings(settings, model)
-    spec = backends.StepSpec(objective, height, width, settings.smooth, settings.color)
+    specs = [backends.StepSpec(objective, *size, settings.smooth, settings.color)
+             for size in octave_sizes(height, width, options.octaves, options.octave_scale)]
     steps = options.frames or DEFAULT_STEPS
     chosen = list(_chosen(options, model))
     rows = []
     for backend in chosen:
         progress(f"{backend.name} {backend.precision}: {steps} steps")
-        rows.append(measure(model, backend, spec, settings, steps))
-    return Report("step", conditions(device=str(chosen[0].device), timed_steps=steps), rows)
+        found = [measure(model, backend, spec, settings, steps) for spec in specs]
+        rows += found if len(found) == 1 else [*found, _mean(found)]
+    return Report("step", conditions(device=str(chosen[0].device), timed_steps=steps, weights=weights), rows)
+
+
+def with_weights(model: Model) -> tuple[Model, str]:
+    """The network, with random weights where its own are not here (they do not change the time), and which it has."""
+    if model.available()[0]:
+        return model, "trained"
+    return replace(model, load_weights=lambda: random_weights(model.nodes())), "random"
+
+
+def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean over octaves, of all that can be averaged."""
+    means = {name: round(sum(row[name] for row in rows) / len(rows), 4) for name, value in rows[0].items()
+             if isinstance(value, float)}
+    return {**rows[0], **means, "size": f"mean of {len(rows)}", "matmul_gflop_per_s": None}
 
 
 def measure(model: Model, backend: Backend, spec: backends.StepSpec, settings: DreamSettings, steps: int

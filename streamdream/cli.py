@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from streamdream import __version__, settings
+from streamdream import __version__, process, settings
 from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
@@ -54,11 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
-    # PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
-    # cores (our own encoder, a browser) each spins through the other's turn, and a step takes up to 100 times as long;
-    # asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it: CONTRIBUTING.md.
-    # It is read when torch is loaded, so it must be set before.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    process.tune()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch([text for text in arguments if text != "--debug"])

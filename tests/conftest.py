@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the program does, and before torch is loaded: see cli.run
+from streamdream import process
+
+process.tune()  # as the program does, before torch is loaded
 
 from streamdream import backends, models
 from streamdream.backends import Backend

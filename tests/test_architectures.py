@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from weight_files import random_weights
 
 from streamdream import models
 from streamdream.errors import UnknownName
 from streamdream.models import caffe_googlenet, inception5h, inception_v3, nodes, torchvision_nets, weights
 from streamdream.models.network import Network
 from streamdream.models.nodes import INPUT, AvgPool, Conv, Lrn, Node
+from streamdream.models.weights.random import random_weights
 
 CPU = torch.device("cpu")
 

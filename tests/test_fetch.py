@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save
 from unruly_server import Server, running_server
-from weight_files import random_weights
 
 from streamdream import cli, models
 from streamdream.errors import ModelError, UsageError
 from streamdream.models import Model, Source, download, fetch
 from streamdream.models.download import Failed, Limits
+from streamdream.models.weights.random import random_weights
 
 QUICK = Limits(stall_seconds=1.0, attempts=3)
 TABLE = models.get("bvlc_googlenet").nodes()[:8]  # the stem: small files, the same code

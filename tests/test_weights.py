@@ -20,7 +20,6 @@ from weight_files import (
     field,
     frozen_graph,
     keras_tensors,
-    random_weights,
     write_h5,
     write_pth,
 )
@@ -31,6 +30,7 @@ from streamdream.models import Model, fetch, weights
 from streamdream.models.network import Network
 from streamdream.models.nodes import Conv
 from streamdream.models.weights import readers
+from streamdream.models.weights.random import random_weights
 
 BVLC, INCEPTION5H = models.get("bvlc_googlenet"), models.get("inception5h")
 

@@ -5,7 +5,7 @@ TensorFlow's documentation and not against themselves.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from streamdream import models
-from streamdream.models.nodes import INPUT, Conv, Node
+from streamdream.models.weights.random import random_weights
 
 Stored = dict[str, Tensor]
-
-
-def random_weights(table: Iterable[Node], seed: int = 0) -> dict[str, Tensor]:
-    """He-initialised, so that values neither vanish nor explode on the way up."""
-    generator, found, channels = torch.Generator().manual_seed(seed), {}, {INPUT: 3}
-    for node in table:
-        incoming = [channels[name] for name in node.inputs]
-        channels[node.name] = node.channels(incoming)
-        if isinstance(node, Conv):
-            shape = (node.out_channels, incoming[0], *node.kernel)
-            scale = (2 / (incoming[0] * node.kernel[0] * node.kernel[1])) ** 0.5
-            found[f"{node.weights}.weight"] = torch.randn(shape, generator=generator) * scale
-            found[f"{node.weights}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
-    return found
 
 
 def varint(number: int) -> bytes:
