@@ -20,6 +20,7 @@ from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
 from . import Options, Progress, Report, conditions
+from .plain import Plain
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
@@ -67,7 +68,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**rows[0], **means, "size": f"mean of {len(rows)}", "matmul_gflop_per_s": None}
 
 
-def measure(model: Model, backend: Backend, spec: backends.StepSpec, settings: DreamSettings, steps: int
+def measure(model: Model, backend: Backend | Plain, spec: backends.StepSpec, settings: DreamSettings, steps: int
             ) -> dict[str, Any]:
     """One row: the step and the products are timed in turn, so that a busy machine slows them alike."""
     compiled = backend.compile(spec)
@@ -137,8 +138,9 @@ def _wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _chosen(options: Options, model: Model) -> Iterator[Backend]:
-    """Every backend that runs here, or the one asked for, each in fp32 and in what it takes for fastest."""
+def _chosen(options: Options, model: Model) -> Iterator[Backend | Plain]:
+    """Every backend that runs here, or the one asked for, each in fp32 and in what it takes for fastest; then, where
+    all are compared, plain autograd."""
     names = [options.backend] if options.backend != "auto" else [
         name for name in backends.BACKENDS if name != "auto" and backends.available(name)[0]]
     for name in names:
@@ -146,3 +148,5 @@ def _chosen(options: Options, model: Model) -> Iterator[Backend]:
         yield backend
         if options.precision == "auto" and backend.precision != "fp32":
             yield backends.create(name, model, options.device, "fp32")
+    if options.precision == options.backend == "auto":
+        yield Plain(model, backends.choose_device(options.device))

@@ -31,43 +31,48 @@ def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[T
     ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
     ``step_size`` is in those units. Returns a new tensor of the same kind.
     """
-    return bound(picture + step_size * direction(gradients, terms, smooth, color))
+    return climb(picture, [refine(g, term, smooth, color) for g, (term, _) in zip(gradients, terms, strict=True)],
+                 terms, step_size)
 
 
-def direction(gradients: Sequence[Tensor], terms: Sequence[tuple[Term, float]], smooth: float, color: float) -> Tensor:
-    """Where all terms together lead: the weighted mean of their unit gradients; float32.
+def refine(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
+    """Smooth what came through the network, and take colour out of what amplifies; a new float32 tensor."""
+    smoothed = blur(gradient, smooth) if smooth > 0 and term.taps else gradient
+    if not term.amplifies:
+        return smoothed.to(torch.float32, copy=smoothed is gradient)
+    smoothed = smoothed.float()
+    grey = smoothed.mean(1, keepdim=True)
+    return torch.lerp(grey.expand_as(smoothed), smoothed, color)
+
+
+def climb(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term, float]], step_size: float) -> Tensor:
+    """Go where all terms together lead, by the weighted mean of their unit gradients; ``refined`` is written into.
 
     The numbers that a dream, a style and a total variation give differ by orders of magnitude; with each brought to a
     mean magnitude of one, a weight means the same for all. Where they pull against each other the step gets shorter.
     """
-    units = [weight * unit(refine(g, term, smooth, color), term.amplifies)
-             for g, (term, weight) in zip(gradients, terms, strict=True)]
-    return sum(units[1:], units[0]) / sum(abs(weight) for _, weight in terms)
+    total = sum(abs(weight) for _, weight in terms)
+    moves = [make_unit(g, term.amplifies).mul_(step_size * weight / total)
+             for g, (term, weight) in zip(refined, terms, strict=True)]
+    for move in moves[1:]:
+        moves[0].add_(move)
+    return bound(moves[0].add_(picture))
 
 
-def refine(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
-    """Smooth what came through the network, and take colour out of what amplifies; float32."""
-    gradient = (blur(gradient, smooth) if smooth > 0 and term.taps else gradient).float()
-    if not term.amplifies:
-        return gradient
-    grey = gradient.mean(1, keepdim=True)
-    return torch.lerp(grey.expand_as(gradient), gradient, color)
-
-
-def unit(gradient: Tensor, centred: bool) -> Tensor:
-    """Scaled to a mean magnitude of one; ``centred``: without its mean.
+def make_unit(gradient: Tensor, centred: bool) -> Tensor:
+    """Scale it, in place, to a mean magnitude of one; ``centred``: without its mean.
 
     With its mean, a gradient that amplifies can push the whole picture brighter or toward one hue, frame after frame.
     """
-    gradient = gradient.float()
     if centred:
-        gradient = gradient - gradient.mean((2, 3), keepdim=True)
-    return gradient / (gradient.abs().mean() + EPSILON)
+        gradient.sub_(gradient.mean((2, 3), keepdim=True))
+    size = torch.linalg.vector_norm(gradient, 1) / gradient.numel()
+    return gradient.div_(size + EPSILON)
 
 
 def bound(picture: Tensor) -> Tensor:
-    """Keep the picture a picture."""
-    return picture.clamp(-1, 1)
+    """Keep the picture a picture; in place."""
+    return picture.clamp_(-1, 1)
 
 
 def blur(gradient: Tensor, smooth: float) -> Tensor:

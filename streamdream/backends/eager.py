@@ -67,16 +67,10 @@ class Eager:
         terms = [term for term, _ in objective.terms]
 
         def gradients(picture: Tensor, targets: AllTargets = ()) -> list[Tensor]:
-            """By the chain rule through ``to_input``, which is affine."""
             mine = targets or ((),) * len(terms)
-            watched = picture.detach().requires_grad_(True)
-            with torch.enable_grad():
-                inputs = to_input(watched)
-            found = network.gradients(inputs.detach(), lambda features: [
+            found = network.gradients(to_input(picture.detach()), lambda features: [
                 term.value(features, own) for term, own in zip(terms, mine, strict=True)])
-            if inputs is watched:
-                return found
-            return [torch.autograd.grad(inputs, watched, g.float(), retain_graph=True)[0] for g in found]
+            return [to_input.gradient(gradient) for gradient in found]
 
         return gradients
 

@@ -61,6 +61,12 @@ class Input:
         return torch.cat([picture[:, channel:channel + 1] * self.scale + shift
                           for channel, shift in zip(order, self.shift, strict=True)], 1)
 
+    def gradient(self, gradient: Tensor) -> Tensor:
+        """At the network's input -> at the picture, by the chain rule."""
+        if self.bgr:
+            gradient = gradient.flip(1)
+        return gradient if self.scale == 1 else gradient * self.scale
+
 
 def caffe_input(*mean_bgr: float) -> Input:
     """0..255 minus a mean: a value x in [-1, 1] is 127.5 x + 127.5 there."""
@@ -81,7 +87,7 @@ class Model:
     licence: str
     nodes: Callable[[], list[Node]]
     load_weights: Callable[[], dict[str, Tensor]]
-    to_input: Callable[[Tensor], Tensor]
+    to_input: Input
     sources: tuple[Source, ...] = ()
     layout: str = "plain"
 

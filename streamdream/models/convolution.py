@@ -18,6 +18,9 @@ from streamdream.models.operations import crop_same, pad_same
 aten = torch.ops.aten
 Pair = tuple[int, int]
 
+FEW_CHANNELS = 8
+"""Input channels up to which a strided convolution's gradient is woven: those of a picture."""
+
 
 def can_prepare(device: torch.device) -> bool:
     """Whether this PyTorch has oneDNN's entry points for that device."""
@@ -57,6 +60,8 @@ class Convolution:
             gradient = aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
         if self._prepare and self.node.stride == 1:
             found = self._turned(gradient)
+        elif self._prepare and self._weight.shape[1] <= FEW_CHANNELS:
+            found = self._interleaved(gradient, *padded.shape[2:])
         else:
             found = aten.convolution_backward(gradient, padded, self._weight, None, self._stride, self._padding, (1, 1),
                                               False, (0, 0), 1, (True, False, False))[0]
@@ -70,6 +75,27 @@ class Convolution:
             turned = self._weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
             self._backward_kernel = _lay_out(turned, padding, (1, 1), gradient)
         return _convolve(gradient, self._backward_kernel, None, padding, (1, 1), False)
+
+    def _interleaved(self, gradient: Tensor, height: int, width: int) -> Tensor:
+        """At stride s, pixel ``s * q + p`` is reached by the kernel's entries ``s * m + p`` only, from ``q - m``: one
+        ordinary convolution with a channel for every p, whose channels are then woven together (Shi et al. 2016,
+        arXiv:1609.07009, read backward). Its zeros cost less than oneDNN's own at three channels.
+        """
+        stride, reach = self.node.stride, -(-max(self.node.kernel) // self.node.stride)
+        padding = reach - 1, reach - 1
+        if self._backward_kernel is None:
+            more = [reach * stride - length for length in self.node.kernel]
+            full = F.pad(self._weight, (0, more[1], 0, more[0]))
+            out, channels = full.shape[:2]
+            parts = full.view(out, channels, reach, stride, reach, stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+            kernel = parts.reshape(channels * stride**2, out, reach, reach)
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+            self._backward_kernel = _lay_out(kernel, padding, (1, 1), gradient)
+        found = F.pixel_shuffle(_convolve(gradient, self._backward_kernel, None, padding, (1, 1), False), stride)
+        top, left = self._padding
+        found = found[:, :, top:top + height, left:left + width]
+        missing = height - found.shape[2], width - found.shape[3]  # pixels that no window reaches
+        return F.pad(found, (0, missing[1], 0, missing[0])) if any(missing) else found
 
 
 def _lay_out(weight: Tensor, padding: Pair, stride: Pair, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Saved = tuple[Tensor, Tensor, Tensor]
 
 def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
     """``x`` [N, C, H, W] -> the same shape, and what ``backward`` needs."""
-    sums = _band_sum(x * x, node) + node.k
+    sums = F.conv2d(x * x, _band(x.shape[1], node.radius, node.scale, x.dtype, x.device), _constant(x, node.k))
     power = _negative_power(sums, node.beta)
     return x * power, (x, sums, power)
 
@@ -27,20 +27,21 @@ def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
 def backward(gradient: Tensor, saved: Saved, node: Lrn) -> Tensor:
     x, sums, power = saved
     direct = gradient * power
-    return direct - (2 * node.beta) * x * _band_sum(direct * x / sums, node)
+    band = _band(x.shape[1], node.radius, -2 * node.beta * node.scale, x.dtype, x.device)
+    return torch.addcmul(direct, x, F.conv2d((direct * x).div_(sums), band))
 
 
 def _negative_power(sums: Tensor, beta: float) -> Tensor:
-    """``sums ** -beta``; square roots are several times faster than a power."""
+    """``sums ** -beta``; square roots are faster than a power."""
     if beta == 0.5:
         return torch.rsqrt(sums)
     if beta == 0.75:
-        return torch.rsqrt(sums * torch.sqrt(sums))
+        return torch.sqrt(sums).mul_(sums).rsqrt_()
     return sums**-beta
 
 
-def _band_sum(squares: Tensor, node: Lrn) -> Tensor:
-    return F.conv2d(squares, _band(squares.shape[1], node.radius, node.scale, squares.dtype, squares.device))
+def _constant(x: Tensor, value: float) -> Tensor:
+    return torch.full((x.shape[1],), value, dtype=x.dtype, device=x.device)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,79 @@
+"""A step as it is written first: PyTorch's own layers, autograd, float32; as the peers run it."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamdream import step
+from streamdream.models.nodes import INPUT, AvgPool, Concat, Conv, Lrn, MaxPool, Node, Relu, Softmax, needed
+from streamdream.models.operations import pad_same
+
+if TYPE_CHECKING:
+    from streamdream.backends import Step, StepSpec
+    from streamdream.models import Model
+
+LOWEST = torch.finfo(torch.float32).min
+
+
+class Plain:
+    """Looks like a backend, but is none: it is slow on purpose."""
+
+    name, precision, reason = "plain autograd", "fp32", "what PyTorch gives without further work"
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self._weights = {name: weight.to(device) for name, weight in model.load_weights().items()}
+
+    def compile(self, spec: StepSpec) -> Step:
+        nodes, terms = needed(self.model.nodes(), spec.objective.taps), spec.objective.terms
+
+        def take(picture: Tensor, step_size: float, targets: Any = ()) -> Tensor:
+            watched = picture.detach().requires_grad_(True)
+            values = {INPUT: self.model.to_input(watched)}
+            for node in nodes:
+                values[node.name] = run(node, [values[name] for name in node.inputs], self._weights)
+            features = {name: values[name] for name in (INPUT, *spec.objective.taps)}
+            gradients = [torch.autograd.grad(term.value(features, ()), watched, retain_graph=True)[0]
+                         for term, _ in terms]
+            return step.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
+
+        return take
+
+
+def run(node: Node, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """One node by the layer of PyTorch that is made for it."""
+    operation: Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor] = OPERATIONS.get(type(node), _missing)
+    return torch.cat(inputs, 1) if isinstance(node, Concat) else operation(node, inputs[0], weights)
+
+
+def _missing(node: Node, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    raise NotImplementedError(type(node).__name__)
+
+
+def _conv(node: Conv, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    x, padding = pad_same(node, x, 0.0), (0, 0) if node.same else node.padding
+    return F.conv2d(x, weights[f"{node.weights}.weight"], weights[f"{node.weights}.bias"], node.stride, padding)
+
+
+def _max_pool(node: MaxPool, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    x, padding = pad_same(node, x, LOWEST), (0, 0) if node.same else node.padding
+    return F.max_pool2d(x, node.kernel, node.stride, padding, ceil_mode=node.ceil)
+
+
+def _avg_pool(node: AvgPool, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return F.avg_pool2d(x, node.kernel, node.stride, node.padding, node.ceil, node.count_padding)
+
+
+def _lrn(node: Lrn, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    size = 2 * node.radius + 1
+    return F.local_response_norm(x, size, node.scale * size, node.beta, node.k)
+
+
+OPERATIONS: dict[type[Node], Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]] = {
+    Conv: _conv, MaxPool: _max_pool, AvgPool: _avg_pool, Lrn: _lrn,
+    Relu: lambda node, x, weights: F.relu(x), Softmax: lambda node, x, weights: F.softmax(x, 1),
+}
