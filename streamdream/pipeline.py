@@ -58,10 +58,11 @@ class Report:
 def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer:
     """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
     from streamdream import backends, models
+    from streamdream.backends.tiled import Tiled
     from streamdream.dream import Dreamer
 
     model = models.get(stream.model)
-    backend = backends.create(stream.backend, model, stream.device, stream.precision)
+    backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
     return Dreamer(model, backend, stream.field_height, stream.seed, stats)
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-KEEP_BYTES = (1 << 31) - 1
+KEEP_BYTES = 1 << 30
+LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
 
 
 def tune() -> None:
@@ -31,6 +32,6 @@ def keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
         mallopt(M_ARENA_MAX, 1)

@@ -84,6 +84,8 @@ class StreamSettings(_Checked):
     backend: str = option("auto", "what executes a step", choices="streamdream.backends:BACKENDS")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", "arithmetic of the network", choices="streamdream.backends:PRECISIONS")
+    tile_memory: int = option(600, "memory that a step may take; larger pictures are dreamed in tiles", low=50,
+                              high=10**6, unit="MB")
     seed: int = option(0, "of the random shifts; the same seed (and number of threads) gives the same dream", low=0,
                        high=2**31 - 1)
 

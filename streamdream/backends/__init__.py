@@ -6,6 +6,7 @@ BACKENDS.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +58,7 @@ class Backend(Protocol):
     precision: str
     reason: str
     device: torch.device
+    model: Model
 
     def compile(self, spec: StepSpec) -> Step:
         """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
@@ -64,6 +66,10 @@ class Backend(Protocol):
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         """What the objective takes from other pictures [1, 3, H, W] RGB in [-1, 1]; for every step with it."""
+        ...
+
+    def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
+        """What climbs each term, at a picture [1, 3, H, W] of any size, before it is refined."""
         ...
 
 

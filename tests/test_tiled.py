@@ -1,0 +1,124 @@
+"""Tiles: what they give is what one step on the whole picture gives, and they take less memory."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from streamdream import backends, models, objectives
+from streamdream.backends import Backend, StepSpec
+from streamdream.backends.tiled import Axis, Tiled, bytes_per_pixel, overlap_of
+from streamdream.dream import Dreamer, DreamState
+from streamdream.frame import to_tensor, to_unit
+from streamdream.models import Model
+from streamdream.models.weights.random import random_weights
+from streamdream.settings import DreamSettings
+
+MODEL = models.get("inception_v3")
+
+
+@pytest.fixture(scope="module")
+def photo(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An odd size, three tiles wide and two high."""
+    return np.ascontiguousarray(cv2.resize(lion, (933, 517), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.mark.parametrize(("length", "longest", "overlap", "stride"), [
+    (1000, 400, 64, 16), (1001, 400, 64, 16), (517, 100, 128, 16), (4096, 900, 256, 32), (700, 699, 8, 8),
+])
+def test_tiles_cover_every_pixel_once(length: int, longest: int, overlap: int, stride: int) -> None:
+    axis, written = Axis.of(length, longest, overlap, stride), np.zeros(length, int)
+    for tile in axis.tiles():
+        assert tile.read.stop <= length and tile.read.start % stride == 0
+        assert tile.read.stop - tile.read.start == axis.tile
+        assert tile.write.stop - tile.write.start == tile.used.stop - tile.used.start
+        assert tile.write.start - tile.read.start == tile.used.start
+        assert tile.write.start == 0 or tile.used.start >= overlap
+        assert tile.write.stop == length or axis.tile - tile.used.stop >= overlap
+        written[tile.write] += 1
+    assert (written == 1).all()
+
+
+def one_step(backend: Backend, settings: DreamSettings, photo: NDArray[np.uint8]) -> torch.Tensor:
+    objective = objectives.from_settings(settings, backend.model)
+    picture = to_tensor(to_unit(photo))
+    height, width, _ = photo.shape
+    step = backend.compile(StepSpec(objective, height, width, settings.smooth, settings.color))
+    return step(picture, settings.step_size) - picture
+
+
+@pytest.mark.parametrize(("layers", "tv"), [("mixed3", 0.0), ("mixed1:-1", 0.5)])
+def test_one_step_in_tiles_is_the_step_on_the_whole(layers: str, tv: float, eager: Backend, photo: NDArray[np.uint8]
+                                                    ) -> None:
+    settings = DreamSettings(layers=layers, tv=tv)
+    whole, tiled = one_step(eager, settings, photo), one_step(Tiled(eager, 50), settings, photo)
+    assert float((tiled - whole).norm() / whole.norm()) < 0.01
+
+
+def with_random_weights(name: str) -> Model:
+    model = models.get(name)
+    stored = random_weights(model.nodes())
+    return replace(model, load_weights=lambda: stored)
+
+
+@pytest.mark.parametrize(("name", "layers"), [
+    ("bvlc_googlenet", "inception_4c/output"), ("inception5h", "mixed3b"), ("torchvision_googlenet", "inception3b"),
+])
+def test_tiles_lie_on_the_grid_of_every_architecture(name: str, layers: str, photo: NDArray[np.uint8]) -> None:
+    backend = backends.create("eager", with_random_weights(name), "cpu", "fp32")
+    settings = DreamSettings(layers=layers)
+    whole, tiled = one_step(backend, settings, photo), one_step(Tiled(backend, 50), settings, photo)
+    assert float((tiled - whole).norm() / whole.norm()) < 0.01
+
+
+def test_no_edge_shows_after_many_steps(eager: Backend, photo: NDArray[np.uint8]) -> None:
+    """A dream is chaotic: the last bit of one step is another picture ten steps on, tiled or not. What must not be is
+    a line where tiles meet: the change across such a line is as the change across any other."""
+    settings = DreamSettings(steps=6, octaves=2, onset=0, step_size=0.02)
+    tiled = Tiled(eager, 50)
+    state, _ = Dreamer(MODEL, tiled)(DreamState(), photo, settings)
+    residual = state.residual
+    assert residual is not None
+    change = np.abs(np.diff(residual, axis=1)).mean((0, 2))
+    stride, overlap = overlap_of(MODEL, objectives.from_settings(settings, MODEL))
+    side = int((50e6 / bytes_per_pixel(MODEL, objectives.from_settings(settings, MODEL), 4)) ** 0.5)
+    seams = [tile.write.start - 1 for tile in Axis.of(933, side, overlap, stride).tiles()][1:]
+    assert len(seams) >= 2
+    assert change[seams].max() < np.quantile(change, 0.99)
+
+
+def test_small_pictures_are_not_cut(eager: Backend) -> None:
+    spec = StepSpec(objectives.from_settings(DreamSettings(), MODEL), 240, 320, 1.5, 0.4)
+    calls = []
+
+    class Spy:
+        def __getattr__(self, name: str) -> object:
+            return getattr(eager, name)
+
+        def compile(self, spec: StepSpec) -> object:
+            calls.append(spec)
+            return eager.compile(spec)
+
+    Tiled(Spy(), 600).compile(spec)  # type: ignore[arg-type]
+    Tiled(Spy(), 50).compile(replace(spec, height=2000, width=2000))  # type: ignore[arg-type]
+    assert calls == [spec]
+
+
+def test_a_large_picture_takes_less_memory_in_tiles(lion: NDArray[np.uint8], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "large.png"), cv2.resize(lion, (1600, 1600)))
+
+    def peak_mb(budget: int) -> float:
+        result = subprocess.run([sys.executable, "-m", "streamdream", "image", tmp_path / "large.png", "-o",
+                                 tmp_path / "out.png", "-y", "--octaves", "1", "--steps", "1", "--precision", "fp32",
+                                 "--tile-memory", str(budget), "--json"], capture_output=True, text=True, check=True)
+        return float(json.loads(result.stdout)["peak_rss_mb"])
+
+    assert peak_mb(200) < peak_mb(100_000) - 500
