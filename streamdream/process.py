@@ -1,9 +1,15 @@
-"""What the process needs before torch is loaded, or every step is slower. Nothing here changes a result."""
+"""What concerns the process as a whole: signals, and what must be set before torch is loaded, lest steps be slow."""
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from streamdream.errors import StreamdreamError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEEP_BYTES = 1 << 30
@@ -35,3 +41,27 @@ def keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
         mallopt(M_ARENA_MAX, 1)
+
+
+class Terminated(BaseException):
+    """SIGTERM; not an Exception, so that nothing swallows it."""
+
+
+def watch_for_termination() -> None:
+    """From here on SIGTERM raises ``Terminated`` in the main thread."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+@contextmanager
+def keeping(describe: Callable[[], str]) -> Iterator[None]:
+    """Within it an interruption is an error that says what was kept."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as signalled:
+        stopped = StreamdreamError("interrupted; " + describe())
+        stopped.exit_code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
+        raise stopped from None

@@ -25,7 +25,7 @@ class Progress:
             return self
         if sys.stderr.isatty():
             self._bar = _make_bar(self._unit)
-            self._task = self._bar.add_task(self._title, total=self._total or None, speed="")
+            self._task = self._bar.add_task(self._title, total=self._total or None, speed="", left="")
             self._bar.start()
         else:
             sys.stderr.write(f"{self._title}\n")
@@ -37,31 +37,42 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, left_seconds: float | None = None) -> None:
+        """``left_seconds`` where the caller knows better than the speed so far does."""
         if self._quiet:
             return
         now = time.monotonic()
         if done == 1:  # speed counts from here: before it lies the loading
             self._began, self._first = now, done
         speed = (done - 1) / (now - self._began) if done > 1 else 0.0
+        if left_seconds is None and self._total and speed:
+            left_seconds = max(0, self._total - done) / speed
+        left = f"{describe_seconds(left_seconds)} left" if left_seconds is not None else ""
+        rate = f"{speed:.1f} {self._unit}/s" if speed else ""
         if self._bar:
-            self._bar.update(self._task, completed=done, speed=f"{speed:.1f} {self._unit}/s" if speed else "")
+            self._bar.update(self._task, completed=done, speed=rate, left=left)
         elif now - self._reported >= SECONDS_BETWEEN_LINES:
             self._reported = now
-            sys.stderr.write(self._line(done, speed) + "\n")
+            of = f" of {self._total}" if self._total else ""
+            sys.stderr.write(", ".join(part for part in (f"{done}{of} {self._unit}", rate, left) if part) + "\n")
             sys.stderr.flush()
 
-    def _line(self, done: int, speed: float) -> str:
-        of = f" of {self._total}" if self._total else ""
-        left = f", {max(0, self._total - done) / speed:.0f} s left" if self._total and speed else ""
-        return f"{done}{of} {self._unit}, {speed:.1f} {self._unit}/s{left}"
+
+def describe_seconds(seconds: float) -> str:
+    """``40 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _make_bar(unit: str) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
     return Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-               TextColumn("{task.fields[speed]}"), TimeRemainingColumn(), TextColumn("left"),
+               TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[left]}"),
                console=Console(stderr=True))

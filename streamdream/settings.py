@@ -103,9 +103,27 @@ class RenderSettings(_Checked):
     encoder_preset: str = option("auto", "speed of the encoder, as veryfast, medium, slow; auto is the fast one here")
 
 
-Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings)
-GROUPS: tuple[type[DreamSettings] | type[StreamSettings] | type[RenderSettings], ...] = (
-    DreamSettings, StreamSettings, RenderSettings)
+@dataclass(frozen=True)
+class ZoomSettings(_Checked):
+    """How each dream is moved to be the next frame, when a picture becomes a video."""
+
+    zoom: float = option(1.02, "magnification of each frame; below 1 it shrinks", low=0.5, high=2)
+    rotate: float = option(0.0, "turn of each frame, counter-clockwise", low=-180, high=180, unit="degrees")
+    shift: str = option("0,0", "pixels right and down that each frame is moved by, as in '2,-1'")
+    fps: float = option(30.0, "frames per second", low=1, high=240)
+
+
+@dataclass(frozen=True)
+class AtlasSettings(_Checked):
+    """How the sheet of an atlas is laid out."""
+
+    cell: int = option(160, "width of each dream on the sheet", low=32, high=4096, unit="px")
+    columns: int = option(0, "dreams in a row; 0 is about three wide to two high", low=0, high=1000)
+
+
+Group = (type[DreamSettings] | type[StreamSettings] | type[RenderSettings] | type[ZoomSettings] | type[AtlasSettings])
+Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings)
+GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings)
 
 
 def choices(item: dataclasses.Field[Any]) -> list[str]:
@@ -191,16 +209,24 @@ def read_preset(name: str) -> dict[str, Any]:
     return values
 
 
-def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = ""
-            ) -> tuple[DreamSettings, StreamSettings, RenderSettings]:
+@dataclass(frozen=True)
+class Run:
+    """All settings of a run."""
+
+    dream: DreamSettings
+    stream: StreamSettings
+    render: RenderSettings
+    zoom: ZoomSettings
+    atlas: AtlasSettings
+
+
+def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:
     """Settings for a run. ``flags`` maps field names to the text given for them.
 
     Raises SettingsError or UnknownName, in one line, for anything that is not legal.
     """
     from_preset = read_preset(preset) if preset else {}
-    return (_build(DreamSettings, flags, environment, from_preset),
-            _build(StreamSettings, flags, environment, from_preset),
-            _build(RenderSettings, flags, environment, from_preset))
+    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))  # type: ignore[arg-type, type-var]
 
 
 def _build(group: type[Settings], flags: Mapping[str, str], environment: Mapping[str, str],

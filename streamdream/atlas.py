@@ -1,0 +1,169 @@
+"""The layer atlas: one picture dreamed at every tap of a network, lowest first, on one labelled sheet.
+
+Each dream is a file of its own as soon as it is done, so an atlas that was interrupted goes on where it was.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream import __version__, stills
+from streamdream.errors import SinkError, UsageError
+from streamdream.models.nodes import count_flop, needed
+from streamdream.references import resize
+
+if TYPE_CHECKING:
+    from streamdream.backends import Backend
+    from streamdream.models import Model
+    from streamdream.settings import AtlasSettings, DreamSettings, StreamSettings
+
+Picture = NDArray[np.uint8]
+
+KEY_FILE = "atlas.json"
+GAP, LABEL, INK, PAPER = 6, 17, (225, 225, 225), (18, 18, 20)
+SHEET_ASPECT = 1.5
+"""Width by height that the number of columns aims at."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One tap of the atlas and the file that holds its dream."""
+
+    tap: str
+    path: Path
+    settings: DreamSettings
+    """Of its dream: the atlas's own, with that tap and with no octave too small for it."""
+    flop: int
+    """Of one pass over all octaves."""
+
+    @property
+    def done(self) -> bool:
+        return self.path.exists()
+
+
+def plan(model: Model, taps: Sequence[str], settings: DreamSettings, field: tuple[int, int], folder: Path
+         ) -> list[Cell]:
+    """A cell for every tap; those that the picture is too small for are left out."""
+    from streamdream.dream import octave_sizes
+
+    known, nodes, cells = model.taps(), model.nodes(), []
+    for number, tap in enumerate(taps, 1):
+        sizes = octave_sizes(*field, settings.octaves, settings.octave_scale)
+        sizes = [size for size in sizes if min(size) >= known[tap].min_size]
+        if sizes:
+            flop = sum(count_flop(needed(nodes, [tap]), *size) for size in sizes)
+            name = f"{number:03d}_{tap.replace('/', '_')}.png"
+            cells.append(Cell(tap, folder / name, replace(settings, layers=tap, octaves=len(sizes)), flop))
+    return cells
+
+
+def make_key(image: Picture, settings: DreamSettings, stream: StreamSettings) -> str:
+    """What two runs must share so that one goes on with the other's dreams."""
+    what = {"version": __version__, "dream": asdict(settings), "stream": asdict(stream), "size": image.shape,
+            "image": hashlib.sha256(image.tobytes()).hexdigest()}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
+    """Make it, or go on in it. Dreams of another key are removed if that was asked for, else it is a UsageError."""
+    key_file = folder / KEY_FILE
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            found = json.loads(key_file.read_text()).get("key") if key_file.exists() else None
+            if found == key:
+                return
+            if not overwrite or found is None:
+                raise UsageError(f"{folder} holds " + ("something else than an atlas; name another folder"
+                                 if found is None else "an atlas of another picture or other settings; -y replaces it"))
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        key_file.write_text(json.dumps({"key": key}) + "\n")
+    except (OSError, ValueError) as error:
+        raise SinkError(f"{folder}: {getattr(error, 'strerror', None) or error}") from None
+
+
+class Maker:
+    """Dreams the cells that are not there yet, and knows how long that takes."""
+
+    def __init__(self, image: Picture, model: Model, backend: Backend, stream: StreamSettings,
+                 cells: Sequence[Cell]) -> None:
+        self._image, self._model, self._backend, self._stream = image, model, backend, stream
+        self.cells = cells
+        self.left = [cell for cell in cells if not cell.done]
+        self._flop_left = sum(cell.flop for cell in self.left)
+        self._seconds, self._flop = 0.0, 0
+
+    def estimate_seconds(self) -> float:
+        """Of all that is left: at the speed of the cells done so far; before the first, of one step of a middle one."""
+        if not self.left:
+            return 0.0
+        if not self._flop:
+            cell = sorted(self.left, key=lambda cell: cell.flop)[len(self.left) // 2]
+            once = replace(cell.settings, steps=1, onset=0)
+            self._dream(cell, once)
+            begin = time.perf_counter()
+            self._dream(cell, once)
+            return (time.perf_counter() - begin) / cell.flop * self._flop_left * self._passes(cell)
+        return self._seconds / self._flop * self._flop_left
+
+    def run(self, on_cell: Callable[[int, float], None]) -> None:
+        """``on_cell`` gets the number of cells done, of all, and the seconds left."""
+        for cell in list(self.left):
+            begin = time.perf_counter()
+            stills.write_image(str(cell.path), self._dream(cell, cell.settings))
+            self._seconds, self._flop = self._seconds + time.perf_counter() - begin, self._flop + cell.flop
+            self._flop_left -= cell.flop
+            self.left.remove(cell)
+            on_cell(len(self.cells) - len(self.left), self.estimate_seconds())
+
+    @staticmethod
+    def _passes(cell: Cell) -> int:
+        return cell.settings.steps * (1 + cell.settings.onset)
+
+    def _dream(self, cell: Cell, settings: DreamSettings) -> Picture:
+        from streamdream.dream import Dreamer, DreamState
+
+        # a dreamer for each, so that the networks cut at other taps are let go
+        dreamer = Dreamer(self._model, self._backend, self._stream.field_height, self._stream.seed)
+        return dreamer(DreamState(), self._image, settings)[1]
+
+
+def draw_sheet(image: Picture, cells: Sequence[Cell], settings: AtlasSettings) -> Picture:
+    """The picture and its dreams in rows, each with its tap's name below: uint8 [H, W, 3] RGB."""
+    from PIL import Image, ImageDraw
+
+    pictures = [("the picture", image), *((cell.tap, stills.read_image(str(cell.path))) for cell in cells)]
+    width = settings.cell
+    height = max(1, round(width * image.shape[0] / image.shape[1]))
+    columns = settings.columns or _columns(len(pictures), width + GAP, height + LABEL)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + LABEL) + GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, (name, picture) in enumerate(pictures):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * (width + GAP), GAP + row * (height + LABEL)
+        sheet.paste(Image.fromarray(resize(picture, height, width)), (left, top))
+        pen.text((left, top + height + 1), name, INK, _font(pen, name, width))
+    return np.asarray(sheet)
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    wanted: float = (count * height / width * SHEET_ASPECT) ** 0.5
+    return max(1, min(count, round(wanted)))
+
+
+def _font(pen: Any, text: str, width: int) -> Any:
+    """The largest of a few sizes in which the text fits."""
+    from PIL import ImageFont
+
+    fonts = [ImageFont.load_default(size) for size in (12, 11, 10, 9, 8, 7, 6)]
+    return next((font for font in fonts if pen.textlength(text, font) <= width), fonts[-1])

@@ -1,0 +1,85 @@
+"""Commands and flags; the only package that prints. One file per group of commands, each with its help as docstring.
+
+A user's mistake is one line and exit code 2, a failed run is one line and 1, Ctrl-C is 130; ``--debug`` shows
+tracebacks.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from streamdream import __version__, process
+from streamdream.cli import measure, networks, pictures, video
+from streamdream.cli.flags import Parser
+from streamdream.errors import StreamdreamError, UnknownName
+
+COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
+    "render": video.render_command,
+    "image": pictures.image_command,
+    "atlas": pictures.atlas_command,
+    "models": networks.models_command,
+    "layers": networks.layers_command,
+    "fetch": networks.fetch_command,
+    "bench": measure.bench_command,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns its exit code."""
+    debug = "--debug" in arguments
+    process.tune()
+    process.watch_for_termination()
+    try:
+        return _dispatch([text for text in arguments if text != "--debug"])
+    except StreamdreamError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except process.Terminated:
+        return _fail("terminated; nothing was left behind", 143)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was left behind", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `streamdream layers ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in ("--version", "-V"):
+        print(f"streamdream {__version__}")
+        return 0
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(overview())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise UnknownName("command", name, COMMANDS)
+    command = COMMANDS[name]
+    parser = Parser(prog=f"streamdream {name}", description=command.__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    return command(parser, rest)
+
+
+def overview() -> str:
+    """What ``streamdream --help`` prints."""
+    rows = "\n".join(f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    return ("Dream a video, steady from frame to frame, with its sound.\n\nusage: streamdream COMMAND ...\n\n"
+            f"{rows}\n\nstreamdream COMMAND --help shows its flags.\n"
+            "A start: streamdream render clip.mp4 -o dream.mp4")

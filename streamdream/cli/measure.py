@@ -1,0 +1,36 @@
+"""The command that runs the benchmarks."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from streamdream.cli.flags import Parser
+from streamdream.cli.show import say, write_text
+from streamdream.errors import UnknownName, UsageError
+
+
+def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """measure: step, render or quality"""
+    try:
+        from streamdream_bench import BENCHES, Options, run_bench
+    except ImportError:
+        raise UsageError("the benchmarks are not installed here: pip install streamdream again") from None
+    parser.add_argument("name", help=", ".join(BENCHES))
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("-o", "--output", help="write the JSON to this file too")
+    for item in dataclasses.fields(Options):
+        parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,
+                            type=type(item.default), help=item.metadata.get("help"))
+    found = parser.parse(arguments)
+    if found.name not in BENCHES:
+        raise UnknownName("benchmark", found.name, BENCHES)
+    names = {item.name for item in dataclasses.fields(Options)}
+    options = Options(**{name: value for name, value in vars(found).items() if name in names})
+    report = run_bench(found.name, options, say)
+    text = json.dumps(report.to_json())
+    if found.output:
+        write_text(found.output, text + "\n")
+    print(text if found.json else report.table())
+    return 0

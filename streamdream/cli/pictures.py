@@ -1,0 +1,176 @@
+"""The commands that dream one picture: as a picture, as an endless zoom, at every layer."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamdream import process, settings
+from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.show import print_report, say
+from streamdream.errors import UnknownName, UsageError
+from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
+
+if TYPE_CHECKING:
+    from streamdream.atlas import Cell
+    from streamdream.models import Model
+
+STILL_PRESET, ZOOM_PRESET, ATLAS_PRESET = "still", "zoom", "atlas"
+"""What is started from when no preset is named."""
+ZOOM_SECONDS = 10
+"""Length of a zoom without -t."""
+SPANS_OF_A_VIDEO = ("start", "end")
+
+
+def image_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """dream one picture, over many octaves, or zoom into it
+
+    streamdream image photo.jpg -o dream.png
+    streamdream image photo.jpg -o dream.png --preset google-2015
+    streamdream image photo.jpg -o zoom.mp4 --zoom 1.03 --rotate 0.5 -t 20
+    """
+    parser.add_argument("input", help="a PNG or JPEG picture")
+    parser.add_argument("-o", "--output", help="the dreamed picture, .png or .jpg; or a video that zooms into it, .mp4")
+    add_run_flags(parser)
+    add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=SPANS_OF_A_VIDEO)
+    found = parser.parse(arguments)
+    moving = bool(found.output) and _is_video(found.output)
+    run = resolve(found, ZOOM_PRESET if moving else STILL_PRESET)
+    if found.print_config:
+        groups = (run.dream, run.stream, run.zoom, run.render) if moving else (run.dream, run.stream)
+        print(settings.to_toml(groups), end="")
+        return 0
+    if not found.output:
+        parser.error("an output is needed: -o dream.png")
+    return _zoom(found, run) if moving else _image(found, run)
+
+
+def _is_video(output: str) -> bool:
+    from streamdream import sinks, stills
+
+    if Path(output).suffix.lower() in stills.FORMATS and "%" not in output:
+        return False
+    return any(kind.matches(output) for kind in sinks.SINKS.values())
+
+
+def _image(found: argparse.Namespace, run: Run) -> int:
+    from streamdream import references, stills
+    from streamdream.progress import Progress
+
+    for group in (ZoomSettings, RenderSettings):
+        for item in dataclasses.fields(group):
+            if item.name in vars(found):
+                raise UsageError(f"{settings.flag(item)} is for videos, but {found.output} is a picture: -o zoom.mp4")
+    stills.check_output(found.output, found.overwrite, found.input)
+    image = stills.read_image(found.input)
+    references.read(run.dream)  # before anything large is loaded
+    total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
+    with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
+        from streamdream.dream import DreamState
+        from streamdream.pipeline import build_dreamer, summarize
+
+        dreamer = build_dreamer(run.stream)
+        dreamer.on_step = progress.update
+        state, dreamed = dreamer(DreamState(), image, run.dream)
+        stills.write_image(found.output, dreamed)
+    report = summarize(dreamer, run.dream, state.index, 0, dreamer.field_size(*image.shape[:2]), [])
+    print_report(report, found.output, found.json)
+    return 0
+
+
+def _zoom(found: argparse.Namespace, run: Run) -> int:
+    from streamdream import references, stills
+    from streamdream.progress import Progress
+    from streamdream.sinks import open_sink
+    from streamdream.zoom import Move, Still, zoom
+
+    references.read(run.dream)
+    Move(run.zoom)  # a wrong --shift is known before anything is loaded
+    seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
+    source = Still(found.input, stills.read_image(found.input), run.zoom.fps, seconds)
+    with (open_sink(found.output, source, run.render, found.overwrite) as sink,
+          Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
+        from streamdream.pipeline import build_dreamer
+
+        report = zoom(source, sink, build_dreamer(run.stream), run.dream, run.zoom, progress.update)
+    print_report(report, found.output, found.json)
+    return 0
+
+
+def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """dream one picture at every layer of a network, on one sheet
+
+    streamdream atlas photo.jpg -o sheet.png
+    streamdream atlas photo.jpg -o sheet.png --model bvlc_googlenet --layers conv2/norm2,inception_4c/output
+    streamdream atlas photo.jpg -o folder                a file for each layer, and no sheet
+    """
+    parser.add_argument("input", help="a PNG or JPEG picture")
+    parser.add_argument("-o", "--output", help="the sheet, .png or .jpg; or a folder for single files")
+    add_run_flags(parser)
+    add_settings(parser, AtlasSettings, DreamSettings, StreamSettings)
+    found = parser.parse(arguments)
+    run = resolve(found, ATLAS_PRESET)
+    if found.print_config:
+        print(settings.to_toml((run.atlas, run.dream, run.stream)), end="")
+        return 0
+    if not found.output:
+        parser.error("an output is needed: -o sheet.png")
+    from streamdream import models, objectives, stills
+
+    target = Path(found.output)
+    sheet = bool(target.suffix)
+    if sheet:
+        stills.check_output(found.output, found.overwrite, found.input)
+    elif not target.absolute().parent.is_dir():
+        raise UsageError(f"{target}: there is no folder {target.parent}")
+    model = models.get(run.stream.model)
+    chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(found) else []
+    taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
+    folder = target.with_name(f".{target.name}.cells") if sheet else target
+    cells, seconds = _dream_atlas(found, run, model, taps, folder)
+    if sheet:
+        from streamdream.atlas import draw_sheet
+
+        stills.write_image(found.output, draw_sheet(stills.read_image(found.input), cells, run.atlas))
+        shutil.rmtree(folder, ignore_errors=True)
+    if found.json:
+        print(json.dumps({"output": found.output, "model": model.name, "seconds": round(seconds, 3),
+                          "layers": [cell.tap for cell in cells]}))
+    else:
+        print(f"{found.output}: {len(cells)} layers of {model.name} in {seconds:.0f} s")
+    return 0
+
+
+def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path
+                 ) -> tuple[list[Cell], float]:
+    """Dreams what is not there yet; the cells, and the seconds it took."""
+    from streamdream import atlas, references, stills
+    from streamdream.progress import Progress, describe_seconds
+
+    image = stills.read_image(found.input)
+    references.read(run.dream)
+    if not model.available()[0]:
+        model.load_weights()  # says what to fetch
+    atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), found.overwrite or folder.name[0] == ".")
+    from streamdream.pipeline import build_dreamer
+
+    dreamer = build_dreamer(run.stream)
+    cells = atlas.plan(model, taps, run.dream, dreamer.field_size(*image.shape[:2]), folder)
+    if not cells:
+        raise UnknownName("layer for a picture this small", ", ".join(taps), model.taps())
+    for tap in sorted(set(taps) - {cell.tap for cell in cells}):
+        say(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
+    maker = atlas.Maker(image, model, dreamer.backend, run.stream, cells)
+    done = len(cells) - len(maker.left)
+    with process.keeping(lambda: f"{len(cells) - len(maker.left)} of {len(cells)} layers are kept, the same command "
+                                 "goes on from there"):
+        if not found.json:
+            say(f"{len(maker.left)} layers to dream, about {describe_seconds(maker.estimate_seconds())}"
+                + (f"; {done} are there already" if done else ""))
+        with Progress(f"{found.input} → {found.output}", len(cells), "layers", found.json) as progress:
+            maker.run(progress.update)
+    return cells, dreamer.stats.elapsed_seconds

@@ -1,0 +1,40 @@
+"""What several commands print."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamdream.errors import SinkError
+
+if TYPE_CHECKING:
+    from streamdream.pipeline import Report
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_report(report: Report, output: str, as_json: bool) -> None:
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({**report.as_json(), "output": output}))
+        return
+    noun = "frame" if report.frames == 1 else "frames"
+    print(f"{output}: {report.frames} {noun} in {report.seconds:.1f} s ({report.fps:.1f} fps), {report.model} "
+          f"{report.layers} on {report.field}, {report.backend} {report.precision} on {report.device}")
+
+
+def write_text(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path}: {error.strerror}") from None
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    widths = {key: max(len(str(key)), *(len(str(row[key])) for row in rows)) for key in rows[0]}
+    for row in [{key: key for key in rows[0]}, *rows]:
+        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()).rstrip())

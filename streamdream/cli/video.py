@@ -1,0 +1,43 @@
+"""The command that dreams a video file."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamdream import settings
+from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.show import print_report
+from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
+
+
+def render_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """dream a video file, with its sound
+
+    streamdream render clip.mp4 -o dream.mp4
+    streamdream render clip.mp4 -o dream.mp4 --layers mixed4 -ss 0:30 -t 10
+    """
+    parser.add_argument("input", help="a video file, a URL, img%%04d.png, or lavfi:GRAPH")
+    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null")
+    add_run_flags(parser)
+    add_settings(parser, DreamSettings, StreamSettings, RenderSettings)
+    found = parser.parse(arguments)
+    run = resolve(found)
+    dream, stream, encode = run.dream, run.stream, run.render
+    if found.print_config:
+        print(settings.to_toml((dream, stream, encode)), end="")
+        return 0
+    if not found.output:
+        parser.error("an output is needed: -o dream.mp4")
+    from streamdream.progress import Progress
+    from streamdream.references import Player
+    from streamdream.sinks import open_sink
+    from streamdream.sources import open_source
+
+    with (Player(dream) as others,
+          open_source(found.input, encode.start, encode.duration, encode.end) as source,
+          open_sink(found.output, source, encode, found.overwrite, found.input) as sink,
+          Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
+        from streamdream.pipeline import build_dreamer, render
+
+        report = render(source, sink, build_dreamer(stream), dream, progress.update, others.at)
+    print_report(report, found.output, found.json)
+    return 0
