@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streamdream import process, settings
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.show import print_report, say
-from streamdream.errors import UnknownName, UsageError
+from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     dreamer = build_dreamer(run.stream)
     cells = atlas.plan(model, taps, run.dream, dreamer.field_size(*image.shape[:2]), folder)
     if not cells:
-        raise UnknownName("layer for a picture this small", ", ".join(taps), model.taps())
+        raise SettingsError(f"the picture is too small for {', '.join(taps)}; a larger --field-height reaches higher")
     for tap in sorted(set(taps) - {cell.tap for cell in cells}):
         say(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
     maker = atlas.Maker(image, model, dreamer.backend, run.stream, cells)

@@ -1,0 +1,129 @@
+"""The layer atlas through the command: sheets, folders, and going on after an interruption."""
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_cli import ENVIRONMENT, fails, streamdream
+
+from streamdream import models
+from streamdream.atlas import draw_sheet, plan
+from streamdream.settings import AtlasSettings, DreamSettings
+from streamdream.stills import read_image, write_image
+
+QUICK = ("--steps", 1, "--octaves", 1, "--field-height", 128)
+THREE = "mixed0,activation_5,mixed3"
+
+
+@pytest.fixture()
+def photo(lion: NDArray[np.uint8], tmp_path: Path) -> Path:
+    write_image(str(tmp_path / "photo.png"), np.ascontiguousarray(lion[:200]))
+    return tmp_path / "photo.png"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_sheet_of_chosen_layers(photo: Path, tmp_path: Path) -> None:
+    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.png", "--layers", THREE, "--cell", 64, *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert "3 layers to dream, about " in result.stderr
+    assert names(tmp_path) == ["photo.png", "sheet.png"]
+    sheet = read_image(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (6 + 2 * (50 + 17), 6 + 2 * (64 + 6), 3)
+    cells = [sheet[row:row + 50, left:left + 64].astype(int) for row in (6, 73) for left in (6, 76)]
+    assert min(np.abs(a - b).mean() for i, a in enumerate(cells) for b in cells[:i]) > 1  # each is another dream
+
+
+def test_a_folder_of_single_files_goes_on_where_it_was(photo: Path, tmp_path: Path) -> None:
+    folder, command = tmp_path / "all", ("atlas", photo, "-o", tmp_path / "all", "--layers", THREE, *QUICK)
+    assert streamdream(*command).returncode == 0
+    files = ["001_mixed0.png", "002_activation_5.png", "003_mixed3.png"]
+    assert names(folder) == [*files, "atlas.json"]
+    assert read_image(str(folder / files[0])).shape == (200, 256, 3)
+    (folder / files[1]).unlink()
+    before = {name: (folder / name).stat().st_mtime_ns for name in (files[0], files[2])}
+    again = streamdream(*command)
+    assert "1 layers to dream" in again.stderr and "2 are there already" in again.stderr
+    assert names(folder) == [*files, "atlas.json"]
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
+
+
+def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path) -> None:
+    command = ("atlas", photo, "-o", tmp_path / "all", "--layers", "mixed0", *QUICK)
+    assert streamdream(*command).returncode == 0
+    before = (tmp_path / "all" / "001_mixed0.png").read_bytes()
+    fails(streamdream(*command, "--color", 1), 2, "of another picture or other settings; -y replaces it")
+    assert (tmp_path / "all" / "001_mixed0.png").read_bytes() == before
+    assert streamdream(*command, "--color", 1, "-y").returncode == 0
+    assert (tmp_path / "all" / "001_mixed0.png").read_bytes() != before
+
+
+def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    fails(streamdream("atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
+    assert names(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamdream", "atlas", str(photo), "-o", str(tmp_path / "sheet.png"),
+               "--octaves", "1", "--steps", "4", "--field-height", "128"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    cells = tmp_path / ".sheet.png.cells"
+    while process.poll() is None and not (cells / "003_conv2d_2.png").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "of 114 layers are kept, the same command goes on from there" in errors
+    assert not (tmp_path / "sheet.png").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.png")}
+    assert len(kept) >= 3
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while process.poll() is None and len(list(cells.glob("*.png"))) <= len(kept):
+        time.sleep(0.05)
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in cells.glob("*.png")}.items()
+    process.terminate()
+    assert f"{len(kept)} are there already" in process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+
+
+def test_json(photo: Path, tmp_path: Path) -> None:
+    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.jpg", "--layers", "mixed0", "--json", *QUICK)
+    assert json.loads(result.stdout)["layers"] == ["mixed0"]
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(("arguments", "code", "part"), [
+    (("--model", "bvlc_googlenet"), 1, "streamdream fetch bvlc_googlenet"), (("--layers", "mixd0"), 2, "mean mixed0"),
+    (("--cell", "3"), 2, "--cell is 3"), (("--field-height", "8", "--layers", "mixed3"), 2, "too small for mixed3"),
+])
+def test_what_cannot_be(arguments: tuple[str, ...], code: int, part: str, photo: Path, tmp_path: Path) -> None:
+    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.png", *arguments,
+                         STREAMDREAM_CACHE=str(tmp_path / "cache"))
+    assert result.returncode == code
+    assert part in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_layers_that_need_a_larger_picture_are_left_out_or_get_fewer_octaves(tmp_path: Path) -> None:
+    model = models.get("bvlc_googlenet")
+    cells = plan(model, list(model.taps()), DreamSettings(octaves=3), (160, 200), tmp_path)
+    octaves = {cell.tap: cell.settings.octaves for cell in cells}
+    assert "prob" not in octaves and octaves["conv1/7x7_s2"] == 3
+    assert {cell.settings.layers for cell in cells} == set(octaves)
+    assert cells[0].path.name == "001_conv1_7x7_s2.png"
+
+
+def test_long_names_fit_their_cell(lion: NDArray[np.uint8]) -> None:
+    sheet = draw_sheet(lion, [], AtlasSettings(cell=32))
+    assert sheet.shape == (6 + 32 + 17, 6 + 32 + 6, 3)
