@@ -191,6 +191,12 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
+def about_preset(name: str) -> str:
+    """What a shipped preset stands for, and where it departs from what it follows."""
+    text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+    return " ".join(str(tomllib.loads(text)["about"]).split())
+
+
 def read_preset(name: str) -> dict[str, Any]:
     """Values of a shipped preset, or of a ``.toml`` file of the user's."""
     path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"

@@ -88,6 +88,11 @@ def test_models_and_layers_as_json() -> None:
     assert {"name": "mixed3", "channels": 768, "stride": 16} in layers["taps"]
 
 
+def test_presets_are_listed() -> None:
+    listed = streamdream("presets").stdout
+    assert "places-2015\n" in listed and "It departs" in listed
+
+
 def test_print_config_is_a_preset(tmp_path: Path) -> None:
     first = streamdream("render", "x", "--print-config", "--steps", "3", STREAMDREAM_KEEP="0.5")
     assert "keep = 0.5" in first.stdout and "steps = 3" in first.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdream import settings
+from streamdream import models, objectives, settings
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import GROUPS, DreamSettings, StreamSettings, resolve
 
@@ -21,8 +21,9 @@ def test_flag_beats_environment_beats_preset_beats_default(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", settings.preset_names())
 def test_every_shipped_preset_loads_and_says_what_it_is(name: str) -> None:
-    resolve({}, {}, name)
-    assert "about" in (settings.PRESETS / f"{name}.toml").read_text()
+    run = resolve({}, {}, name)
+    objectives.from_settings(run.dream, models.get(run.stream.model))  # its layers are there
+    assert settings.about_preset(name)
 
 
 def test_printed_config_reads_back_the_same(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from streamdream import __version__, process
-from streamdream.cli import measure, networks, pictures, video
+from streamdream.cli import measure, networks, pictures, presets, video
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "render": video.render_command,
     "image": pictures.image_command,
     "atlas": pictures.atlas_command,
+    "presets": presets.presets_command,
     "models": networks.models_command,
     "layers": networks.layers_command,
     "fetch": networks.fetch_command,

@@ -30,7 +30,7 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
     """dream one picture, over many octaves, or zoom into it
 
     streamdream image photo.jpg -o dream.png
-    streamdream image photo.jpg -o dream.png --preset google-2015
+    streamdream image photo.jpg -o dream.png --layers mixed5 --octaves 5
     streamdream image photo.jpg -o zoom.mp4 --zoom 1.03 --rotate 0.5 -t 20
     """
     parser.add_argument("input", help="a PNG or JPEG picture")

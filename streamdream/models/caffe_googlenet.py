@@ -22,15 +22,14 @@ BLOCKS = {  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection: table 1 of
 POOLS_AFTER = {"3b": "pool3/3x3_s2", "4e": "pool4/3x3_s2"}
 
 
-def nodes(classes: int = 1000, second: str = "3x3_reduce") -> list[Node]:
-    """The network up to ``prob``. ``second`` names the 1x1 convolution of the stem: the Cars network calls it 1x1."""
-    reduce = f"conv2/{second}"
+def nodes(classes: int = 1000) -> list[Node]:
+    """The network up to ``prob``."""
     net: list[Node] = [
         *_conv("conv1/7x7_s2", INPUT, 64, 7, 2),
         _max_pool("pool1/3x3_s2", "conv1/relu_7x7"),
         Lrn("pool1/norm1", ("pool1/3x3_s2",)),
-        *_conv(reduce, "pool1/norm1", 64, 1),
-        *_conv("conv2/3x3", f"conv2/relu_{second}", 192, 3),
+        *_conv("conv2/3x3_reduce", "pool1/norm1", 64, 1),
+        *_conv("conv2/3x3", "conv2/relu_3x3_reduce", 192, 3),
         Lrn("conv2/norm2", ("conv2/relu_3x3",)),
         _max_pool("pool2/3x3_s2", "conv2/norm2"),
     ]
