@@ -74,7 +74,7 @@ def bound(picture: Tensor) -> Tensor:
 
 
 def blur(gradient: Tensor, smooth: float, color: float = 1.0) -> Tensor:
-    """Mean of three Gaussians of ``smooth * SIGMAS`` pixels, mirrored at the edges; ``color`` is how much of that stays.
+    """Mean of three Gaussians of ``smooth * SIGMAS`` pixels, mirrored at the edges; ``color`` of its colour stays.
 
     One convolution blurs the rows of each colour with all three, a second one the columns, and sums them and mixes the
     colours; in the gradient's own dtype, as it is no more exact than that.

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.opencv import cv2
 
-FORMATS = {".png": [], ".jpg": ["IMWRITE_JPEG_QUALITY", 95], ".jpeg": ["IMWRITE_JPEG_QUALITY", 95]}
-"""Extension -> encoder options."""
+FORMATS = (".png", ".jpg", ".jpeg")
 
 
 SUFFIXES_READ = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -55,11 +54,12 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
         raise UsageError(f"{path} exists; -y overwrites it")
 
 
-def write_image(path: str, image: NDArray[np.uint8]) -> None:
+def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95) -> None:
     """RGB uint8 [H, W, 3] -> a file that appears whole or not at all. Raises SinkError."""
     target = Path(path)
-    options = [getattr(cv2(), item) if isinstance(item, str) else item for item in FORMATS[target.suffix.lower()]]
-    done, data = cv2().imencode(target.suffix.lower(), image[..., ::-1], options)
+    suffix = target.suffix.lower()
+    options = [] if suffix == ".png" else [cv2().IMWRITE_JPEG_QUALITY, jpeg_quality]
+    done, data = cv2().imencode(suffix, image[..., ::-1], options)
     if not done:
         raise SinkError(f"{path}: the picture could not be encoded")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")

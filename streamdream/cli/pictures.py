@@ -23,6 +23,7 @@ STILL_PRESET, ZOOM_PRESET, ATLAS_PRESET = "still", "zoom", "atlas"
 """What is started from when no preset is named."""
 ZOOM_SECONDS = 10
 """Length of a zoom without -t."""
+SHEET_JPEG_QUALITY = 80
 SPANS_OF_A_VIDEO = ("start", "end")
 
 
@@ -135,7 +136,8 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     if sheet:
         from streamdream.atlas import draw_sheet
 
-        stills.write_image(found.output, draw_sheet(stills.read_image(found.input), cells, run.atlas))
+        stills.write_image(found.output, draw_sheet(stills.read_image(found.input), cells, run.atlas),
+                           SHEET_JPEG_QUALITY)
         shutil.rmtree(folder, ignore_errors=True)
     if found.json:
         print(json.dumps({"output": found.output, "model": model.name, "seconds": round(seconds, 3),
