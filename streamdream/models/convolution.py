@@ -30,14 +30,17 @@ def can_prepare(device: torch.device) -> bool:
 
 
 class Convolution:
-    """``weight`` OIHW and ``bias``, on their device, in their dtype; ``rectified`` says that a ReLU is part of it."""
+    """``weight`` OIHW and ``bias``, on their device, in their dtype; ``rectified`` says that a ReLU is part of it.
 
-    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, rectified: bool) -> None:
+    ``prepare`` False keeps to operations that every engine has.
+    """
+
+    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, rectified: bool, prepare: bool = True) -> None:
         self.node, self.rectified = node, rectified
         self._weight, self._bias = weight, bias
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
-        self._prepare = can_prepare(weight.device)
+        self._prepare = prepare and can_prepare(weight.device)
         self._forward_kernel: Tensor | None = None
         self._backward_kernel: Tensor | None = None
 
@@ -54,10 +57,11 @@ class Convolution:
         return y, (padded, y if self.rectified else None, x.shape[2:])
 
     def backward(self, gradient: Tensor, saved: Any) -> Tensor:
-        """The gradient at ``x``; ``gradient`` is written into."""
+        """The gradient at ``x``; ``gradient`` may be written into."""
         padded, y, size = saved
         if y is not None:
-            gradient = aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+            gradient = (aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient) if self._prepare
+                        else aten.threshold_backward(gradient, y, 0))
         if self._prepare and self.node.stride == 1:
             found = self._turned(gradient)
         elif self._prepare and self._weight.shape[1] <= FEW_CHANNELS:
@@ -68,34 +72,45 @@ class Convolution:
         return crop_same(self.node, found, *size)
 
     def _turned(self, gradient: Tensor) -> Tensor:
-        """At stride 1 the gradient is an ordinary convolution with the kernel turned around."""
         height, width = self.node.kernel
         padding = height - 1 - self._padding[0], width - 1 - self._padding[1]
         if self._backward_kernel is None:
-            turned = self._weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
-            self._backward_kernel = _lay_out(turned, padding, (1, 1), gradient)
+            self._backward_kernel = _lay_out(turn(self._weight), padding, (1, 1), gradient)
         return _convolve(gradient, self._backward_kernel, None, padding, (1, 1), False)
 
     def _interleaved(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        """At stride s, pixel ``s * q + p`` is reached by the kernel's entries ``s * m + p`` only, from ``q - m``: one
-        ordinary convolution with a channel for every p, whose channels are then woven together (Shi et al. 2016,
-        arXiv:1609.07009, read backward). Its zeros cost less than oneDNN's own at three channels.
-        """
-        stride, reach = self.node.stride, -(-max(self.node.kernel) // self.node.stride)
+        stride = self.node.stride
+        reach = -(-max(self.node.kernel) // stride)
         padding = reach - 1, reach - 1
         if self._backward_kernel is None:
-            more = [reach * stride - length for length in self.node.kernel]
-            full = F.pad(self._weight, (0, more[1], 0, more[0]))
-            out, channels = full.shape[:2]
-            parts = full.view(out, channels, reach, stride, reach, stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
-            kernel = parts.reshape(channels * stride**2, out, reach, reach)
-            kernel = kernel.contiguous(memory_format=torch.channels_last)
-            self._backward_kernel = _lay_out(kernel, padding, (1, 1), gradient)
+            self._backward_kernel = _lay_out(weave(self._weight, stride), padding, (1, 1), gradient)
         found = F.pixel_shuffle(_convolve(gradient, self._backward_kernel, None, padding, (1, 1), False), stride)
         top, left = self._padding
         found = found[:, :, top:top + height, left:left + width]
         missing = height - found.shape[2], width - found.shape[3]  # pixels that no window reaches
         return F.pad(found, (0, missing[1], 0, missing[0])) if any(missing) else found
+
+
+def turn(weight: Tensor) -> Tensor:
+    """OIHW -> IOHW turned around: at stride 1 the gradient is an ordinary convolution with it."""
+    return weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+
+
+def weave(weight: Tensor, stride: int) -> Tensor:
+    """OIHW -> [I * stride^2, O, reach, reach], with which the gradient at a strided convolution's input is an ordinary
+    convolution and ``pixel_shuffle``; reach is the kernel's length over the stride, rounded up.
+
+    Pixel ``s * q + p`` is reached by the kernel's entries ``s * m + p`` only, from ``q - m``: one output channel for
+    every p, whose pixels are then woven together (Shi et al. 2016, arXiv:1609.07009, read backward). At the three
+    channels of a picture its zeros cost less than oneDNN's own gradient.
+    """
+    reach = -(-max(weight.shape[2:]) // stride)
+    more = [reach * stride - length for length in weight.shape[2:]]
+    full = F.pad(weight, (0, more[1], 0, more[0]))
+    out, channels = full.shape[:2]
+    parts = full.view(out, channels, reach, stride, reach, stride).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+    kernel = parts.reshape(channels * stride**2, out, reach, reach)
+    return kernel.contiguous(memory_format=torch.channels_last)
 
 
 def _lay_out(weight: Tensor, padding: Pair, stride: Pair, x: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ class Network:
     """The nodes that ``taps`` need, on one device, in one dtype, channels last.
 
     ``weights`` maps ``NODE.weight`` (OIHW) and ``NODE.bias`` to float32 tensors. Pictures are [1, 3, H, W] in the
-    network's own input range.
+    network's own input range. ``prepare`` False keeps to operations that every engine has.
     """
 
     def __init__(self, nodes: Iterable[Node], weights: Mapping[str, Tensor], taps: Iterable[str],
-                 device: torch.device, dtype: torch.dtype) -> None:
+                 device: torch.device, dtype: torch.dtype, prepare: bool = True) -> None:
         self.taps = tuple(taps)
         self.nodes = project_before_pooling(needed(nodes, self.taps), self.taps)
         self.dtype = dtype
@@ -33,7 +33,7 @@ class Network:
             if isinstance(node, Conv):
                 weight = weights[f"{node.weights}.weight"].to(device, dtype, memory_format=torch.channels_last)
                 bias = weights[f"{node.weights}.bias"].to(device, dtype)
-                self._convolutions[node.name] = Convolution(node, weight, bias, node.name in rectified)
+                self._convolutions[node.name] = Convolution(node, weight, bias, node.name in rectified, prepare)
 
     def _rectified(self) -> set[str]:
         """Convolutions whose output is read by one ReLU and nothing else: it becomes part of them."""

@@ -1,0 +1,200 @@
+"""The whole step as one static forward graph of plain operations, for engines that know no gradient.
+
+``build`` records what ``step.ascend`` and ``models.network`` do, with the operations that no engine has written out in
+terms of those that all have: the gradient of a convolution is a convolution, that of a max pool compares and selects.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
+
+from streamdream import step as maths
+from streamdream.models.convolution import turn, weave
+from streamdream.models.network import Network
+
+if TYPE_CHECKING:
+    from streamdream.backends import AllTargets, StepSpec
+    from streamdream.models import Model
+
+aten = torch.ops.aten
+Pair = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """``module(picture [1, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out; ``digest`` names it."""
+
+    module: torch.fx.GraphModule
+    digest: str
+
+
+def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets = (),
+          device: torch.device | None = None) -> Graph:
+    """Record a step. ``targets`` are examples: they are inputs of the graph, their shapes are fixed."""
+    device = device or torch.device("cpu")
+    terms = spec.objective.terms
+    network = Network(model.nodes(), model.load_weights(), tuple(sorted(spec.objective.taps)), device, dtype,
+                      prepare=False)
+    counts = [len(own) for own in targets] or [0] * len(terms)
+
+    def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
+        left = iter(flat)
+        mine = [tuple(next(left) for _ in range(count)) for count in counts]
+        found = network.gradients(model.to_input(picture), lambda features: [
+            term.value(features, own) for (term, _), own in zip(terms, mine, strict=True)])
+        gradients = [model.to_input.gradient(gradient) for gradient in found]
+        return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)  # type: ignore[arg-type]
+
+    example = (torch.zeros(1, 3, spec.height, spec.width, device=device).contiguous(memory_format=torch.channels_last),
+               torch.full((1,), 0.01, device=device), *(target for own in targets for target in own))
+    step(*example)  # kernels that are made once are constants of the graph, not part of it
+    recorded = make_fx(step, decomposition_table=TABLE)(*example)
+    # once more without what writes in place; autograd, in the first recording, cannot be in this one
+    return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example))
+
+
+def _finish(module: torch.fx.GraphModule) -> Graph:
+    """Without what nothing reads and what is there twice; named by its code and its constants."""
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    shared = CSEPass()(module)
+    assert shared is not None
+    module = shared.graph_module
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    digest = hashlib.sha256(module.code.encode())
+    for name, constant in sorted(module.named_buffers()):
+        digest.update(name.encode() + str((constant.dtype, tuple(constant.shape))).encode())
+        digest.update(constant.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return Graph(module, digest.hexdigest())
+
+
+# --- what is written out ----------------------------------------------------------------------------------------------
+
+def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, bias_sizes: object, stride: Pair, padding: Pair,
+                          dilation: Pair, transposed: bool, output_padding: Pair, groups: int, mask: object
+                          ) -> tuple[Tensor, None, None]:
+    """At the input only, as an ordinary convolution: see ``models.convolution``. Several engines get transposed ones
+    wrong."""
+    (height, width), kernel = x.shape[2:], weight.shape[2:]
+    if tuple(stride) == (1, 1):
+        with disable_proxy_modes_tracing():
+            turned = turn(weight)
+        return _convolve(gradient, turned, [k - 1 - p for k, p in zip(kernel, padding, strict=True)]), None, None
+    with disable_proxy_modes_tracing():
+        woven = weave(weight, stride[0])
+    reach = woven.shape[2]
+    found = aten.pixel_shuffle(_convolve(gradient, woven, [reach - 1, reach - 1]), stride[0])
+    return fit(found, padding, height, width), None, None
+
+
+def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
+    found: Tensor = aten.convolution(x, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], 1)
+    return found
+
+
+def fit(found: Tensor, start: Pair, height: int, width: int) -> Tensor:
+    """``found`` from ``start`` on, cropped or filled with zeros to that size."""
+    found = found[:, :, start[0]:start[0] + height, start[1]:start[1] + width]
+    missing = height - found.shape[2], width - found.shape[3]
+    return aten.constant_pad_nd(found, [0, missing[1], 0, missing[0]]) if any(missing) else found
+
+
+def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), dilation: Pair = (1, 1),
+              ceil: bool = False) -> Any:
+    """Rows, then columns, so that the gradient finds both maxima already there. The indices are never read."""
+    if kernel[0] == 1 or kernel[1] == 1:
+        return NotImplemented
+    _, _, found = _separately(x, kernel, stride or kernel, padding, ceil)
+    return found, torch.zeros_like(found, dtype=torch.int64)
+
+
+def _separately(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """``x`` padded so that plain windows cover it, its maxima along rows, and theirs along columns."""
+    lengths = [_length(x.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil) for axis in (0, 1)]
+    after = [(lengths[axis] - 1) * stride[axis] + kernel[axis] - x.shape[2 + axis] - padding[axis] for axis in (0, 1)]
+    if any(after) or any(padding):
+        x = aten.constant_pad_nd(x, [padding[1], after[1], padding[0], after[0]], torch.finfo(x.dtype).min)
+    rows = aten.max_pool2d_with_indices(x, [1, kernel[1]], [1, stride[1]])[0]
+    return x, rows, aten.max_pool2d_with_indices(rows, [kernel[0], 1], [stride[0], 1])[0]
+
+
+def _length(length: int, kernel: int, stride: int, padding: int, ceil: bool) -> int:
+    spare = length + 2 * padding - kernel
+    if not ceil:
+        return spare // stride + 1
+    count = -(-spare // stride) + 1
+    return count - 1 if (count - 1) * stride >= length + padding else count
+
+
+def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+                       ceil: bool, indices: Tensor) -> Tensor:
+    """To the first maximum of each window, as PyTorch does: the first row that has it, in that row the first column.
+
+    Where equal values all got it, the gradient would be another one: behind a pool, they are the rule.
+    """
+    padded, rows, found = _separately(x, kernel, stride or kernel, padding, ceil)
+    stride = stride or kernel
+    at_rows = _to_first(gradient, rows, found, 2, kernel[0], stride[0])
+    at_padded = _to_first(at_rows, padded, rows, 3, kernel[1], stride[1])
+    return fit(at_padded, padding, *x.shape[2:])
+
+
+def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
+    """Along ``axis``, each window's gradient to the first place of ``x`` that equals its maximum."""
+    count, zero = maxima.shape[axis], torch.zeros((), dtype=gradient.dtype, device=gradient.device)
+    steps, open_ = -(-x.shape[axis] // stride), None
+    phases: dict[int, Tensor] = {}
+    for offset in range(kernel):
+        here = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
+        if offset == kernel - 1 and open_ is not None:
+            takes = open_  # whoever has found no place has it here, even if an engine rounded the maximum otherwise
+        else:
+            equal = aten.eq(here, maxima)
+            takes = equal if open_ is None else aten.logical_and(equal, open_)
+            other = aten.logical_not(equal)
+            open_ = other if open_ is None else aten.logical_and(open_, other)
+        part = aten.where(takes, gradient, zero)
+        before = offset // stride
+        pads = [before, steps - count - before]
+        if any(pads):
+            part = aten.constant_pad_nd(part, pads if axis == 3 else [0, 0, *pads])
+        phase = offset % stride
+        phases[phase] = part if phase not in phases else phases[phase] + part
+    if stride == 1:
+        return phases[0]
+    woven = torch.stack([phases[phase] for phase in range(stride)], axis + 1).flatten(axis, axis + 1)
+    return woven.narrow(axis, 0, x.shape[axis])
+
+
+def _avg_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool,
+                       count_padding: bool, divisor: int | None) -> Tensor:
+    """At stride 1, where padding counts or there is none, a mean is its own adjoint."""
+    if tuple(stride or kernel) != (1, 1) or ceil or divisor or not (count_padding or not any(padding)):
+        raise NotImplementedError("the gradient of this average pool is not written out")
+    pads = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
+    wide = aten.constant_pad_nd(gradient, [pads[1], pads[1], pads[0], pads[0]])
+    found: Tensor = aten.avg_pool2d(wide, list(kernel), [1, 1])
+    return found
+
+
+def _threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
+    zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
+    found: Tensor = aten.where(aten.gt(x, threshold), gradient, zero)
+    return found
+
+
+TABLE: dict[Any, Callable[..., Any]] = {
+    aten.convolution_backward.default: _convolution_backward,
+    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
+    aten.avg_pool2d_backward.default: _avg_pool_backward,
+    aten.threshold_backward.default: _threshold_backward,
+}
