@@ -174,14 +174,33 @@ def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: in
     return woven.narrow(axis, 0, x.shape[axis])
 
 
+def _avg_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,
+              count_padding: bool = True, divisor: int | None = None) -> Any:
+    """A convolution of each channel by itself: one engine has no bf16 average pool, others count the padding wrongly."""
+    if ceil or divisor:
+        return NotImplemented
+    found = _mean(x, kernel, stride or kernel, padding)
+    if count_padding or not any(padding):
+        return found
+    with disable_proxy_modes_tracing():
+        inside = _mean(torch.ones(1, 1, *x.shape[2:], device=x.device), kernel, stride or kernel, padding)
+        correction = (1 / inside).to(x.dtype)
+    return found * correction
+
+
 def _avg_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool,
                        count_padding: bool, divisor: int | None) -> Tensor:
     """At stride 1, where padding counts or there is none, a mean is its own adjoint."""
     if tuple(stride or kernel) != (1, 1) or ceil or divisor or not (count_padding or not any(padding)):
         raise NotImplementedError("the gradient of this average pool is not written out")
-    pads = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
-    wide = aten.constant_pad_nd(gradient, [pads[1], pads[1], pads[0], pads[0]])
-    found: Tensor = aten.avg_pool2d(wide, list(kernel), [1, 1])
+    return _mean(gradient, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
+
+
+def _mean(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+    channels = x.shape[1]
+    with disable_proxy_modes_tracing():
+        weight = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]), dtype=x.dtype, device=x.device)
+    found: Tensor = aten.convolution(x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], channels)
     return found
 
 
@@ -195,6 +214,7 @@ TABLE: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
+    aten.avg_pool2d.default: _avg_pool,
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.threshold_backward.default: _threshold_backward,
 }
