@@ -16,24 +16,21 @@ if TYPE_CHECKING:
     from streamdream.backends import Step, StepSpec
     from streamdream.models import Model
 
-LOWEST = torch.finfo(torch.float32).min
-
-
 class Plain:
     """Looks like a backend, but is none: it is slow on purpose."""
 
     name, precision, reason = "plain autograd", "fp32", "what PyTorch gives without further work"
 
-    def __init__(self, model: Model, device: torch.device) -> None:
-        self.model, self.device = model, device
-        self._weights = {name: weight.to(device) for name, weight in model.load_weights().items()}
+    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.device, self._dtype = model, device, dtype
+        self._weights = {name: weight.to(device, dtype) for name, weight in model.load_weights().items()}
 
     def compile(self, spec: StepSpec) -> Step:
         nodes, terms = needed(self.model.nodes(), spec.objective.taps), spec.objective.terms
 
         def take(picture: Tensor, step_size: float, targets: Any = ()) -> Tensor:
             watched = picture.detach().requires_grad_(True)
-            values = {INPUT: self.model.to_input(watched)}
+            values = {INPUT: self.model.to_input(watched).to(self._dtype)}
             for node in nodes:
                 values[node.name] = run(node, [values[name] for name in node.inputs], self._weights)
             features = {name: values[name] for name in (INPUT, *spec.objective.taps)}
@@ -60,7 +57,7 @@ def _conv(node: Conv, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def _max_pool(node: MaxPool, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    x, padding = pad_same(node, x, LOWEST), (0, 0) if node.same else node.padding
+    x, padding = pad_same(node, x, torch.finfo(x.dtype).min), (0, 0) if node.same else node.padding
     return F.max_pool2d(x, node.kernel, node.stride, padding, ceil_mode=node.ceil)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "auto": "the fastest that runs here",
     "eager": "streamdream.backends.eager:Eager",
+    "compiled": "streamdream.backends.compiled:Compiled",
 }
 
 PRECISIONS = {

@@ -39,12 +39,7 @@ class Eager:
         self._network = lru_cache(maxsize=NETWORKS_KEPT)(self._prepare)
 
     def compile(self, spec: StepSpec) -> Step:
-        taps = self.model.taps()
-        least = max((taps[name].min_size for name in spec.objective.taps), default=1)
-        if min(spec.height, spec.width) < least:
-            names = ", ".join(spec.objective.taps)
-            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
-                                f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
+        self.check_size(spec)
         gradients, terms = self.term_gradients(spec.objective), spec.objective.terms
 
         def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
@@ -52,6 +47,15 @@ class Eager:
             return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.smooth, spec.color)
 
         return step
+
+    def check_size(self, spec: StepSpec) -> None:
+        """Raises SettingsError when the picture is too small for a tap."""
+        taps = self.model.taps()
+        least = max((taps[name].min_size for name in spec.objective.taps), default=1)
+        if min(spec.height, spec.width) < least:
+            names = ", ".join(spec.objective.taps)
+            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
+                                f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input

@@ -176,7 +176,7 @@ def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: in
 
 def _avg_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,
               count_padding: bool = True, divisor: int | None = None) -> Any:
-    """A convolution of each channel by itself: one engine has no bf16 average pool, others count the padding wrongly."""
+    """A convolution of each channel by itself: one engine has no bf16 average pool for all of these."""
     if ceil or divisor:
         return NotImplemented
     found = _mean(x, kernel, stride or kernel, padding)
@@ -210,11 +210,20 @@ def _threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor
     return found
 
 
+def _slice_backward(gradient: Tensor, sizes: Pair, axis: int, start: int, end: int, step: int) -> Tensor:
+    if step != 1:
+        raise NotImplementedError("the gradient of a slice with steps is not written out")
+    after = sizes[axis] - start - gradient.shape[axis]
+    found: Tensor = aten.constant_pad_nd(gradient, [0, 0] * (gradient.dim() - 1 - axis) + [start, after])
+    return found
+
+
 TABLE: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
     aten.avg_pool2d.default: _avg_pool,
     aten.avg_pool2d_backward.default: _avg_pool_backward,
+    aten.slice_backward.default: _slice_backward,
     aten.threshold_backward.default: _threshold_backward,
 }
