@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-COMMANDS = (("step",), ("render",), ("quality",))
+COMMANDS = (
+    ("step",),
+    ("step", "--model", "bvlc_googlenet", "--layers", "inception_4d/3x3_reduce", "--width", "512", "--height", "384",
+     "--octaves", "2"),
+    ("render",),
+    ("quality",),
+)
 
 
 def main(readme: Path) -> None:

@@ -132,7 +132,7 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(found) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
     folder = target.with_name(f".{target.name}.cells") if sheet else target
-    cells, seconds = _dream_atlas(found, run, model, taps, folder)
+    cells, seconds = _dream_atlas(found, run, model, taps, folder, replace=sheet or found.overwrite)
     if sheet:
         from streamdream.atlas import draw_sheet
 
@@ -147,9 +147,9 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path
+def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
-    """Dreams what is not there yet; the cells, and the seconds it took."""
+    """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
     from streamdream import atlas, references, stills
     from streamdream.progress import Progress, describe_seconds
 
@@ -157,7 +157,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     references.read(run.dream)
     if not model.available()[0]:
         model.load_weights()  # says what to fetch
-    atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), found.overwrite or folder.name[0] == ".")
+    atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)
     from streamdream.pipeline import build_dreamer
 
     dreamer = build_dreamer(run.stream)
