@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 KEY_FILE = "atlas.json"
+CELL_NAME = re.compile(r"\d{3}_[\w.]+\.png")
 GAP, LABEL, INK, PAPER = 6, 17, (225, 225, 225), (18, 18, 20)
 SHEET_ASPECT = 1.5
 """Width by height that the number of columns aims at."""
@@ -74,17 +75,23 @@ def make_key(image: Picture, settings: DreamSettings, stream: StreamSettings) ->
 
 
 def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
-    """Make it, or go on in it. Dreams of another key are removed if that was asked for, else it is a UsageError."""
+    """Make it, or go on in it. Dreams of another key are removed if that was asked for, else it is a UsageError.
+
+    Nothing else in it is ever touched.
+    """
     key_file = folder / KEY_FILE
     try:
         if folder.exists() and any(folder.iterdir()):
-            found = json.loads(key_file.read_text()).get("key") if key_file.exists() else None
+            stored = json.loads(key_file.read_text()) if key_file.exists() else None
+            found = stored.get("key") if isinstance(stored, dict) else None
             if found == key:
                 return
             if not overwrite or found is None:
                 raise UsageError(f"{folder} holds " + ("something else than an atlas; name another folder"
                                  if found is None else "an atlas of another picture or other settings; -y replaces it"))
-            shutil.rmtree(folder)
+            for path in folder.iterdir():
+                if CELL_NAME.fullmatch(path.name):
+                    path.unlink()
         folder.mkdir(exist_ok=True)
         key_file.write_text(json.dumps({"key": key}) + "\n")
     except (OSError, ValueError) as error:

@@ -50,8 +50,17 @@ class Term(Protocol):
         ...
 
 
+class _NeedsNothing:
+    """No other picture."""
+
+    needs: ClassVar[str] = ""
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        return ()
+
+
 @dataclass(frozen=True)
-class Activations:
+class Activations(_NeedsNothing):
     """Weighted mean square of taps, over all their channels or the chosen ones.
 
     Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
@@ -61,15 +70,11 @@ class Activations:
 
     weights: TapWeights
     channels: tuple[int, ...] = ()
-    needs: ClassVar[str] = ""
     amplifies: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.weights)
-
-    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
-        return ()
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         terms = [weight * _chosen(features[name], self.channels).float().square().mean()
@@ -129,15 +134,11 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Variation:
+class Variation(_NeedsNothing):
     """Total variation, negated: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
 
     taps: tuple[str, ...] = ()
-    needs: ClassVar[str] = ""
     amplifies: ClassVar[bool] = False
-
-    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
-        return ()
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         picture = features[INPUT].float()
@@ -146,15 +147,11 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class Energy:
+class Energy(_NeedsNothing):
     """The mean square of the picture, negated: pulls it toward grey (the L2 term of neural-dream)."""
 
     taps: tuple[str, ...] = ()
-    needs: ClassVar[str] = ""
     amplifies: ClassVar[bool] = False
-
-    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
-        return ()
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         return -features[INPUT].float().square().mean()

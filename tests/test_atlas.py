@@ -63,15 +63,19 @@ def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path
     before = (tmp_path / "all" / "001_mixed0.png").read_bytes()
     fails(streamdream(*command, "--color", 1), 2, "of another picture or other settings; -y replaces it")
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() == before
+    (tmp_path / "all" / "notes.txt").write_text("mine")
     assert streamdream(*command, "--color", 1, "-y").returncode == 0
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() != before
+    assert (tmp_path / "all" / "notes.txt").read_text() == "mine"
 
 
 def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     fails(streamdream("atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
-    assert names(tmp_path / "mine") == ["thesis.txt"]
+    (tmp_path / "mine" / "atlas.json").write_text("[1]")  # somebody's own file of that name
+    fails(streamdream("atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
+    assert names(tmp_path / "mine") == ["atlas.json", "thesis.txt"]
 
 
 def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:

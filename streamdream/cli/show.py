@@ -16,6 +16,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def announce(backend: str, quiet: bool) -> None:
+    """What makes a run begin late, so that nobody waits in silence."""
+    if backend == "compiled" and not quiet:
+        say("compiling: 10 to 40 seconds for each octave before the first frame, less the next time")
+
+
 def print_report(report: Report, output: str, as_json: bool) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
