@@ -47,13 +47,21 @@ class Terminated(BaseException):
     """SIGTERM; not an Exception, so that nothing swallows it."""
 
 
-def watch_for_termination() -> None:
-    """From here on SIGTERM raises ``Terminated`` in the main thread."""
-    signal.signal(signal.SIGTERM, _terminate)
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. When a plain KeyboardInterrupt passes through an ``exec`` (each dataclass has one), CPython 3.11 ends the
+    process by the signal, whatever exit code was asked for afterwards; a subclass it leaves alone.
+    """
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise Terminated
+def watch_for_signals() -> None:
+    """From here on SIGTERM raises ``Terminated`` in the main thread, and SIGINT, unless ignored, ``Interrupted``."""
+    signal.signal(signal.SIGTERM, _raise)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _raise)
+
+
+def _raise(number: int, frame: object) -> NoReturn:
+    raise Interrupted if number == signal.SIGINT else Terminated
 
 
 @contextmanager

@@ -174,6 +174,24 @@ def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None
     assert "Traceback" in result.stderr
 
 
+def test_an_interruption_within_exec_keeps_its_exit_code() -> None:
+    """CPython 3.11 would end by the signal: seen when Ctrl-C met the import of a dataclass."""
+    script = ("import os, signal; from streamdream import cli\n"
+              "cli.COMMANDS['burn'] = lambda *_: exec('os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
+              "cli.main(['burn'])")
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was left behind\n")
+
+
+def test_an_output_that_was_just_begun_goes_when_the_process_ends(tmp_path: Path) -> None:
+    script = ("import sys; from streamdream.sinks.threaded import Partial\n"
+              f"kept = [Partial({str(tmp_path / 'a.mp4')!r}), Partial({str(tmp_path / '%d.png')!r}, folder=True)]\n"
+              "sys.exit(len(list(kept[0].path.parent.iterdir())))")
+    assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=False).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("after_seconds", [0.3, 1.5, 3.0])
 def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, after_seconds: float, world: Path,

@@ -51,10 +51,14 @@ def test_a_real_clip_keeps_its_times_and_sound_and_gains_a_dream(world: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["dream.mp4"]
 
 
-def test_the_same_seed_renders_the_same_file(clip: Path, tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        assert streamdream("render", clip, "-o", tmp_path / name, *SMALL).returncode == 0
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+def test_the_same_seed_renders_the_same_dream(clip: Path, tmp_path: Path) -> None:
+    """Compared without loss: x264's macroblock tree decides by what its memory held before, twice not the same way."""
+    dreams = []
+    for name in ("a.mkv", "b.mkv"):
+        assert streamdream("render", clip, "-o", tmp_path / name, "-c:v", "ffv1", *SMALL).returncode == 0
+        with av.open(str(tmp_path / name)) as file:
+            dreams.append([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    np.testing.assert_array_equal(dreams[0], dreams[1])
 
 
 def test_plain_lines_in_a_log(clip: Path, tmp_path: Path) -> None:

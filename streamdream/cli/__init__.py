@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
     process.tune()
-    process.watch_for_termination()
+    process.watch_for_signals()
     try:
         return _dispatch([text for text in arguments if text != "--debug"])
     except StreamdreamError as error:

@@ -48,7 +48,7 @@ class ImageWriter:
         older = set(pictures_of(str(self.partial.target)).values()) - {folder / path.name for path in ours}
         for path in ours:
             path.replace(folder / path.name)
-        self.partial.path.rmdir()
+        self.partial.discard()
         if older:
             self.warnings.append(f"{len(older)} older pictures of {self.partial.name} remain behind the new ones")
 

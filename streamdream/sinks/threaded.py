@@ -1,6 +1,7 @@
 """The thread a sink writes in, and the hidden name it writes under."""
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
@@ -53,6 +54,7 @@ class Partial:
         self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
         stem, suffix = self.target.stem[:50], self.target.suffix
         self.path = self.target.with_name(f".{stem}.{os.getpid()}.partial{'' if folder else suffix}")
+        atexit.register(self.discard)  # a signal may come before anybody else knows of it
         try:
             self.path.mkdir() if folder else self.path.touch()
         except OSError as error:
@@ -82,6 +84,7 @@ class Partial:
             os.close(descriptor)
         self.path.replace(self.target)
         self._committed = True
+        atexit.unregister(self.discard)
 
     @property
     def size(self) -> int:
@@ -95,6 +98,7 @@ class Partial:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
+        atexit.unregister(self.discard)
 
 
 class Writer(Protocol):
