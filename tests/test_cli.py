@@ -174,13 +174,14 @@ def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None
     assert "Traceback" in result.stderr
 
 
-def test_an_interruption_within_exec_keeps_its_exit_code() -> None:
-    """CPython 3.11 would end by the signal: seen when Ctrl-C met the import of a dataclass."""
-    script = ("import os, signal; from streamdream import cli\n"
-              "cli.COMMANDS['burn'] = lambda *_: exec('os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
-              "cli.main(['burn'])")
-    command = [sys.executable, "-c", script]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+def test_an_interruption_within_exec_keeps_its_exit_code(tmp_path: Path) -> None:
+    """CPython 3.11 would end ``python -m`` by the signal: seen when Ctrl-C met the import of a dataclass."""
+    (tmp_path / "burn.py").write_text(
+        "import os, signal\nfrom streamdream import cli\n"
+        "cli.COMMANDS['burn'] = lambda *_: exec('os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
+        "cli.main(['burn'])")
+    result = subprocess.run([sys.executable, "-m", "burn"], capture_output=True, text=True, env=ENVIRONMENT,
+                            cwd=tmp_path, check=False)
     assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was left behind\n")
 
 
