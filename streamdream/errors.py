@@ -4,6 +4,7 @@
     ├── SourceError             the input cannot be opened or read
     ├── SinkError               the output cannot be written (full disk, refused by the encoder)
     ├── ModelError              weights are missing, damaged or not the expected ones
+    ├── EngineError             an engine could not be built, or does not compute what it should
     ├── MissingPackage          an optional package or system library is absent; the text holds the install command
     └── UsageError              the user's mistake; the CLI exits 2
         ├── SettingsError       a value that is out of range, or of the wrong kind
@@ -31,6 +32,10 @@ class SinkError(StreamdreamError):
 
 class ModelError(StreamdreamError):
     """Weights are missing, damaged or not the expected ones."""
+
+
+class EngineError(StreamdreamError):
+    """An engine could not be built, or does not compute what it should."""
 
 
 class MissingPackage(StreamdreamError):

@@ -28,7 +28,7 @@ def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[T
            smooth: float, color: float) -> Tensor:
     """One step: ``picture + step_size * direction``, then bounded.
 
-    ``picture`` is [1, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
+    ``picture`` is [N, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
     ``step_size`` is in those units. Returns a new tensor of the same kind.
     """
     return climb(picture, [refine(g, term, smooth, color) for g, (term, _) in zip(gradients, terms, strict=True)],
@@ -61,13 +61,13 @@ def climb(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term
 
 
 def make_unit(gradient: Tensor, centred: bool) -> Tensor:
-    """Scale it, in place, to a mean magnitude of one; ``centred``: without its mean.
+    """Scale each picture's, in place, to a mean magnitude of one; ``centred``: without its mean.
 
     With its mean, a gradient that amplifies can push the whole picture brighter or toward one hue, frame after frame.
     """
     if centred:
         gradient.sub_(gradient.mean((2, 3), keepdim=True))
-    return gradient.div_(gradient.abs().mean() + EPSILON)
+    return gradient.div_(gradient.abs().mean((1, 2, 3), keepdim=True) + EPSILON)
 
 
 def bound(picture: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Features = dict[str, Tensor]
-    """Tap -> [1, C, h, w]; ``INPUT`` -> the picture [1, 3, H, W] in the network's range."""
+    """Tap -> [N, C, h, w]; ``INPUT`` -> the pictures [N, 3, H, W] in the network's range. N pictures dreamed at once
+    must not meet: a value is a sum, or mean, of theirs."""
     FeaturesOf = Callable[[Tensor], Features]
     """A picture [1, 3, H, W] RGB in [-1, 1] -> its features."""
     Targets = tuple[Tensor, ...]
@@ -116,7 +117,7 @@ class Style:
     """Closeness of the correlations between channels, tap by tap, to those of a style picture.
 
     Gatys, Ecker, Bethge 2015 (arXiv:1508.06576), equation 5, each tap's squared distance over the style's own mean
-    square, so that no tap drowns the others. A target is a Gram matrix [C, C].
+    square, so that no tap drowns the others. A target is a Gram matrix [1, C, C].
     """
 
     taps: tuple[str, ...]
@@ -162,8 +163,8 @@ def _chosen(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
 
 
 def _positions(feature: Tensor) -> Tensor:
-    """[1, C, h, w] -> [h * w, C]; no copy where channels are last in memory."""
-    return feature[0].permute(1, 2, 0).flatten(0, 1)
+    """[N, C, h, w] -> [N * h * w, C]; no copy where channels are last in memory."""
+    return feature.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
@@ -176,6 +177,6 @@ def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
 
 
 def _gram(feature: Tensor) -> Tensor:
-    """[1, C, h, w] -> float32 [C, C]: the mean over the positions of the products of channels."""
-    flat = _positions(feature).float()
-    return flat.T @ flat / flat.shape[0]
+    """[N, C, h, w] -> float32 [N, C, C]: of each picture, the mean over its positions of the products of channels."""
+    flat = feature.permute(0, 2, 3, 1).flatten(1, 2).float()
+    return flat.transpose(1, 2) @ flat / flat.shape[1]

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from streamdream import models, objectives
 from streamdream.backends import StepSpec, graph
+from streamdream.backends.eager import Eager
 from streamdream.models import Model
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
@@ -22,18 +25,20 @@ CASES = [("inception_v3", "mixed5"), ("bvlc_googlenet", "inception_4c/output:1,c
 
 # What the graphs are made of. An engine must know all of it, so an addition here is a decision.
 ALLOWED = {
-    "aten.add.Tensor", "aten.cat.default", "aten.clamp.default", "aten.constant_pad_nd.default",
-    "aten.convolution.default", "aten.eq.Tensor", "aten.gt.Scalar", "aten.logical_and.default",
-    "aten.logical_not.default", "aten.max_pool2d_with_indices.default", "aten.mul.Tensor", "aten.pixel_shuffle.default",
-    "aten.relu.default", "aten.slice.Tensor", "aten.split_with_sizes.default", "aten.stack.default", "aten.sub.Tensor",
-    "aten.view.default", "aten.where.self", "aten._to_copy.default", "aten.abs.default", "aten.addcmul.default",
-    "aten.clone.default", "aten.detach.default", "aten.alias.default", "aten.div.Scalar", "aten.div.Tensor",
-    "aten.expand.default", "aten.flip.default", "aten.full.default", "aten.mean.default", "aten.mean.dim",
-    "aten.mul.Scalar", "aten.neg.default", "aten.ones.default", "aten.ones_like.default", "aten.pow.Tensor_Scalar",
-    "aten.reflection_pad2d.default", "aten.rsqrt.default", "aten.sgn.default", "aten.sqrt.default",
-    "aten.zeros.default",
-    "aten.copy.default", "aten.permute.default", "<built-in function getitem>",
+    "<built-in function getitem>", "aten._to_copy.default", "aten._unsafe_view.default", "aten.abs.default",
+    "aten.add.Tensor", "aten.addcmul.default", "aten.alias.default", "aten.argmax.default", "aten.bmm.default",
+    "aten.cat.default", "aten.clamp.default", "aten.clone.default", "aten.constant_pad_nd.default",
+    "aten.convolution.default", "aten.detach.default", "aten.div.Scalar", "aten.div.Tensor", "aten.eq.Tensor",
+    "aten.expand.default", "aten.flip.default", "aten.full.default", "aten.gt.Scalar", "aten.index.Tensor",
+    "aten.max_pool2d_with_indices.default", "aten.mean.default", "aten.mean.dim", "aten.mm.default", "aten.mul.Scalar",
+    "aten.mul.Tensor", "aten.neg.default", "aten.ones.default", "aten.ones_like.default", "aten.permute.default",
+    "aten.pixel_shuffle.default", "aten.pow.Tensor_Scalar", "aten.reflection_pad2d.default", "aten.relu.default",
+    "aten.rsqrt.default", "aten.sgn.default", "aten.slice.Tensor", "aten.split.Tensor",
+    "aten.split_with_sizes.default", "aten.sqrt.default", "aten.sub.Tensor", "aten.transpose.int", "aten.view.default",
+    "aten.where.self", "aten.zeros.default",
 }
+KINDS: list[dict[str, Any]] = [
+    {"tv": 0.5}, {"guide": "a.png"}, {"style": "a.png", "style_weight": 1.0, "l2": 0.1}]
 
 
 @cache
@@ -51,8 +56,8 @@ def pictures(height: int, width: int) -> dict[str, torch.Tensor]:
     return {name: picture.contiguous(memory_format=torch.channels_last) for name, picture in found.items()}
 
 
-def spec(model: Model, layers: str, height: int = 131, width: int = 171, **more: float) -> StepSpec:
-    objective = objectives.from_settings(DreamSettings(layers=layers, **more), model)  # type: ignore[arg-type]
+def spec(model: Model, layers: str, height: int = 131, width: int = 171, **more: Any) -> StepSpec:
+    objective = objectives.from_settings(DreamSettings(layers=layers, **more), model)
     return StepSpec(objective, height, width, 1.0, 0.4)
 
 
@@ -86,9 +91,15 @@ def test_of_equal_maxima_the_first_gets_the_gradient(kernel: int, stride: int, p
     assert torch.equal(make_fx(gradient, decomposition_table=graph.TABLE)(x)(x), gradient(x))
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: next(iter(kind)))
 @pytest.mark.parametrize(("name", "layers"), CASES)
-def test_only_known_operations(name: str, layers: str) -> None:
-    built = graph.build(with_weights(name), spec(with_weights(name), layers, tv=0.5), torch.bfloat16)
+def test_only_known_operations(name: str, layers: str, kind: dict[str, Any]) -> None:
+    model = with_weights(name)
+    wanted = spec(model, layers, **kind)
+    seen = {need: torch.rand(1, 3, 96, 112) for need in ("guide", "style")}
+    targets = Eager(model, "cpu", "bf16").targets(wanted.objective, seen)
+    built = graph.build(model, wanted, torch.bfloat16, targets)
+    assert isinstance(built.module, torch.fx.GraphModule)
     assert {str(node.target) for node in built.module.graph.nodes if node.op == "call_function"} <= ALLOWED
     for node in built.module.graph.nodes:
         if "max_pool2d" in str(node.target):  # padding and ceil are written out
@@ -117,3 +128,32 @@ def test_the_step_size_is_an_input() -> None:
     picture = pictures(131, 171)["noise"] / 2
     once, twice = (built.module(picture, torch.tensor([size])) - picture for size in (0.01, 0.02))
     torch.testing.assert_close(twice, 2 * once, atol=1e-5, rtol=1e-3)
+
+
+def test_pictures_of_a_batch_do_not_meet() -> None:
+    """Each moves as it would alone, whatever the others are: a flat one and a loud one beside it."""
+    model = with_weights("inception_v3")
+    seen = {need: torch.rand(1, 3, 96, 112) * 2 - 1 for need in ("guide", "style")}
+    for kind in KINDS:
+        wanted = spec(model, "mixed0", 96, 112, **kind)
+        targets = Eager(model, "cpu", "fp32").targets(wanted.objective, seen)
+        targets = tuple(tuple(target.double() for target in own) for own in targets) if "guide" in kind else targets
+        flat = [target for own in targets for target in own]
+        found = pictures(96, 112)
+        batch = torch.cat([found["noise"], found["quantised"] * 0.2, torch.zeros(1, 3, 96, 112)])
+        size = torch.tensor([0.02])
+        together = graph.build(model, wanted, torch.float64, targets, batch=3).module(batch, size, *flat)
+        alone = graph.build(model, wanted, torch.float64, targets).module
+        for number in range(3):
+            moved = alone(batch[number:number + 1], size, *flat)
+            assert float((together[number] - moved[0]).abs().max()) < 1e-6, (kind, number)
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = with_weights("inception_v3")
+    built = graph.build(model, spec(model, "mixed0", 96, 112), torch.bfloat16)
+    built.save(str(tmp_path / "step.pt2"))
+    loaded = graph.load(str(tmp_path / "step.pt2"))
+    picture, size = pictures(96, 112)["noise"], torch.tensor([0.02])
+    assert loaded.digest == built.digest
+    assert torch.equal(loaded.module(picture, size), built.module(picture, size))

@@ -1,4 +1,4 @@
-"""What executes a step: the registry, and the choice among it.
+"""What executes a step: the registry. ``auto.py`` chooses among it.
 
 A backend turns a ``StepSpec`` into a ``Step``, which takes a picture to the next one. Adding one is a file and a row in
 BACKENDS.
@@ -25,19 +25,22 @@ if TYPE_CHECKING:
 
     class Step(Protocol):
         def __call__(self, picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
-            """Picture [1, 3, H, W] RGB float32 in [-1, 1] -> the same, one step on."""
+            """Pictures [N, 3, H, W] RGB float32 in [-1, 1] -> the same, one step on; each as if it were alone."""
             ...
 
 BACKENDS = {
-    "auto": "the fastest that runs here",
+    "auto": "streamdream.backends.auto:Auto",
     "eager": "streamdream.backends.eager:Eager",
     "compiled": "streamdream.backends.compiled:Compiled",
+    "openvino": "streamdream.backends.openvino:OpenVino",
+    "tensorrt": "streamdream.backends.tensorrt:TensorRt",
 }
 
 PRECISIONS = {
-    "auto": "bf16 where the processor has the instructions and it measures faster, else fp32",
+    "auto": "fp16 on a GPU and bf16 where the processor has the instructions, if it measures faster; else fp32",
     "fp32": "float32",
     "bf16": "bfloat16",
+    "fp16": "float16",
 }
 
 
@@ -53,13 +56,21 @@ class StepSpec:
 
 
 class Backend(Protocol):
-    """Executes steps of one model on one device in one precision; ``reason`` says why ``auto`` chose so."""
+    """Executes steps of one model on one device in one precision."""
 
-    name: str
     precision: str
-    reason: str
     device: torch.device
     model: Model
+
+    @property
+    def name(self) -> str:
+        """What runs now."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why ``auto`` chose so, for backend and precision."""
+        ...
 
     def compile(self, spec: StepSpec) -> Step:
         """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
@@ -75,9 +86,7 @@ class Backend(Protocol):
 
 
 def available(name: str) -> tuple[bool, str]:
-    """Whether a backend runs here, and why not."""
-    if name == "auto":
-        return True, BACKENDS[name]
+    """Whether a backend runs here, and on what, or why not and what to install."""
     runs, reason = _load(name).available()
     return runs, reason
 
@@ -86,11 +95,12 @@ def create(name: str, model: Model, device: str = "auto", precision: str = "auto
     """The backend of that name. Raises UnknownName, SettingsError, or MissingPackage with what to install."""
     if name not in BACKENDS:
         raise UnknownName("backend", name, BACKENDS)
-    chosen = "eager" if name == "auto" else name
-    runs, reason = available(chosen)
+    runs, reason = available(name)
     if not runs:
-        raise MissingPackage(f"backend {name} cannot run here: {reason}")
-    backend: Backend = _load(chosen)(model, choose_device(device), precision)
+        missing = MissingPackage(f"backend {name} cannot run here: {reason}")
+        missing.exit_code = 2  # asked for by name, so it is the command line that has to change
+        raise missing
+    backend: Backend = _load(name)(model, device, precision)
     return backend
 
 

@@ -6,6 +6,7 @@ terms of those that all have: the gradient of a convolution is a convolution, th
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,15 +30,43 @@ Pair = Sequence[int]
 
 @dataclass(frozen=True)
 class Graph:
-    """``module(picture [1, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out; ``digest`` names it."""
+    """``module(picture [N, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out.
 
-    module: torch.fx.GraphModule
+    ``digest`` names code, constants and shapes; ``inputs`` are examples of what it takes.
+    """
+
+    module: torch.nn.Module
     digest: str
+    inputs: tuple[Tensor, ...]
+
+    def export(self) -> torch.export.ExportedProgram:
+        """As other engines want it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about PyTorch's own deprecations
+            return torch.export.export(self.module, self.inputs, strict=False)
+
+    def save(self, path: str) -> None:
+        """To a ``.pt2`` file, with weights; any PyTorch of the same version runs it without streamdream."""
+        program = self.export()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # two views of one constant
+            torch.export.save(program, path, extra_files={"digest": self.digest})
+
+
+def load(path: str) -> Graph:
+    """What ``Graph.save`` wrote. A ``.pt2`` file is a program: load none from strangers."""
+    extra = {"digest": ""}
+    program = torch.export.load(path, extra_files=extra)
+    inputs, _ = program.example_inputs
+    return Graph(program.module(), extra["digest"], tuple(inputs))
 
 
 def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets = (),
-          device: torch.device | None = None) -> Graph:
-    """Record a step. ``targets`` are examples: they are inputs of the graph, their shapes are fixed."""
+          device: torch.device | None = None, batch: int = 1) -> Graph:
+    """Record a step of ``batch`` pictures that know nothing of each other.
+
+    ``targets`` are examples: they are inputs of the graph, their shapes are fixed.
+    """
     device = device or torch.device("cpu")
     terms = spec.objective.terms
     network = Network(model.nodes(), model.load_weights(), tuple(sorted(spec.objective.taps)), device, dtype,
@@ -52,15 +81,16 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
         gradients = [model.to_input.gradient(gradient) for gradient in found]
         return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)  # type: ignore[arg-type]
 
-    example = (torch.zeros(1, 3, spec.height, spec.width, device=device).contiguous(memory_format=torch.channels_last),
+    picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
+    example = (picture.contiguous(memory_format=torch.channels_last),
                torch.full((1,), 0.01, device=device), *(target for own in targets for target in own))
     step(*example)  # kernels that are made once are constants of the graph, not part of it
     recorded = make_fx(step, decomposition_table=TABLE)(*example)
     # once more without what writes in place; autograd, in the first recording, cannot be in this one
-    return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example))
+    return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example), example)
 
 
-def _finish(module: torch.fx.GraphModule) -> Graph:
+def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
     """Without what nothing reads and what is there twice; named by its code and its constants."""
     module.graph.eliminate_dead_code()
     module.recompile()
@@ -69,11 +99,11 @@ def _finish(module: torch.fx.GraphModule) -> Graph:
     module = shared.graph_module
     module.graph.eliminate_dead_code()
     module.recompile()
-    digest = hashlib.sha256(module.code.encode())
+    digest = hashlib.sha256((module.code + str([tuple(given.shape) for given in inputs])).encode())
     for name, constant in sorted(module.named_buffers()):
         digest.update(name.encode() + str((constant.dtype, tuple(constant.shape))).encode())
         digest.update(constant.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return Graph(module, digest.hexdigest())
+    return Graph(module, digest.hexdigest(), inputs)
 
 
 # --- what is written out ----------------------------------------------------------------------------------------------
@@ -141,37 +171,51 @@ def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, 
     Where equal values all got it, the gradient would be another one: behind a pool, they are the rule.
     """
     padded, rows, found = _separately(x, kernel, stride or kernel, padding, ceil)
-    stride = stride or kernel
-    at_rows = _to_first(gradient, rows, found, 2, kernel[0], stride[0])
-    at_padded = _to_first(at_rows, padded, rows, 3, kernel[1], stride[1])
-    return fit(at_padded, padding, *x.shape[2:])
+    down, across = stride or kernel
+    parts = [part for phase, at_rows in enumerate(_to_first(gradient, rows, found, 2, kernel[0], down))
+             for part in _to_first(at_rows, _every(padded, 2, phase, down), _every(rows, 2, phase, down),
+                                   3, kernel[1], across)]
+    return fit(_weave(parts, down, across), padding, *x.shape[2:])
 
 
-def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
-    """Along ``axis``, each window's gradient to the first place of ``x`` that equals its maximum."""
+def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> list[Tensor]:
+    """Along ``axis``, each window's gradient to the first place of ``x`` that equals its maximum; what places
+    0, stride, 2 * stride... get, then 1, stride + 1..., and so on.
+    """
     count, zero = maxima.shape[axis], torch.zeros((), dtype=gradient.dtype, device=gradient.device)
-    steps, open_ = -(-x.shape[axis] // stride), None
+    steps = -(-x.shape[axis] // stride)
     phases: dict[int, Tensor] = {}
     for offset in range(kernel):
-        here = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
-        if offset == kernel - 1 and open_ is not None:
-            takes = open_  # whoever has found no place has it here, even if an engine rounded the maximum otherwise
-        else:
-            equal = aten.eq(here, maxima)
-            takes = equal if open_ is None else aten.logical_and(equal, open_)
-            other = aten.logical_not(equal)
-            open_ = other if open_ is None else aten.logical_and(open_, other)
-        part = aten.where(takes, gradient, zero)
+        part = gradient  # at the last, whoever found no place has it, even if an engine rounded the maximum otherwise
+        if offset < kernel - 1:
+            here = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
+            part = aten.where(aten.eq(here, maxima), gradient, zero)
+            gradient = gradient - part
         before = offset // stride
         pads = [before, steps - count - before]
         if any(pads):
             part = aten.constant_pad_nd(part, pads if axis == 3 else [0, 0, *pads])
         phase = offset % stride
         phases[phase] = part if phase not in phases else phases[phase] + part
-    if stride == 1:
-        return phases[0]
-    woven = torch.stack([phases[phase] for phase in range(stride)], axis + 1).flatten(axis, axis + 1)
-    return woven.narrow(axis, 0, x.shape[axis])
+    return [phases[phase] for phase in range(stride)]
+
+
+def _every(x: Tensor, axis: int, start: int, step: int) -> Tensor:
+    """Every ``step``-th along ``axis``; with one more, of zeros, where others would have it."""
+    if step == 1:
+        return x
+    found: Tensor = aten.slice(x, axis, start, x.shape[axis], step)
+    short = -(-x.shape[axis] // step) - found.shape[axis]
+    return aten.constant_pad_nd(found, [0, 0] * (3 - axis) + [0, short]) if short else found
+
+
+def _weave(parts: list[Tensor], down: int, across: int) -> Tensor:
+    """``down * across`` pictures into one: engines know it as depth to space, blocks first."""
+    if len(parts) == 1:
+        return parts[0]
+    n, channels, height, width = parts[0].shape
+    blocks = torch.cat(parts, 1).view(n, down, across, channels, height, width)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, channels, height * down, width * across)
 
 
 def _avg_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,

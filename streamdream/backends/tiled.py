@@ -45,7 +45,15 @@ class Tiled:
     def __init__(self, backend: Backend, budget_mb: float) -> None:
         self._backend, self._budget_bytes = backend, budget_mb * 1e6
         self.model, self.device = backend.model, backend.device
-        self.name, self.precision, self.reason = backend.name, backend.precision, backend.reason
+        self.precision = backend.precision
+
+    @property
+    def name(self) -> str:
+        return self._backend.name
+
+    @property
+    def reason(self) -> str:
+        return self._backend.reason
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         return self._backend.targets(objective, pictures)

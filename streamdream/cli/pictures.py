@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamdream import process, settings
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.show import announce, print_report, say
+from streamdream.cli.show import print_report, say, show_log
 from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
 
@@ -69,7 +69,7 @@ def _image(found: argparse.Namespace, run: Run) -> int:
     stills.check_output(found.output, found.overwrite, found.input)
     image = stills.read_image(found.input)
     references.read(run.dream)  # before anything large is loaded
-    announce(run.stream.backend, found.json)
+    show_log(found.json)
     total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
     with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
         from streamdream.dream import DreamState
@@ -94,7 +94,7 @@ def _zoom(found: argparse.Namespace, run: Run) -> int:
     Move(run.zoom)  # a wrong --shift is known before anything is loaded
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
     source = Still(found.input, stills.read_image(found.input), run.zoom.fps, seconds)
-    announce(run.stream.backend, found.json)
+    show_log(found.json)
     with (open_sink(found.output, source, run.render, found.overwrite) as sink,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
         from streamdream.pipeline import build_dreamer
@@ -157,6 +157,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
 
     image = stills.read_image(found.input)
     references.read(run.dream)
+    show_log(found.json)
     if not model.available()[0]:
         model.load_weights()  # says what to fetch
     atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,19 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def announce(backend: str, quiet: bool) -> None:
-    """What makes a run begin late, so that nobody waits in silence."""
-    if backend == "compiled" and not quiet:
-        say("compiling: 10 to 40 seconds for each octave before the first frame, less the next time")
+def show_log(quiet: bool) -> None:
+    """From here on, what takes long or goes wrong beside the work is said on stderr: engines built, backends chosen."""
+    log = logging.getLogger("streamdream")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.handlers = [_Lines()]
+    log.propagate = False
+
+
+class _Lines(logging.Handler):
+    """To whatever stderr is at the time: a progress bar puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
 
 def print_report(report: Report, output: str, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from streamdream import settings
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.show import announce, print_report
+from streamdream.cli.show import print_report, show_log
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 
@@ -32,7 +32,7 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
     from streamdream.sinks import open_sink
     from streamdream.sources import open_source
 
-    announce(stream.backend, found.json)
+    show_log(found.json)
     with (Player(dream) as others,
           open_source(found.input, encode.start, encode.duration, encode.end) as source,
           open_sink(found.output, source, encode, found.overwrite, found.input) as sink,

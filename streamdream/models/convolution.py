@@ -22,9 +22,10 @@ FEW_CHANNELS = 8
 """Input channels up to which a strided convolution's gradient is woven: those of a picture."""
 
 
-def can_prepare(device: torch.device) -> bool:
-    """Whether this PyTorch has oneDNN's entry points for that device."""
+def can_prepare(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has oneDNN's entry points for that device, and oneDNN that dtype."""
     return (device.type == "cpu" and bool(torch._C._has_mkldnn)
+            and (dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()))
             and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
             and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"))
 
@@ -40,7 +41,7 @@ class Convolution:
         self._weight, self._bias = weight, bias
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
-        self._prepare = prepare and can_prepare(weight.device)
+        self._prepare = prepare and can_prepare(weight.device, weight.dtype)
         self._forward_kernel: Tensor | None = None
         self._backward_kernel: Tensor | None = None
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from streamdream import cache
 from streamdream.errors import MissingPackage, ModelError, UsageError
 from streamdream.models.download import LIMITS, Failed, Limits, Progress, download
 
@@ -29,12 +30,8 @@ Say = Callable[[str], None]
 
 
 def folder() -> Path:
-    """Where weights are kept: ``weights`` in $STREAMDREAM_CACHE, or in the platform's cache folder."""
-    if moved := os.environ.get("STREAMDREAM_CACHE"):
-        return Path(moved).expanduser() / "weights"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("streamdream", appauthor=False)) / "weights"
+    """Where weights are kept."""
+    return cache.folder("weights")
 
 
 def find(name: str) -> Path | None:

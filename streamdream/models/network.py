@@ -51,7 +51,10 @@ class Network:
         return {name: values[name] for name in (INPUT, *self.taps)}
 
     def gradients(self, picture: Tensor, values_of: Callable[[Features], Sequence[Tensor]]) -> list[Tensor]:
-        """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in our dtype."""
+        """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in our dtype.
+
+        In fp16 it is enlarged by a constant. Callers take only its direction.
+        """
         with torch.no_grad():
             values, saved = self._forward(picture)
         watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
@@ -59,7 +62,7 @@ class Network:
             scalars = values_of(watched)
         found = []
         for number, scalar in enumerate(scalars, 1):
-            seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
+            seeds = torch.autograd.grad(scalar * self._enlarged_by(watched), list(watched.values()), allow_unused=True,
                                         retain_graph=number < len(scalars))
             with torch.no_grad():
                 gradient = self._backward(dict(zip(watched, seeds, strict=True)), saved)
@@ -98,6 +101,12 @@ class Network:
             for name, part in zip(node.inputs, below, strict=True):
                 gradients[name] = gradients[name] + part if name in gradients else part
         return gradients.get(INPUT)
+
+    def _enlarged_by(self, features: Features) -> float:
+        """A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing."""
+        if self.dtype != torch.float16:
+            return 1.0
+        return float(max(features[name].numel() for name in (INPUT, *self.taps)))
 
     def _is_done(self, node: Node) -> bool:
         """Whether the node is a ReLU that its convolution has taken in."""

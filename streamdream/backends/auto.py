@@ -1,0 +1,170 @@
+"""Dreams at once, and finds out meanwhile what is fastest here.
+
+Eager begins. An engine is built behind it, in a thread, once eager has taken about as long as that will take: a short
+run never pays for one, a long one at most twice (the ski rental rule). Then both are timed in turn, each turn a real
+step, and the faster goes on. They compute the same, so nothing shows when they change.
+"""
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from streamdream.backends import available, create
+from streamdream.backends.eager import Eager
+from streamdream.errors import StreamdreamError
+
+if TYPE_CHECKING:
+    from streamdream.backends import AllTargets, Step, StepSpec
+    from streamdream.backends.engine import Engine, EngineBackend
+    from streamdream.models import Model
+
+CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt", "compiled"), "xpu": ("openvino",)}
+"""By kind of device, the likeliest first; the first that is installed is tried."""
+BUILD_SECONDS = 8.0
+"""Taken for the time that a first engine takes, until one was built. Two cores: 5 to 9 s for OpenVINO."""
+TURNS = 5
+"""Timed steps of each, after one that is not."""
+WORTH = 0.97
+"""An engine is kept when it takes less than this of eager's time."""
+log = logging.getLogger(__name__)
+
+
+class Auto(Eager):
+    """Eager, until something else proves faster for a size and an objective; ``name`` is what runs now."""
+
+    name = "eager"
+
+    def __init__(self, model: Model, device: str, precision: str) -> None:
+        super().__init__(model, device, precision)
+        self._precision_reason = self.reason
+        self._engines, found = self._find_engines(device)
+        self._say(found)
+        self._build_seconds = BUILD_SECONDS
+        self._building = threading.Lock()
+
+    def _find_engines(self, device: str) -> tuple[EngineBackend | None, str]:
+        """The backend to try, and what to say of it."""
+        reason = "eager is all there is for this device"
+        for name in CANDIDATES.get(self.device.type, ()):
+            runs, reason = available(name)
+            if runs:
+                try:
+                    found: Any = create(name, self.model, device, self.precision)
+                except StreamdreamError as error:
+                    reason = str(error)
+                else:
+                    return found, f"eager; {name} is tried when the run is long enough"
+        return None, f"eager, as {reason}"
+
+    def _say(self, choice: str) -> None:
+        self.reason = f"{choice}; {self._precision_reason}"
+
+    def compile(self, spec: StepSpec) -> Step:
+        eager = super().compile(spec)
+        contests: dict[Any, Contest] = {}
+
+        def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+            if self._engines is None:
+                return eager(picture, step_size, targets)
+            key = picture.shape[0], *(tuple(target.shape) for own in targets for target in own)
+            if key not in contests:
+                contests[key] = Contest()
+            return self._take_turn(contests[key], spec, eager, picture, step_size, targets)
+
+        return step
+
+    def _take_turn(self, contest: Contest, spec: StepSpec, eager: Step, picture: Tensor, step_size: float,
+                   targets: AllTargets) -> Tensor:
+        if contest.engine is None:
+            begin = time.perf_counter()
+            found = eager(picture, step_size, targets)
+            contest.spent_seconds += time.perf_counter() - begin
+            if not contest.begun and contest.spent_seconds > self._build_seconds and self._building.acquire(False):
+                contest.begun = True
+                threading.Thread(target=self._build, args=(contest, spec, picture, targets), daemon=True,
+                                 name="streamdream-engine").start()
+            return found
+        if contest.winner is None and self._building.locked():
+            return eager(picture, step_size, targets)  # another engine is being built: no time to measure anything
+        if contest.winner is None:
+            found = contest.turn(eager, picture, step_size, targets)
+            if contest.winner is not None:
+                self._announce(contest, spec)
+            return found
+        if contest.winner == "eager":
+            return eager(picture, step_size, targets)
+        return contest.run(picture, step_size, targets)
+
+    def _build(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+        """In the background; whatever goes wrong here, eager goes on."""
+        assert self._engines is not None
+        begin = time.perf_counter()
+        try:
+            contest.engine = self._engines.prepare(spec, picture, targets)
+        except Exception as error:
+            self._say(f"eager, as {self._engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
+            log.warning("%s", self.reason)
+            self._engines = None
+        else:
+            self._build_seconds = time.perf_counter() - begin
+        finally:
+            self._building.release()
+
+    def _announce(self, contest: Contest, spec: StepSpec) -> None:
+        assert self._engines is not None and contest.winner is not None
+        engine, ratio = self._engines.name, contest.eager_seconds / contest.engine_seconds
+        if contest.winner == "engine":
+            self.name = engine
+        self._say(f"{engine} took {1e3 * contest.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where "
+                  f"eager took {1e3 * contest.eager_seconds:.1f}, {ratio:.2f}x its speed: "
+                  f"{engine if contest.winner == 'engine' else 'eager'} goes on")
+        log.info("%s", self.reason)
+
+
+class Contest:
+    """Eager and an engine in turn at real steps, for one size, objective and batch."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.spent_seconds = 0.0
+        self.engine: Engine | None = None
+        self.winner: str | None = None
+        self._times: dict[str, list[float]] = {"eager": [], "engine": []}
+
+    @property
+    def eager_seconds(self) -> float:
+        return median(self._times["eager"][1:])
+
+    @property
+    def engine_seconds(self) -> float:
+        return median(self._times["engine"][1:])
+
+    def run(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
+        assert self.engine is not None
+        with torch.no_grad():
+            return self.engine(picture, torch.full((1,), step_size, device=picture.device),
+                               *(target for own in targets for target in own))
+
+    def turn(self, eager: Step, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
+        name = min(self._times, key=lambda name: len(self._times[name]))
+        work: Callable[..., Tensor] = eager if name == "eager" else self.run
+        _wait(picture.device)
+        begin = time.perf_counter()
+        found = work(picture, step_size, targets)
+        _wait(picture.device)
+        self._times[name].append(time.perf_counter() - begin)
+        if len(self._times["engine"]) > TURNS:
+            self.winner = "engine" if self.engine_seconds < WORTH * self.eager_seconds else "eager"
+        return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,107 @@
+"""The step's graph in OpenVINO: Intel's and AMD's processors, and Intel's GPUs and NPUs.
+
+The graph is given to it in float32, with the precision as a hint: it then keeps what decides the step's length in
+float32 by itself, and fuses convolutions with what follows them.
+"""
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from streamdream.backends.engine import EngineBackend
+from streamdream.errors import SettingsError
+
+if TYPE_CHECKING:
+    from streamdream.backends.engine import Engine
+    from streamdream.backends.graph import Graph
+    from streamdream.models import Model
+
+INSTALL = "pip install 'streamdream[openvino]'"
+PLUGINS = {"auto": "CPU", "cpu": "CPU", "xpu": "GPU", "gpu": "GPU", "npu": "NPU"}
+"""What ``--device`` may be here -> OpenVINO's name for it; ``auto`` is the processor, the only one measured."""
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVino(EngineBackend):
+    """Converts the graph once per size, and keeps what OpenVINO made of it."""
+
+    name = "openvino"
+
+    @staticmethod
+    def available() -> tuple[bool, str]:
+        if importlib.util.find_spec("openvino") is None:
+            return False, f"OpenVINO is not installed: {INSTALL}"
+        try:
+            return True, f"OpenVINO {_version()} on {', '.join(_core().available_devices)}"
+        except Exception as error:  # a broken installation raises whatever it likes
+            return False, f"OpenVINO does not load ({str(error).splitlines()[0]}): {INSTALL} --force-reinstall"
+
+    def __init__(self, model: Model, device: str, precision: str) -> None:
+        plugin = PLUGINS.get(device)
+        if plugin is None or not any(name.split(".")[0] == plugin for name in _core().available_devices):
+            here = [name for name, known in PLUGINS.items() if known in _core().available_devices]
+            raise SettingsError(f"--device {device} cannot be used by openvino here; it has {', '.join(here)}")
+        self._plugin = plugin
+        super().__init__(model, "cpu", precision)  # pictures and targets stay with the processor
+
+    @property
+    def graph_dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def describe_device(self) -> str:
+        return f"{self._plugin} {_core().get_property(self._plugin, 'FULL_DEVICE_NAME')}, {_threads()} threads"
+
+    def load(self, recorded: Graph) -> Engine:
+        core = _core()
+        options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
+        if self._plugin == "CPU":
+            options |= {"INFERENCE_NUM_THREADS": str(_threads()), "NUM_STREAMS": "1"}
+
+        def build() -> bytes:
+            import openvino
+
+            stream = io.BytesIO()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about PyTorch's deprecations
+                model = openvino.convert_model(recorded.export())
+            core.compile_model(model, self._plugin, options).export_model(stream)
+            return stream.getvalue()
+
+        compiled = self.stored(recorded, {"openvino": _version()},
+                               lambda data: core.import_model(io.BytesIO(data), self._plugin, options), build)
+        request = compiled.create_infer_request()
+
+        def engine(*arguments: Tensor) -> Tensor:
+            given = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]
+            found = request.infer(given, share_inputs=True, share_outputs=True)[0]
+            # copied: the next step writes to the same place
+            return torch.from_numpy(found).contiguous(memory_format=torch.channels_last).clone()
+
+        return engine
+
+
+def _version() -> str:
+    import openvino
+
+    return str(openvino.__version__)
+
+
+def _core() -> Any:
+    global _loaded
+    if _loaded is None:
+        import openvino
+
+        _loaded = openvino.Core()
+    return _loaded
+
+
+_loaded: Any = None
+
+
+def _threads() -> int:
+    return torch.get_num_threads()

@@ -1,0 +1,116 @@
+"""The step's graph in TensorRT, through Torch-TensorRT or Torch-TensorRT-RTX, whichever is installed.
+
+Networks are strongly typed there, so the graph is recorded in fp16 (smoothing and what follows in float32). An engine
+belongs to one GPU, one size and one version of everything, all of which its name in the cache holds; Torch-TensorRT's
+own cache goes by the names of operations alone, and finds another step's engine. No GPU has run this yet: what is
+verified without one, and what is not, is in benchmarks/README.md.
+"""
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from streamdream import cache
+from streamdream.backends.engine import EngineBackend
+from streamdream.errors import EngineError, SettingsError
+
+if TYPE_CHECKING:
+    from streamdream.backends.engine import Engine
+    from streamdream.backends.graph import Graph
+    from streamdream.models import Model
+
+INSTALL = "pip install 'streamdream[tensorrt-rtx]' for GeForce and RTX cards, 'streamdream[tensorrt]' for others"
+PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
+
+
+class TensorRt(EngineBackend):
+    """Builds an engine for each size, on the GPU that will run it."""
+
+    name = "tensorrt"
+
+    @staticmethod
+    def available() -> tuple[bool, str]:
+        if importlib.util.find_spec("torch_tensorrt") is None:
+            return False, f"Torch-TensorRT is not installed: {INSTALL}"
+        if not torch.cuda.is_available():
+            return False, "TensorRT needs an NVIDIA GPU with its driver, and PyTorch sees none: nvidia-smi shows them"
+        try:
+            import_quietly()
+        except Exception as error:  # a library that is missing or does not fit: anything
+            return False, f"Torch-TensorRT does not load ({str(error).splitlines()[0]}): {INSTALL}"
+        return True, f"TensorRT, {', '.join(f'{name} {version}' for name, version in versions().items())}"
+
+    def __init__(self, model: Model, device: str, precision: str) -> None:
+        super().__init__(model, device, precision)
+        if self.device.type != "cuda":
+            raise SettingsError(f"--device {device} cannot be used by tensorrt: it runs on NVIDIA GPUs, as in cuda:0")
+
+    def load(self, recorded: Graph) -> Engine:
+        def build() -> bytes:
+            torch_tensorrt = import_quietly()
+            with warnings.catch_warnings(), torch.cuda.device(self.device):
+                warnings.simplefilter("ignore")
+                plain = [given.contiguous() for given in recorded.inputs]
+                data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+                    recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
+                    require_full_compilation=True, min_block_size=1,
+                    timing_cache_path=str(cache.folder("engines") / "timing_cache.bin"))
+            return data
+
+        loaded: Engine = self.stored(recorded, versions(),
+                                     lambda data: Loaded(data, self.device, recorded.inputs[0].shape), build)
+        return loaded
+
+
+class Loaded:
+    """An engine on its device. Inputs go in the order of the graph's; the one output is a picture."""
+
+    def __init__(self, data: bytes, device: torch.device, shape: torch.Size) -> None:
+        import_quietly()
+        import tensorrt
+
+        self._device, self._shape = device, shape
+        with torch.cuda.device(device):
+            self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+            self._engine = self._runtime.deserialize_cuda_engine(data)
+            if self._engine is None:
+                raise EngineError("TensorRT cannot read it: made by another version, or for another GPU")
+            self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
+        mode = tensorrt.TensorIOMode.INPUT
+        self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == mode]
+        self._output = next(name for name in names if self._engine.get_tensor_mode(name) != mode)
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        given = [argument.contiguous() for argument in arguments]  # engines take plain NCHW
+        found = torch.empty(self._shape, device=self._device)
+        for name, tensor in zip([*self._inputs, self._output], [*given, found], strict=True):
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
+            raise EngineError("TensorRT could not run the step; --backend eager can")
+        return found
+
+
+def import_quietly() -> Any:
+    """torch_tensorrt, which also makes ``import tensorrt`` find RTX's. It warns of what does not concern us."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch_tensorrt
+
+    return torch_tensorrt
+
+
+def versions() -> dict[str, str]:
+    """Of those packages that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

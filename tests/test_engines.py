@@ -1,0 +1,231 @@
+"""Engines: what is kept between runs and when it is built anew, which are refused, and what ``auto`` makes of them."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_cli import ENVIRONMENT, fails, streamdream
+
+from streamdream import backends, cache, models
+from streamdream.backends import StepSpec, auto, engine
+from streamdream.backends.auto import Auto
+from streamdream.backends.openvino import OpenVino
+from streamdream.errors import EngineError
+from streamdream.models import Model
+from streamdream.objectives import Objective
+from streamdream.terms import Activations
+
+MODEL = models.get("inception_v3")
+MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}
+pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
+
+
+@pytest.fixture()
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that engines go to."""
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "engines"
+
+
+def spec(layer: str = "mixed0", width: int = 112) -> StepSpec:
+    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, 1.0, 0.4)
+
+
+def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | None = None, batch: int = 1
+              ) -> torch.Tensor:
+    """One step by a backend of its own, as a new run would make it."""
+    wanted = wanted or spec()
+    picture = engine.textured(torch.Size((batch, 3, wanted.height, wanted.width)), torch.device("cpu"))
+    return OpenVino(model, "cpu", precision).compile(wanted)(picture, 0.02)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets an entry whenever an engine is built."""
+    built: list[str] = []
+    monkeypatch.setattr(engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
+    return built
+
+
+def test_a_second_run_builds_nothing_and_dreams_the_same(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = counted(monkeypatch)
+    first = step_once()
+    assert len(built) == 1 and len(list(kept.iterdir())) == 1
+    assert torch.equal(step_once(), first) and len(built) == 1
+
+
+def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = counted(monkeypatch)
+    changed = {name: weight.clone() for name, weight in MODEL.load_weights().items()}
+    changed["conv2d_2.weight"][0, 0, 0, 0] += 0.5
+    ways: list[Callable[[], object]] = [
+        step_once, lambda: step_once(wanted=spec(width=113)), lambda: step_once(wanted=spec("mixed1")),
+        lambda: step_once(replace(MODEL, load_weights=lambda: changed)), lambda: step_once(precision="bf16"),
+        lambda: step_once(batch=2)]
+    for number, way in enumerate(ways, 1):
+        way()
+        assert len(built) == number
+    monkeypatch.setattr("streamdream.backends.openvino._version", lambda: "2031.1")
+    step_once()
+    monkeypatch.setattr(torch, "__version__", "3.0")
+    step_once()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    step_once()
+    assert len(built) == len(ways) + 3 == len(cache.stored())
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: b"{}\n",
+                                    lambda data: data[:-9] + b"\0" * 9, lambda data: b"\xff\xfe" + data])
+def test_damaged_files_are_built_anew(kept: Path, damage: Callable[[bytes], bytes]) -> None:
+    cache.load_or_build(MADE_OF, lambda data: data, lambda: b"first" * 99)
+    [path] = kept.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"second") == b"second"
+    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"never built") == b"second"
+
+
+def test_a_truncated_engine_is_built_anew(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = step_once()
+    [path] = kept.iterdir()
+    os.truncate(path, path.stat().st_size // 2)
+    built = counted(monkeypatch)
+    assert torch.equal(step_once(), first) and torch.equal(step_once(), first)
+    assert len(built) == 1
+
+
+def test_an_engine_that_does_not_load_is_built_anew(kept: Path) -> None:
+    def load(data: bytes) -> bytes:
+        if data == b"stale":
+            raise RuntimeError("made by another version\nat line 9")
+        return data
+
+    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"stale") == b"stale"
+    assert cache.load_or_build(MADE_OF, load, lambda: b"fresh") == b"fresh"
+    assert cache.load_or_build(MADE_OF, load, lambda: b"never built") == b"fresh"
+
+
+def test_what_was_not_used_for_longest_goes_first(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LARGEST_BYTES", 3000)
+    for name in "abc":
+        cache.load_or_build({**MADE_OF, "graph": name}, lambda data: data, lambda: b"x" * 800)
+        os.utime(kept / f"{cache.name_of({**MADE_OF, 'graph': name})}.engine", (1e9 + ord(name), 1e9 + ord(name)))
+    cache.load_or_build({**MADE_OF, "graph": "a"}, lambda data: data, lambda: b"never built")
+    cache.load_or_build({**MADE_OF, "graph": "d"}, lambda data: data, lambda: b"x" * 800)
+    assert {engine.made_of["graph"] for engine in cache.stored()} == {"a", "c", "d"}
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
+    """On a real file system that is mounted read-only."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        result = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=False,
+                                env={**ENVIRONMENT, "STREAMDREAM_CACHE": str(folder)})
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert result.returncode == 0, result.stderr
+    assert "cannot be kept" in result.stderr and "Traceback" not in result.stderr
+
+
+STEP = """
+import logging; logging.basicConfig(level="INFO", format="%(message)s")
+import sys; sys.path.insert(0, "tests")
+import test_engines
+print(float(test_engines.step_once().abs().sum()))
+"""
+
+
+def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
+    both = [subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
+    assert [code for _, _, code in ends] == [0, 0], ends
+    assert ends[0][0] == ends[1][0]
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_one_that_computes_something_else_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = OpenVino.load
+
+    def wrong(self: OpenVino, recorded: Any) -> Any:
+        run = right(self, recorded)
+        return lambda picture, *rest: picture + (run(picture, *rest) - picture).flip(3)
+
+    monkeypatch.setattr(OpenVino, "load", wrong)
+    with pytest.raises(EngineError, match="openvino does not compute the step right here: cosine"):
+        step_once()
+
+
+def test_what_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
+    if backends.available("tensorrt")[0]:
+        pytest.skip("TensorRT runs here")
+    result = streamdream("render", "lavfi:testsrc=d=0.2", "-o", tmp_path / "a.mp4", "--backend", "tensorrt")
+    fails(result, 2, "backend tensorrt cannot run here", "")
+    assert "pip install 'streamdream[tensorrt" in result.stderr or "NVIDIA GPU" in result.stderr
+
+
+def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool]) -> None:
+    picture = engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+    deadline = time.monotonic() + 60
+    while not done() and time.monotonic() < deadline:
+        step(picture, 0.02)
+    assert done()
+
+
+@pytest.fixture()
+def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
+
+
+def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None) -> None:
+    backend = Auto(MODEL, "cpu", "fp32")
+    step = backend.compile(spec())
+    begin = time.monotonic()
+    step(engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu")), 0.02)
+    assert time.monotonic() - begin < 2  # an engine takes longer
+    wait_for(backend, step, lambda: "goes on" in backend.reason)
+    assert backend.name in ("eager", "openvino")
+    assert f"{backend.name} goes on" in backend.reason and "ms a step of 112x96" in backend.reason
+
+
+@pytest.mark.parametrize("winner", ["eager", "openvino"])
+def test_auto_keeps_what_measured_faster(kept: Path, eager_to_build: None, winner: str,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever wins, no step is another than eager's."""
+    monkeypatch.setattr(auto, "WORTH", 100.0 if winner == "openvino" else 0.0)
+    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+    step = backend.compile(spec())
+    expected = step(picture, 0.02)
+    wait_for(backend, step, lambda: "goes on" in backend.reason)
+    assert backend.name == winner
+    assert engine.cosine(step(picture, 0.02) - picture, expected - picture) > 0.999
+
+
+def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build: None,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise RuntimeError("out of luck\nat line 7")
+
+    monkeypatch.setattr(OpenVino, "load", load)
+    backend = Auto(MODEL, "cpu", "fp32")
+    step = backend.compile(spec())
+    wait_for(backend, step, lambda: "openvino failed (out of luck)" in backend.reason)
+    assert backend.name == "eager"
+
+
+def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:
+    result = streamdream("render", "lavfi:testsrc=size=96x72:d=0.4", "-o", tmp_path / "a.mp4", "--json")
+    report = json.loads(result.stdout)
+    assert report["backend"] == "eager" and "openvino is tried when the run is long enough" in report["reason"]
+    assert not kept.exists()
