@@ -1,10 +1,11 @@
 # make demo   dream a real clip into demo.mp4
 # make test   lint, types and tests
+# make test-tensorrt   builds real TensorRT engines of every network; 6 GB in .venv-tensorrt, no GPU needed
 PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test test-tensorrt clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -19,8 +20,18 @@ test: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-tensorrt: .venv-tensorrt/installed
+	.venv-tensorrt/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_tensorrt.py
+
 clean:
-	rm -rf .venv demo.mp4
+	rm -rf .venv .venv-tensorrt demo.mp4
+
+# Torch-TensorRT-RTX wants a PyTorch with CUDA, and the newest: neither is what the other tests run with.
+.venv-tensorrt/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tensorrt
+	.venv-tensorrt/bin/pip install --quiet --disable-pip-version-check torch-tensorrt-rtx numpy safetensors \
+		platformdirs pytest
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

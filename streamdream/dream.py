@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 
+GRID = 16
+"""Pixels; the coarsest stride of most layers that are dreamed."""
+
+
 @dataclass(frozen=True)
 class DreamState:
     """What one frame leaves to the next. The start of a dream is an empty one."""
@@ -153,8 +157,19 @@ class Dreamer:
 
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
-    """(height, width) of each octave, coarsest first; the last is the picture's own."""
-    return [(max(1, round(height / scale**n)), max(1, round(width / scale**n))) for n in reversed(range(octaves))]
+    """(height, width) of each octave, coarsest first; the last is the picture's own.
+
+    The others are multiples of ``GRID`` where they are large enough for that not to show: an engine is built for one
+    size, and so pictures of nearly the same size, or scale, share most of theirs.
+    """
+    coarse = [(_on_grid(height, scale**n), _on_grid(width, scale**n)) for n in reversed(range(1, octaves))]
+    return [*coarse, (height, width)]
+
+
+def _on_grid(length: int, scale: float) -> int:
+    if length / scale < 6 * GRID:  # half a step of it would be more than a twelfth
+        return max(1, round(length / scale))
+    return GRID * min(round(length / scale / GRID), length // GRID)
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Builds TensorRT engines of steps where there is no GPU, and prints what came of each as a line of JSON.
 
-    python tests/build_without_gpu.py MODEL LAYERS PRECISION KIND...
+    python tests/build_without_gpu.py "MODEL;LAYERS;PRECISION;KIND" ...
 
-A process of its own, as it tells PyTorch lies about a GPU: Torch-TensorRT-RTX asks for one, but builds without. What
-it builds can be run on a GPU only. KIND is "dream", "guide", "style", or "unknown" for an operation that none converts.
+A process of its own (one for all, as loading takes longest), as it tells PyTorch lies about a GPU: Torch-TensorRT-RTX
+asks for one, but builds without. What it builds can be run on a GPU only. KIND is "dream", "guide" or "style"; the case
+"unknown" is an operation that none converts.
 """
 from __future__ import annotations
 
@@ -97,8 +98,10 @@ def convert(exported: torch.export.ExportedProgram, example: tuple[torch.Tensor,
 
 
 if __name__ == "__main__":
-    for kind in sys.argv[4:]:
-        given = (torch.rand(1, 8),)
-        made = (convert(torch.export.export(Unknown(), given), given) if kind == "unknown"
-                else build(sys.argv[1], sys.argv[2], sys.argv[3], kind))
-        print(json.dumps({"kind": kind, **made}), flush=True)
+    for case in sys.argv[1:]:
+        if case == "unknown":
+            given = (torch.rand(1, 8),)
+            made = convert(torch.export.export(Unknown(), given), given)
+        else:
+            made = build(*case.split(";"))
+        print(json.dumps({"case": case, **made}), flush=True)

@@ -1,7 +1,11 @@
 """What several tests share: real material, a network, a dreamer."""
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,9 @@ from numpy.typing import NDArray
 from streamdream import process
 
 process.tune()  # as the program does, before torch is loaded
+if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
+    os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
+    atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
 from streamdream import backends, models
 from streamdream.backends import Backend

@@ -103,7 +103,16 @@ def test_field_is_never_larger_than_the_frame(eager: Backend) -> None:
 
 
 def test_octaves_are_coarse_to_fine_and_end_at_the_picture() -> None:
-    assert octave_sizes(240, 320, 3, 2.0) == [(60, 80), (120, 160), (240, 320)]
+    assert octave_sizes(240, 320, 3, 2.0) == [(60, 80), (128, 160), (240, 320)]
+    assert octave_sizes(241, 321, 1, 1.4) == [(241, 321)]
+
+
+def test_pictures_of_nearly_the_same_size_share_their_coarse_octaves() -> None:
+    """So one set of engines serves them; no octave is larger than the picture."""
+    assert octave_sizes(240, 426, 2, 1.4)[0] == octave_sizes(242, 430, 2, 1.4)[0] == (176, 304)
+    for height, width in ((100, 140), (97, 97), (240, 426), (1080, 1920)):
+        for down, across in octave_sizes(height, width, 5, 1.05):
+            assert down <= height and across <= width
 
 
 def test_what_is_carried_decays_by_keep_and_trust() -> None:

@@ -104,7 +104,7 @@ def create(name: str, model: Model, device: str = "auto", precision: str = "auto
     return backend
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """``auto`` takes an accelerator when there is one. Raises SettingsError for a device that is not here."""
     import torch
 

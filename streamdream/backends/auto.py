@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import available, create
+from streamdream.backends import available, choose_device, create
 from streamdream.backends.eager import Eager
 from streamdream.errors import StreamdreamError
 
@@ -40,6 +40,12 @@ class Auto(Eager):
     """Eager, until something else proves faster for a size and an objective; ``name`` is what runs now."""
 
     name = "eager"
+
+    @staticmethod
+    def available() -> tuple[bool, str]:
+        kind = choose_device("auto").type
+        named = [name for name in CANDIDATES.get(kind, ()) if available(name)[0]]
+        return True, f"eager at once on {kind}, then the faster of it and {named[0]}" if named else f"eager on {kind}"
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
         super().__init__(model, device, precision)

@@ -33,7 +33,7 @@ class Eager:
     def available() -> tuple[bool, str]:
         return True, "PyTorch is always here"
 
-    def __init__(self, model: Model, device: str, precision: str) -> None:
+    def __init__(self, model: Model, device: str | torch.device, precision: str) -> None:
         """``device`` as in ``--device``. Raises SettingsError for one that is not here."""
         self.model = model
         self.device = choose_device(device)

@@ -48,13 +48,18 @@ class OpenVino(EngineBackend):
             raise SettingsError(f"--device {device} cannot be used by openvino here; it has {', '.join(here)}")
         self._plugin = plugin
         super().__init__(model, "cpu", precision)  # pictures and targets stay with the processor
+        able = _core().get_property(plugin, "OPTIMIZATION_CAPABILITIES")
+        if self.precision != "fp32" and self.precision.upper() not in able:  # it would take another one in silence
+            raise SettingsError(f"--precision {self.precision} cannot be used by openvino on this {plugin}; it has "
+                                f"{', '.join(name for name in HINTS if name.upper() in able)}")
 
     @property
     def graph_dtype(self) -> torch.dtype:
         return torch.float32
 
     def describe_device(self) -> str:
-        return f"{self._plugin} {_core().get_property(self._plugin, 'FULL_DEVICE_NAME')}, {_threads()} threads"
+        name = _core().get_property(self._plugin, "FULL_DEVICE_NAME")
+        return f"{self._plugin} {name}, {super().describe_device()}, {_threads()} threads"
 
     def load(self, recorded: Graph) -> Engine:
         core = _core()

@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "layers": networks.layers_command,
     "fetch": networks.fetch_command,
     "bench": measure.bench_command,
+    "doctor": measure.doctor_command,
 }
 
 

@@ -1,4 +1,4 @@
-"""The command that runs the benchmarks."""
+"""The commands that look at the machine: benchmarks, and what there is and what is missing."""
 from __future__ import annotations
 
 import argparse
@@ -33,4 +33,23 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     if found.output:
         write_text(found.output, text + "\n")
     print(text if found.json else report.table())
+    return 0
+
+
+def doctor_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """what this machine can do, what it lacks, and what to type for that"""
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    found = parser.parse(arguments)
+    from streamdream import doctor
+
+    findings = doctor.examine()
+    if found.json:
+        print(json.dumps(doctor.as_json(findings)))
+        return 0
+    marks = {doctor.GOOD: "+", doctor.MISSING: "-", doctor.INFO: " "}
+    width = max(len(finding.about) for finding in findings)
+    for finding in findings:
+        print(f"{marks[finding.state]} {finding.about:<{width}}  {finding.text}")
+        if finding.remedy:
+            print(f"  {'':<{width}}  → {finding.remedy}")
     return 0

@@ -1,0 +1,56 @@
+"""``streamdream doctor``: every backend with its reason, and a line to type for whatever is missing."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import streamdream
+
+from streamdream import backends, cache, doctor
+from streamdream.models import MODELS
+
+
+def found(about: str, findings: list[doctor.Finding]) -> doctor.Finding:
+    [finding] = [finding for finding in findings if finding.about == about]
+    return finding
+
+
+def test_the_command_prints_what_it_found() -> None:
+    result = streamdream("doctor")
+    assert result.returncode == 0 and result.stderr == ""
+    for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",
+                 "engines folder", "→ streamdream fetch bvlc_googlenet"):
+        assert word in result.stdout
+    rows = json.loads(streamdream("doctor", "--json").stdout)["findings"]
+    assert {row["about"] for row in rows} >= {f"backend {name}" for name in backends.BACKENDS}
+    assert {row["about"] for row in rows} >= {f"model {name}" for name in MODELS}
+
+
+def test_whatever_is_missing_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(backends, "available",
+                        lambda name: (name != "openvino", "OpenVINO is not here: pip install it"))
+    findings = doctor.examine()
+    assert [finding for finding in findings if finding.state == doctor.MISSING and not finding.remedy] == []
+    missing = found("backend openvino", findings)
+    assert (missing.state, missing.text, missing.remedy) == (doctor.MISSING, "OpenVINO is not here", "pip install it")
+
+
+def test_kept_engines_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    made_of = {"backend": "openvino", "size": "320x240", "dtype": "bf16", "device": "CPU of mine", "graph": "abc"}
+    cache.load_or_build(made_of, lambda data: data, lambda: b"x" * 2_000_000)
+    findings = doctor.examine()
+    assert found("engines", findings).text == "1 kept, 2.0 MB"
+    assert found("engine", findings).text == "openvino 320x240 bf16 for CPU of mine"
+
+
+def test_one_look_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> tuple[bool, str]:
+        raise OSError("a library is broken")
+
+    monkeypatch.setattr(backends, "available", broken)
+    findings = doctor.examine()
+    assert found("backends", findings).text == "cannot be examined: a library is broken"
+    assert found("processor", findings).state == doctor.INFO
