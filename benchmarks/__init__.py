@@ -19,6 +19,7 @@ BENCHES: dict[str, str] = {
     "step": "streamdream_bench.step:run",
     "render": "streamdream_bench.render:run",
     "quality": "streamdream_bench.quality:run",
+    "equality": "streamdream_bench.equality:run",
 }
 
 Progress = Callable[[str], None]

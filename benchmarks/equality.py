@@ -1,0 +1,97 @@
+"""How far a backend's step is from plain autograd: every network, size, objective and kind of picture, one step each.
+
+``error`` is the norm of the difference over that of the step, ``cosine`` that between the two moves; the worst picture
+of a row is shown. ``graph`` is the recorded graph run by PyTorch in float64 against float64 autograd, which leaves
+nothing to rounding; in float32 another order of adding flips a ReLU or a pool here and there.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from streamdream import backends, models, objectives
+from streamdream.backends import StepSpec, graph
+from streamdream.backends.engine import cosine, textured
+from streamdream.settings import DreamSettings
+
+from . import Options, Progress, Report, conditions
+from .plain import Plain
+from .step import with_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamdream.models import Model
+
+SIZES = ((240, 320), (243, 321), (360, 640))
+LAYERS = {"inception_v3": "mixed3", "bvlc_googlenet": "inception_4c/output", "cars_googlenet": "inception_4a_output",
+          "inception5h": "mixed4b", "torchvision_googlenet": "inception4a", "torchvision_inception_v3": "Mixed_6b",
+          "keras_inception_v3": "mixed8"}
+"""One network of each architecture, and a layer of it."""
+STEP_SIZE = 0.02
+Take = Callable[["Tensor", float], "Tensor"]
+
+
+def run(options: Options, progress: Progress) -> Report:
+    sizes = ((options.height, options.width),) if options.height and options.width else SIZES
+    rows = []
+    for name, layers in LAYERS.items():
+        model, weights = with_weights(models.get(name))
+        for height, width in sizes:
+            progress(f"{name} at {width}x{height}")
+            for kind, spec in specs(model, layers, height, width):
+                for row in compare(options, model, spec):
+                    rows.append({"model": name, "weights": weights, "layers": layers, "size": f"{width}x{height}",
+                                 "objective": kind, **row})
+    return Report("equality", conditions(step_size=STEP_SIZE), rows)
+
+
+def specs(model: Model, layers: str, height: int, width: int) -> Iterator[tuple[str, StepSpec]]:
+    lower = next(iter(model.taps()))
+    kinds: dict[str, dict[str, Any]] = {
+        "layer": {"layers": layers}, "two layers, channels": {"layers": f"{layers}:1,{lower}:0.5", "channel": "1,5"},
+        "with variation": {"layers": f"{layers}:-1", "tv": 0.5, "l2": 0.1}}
+    for kind, given in kinds.items():
+        settings = DreamSettings(**given)
+        yield kind, StepSpec(objectives.from_settings(settings, model), height, width, settings.smooth, settings.color)
+
+
+def pictures(height: int, width: int) -> dict[str, Tensor]:
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
+    halves = noise.clone()
+    halves[..., : width // 2] = 0.3
+    found = {"random": noise, "flat areas": halves, "quantised": (noise * 4).round() / 4,
+             "constant": torch.full_like(noise, 0.2),
+             "textured": textured(torch.Size((1, 3, height, width)), torch.device("cpu"))}
+    return {name: picture.contiguous(memory_format=torch.channels_last) for name, picture in found.items()}
+
+
+def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str, Any]]:
+    """A row for the graph and one for each backend and precision."""
+    exact = Plain(model, torch.device("cpu"), torch.float64).compile(spec)
+    recorded = graph.build(model, spec, torch.float64).module
+    yield {"backend": "graph", "precision": "fp64", **worst(spec, exact, lambda picture, size: recorded(
+        picture, torch.full((1,), size)))}
+    plain = Plain(model, torch.device("cpu")).compile(spec)
+    names = [options.backend] if options.backend != "auto" else ["eager", "openvino", "tensorrt"]
+    for name in names:
+        if not backends.available(name)[0]:
+            continue
+        half = backends.create(name, model, options.device).precision
+        for precision in dict.fromkeys(("fp32", half)):
+            step = backends.create(name, model, options.device, precision).compile(spec)
+            yield {"backend": name, "precision": precision, **worst(spec, plain, step)}
+
+
+def worst(spec: StepSpec, reference: Take, step: Take) -> dict[str, Any]:
+    """Over the pictures. Where nothing moves (a constant picture has no gradient but at its edges) both must not."""
+    errors, cosines = {}, {}
+    for kind, picture in pictures(spec.height, spec.width).items():
+        expected, taken = reference(picture, STEP_SIZE) - picture, step(picture, STEP_SIZE).cpu() - picture
+        errors[kind] = float((taken - expected).norm() / expected.norm().clamp(min=1e-12))
+        cosines[kind] = cosine(taken, expected)
+    kind = max(errors, key=lambda name: errors[name])
+    return {"error": errors[kind], "error_at": kind, "cosine": min(cosines.values()),
+            "cosine_at": min(cosines, key=lambda name: cosines[name]), "cosine_textured": cosines["textured"]}
