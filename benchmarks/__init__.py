@@ -19,6 +19,7 @@ BENCHES: dict[str, str] = {
     "step": "streamdream_bench.step:run",
     "render": "streamdream_bench.render:run",
     "quality": "streamdream_bench.quality:run",
+    "live": "streamdream_bench.live:run",
     "equality": "streamdream_bench.equality:run",
 }
 
@@ -42,6 +43,8 @@ class Options:
     octaves: int = option(1, "sizes timed, each smaller than the last by the octave scale (step)")
     octave_scale: float = option(1 / 0.6, "size ratio between them (step)")
     frames: int = option(0, "frames of the clip (render, quality), or steps that are timed (step)")
+    seconds: float = option(0.0, "that each row runs (live)")
+    dream_hz: float = option(12.0, "as --dream-hz of live (live)")
     drift_frames: int = option(3000, "frames of the still clip that shows drift; 0 leaves drift out (quality)")
     drift_height: int = option(240, "of the still clip, px (quality)")
     backend: str = option("auto", "auto is every one that runs here (step), or the fastest (render, quality)")

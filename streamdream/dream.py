@@ -59,6 +59,7 @@ class Dreamer:
         self.field_height = field_height
         self.seed = seed
         self.stats = stats or Stats()
+        self.in_turn = False  # one octave a frame, the next one with the next: a live dream is renewed more often
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
         self._steps = lru_cache(maxsize=64)(backend.compile)
         self._targets = lru_cache(maxsize=32)(self._find_targets)
@@ -69,6 +70,17 @@ class Dreamer:
 
         ``others`` are guide, style and mask; without it they are read from the files that the settings name.
         """
+        others = others or references.read(settings)
+        state = self.advance(state, image, settings, others)
+        assert state.residual is not None
+        with self.stats.stage("compose"):
+            shown = carry.to_luma(state.residual) if settings.original_colors else state.residual
+            dream = carry.compose(image, shown, settings.strength, references.shown(others, *image.shape[:2]))
+        return state, dream
+
+    def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
+                others: References | None = None) -> DreamState:
+        """The next state only; its residual is what the dream adds to ``image``."""
         others = others or references.read(settings)
         with self.stats.stage("carry"):
             field = self._to_field(image)
@@ -83,10 +95,7 @@ class Dreamer:
             seed = frame if carried is None else frame + carried
             dreamed = self._dream(bound(to_tensor(seed)), state.index, passes, settings, others)
             residual = to_array(dreamed) - frame
-        with self.stats.stage("compose"):
-            shown = carry.to_luma(residual) if settings.original_colors else residual
-            dream = carry.compose(image, shown, settings.strength, references.shown(others, *image.shape[:2]))
-        return replace(state, residual=residual, grey=grey, index=state.index + 1), dream
+        return replace(state, residual=residual, grey=grey, index=state.index + 1)
 
     def field_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) at which a frame of that size is dreamed; even, so that octaves line up."""
@@ -121,6 +130,8 @@ class Dreamer:
         random = np.random.default_rng((self.seed, index))
         objective = objectives.from_settings(settings, self.model)
         sizes = octave_sizes(seed.shape[2], seed.shape[3], settings.octaves, settings.octave_scale)
+        if self.in_turn and passes == 1:
+            sizes = [sizes[index % len(sizes)]]
         picture, done = seed, 0
         for _ in range(passes):
             base, detail = picture, None
@@ -139,7 +150,9 @@ class Dreamer:
                     if self.on_step:
                         self.on_step(done)
                 detail = picture - octave
-        return picture
+            if picture.shape != base.shape and detail is not None:  # it was a coarse octave's turn
+                picture = base + _resize(detail, *base.shape[2:])
+        return bound(picture) if self.in_turn else picture
 
     def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, others: References
               ) -> Step:

@@ -3,6 +3,7 @@
     StreamdreamError            a run that failed; the CLI prints one line and exits 1
     ├── SourceError             the input cannot be opened or read
     ├── SinkError               the output cannot be written (full disk, refused by the encoder)
+    │   └── Closed              the user has closed the window
     ├── ModelError              weights are missing, damaged or not the expected ones
     ├── EngineError             an engine could not be built, or does not compute what it should
     ├── MissingPackage          an optional package or system library is absent; the text holds the install command
@@ -28,6 +29,10 @@ class SourceError(StreamdreamError):
 
 class SinkError(StreamdreamError):
     """The output cannot be written."""
+
+
+class Closed(SinkError):
+    """The user has closed the window: the end of a live run, not a fault."""
 
 
 class ModelError(StreamdreamError):

@@ -5,8 +5,8 @@ Every estimator takes two grey pictures uint8 [H, W] and returns float32 [H, W, 
 """
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,17 @@ Flow = NDArray[np.float32]
 FlowEstimator = Callable[[Grey, Grey], Flow]
 
 
-@lru_cache(maxsize=4)
+_own = threading.local()
+
+
 def _dis_engine() -> Any:
+    """One for each thread, as it keeps what it works on."""
+    if not hasattr(_own, "engine"):
+        _own.engine = _make_dis_engine()
+    return _own.engine
+
+
+def _make_dis_engine() -> Any:
     """DIS (Kroeger et al. 2016, arXiv:1603.03590): several times faster than Farneback, less exact on smooth motion."""
     engine = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
     engine.setUseSpatialPropagation(True)

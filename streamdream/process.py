@@ -65,6 +65,21 @@ def _raise(number: int, frame: object) -> NoReturn:
 
 
 @contextmanager
+def ending_by(stop: Callable[[], None]) -> Iterator[None]:
+    """Within it the first Ctrl-C or SIGTERM calls ``stop``: a live run has no other end. The next one interrupts."""
+    def handle(number: int, frame: object) -> None:
+        watch_for_signals()
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        watch_for_signals()
+
+
+@contextmanager
 def keeping(describe: Callable[[], str]) -> Iterator[None]:
     """Within it an interruption is an error that says what was kept."""
     try:

@@ -114,6 +114,18 @@ class ZoomSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class LiveSettings(_Checked):
+    """How a live run goes."""
+
+    dream_hz: float = option(12.0, "the dream is renewed at least so often: its field shrinks for that", low=1,
+                             high=120, unit="Hz")
+    pin: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
+    seconds: float = option(math.inf, "stop after that", low=0, unit="s", kind="time")
+    mirror: bool = option(False, "left is right, as in a mirror")
+    loop: bool = option(True, "a file begins again at its end")
+
+
+@dataclass(frozen=True)
 class AtlasSettings(_Checked):
     """How the sheet of an atlas is laid out."""
 
@@ -121,9 +133,11 @@ class AtlasSettings(_Checked):
     columns: int = option(0, "dreams in a row; 0 is about three wide to two high", low=0, high=1000)
 
 
-Group = (type[DreamSettings] | type[StreamSettings] | type[RenderSettings] | type[ZoomSettings] | type[AtlasSettings])
-Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings)
-GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings)
+Group = (type[DreamSettings] | type[StreamSettings] | type[RenderSettings] | type[ZoomSettings] | type[AtlasSettings]
+         | type[LiveSettings])
+Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings)
+GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings,
+                             LiveSettings)
 
 
 def choices(item: dataclasses.Field[Any]) -> list[str]:
@@ -224,6 +238,7 @@ class Run:
     render: RenderSettings
     zoom: ZoomSettings
     atlas: AtlasSettings
+    live: LiveSettings
 
 
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:

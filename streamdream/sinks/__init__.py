@@ -88,6 +88,12 @@ class Kind:
     open: Callable[[Order], Sink]
 
 
+def _open_window(order: Order) -> Sink:
+    from streamdream.sinks.window import WindowSink
+
+    return WindowSink()
+
+
 def _open_video(order: Order) -> Sink:
     _check_folder(order.path)
     target = Path(order.path)
@@ -121,6 +127,7 @@ def _check_overwrite(order: Order) -> None:
 
 SINKS: dict[str, Kind] = {
     "null": Kind(lambda path: path == "null", lambda order: NullSink()),
+    "window": Kind(lambda path: path == "window", _open_window),
     "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images),
     "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video),
 }

@@ -97,7 +97,8 @@ class Partial:
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only disk even what is missing cannot be removed
+                self.path.unlink()
         atexit.unregister(self.discard)
 
 

@@ -1,0 +1,53 @@
+"""How large the field may be so that the dream is renewed often enough on this machine."""
+from __future__ import annotations
+
+import logging
+from collections import deque
+from statistics import median
+
+HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
+"""Lines; each about a fifth more than the one before, so that a change is hardly seen."""
+SETTLED = 8
+"""Dreams at one size before it is judged: the first ones pay for preparations."""
+ROOM = 0.75
+"""A larger field is taken when its cost, by its area, stays within this part of what is allowed."""
+log = logging.getLogger(__name__)
+
+
+class Governor:
+    """Chooses ``field_height``: ``highest`` or the largest of HEIGHTS below it that is renewed ``dream_hz`` times a
+    second. ``pinned`` keeps to ``highest``.
+    """
+
+    def __init__(self, highest: int, dream_hz: float, pinned: bool = False) -> None:
+        self._ladder = [height for height in HEIGHTS if height < highest] + [highest]
+        self._rung = len(self._ladder) - 1
+        self._allowed_seconds = 1 / dream_hz
+        self._pinned = pinned
+        self._seconds: deque[float] = deque(maxlen=SETTLED)
+        self._patience = 1
+
+    @property
+    def field_height(self) -> int:
+        return self._ladder[self._rung]
+
+    def observe(self, seconds: float, number: int) -> None:
+        """The dream of that number took so long."""
+        self._seconds.append(seconds)
+        if self._pinned or len(self._seconds) < SETTLED or number % SETTLED:
+            return
+        usual = median(self._seconds)
+        if usual > self._allowed_seconds and self._rung:
+            self._move(-1, usual)
+            self._patience = min(64, 2 * self._patience)  # what did not hold is tried again ever more seldom
+        elif self._rung + 1 < len(self._ladder):
+            larger = usual * (self._ladder[self._rung + 1] / self.field_height) ** 2
+            if larger < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:
+                self._move(1, usual)
+
+    def _move(self, by: int, usual: float) -> None:
+        before = self.field_height
+        self._rung += by
+        self._seconds.clear()
+        log.info("a dream on %d lines took %.0f ms, %.0f are allowed: %d lines from here on", before, 1e3 * usual,
+                 1e3 * self._allowed_seconds, self.field_height)

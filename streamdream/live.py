@@ -1,0 +1,258 @@
+"""The way of a frame, live: three workers, and between them one place for the newest thing each.
+
+    capture ──newest frame──▶ dream ──newest residual──┐
+       └──────newest frame──────────────────────────▶ display ──▶ sink
+
+*capture* reads the source at its pace. *dream* takes the newest frame, carries, steps and publishes a residual that
+knows its frame. *display* takes every frame it can, warps the newest residual to it and composes: it runs at the
+camera's rate however long a dream takes. Whoever is late finds the newest, never a queue.
+"""
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream import carry, flow, references
+from streamdream.dream import DreamState
+from streamdream.errors import Closed
+from streamdream.opencv import cv2
+from streamdream.stats import peak_rss_mb, percentile
+
+if TYPE_CHECKING:
+    from streamdream.dream import Dreamer
+    from streamdream.frame import Frame
+    from streamdream.governor import Governor
+    from streamdream.settings import DreamSettings
+    from streamdream.sinks import Sink
+    from streamdream.sources import Source
+
+Item = TypeVar("Item")
+WINDOW = 36_000
+"""Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
+
+
+class Mailbox(Generic[Item]):
+    """One slot: what is put replaces what nobody took."""
+
+    def __init__(self) -> None:
+        self._item: Item | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self.replaced = 0
+
+    def put(self, item: Item) -> None:
+        with self._changed:
+            self.replaced += self._item is not None
+            self._item = item
+            self._changed.notify()
+
+    def take(self) -> Item | None:
+        """The newest, as soon as there is one; None once the box is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is not None or self._closed)
+            item, self._item = self._item, None
+            return item
+
+    def close(self) -> None:
+        """No more will come; what is in it may still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A frame and when it came, on ``time.perf_counter``."""
+
+    frame: Frame
+    at_seconds: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a dream added to the frame ``grey`` [h, w], on the field: ``residual`` [h, w, 3] in [-1, 1] units."""
+
+    residual: carry.Plane
+    grey: flow.Grey
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """What a live run did; times in ms are from a frame's capture until the sink had it."""
+
+    captured: int
+    frames: int
+    dropped: int
+    dreams: int
+    steps: int
+    seconds: float
+    latency_ms: dict[str, float]
+    longest_gap_ms: float
+    jitter_ms: float
+    cpu_share: float
+    field: str
+    layers: str
+    model: str
+    backend: str
+    precision: str
+    device: str
+    reason: str
+    stages: dict[str, dict[str, float]]
+    peak_rss_mb: float
+    warnings: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        rates = {"fps": self.frames / self.seconds, "display_fps": self.frames / self.seconds,
+                 "dream_fps": self.dreams / self.seconds, "steps_per_s": self.steps / self.seconds,
+                 "shown_ratio": self.frames / max(1, self.captured)}
+        return {**{name: round(value, 3) for name, value in rates.items()}, **vars(self)}
+
+
+class Live:
+    """One live run. ``settings_now`` is asked before every dream and every frame, so all of it may change meanwhile."""
+
+    def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor,
+                 settings_now: Callable[[], DreamSettings]) -> None:
+        self._source, self._sink, self._dreamer, self._governor = source, sink, dreamer, governor
+        self._settings_now = settings_now
+        self._for_dream: Mailbox[Captured] = Mailbox()
+        self._for_display: Mailbox[Captured] = Mailbox()
+        self._published: Published | None = None
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._captured = self._shown = self._dreams = self._steps = 0
+        self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._gaps: deque[float] = deque(maxlen=WINDOW)
+
+    def run(self, seconds: float = float("inf"), on_frame: Callable[[int], None] = lambda count: None) -> LiveReport:
+        """Runs until the source ends, ``seconds`` have passed or ``stop`` is called; display works in this thread.
+
+        Raises what any worker raised. The caller owns source and sink.
+        """
+        began, cpu = time.perf_counter(), time.process_time()
+        workers = [threading.Thread(target=self._guard, args=(work,), name=f"streamdream-{name}", daemon=True)
+                   for name, work in (("capture", self._capture), ("dream", self._dream))]
+        for worker in workers:
+            worker.start()
+        try:
+            self._display(began + seconds, on_frame)
+        except Closed:
+            pass
+        finally:
+            self.stop()
+            for worker in workers:
+                worker.join()
+        if self._error is not None:
+            raise self._error
+        self._sink.finish()
+        return self._report(time.perf_counter() - began, time.process_time() - cpu)
+
+    def stop(self) -> None:
+        """Ends the run soon; from any thread."""
+        self._stop.set()
+        self._for_dream.close()
+        self._for_display.close()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """A worker's error ends the run, with its own message."""
+        try:
+            work()
+        except BaseException as error:
+            self._error = self._error or error
+            self.stop()
+
+    def _capture(self) -> None:
+        for frame in self._source:
+            if self._stop.is_set():
+                return
+            captured = Captured(frame, time.perf_counter())
+            self._captured += 1
+            self._for_display.put(captured)
+            self._for_dream.put(captured)
+        self._for_display.close()
+        self._for_dream.close()
+
+    def _dream(self) -> None:
+        state, dreamer = DreamState(), self._dreamer
+        dreamer.on_step = self._count_step
+        while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
+            dreamer.field_height = self._governor.field_height
+            field = dreamer.field_size(*captured.frame.image.shape[:2])
+            begin = time.perf_counter()
+            state = dreamer.advance(resize_state(state, *field), captured.frame.image, self._settings_now())
+            if state.residual is not None and state.grey is not None:
+                self._published = Published(state.residual, state.grey)
+            self._dreams += 1
+            self._governor.observe(time.perf_counter() - begin, self._dreams)
+
+    def _count_step(self, done: int) -> None:
+        self._steps += 1
+
+    def _display(self, until: float, on_frame: Callable[[int], None]) -> None:
+        last = None
+        while (captured := self._for_display.take()) is not None and not self._stop.is_set():
+            with self._dreamer.stats.stage("display"):
+                shown = self._compose(captured.frame.image)
+            with self._dreamer.stats.stage("sink"):
+                self._sink.write(shown, captured.frame)
+            now = time.perf_counter()
+            self._shown += 1
+            self._latencies.append(now - captured.at_seconds)
+            if last is not None:
+                self._gaps.append(now - last)
+            last = now
+            on_frame(self._shown)
+            if now >= until:
+                return
+
+    def _compose(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The newest residual, moved to where this frame's things are."""
+        published, settings = self._published, self._settings_now()
+        if published is None:
+            return image
+        height, width = published.grey.shape
+        grey = flow.grey(_shrink(image, height, width))
+        motion = flow.get(settings.flow)(grey, published.grey)
+        residual = carry.warp(published.residual, motion)
+        if settings.original_colors:
+            residual = carry.to_luma(residual)
+        others = references.read(settings)
+        return carry.compose(image, residual, settings.strength, references.shown(others, *image.shape[:2]))
+
+    def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
+        dreamer, settings, gaps = self._dreamer, self._settings_now(), list(self._gaps)
+        backend, field = dreamer.backend, dreamer.field_size(self._source.height, self._source.width)
+        return LiveReport(
+            captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),
+            dreams=self._dreams, steps=self._steps, seconds=round(seconds, 3),
+            latency_ms={name: round(1e3 * percentile(self._latencies, part), 2)
+                        for name, part in (("p50", 0.5), ("p95", 0.95))},
+            longest_gap_ms=round(1e3 * max(gaps, default=0.0), 2),
+            jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
+            cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", layers=settings.layers,
+            model=dreamer.model.name, backend=backend.name, precision=backend.precision, device=str(backend.device),
+            reason=backend.reason, stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
+            warnings=self._source.warnings + self._sink.warnings)
+
+
+def resize_state(state: DreamState, height: int, width: int) -> DreamState:
+    """The same dream on a field of another size, so that a change of size is no new beginning."""
+    if state.residual is None or state.grey is None or state.grey.shape == (height, width):
+        return state
+    residual: carry.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
+    return replace(state, residual=residual, grey=_shrink(state.grey, height, width))
+
+
+def _shrink(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (height, width):
+        return image
+    small: NDArray[np.uint8] = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
+    return small
+
