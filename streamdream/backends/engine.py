@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Engine = Callable[..., Tensor]
 """(picture [N, 3, H, W], step_size [1], *targets) -> picture, as the graph's module."""
 
-LEAST_COSINE = 0.99
-"""Between a step of an engine and one of eager in the same precision. Sound ones were measured at 0.997 and more in
-bf16, on photographs and on noise; a wrong padding or a lost gradient gives 0.9 and less."""
+LEAST_COSINE, FLOOR_COSINE, MARGIN = 0.99, 0.85, 0.01
+"""Between a step of an engine and one of eager. Sound ones were measured at 0.997 and more in bf16 up to ``mixed5``; at
+GoogLeNet with random weights two sound ones are at 0.945 to each other, and both at 0.947 to float32."""
 log = logging.getLogger(__name__)
 
 
@@ -57,20 +57,24 @@ class EngineBackend(Eager):
         engine = self.load(recorded)
         with torch.no_grad():
             move = engine(*example) - trial
-        likeness = self._likeness(move, spec, trial, targets)
-        if not likeness >= LEAST_COSINE:
+        likeness, least = self._judge(move, spec, trial, targets)
+        if not likeness >= least:
             raise EngineError(f"{self.name} does not compute the step right here: cosine {likeness:.3f} to eager's, "
-                              f"{LEAST_COSINE} is the least; --backend eager does, please report this")
+                              f"{least:.3f} is the least; --backend eager does, please report this")
         return engine
 
-    def _likeness(self, move: Tensor, spec: StepSpec, trial: Tensor, targets: AllTargets) -> float:
-        """To eager in the same precision, or to eager in float32: an engine may compute in more than it was asked."""
-        best = -1.0
-        for precision in dict.fromkeys((self.precision, "fp32")):
-            if not best >= LEAST_COSINE:
-                expected = Eager(self.model, self.device, precision).compile(spec)(trial, 0.02, targets) - trial
-                best = max(best, cosine(move, expected))
-        return best
+    def _judge(self, move: Tensor, spec: StepSpec, trial: Tensor, targets: AllTargets) -> tuple[float, float]:
+        """Its cosine and the least it must be: to eager in the same precision, or, where a deep network's rounding
+        makes a chaos of that, to eager in float32, to which it must be about as close as the former is."""
+        def eager(precision: str) -> Tensor:
+            return Eager(self.model, self.device, precision).compile(spec)(trial, 0.02, targets) - trial
+
+        same = eager(self.precision)
+        likeness = cosine(move, same)
+        if likeness >= LEAST_COSINE or self.precision == "fp32":
+            return likeness, LEAST_COSINE
+        exact = eager("fp32")
+        return cosine(move, exact), max(FLOOR_COSINE, min(LEAST_COSINE, cosine(same, exact) - MARGIN))
 
     @property
     def graph_dtype(self) -> torch.dtype:

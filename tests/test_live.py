@@ -1,0 +1,315 @@
+"""Live: the newest wins, nothing waits, and every end is a clean one."""
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media import Clip, make
+from numpy.typing import NDArray
+from streamdream_bench.live import Numbered, Reader, read_number, write_number
+from test_cli import ENVIRONMENT, fails, streamdream
+
+from streamdream.backends import Backend
+from streamdream.capture import LiveSource, open_live, stamped
+from streamdream.dream import Dreamer, DreamState
+from streamdream.errors import SinkError, SourceError
+from streamdream.frame import Frame
+from streamdream.governor import HEIGHTS, Governor
+from streamdream.live import Live, LiveReport, Mailbox, resize_state
+from streamdream.models import get
+from streamdream.settings import DreamSettings
+from streamdream.sinks import NullSink
+
+SIZE = 160, 96
+SETTINGS = DreamSettings(onset=0)
+GRAPH = "lavfi:testsrc2=size=160x96:rate=30"
+
+
+def images(count: int = 8) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (count, 12, 20, 3), np.uint8)
+    return [np.kron(image, np.ones((8, 8, 1), np.uint8)) for image in coarse]
+
+
+def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
+    dreamer = Dreamer(get("inception_v3"), eager, 96)
+    dreamer.in_turn = True
+    return Live(source, sink, dreamer, Governor(96, 12, pinned=True), lambda: settings)
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name in ("streamdream-capture", "streamdream-dream")]
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+def test_the_newest_replaces_what_nobody_took() -> None:
+    box: Mailbox[int] = Mailbox()
+    for number in range(5):
+        box.put(number)
+    assert box.take() == 4 and box.replaced == 4
+    box.put(7)
+    box.close()
+    assert box.take() == 7 and box.take() is None
+
+
+def test_who_waits_is_woken_by_an_item_and_by_the_end() -> None:
+    box: Mailbox[int] = Mailbox()
+    got: list[int | None] = []
+    reader = threading.Thread(target=lambda: got.extend([box.take(), box.take()]))
+    reader.start()
+    box.put(1)
+    deadline = time.monotonic() + 5
+    while not got and time.monotonic() < deadline:
+        box.close()
+        time.sleep(0.01)
+    reader.join(5)
+    assert got == [1, None]
+
+
+def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
+    """A machine on which 240 lines take 0.2 s and any other size as its area."""
+    governor = Governor(240, 12)
+    heights = []
+    for number in range(1, 400):
+        heights.append(governor.field_height)
+        governor.observe(0.2 * (governor.field_height / 240) ** 2, number)
+    assert heights[0] == 240 and heights[-1] == 144  # 0.072 s; 176 would take 0.108, more than 1/12
+    assert len(set(heights[100:])) == 1  # and it stays there
+    assert {HEIGHTS.index(a) - HEIGHTS.index(b) for a, b in pairwise(heights)} == {0, 1}
+
+
+def test_the_governor_grows_it_again_when_there_is_room() -> None:
+    governor = Governor(240, 12)
+    for number in range(1, 200):
+        governor.observe(0.3, number)
+    low = governor.field_height
+    for number in range(200, 5000):
+        governor.observe(0.001, number)
+    assert low == HEIGHTS[0] and governor.field_height == 240
+
+
+def test_a_pinned_field_stays() -> None:
+    governor = Governor(230, 12, pinned=True)
+    for number in range(1, 50):
+        governor.observe(5.0, number)
+    assert governor.field_height == 230
+
+
+def test_a_dream_outlives_a_change_of_its_size() -> None:
+    residual = np.zeros((40, 60, 3), np.float32)
+    residual[:20] = 1
+    state = resize_state(DreamState(residual, np.full((40, 60), 9, np.uint8), index=5), 80, 120)
+    assert state.residual is not None and state.grey is not None and state.index == 5
+    assert state.residual.shape == (80, 120, 3) and state.grey.shape == (80, 120)
+    assert state.residual[:38].min() == 1 and state.residual[42:].max() == 0
+
+
+def test_octaves_in_turn_all_get_theirs(eager: Backend) -> None:
+    """Two octaves, one a frame: both sizes are stepped at, and the dream is as large as the field."""
+    dreamer = Dreamer(get("inception_v3"), eager, 96)
+    dreamer.in_turn = True
+    seen: list[tuple[int, int]] = []
+    compiled = dreamer._steps
+    dreamer._steps = lambda spec: seen.append((spec.height, spec.width)) or compiled(spec)  # type: ignore
+    state = DreamState()
+    for image in images(4):
+        state = dreamer.advance(state, image, replace(SETTINGS, cut=0.0, octaves=2))
+        assert state.residual is not None and state.residual.shape == (96, 160, 3)
+    assert seen == [(69, 112), (96, 160)] * 2
+
+
+def test_numbers_in_frames_survive() -> None:
+    for number in (0, 1, 12345, 65535):
+        image = images(1)[0]
+        write_number(image, number)
+        assert read_number(image) == number
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+def test_frames_are_shown_at_the_sources_pace_and_dreamed(eager: Backend) -> None:
+    source, sink = Numbered(images(), 30, 2.0), Reader()
+    report = live(source, sink, eager).run()
+    numbers = [number for number, _ in sink.seen]
+    assert numbers == sorted(set(numbers)) and len(numbers) >= 30 and numbers[-1] == 59
+    assert report.captured == 60 and report.frames == len(numbers) and report.dreams > 3
+    assert 1.8 < report.seconds < 10 and workers() == []
+
+
+class Slow(NullSink):
+    """Takes 0.2 s for each picture and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[NDArray[np.uint8]] = []
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        time.sleep(0.2)
+        self.kept.append(image)
+
+
+def test_a_slow_sink_gets_the_newest_and_holds_up_nobody(eager: Backend) -> None:
+    sink = Slow()
+    report = live(Numbered(images(), 30, 2.0), sink, eager).run()
+    assert report.captured == 60 and 5 <= report.frames <= 12 and report.dropped == 60 - report.frames
+    assert report.seconds < 4
+
+
+def test_the_dream_is_in_the_picture(eager: Backend) -> None:
+    still = images(1)
+    sink = Slow()
+    live(Numbered(still, 30, 2.5), sink, eager).run()
+    dark = sink.kept[-1].astype(float)[16:] - still[0].astype(float)[16:]
+    assert 2 < np.abs(dark).mean() < 80
+
+
+class Ends(LiveSource):
+    """Gives frames as fast as they are taken, then does what it is told to."""
+
+    def __init__(self, after: int, last: Any = None) -> None:
+        super().__init__("ends")
+        self.width, self.height, self.rate = *SIZE, Fraction(30)
+        self._after, self._last = after, last
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number in range(self._after):
+            time.sleep(0.005)
+            yield stamped(images(1)[0], number / 30)
+        if self._last is not None:
+            raise self._last
+
+
+def test_an_error_of_the_source_ends_the_run_with_its_own_words(eager: Backend) -> None:
+    with pytest.raises(SourceError, match="the cable was pulled"):
+        live(Ends(5, SourceError("the cable was pulled")), NullSink(), eager).run()
+    assert workers() == []
+
+
+def test_an_error_of_the_dream_ends_the_run(eager: Backend) -> None:
+    with pytest.raises(Exception, match="unknown flow"):
+        live(Ends(500), NullSink(), eager, broken()).run()
+    assert workers() == []
+
+
+def broken() -> DreamSettings:
+    settings = replace(SETTINGS)
+    object.__setattr__(settings, "flow", "nonsense")
+    return settings
+
+
+class Raises(NullSink):
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        raise SinkError("the disk is full")
+
+
+def test_an_error_of_the_sink_ends_the_run(eager: Backend) -> None:
+    with pytest.raises(SinkError, match="the disk is full"):
+        live(Ends(10_000), Raises(), eager).run()
+    assert workers() == []
+
+
+def test_it_stops_when_told_from_any_thread(eager: Backend) -> None:
+    run = live(Ends(10_000), NullSink(), eager)
+    threading.Timer(0.5, run.stop).start()
+    begin = time.monotonic()
+    run.run()
+    assert time.monotonic() - begin < 5 and workers() == []
+
+
+def test_settings_may_change_a_hundred_times_a_second(eager: Backend) -> None:
+    """Layers, strength, octaves: without a stop and without an error."""
+    choices = [replace(SETTINGS, layers=layers, strength=strength, octaves=octaves)
+               for layers in ("mixed0", "conv2d_3", "mixed1:1,mixed0:-0.5") for strength in (0.5, 1.5)
+               for octaves in (1, 2)]
+    dreamer = Dreamer(get("inception_v3"), eager, 96)
+    run = Live(Numbered(images(), 30, 2.0), NullSink(), dreamer, Governor(96, 12),
+               lambda: choices[int(time.monotonic() * 100) % len(choices)])
+    assert run.run().frames >= 30
+
+
+def test_a_hundred_runs_leave_nothing_behind(eager: Backend) -> None:
+    """Neither a thread nor a file descriptor."""
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+
+    live(Ends(2), NullSink(), eager).run()
+    before, threads = descriptors(), threading.active_count()
+    for _ in range(100):
+        live(Ends(1), NullSink(), eager).run()
+    assert descriptors() <= before and threading.active_count() <= threads
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
+    make(tmp_path / "a.mp4", Clip(frames=6, size=(64, 48)))
+    begin, seconds = time.monotonic(), []
+    with open_live(str(tmp_path / "a.mp4")) as source:
+        for frame in source:
+            seconds.append(frame.pts_seconds)
+            if len(seconds) == 15:
+                break
+    assert time.monotonic() - begin > 13 / 30
+    assert seconds == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
+
+
+def test_a_mirror_mirrors() -> None:
+    with open_live(GRAPH) as plain, open_live(GRAPH, mirror=True) as mirrored:
+        a, b = next(iter(plain)), next(iter(mirrored))
+        assert (mirrored.width, mirrored.height) == SIZE
+    np.testing.assert_array_equal(a.image[:, ::-1], b.image)
+
+
+def test_what_is_no_source_is_refused_in_one_line() -> None:
+    fails(streamdream("live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
+    fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 2, "a webcam is named by its number")
+    fails(streamdream("live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
+
+
+def test_no_display_is_one_clear_line() -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    result = subprocess.run([sys.executable, "-m", "streamdream", "live", "--source", GRAPH], capture_output=True,
+                            text=True, env=environment, check=False)
+    fails(result, 1, "there is no display here for a window")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+def test_the_command_reports_as_json() -> None:
+    result = streamdream("live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0 and 20 < report["frames"] <= 70 and report["dreams"] > 0
+    assert {"display_fps", "dream_fps", "latency_ms", "longest_gap_ms", "field", "backend", "stages", "dropped",
+            "peak_rss_mb", "cpu_share"} <= set(report)
+    assert set(report) >= set(LiveReport.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_recording_that_is_whole(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "streamdream", "live", "--source", GRAPH, "--sink",
+                                str(tmp_path / "show.mp4"), "--field-height", "0"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert process.stderr is not None
+    while "Ctrl-C ends it" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(2)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert "dreams/s" in output and [path.name for path in tmp_path.iterdir()] == ["show.mp4"]
+    with av.open(str(tmp_path / "show.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) > 20
