@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 BACKENDS = {
     "auto": "streamdream.backends.auto:Auto",
     "eager": "streamdream.backends.eager:Eager",
-    "compiled": "streamdream.backends.compiled:Compiled",
     "openvino": "streamdream.backends.openvino:OpenVino",
+    "compiled": "streamdream.backends.compiled:Compiled",
     "tensorrt": "streamdream.backends.tensorrt:TensorRt",
 }
 
