@@ -75,10 +75,9 @@ def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str
     yield {"backend": "graph", "precision": "fp64", **worst(spec, exact, lambda picture, size: recorded(
         picture, torch.full((1,), size)))}
     plain = Plain(model, torch.device("cpu")).compile(spec)
-    names = [options.backend] if options.backend != "auto" else ["eager", "openvino", "tensorrt"]
+    names = [options.backend] if options.backend != "auto" else [
+        name for name in ("eager", "openvino", "tensorrt") if backends.available(name)[0]]
     for name in names:
-        if not backends.available(name)[0]:
-            continue
         half = backends.create(name, model, options.device).precision
         for precision in dict.fromkeys(("fp32", half)):
             step = backends.create(name, model, options.device, precision).compile(spec)

@@ -185,7 +185,7 @@ def open_live(name: str, loop: bool = True, mirror: bool = False) -> Source:
     source: Any
     if name.startswith(WEBCAM):
         if not name[len(WEBCAM):].isdigit():
-            raise UsageError(f"--source {name}: a webcam is named by its number, as in webcam:0")
+            raise UsageError(f"--source is {name!r}, but a webcam is named by its number, as in webcam:0")
         source = Webcam(name, int(name[len(WEBCAM):]))
     else:
         endless = "://" in name or name.startswith("lavfi:")

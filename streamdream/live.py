@@ -131,7 +131,7 @@ class Live:
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._gaps: deque[float] = deque(maxlen=WINDOW)
 
-    def run(self, seconds: float = float("inf"), on_frame: Callable[[int], None] = lambda count: None) -> LiveReport:
+    def run(self, seconds: float = float("inf")) -> LiveReport:
         """Runs until the source ends, ``seconds`` have passed or ``stop`` is called; display works in this thread.
 
         Raises what any worker raised. The caller owns source and sink.
@@ -142,7 +142,7 @@ class Live:
         for worker in workers:
             worker.start()
         try:
-            self._display(began + seconds, on_frame)
+            self._display(began + seconds)
         except Closed:
             pass
         finally:
@@ -195,7 +195,7 @@ class Live:
     def _count_step(self, done: int) -> None:
         self._steps += 1
 
-    def _display(self, until: float, on_frame: Callable[[int], None]) -> None:
+    def _display(self, until: float) -> None:
         last = None
         while (captured := self._for_display.take()) is not None and not self._stop.is_set():
             with self._dreamer.stats.stage("display"):
@@ -208,7 +208,6 @@ class Live:
             if last is not None:
                 self._gaps.append(now - last)
             last = now
-            on_frame(self._shown)
             if now >= until:
                 return
 
