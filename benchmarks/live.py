@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamdream import pipeline
 from streamdream.capture import LiveSource, stamped
+from streamdream.controls import Controls
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
@@ -95,7 +96,7 @@ def measure(options: Options, width: int, height: int, rate: int, field: int, se
         field_height=field, seed=options.seed))
     dreamer.in_turn = True
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
-    live = Live(source, sink, dreamer, Governor(field, options.dream_hz), _always(settings))
+    live = Live(source, sink, dreamer, Governor(field, options.dream_hz), Controls(settings))
     return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, live.run())}
 
 
@@ -117,7 +118,3 @@ def read_clip(options: Options, width: int, height: int) -> list[NDArray[np.uint
     with open_source(options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)) as source:
         frames = (frame.image for frame, _ in zip(source, range(LOOPED), strict=False))
         return [cv2().resize(image, (width, height)) for image in frames]
-
-
-def _always(settings: DreamSettings) -> Callable[[], DreamSettings]:
-    return lambda: settings

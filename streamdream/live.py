@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -26,10 +27,10 @@ from streamdream.opencv import cv2
 from streamdream.stats import peak_rss_mb, percentile
 
 if TYPE_CHECKING:
+    from streamdream.controls import Controls
     from streamdream.dream import Dreamer
     from streamdream.frame import Frame
     from streamdream.governor import Governor
-    from streamdream.settings import DreamSettings
     from streamdream.sinks import Sink
     from streamdream.sources import Source
 
@@ -116,12 +117,15 @@ class LiveReport:
 
 
 class Live:
-    """One live run. ``settings_now`` is asked before every dream and every frame, so all of it may change meanwhile."""
+    """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
-    def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor,
-                 settings_now: Callable[[], DreamSettings]) -> None:
+    ``turn`` is entered for each dream: runs that share a device wait there for theirs.
+    """
+
+    def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
+                 turn: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self._source, self._sink, self._dreamer, self._governor = source, sink, dreamer, governor
-        self._settings_now = settings_now
+        self._controls, self._turn = controls, turn
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: Published | None = None
@@ -169,9 +173,15 @@ class Live:
             self.stop()
 
     def _capture(self) -> None:
+        held: NDArray[np.uint8] | None = None
         for frame in self._source:
             if self._stop.is_set():
                 return
+            if self._controls.frozen:
+                held = frame.image if held is None else held
+                frame = replace(frame, image=held)
+            else:
+                held = None
             captured = Captured(frame, time.perf_counter())
             self._captured += 1
             self._for_display.put(captured)
@@ -180,13 +190,16 @@ class Live:
         self._for_dream.close()
 
     def _dream(self) -> None:
-        state, dreamer = DreamState(), self._dreamer
+        state, dreamer, resets = DreamState(), self._dreamer, self._controls.resets
         dreamer.on_step = self._count_step
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
             dreamer.field_height = self._governor.field_height
             field = dreamer.field_size(*captured.frame.image.shape[:2])
-            begin = time.perf_counter()
-            state = dreamer.advance(resize_state(state, *field), captured.frame.image, self._settings_now())
+            if resets != self._controls.resets:
+                state, resets = DreamState(), self._controls.resets
+            with self._turn():
+                begin = time.perf_counter()
+                state = dreamer.advance(resize_state(state, *field), captured.frame.image, self._controls.now())
             if state.residual is not None and state.grey is not None:
                 self._published = Published(state.residual, state.grey)
             self._dreams += 1
@@ -213,7 +226,7 @@ class Live:
 
     def _compose(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The newest residual, moved to where this frame's things are."""
-        published, settings = self._published, self._settings_now()
+        published, settings = self._published, self._controls.now()
         if published is None:
             return image
         height, width = published.grey.shape
@@ -226,7 +239,7 @@ class Live:
         return carry.compose(image, residual, settings.strength, references.shown(others, *image.shape[:2]))
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
-        dreamer, settings, gaps = self._dreamer, self._settings_now(), list(self._gaps)
+        dreamer, settings, gaps = self._dreamer, self._controls.now(), list(self._gaps)
         backend, field = dreamer.backend, dreamer.field_size(self._source.height, self._source.width)
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),

@@ -175,14 +175,22 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
 
 def parse(item: dataclasses.Field[Any], text: str) -> Any:
     """``text`` from a flag or the environment -> the field's type."""
+    try:
+        return _parser(item)[0](text)
+    except ValueError:
+        raise SettingsError(f"{flag(item)} is {text!r}, but must be {describe_type(item)}") from None
+
+
+def describe_type(item: dataclasses.Field[Any]) -> str:
+    """As in ``a whole number``."""
+    return _parser(item)[1]
+
+
+def _parser(item: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
     parsers: dict[object, tuple[Callable[[str], Any], str]] = {
         "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"), bool: (parse_switch, "true or false"),
         int: (int, "a whole number"), float: (float, "a number"), str: (str, "text")}
-    convert, wanted = parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
-    try:
-        return convert(text)
-    except ValueError:
-        raise SettingsError(f"{flag(item)} is {text!r}, but must be {wanted}") from None
+    return parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
 
 
 def parse_seconds(text: str) -> float:

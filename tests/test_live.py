@@ -1,6 +1,7 @@
 """Live: the newest wins, nothing waits, and every end is a clean one."""
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -24,12 +25,14 @@ from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, open_live, stamped
+from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
-from streamdream.errors import SinkError, SourceError
+from streamdream.errors import SinkError, SourceError, StreamdreamError
 from streamdream.frame import Frame
 from streamdream.governor import HEIGHTS, Governor
 from streamdream.live import Live, LiveReport, Mailbox, resize_state
 from streamdream.models import get
+from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
 
@@ -47,7 +50,7 @@ def images(count: int = 8) -> list[NDArray[np.uint8]]:
 def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
     dreamer = Dreamer(get("inception_v3"), eager, 96)
     dreamer.in_turn = True
-    return Live(source, sink, dreamer, Governor(96, 12, pinned=True), lambda: settings)
+    return Live(source, sink, dreamer, Governor(96, 12, pinned=True), Controls(settings))
 
 
 def workers() -> list[threading.Thread]:
@@ -232,13 +235,73 @@ def test_it_stops_when_told_from_any_thread(eager: Backend) -> None:
 
 def test_settings_may_change_a_hundred_times_a_second(eager: Backend) -> None:
     """Layers, strength, octaves: without a stop and without an error."""
-    choices = [replace(SETTINGS, layers=layers, strength=strength, octaves=octaves)
+    choices = [{"layers": layers, "strength": strength, "octaves": octaves}
                for layers in ("mixed0", "conv2d_3", "mixed1:1,mixed0:-0.5") for strength in (0.5, 1.5)
                for octaves in (1, 2)]
+    controls, over = Controls(SETTINGS), threading.Event()
+    run = Live(Numbered(images(), 30, 2.0), NullSink(), Dreamer(get("inception_v3"), eager, 96), Governor(96, 12),
+               controls)
+
+    def change() -> None:
+        for choice in itertools.cycle(choices):
+            if over.wait(0.01):
+                return
+            controls.change(choice)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        assert run.run().frames >= 30
+    finally:
+        over.set()
+        changer.join()
+
+
+def test_a_frozen_picture_stands_still_and_goes_on_dreaming(eager: Backend) -> None:
+    controls, sink = Controls(SETTINGS), Slow()
+    threading.Timer(0.5, setattr, (controls, "frozen", True)).start()
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    run = Live(Numbered(images(), 30, 2.0), NullSink(), dreamer, Governor(96, 12),
-               lambda: choices[int(time.monotonic() * 100) % len(choices)])
-    assert run.run().frames >= 30
+    dreamer.in_turn = True
+    moving = [np.full((96, 160, 3), 60 + 8 * number, np.uint8) for number in range(16)]
+    Live(Numbered(moving, 30, 3.0), sink, dreamer, Governor(96, 12, pinned=True), controls).run()
+    shown = [picture[40:].astype(float) for picture in sink.kept[-6:]]
+    assert max(np.abs(a.mean() - b.mean()) for a, b in pairwise(shown)) < 3  # else it moves by 8 a frame
+    assert max(np.abs(a - b).mean() for a, b in pairwise(shown)) > 0.2
+
+
+def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
+    controls, seen = Controls(SETTINGS), []
+    run = live(Numbered(images(), 30, 3.0), NullSink(), eager)
+    run._controls = controls
+    advance = run._dreamer.advance
+    run._dreamer.advance = lambda state, *rest: seen.append(state.index) or advance(state, *rest)  # type: ignore
+    threading.Timer(1.0, controls.reset).start()
+    run.run()
+    assert seen.count(0) == 2 and len(seen) > 10
+
+
+def test_a_change_is_taken_whole_or_not_at_all() -> None:
+    controls = Controls(SETTINGS)
+    assert controls.change({"strength": 2, "octaves": 3.0, "layers": "mixed0", "keep": "0.5"}).strength == 2.0
+    before = controls.now()
+    assert (before.octaves, before.keep, type(before.octaves)) == (3, 0.5, int)
+    for bad, words in (({"strength": 9}, "--strength is 9"), ({"octaves": 1.5}, "must be a whole number"),
+                       ({"strenght": 1}, "did you mean strength"), ({"layers": 3}, "must be text"),
+                       ({"original_colors": 1}, "must be true or false"), ({"steps": True}, "must be a whole number"),
+                       ({"strength": float("nan")}, "--strength is nan"), ({"flow": "x"}, "unknown flow")):
+        with pytest.raises(StreamdreamError, match=words):
+            controls.change({"jitter": 3, **bad})
+        assert controls.now() is before
+
+
+def test_a_run_can_refuse_what_it_cannot_dream() -> None:
+    def check(dream: DreamSettings) -> None:
+        from_settings(dream, get("inception_v3"))
+
+    controls = Controls(SETTINGS, check)
+    with pytest.raises(StreamdreamError, match="unknown layer"):
+        controls.change({"layers": "mixed99"})
+    assert controls.now() is SETTINGS
 
 
 def test_a_hundred_runs_leave_nothing_behind(eager: Backend) -> None:

@@ -29,6 +29,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     show_log(found.json)
     from streamdream.capture import open_live
+    from streamdream.controls import Controls
     from streamdream.governor import Governor
     from streamdream.live import Live
     from streamdream.sinks import open_sink
@@ -40,7 +41,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         dreamer = build_dreamer(run.stream)
         dreamer.in_turn = True
         highest = min(run.stream.field_height or source.height, source.height)
-        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), lambda: run.dream)
+        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), Controls(run.dream))
         if not found.json:
             say(f"{found.source} → {found.sink}, {source.width}x{source.height}; Ctrl-C ends it")
         with process.ending_by(live.stop):

@@ -1,0 +1,68 @@
+"""What a live run is told while it goes on: keys, the page, a playlist and a replay all turn the same knobs."""
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from streamdream import settings
+from streamdream.errors import SettingsError, UnknownName
+from streamdream.settings import DreamSettings
+
+Check = Callable[[DreamSettings], None]
+"""Raises a UsageError for settings that this run cannot dream with, such as a layer that its network lacks."""
+
+
+class Controls:
+    """The settings of now, from any thread. A change is taken whole or, with an error, not at all.
+
+    ``frozen``: the picture stands still while the dream grows on it. ``resets`` counts how often the dream was told to
+    start anew.
+    """
+
+    def __init__(self, dream: DreamSettings, check: Check = lambda dream: None) -> None:
+        self._check = check
+        self._lock = threading.Lock()
+        self._now = dream
+        self.frozen = False
+        self.resets = 0
+
+    def now(self) -> DreamSettings:
+        return self._now
+
+    def change(self, values: Mapping[str, Any]) -> DreamSettings:
+        """Fields of ``DreamSettings`` to their new values: of their type, or as the text of their flag.
+
+        Raises SettingsError or UnknownName; then nothing has changed.
+        """
+        known = {item.name: item for item in dataclasses.fields(DreamSettings)}
+        typed = {}
+        for name, value in values.items():
+            if name not in known:
+                raise UnknownName("setting", str(name), known)
+            typed[name] = _typed(known[name], value)
+        with self._lock:
+            changed = dataclasses.replace(self._now, **typed)
+            self._check(changed)
+            self._now = changed
+            return changed
+
+    def reset(self) -> None:
+        """The dream starts anew, as at the first frame."""
+        with self._lock:
+            self.resets += 1
+
+
+def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
+    """``value`` as the field's type; a JSON number may be whole where a fraction is meant."""
+    wanted = type(item.default)
+    if isinstance(value, str) and wanted is not str:
+        return settings.parse(item, value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
+        raise SettingsError(f"{settings.flag(item)} is {value!r}, but must be {settings.describe_type(item)}")
+    return value
