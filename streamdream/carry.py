@@ -115,6 +115,12 @@ def trust(name: str, current: Grey, previous: Grey, flow: Flow, estimate: FlowEs
     return TRUSTS[name](current, previous, flow, estimate)
 
 
+def stillness(flow: Flow, reach: float) -> Plane:
+    """What stands still keeps its dream, what moves loses it: ``exp(-(|flow| / reach)^2)``, 1/e at ``reach`` pixels."""
+    still: Plane = np.exp(_squared(flow) * np.float32(-1 / reach**2))
+    return still
+
+
 def likeness(current: Grey, previous: Grey, flow: Flow) -> float:
     """Correlation, -1..1, of the current frame and the warped previous one.
 

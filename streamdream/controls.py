@@ -4,14 +4,25 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from streamdream import settings
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings
 
-Check = Callable[[DreamSettings], None]
-"""Raises a UsageError for settings that this run cannot dream with, such as a layer that its network lacks."""
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted now."""
+
+    dream: DreamSettings
+    model: str = ""
+    """Name of the network; empty is the one that the run began with."""
+
+
+Check = Callable[[Wish], None]
+"""Raises a StreamdreamError for what this run cannot dream, such as a layer that its network lacks."""
 
 
 class Controls:
@@ -21,32 +32,48 @@ class Controls:
     start anew.
     """
 
-    def __init__(self, dream: DreamSettings, check: Check = lambda dream: None) -> None:
+    def __init__(self, dream: DreamSettings, check: Check = lambda wish: None, model: str = "") -> None:
         self._check = check
         self._lock = threading.Lock()
-        self._now = dream
+        self._wish = Wish(dream, model)
         self.frozen = False
         self.resets = 0
 
     def now(self) -> DreamSettings:
-        return self._now
+        return self._wish.dream
+
+    @property
+    def wish(self) -> Wish:
+        """Settings and network of the same moment."""
+        return self._wish
 
     def change(self, values: Mapping[str, Any]) -> DreamSettings:
-        """Fields of ``DreamSettings`` to their new values: of their type, or as the text of their flag.
+        """Fields of ``DreamSettings``, and ``model``, to their new values: of their type, or as the text of their flag.
 
-        Raises SettingsError or UnknownName; then nothing has changed.
+        Another network has other layers, so both change in one call. Raises SettingsError or UnknownName, and what the
+        check raises; then nothing has changed.
         """
         known = {item.name: item for item in dataclasses.fields(DreamSettings)}
-        typed = {}
+        typed, model = {}, None
         for name, value in values.items():
-            if name not in known:
-                raise UnknownName("setting", str(name), known)
-            typed[name] = _typed(known[name], value)
+            if name == "model":
+                model = str(value)
+            elif name not in known:
+                raise UnknownName("setting", str(name), [*known, "model"])
+            else:
+                typed[name] = _typed(known[name], value)
         with self._lock:
-            changed = dataclasses.replace(self._now, **typed)
-            self._check(changed)
-            self._now = changed
-            return changed
+            before = self._wish
+            wish = Wish(dataclasses.replace(before.dream, **typed), before.model if model is None else model)
+            self._check(wish)
+            self._wish = wish
+            return wish.dream
+
+    def put_back(self, refused: Wish, instead: Wish) -> None:
+        """``instead`` is wanted, if ``refused`` still is: it turned out that it cannot be."""
+        with self._lock:
+            if self._wish.model == refused.model:
+                self._wish = instead
 
     def reset(self) -> None:
         """The dream starts anew, as at the first frame."""

@@ -120,6 +120,8 @@ class Dreamer:
         if settings.cut > 0 and carry.likeness(grey, state.grey, motion) < settings.cut:
             return replace(state, residual=None, cuts=state.cuts + 1), None
         trust = carry.trust(settings.trust, grey, state.grey, motion, estimate)
+        if settings.stillness:
+            trust = trust * carry.stillness(motion, settings.stillness)
         return state, carry.carry(state.residual, motion, trust, settings.keep)
 
     def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:

@@ -16,12 +16,14 @@ log = logging.getLogger(__name__)
 
 class Governor:
     """Chooses ``field_height``: ``highest`` or the largest of HEIGHTS below it that is renewed ``dream_hz`` times a
-    second. ``pinned`` keeps to ``highest``.
+    second; and ``in_turn``: whether a dream steps on one octave, the next one in turn, or, where there is still room at
+    the highest, on all. ``pinned`` keeps to ``highest``, in turn.
     """
 
     def __init__(self, highest: int, dream_hz: float, pinned: bool = False) -> None:
-        self._ladder = [height for height in HEIGHTS if height < highest] + [highest]
-        self._rung = len(self._ladder) - 1
+        heights = [height for height in HEIGHTS if height < highest] + [highest]
+        self._ladder = [*((height, True) for height in heights), (highest, False)]
+        self._rung = len(heights) - 1
         self._allowed_seconds = 1 / dream_hz
         self._pinned = pinned
         self._seconds: deque[float] = deque(maxlen=SETTLED)
@@ -29,10 +31,14 @@ class Governor:
 
     @property
     def field_height(self) -> int:
-        return self._ladder[self._rung]
+        return self._ladder[self._rung][0]
 
-    def observe(self, seconds: float, number: int) -> None:
-        """The dream of that number took so long."""
+    @property
+    def in_turn(self) -> bool:
+        return self._ladder[self._rung][1]
+
+    def observe(self, seconds: float, number: int, octaves: int = 1) -> None:
+        """The dream of that number, of so many octaves, took so long."""
         self._seconds.append(seconds)
         if self._pinned or len(self._seconds) < SETTLED or number % SETTLED:
             return
@@ -41,13 +47,15 @@ class Governor:
             self._move(-1, usual)
             self._patience = min(64, 2 * self._patience)  # what did not hold is tried again ever more seldom
         elif self._rung + 1 < len(self._ladder):
-            larger = usual * (self._ladder[self._rung + 1] / self.field_height) ** 2
-            if larger < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:
+            height, in_turn = self._ladder[self._rung + 1]
+            growth = (height / self.field_height) ** 2 if in_turn else octaves
+            if usual * growth < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:
                 self._move(1, usual)
 
     def _move(self, by: int, usual: float) -> None:
         before = self.field_height
         self._rung += by
         self._seconds.clear()
-        log.info("a dream on %d lines took %.0f ms, %.0f are allowed: %d lines from here on", before, 1e3 * usual,
-                 1e3 * self._allowed_seconds, self.field_height)
+        log.info("a dream on %d lines took %.0f ms, %.0f are allowed: %d lines from here on, %s", before,
+                 1e3 * usual, 1e3 * self._allowed_seconds, self.field_height,
+                 "one octave a dream" if self.in_turn else "all octaves")

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, flow, references
+from streamdream import carry, display
+from streamdream.cast import Cast
 from streamdream.dream import DreamState
 from streamdream.errors import Closed
 from streamdream.opencv import cv2
+from streamdream.play import Play
 from streamdream.stats import peak_rss_mb, percentile
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 WINDOW = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
+LOOK_SECONDS = 0.5
+"""How often display looks at the clock while no frame comes."""
+PATIENCE_SECONDS = 5.0
+"""How long the end waits for a worker."""
 
 
 class Mailbox(Generic[Item]):
@@ -54,12 +60,18 @@ class Mailbox(Generic[Item]):
             self._item = item
             self._changed.notify()
 
-    def take(self) -> Item | None:
-        """The newest, as soon as there is one; None once the box is closed and empty."""
+    def take(self, timeout: float | None = None) -> Item | None:
+        """The newest, as soon as there is one; None once the box is closed and empty, or after ``timeout`` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed)
+            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout)
             item, self._item = self._item, None
             return item
+
+    @property
+    def closed(self) -> bool:
+        """No more will come, and nothing is left."""
+        with self._changed:
+            return self._closed and self._item is None
 
     def close(self) -> None:
         """No more will come; what is in it may still be taken."""
@@ -74,14 +86,6 @@ class Captured:
 
     frame: Frame
     at_seconds: float
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a dream added to the frame ``grey`` [h, w], on the field: ``residual`` [h, w, 3] in [-1, 1] units."""
-
-    residual: carry.Plane
-    grey: flow.Grey
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,19 @@ class LiveReport:
 class Live:
     """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
-    ``turn`` is entered for each dream: runs that share a device wait there for theirs.
+    ``play`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
+    entered for each dream: runs that share a device wait there for theirs.
     """
 
     def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
-                 turn: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-        self._source, self._sink, self._dreamer, self._governor = source, sink, dreamer, governor
-        self._controls, self._turn = controls, turn
+                 turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
+                 build: Callable[[str], Dreamer] | None = None) -> None:
+        self._source, self._sink, self._governor = source, sink, governor
+        self._controls, self._turn, self._play = controls, turn, play or Play(controls)
+        self._cast, self._stats = Cast(dreamer, build), dreamer.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
-        self._published: Published | None = None
+        self._published: display.Published | None = None
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
@@ -152,7 +159,8 @@ class Live:
         finally:
             self.stop()
             for worker in workers:
-                worker.join()
+                worker.join(PATIENCE_SECONDS)  # a source that stalls ends when its owner closes it
+            self._cast.close()
         if self._error is not None:
             raise self._error
         self._sink.finish()
@@ -173,16 +181,10 @@ class Live:
             self.stop()
 
     def _capture(self) -> None:
-        held: NDArray[np.uint8] | None = None
         for frame in self._source:
             if self._stop.is_set():
                 return
-            if self._controls.frozen:
-                held = frame.image if held is None else held
-                frame = replace(frame, image=held)
-            else:
-                held = None
-            captured = Captured(frame, time.perf_counter())
+            captured = Captured(self._play.see(frame), time.perf_counter())
             self._captured += 1
             self._for_display.put(captured)
             self._for_dream.put(captured)
@@ -190,56 +192,49 @@ class Live:
         self._for_dream.close()
 
     def _dream(self) -> None:
-        state, dreamer, resets = DreamState(), self._dreamer, self._controls.resets
-        dreamer.on_step = self._count_step
+        state, resets = DreamState(), self._controls.resets
+        self._cast.now.on_step = self._count_step
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
-            dreamer.field_height = self._governor.field_height
-            field = dreamer.field_size(*captured.frame.image.shape[:2])
+            image = captured.frame.image
+            dreamer, wish = self._cast.dreamer_of(self._play.wish(captured.frame.pts_seconds), self._controls)
+            dreamer.field_height, dreamer.in_turn = self._governor.field_height, self._governor.in_turn
             if resets != self._controls.resets:
-                state, resets = DreamState(), self._controls.resets
+                state, resets = replace(state, residual=None), self._controls.resets
+            state = resize_state(state, *dreamer.field_size(*image.shape[:2]))
             with self._turn():
                 begin = time.perf_counter()
-                state = dreamer.advance(resize_state(state, *field), captured.frame.image, self._controls.now())
-            if state.residual is not None and state.grey is not None:
-                self._published = Published(state.residual, state.grey)
+                state = dreamer.advance(state, image, wish.dream)
+            if state.residual is not None:
+                self._published = display.publish(state.residual, image)
             self._dreams += 1
-            self._governor.observe(time.perf_counter() - begin, self._dreams)
+            self._governor.observe(time.perf_counter() - begin, self._dreams, wish.dream.octaves)
 
     def _count_step(self, done: int) -> None:
         self._steps += 1
 
     def _display(self, until: float) -> None:
         last = None
-        while (captured := self._for_display.take()) is not None and not self._stop.is_set():
-            with self._dreamer.stats.stage("display"):
-                shown = self._compose(captured.frame.image)
-            with self._dreamer.stats.stage("sink"):
-                self._sink.write(shown, captured.frame)
+        while not self._stop.is_set() and (now := time.perf_counter()) < until:
+            captured = self._for_display.take(min(LOOK_SECONDS, until - now))
+            if captured is None:
+                if self._for_display.closed:
+                    return
+                continue
+            frame = captured.frame
+            with self._stats.stage("display"):
+                settings, published = self._play.shown(frame.pts_seconds), self._published
+                shown = frame.image if published is None else display.show(published, frame.image, settings)
+            with self._stats.stage("sink"):
+                self._sink.write(shown, frame)
             now = time.perf_counter()
             self._shown += 1
             self._latencies.append(now - captured.at_seconds)
             if last is not None:
                 self._gaps.append(now - last)
             last = now
-            if now >= until:
-                return
-
-    def _compose(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The newest residual, moved to where this frame's things are."""
-        published, settings = self._published, self._controls.now()
-        if published is None:
-            return image
-        height, width = published.grey.shape
-        grey = flow.grey(_shrink(image, height, width))
-        motion = flow.get(settings.flow)(grey, published.grey)
-        residual = carry.warp(published.residual, motion)
-        if settings.original_colors:
-            residual = carry.to_luma(residual)
-        others = references.read(settings)
-        return carry.compose(image, residual, settings.strength, references.shown(others, *image.shape[:2]))
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
-        dreamer, settings, gaps = self._dreamer, self._controls.now(), list(self._gaps)
+        dreamer, settings, gaps = self._cast.now, self._controls.now(), list(self._gaps)
         backend, field = dreamer.backend, dreamer.field_size(self._source.height, self._source.width)
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),

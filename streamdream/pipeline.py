@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from streamdream.cast import Cast
+from streamdream.controls import Controls
 from streamdream.errors import SourceError
+from streamdream.play import Play
 from streamdream.sources import prefetch
 from streamdream.stats import Stats, peak_rss_mb
 
@@ -66,25 +69,32 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
     return Dreamer(model, backend, stream.field_height, stream.seed, stats)
 
 
-def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings,
+def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Play,
            on_frame: Callable[[int], None] = lambda count: None,
-           others_at: Callable[[float], References | None] = lambda pts_seconds: None) -> Report:
+           others_at: Callable[[float], References | None] = lambda pts_seconds: None,
+           build: Callable[[str], Dreamer] | None = None) -> Report:
     """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done,
-    ``others_at`` gives guide, style and mask of a time (``references.Player.at``).
+    ``others_at`` gives guide, style and mask of a time (``references.Player.at``). A ``Play`` changes the settings on
+    the way, and the network, of which ``build`` makes a dreamer.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
     """
     from streamdream.dream import DreamState
 
-    stats, state = dreamer.stats, DreamState()
+    play = settings if isinstance(settings, Play) else Play(Controls(settings))
+    stats, state, resets, cast = dreamer.stats, DreamState(), play.controls.resets, Cast(dreamer, build, patient=True)
     with closing(prefetch(source)) as frames:
         while True:
             with stats.stage("decode_wait"):
                 frame = next(frames, None)
             if frame is None:
                 break
-            state, dream = dreamer(state, frame.image, settings, others_at(frame.pts_seconds))
+            frame = play.see(frame)
+            dreamer, wish = cast.dreamer_of(play.wish(frame.pts_seconds), play.controls)
+            if resets != play.controls.resets:
+                state, resets = replace(state, residual=None), play.controls.resets
+            state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds))
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -92,8 +102,8 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
         raise SourceError(f"{source.name} holds no frame to dream")
     with stats.stage("finish"):
         sink.finish()
-    return summarize(dreamer, settings, state.index, state.cuts, dreamer.field_size(source.height, source.width),
-                     source.warnings + sink.warnings)
+    return summarize(dreamer, play.controls.now(), state.index, state.cuts,
+                     dreamer.field_size(source.height, source.width), source.warnings + sink.warnings)
 
 
 def summarize(dreamer: Dreamer, settings: DreamSettings, frames: int, cuts: int, field: tuple[int, int],

@@ -70,6 +70,8 @@ class DreamSettings(_Checked):
                         low=0, high=500)
     flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.flow:FLOWS")
     trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.carry:TRUSTS")
+    stillness: float = option(0.0, "motion clears the dream: what moves so far from one dream to the next keeps a "
+                                    "third of it; 0 never clears", low=0, high=100, unit="px of the field")
     cut: float = option(0.5, "a frame less like the last one than this starts anew; 0 never does", low=0, high=1,
                         unit="correlation")
 
@@ -126,6 +128,21 @@ class LiveSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class PlaySettings(_Checked):
+    """What turns the knobs by itself, live and when a file is rendered."""
+
+    playlist: str = option("", "layers one after the other, each for some seconds and with settings of its own: "
+                               "'mixed3@20; mixed4:1,mixed5:0.5 strength=1.5@30; conv2d_3'")
+    playlist_seconds: float = option(20.0, "how long an entry without a time of its own lasts", low=0.1, unit="s")
+    fade: float = option(1.0, "a change of layer or network fades over so long", low=0, high=3600, unit="s")
+    sound: str = option("", "the dream's strength follows this sound: 'source' is the input's own, 'mic' the "
+                            "microphone, or a file")
+    sound_band: str = option("all", "the part of the sound that counts", choices="streamdream.sound:BANDS")
+    sound_depth: float = option(0.5, "how much the sound changes the strength: 1 goes from none to twice", low=0,
+                                high=1)
+
+
+@dataclass(frozen=True)
 class AtlasSettings(_Checked):
     """How the sheet of an atlas is laid out."""
 
@@ -134,10 +151,11 @@ class AtlasSettings(_Checked):
 
 
 Group = (type[DreamSettings] | type[StreamSettings] | type[RenderSettings] | type[ZoomSettings] | type[AtlasSettings]
-         | type[LiveSettings])
-Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings)
+         | type[LiveSettings] | type[PlaySettings])
+Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings,
+                   PlaySettings)
 GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings,
-                             LiveSettings)
+                             LiveSettings, PlaySettings)
 
 
 def choices(item: dataclasses.Field[Any]) -> list[str]:
@@ -247,6 +265,7 @@ class Run:
     zoom: ZoomSettings
     atlas: AtlasSettings
     live: LiveSettings
+    play: PlaySettings
 
 
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:

@@ -25,7 +25,7 @@ from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, open_live, stamped
-from streamdream.controls import Controls
+from streamdream.controls import Controls, Wish
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError, StreamdreamError
 from streamdream.frame import Frame
@@ -271,13 +271,12 @@ def test_a_frozen_picture_stands_still_and_goes_on_dreaming(eager: Backend) -> N
 
 def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
     controls, seen = Controls(SETTINGS), []
-    run = live(Numbered(images(), 30, 3.0), NullSink(), eager)
-    run._controls = controls
-    advance = run._dreamer.advance
-    run._dreamer.advance = lambda state, *rest: seen.append(state.index) or advance(state, *rest)  # type: ignore
+    dreamer = Dreamer(get("inception_v3"), eager, 96)
+    advance = dreamer.advance
+    dreamer.advance = lambda state, *rest: seen.append(state.residual is None) or advance(state, *rest)  # type: ignore
     threading.Timer(1.0, controls.reset).start()
-    run.run()
-    assert seen.count(0) == 2 and len(seen) > 10
+    Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, Governor(96, 12, pinned=True), controls).run()
+    assert sum(seen) == 2 and len(seen) > 10
 
 
 def test_a_change_is_taken_whole_or_not_at_all() -> None:
@@ -295,10 +294,10 @@ def test_a_change_is_taken_whole_or_not_at_all() -> None:
 
 
 def test_a_run_can_refuse_what_it_cannot_dream() -> None:
-    def check(dream: DreamSettings) -> None:
-        from_settings(dream, get("inception_v3"))
+    def check(wish: Wish) -> None:
+        from_settings(wish.dream, get(wish.model))
 
-    controls = Controls(SETTINGS, check)
+    controls = Controls(SETTINGS, check, "inception_v3")
     with pytest.raises(StreamdreamError, match="unknown layer"):
         controls.change({"layers": "mixed99"})
     assert controls.now() is SETTINGS

@@ -3,11 +3,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from streamdream import process, settings
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
-from streamdream.settings import DreamSettings, LiveSettings, RenderSettings, StreamSettings
+from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
+
+LIVE_PRESET = "live"
+"""What is started from when no preset is named."""
 
 
 def live_command(parser: Parser, arguments: Sequence[str]) -> int:
@@ -20,28 +25,29 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("--source", default="webcam:0", help="webcam:0, a file, a URL, or lavfi:GRAPH (webcam:0)")
     parser.add_argument("--sink", default="window", help="window, null, or a video file to record (window)")
     add_run_flags(parser)
-    add_settings(parser, DreamSettings, LiveSettings, StreamSettings, RenderSettings,
+    add_play_flags(parser)
+    add_settings(parser, DreamSettings, LiveSettings, PlaySettings, StreamSettings, RenderSettings,
                  without=("start", "duration", "end"))
     found = parser.parse(arguments)
-    run = resolve(found)
+    run = resolve(found, LIVE_PRESET)
     if found.print_config:
-        print(settings.to_toml((run.dream, run.live, run.stream, run.render)), end="")
+        print(settings.to_toml((run.dream, run.live, run.play, run.stream, run.render)), end="")
         return 0
     show_log(found.json)
     from streamdream.capture import open_live
-    from streamdream.controls import Controls
     from streamdream.governor import Governor
     from streamdream.live import Live
     from streamdream.sinks import open_sink
 
     with open_live(found.source, run.live.loop, run.live.mirror) as source, \
-            open_sink(found.sink, source, run.render, found.overwrite) as sink:
+            open_sink(found.sink, source, run.render, found.overwrite) as sink, \
+            playing(found, run, found.source) as play:
         from streamdream.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
-        dreamer.in_turn = True
         highest = min(run.stream.field_height or source.height, source.height)
-        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), Controls(run.dream))
+        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), play.controls, play=play,
+                    build=lambda model: build_dreamer(replace(run.stream, model=model)))
         if not found.json:
             say(f"{found.source} → {found.sink}, {source.width}x{source.height}; Ctrl-C ends it")
         with process.ending_by(live.stop):

@@ -1,0 +1,64 @@
+"""The flags that turn knobs by themselves, for live and render."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamdream.cli.flags import Parser
+from streamdream.errors import ModelError, UsageError
+from streamdream.settings import Run
+
+if TYPE_CHECKING:
+    from streamdream.controls import Wish
+    from streamdream.play import Play
+
+
+def add_play_flags(parser: Parser) -> None:
+    parser.add_argument("--settings-track", default="", help="dream with the settings that --record-settings wrote")
+    parser.add_argument("--record-settings", default="", help="write all settings, and when they changed, to this file")
+
+
+@contextmanager
+def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Play]:
+    """What the flags ask for, as long as the run goes on. Raises StreamdreamError before anything is dreamed."""
+    from streamdream.controls import Controls
+    from streamdream.play import Play, parse_playlist
+    from streamdream.sound import open_sound
+    from streamdream.track import Recorder, read_track
+
+    track = read_track(found.settings_track) if found.settings_track else []
+    controls = Controls(run.dream, check_wish, run.stream.model)
+    entries = parse_playlist(run.play.playlist, run.play.playlist_seconds)
+    if track and entries:
+        raise UsageError("--settings-track and --playlist both say what to dream; give one of them")
+    trial = Controls(run.dream, check_wish, run.stream.model)
+    for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
+        trial.change(values)
+    with ExitStack() as stack:
+        sound = None
+        if run.play.sound:
+            sound = open_sound(run.play.sound, source_path, run.play.sound_band)
+            stack.callback(sound.close)
+        recorder = None
+        if found.record_settings:
+            if Path(found.record_settings).exists() and not found.overwrite:
+                raise UsageError(f"{found.record_settings} exists; -y overwrites it")
+            recorder = stack.enter_context(Recorder(found.record_settings))
+        yield Play(controls, entries, run.play.fade, sound, run.play.sound_depth, track, recorder, offset)
+
+
+def check_wish(wish: Wish) -> None:
+    """Raises a StreamdreamError when the network lacks a layer or a channel, its weights or a picture are not here."""
+    from streamdream import models, objectives, references, stills
+
+    model = models.get(wish.model)
+    objectives.from_settings(wish.dream, model)
+    is_video = wish.dream.guide and not stills.is_picture(wish.dream.guide)
+    references.read(replace(wish.dream, guide="") if is_video else wish.dream)
+    there, reason = model.available()
+    if not there:
+        raise ModelError(f"the weights of {wish.model} are not here: {reason}")

@@ -1,0 +1,107 @@
+"""Settings over time, in a file: what somebody played live, to be dreamed again with all the time in the world.
+
+One JSON object a line: first all settings, then each change with the ``seconds`` of the input at which it came.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from streamdream.controls import Controls, Wish
+from streamdream.errors import SettingsError, StreamdreamError
+from streamdream.sinks.threaded import Partial
+
+FORMAT = "streamdream settings 1"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What changed, and when."""
+
+    seconds: float
+    values: dict[str, Any]
+    frozen: bool | None = None
+    reset: bool = False
+
+    def happen(self, controls: Controls) -> None:
+        if self.values:
+            controls.change(self.values)
+        if self.frozen is not None:
+            controls.frozen = self.frozen
+        if self.reset:
+            controls.reset()
+
+
+class Recorder:
+    """Writes a track; it appears under its name when it is whole. Raises SinkError, UsageError where it exists."""
+
+    def __init__(self, path: str) -> None:
+        self._partial = Partial(path)
+        self._file: IO[str] = self._partial.path.open("w", encoding="utf-8")
+        self._last: dict[str, Any] = {}
+
+    def note(self, seconds: float, wish: Wish, frozen: bool, resets: int) -> None:
+        """What is so at that time; only what differs from before is written."""
+        now = {**dataclasses.asdict(wish.dream), "model": wish.model, "frozen": frozen, "resets": resets}
+        if now == self._last:
+            return
+        changed = {name: value for name, value in now.items() if self._last.get(name, now) != value}
+        event: dict[str, Any] = {"seconds": round(seconds, 4)} if self._last else {"format": FORMAT}
+        if self._last and "resets" in changed:
+            event["reset"] = True
+        changed.pop("resets", None)
+        if "frozen" in changed:
+            event["frozen"] = changed.pop("frozen")
+        try:
+            self._file.write(json.dumps({**event, **({"set": changed} if changed else {})}, ensure_ascii=False) + "\n")
+        except OSError as error:
+            self._partial.fail(error)
+        self._last = now
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._file.close()
+            if self._last:  # what was played is kept, whatever ended the run
+                self._partial.commit()
+        except OSError as failed:
+            self._partial.fail(failed)
+        finally:
+            self._partial.discard()
+
+
+def read_track(path: str) -> list[Event]:
+    """The events of a track; the first, at 0, sets everything. Raises SettingsError, with the line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"--settings-track {path}: {why}") from None
+    events: list[Event] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            event = _read_event(json.loads(line), first=not events)
+            if events and event.seconds < events[-1].seconds:
+                raise SettingsError("time goes backward")
+        except (ValueError, KeyError, TypeError, AttributeError, StreamdreamError) as error:
+            raise SettingsError(f"--settings-track {path}, line {number}: {_why(error)}") from None
+        events.append(event)
+    if not events:
+        raise SettingsError(f"--settings-track {path} is empty")
+    return events
+
+
+def _read_event(stored: dict[str, Any], first: bool) -> Event:
+    if first and stored.get("format") != FORMAT:
+        raise SettingsError("it is no track that --record-settings wrote")
+    return Event(0.0 if first else float(stored["seconds"]), dict(stored.get("set", {})), stored.get("frozen"),
+                 bool(stored.get("reset")))
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, StreamdreamError) else "it is not as --record-settings writes it"
