@@ -1,11 +1,13 @@
 """A live run on frames that carry their number: what of them is shown, how late, and how often the dream is renewed."""
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from statistics import median
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +19,15 @@ from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
 from streamdream.opencv import cv2
-from streamdream.settings import DreamSettings, StreamSettings
+from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.sinks import NullSink
 from streamdream.sources import open_source
+from streamdream.stats import rss_mb
 
 from . import Options, Progress, Report, clips, conditions
 
-CASES = ((1280, 720, 60, 240), (1920, 1080, 30, 240), (640, 480, 30, 480))
-"""Width, height, frames a second, lines of the field at most."""
+CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
+"""Width, height, frames a second, lines of the field at most, and whether it keeps to them."""
 DEFAULT_SECONDS = 20.0
 BITS = 16
 LOOPED = 120
@@ -78,26 +81,54 @@ class Reader(NullSink):
 
 
 def run(options: Options, progress: Progress) -> Report:
-    cases: tuple[tuple[int, int, int, int], ...] = CASES
+    cases: tuple[tuple[int, int, int, int, bool], ...] = CASES
     if options.width and options.height:
-        cases = ((options.width, options.height, 30, options.field_height),)
+        cases = ((options.width, options.height, 30, options.field_height, False),)
     seconds, rows, backend = options.seconds or DEFAULT_SECONDS, [], ""
-    for width, height, rate, field in cases:
+    for width, height, rate, field, pinned in cases:
         progress(f"{width}x{height} at {rate}/s for {seconds:g} s")
-        rows.append(measure(options, width, height, rate, field, seconds))
+        rows.append(measure(options, width, height, rate, field, pinned, seconds))
         backend = f"{rows[-1]['backend']} {rows[-1]['precision']}"
     return Report("live", conditions(seconds=seconds, backend=backend, dream_hz=options.dream_hz), rows)
 
 
-def measure(options: Options, width: int, height: int, rate: int, field: int, seconds: float) -> dict[str, Any]:
-    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+def measure(options: Options, width: int, height: int, rate: int, field: int, pinned: bool, seconds: float
+            ) -> dict[str, Any]:
+    settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or DreamSettings.layers})
     dreamer = pipeline.build_dreamer(StreamSettings(
         model=options.model, backend=options.backend, device=options.device, precision=options.precision,
         field_height=field, seed=options.seed))
-    dreamer.in_turn = True
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
-    live = Live(source, sink, dreamer, Governor(field, options.dream_hz), Controls(settings))
-    return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, live.run())}
+    live = Live(source, sink, dreamer, Governor(field, options.dream_hz, pinned), Controls(settings))
+    with Sizes() as sizes:
+        report = live.run()
+    return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": sizes.growth_mb,
+            "reason": report.reason}
+
+
+class Sizes:
+    """The memory of this process, once a second."""
+
+    def __enter__(self) -> Self:
+        self._seen: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            self._seen.append(rss_mb())
+
+    @property
+    def growth_mb(self) -> float:
+        """The last tenth of the time against the third tenth, when engines are built and memory is warm."""
+        tenth = max(1, len(self._seen) // 10)
+        return median(self._seen[-tenth:] or [0.0]) - median(self._seen[2 * tenth:3 * tenth] or [0.0])
 
 
 def summarize(source: Numbered, sink: Reader, report: LiveReport) -> dict[str, Any]:

@@ -50,10 +50,19 @@ def percentile(samples: deque[float] | list[float], fraction: float) -> float:
 
 def peak_rss_mb() -> float:
     """The most memory this process ever held, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says there begins with the memory of whoever started the process
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    found = _status_mb("VmHWM:")  # what getrusage says there begins with the memory of whoever started the process
+    if found:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes on macOS, KiB on Linux
+
+
+def rss_mb() -> float:
+    """The memory that this process holds now, in MB; 0 where the system does not tell (other than Linux)."""
+    return _status_mb("VmRSS:")
+
+
+def _status_mb(row: str) -> float:
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(row)), 0.0)

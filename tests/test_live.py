@@ -27,7 +27,7 @@ from streamdream.backends import Backend
 from streamdream.capture import LiveSource, open_live, stamped
 from streamdream.controls import Controls, Wish
 from streamdream.dream import Dreamer, DreamState
-from streamdream.errors import SinkError, SourceError, StreamdreamError
+from streamdream.errors import Closed, SinkError, SourceError, StreamdreamError
 from streamdream.frame import Frame
 from streamdream.governor import HEIGHTS, Governor
 from streamdream.live import Live, LiveReport, Mailbox, resize_state
@@ -35,6 +35,7 @@ from streamdream.models import get
 from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
+from streamdream.stats import rss_mb
 
 SIZE = 160, 96
 SETTINGS = DreamSettings(onset=0)
@@ -103,6 +104,27 @@ def test_the_governor_grows_it_again_when_there_is_room() -> None:
     for number in range(200, 5000):
         governor.observe(0.001, number)
     assert low == HEIGHTS[0] and governor.field_height == 240
+
+
+def test_where_there_is_room_at_the_highest_all_octaves_are_dreamed_at_once() -> None:
+    """A machine on which an octave of 240 lines takes 20 ms: three of them fit into 1/12 s, six do not."""
+    for octaves, in_turn in ((3, False), (6, True)):
+        governor, seen = Governor(240, 12), []
+        for number in range(1, 400):
+            seen.append(governor.in_turn)
+            governor.observe(0.02 * (1 if governor.in_turn else octaves), number, octaves)
+        assert seen[0] and seen[-1] is in_turn and governor.field_height == 240
+        assert sum(a != b for a, b in pairwise(seen)) <= 1
+
+
+def test_octaves_that_do_not_fit_any_more_are_taken_in_turn_again() -> None:
+    governor = Governor(240, 12)
+    for number in range(1, 100):
+        governor.observe(0.01, number, 2)
+    assert not governor.in_turn
+    for number in range(100, 200):
+        governor.observe(0.07 if governor.in_turn else 0.14, number, 2)
+    assert governor.in_turn and governor.field_height == 240
 
 
 def test_a_pinned_field_stays() -> None:
@@ -225,6 +247,58 @@ def test_an_error_of_the_sink_ends_the_run(eager: Backend) -> None:
     assert workers() == []
 
 
+class ClosedAfter(NullSink):
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.left = frames
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        self.left -= 1
+        if not self.left:
+            raise Closed("the window was closed")
+
+
+def test_a_closed_window_is_an_end_and_no_error(eager: Backend) -> None:
+    report = live(Ends(10_000), ClosedAfter(20), eager).run()
+    assert report.frames == 19 and workers() == []
+
+
+class Stalls(LiveSource):
+    """Its fifth frame comes ``seconds`` late; the ones after it are of another size."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("stalls")
+        self.width, self.height, self.rate = *SIZE, Fraction(30)
+        self._seconds, self.over = seconds, threading.Event()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for number in range(35):
+            self.over.wait(self._seconds if number == 5 else 1 / 30)
+            shape = (96, 160) if number < 5 else (120, 100) if number < 20 else (64, 200)
+            yield stamped(np.full((*shape, 3), 7 * number, np.uint8), number / 30)
+
+    def close(self) -> None:
+        self.over.set()
+
+
+def test_a_source_that_stalls_and_comes_back_in_another_size_is_shown_at_once(eager: Backend) -> None:
+    sink = Slow()
+    sink.write = lambda image, frame: sink.kept.append(image)  # type: ignore
+    report = live(Stalls(2.0), sink, eager).run()
+    assert 1900 < report.longest_gap_ms < 2600 and report.frames >= 25
+    assert [shape for shape, _ in itertools.groupby(image.shape[:2] for image in sink.kept)] == [
+        (96, 160), (120, 100), (64, 200)]
+
+
+def test_its_time_is_over_though_no_frame_comes(eager: Backend) -> None:
+    with Stalls(60.0) as source:
+        begin = time.monotonic()
+        threading.Timer(2.0, source.close).start()
+        report = live(source, NullSink(), eager).run(1.0)
+        assert time.monotonic() - begin < 4 and 3 <= report.frames <= 5
+    assert workers() == []
+
+
 def test_it_stops_when_told_from_any_thread(eager: Backend) -> None:
     run = live(Ends(10_000), NullSink(), eager)
     threading.Timer(0.5, run.stop).start()
@@ -303,16 +377,18 @@ def test_a_run_can_refuse_what_it_cannot_dream() -> None:
     assert controls.now() is SETTINGS
 
 
-def test_a_hundred_runs_leave_nothing_behind(eager: Backend) -> None:
-    """Neither a thread nor a file descriptor."""
+def test_a_thousand_runs_leave_nothing_behind(eager: Backend) -> None:
+    """Neither a thread nor a file descriptor, nor memory."""
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
 
-    live(Ends(2), NullSink(), eager).run()
-    before, threads = descriptors(), threading.active_count()
-    for _ in range(100):
+    for _ in range(50):
+        live(Ends(1), NullSink(), eager).run()
+    before, threads, size = descriptors(), threading.active_count(), rss_mb()
+    for _ in range(1000):
         live(Ends(1), NullSink(), eager).run()
     assert descriptors() <= before and threading.active_count() <= threads
+    assert rss_mb() - size < 30
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
