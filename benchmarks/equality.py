@@ -45,6 +45,7 @@ def run(options: Options, progress: Progress) -> Report:
                 for row in compare(options, model, spec):
                     rows.append({"model": name, "weights": weights, "layers": layers, "size": f"{width}x{height}",
                                  "objective": kind, **row})
+                    progress(f"  {kind}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
     return Report("equality", conditions(step_size=STEP_SIZE), rows)
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
 
 from streamdream import carry, display
+from streamdream.backends import Backend
+from streamdream.dream import Dreamer, DreamState
+from streamdream.live import resize_state
+from streamdream.models import get
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 
@@ -113,3 +118,18 @@ def places(picture: NDArray[np.float32], visible: NDArray[np.float32], centres: 
             y, x = np.mgrid[:weight.shape[0], :weight.shape[1]]
             found[index] = (weight * y).sum() / weight.sum(), (weight * x).sum() / weight.sum()
     return found
+
+
+def test_a_change_of_the_field_is_no_visible_jump(eager: Backend) -> None:
+    """The picture stands still, and its field goes up and down a rung of the governor's ladder."""
+    settings = replace(SETTINGS, onset=0, octaves=1, trust="photometric")
+    dreamer, state, image = Dreamer(get("inception_v3"), eager, 96), DreamState(), texture(192, 320)
+    shown: list[NDArray[np.uint8]] = []
+    for number in range(60):
+        dreamer.field_height = 120 if 30 <= number < 45 else 96
+        state = dreamer.advance(resize_state(state, *dreamer.field_size(192, 320)), image, settings)
+        assert state.residual is not None
+        shown.append(display.show(display.publish(state.residual, image), image, settings))
+    changes = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairwise(shown)]
+    usual = max(changes[20:29] + changes[34:44] + changes[50:])
+    assert max(changes[29:31] + changes[44:46]) < 2 * usual, changes
