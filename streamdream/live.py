@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -90,7 +90,10 @@ class Captured:
 
 @dataclass(frozen=True)
 class LiveReport:
-    """What a live run did; times in ms are from a frame's capture until the sink had it."""
+    """What a live run did; times in ms are from a frame's capture until the sink had it.
+
+    ``fields`` counts the dreams on each field that the governor chose, as ``426x240`` or ``426x240 all octaves``.
+    """
 
     captured: int
     frames: int
@@ -103,6 +106,7 @@ class LiveReport:
     jitter_ms: float
     cpu_share: float
     field: str
+    fields: dict[str, int]
     layers: str
     model: str
     backend: str
@@ -139,6 +143,7 @@ class Live:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
+        self._fields: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._gaps: deque[float] = deque(maxlen=WINDOW)
 
@@ -200,13 +205,15 @@ class Live:
             dreamer.field_height, dreamer.in_turn = self._governor.field_height, self._governor.in_turn
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
-            state = resize_state(state, *dreamer.field_size(*image.shape[:2]))
+            height, width = dreamer.field_size(*image.shape[:2])
+            state = resize_state(state, height, width)
             with self._turn():
                 begin = time.perf_counter()
                 state = dreamer.advance(state, image, wish.dream)
             if state.residual is not None:
                 self._published = display.publish(state.residual, image)
             self._dreams += 1
+            self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
             self._governor.observe(time.perf_counter() - begin, self._dreams, wish.dream.octaves)
 
     def _count_step(self, done: int) -> None:
@@ -243,9 +250,9 @@ class Live:
                         for name, part in (("p50", 0.5), ("p95", 0.95))},
             longest_gap_ms=round(1e3 * max(gaps, default=0.0), 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
-            cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", layers=settings.layers,
-            model=dreamer.model.name, backend=backend.name, precision=backend.precision, device=str(backend.device),
-            reason=backend.reason, stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
+            cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", fields=dict(self._fields),
+            layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
+            device=str(backend.device), reason=backend.reason, stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
             warnings=self._source.warnings + self._sink.warnings)
 
 
