@@ -252,8 +252,8 @@ class Live:
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
             cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", fields=dict(self._fields),
             layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
-            device=str(backend.device), reason=backend.reason, stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
-            warnings=self._source.warnings + self._sink.warnings)
+            device=str(backend.device), reason=backend.reason, stages=dreamer.stats.stages(),
+            peak_rss_mb=round(peak_rss_mb(), 1), warnings=self._source.warnings + self._sink.warnings)
 
 
 def resize_state(state: DreamState, height: int, width: int) -> DreamState:
