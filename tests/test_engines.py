@@ -229,3 +229,30 @@ def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert report["backend"] == "eager" and "openvino is tried when the run is long enough" in report["reason"]
     assert not kept.exists()
+
+
+WITHOUT_A_WORD = """
+import sys
+from streamdream import process; process.tune()
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen"):
+        print("called", event, arguments, flush=True)
+sys.addaudithook(hook)
+import torch
+from streamdream import backends, models, objectives
+from streamdream.backends import StepSpec
+from streamdream.settings import DreamSettings
+model, settings = models.get("inception_v3"), DreamSettings(layers="conv2d_3")
+spec = StepSpec(objectives.from_settings(settings, model), 64, 96, settings.smooth, settings.color)
+backends.create("openvino", model, "cpu", "fp32").compile(spec)(torch.zeros(1, 3, 64, 96), 0.01)
+print("telemetry", sorted(name for name in sys.modules if name.startswith("openvino_telemetry")))
+"""
+
+
+def test_openvino_tells_nobody(tmp_path: Path) -> None:
+    """By itself it reports each import and each conversion to its maker, in a process that it forks."""
+    environment = {**os.environ, "STREAMDREAM_CACHE": str(tmp_path)}
+    environment.pop("CI", None)
+    result = subprocess.run([sys.executable, "-c", WITHOUT_A_WORD], capture_output=True, text=True, env=environment,
+                            check=True)
+    assert result.stdout == "telemetry []\n", result.stdout

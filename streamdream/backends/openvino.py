@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,12 +70,10 @@ class OpenVino(EngineBackend):
             options |= {"INFERENCE_NUM_THREADS": str(_threads()), "NUM_STREAMS": "1"}
 
         def build() -> bytes:
-            import openvino
-
             stream = io.BytesIO()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about PyTorch's deprecations
-                model = openvino.convert_model(recorded.export())
+                model = _openvino().convert_model(recorded.export())
             core.compile_model(model, self._plugin, options).export_model(stream)
             return stream.getvalue()
 
@@ -90,22 +90,30 @@ class OpenVino(EngineBackend):
         return engine
 
 
+@cache
+def _openvino() -> Any:
+    """The package, without what it would send to its maker: it reports each import and each model converted, unless its
+    telemetry package is missing. So that is missing while it is imported.
+    """
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter, ...)
+    sys.modules[reporter] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if before is ...:
+            del sys.modules[reporter]
+        else:
+            sys.modules[reporter] = before
+
+
 def _version() -> str:
-    import openvino
-
-    return str(openvino.__version__)
+    return str(_openvino().__version__)
 
 
+@cache
 def _core() -> Any:
-    global _loaded
-    if _loaded is None:
-        import openvino
-
-        _loaded = openvino.Core()
-    return _loaded
-
-
-_loaded: Any = None
+    return _openvino().Core()
 
 
 def _threads() -> int:
