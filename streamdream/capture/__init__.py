@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.capture import devices, network
-from streamdream.capture.base import REPEAT_SECONDS, TICK, LiveSource, age_seconds, stamped
+from streamdream.capture.base import REPEAT_SECONDS, TICK, LiveSource, stamped
 from streamdream.capture.devices import Wish
 from streamdream.capture.files import Paced
 from streamdream.capture.screen import ScreenReader
@@ -24,7 +24,7 @@ from streamdream.sources import open_source
 if TYPE_CHECKING:
     from streamdream.sources import Source
 
-__all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "age_seconds", "open_live", "stamped"]
+__all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "stamped"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _open_graph(name: str, settings: LiveSettings) -> Source:
 
 
 def _open_file(name: str, settings: LiveSettings) -> Source:
-    if ":" in name and not Path(name).exists() or name in SOURCES:
+    if (":" in name and not Path(name).exists()) or name in SOURCES:
         examples = ", ".join(kind.example for kind in SOURCES.values())
         raise UsageError(f"{name!r} is neither a file nor another source: {examples}")
     return Paced(name, lambda: open_source(name), settings.loop)

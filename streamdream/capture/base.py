@@ -1,7 +1,6 @@
 """What all live sources share: a clock, and frames that carry the time at which they came."""
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -52,9 +51,3 @@ class LiveSource:
 def stamped(image: NDArray[np.uint8], seconds: float) -> Frame:
     ticks = round(seconds / TICK)
     return Frame(image, float(ticks * TICK), ticks, (TICK.numerator, TICK.denominator))
-
-
-def age_seconds(source: Any, frame: Frame) -> float | None:
-    """How long ago a frame of that source came; None where it cannot be known."""
-    began = getattr(source, "began", None)
-    return None if began is None else time.perf_counter() - began - frame.pts_seconds

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.passthrough import ColorTags, Turn, color_of, first_video, fraction, open_container, reason, tag
+from streamdream.passthrough import ColorTags, Turn, color_of, first_video, fraction, reason, tag
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
 """How long opening may take; a stream that is silent for so long is lost."""
@@ -124,7 +124,7 @@ class NetworkReader:
             except BlockingIOError:  # a camera that has nothing yet
                 self._stop.wait(AGAIN_SECONDS)
             except FFmpegError as error:
-                raise SourceError(f"{self._address.name} is gone ({reason(error)})") from None
+                raise SourceError(f"{self._address.name} is gone ({cause(error, SILENT_SECONDS)})") from None
 
     def _is_whole(self, last_seconds: float) -> bool:
         """Did it say how long it is, and was it so long?"""
@@ -154,15 +154,23 @@ class NetworkReader:
 
 def _open(address: Address) -> Any:
     """The container with the first wishes that are granted. Raises SourceError with the first refusal's reason."""
-    refusal: SourceError | None = None
+    import av
+
+    refusal = ""
     for options in address.wishes:
         try:
-            return open_container(address.target, f"cannot open {address.name}", format=address.format,
-                                  options=options, timeout=(OPEN_SECONDS, SILENT_SECONDS))
-        except SourceError as error:
-            refusal = refusal or error
-    assert refusal is not None
-    raise refusal
+            return av.open(address.target, format=address.format, options=options, metadata_errors="replace",
+                           timeout=(OPEN_SECONDS, SILENT_SECONDS))
+        except (av.FFmpegError, ValueError) as error:
+            refusal = refusal or cause(error, OPEN_SECONDS)
+    raise SourceError(f"cannot open {address.name} ({refusal})")
+
+
+def cause(error: BaseException, seconds: float) -> str:
+    """Why FFmpeg failed; it has odd words for our own limit of so many seconds."""
+    from av.error import ExitError
+
+    return f"nothing came for {seconds:g} s" if isinstance(error, ExitError) else reason(error)
 
 
 class Playout:

@@ -16,9 +16,12 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     streamdream live                                     webcam 0 in a window
     streamdream live --source clip.mp4 --sink window
     streamdream live --source webcam:1 --sink show.mp4   recorded, with the times of the camera
+    streamdream live --source rtsp://HOST/PATH --sink window --sink rtmp://HOST/live/KEY --sink show.mp4
     """
-    parser.add_argument("--source", default="webcam:0", help="webcam:0, a file, a URL, or lavfi:GRAPH (webcam:0)")
-    parser.add_argument("--sink", default="window", help="window, null, or a video file to record (window)")
+    parser.add_argument("--source", default="webcam:0", help="webcam:0, webcam:NAME, screen:, a file, a URL (rtsp, rtmp, "
+                        "http, udp), lavfi:GRAPH, v4l2:/dev/video0, avfoundation:0 or dshow:NAME (webcam:0)")
+    parser.add_argument("--sink", action="append", help="window, virtualcam, null, a video file to record, a URL to "
+                        "stream to (rtmp, udp), or an HLS list .m3u8; several may be given (window)")
     add_run_flags(parser)
     add_settings(parser, DreamSettings, LiveSettings, StreamSettings, RenderSettings,
                  without=("start", "duration", "end"))
@@ -32,18 +35,22 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     from streamdream.controls import Controls
     from streamdream.governor import Governor
     from streamdream.live import Live
-    from streamdream.sinks import open_sink
+    from streamdream.sinks import Show, open_sinks
+    from streamdream.sinks.layers import main_layers
 
-    with open_live(found.source, run.live.loop, run.live.mirror) as source, \
-            open_sink(found.sink, source, run.render, found.overwrite) as sink:
+    sinks, controls = found.sink or ["window"], Controls(run.dream)
+    show = Show(controls, lambda: main_layers(run.stream.model))
+    with open_live(found.source, run.live) as source, \
+            open_sinks(sinks, source, run.render, found.overwrite, show) as sink:
         from streamdream.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
         dreamer.in_turn = True
         highest = min(run.stream.field_height or source.height, source.height)
-        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), Controls(run.dream))
+        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), controls)
         if not found.json:
-            say(f"{found.source} → {found.sink}, {source.width}x{source.height}; Ctrl-C ends it")
+            say(f"{found.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
+                "Ctrl-C ends it")
         with process.ending_by(live.stop):
             report = live.run(run.live.seconds)
     for warning in report.warnings:
