@@ -124,6 +124,11 @@ class LiveSettings(_Checked):
     pin: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
     seconds: float = option(math.inf, "stop after that", low=0, unit="s", kind="time")
     mirror: bool = option(False, "left is right, as in a mirror")
+    turn: str = option("0", "turn the source clockwise", unit="degrees", choices="streamdream.capture.transform:TURNS")
+    crop: str = option("", "dream this part of the turned source only, as 640x480+10+20, or 640x480 in the middle")
+    capture_size: str = option("", "ask a camera for this size, as 1280x720; the best usual one when empty")
+    capture_rate: float = option(0.0, "ask a camera or the screen for so many pictures; 0 is 30", low=0, high=1000,
+                                 unit="Hz")
     loop: bool = option(True, "a file begins again at its end")
 
 

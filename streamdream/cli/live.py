@@ -21,9 +21,12 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     streamdream live                                     webcam 0 in a window
     streamdream live --source clip.mp4 --sink window
     streamdream live --source webcam:1 --sink show.mp4   recorded, with the times of the camera
+    streamdream live --source rtsp://HOST/PATH --sink window --sink rtmp://HOST/live/KEY --sink show.mp4
     """
-    parser.add_argument("--source", default="webcam:0", help="webcam:0, a file, a URL, or lavfi:GRAPH (webcam:0)")
-    parser.add_argument("--sink", default="window", help="window, null, or a video file to record (window)")
+    parser.add_argument("--source", default="webcam:0", help="webcam:0, webcam:NAME, screen:, a file, a URL (rtsp, rtmp, "
+                        "http, udp), lavfi:GRAPH, v4l2:/dev/video0, avfoundation:0 or dshow:NAME (webcam:0)")
+    parser.add_argument("--sink", action="append", help="window, virtualcam, null, a video file to record, a URL to "
+                        "stream to (rtmp, udp), or an HLS list .m3u8; several may be given (window)")
     add_run_flags(parser)
     add_play_flags(parser)
     add_settings(parser, DreamSettings, LiveSettings, PlaySettings, StreamSettings, RenderSettings,
@@ -37,11 +40,13 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     from streamdream.capture import open_live
     from streamdream.governor import Governor
     from streamdream.live import Live
-    from streamdream.sinks import open_sink
+    from streamdream.sinks import Show, open_sinks
+    from streamdream.sinks.layers import main_layers
 
-    with open_live(found.source, run.live.loop, run.live.mirror) as source, \
-            open_sink(found.sink, source, run.render, found.overwrite) as sink, \
-            playing(found, run, found.source) as play:
+    sinks = found.sink or ["window"]
+    with playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
+            open_sinks(sinks, source, run.render, found.overwrite,
+                       Show(play.controls, lambda: main_layers(play.controls.wish.model))) as sink:
         from streamdream.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
@@ -49,7 +54,8 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), play.controls, play=play,
                     build=lambda model: build_dreamer(replace(run.stream, model=model)))
         if not found.json:
-            say(f"{found.source} → {found.sink}, {source.width}x{source.height}; Ctrl-C ends it")
+            say(f"{found.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
+                "Ctrl-C ends it")
         with process.ending_by(live.stop):
             report = live.run(run.live.seconds)
     for warning in report.warnings:

@@ -1,12 +1,13 @@
-"""Where dreams go: a video file with all that was beside the picture, a sequence of pictures, or nowhere.
+"""Where dreams go: a file, a sequence of pictures, a window, a virtual camera, a stream; several at once, or nowhere.
 
 ``open_sink`` picks the kind by the name; a new kind is one more row of ``SINKS``. Files are written under a hidden name
 beside the final one, in a thread of their own, and appear under the final name only when they are whole.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -19,11 +20,21 @@ from streamdream.passthrough import is_pattern, pictures_of
 from streamdream.settings import RenderSettings
 from streamdream.sinks.encoders import CONTAINERS
 from streamdream.sinks.images import SUFFIXES, ImageWriter
-from streamdream.sinks.threaded import Managed, ThreadedSink
+from streamdream.sinks.stream import StreamWriter, is_hls, is_stream
+from streamdream.sinks.tee import Tee
+from streamdream.sinks.threaded import LiveSink, Managed, ThreadedSink, Writer
 from streamdream.sinks.video import VideoWriter
+from streamdream.sinks.virtualcam import VirtualCameraWriter
 
 if TYPE_CHECKING:
+    from streamdream.controls import Controls
     from streamdream.sources import Source
+
+STREAM_DEPTH = 2
+"""Pictures that wait for a stream or a virtual camera; the newest are the ones to show."""
+RECORDING_BYTES = 256 << 20
+"""Of pictures that wait for a recording: what a busy encoder makes up later is not lost."""
+LEAST_DEPTH, MOST_DEPTH = 8, 256
 
 
 class Sink(Protocol):
@@ -70,6 +81,16 @@ class NullSink(Managed):
 
 
 @dataclass(frozen=True)
+class Show:
+    """What a live run lends its sinks. With it they never make the run wait."""
+
+    controls: Controls
+    """What keys play on."""
+    layers: Callable[[], Sequence[str]] = tuple
+    """Those that the keys step through, of the network of now."""
+
+
+@dataclass(frozen=True)
 class Order:
     """What ``open_sink`` was asked for."""
 
@@ -78,6 +99,7 @@ class Order:
     settings: RenderSettings
     overwrite: bool
     input_path: str | None
+    show: Show | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,10 @@ class Kind:
 def _open_window(order: Order) -> Sink:
     from streamdream.sinks.window import WindowSink
 
-    return WindowSink()
+    def record(name: str) -> Sink:
+        return _open_video(replace(order, path=name, overwrite=False, input_path=None))
+
+    return WindowSink(order.source, order.show, record)
 
 
 def _open_video(order: Order) -> Sink:
@@ -103,7 +128,7 @@ def _open_video(order: Order) -> Sink:
         if order.input_path and Path(order.input_path).exists() and target.samefile(order.input_path):
             raise UsageError(f"{order.path} is the input itself; give the output another name")
         _check_overwrite(order)
-    return ThreadedSink(VideoWriter(order.path, order.source, order.settings, order.input_path))
+    return _in_thread(VideoWriter(order.path, order.source, order.settings, order.input_path), order)
 
 
 def _open_images(order: Order) -> Sink:
@@ -112,7 +137,27 @@ def _open_images(order: Order) -> Sink:
         if order.input_path and Path(order.input_path).absolute() == Path(order.path).absolute():
             raise UsageError(f"{order.path} is the input itself; give the output another name")
         _check_overwrite(order)
-    return ThreadedSink(ImageWriter(order.path))
+    return _in_thread(ImageWriter(order.path), order)
+
+
+def _in_thread(writer: Writer, order: Order) -> Sink:
+    """A recording of a show drops what it cannot hold, and holds much; a rendering waits for its writer."""
+    if order.show is None:
+        return ThreadedSink(writer)
+    depth = RECORDING_BYTES // (3 * order.source.width * order.source.height)
+    return LiveSink(writer, min(max(depth, LEAST_DEPTH), MOST_DEPTH), remedy="--encoder-preset ultrafast is faster")
+
+
+def _open_stream(order: Order) -> Sink:
+    if is_hls(order.path):
+        _check_folder(order.path)
+        if Path(order.path).exists():
+            _check_overwrite(order)
+    return LiveSink(StreamWriter(order.path, order.source, order.settings), STREAM_DEPTH, newest=True)
+
+
+def _open_virtual_camera(order: Order) -> Sink:
+    return LiveSink(VirtualCameraWriter(order.path, order.source), STREAM_DEPTH, newest=True)
 
 
 def _check_folder(path: str) -> None:
@@ -128,6 +173,8 @@ def _check_overwrite(order: Order) -> None:
 SINKS: dict[str, Kind] = {
     "null": Kind(lambda path: path == "null", lambda order: NullSink()),
     "window": Kind(lambda path: path == "window", _open_window),
+    "virtualcam": Kind(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
+    "stream": Kind(is_stream, _open_stream),
     "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images),
     "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video),
 }
@@ -135,15 +182,28 @@ SINKS: dict[str, Kind] = {
 
 
 def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bool = False,
-              input_path: str | None = None) -> Sink:
+              input_path: str | None = None, show: Show | None = None) -> Sink:
     """Opens a sink for pictures of the size of ``source``, in its colours and unit of time.
 
-    ``path`` is a video file, a pattern such as ``frame_%04d.png``, or ``null``. What lies beside the pictures is copied
-    from ``input_path`` if it is a file. Raises UsageError before anything is written, and SinkError.
+    ``path`` is a video file, a pattern such as ``frame_%04d.png``, ``window``, ``virtualcam``, a URL to stream to, an
+    ``.m3u8`` file or ``null``. What lies beside the pictures is copied from ``input_path`` if it is a file. Raises
+    UsageError before anything is written, and SinkError.
     """
-    order = Order(path, source, settings, overwrite, input_path)
+    order = Order(path, source, settings, overwrite, input_path, show)
     for kind in SINKS.values():
         if kind.matches(path):
             return kind.open(order)
     legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
+    if show is not None:
+        legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, rtsp, udp or tcp"
     raise UsageError(f"cannot write {path}: its name must end in {legal}")
+
+
+def open_sinks(paths: Sequence[str], source: Source, settings: RenderSettings, overwrite: bool, show: Show) -> Sink:
+    """Sinks of a live run; several as one, of which the first is what the run depends on. Raises as ``open_sink``."""
+    if twice := {path for path in paths if paths.count(path) > 1}:
+        raise UsageError(f"--sink {twice.pop()} is given twice")
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(open_sink(path, source, settings, overwrite, show=show)) for path in paths]
+        stack.pop_all()
+    return sinks[0] if len(sinks) == 1 else Tee(sinks)

@@ -42,14 +42,30 @@ class Managed:
             self.abort()
 
 
-class Partial:
+class Output:
+    """What a writer writes to, by its ``name``, and how its faults are told."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Raises what went wrong with this output, in one line."""
+        if isinstance(error, StreamdreamError):
+            raise error
+        raise self._explain(error) from error
+
+    def _explain(self, error: BaseException) -> SinkError:
+        return SinkError(f"{self.name} cannot be written ({reason(error)})")
+
+
+class Partial(Output):
     """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
 
     Raises SinkError when the folder cannot be written.
     """
 
     def __init__(self, path: str, folder: bool = False) -> None:
-        self.name = path
+        super().__init__(path)
         self._committed = False
         self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
         stem, suffix = self.target.stem[:50], self.target.suffix
@@ -59,12 +75,6 @@ class Partial:
             self.path.mkdir() if folder else self.path.touch()
         except OSError as error:
             self.fail(error)
-
-    def fail(self, error: BaseException) -> NoReturn:
-        """Raises what went wrong with this output, in one line."""
-        if isinstance(error, StreamdreamError):
-            raise error
-        raise self._explain(error) from error
 
     def _explain(self, error: BaseException) -> SinkError:
         folder = self.target.parent
@@ -105,7 +115,7 @@ class Partial:
 class Writer(Protocol):
     """What a ThreadedSink drives. ``write`` and ``complete`` are called in its thread, all else in the caller's."""
 
-    partial: Partial
+    partial: Output
     warnings: list[str]
 
     @property
@@ -126,12 +136,12 @@ class Writer(Protocol):
 
 
 class ThreadedSink(Managed):
-    """A sink that writes in a thread, at most ``QUEUE_FRAMES`` pictures behind; its errors surface at the next call."""
+    """A sink that writes in a thread, at most ``depth`` pictures behind; its errors surface at the next call."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, depth: int = QUEUE_FRAMES) -> None:
         self._writer = writer
         self.warnings = writer.warnings
-        self._waiting: queue.Queue[Any] = queue.Queue(QUEUE_FRAMES)
+        self._waiting: queue.Queue[Any] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._open = True
         self._stopping = False
@@ -147,6 +157,9 @@ class ThreadedSink(Managed):
         if not self._open:
             raise SinkError(f"{self._writer.partial.name} is closed")
         self._check()
+        self._put(image, frame)
+
+    def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
         self._waiting.put(self._writer.prepare(image, frame))
         self._count += 1
 
@@ -199,3 +212,40 @@ class ThreadedSink(Managed):
                 work(*arguments)
             except BaseException as error:
                 self._error = error
+
+
+class LiveSink(ThreadedSink):
+    """One that never makes a show wait. When it is ``depth`` pictures behind, it leaves out the picture that comes, or
+    with ``newest`` the one that waited longest. ``remedy`` is what to type against that.
+
+    What was written until somebody else failed is kept.
+    """
+
+    def __init__(self, writer: Writer, depth: int, newest: bool = False, remedy: str = "") -> None:
+        super().__init__(writer, depth)
+        self._newest, self._remedy = newest, remedy
+        self.left_out = 0
+
+    def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        if self._waiting.full():
+            self.left_out += 1
+            if not self._newest:
+                return
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+        super()._put(image, frame)
+
+    def finish(self) -> None:
+        if self._open and self.left_out:
+            taken = self._count - self.left_out if self._newest else self._count
+            self.warnings.append(f"{self._writer.partial.name} was too slow: it holds {taken} of "
+                                 f"{taken + self.left_out} pictures" + (f"; {self._remedy}" if self._remedy else ""))
+        super().finish()
+
+    def __exit__(self, *error: object) -> None:
+        kind = error[0]
+        others_fault = isinstance(kind, type) and issubclass(kind, Exception) and self._error is None and self._count
+        if others_fault:
+            with contextlib.suppress(StreamdreamError):
+                return self.finish()
+        super().__exit__(*error)

@@ -1,58 +1,270 @@
-"""A window on the screen."""
+"""A window on the screen, and the keys by which a show is played."""
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import Closed, MissingPackage, SinkError
+from streamdream import stills
+from streamdream.errors import Closed, MissingPackage, SinkError, StreamdreamError
 from streamdream.frame import Frame
+from streamdream.objectives import parse_layers
 from streamdream.opencv import cv2
+from streamdream.sinks import overlay
 from streamdream.sinks.threaded import Managed
 
+if TYPE_CHECKING:
+    from streamdream.sinks import Show, Sink
+    from streamdream.sources import Source
+
 TITLE = "streamdream"
-ESCAPE = 27
-QUIT = {ESCAPE, ord("q")}
+STRONGER = 1.25
+LEAST_STRENGTH, MOST_STRENGTH = 0.1, 4.0
+MESSAGE_SECONDS = 4.0
+FONT_FOLDERS = ("/usr/share/fonts", "/")
+"""OpenCV names a folder that it does not have, and Qt complains in many lines; any that exists keeps it quiet."""
 
 
 class WindowSink(Managed):
-    """Shows pictures at once; ``q``, Escape or closing it raises Closed, ``f`` is full screen.
+    """Shows pictures at once; closing it, or its key, raises Closed. ``show`` is what the keys play on, ``record``
+    opens a recording of a name.
 
     Raises SinkError where there is no display, MissingPackage where OpenCV has no windows. Must be used in the main
     thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: Source | None = None, show: Show | None = None,
+                 record: Callable[[str], Sink] | None = None) -> None:
         self.warnings: list[str] = []
         self.bytes_written = 0
+        self._source, self._show, self._record = source, show, record
+        self._full = self._help = False
+        self._words = show is not None
+        self._shown_at: deque[float] = deque(maxlen=240)
+        self._latency_ms: float | None = None
+        self._message, self._message_until = "", 0.0
+        self._recording: Sink | None = None
+        self._recording_name = ""
+        self._savers: list[threading.Thread] = []
+        self._image: NDArray[np.uint8] | None = None
+        self._open_window()
+        if show is not None:
+            self.say("h shows the keys")
+
+    def _open_window(self) -> None:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise SinkError("there is no display here for a window; --sink null, or --sink out.mp4 to record")
+        cv = cv2()
+        if not Path(os.environ.get("QT_QPA_FONTDIR", "/")).exists():
+            os.environ["QT_QPA_FONTDIR"] = next(folder for folder in FONT_FOLDERS if Path(folder).exists())
         try:
-            cv2().namedWindow(TITLE, cv2().WINDOW_NORMAL)
-        except cv2().error:
+            cv.namedWindow(TITLE, cv.WINDOW_NORMAL | cv.WINDOW_KEEPRATIO | cv.WINDOW_GUI_NORMAL)
+        except cv.error:
             raise MissingPackage("this OpenCV has no windows: pip uninstall -y opencv-python-headless && pip install "
                                  "--force-reinstall opencv-python") from None
-        self._full = False
+        if self._source is not None:
+            times = max(1, -(-overlay.LEAST_LINES // self._source.height))
+            cv.resizeWindow(TITLE, times * self._source.width, times * self._source.height)
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        cv = cv2()
-        cv.imshow(TITLE, image[..., ::-1])
-        key = cv.waitKey(1) & 0xFF
-        if key in QUIT or self._is_closed(cv):
+        cv, self._image = cv2(), image
+        self._measure(frame)
+        if self._recording is not None:
+            self._attempt(lambda sink: sink.write(image, frame), self._recording)
+        cv.imshow(TITLE, self._with_words(image)[..., ::-1])
+        key = key_of(cv.waitKeyEx(1))
+        if cv.getWindowProperty(TITLE, cv.WND_PROP_VISIBLE) < 1:
             raise Closed("the window was closed")
-        if key == ord("f"):
-            self._full = not self._full
-            cv.setWindowProperty(TITLE, cv.WND_PROP_FULLSCREEN,
-                                 cv.WINDOW_FULLSCREEN if self._full else cv.WINDOW_NORMAL)
+        if key in KEYS:
+            KEYS[key].act(self)
 
-    def _is_closed(self, cv: Any) -> bool:
-        return bool(cv.getWindowProperty(TITLE, cv.WND_PROP_VISIBLE) < 1)
+    def _measure(self, frame: Frame) -> None:
+        now, began = time.perf_counter(), getattr(self._source, "began", None)
+        self._shown_at.append(now)
+        if began is not None:
+            latency = 1e3 * (now - began - frame.pts_seconds)
+            self._latency_ms = latency if self._latency_ms is None else 0.9 * self._latency_ms + 0.1 * latency
+
+    def _with_words(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        message = self._message if time.perf_counter() < self._message_until else ""
+        if not (self._words or self._help or message):
+            return image
+        image = overlay.enlarged(image)
+        if self._words:
+            overlay.write_line(image, self.status())
+        if self._help:
+            overlay.write_table(image, [(name, key.help) for name, key in KEYS.items()])
+        if message:
+            overlay.write_line(image, message, bottom=True)
+        return image
+
+    def status(self) -> str:
+        """As in ``30 fps  12 ms  mixed3  strength 1  recording``."""
+        parts = []
+        if len(self._shown_at) > 1:
+            recent = [at for at in self._shown_at if at > self._shown_at[-1] - 1] or [0.0]
+            span = self._shown_at[-1] - recent[0]
+            parts.append(f"{(len(recent) - 1) / span:.0f} fps" if span else "")
+        if self._latency_ms is not None:
+            parts.append(f"{self._latency_ms:.0f} ms")
+        if self._show is not None:
+            now = self._show.controls.now()
+            parts += [now.layers, f"strength {now.strength:.2g}"]
+            parts += ["frozen"] if self._show.controls.frozen else []
+        parts += ["recording"] if self._recording is not None else []
+        return "   ".join(filter(None, parts))
+
+    # What keys do.
+
+    def say(self, message: str) -> None:
+        self._message, self._message_until = message, time.perf_counter() + MESSAGE_SECONDS
+
+    def _change(self, name: str, value: object) -> None:
+        if self._show is not None:
+            try:
+                self._show.controls.change({name: value})
+            except StreamdreamError as error:
+                return self.say(str(error))
+            self.say(f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}")
+
+    def step_layer(self, by: int) -> None:
+        """The next of the network's layers, beginning with the first of those that are dreamed now."""
+        if self._show is not None and (layers := list(self._show.layers())):
+            now = parse_layers(self._show.controls.now().layers)[0][0].replace("/", "_")
+            names = [layer.replace("/", "_") for layer in layers]
+            place = names.index(now) + by if now in names else 0
+            self._change("layers", layers[place % len(layers)])
+
+    def strengthen(self, times: float) -> None:
+        if self._show is not None:
+            strength = self._show.controls.now().strength or LEAST_STRENGTH
+            self._change("strength", round(min(max(times * strength, LEAST_STRENGTH), MOST_STRENGTH), 3))
+
+    def freeze(self) -> None:
+        if self._show is not None:
+            self._show.controls.frozen = not self._show.controls.frozen
+
+    def reset(self) -> None:
+        if self._show is not None:
+            self._show.controls.reset()
+            self.say("the dream begins anew")
+
+    def snapshot(self) -> None:
+        """The dream without words, as a PNG in the working folder; written beside the show."""
+        if self._image is not None:
+            name = unused_name(".png")
+            saver = threading.Thread(target=self._save, args=(name, self._image.copy()), name="streamdream-snapshot")
+            self._savers = [other for other in self._savers if other.is_alive()] + [saver]
+            saver.start()
+
+    def _save(self, name: str, image: NDArray[np.uint8]) -> None:
+        try:
+            stills.write_image(name, image)
+        except StreamdreamError as error:
+            return self.say(str(error))
+        self.say(f"kept as {name}")
+
+    def switch_recording(self) -> None:
+        """A video in the working folder; it appears under its name when it is stopped, and then is whole."""
+        if self._recording is not None:
+            return self._stop_recording()
+        if self._record is not None:
+            self._recording_name = unused_name(".mp4")
+            try:
+                self._recording = self._record(self._recording_name)
+            except StreamdreamError as error:
+                self.say(str(error))
+
+    def _stop_recording(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is not None and self._attempt(lambda sink: sink.finish(), recording):
+            self.warnings += recording.warnings
+            self.say(f"recorded as {self._recording_name}")
+
+    def _attempt(self, work: Callable[[Sink], None], recording: Sink) -> bool:
+        """A recording that fails is given up; the show goes on."""
+        try:
+            work(recording)
+        except StreamdreamError as error:
+            self._recording = None
+            self.warnings.append(str(error))
+            self.say(str(error))
+            return False
+        return True
+
+    def switch_help(self) -> None:
+        self._help = not self._help
+
+    def switch_words(self) -> None:
+        self._words = not self._words
+
+    def switch_full_screen(self) -> None:
+        cv, self._full = cv2(), not self._full
+        cv.setWindowProperty(TITLE, cv.WND_PROP_FULLSCREEN, cv.WINDOW_FULLSCREEN if self._full else cv.WINDOW_NORMAL)
+
+    def quit(self) -> None:
+        raise Closed("the window was closed")
+
+    # The end.
 
     def finish(self) -> None:
+        self._stop_recording()
+        for saver in self._savers:
+            saver.join()
         cv2().destroyAllWindows()
+        cv2().waitKey(1)  # Qt closes it only now
 
     def abort(self) -> None:
+        """What was recorded and kept stays."""
         self.finish()
+
+
+@dataclass(frozen=True)
+class Key:
+    help: str
+    act: Callable[[WindowSink], None]
+
+
+KEYS: dict[str, Key] = {
+    "n": Key("next layer", lambda window: window.step_layer(1)),
+    "p": Key("previous layer", lambda window: window.step_layer(-1)),
+    "+": Key("stronger", lambda window: window.strengthen(STRONGER)),
+    "-": Key("weaker", lambda window: window.strengthen(1 / STRONGER)),
+    "space": Key("freeze the picture, let the dream grow", WindowSink.freeze),
+    "x": Key("begin the dream anew", WindowSink.reset),
+    "s": Key("keep this picture (PNG)", WindowSink.snapshot),
+    "r": Key("record, and stop recording (MP4)", WindowSink.switch_recording),
+    "f": Key("full screen", WindowSink.switch_full_screen),
+    "o": Key("speed and settings on the picture", WindowSink.switch_words),
+    "h": Key("these keys", WindowSink.switch_help),
+    "q": Key("quit", WindowSink.quit),
+}
+"""The keys; the help in the window is drawn from this."""
+ALIASES = {32: "space", 27: "q", ord("="): "+", ord("_"): "-", ord("?"): "h",
+           65363: "n", 2555904: "n", 63235: "n",  # arrow right on X11, Windows, macOS
+           65361: "p", 2424832: "p", 63234: "p",  # left
+           65362: "+", 2490368: "+", 63232: "+",  # up
+           65364: "-", 2621440: "-", 63233: "-"}  # down
+
+
+def key_of(code: int) -> str:
+    """What ``cv2.waitKeyEx`` gave -> a name in ``KEYS``, or what nobody listens to."""
+    if code in ALIASES:
+        return ALIASES[code]
+    return chr(code & 0xFF).lower() if code >= 0 else ""
+
+
+def unused_name(suffix: str) -> str:
+    """A file in the working folder, named by the time."""
+    stem = time.strftime("streamdream-%Y%m%d-%H%M%S")
+    names = (f"{stem}{number}{suffix}" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
+    return next(name for name in names if not Path(name).exists())

@@ -1,0 +1,101 @@
+"""Where live frames come from: cameras, the screen, network streams; and files and filter graphs at their own pace.
+
+``open_live`` picks the kind by the name; a new kind is one more row of ``SOURCES``. A live source never waits for
+whoever takes its frames, and is never silent: what is lost is opened again while its last picture stays.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamdream.capture import devices, network
+from streamdream.capture.base import REPEAT_SECONDS, TICK, LiveSource, stamped
+from streamdream.capture.devices import Wish
+from streamdream.capture.files import Paced
+from streamdream.capture.screen import ScreenReader
+from streamdream.capture.steady import Steady
+from streamdream.capture.transform import Transformed, parse_region
+from streamdream.errors import UsageError
+from streamdream.settings import LiveSettings
+from streamdream.sources import open_source
+
+if TYPE_CHECKING:
+    from streamdream.sources import Source
+
+__all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "stamped"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``open`` makes the source of a name that ``matches``; ``example`` is such a name."""
+
+    example: str
+    matches: Callable[[str], bool]
+    open: Callable[[str, LiveSettings], Source]
+
+
+def _wish(settings: LiveSettings) -> Wish:
+    region = parse_region(settings.capture_size) if settings.capture_size else None
+    return Wish((region.width, region.height) if region else None, settings.capture_rate)
+
+
+def _open_webcam(name: str, settings: LiveSettings) -> Source:
+    wish = _wish(settings)
+    return Steady(name, devices.open_webcam(name, wish), wanted_rate=wish.wanted_rate)
+
+
+def _open_device(name: str, settings: LiveSettings) -> Source:
+    wish = _wish(settings)
+    return Steady(name, devices.open_av_device(name, wish), wanted_rate=settings.capture_rate)
+
+
+def _open_screen(name: str, settings: LiveSettings) -> Source:
+    part = name.partition(":")[2]
+    region, wish = parse_region(part) if part else None, _wish(settings)
+    return Steady(name, lambda stop: ScreenReader(name, region, wish, stop))
+
+
+def _open_network(name: str, settings: LiveSettings) -> Source:
+    address = network.address_of(name)
+    return Steady(name, lambda stop: network.NetworkReader(address, stop), settings.loop)
+
+
+def _open_graph(name: str, settings: LiveSettings) -> Source:
+    return Paced(name, lambda: open_source(name), loop=False)
+
+
+def _open_file(name: str, settings: LiveSettings) -> Source:
+    if (":" in name and not Path(name).exists()) or name in SOURCES:
+        examples = ", ".join(kind.example for kind in SOURCES.values())
+        raise UsageError(f"{name!r} is neither a file nor another source: {examples}")
+    return Paced(name, lambda: open_source(name), settings.loop)
+
+
+SOURCES: dict[str, Kind] = {
+    "webcam": Kind("webcam:0 or webcam:NAME", lambda name: name.startswith("webcam:"), _open_webcam),
+    "device": Kind("v4l2:/dev/video0, avfoundation:0 or dshow:NAME",
+                   lambda name: name.partition(":")[0] in devices.AV_DEVICES, _open_device),
+    "screen": Kind("screen: or screen:640x480+10+20", lambda name: name.startswith("screen:"), _open_screen),
+    "graph": Kind("lavfi:GRAPH", lambda name: name.startswith("lavfi:"), _open_graph),
+    "network": Kind("an rtsp, rtmp, http, hls or udp URL", lambda name: "://" in name, _open_network),
+    "file": Kind("a file", lambda name: True, _open_file),
+}
+"""The first one that matches is used."""
+
+
+def open_live(name: str, settings: LiveSettings | None = None) -> Source:
+    """The live source of that name, as ``SOURCES`` has examples of, with what the settings say of a source.
+
+    Raises SourceError when it cannot be opened, UsageError when it cannot be meant, MissingPackage.
+    """
+    settings = settings or LiveSettings()
+    source = next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, settings)
+    if settings.mirror or settings.crop or settings.turn != "0":
+        try:
+            source = Transformed(source, settings.turn, settings.crop, settings.mirror)
+        except BaseException:
+            source.close()
+            raise
+    return source

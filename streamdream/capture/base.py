@@ -1,0 +1,53 @@
+"""What all live sources share: a clock, and frames that carry the time at which they came."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.frame import Frame
+from streamdream.passthrough import ColorTags
+
+TICK = Fraction(1, 90_000)
+"""Unit of time of live frames, in seconds: that of MPEG, fine enough for any rate."""
+REPEAT_SECONDS = 0.1
+"""A source that has nothing new gives its last picture again so often: what follows it stays awake."""
+
+
+class LiveSource:
+    """What all live sources have in common; see ``sources.Source``."""
+
+    width: int
+    height: int
+    rate: Fraction
+    frame_count = 0
+    time_base = TICK
+    pixel_aspect = Fraction(1)
+    last_duration = Fraction(0)
+    color = ColorTags()
+    began: float | None = None
+    """When time 0 was, on ``time.perf_counter``; None when frames do not say when they came."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.warnings: list[str] = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def stamped(image: NDArray[np.uint8], seconds: float) -> Frame:
+    ticks = round(seconds / TICK)
+    return Frame(image, float(ticks * TICK), ticks, (TICK.numerator, TICK.denominator))

@@ -1,0 +1,186 @@
+"""Network streams and the cameras that FFmpeg knows, read as soon as they come.
+
+What is broadcast (RTSP, RTMP, UDP) is shown when it arrives. What comes in bursts (HLS, a file over HTTP) is shown at
+its own pace.
+"""
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SourceError
+from streamdream.passthrough import ColorTags, Turn, color_of, first_video, fraction, reason, tag
+
+OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
+"""How long opening may take; a stream that is silent for so long is lost."""
+AGAIN_SECONDS = 0.005
+"""Between two looks at a camera that has no picture yet."""
+PROBE = {"fflags": "nobuffer", "analyzeduration": "1000000"}
+"""FFmpeg looks at a stream for a second at most before it is shown, and keeps nothing of that."""
+PROMPT = {
+    "rtsp": {**PROBE, "rtsp_flags": "prefer_tcp"},
+    "rtsps": {**PROBE, "rtsp_flags": "prefer_tcp"},
+    "rtmp": PROBE,
+    "rtmps": PROBE,
+    "rtp": PROBE,
+    "tcp": PROBE,
+    "tls": PROBE,
+    "udp": {**PROBE, "overrun_nonfatal": "1"},
+    "unix": PROBE,
+}
+"""Schemes of what is broadcast, with FFmpeg's options for them."""
+EARLY_SECONDS, LATE_SECONDS = 30.0, 0.5
+"""A picture that would wait longer, or is later, sets the clock anew."""
+END_SECONDS = 1.0
+"""A file whose last picture was so near to its stated end was whole."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """What FFmpeg opens; ``wishes`` are sets of options of which the first that works is used."""
+
+    name: str
+    target: str
+    format: str | None = None
+    wishes: tuple[dict[str, str], ...] = field(default=({},))
+    prompt: bool = True
+    """Show pictures when they come, not when they are due."""
+
+
+def address_of(url: str) -> Address:
+    scheme = url.partition("://")[0].lower()
+    return Address(url, url, wishes=(PROMPT.get(scheme, {}),), prompt=scheme in PROMPT)
+
+
+class NetworkReader:
+    """See ``steady.Reader``. Raises SourceError when it cannot be opened or holds no video."""
+
+    def __init__(self, address: Address, stop: threading.Event) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._address, self._stop = address, stop
+        self.damaged = 0
+        self._container = _open(address)
+        stream = first_video(self._container)
+        if stream is None or stream.codec_context is None:
+            self._container.close()
+            raise SourceError(f"{address.name} holds no video")
+        self._stream: Any = stream
+        self.rate = fraction(stream.guessed_rate) or fraction(stream.average_rate)
+        self.rate = self.rate if 1 <= self.rate <= 240 else Fraction(0)
+        self.pixel_aspect = fraction(stream.sample_aspect_ratio, Fraction(1))
+        self.color = ColorTags()
+        self._color_is_known = False
+        self._reformatter = VideoReformatter()
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        playout, last = Playout(), 0.0
+        for picture in self._decode():
+            image = self._to_rgb(picture)
+            if picture.pts is not None and picture.time_base:
+                last = float(picture.pts * picture.time_base)
+                if not self._address.prompt and self._stop.wait(playout.wait_seconds(last, time.perf_counter())):
+                    return
+            yield image
+        if not self._is_whole(last):
+            raise SourceError(f"{self._address.name} has ended")
+
+    def _decode(self) -> Iterator[Any]:
+        """All pictures; damage is counted. Raises SourceError when there was none for too long."""
+        from av import FFmpegError
+
+        heard = time.perf_counter()
+        for packet in self._demux():
+            good = packet is None or not packet.is_corrupt
+            try:
+                pictures = self._stream.decode(packet)
+            except FFmpegError:
+                good, pictures = False, []
+            self.damaged += not good
+            for picture in pictures:
+                heard = time.perf_counter()
+                yield picture
+            if time.perf_counter() - heard > OPEN_SECONDS:
+                raise SourceError(f"{self._address.name} comes, but nothing in it can be decoded")
+
+    def _demux(self) -> Iterator[Any]:
+        from av import FFmpegError
+        from av.error import BlockingIOError
+
+        while not self._stop.is_set():
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        yield packet
+                yield None  # the decoder gives what it holds back
+                return
+            except BlockingIOError:  # a camera that has nothing yet
+                self._stop.wait(AGAIN_SECONDS)
+            except FFmpegError as error:
+                raise SourceError(f"{self._address.name} is gone ({cause(error, SILENT_SECONDS)})") from None
+
+    def _is_whole(self, last_seconds: float) -> bool:
+        """Did it say how long it is, and was it so long?"""
+        container = self._container
+        if not container.duration:
+            return False
+        end = ((container.start_time or 0) + container.duration) / 1e6
+        return bool(last_seconds > end - END_SECONDS - float(1 / (self.rate or 1)))
+
+    def _to_rgb(self, picture: Any) -> NDArray[np.uint8]:
+        """Upright; of its own size, which may change."""
+        from av import FFmpegError
+
+        turn = Turn.of(picture)
+        if not self._color_is_known:
+            self.color = color_of(picture, picture.width if turn.transpose else picture.height)
+            self._color_is_known = True
+        tag(picture, self.color)
+        try:
+            return turn(self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray())
+        except (FFmpegError, ValueError):
+            raise SourceError(f"{self._address.name} has pictures that cannot be read, {picture.format.name}") from None
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _open(address: Address) -> Any:
+    """The container with the first wishes that are granted. Raises SourceError with the first refusal's reason."""
+    import av
+
+    refusal = ""
+    for options in address.wishes:
+        try:
+            return av.open(address.target, format=address.format, options=options, metadata_errors="replace",
+                           timeout=(OPEN_SECONDS, SILENT_SECONDS))
+        except (av.FFmpegError, ValueError) as error:
+            refusal = refusal or cause(error, OPEN_SECONDS)
+    raise SourceError(f"cannot open {address.name} ({refusal})")
+
+
+def cause(error: BaseException, seconds: float) -> str:
+    """Why FFmpeg failed; it has odd words for our own limit of so many seconds."""
+    from av.error import ExitError
+
+    return f"nothing came for {seconds:g} s" if isinstance(error, ExitError) else reason(error)
+
+
+class Playout:
+    """When a picture of a stream is due that comes in bursts: the first at once, others in their distance from it."""
+
+    def __init__(self) -> None:
+        self._origin: float | None = None
+
+    def wait_seconds(self, pts_seconds: float, now: float) -> float:
+        ahead = 0.0 if self._origin is None else self._origin + pts_seconds - now
+        if self._origin is None or not -LATE_SECONDS <= ahead <= EARLY_SECONDS:
+            self._origin, ahead = now - pts_seconds, 0.0
+        return max(0.0, ahead)

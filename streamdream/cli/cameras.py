@@ -1,0 +1,31 @@
+"""The command that lists the cameras."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from streamdream.cli.flags import Parser
+
+
+def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
+    """list the cameras, what they are called and what they can do
+
+    streamdream cameras
+    streamdream live --source webcam:NAME --capture-size 1280x720 --capture-rate 60
+    """
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    found = parser.parse(arguments)
+    from streamdream.capture import cameras
+
+    rows = cameras.list_cameras()
+    if found.json:
+        print(json.dumps({"cameras": [camera.as_json() for camera in rows], "advice": "" if rows else cameras.advice()}))
+        return 0
+    for camera in rows:
+        may = "" if camera.allowed else ", not allowed: sudo usermod -aG video $USER, then log in again"
+        print(f"webcam:{camera.index}  {camera.name}{may}")
+        for mode in camera.modes:
+            print(f"    {mode}")
+    if not rows:
+        print(cameras.advice())
+    return 0

@@ -1,0 +1,50 @@
+"""Words on the picture in the window: how fast it is, what is dreamed, which keys there are."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.opencv import cv2
+
+LEAST_LINES = 480
+"""A smaller picture is enlarged before words are put on it."""
+LINE = 26
+"""Of text, in pixels of a picture of 720 lines; all else is in proportion."""
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy with room for words."""
+    times = -(-LEAST_LINES // image.shape[0])
+    if times <= 1:
+        return image.copy()
+    return cv2().resize(image, None, fx=times, fy=times, interpolation=cv2().INTER_NEAREST)  # type: ignore[no-any-return]
+
+
+def write_line(image: NDArray[np.uint8], text: str, bottom: bool = False) -> None:
+    """One line at the upper or lower left, legible on anything."""
+    unit = image.shape[0] / 720
+    y = image.shape[0] - round(0.6 * LINE * unit) if bottom else round(1.1 * LINE * unit)
+    _put(image, text, round(0.5 * LINE * unit), y, unit)
+
+
+def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> None:
+    """Keys and what they do, on a darkened ground in the middle."""
+    unit = image.shape[0] / 720
+    line = LINE * unit * 1.25
+    width, height = round(21 * LINE * unit), round((len(rows) + 1) * line)
+    left, top = max(0, (image.shape[1] - width) // 2), max(0, (image.shape[0] - height) // 2)
+    ground = image[top: top + height, left: left + width]
+    ground[:] = ground // 4
+    for number, (key, about) in enumerate(rows):
+        y = round(top + (number + 1) * line)
+        _put(image, key, round(left + LINE * unit), y, unit)
+        _put(image, about, round(left + 6 * LINE * unit), y, unit)
+
+
+def _put(image: NDArray[np.uint8], text: str, x: int, y: int, unit: float) -> None:
+    cv, scale = cv2(), LINE * unit / 34
+    for color, thickness in ((BLACK, 4 * unit), (WHITE, 1.5 * unit)):
+        cv.putText(image, text, (x, y), cv.FONT_HERSHEY_SIMPLEX, scale, color, max(1, round(thickness)), cv.LINE_AA)
