@@ -5,6 +5,7 @@ import dataclasses
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -52,6 +53,10 @@ class Studio:
         self.folder.chmod(0o700)
         self.layer_pictures: dict[str, str] = {}
         """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
+        self.dreaming: set[str] = set()
+        """Who dreams live now."""
+        self.counts: Counter[str] = Counter()
+        """What happened so far, by name; see ``metrics.py``. A few may get lost between threads."""
         self._turns = Turns()
         self._loading = threading.Lock()
         self.check(dream)
