@@ -148,6 +148,11 @@ class Jobs:
             running = sum(other.state == "running" for other in self._jobs.values())
             return running + self._line().index(job)
 
+    @property
+    def is_busy(self) -> bool:
+        """Is there anything to do?"""
+        return any(not job.over for job in self._all())
+
     def ahead_seconds(self) -> float | None:
         """What the running job still takes, as far as is known."""
         with self._changed:
@@ -257,11 +262,12 @@ class Jobs:
 class StepByStep:
     """Turns on the device that end with every step, so that nobody live waits for a whole picture.
 
-    ``with step_by_step():`` holds a turn; ``pass_on``, called within it after each step, ends it and waits for the next.
+    ``with step_by_step():`` holds a turn; ``pass_on``, called within it after each step, ends it, calls ``between``,
+    and waits for the next.
     """
 
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+    def __init__(self, turn: Turn, between: Callable[[], None] = lambda: None) -> None:
+        self._turn, self._between = turn, between
         self._held: AbstractContextManager[object] | None = None
 
     @contextlib.contextmanager
@@ -275,6 +281,7 @@ class StepByStep:
     def pass_on(self) -> None:
         if self._held is not None:
             self._end()
+            self._between()
             self._begin()
 
     def _begin(self) -> None:

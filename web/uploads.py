@@ -12,16 +12,17 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UsageError
-from streamdream.sources import AvSource
 from streamdream.passthrough import Span
-from streamdream_web import inspection
-from streamdream_web.inspection import Facts, Limits
+from streamdream.sources import AvSource
+
+from . import inspection
+from .inspection import Facts, Limits
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -105,6 +106,22 @@ class Uploads:
                 self._remove(token)
                 raise
 
+    def take(self, data: bytes, name: str) -> Upload:
+        """What came with an event instead, such as a drawing. Raises UsageError; then nothing of it is left."""
+        suffix = inspection.known_suffix(name)
+        self._check_bytes(len(data))
+        token = secrets.token_urlsafe(18)
+        path = self.folder / f"{token}{suffix}"
+        try:
+            path.write_bytes(data)
+            facts = inspection.inspect(path, suffix, self.limits)
+            upload = Upload(token, path.with_suffix(facts.suffix), clean_name(name), facts)
+            self._keep(upload)
+            return upload
+        except BaseException:
+            self._remove(token)
+            raise
+
     async def _write(self, path: Path, chunks: AsyncIterator[bytes]) -> None:
         size = 0
         with path.open("xb") as file:
@@ -124,7 +141,7 @@ class Uploads:
             raise UsageError(f"this file is larger than {self.limits.megabytes:g} MB")
 
     @contextlib.contextmanager
-    def _coming_from(self, address: str) -> Any:
+    def _coming_from(self, address: str) -> Iterator[None]:
         with self._lock:
             if len(self._coming) >= MOST_AT_ONCE or self._coming.count(address) >= MOST_FROM_ONE_ADDRESS:
                 raise UsageError("too many files are coming in just now; try again in a moment")
@@ -195,19 +212,21 @@ def clean_name(name: str) -> str:
     return shown if len(shown) <= LONGEST_SHOWN_NAME else shown[:LONGEST_SHOWN_NAME - 1] + "…"
 
 
-async def upload_route(request: Request) -> Response:
+def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
     """``POST /uploads?name=NAME`` with the file as body -> its token and facts, or one line that says what is wrong."""
     from starlette.responses import JSONResponse
 
-    uploads: Uploads = request.app.state.uploads
-    try:
+    async def upload(request: Request) -> Response:
         length = request.headers.get("content-length", "0")
         stated = int(length) if length.isascii() and length.isdigit() else 0
         address = request.client.host if request.client else ""
-        upload = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated, address)
-    except UsageError as error:
-        # what still comes is not read: the connection ends with the answer
-        return JSONResponse({"error": str(error)}, 400, {"Connection": "close"})
-    facts = upload.facts
-    return JSONResponse({"token": upload.token, "video": upload.is_video, "width": facts.width,
-                         "height": facts.height, "seconds": facts.seconds, "sound": facts.sound})
+        try:
+            kept = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated, address)
+        except UsageError as error:
+            # what still comes is not read: the connection ends with the answer
+            return JSONResponse({"error": str(error)}, 400, {"Connection": "close"})
+        facts = kept.facts
+        return JSONResponse({"token": kept.token, "video": kept.is_video, "width": facts.width,
+                             "height": facts.height, "seconds": facts.seconds, "sound": facts.sound})
+
+    return upload

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamdream import references, stills
 from streamdream.errors import SourceError, StreamdreamError
-from streamdream_web.jobs import Job, StepByStep, Turn
+from .jobs import Job, StepByStep, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamdream.frame import Frame
     from streamdream.settings import DreamSettings, RenderSettings
     from streamdream.sinks import Sink
-    from streamdream_web.uploads import Upload
+    from .uploads import Upload
 
 Picture = NDArray[np.uint8]
 
