@@ -1,11 +1,12 @@
 # make demo   dream a real clip into demo.mp4
+# make web    dream before the camera, in the browser
 # make test   lint, types and tests
 # make test-tensorrt   builds real TensorRT engines of every network; 6 GB in .venv-tensorrt, no GPU needed
 PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-tensorrt clean
+.PHONY: demo web test test-tensorrt clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -14,6 +15,9 @@ demo: .venv/installed
 	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4                    a video of yours"
 	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4 --layers mixed4    another layer"
 	@echo "  $(BIN)/streamdream image YOUR.jpg -o dream.png                     a picture"
+
+web: .venv/installed
+	$(BIN)/streamdream web
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

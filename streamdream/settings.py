@@ -133,11 +133,42 @@ class AtlasSettings(_Checked):
     columns: int = option(0, "dreams in a row; 0 is about three wide to two high", low=0, high=1000)
 
 
+LOGS = {"text": "a line for people", "json": "a line of JSON for machines"}
+
+
+@dataclass(frozen=True)
+class WebSettings(_Checked):
+    """How the browser app is served, and what its visitors may."""
+
+    host: str = option("127.0.0.1", "address to listen on; any but this machine's own wants --auth or --token")
+    port: int = option(7860, "to listen on; 0 takes a free one", low=0, high=65535)
+    auth: str = option("", "who may in, as user:hash, several with commas; streamdream web --hash makes one")
+    token: str = option("", "a secret; whoever opens the link that holds it may in. 'new' makes one")
+    hosts: str = option("", "names by which it may be reached beside its address, with commas, as behind a proxy")
+    share: bool = option(False, "a public link through Gradio's tunnel, guarded by a token")
+    ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only")
+    ssl_keyfile: str = option("", "key of the certificate")
+    max_sessions: int = option(4, "live dreams at once; who comes later waits in line", low=1, high=1000)
+    sessions_per_address: int = option(0, "of them from one address; 0 is all but one, or all from this machine", low=0,
+                                       high=1000)
+    connections_per_address: int = option(64, "connections held open from one address", low=8, high=100_000)
+    idle_seconds: float = option(60.0, "a live dream that gets no picture for so long ends", low=1, unit="s",
+                                 kind="time")
+    session_seconds: float = option(1800.0, "a live dream that lasts longer ends when somebody waits", low=1, unit="s",
+                                    kind="time")
+    upload_mb: float = option(200.0, "size of a file that a visitor may send", low=0.1, high=1e5, unit="MB")
+    upload_seconds: float = option(600.0, "length of a video that a visitor may send", low=1, unit="s", kind="time")
+    upload_pixels: int = option(3840 * 2160, "of each picture that a visitor may send", low=256, high=10**9)
+    metrics_port: int = option(0, "Prometheus metrics on this port of the machine itself; 0 is none", low=0, high=65535)
+    log: str = option("text", "what a line of the log is", choices="streamdream.settings:LOGS")
+
+
 Group = (type[DreamSettings] | type[StreamSettings] | type[RenderSettings] | type[ZoomSettings] | type[AtlasSettings]
-         | type[LiveSettings])
-Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings)
+         | type[LiveSettings] | type[WebSettings])
+Settings = TypeVar("Settings", DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings,
+                   WebSettings)
 GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings,
-                             LiveSettings)
+                             LiveSettings, WebSettings)
 
 
 def choices(item: dataclasses.Field[Any]) -> list[str]:
@@ -247,6 +278,7 @@ class Run:
     zoom: ZoomSettings
     atlas: AtlasSettings
     live: LiveSettings
+    web: WebSettings
 
 
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from streamdream import __version__, process
-from streamdream.cli import live, measure, networks, pictures, presets, video
+from streamdream.cli import live, measure, networks, pictures, presets, video, web
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
 
 COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "render": video.render_command,
     "live": live.live_command,
+    "web": web.web_command,
     "image": pictures.image_command,
     "atlas": pictures.atlas_command,
     "presets": presets.presets_command,

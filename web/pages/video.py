@@ -1,0 +1,10 @@
+"""The tab Video."""
+from __future__ import annotations
+
+import gradio as gr
+
+from ..studio import Studio
+
+
+def build(studio: Studio) -> None:
+    gr.Markdown("Video")

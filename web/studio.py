@@ -1,0 +1,99 @@
+"""What all visitors share: one network on one device, whose turn it is, the settings that a dream starts from."""
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import threading
+from contextlib import AbstractContextManager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamdream import models
+from streamdream.errors import UsageError
+from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
+
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from streamdream.backends import Backend, Step, StepSpec
+    from streamdream.dream import Dreamer
+
+STEPS_KEPT = 96
+"""Prepared steps that are kept, of all visitors together."""
+
+
+class Shared:
+    """A backend whose prepared steps serve every dreamer: each is run by whoever has the turn."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._steps = lru_cache(maxsize=STEPS_KEPT)(backend.compile)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def compile(self, spec: StepSpec) -> Step:
+        return self._steps(spec)
+
+
+class Studio:
+    """Made once by ``server.create_app`` and given to every tab. ``folder`` holds all that visitors leave, until
+    ``close``.
+    """
+
+    def __init__(self, web: WebSettings, dream: DreamSettings, stream: StreamSettings,
+                 live: LiveSettings | None = None) -> None:
+        self.web, self.dream, self.stream = web, dream, stream
+        self.live = live or LiveSettings()
+        self.model = models.get(stream.model)
+        self.folder = Path(tempfile.mkdtemp(prefix="streamdream-web-"))
+        self.folder.chmod(0o700)
+        self.layer_pictures: dict[str, str] = {}
+        """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
+        self._turns = Turns()
+        self._loading = threading.Lock()
+        self.check(dream)
+
+    @property
+    def backend(self) -> Backend:
+        """The one that every dreamer shares; loaded at its first use. Raises UsageError, ModelError, MissingPackage."""
+        with self._loading:
+            return self._backend
+
+    @cached_property
+    def _backend(self) -> Backend:
+        from streamdream.pipeline import build_dreamer
+
+        shared: Any = Shared(build_dreamer(self.stream).backend)
+        return shared  # type: ignore[no-any-return]
+
+    def dreamer(self) -> Dreamer:
+        """A new dreamer on the shared backend. Its steps may only run within ``turn``."""
+        from streamdream.dream import Dreamer
+
+        return Dreamer(self.model, self.backend, self.stream.field_height, self.stream.seed)
+
+    def turn(self, who: str) -> AbstractContextManager[None]:
+        """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
+        return self._turns.turn(who)
+
+    def leave(self, who: str) -> None:
+        """That visitor, or job, takes no more turns."""
+        self._turns.forget(who)
+
+    def check(self, dream: DreamSettings) -> None:
+        """Raises UsageError for settings that the network cannot dream with, or that name a file: a visitor's files
+        come as uploads, never as paths.
+        """
+        from streamdream import objectives
+
+        for item in dataclasses.fields(dream):
+            if item.metadata["kind"] == "picture" and getattr(dream, item.name):
+                raise UsageError(f"{item.name} is a picture, and cannot be set by its name")
+        objectives.from_settings(dream, self.model)
+
+    def close(self) -> None:
+        """Nothing of the visitors is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)

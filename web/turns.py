@@ -1,0 +1,70 @@
+"""One device, many dreams: who waits longest for the least gets the next turn."""
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FORGOTTEN_SECONDS = 10.0
+"""Who has asked for nothing for so long has no share any more."""
+
+
+class Turns:
+    """A lock that goes to whoever has held it for the shortest time so far, among those who wait.
+
+    Who comes new, or again after a pause, starts level with the least served of the others: nobody saves up turns.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._busy = False
+        self._waiting: list[tuple[str, object]] = []
+        self._held_seconds: dict[str, float] = {}
+        self._seen_seconds: dict[str, float] = {}
+
+    @contextmanager
+    def turn(self, who: str) -> Iterator[None]:
+        self._acquire(who)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._free:
+                if who in self._held_seconds:  # not, when it was forgotten meanwhile
+                    self._held_seconds[who] += time.perf_counter() - began
+                    self._seen_seconds[who] = time.perf_counter()
+                self._busy = False
+                self._free.notify_all()
+
+    def forget(self, who: str) -> None:
+        """It takes no more turns."""
+        with self._free:
+            self._held_seconds.pop(who, None)
+            self._seen_seconds.pop(who, None)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def _acquire(self, who: str) -> None:
+        with self._free:
+            ticket = who, object()
+            self._arrive(who)
+            self._waiting.append(ticket)
+            self._free.wait_for(lambda: not self._busy and self._next() is ticket)
+            self._waiting.remove(ticket)
+            self._busy = True
+
+    def _arrive(self, who: str) -> None:
+        now = time.perf_counter()
+        for name in [name for name, seen in self._seen_seconds.items() if now - seen > FORGOTTEN_SECONDS]:
+            if all(name != other for other, _ in self._waiting):
+                self._held_seconds.pop(name, None)
+                self._seen_seconds.pop(name, None)
+        if who not in self._held_seconds:
+            self._held_seconds[who] = min(self._held_seconds.values(), default=0.0)
+        self._seen_seconds[who] = now
+
+    def _next(self) -> tuple[str, object]:
+        return min(self._waiting, key=lambda ticket: self._held_seconds.get(ticket[0], 0.0))
