@@ -51,6 +51,8 @@ class Job:
     """Of frames or steps; 0 while unknown."""
     picture: NDArray[np.uint8] | None = None
     """The newest thing to look at, [H, W, 3] RGB."""
+    before: NDArray[np.uint8] | None = None
+    """What a finished picture is compared with."""
     result: Path | None = None
     answer: Any = None
     """What the work found, if it is no file."""
@@ -254,7 +256,7 @@ class Jobs:
         job.changed.set()
 
     def _remove(self, job: Job) -> None:
-        job.answer = job.picture = job.result = None
+        job.answer = job.picture = job.before = job.result = None
         with contextlib.suppress(OSError):
             shutil.rmtree(job.folder)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ BACKGROUND = "thumbnails"
 """Who takes turns for pictures of layers."""
 MOST_VIDEOS, MOST_STILLS = 16, 32
 MOST_FROM_VISITOR = 2
+GRACE_SECONDS = 3.0
+"""So long after its page has gone a visitor is forgotten."""
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +44,9 @@ class Workshop:
         self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR)
         self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR)
         self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
-        self.layer_fields: list[tuple[Any, Callable[[], str]]] = []
+        self.layer_fields: list[Any] = []
+        """The components of all tabs that hold layers."""
+        self._seen_seconds: dict[str, float] = {}
 
     def _is_busy(self) -> bool:
         """Does somebody wait for something that pictures of layers would slow down?"""
@@ -89,11 +95,32 @@ class Workshop:
         finally:
             self.studio.leave(who)
 
+    def seen(self, session: str | None) -> str:
+        """Who the visitor is: their Gradio session, which is there now."""
+        visitor = str(session or "")
+        if not visitor:
+            raise UsageError("open the page itself")
+        self._seen_seconds[visitor] = time.monotonic()
+        return visitor
+
+    def left(self, session: str | None) -> None:
+        """Their page was closed, or lost its connection for a moment: who is not seen again soon, is forgotten."""
+        visitor, now = str(session or ""), time.monotonic()
+
+        def decide() -> None:
+            if self._seen_seconds.get(visitor, 0.0) <= now:
+                self.forget(visitor)
+
+        timer = threading.Timer(GRACE_SECONDS, decide)
+        timer.daemon = True
+        timer.start()
+
     def forget(self, visitor: str) -> None:
         """A session has ended: nothing of it is kept."""
         for line in (self.videos, self.stills):
             line.forget(visitor)
         self.uploads.forget(visitor)
+        self._seen_seconds.pop(visitor, None)
 
     def close(self) -> None:
         self.thumbnails.close()

@@ -33,6 +33,14 @@ LOOK_PIXELS = 480 * 270
 LOOK_QUALITY = 80
 
 
+def style() -> Any:
+    """The style sheet of what is here; once for the page."""
+    import gradio as gr
+
+    return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sd-style",
+                   js_on_load=None)
+
+
 @cache
 def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
