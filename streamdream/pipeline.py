@@ -9,7 +9,7 @@ and ``state`` is all that one leaves to the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +72,12 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
 def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Play,
            on_frame: Callable[[int], None] = lambda count: None,
            others_at: Callable[[float], References | None] = lambda pts_seconds: None,
-           build: Callable[[str], Dreamer] | None = None) -> Report:
+           build: Callable[[str], Dreamer] | None = None,
+           turn: Callable[[], AbstractContextManager[object]] = nullcontext) -> Report:
     """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done,
     ``others_at`` gives guide, style and mask of a time (``references.Player.at``). A ``Play`` changes the settings on
-    the way, and the network, of which ``build`` makes a dreamer.
+    the way, and the network, of which ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a
+    device wait there for theirs.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
@@ -94,7 +96,8 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
             dreamer, wish = cast.dreamer_of(play.wish(frame.pts_seconds), play.controls)
             if resets != play.controls.resets:
                 state, resets = replace(state, residual=None), play.controls.resets
-            state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds))
+            with turn():
+                state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds))
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
