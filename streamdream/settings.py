@@ -298,11 +298,8 @@ class Run:
     zoom: ZoomSettings
     atlas: AtlasSettings
     live: LiveSettings
-<<<<<<< HEAD
     play: PlaySettings
-=======
     web: WebSettings
->>>>>>> web
 
 
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.capture import LiveSource
-from streamdream.controls import Controls
+from streamdream.controls import Controls, Wish
 from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError
 from streamdream.frame import Frame
 from streamdream.governor import Governor
@@ -48,8 +48,11 @@ LOWEST_QUALITY, QUALITY = 55, 85
 log = logging.getLogger(__name__)
 
 
-def check(studio: Studio, dream: DreamSettings) -> None:
+def check(studio: Studio, wish: Wish) -> None:
     """Raises UsageError for what a visitor may not dream live."""
+    dream = wish.dream
+    if wish.model:
+        raise SettingsError(f"{studio.model.name} is the network that is dreamed with here")
     for name, highest in HIGHEST.items():
         if getattr(dream, name) > highest:
             raise SettingsError(f"{name} is {getattr(dream, name)}, but live at most {highest}")
@@ -150,9 +153,9 @@ class SharedGovernor(Governor):
         self._sharers = sharers
         self.dreams = 0
 
-    def observe(self, seconds: float, number: int) -> None:
+    def observe(self, seconds: float, number: int, octaves: int = 1) -> None:
         self.dreams = number
-        super().observe(seconds * max(1, self._sharers()), number)
+        super().observe(seconds * max(1, self._sharers()), number, octaves)
 
 
 class Session:
@@ -171,7 +174,7 @@ class Session:
         """Exchanged when the visitor comes back on another connection."""
         self._source = Pushed()
         self.encoder = Encoder(self._source, lambda message: self.send(message))
-        self.controls = Controls(legal_start(studio), lambda dream: check(studio, dream))
+        self.controls = Controls(legal_start(studio), lambda wish: check(studio, wish))
         self._governor = SharedGovernor(studio.stream.field_height or 480, studio.live.dream_hz, studio.live.pin,
                                         lambda: len(studio.dreaming))
         self._live: Live | None = None
@@ -217,7 +220,6 @@ class Session:
         error = ""
         try:
             dreamer = self._studio.dreamer()
-            dreamer.in_turn = True
             self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls,
                               lambda: self._studio.turn(self.token))
             if not self._stopping.is_set():
