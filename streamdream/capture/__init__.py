@@ -18,6 +18,7 @@ from streamdream.capture.screen import ScreenReader
 from streamdream.capture.steady import Steady
 from streamdream.capture.transform import Transformed, parse_region
 from streamdream.errors import UsageError
+from streamdream.opencv import cv2
 from streamdream.settings import LiveSettings
 from streamdream.sources import open_source
 
@@ -90,6 +91,7 @@ def open_live(name: str, settings: LiveSettings | None = None) -> Source:
 
     Raises SourceError when it cannot be opened, UsageError when it cannot be meant, MissingPackage.
     """
+    cv2()  # before PyAV: see WindowSink
     settings = settings or LiveSettings()
     source = next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, settings)
     if settings.mirror or settings.crop or settings.turn != "0":

@@ -19,7 +19,8 @@ def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
 
     rows = cameras.list_cameras()
     if found.json:
-        print(json.dumps({"cameras": [camera.as_json() for camera in rows], "advice": "" if rows else cameras.advice()}))
+        print(json.dumps({"cameras": [camera.as_json() for camera in rows],
+                          "advice": "" if rows else cameras.advice()}))
         return 0
     for camera in rows:
         may = "" if camera.allowed else ", not allowed: sudo usermod -aG video $USER, then log in again"

@@ -34,7 +34,7 @@ def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> No
     """Keys and what they do, on a darkened ground in the middle."""
     unit = image.shape[0] / 720
     line = LINE * unit * 1.25
-    width, height = round(21 * LINE * unit), round((len(rows) + 1) * line)
+    width, height = round(25 * LINE * unit), round((len(rows) + 1) * line)
     left, top = max(0, (image.shape[1] - width) // 2), max(0, (image.shape[0] - height) // 2)
     ground = image[top: top + height, left: left + width]
     ground[:] = ground // 4

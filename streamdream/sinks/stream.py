@@ -48,7 +48,7 @@ X264 = {"preset": "superfast", "tune": "zerolatency"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """``format`` of what is sent, its options; ``port`` is used where the address has none, 0: no connection is made."""
+    """``format`` of what is sent, and its options. ``port`` is the usual one; 0: nothing answers there."""
 
     format: str
     port: int = 0

@@ -64,6 +64,8 @@ class WindowSink(Managed):
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise SinkError("there is no display here for a window; --sink null, or --sink out.mp4 to record")
         cv = cv2()
+        if is_window_blocked():
+            raise SinkError("OpenCV's windows would hang here, since PyAV was loaded first: import cv2 before av")
         if not Path(os.environ.get("QT_QPA_FONTDIR", "/")).exists():
             os.environ["QT_QPA_FONTDIR"] = next(folder for folder in FONT_FOLDERS if Path(folder).exists())
         try:
@@ -226,6 +228,14 @@ class WindowSink(Managed):
     def abort(self) -> None:
         """What was recorded and kept stays."""
         self.finish()
+
+
+def is_window_blocked() -> bool:
+    """The wheels of PyAV and of OpenCV bring libraries of X11 under the same names. With PyAV's, Qt waits for an answer
+    that never comes; with OpenCV's, loaded first, both work.
+    """
+    maps = Path("/proc/self/maps")
+    return maps.exists() and "av.libs/libxcb-shm" in maps.read_text()
 
 
 @dataclass(frozen=True)
