@@ -108,6 +108,7 @@ class Maker:
         self.left = [cell for cell in cells if not cell.done]
         self._flop_left = sum(cell.flop for cell in self.left)
         self._seconds, self._flop = 0.0, 0
+        self.on_step: Callable[[int], None] | None = None  # told the steps done of the current cell
 
     def estimate_seconds(self) -> float:
         """Of all that is left: at the speed of the cells done so far; before the first, of one step of a middle one."""
@@ -141,6 +142,7 @@ class Maker:
 
         # a dreamer for each, so that the networks cut at other taps are let go
         dreamer = Dreamer(self._model, self._backend, self._stream.field_height, self._stream.seed)
+        dreamer.on_step = self.on_step
         return dreamer(DreamState(), self._image, settings)[1]
 
 

@@ -61,6 +61,7 @@ class Dreamer:
         self.stats = stats or Stats()
         self.in_turn = False  # one octave a frame, the next one with the next: a live dream is renewed more often
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
+        self.on_picture: Callable[[Tensor], None] | None = None  # shown each of them, at the size of its octave
         self._steps = lru_cache(maxsize=64)(backend.compile)
         self._targets = lru_cache(maxsize=32)(self._find_targets)
 
@@ -147,6 +148,8 @@ class Dreamer:
                     if reach is not None:
                         picture = octave + (picture - octave) * reach
                     done += 1
+                    if self.on_picture:
+                        self.on_picture(picture)
                     if self.on_step:
                         self.on_step(done)
                 detail = picture - octave

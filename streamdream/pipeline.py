@@ -9,7 +9,7 @@ and ``state`` is all that one leaves to the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +68,11 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
 
 def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings,
            on_frame: Callable[[int], None] = lambda count: None,
-           others_at: Callable[[float], References | None] = lambda pts_seconds: None) -> Report:
+           others_at: Callable[[float], References | None] = lambda pts_seconds: None,
+           turn: Callable[[], AbstractContextManager[object]] = nullcontext) -> Report:
     """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done,
-    ``others_at`` gives guide, style and mask of a time (``references.Player.at``).
+    ``others_at`` gives guide, style and mask of a time (``references.Player.at``), ``turn`` is entered for each dream:
+    runs that share a device wait there for theirs.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
@@ -84,7 +86,8 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
                 frame = next(frames, None)
             if frame is None:
                 break
-            state, dream = dreamer(state, frame.image, settings, others_at(frame.pts_seconds))
+            with turn():
+                state, dream = dreamer(state, frame.image, settings, others_at(frame.pts_seconds))
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)

@@ -1,10 +1,102 @@
-"""The tab Layers."""
+"""The tab Layers: what every layer of a network dreams, and a click that takes one, in every tab."""
 from __future__ import annotations
 
-import gradio as gr
+from html import escape
+from typing import Any
 
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from streamdream import models
+
+from .. import workshop
 from ..studio import Studio
+from ..workshop import Workshop
+from . import parts
+from .panel import Panel, gallery, layer_names, listen, missing_html
+
+TICK_SECONDS = 3.0
+MAIN, WHOLE = "Blocks", "All layers"
+
+
+def routes(studio: Studio) -> list[Route]:
+    """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
+    shop = workshop.of(studio)
+
+    async def picture(request: Request) -> Response:
+        model, number = request.path_params["model"], request.path_params["number"]
+        taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
+        path = shop.thumbnails.path(model, taps[number]) if number < len(taps) else None
+        if path is None:
+            return Response(parts.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
+        return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+
+    return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
 
 
 def build(studio: Studio) -> None:
-    gr.Markdown("Layers")
+    """Within its ``gr.Tab``, after all tabs that hold layers."""
+    Page(workshop.of(studio)).build()
+
+
+class Page:
+    """Components and events of the tab."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    def build(self) -> None:
+        here = self._shop.studio.stream.model
+        parts.style()
+        with gr.Row(elem_classes="sw-choose"):
+            model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
+                                elem_id="layers-model", scale=2)
+            which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="Lowest first", elem_id="layers-which")
+        said = parts.flat(self._say(here))
+        shown = parts.flat(gallery(here, whole=False), js=parts.asset("pick.js"), elem_id="layers-gallery")
+        timer = gr.Timer(TICK_SECONDS, active=False)
+        root = gr.context.Context.root_block
+        listen(root.load, self._begin, [], [said, timer])
+        for changed in (model.input, which.input):
+            listen(changed, self._choose, [model, which], [model, shown, said, timer])
+        listen(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
+        listen(shown.select, self._take, [], [part for panel in self._shop.panels for part in panel.layer_parts])
+
+    def _begin(self) -> tuple[Any, ...]:
+        here = self._shop.studio.stream.model
+        self._shop.thumbnails.want(here)
+        return self._look(here)
+
+    def _choose(self, model: str, which: str) -> tuple[Any, ...]:
+        self._shop.thumbnails.want(model)
+        return gr.update(info=models.get(model).about), gallery(model, whole=which == WHOLE), *self._look(model)
+
+    def _look(self, model: str) -> tuple[Any, ...]:
+        return self._say(model), gr.Timer(active=self._shop.thumbnails.is_coming(model))
+
+    def _say(self, model: str) -> str:
+        """One line: what is to be seen, or why not."""
+        if not models.get(model).available()[0]:
+            return f'<p class="sw-missing">{missing_html(model)}</p>'
+        if problem := self._shop.thumbnails.problem.get(model):
+            return f'<p class="sw-missing">{escape(parts.sentence(problem))}</p>'
+        coming = ""
+        if self._shop.thumbnails.is_coming(model):
+            done, count = self._shop.thumbnails.count(model)
+            coming = f" The pictures are being made while nobody else needs the device: {done} of {count}."
+        return f'<p class="sw-said">What each layer makes of the same lion. A click takes it, in every tab.{coming}</p>'
+
+    def _take(self, event: gr.EventData) -> list[Any]:
+        picked: dict[str, Any] = event._data or {}
+        model = models.get(str(picked.get("model")))
+        layer = model.resolve_tap(str(picked.get("layer")))
+        gr.Info(f"{layer} is what the tabs dream now.", title="Taken", duration=3)
+        return [update for panel in self._shop.panels for update in take(panel, model.name, layer)]
+
+
+def take(panel: Panel, model: str, layer: str) -> list[Any]:
+    """What sets that layer, and its network, in a panel."""
+    return [gr.update(value=model), gr.update(value=layer, choices=layer_names(model)),
+            gallery(model, whole=False, chosen=layer)]

@@ -1,10 +1,95 @@
-"""The tab Picture."""
+"""The tab Picture: one picture, dreamed thoroughly and seen as it grows; where to dream is drawn on it."""
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
+from streamdream import stills
+from streamdream.errors import UsageError
+
+from .. import work, workshop
+from ..jobs import Job
 from ..studio import Studio
+from ..workshop import Workshop
+from . import parts
+from .panel import Panel, listen
+from .parts import Dropped
+
+LOOK_SECONDS = 0.3
+WITHOUT = ("channel", "style_layers", "keep", "onset", "flow", "trust", "cut")
+"""What only matters from one frame to the next."""
+IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
 
 
 def build(studio: Studio) -> None:
-    gr.Markdown("Picture")
+    """Within its ``gr.Tab``."""
+    Page(workshop.of(studio)).build()
+
+
+class Page:
+    """Components and events of the tab; what belongs to a visitor is in their session, not here."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    def build(self) -> None:
+        web = self._shop.studio.web
+        parts.style()
+        job = gr.State(None, delete_callback=self._discard)
+        with gr.Row(elem_classes="sw-page"):
+            with gr.Column(scale=3, elem_classes="sw-stage"):
+                file = parts.drop(
+                    "Drop a picture here, or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
+                    note=f"{workshop.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
+                with gr.Row(elem_classes="sw-actions"):
+                    start = gr.Button("Dream it", variant="primary", elem_id="picture-start")
+                    cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="picture-cancel")
+                shown = parts.flat(parts.card(None, self._shop.stills, IDLE), parts.COMPARE_JS, "picture-job")
+            with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
+                panel = Panel(self._shop, "still", WITHOUT)
+        self._panel = panel
+        run = listen(start.click, self._start, [job, file, *panel.inputs], [job, shown, start, cancel])
+        run = listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
+        listen(cancel.click, self._cancel, [job], [])
+
+    def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
+        visitor = self._shop.seen(request.session_hash)
+        dropped = Dropped.parse(file)
+        if dropped is None:
+            raise UsageError("drop a picture first")
+        upload = workshop.claim(self._shop, visitor, dropped.token, False)
+        chosen = self._panel.read(values, visitor, dropped.mask)
+        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
+        image = stills.read_image(str(upload.path))
+        if old is not None:
+            self._shop.stills.discard(old)
+        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.dream_picture(
+            job, image, chosen.dream, make, turn))
+        job.before = image
+        return job, *self._show(job)
+
+    def _watch(self, job: Job | None) -> Iterator[tuple[Any, ...]]:
+        """The picture as it grows, until the end."""
+        while job is not None and not job.over:
+            job.changed.wait(LOOK_SECONDS)
+            job.changed.clear()
+            yield self._show(job)
+        yield self._show(job)
+
+    def _show(self, job: Job | None) -> tuple[Any, ...]:
+        running = job is not None and not job.over
+        if job is not None and job.state == "done" and job.before is not None:
+            told = parts.result_picture(job, job.before, job.title)
+        else:
+            told = parts.card(job, self._shop.stills, IDLE, "steps")
+        return told, gr.update(interactive=not running), gr.update(visible=running)
+
+    def _cancel(self, job: Job | None) -> None:
+        if job is not None:
+            self._shop.stills.cancel(job)
+
+    def _discard(self, job: Job | None) -> None:
+        if job is not None:
+            self._shop.stills.discard(job)

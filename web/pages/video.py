@@ -1,10 +1,160 @@
-"""The tab Video."""
+"""The tab Video: a file of the visitor's, tried on three frames, dreamed in line with others', watched, taken home."""
 from __future__ import annotations
 
-import gradio as gr
+from collections.abc import Iterator
+from typing import Any
 
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from streamdream.errors import UsageError
+from streamdream.settings import RenderSettings
+
+from .. import work, workshop
+from ..jobs import Job
 from ..studio import Studio
+from ..uploads import Upload, upload_route
+from ..work import Span
+from ..workshop import Workshop
+from . import parts
+from .panel import Panel, listen
+from .parts import Dropped
+
+TICK_SECONDS = 0.5
+WITHOUT = ("channel", "style_layers")
+IDLE = "Set a start and an end, try three frames, dream it all. It keeps its sound and its timing."
 
 
 def build(studio: Studio) -> None:
-    gr.Markdown("Video")
+    """Within its ``gr.Tab``."""
+    page = Page(workshop.of(studio))
+    page.build()
+
+
+def routes(studio: Studio) -> list[Route]:
+    """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
+    shop = workshop.of(studio)
+
+    async def result(request: Request) -> Response:
+        job = shop.find_job(request.path_params["token"])
+        if job is None or job.result is None or not job.result.exists():
+            return PlainTextResponse("it is not here any more", 404)
+        how = "attachment" if request.query_params.get("save") else "inline"
+        return FileResponse(job.result, media_type=workshop.media_type(job.result), filename=job.result.name,
+                            content_disposition_type=how, headers={
+                                "Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
+
+    return [Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
+            Route("/results/{token}", result, methods=["GET"])]
+
+
+class Page:
+    """Components and events of the tab; what belongs to a visitor is in their session, not here."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    def build(self) -> None:
+        web = self._shop.studio.web
+        parts.style()
+        hint = (f"{workshop.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
+                f"{parts.inspection.describe_length(web.upload_seconds)}")
+        gr.context.Context.root_block.unload(self._left)
+        job = gr.State(None, delete_callback=self._discard)
+        with gr.Row(elem_classes="sw-page"):
+            with gr.Column(scale=3, elem_classes="sw-stage"):
+                file = parts.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
+                                  note=hint, elem_id="video-drop")
+                with gr.Row(elem_classes="sw-actions"):
+                    tried = gr.Button("Try three frames", elem_id="video-try")
+                    start = gr.Button("Dream it", variant="primary", elem_id="video-start")
+                    cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
+                preview = parts.flat("", elem_id="video-preview")
+                shown = parts.flat(parts.card(None, self._shop.videos, IDLE), elem_id="video-job")
+            with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
+                panel = Panel(self._shop, without=WITHOUT)
+        self._panel = panel
+        timer = gr.Timer(TICK_SECONDS, active=False)
+        inputs = [file, *panel.inputs]
+        listen(tried.click, self._try, inputs, [preview])
+        listen(start.click, self._start, [job, *inputs], [job, timer, shown, start, cancel])
+        listen(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
+               concurrency_limit=16)
+        listen(cancel.click, self._cancel, [job], [shown])
+        listen(file.clear, lambda: "", [], [preview])
+
+    def _file(self, dropped: Dropped | None, visitor: str) -> tuple[Upload, Span]:
+        if dropped is None:
+            raise UsageError("drop a video first")
+        return workshop.claim(self._shop, visitor, dropped.token, True), Span(dropped.start, dropped.end)
+
+    def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
+        visitor = self._shop.seen(request.session_hash)
+        upload, span = self._file(Dropped.parse(file), visitor)
+        chosen = self._panel.read(values, visitor)
+        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
+        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.preview_video(
+            job, upload, span, chosen.dream, make, turn))
+        try:
+            yield from _watch(job)
+        finally:
+            self._shop.stills.discard(job)
+
+    def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
+        visitor = self._shop.seen(request.session_hash)
+        upload, span = self._file(Dropped.parse(file), visitor)
+        chosen = self._panel.read(values, visitor)
+        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
+        if old is not None:
+            self._shop.videos.discard(old)
+        job = self._shop.start(self._shop.videos, visitor, upload.name, lambda job, turn: work.render_video(
+            job, upload, span, chosen.dream, RenderSettings(), make, turn))
+        return job, gr.Timer(active=True), *self._show(job)
+
+    def _tick(self, request: gr.Request, job: Job | None) -> tuple[Any, ...]:
+        self._shop.seen(request.session_hash)
+        return gr.Timer(active=job is not None and not job.over), *self._show(job)
+
+    def _show(self, job: Job | None) -> tuple[Any, ...]:
+        """The card, and which of the buttons makes sense."""
+        running = job is not None and not job.over
+        if job is not None and job.state == "done":
+            told = parts.result_video(job, job.title)
+        else:
+            told = parts.card(job, self._shop.videos, IDLE)
+        return told, gr.update(interactive=not running), gr.update(visible=running)
+
+    def _cancel(self, job: Job | None) -> str:
+        if job is not None:
+            self._shop.videos.cancel(job)
+        return "" if job is None else parts.card(job, self._shop.videos, IDLE)
+
+    def _left(self, request: gr.Request) -> None:
+        self._shop.left(request.session_hash)
+
+    def _discard(self, job: Job | None) -> None:
+        if job is not None:
+            self._shop.videos.discard(job)
+
+
+def _watch(job: Job) -> Iterator[str]:
+    """Three places that fill."""
+    shown = -1
+    while not job.over:
+        job.changed.wait(TICK_SECONDS)
+        job.changed.clear()
+        found = list(job.answer or ())
+        if len(found) != shown:
+            shown = len(found)
+            yield _strip(found)
+    if job.state == "failed":
+        raise UsageError(job.error)
+    if job.state == "done":
+        yield _strip(list(job.answer or ()))
+
+
+def _strip(found: list[Any]) -> str:
+    return parts.strip([(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found],
+                       len(work.PREVIEWS))

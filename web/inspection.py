@@ -1,0 +1,236 @@
+"""What a file from a visitor holds, found out in a process of its own with little memory and little time.
+
+Whoever opens a file that was made to harm does so here first: ``inspect`` starts this module as a program, which
+dies of what would otherwise hurt the server. Of a video it reads headers and packets, and decodes nothing. A picture it
+decodes once its header is found small enough, and writes it anew: what is kept is a plain PNG of ours.
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from streamdream.errors import SourceError, StreamdreamError, UsageError
+
+CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
+              ".gif": "gif"}
+"""The suffix of a video -> the one kind of file that it may be."""
+FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
+"""The kind -> FFmpeg's names of it: nothing else is even looked at, above all no play list, which names other files."""
+CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
+                    "prores", "theora", "gif"))
+SOUNDS = ("aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
+          "pcm_u8 pcm_mulaw pcm_alaw")
+TEXTS = "mov_text subrip srt ass ssa webvtt"
+PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+"""The suffix of a picture -> Pillow's name of what it must be."""
+MOST_STREAMS = 12
+MOST_FRAMES_PER_SECOND = 120
+MOST_PACKETS_PER_SECOND = 1000
+"""Of all streams together; sound in pieces of 10 ms and video at 120 a second make 220."""
+LARGEST_KEPT = 1920 * 1080
+"""Pixels of a picture that is kept; a larger one is scaled down, since a dream of it would take minutes."""
+SPARE_SECONDS = 0.5
+"""By which a length may pass the limit: sound rarely ends with the pictures."""
+INSPECTOR_SECONDS, INSPECTOR_BYTES = 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may bring. ``pixels`` is of one picture, ``seconds`` of a video."""
+
+    megabytes: float
+    seconds: float
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found. ``seconds`` and ``frames`` of a picture are 0 and 1; ``suffix`` is that of the real kind."""
+
+    suffix: str
+    width: int
+    height: int
+    seconds: float = 0.0
+    frames: int = 1
+    codec: str = ""
+    sound: str = ""
+
+
+def inspect(path: Path, suffix: str, limits: Limits) -> Facts:
+    """Look at a file whose visitor says it is a ``suffix``. Raises UsageError in words for the visitor."""
+    order = json.dumps([str(path), suffix, asdict(limits)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run([sys.executable, "-m", __name__, order], capture_output=True, text=True, check=False,
+                              timeout=2 * INSPECTOR_SECONDS, env=environment, stdin=subprocess.DEVNULL)
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):
+        raise UsageError("this file takes too much to read; it may be damaged") from None
+    if "refused" in answer:
+        raise UsageError(answer["refused"])
+    return Facts(**answer)
+
+
+def known_suffix(name: str) -> str:
+    """Of a file's name, lower case. Raises UsageError for a kind that is not taken, whatever it holds."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in CONTAINERS and suffix not in PICTURES:
+        raise UsageError(f"a file of this kind cannot be dreamed; videos: {_listed(CONTAINERS)}, pictures: "
+                         f"{_listed(PICTURES)}")
+    return suffix
+
+
+def _listed(kinds: dict[str, str]) -> str:
+    return " ".join(suffix.removeprefix(".") for suffix in kinds)
+
+
+def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
+    """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
+    from PIL import Image, UnidentifiedImageError
+
+    from streamdream import references, stills
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=sorted(set(PICTURES.values()))) as image:
+                (width, height), frames = image.size, getattr(image, "n_frames", 1)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UsageError("this is not a picture that can be read, or it is far too large") from None
+    if frames > 1:
+        raise UsageError("this picture moves; the Video tab takes it as a .gif, .mp4 or .webm")
+    check_size(width, height, limits)
+    try:
+        picture = stills.read_image(str(path))
+    except SourceError:
+        raise UsageError("this picture is damaged") from None
+    height, width = picture.shape[:2]
+    scale = min(1.0, (LARGEST_KEPT / (height * width)) ** 0.5)
+    picture = references.resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+    clean = path.with_suffix(".png")
+    stills.write_image(str(clean), picture)
+    if clean != path:
+        path.unlink()
+    return Facts(".png", picture.shape[1], picture.shape[0])
+
+
+def look_at_video(path: Path, suffix: str, limits: Limits) -> Facts:
+    """Streams, sizes and codecs from the header, the length both as stated and from every packet's time."""
+    import av
+
+    from streamdream.passthrough import first_video, fraction
+
+    container = open_video(path, suffix)
+    try:
+        if len(container.streams) > MOST_STREAMS:
+            raise UsageError(f"this video has {len(container.streams)} streams; at most {MOST_STREAMS} are taken")
+        video = first_video(container)
+        if video is None or video.codec_context is None:
+            raise UsageError("there are no moving pictures in this file")
+        codec = str(video.codec_context.name)
+        if codec not in CODECS:
+            raise UsageError(f"videos in {codec} are not taken; H.264 in an .mp4 always is")
+        check_size(video.width, video.height, limits)
+        tick = float(fraction(video.time_base, Fraction(1, 1000)))
+        check_length(max(float(container.duration or 0) / 1e6, float(video.duration or 0) * tick), limits)
+        seconds, frames = measure(container, video.index, limits)
+        sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
+        return Facts(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
+    except (av.FFmpegError, ValueError, OverflowError):
+        raise UsageError("this video is damaged") from None
+    finally:
+        container.close()
+
+
+def open_video(path: Path, suffix: str) -> Any:
+    """An av container that can only be what the suffix says, and can make FFmpeg read no other file."""
+    import av
+
+    kind = CONTAINERS[suffix]
+    allowed = ",".join([*sorted(CODECS), *SOUNDS.split(), *TEXTS.split()])
+    try:
+        return av.open(str(path.absolute()), metadata_errors="surrogateescape", options={
+            "protocol_whitelist": "file", "format_whitelist": FORMATS[kind], "codec_whitelist": allowed})
+    except (av.FFmpegError, ValueError):
+        raise UsageError(f"this is not a {suffix.removeprefix('.')} video, whatever its name says") from None
+
+
+def measure(container: Any, index: int, limits: Limits) -> tuple[float, int]:
+    """(seconds, frames) by going through the packets; stops where a limit is passed.
+
+    A stream is as long as its clock goes forward in all: one whose times start anew again and again is not short.
+    """
+    last: dict[int, float] = {}
+    gone: dict[int, float] = {}
+    frames = packets = 0
+    for packet in container.demux():
+        if not packet.size:
+            continue
+        packets += 1
+        frames += packet.stream.index == index
+        time = packet.dts if packet.dts is not None else packet.pts
+        stream = packet.stream.index
+        if time is not None and packet.time_base:
+            now = float(time * packet.time_base)
+            gone[stream] = gone.get(stream, 0.0) + max(0.0, now - last.get(stream, now))
+            last[stream] = now
+            check_length(gone[stream], limits)
+        if frames > limits.seconds * MOST_FRAMES_PER_SECOND or packets > limits.seconds * MOST_PACKETS_PER_SECOND:
+            raise UsageError(f"this video has too many frames; {MOST_FRAMES_PER_SECOND} a second for "
+                             f"{limits.seconds:.0f} s are taken")
+    if not frames:
+        raise UsageError("there are no moving pictures in this file")
+    return gone.get(index, 0.0) * frames / max(1, frames - 1), frames
+
+
+def check_length(seconds: float, limits: Limits) -> None:
+    """Raises UsageError."""
+    if seconds > limits.seconds + SPARE_SECONDS:
+        raise UsageError(f"this video is longer than {describe_length(limits.seconds)}; cut it first")
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raises UsageError."""
+    if not width or not height or width * height > limits.pixels:
+        raise UsageError(f"{width} x {height} pixels are too many; at most {limits.pixels / 1e6:.1f} million are taken")
+
+
+def describe_length(seconds: float) -> str:
+    """``45 s``, ``10 min``, ``2 min 30 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return " ".join(part for part in (f"{minutes} min" if minutes else "", f"{rest} s" if rest or not minutes else "")
+                    if part)
+
+
+def main(order: str) -> None:
+    """In the child: one JSON object on stdout, the facts or why it was refused."""
+    _limit_this_process()
+    path, suffix, limits = json.loads(order)
+    look = look_at_video if suffix in CONTAINERS else look_at_picture
+    try:
+        answer: dict[str, Any] = asdict(look(Path(path), suffix, Limits(**limits)))
+    except StreamdreamError as error:
+        answer = {"refused": str(error)}
+    sys.stdout.write(json.dumps(answer))
+
+
+def _limit_this_process() -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_CPU, (INSPECTOR_SECONDS, INSPECTOR_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (INSPECTOR_BYTES, INSPECTOR_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,301 @@
+"""Work that takes longer than a click: a line of jobs for one runner, with position, progress, a look at it, an end.
+
+The page keeps two such lines, one for videos and one for what a visitor waits for, such as a picture. Both share the
+device with everybody who is live: a job's work takes a turn for every step.
+"""
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import StreamdreamError, UsageError
+
+Work = Callable[["Job"], None]
+Turn = Callable[[], AbstractContextManager[object]]
+log = logging.getLogger(__name__)
+
+
+class Cancelled(StreamdreamError):
+    """The visitor wants it no more, or has gone."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work. ``token`` is what the page names it by, and whoever has it may fetch the result."""
+
+    title: str
+    visitor: str
+    work: Work
+    folder: Path
+    """Its own, and gone with it."""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    number: int = 0
+    """In the order in which they came."""
+    state: str = "waiting"
+    """``waiting``, ``running``, ``done``, ``failed``, ``cancelled``."""
+    done: int = 0
+    total: int = 0
+    """Of frames or steps; 0 while unknown."""
+    picture: NDArray[np.uint8] | None = None
+    """The newest thing to look at, [H, W, 3] RGB."""
+    before: NDArray[np.uint8] | None = None
+    """What a finished picture is compared with."""
+    result: Path | None = None
+    answer: Any = None
+    """What the work found, if it is no file."""
+    error: str = ""
+    warnings: list[str] = field(default_factory=list)
+    began_seconds: float = 0.0
+    first_seconds: float = 0.0
+    """When the first frame was done: what lies before it is loading."""
+    ended_seconds: float = 0.0
+    stop: threading.Event = field(default_factory=threading.Event)
+    changed: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("done", "failed", "cancelled")
+
+    def check(self) -> None:
+        """Raises Cancelled when it was. The work calls it often."""
+        if self.stop.is_set():
+            raise Cancelled("cancelled")
+
+    def progress(self, done: int, total: int = 0) -> None:
+        """So many frames or steps are done. Raises Cancelled."""
+        self.check()
+        if not self.done and done:
+            self.first_seconds = time.monotonic()
+        self.done, self.total = done, total or self.total
+        self.changed.set()
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        self.picture = picture
+        self.changed.set()
+
+    @property
+    def share(self) -> float:
+        """0..1 of it is done, as far as is known."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+    @property
+    def left_seconds(self) -> float | None:
+        """At the speed so far; None while that is not known."""
+        if self.state != "running" or self.done < 2 or not self.total:
+            return None
+        speed = (self.done - 1) / max(1e-6, time.monotonic() - self.first_seconds)
+        return max(0, self.total - self.done) / speed
+
+
+class Jobs:
+    """A line of jobs and the one thread that does them; from any thread.
+
+    Whose last job lies longest back is served next, so nobody waits behind two of another's.
+    """
+
+    def __init__(self, name: str, folder: Path, most: int = 16, most_from_visitor: int = 2,
+                 keep_seconds: float = 1800.0) -> None:
+        self.name, self.folder = name, folder
+        self._most, self._most_from_visitor, self._keep_seconds = most, most_from_visitor, keep_seconds
+        self._jobs: dict[str, Job] = {}
+        self._served: dict[str, int] = {}
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition()
+        self._closed = False
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._runner = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
+        self._runner.start()
+
+    def submit(self, visitor: str, title: str, work: Work) -> Job:
+        """Into the line. Raises UsageError when it, or the visitor's part of it, is full."""
+        self.sweep()
+        with self._changed:
+            open_jobs = [job for job in self._jobs.values() if not job.over]
+            mine = sum(job.visitor == visitor for job in open_jobs)
+            if self._closed:
+                raise UsageError("this server is going down")
+            if mine >= self._most_from_visitor:
+                raise UsageError("your last one is not done yet; cancel it, or wait" if self._most_from_visitor == 1
+                                 else f"you have {mine} waiting or running; cancel one, or wait")
+            if len(open_jobs) >= self._most:
+                raise UsageError("the line is full; try again in a few minutes")
+            job = Job(title, visitor, work, self.folder, number=next(self._numbers))
+            job.folder = self.folder / job.token
+            self._jobs[job.token] = job
+            self._changed.notify_all()
+        return job
+
+    def get(self, token: str) -> Job | None:
+        with self._changed:
+            return self._jobs.get(token)
+
+    def position(self, job: Job) -> int:
+        """How many come before it, the running one included; 0 when it runs."""
+        with self._changed:
+            if job.state != "waiting":
+                return 0
+            running = sum(other.state == "running" for other in self._jobs.values())
+            return running + self._line().index(job)
+
+    @property
+    def is_busy(self) -> bool:
+        """Is there anything to do?"""
+        return any(not job.over for job in self._all())
+
+    def ahead_seconds(self) -> float | None:
+        """What the running job still takes, as far as is known."""
+        with self._changed:
+            running = next((job for job in self._jobs.values() if job.state == "running"), None)
+        return running.left_seconds if running else None
+
+    def cancel(self, job: Job) -> None:
+        """Ends it soon, and removes what it made."""
+        with self._changed:
+            job.stop.set()
+            if job.state == "waiting":
+                self._end(job, "cancelled")
+            self._changed.notify_all()
+
+    def discard(self, job: Job) -> None:
+        """As ``cancel``, and forgets it, its result, too."""
+        self.cancel(job)
+        with self._changed:
+            if job.over:
+                self._jobs.pop(job.token, None)
+                self._remove(job)
+
+    def forget(self, visitor: str) -> None:
+        """A session has ended: its jobs and results go."""
+        for job in self._all():
+            if job.visitor == visitor:
+                self.discard(job)
+        with self._changed:
+            self._served.pop(visitor, None)
+
+    def sweep(self) -> None:
+        """Results that nobody fetched for long go."""
+        for job in self._all():
+            if job.over and time.monotonic() - job.ended_seconds > self._keep_seconds:
+                self.discard(job)
+
+    def close(self) -> None:
+        """Cancels everything, waits for the runner, removes the folder."""
+        with self._changed:
+            self._closed = True
+        for job in self._all():
+            self.discard(job)
+        self._runner.join(timeout=10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _all(self) -> list[Job]:
+        with self._changed:
+            return list(self._jobs.values())
+
+    def _line(self) -> list[Job]:
+        """Who waits, in the order in which they will be served: each visitor's next before anybody's next but one."""
+        waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
+        rounds: dict[str, int] = {}
+        order = []
+        for job in waiting:
+            turn = rounds[job.visitor] = rounds.get(job.visitor, -1) + 1
+            order.append(((turn, self._served.get(job.visitor, 0) if turn == 0 else 0, job.number), job))
+        return [job for _, job in sorted(order, key=lambda pair: pair[0])]
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            self._do(job)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._line())
+            if self._closed:
+                return None
+            job = self._line()[0]
+            job.state, job.began_seconds = "running", time.monotonic()
+            self._served[job.visitor] = job.number
+            return job
+
+    def _do(self, job: Job) -> None:
+        state = "done"
+        try:
+            job.check()
+            job.folder.mkdir(mode=0o700)
+            job.work(job)
+            job.check()
+        except Cancelled:
+            state = "cancelled"
+        except StreamdreamError as error:
+            state, job.error = "failed", str(error)
+        except Exception:
+            log.exception("%s failed unexpectedly", self.name)
+            state, job.error = "failed", "something went wrong here; the server's log says what"
+        with self._changed:
+            self._end(job, state)
+            gone = job.stop.is_set()
+        if gone:
+            self.discard(job)
+
+    def _end(self, job: Job, state: str) -> None:
+        job.state, job.ended_seconds, job.work = state, time.monotonic(), _nothing
+        if state != "done":
+            job.result = job.picture = None
+            self._remove(job)
+        job.changed.set()
+
+    def _remove(self, job: Job) -> None:
+        job.answer = job.picture = job.before = job.result = None
+        with contextlib.suppress(OSError):
+            shutil.rmtree(job.folder)
+
+
+class StepByStep:
+    """Turns on the device that end with every step, so that nobody live waits for a whole picture.
+
+    ``with step_by_step():`` holds a turn; ``pass_on``, called within it after each step, ends it, calls ``between``,
+    and waits for the next.
+    """
+
+    def __init__(self, turn: Turn, between: Callable[[], None] = lambda: None) -> None:
+        self._turn, self._between = turn, between
+        self._held: AbstractContextManager[object] | None = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Any:
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def pass_on(self) -> None:
+        if self._held is not None:
+            self._end()
+            self._between()
+            self._begin()
+
+    def _begin(self) -> None:
+        held = self._turn()
+        held.__enter__()
+        self._held = held
+
+    def _end(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.__exit__(None, None, None)
+
+
+def _nothing(job: Job) -> None:
+    """In the place of work that is done, so that what it held can go."""

@@ -1,0 +1,173 @@
+"""The settings beside a video or a picture: preset, network, layers with their pictures, sliders, other pictures."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from streamdream import models, settings
+from streamdream.errors import StreamdreamError, UsageError
+from streamdream.settings import DreamSettings, StreamSettings
+
+from .. import forms, workshop
+from ..thumbnails import blocks
+from ..workshop import Workshop
+from . import parts
+from .parts import Dropped, sentence
+
+HIGHEST = {"steps": 40, "onset": 100, "octaves": 8, "jitter": 128}
+"""What a visitor may ask of a device that others share."""
+HIGHEST_FIELD = 1080
+FILES = {"guide": "Guide: dream toward what is in this picture", "style": "Style: dream in this picture's manner"}
+SIZE_ONLY = tuple(item.name for item in dataclasses.fields(StreamSettings) if item.name != "field_height")
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What the panel says, checked."""
+
+    model: str
+    dream: DreamSettings
+    field_height: int
+
+
+class Panel:
+    """Made within a tab. ``inputs`` are for an event; ``read`` takes back what they give."""
+
+    def __init__(self, shop: Workshop, preset: str = "", without: Sequence[str] = ()) -> None:
+        self._shop = shop
+        start = settings.resolve({}, {}, preset)
+        dream = start.dream if preset else shop.studio.dream
+        stream = start.stream if preset else shop.studio.stream
+        here = shop.studio.stream.model
+        self._preset = gr.Dropdown(["", *settings.preset_names()], value=preset, label="Preset",
+                                   info="Where the sliders start")
+        self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
+        self._missing = parts.flat("")
+        self._picker = parts.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
+                                  js=parts.asset("pick.js"), elem_classes=["sw-picker"])
+        values = dataclasses.asdict(dream) | {"layers": shop.studio.dream.layers}
+        self._form = forms.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
+        self._size = forms.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
+                                 highest={"field_height": HIGHEST_FIELD}, more="Size")
+        with gr.Accordion("Guide and style", open=False):
+            self._files = {role: parts.drop(label, most_mb=shop.studio.web.upload_mb, elem_id="")
+                           for role, label in FILES.items()}
+        self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
+        layers = self._form.inputs[self._form.names.index("layers")]
+        self.layer_parts = [self._model, layers, self._picker]
+        """What the tab Layers sets."""
+        shop.panels.append(self)
+        listen(self._preset.input, self._use_preset, [self._preset], [*self._form.inputs, *self._size.inputs])
+        listen(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
+        listen(self._picker.select, _picked, [], [layers])
+
+    def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
+        """Raises UsageError in one line for anything that cannot be."""
+        model, files = str(values[0]), values[1:1 + len(self._files)]
+        rest = values[1 + len(self._files):]
+        size = self._size.read(rest[:len(self._size.names)])
+        if models.get(model).available()[0] is False:
+            raise UsageError(missing(model))
+        found = {}
+        for role, value in zip(self._files, files, strict=True):
+            dropped = Dropped.parse(value)
+            found[role] = workshop.claim(self._shop, visitor, dropped.token, False) if dropped else None
+        found["mask"] = workshop.read_mask(self._shop, visitor, mask)
+        form = self._form.read(rest[len(self._size.names):])
+        return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"])
+
+    def _use_preset(self, name: str) -> list[Any]:
+        if not name:
+            return [gr.update()] * (len(self._form.inputs) + len(self._size.inputs))
+        run = settings.resolve({}, {}, name)
+        # layers stay: a preset may name those of a network that is not here
+        dream = {key: value for key, value in dataclasses.asdict(run.dream).items() if key != "layers"}
+        dream |= {key: min(dream[key], most) for key, most in HIGHEST.items()}
+        return [*self._form.show(dream), *self._size.show({"field_height": run.stream.field_height})]
+
+    def _use_model(self, name: str) -> list[Any]:
+        if not models.get(name).available()[0]:
+            return [gr.update(), "", f'<p class="sw-missing">{missing_html(name)}</p>']
+        self._shop.thumbnails.want(name)
+        names = layer_names(name)
+        own = name == self._shop.studio.stream.model
+        first = self._shop.studio.dream.layers if own else blocks(name)[len(blocks(name)) // 2]
+        return [gr.update(choices=names, value=first), gallery(name, whole=False, chosen=first), ""]
+
+
+def _picked(event: gr.EventData) -> str:
+    return str((event._data or {}).get("layer", ""))
+
+
+def gallery(model: str, whole: bool, chosen: str = "") -> str:
+    """Buttons for layers, each with the picture of its dream; the blocks only unless the ``whole`` network is wanted.
+    Nothing for a network that is not here.
+    """
+    if not models.get(model).available()[0]:
+        return ""
+    main = set(blocks(model))
+    cells = [f'<button type="button" data-layer="{escape(tap)}" data-model="{model}" '
+             f'aria-pressed="{str(tap == chosen).lower()}" title="{escape(tap)}">'
+             f'<img loading="lazy" alt="" src="layers/{model}/{number}.png"><span>{escape(tap)}</span></button>'
+             for number, tap in enumerate(models.get(model).taps()) if whole or tap in main]
+    return f'<div class="sw-gallery">{"".join(cells)}</div>'
+
+
+def layer_names(model: str) -> list[str]:
+    """Blocks first, then all the rest, lowest first."""
+    main = blocks(model)
+    return main + [tap for tap in models.get(model).taps() if tap not in main]
+
+
+def missing(model: str) -> str:
+    """The one calm line for a network that is not here."""
+    return f"the weights of {model} are not on this server; its owner brings them with: streamdream fetch {model}"
+
+
+def missing_html(model: str) -> str:
+    return (f"The weights of {model} are not on this server. Its owner brings them with "
+            f"<code>streamdream fetch {model}</code>.")
+
+
+def told(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors of an event as one line on the page; of what nobody expected the log tells, and the page only that."""
+    def translate(error: Exception) -> Exception:
+        if isinstance(error, gr.Error):
+            return error
+        if isinstance(error, UsageError):
+            return gr.Error(sentence(str(error)), title="Not like this", print_exception=False)
+        if isinstance(error, StreamdreamError):
+            return gr.Error(sentence(str(error)), title="That did not work", print_exception=False)
+        log.error("an event of the page failed", exc_info=error)
+        return gr.Error("Something went wrong here; the server's log says what.", print_exception=False)
+
+    if inspect.isgeneratorfunction(work):
+        @functools.wraps(work)
+        def generate(*arguments: Any) -> Iterator[Any]:
+            try:
+                yield from work(*arguments)
+            except Exception as error:
+                raise translate(error) from None
+        return generate
+
+    @functools.wraps(work)
+    def call(*arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except Exception as error:
+            raise translate(error) from None
+    return call
+
+
+def listen(event: Any, work: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **how: Any) -> Any:
+    """An event of the page, in no list of an API, with its errors told."""
+    return event(told(work), list(inputs), list(outputs),
+                 **{"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4, **how})

@@ -1,0 +1,225 @@
+"""What the tabs are put together from: a place to drop a file, a card that tells of a job, two pictures to compare.
+
+All of it is HTML of ours: Gradio's own components for files keep a copy of all they show in a folder that every visitor
+can read and no session's end empties. Whatever comes from a visitor is escaped here.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import UsageError
+from streamdream.opencv import cv2
+from streamdream.progress import describe_seconds
+from streamdream.references import resize
+
+from .. import inspection
+
+if TYPE_CHECKING:
+    from ..jobs import Job, Jobs
+
+ASSETS = Path(__file__).parents[1] / "assets"
+LOOK_PIXELS = 480 * 270
+"""Of a picture that is shown while it is being made."""
+LOOK_QUALITY = 80
+
+
+def style() -> Any:
+    """The style sheet of what is here; once for each tab, since tabs are made when they are first looked at."""
+    import gradio as gr
+
+    return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sw-style",
+                   js_on_load=None)
+
+
+def flat(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
+    """A ``gr.HTML`` without borders and paddings of its own."""
+    import gradio as gr
+
+    return gr.HTML(value, js_on_load=js, apply_default_css=False, elem_id=elem_id or None,
+                   elem_classes=["sw-flat", *elem_classes])
+
+
+@cache
+def asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
+         note: str = "", elem_id: str = "") -> Any:
+    """A ``gr.HTML`` to drop a file on. Its value is what ``Dropped.parse`` reads; events: ``upload`` and ``clear``."""
+    import gradio as gr
+
+    suffixes = inspection.CONTAINERS if moving else inspection.PICTURES
+    accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
+    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>' if moving else
+             '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
+             + ('<canvas class="sw-drop-canvas" aria-label="draw where to dream"></canvas>' if mask else "") + "</div>")
+    template = f"""
+<div class="sw-drop">
+  <label class="sw-drop-zone" tabindex="-1">
+    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
+    <span class="sw-drop-label">{escape(label)}</span>
+    <span class="sw-drop-hint">{escape(note or "drop it here, paste it, or choose it")}</span>
+  </label>
+  <div class="sw-drop-shown" hidden>
+    {looks}
+    <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
+      <button class="sw-drop-remove" type="button" aria-label="remove {escape(label)}">Remove</button></div>
+    <progress class="sw-drop-bar" max="1" value="0" aria-label="upload" hidden></progress>
+    {_TRIM if trim else ""}{_TOOLS if mask else ""}
+  </div>
+  <p class="sw-drop-problem" role="alert" hidden></p>
+</div>"""
+    return gr.HTML(value="", html_template=template, js_on_load=asset("drop.js"), apply_default_css=False,
+                   elem_id=elem_id or None, elem_classes=["sw-flat"], most_mb=most_mb, moving=moving)
+
+
+_TRIM = """<div class="sw-drop-trim" hidden>
+  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="start">
+    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="end"></div>
+  <output class="sw-drop-span"></output></div>"""
+_TOOLS = """<div class="sw-drop-tools" hidden>
+  <span>Draw where to dream</span>
+  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="brush size"></label>
+  <label><input class="sw-drop-erase" type="checkbox"> erase</label>
+  <button class="sw-drop-wipe" type="button">Clear drawing</button></div>"""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a drop holds: a file's token, the wanted span of a video, a drawn mask as PNG."""
+
+    token: str
+    start: float = 0.0
+    end: float | None = None
+    mask: bytes = b""
+
+    @classmethod
+    def parse(cls, value: object) -> Dropped | None:
+        """From the component's value; None where nothing was dropped. Raises UsageError for anything but ours."""
+        if not value:
+            return None
+        try:
+            held = json.loads(str(value))
+            start, end = float(held.get("start") or 0), held.get("end")
+            end = None if end is None else float(end)
+            if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
+                raise UsageError("nothing lies between that start and that end")
+            drawn = str(held.get("mask") or "").partition("base64,")[2]
+            return cls(str(held["token"]), start, end, base64.b64decode(drawn, validate=True))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UsageError("choose the file again") from None
+
+
+def look(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
+    """A picture as the text of an ``img``'s ``src``: small, and on no disk."""
+    scale = min(1.0, math.sqrt(pixels / (picture.shape[0] * picture.shape[1])))
+    small = resize(picture, max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
+    done, data = cv2().imencode(".jpg", small[..., ::-1], [cv2().IMWRITE_JPEG_QUALITY, LOOK_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode() if done else ""
+
+
+def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
+    """What the page says of a job: its place in the line, how far it is, what it looks like, or how it ended."""
+    if job is None or job.state == "cancelled":
+        return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled; nothing of it is left.')}</p>")
+    if job.state == "failed":
+        return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
+    seen = f'<img class="sw-look" alt="what is being dreamed" src="{look(job.picture)}">' \
+        if job.picture is not None else '<div class="sw-look sw-look-none" aria-hidden="true"></div>'
+    bar = f'<progress max="1" value="{job.share:.4f}" aria-label="progress"></progress>'
+    return _card(job.state, f'{seen}<div class="sw-told"><strong>{escape(_headline(job, jobs))}</strong>'
+                            f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")
+
+
+def _card(state: str, inner: str) -> str:
+    return f'<div class="sw-card sw-card-{state}" aria-live="polite">{inner}</div>'
+
+
+def _headline(job: Job, jobs: Jobs) -> str:
+    if job.state == "done":
+        return "Done"
+    if job.state == "waiting":
+        before = jobs.position(job)
+        return "Next in line" if before <= 1 else f"{before} before you"
+    return f"{100 * job.share:.0f} %" if job.done and job.total else "Waking up"
+
+
+def _details(job: Job, jobs: Jobs, unit: str) -> str:
+    if job.state == "waiting":
+        ahead = jobs.ahead_seconds()
+        return "another dream runs" + (f", about {describe_seconds(ahead)} to go" if ahead is not None else "")
+    left = job.left_seconds
+    parts = [f"{job.done} of {job.total} {unit}" if job.total else f"{job.done} {unit}" if job.done else "",
+             f"{describe_seconds(left)} left" if left is not None else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def result_video(job: Job, name: str) -> str:
+    """The finished video with a player, and a link that saves it under a name made from the visitor's own."""
+    source = f"results/{job.token}"
+    notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
+    return _card("done", f'<video class="sw-result" src="{source}" controls playsinline loop></video>'
+                         f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+                         f"{_save(source, saved_name(name, '.mp4'))}"
+                         + (f'<ul class="sw-notes">{notes}</ul>' if notes else ""))
+
+
+def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
+    """The finished picture under a handle that uncovers it, and a link that saves it."""
+    source = f"results/{job.token}"
+    return _card("done", compare(look(before, 1280 * 960), source)
+                 + f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+                 + _save(source, saved_name(name, ".png")))
+
+
+def compare(before: str, after: str) -> str:
+    """Two pictures of one size, one over the other, and a slider that moves the line between them."""
+    return ('<div class="sw-compare" style="--cut:50%">'
+            f'<img alt="the dream" src="{after}"><img class="sw-before" alt="the picture before" src="{before}">'
+            '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="before and after"></div>')
+
+
+COMPARE_JS = """element.addEventListener("input", (event) => {
+  if (event.target.type === "range") event.target.parentNode.style.setProperty("--cut", event.target.value + "%");
+});"""
+
+
+def strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int) -> str:
+    """Pictures with captions side by side, and empty places for those still to come."""
+    cells = [f'<figure><img alt="{escape(name)}" src="{look(picture)}"><figcaption>{escape(name)}</figcaption></figure>'
+             for name, picture in pictures]
+    cells += ['<figure><div class="sw-look-none" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
+              ] * max(0, wanted - len(cells))
+    return f'<div class="sw-strip" aria-live="polite">{"".join(cells)}</div>'
+
+
+def _save(source: str, name: str) -> str:
+    return f'<a class="sw-save" href="{source}?save=1" download="{escape(name)}">Download</a>'
+
+
+def saved_name(name: str, suffix: str) -> str:
+    """As in ``holiday-dream.mp4``: letters, digits and dashes of the visitor's name, and ours."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else " " for letter in Path(name).stem)
+    return "-".join([*stem.split(), "dream"])[-80:] + suffix
+
+
+@cache
+def one_pixel() -> bytes:
+    """A PNG of a single clear pixel."""
+    return bytes(cv2().imencode(".png", np.zeros((1, 1, 4), np.uint8))[1])
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

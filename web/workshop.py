@@ -1,0 +1,184 @@
+"""What the tabs beside the live one share: the visitors' files, the two lines of jobs, the pictures of layers."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamdream import models
+from streamdream.errors import UsageError
+from streamdream.settings import DreamSettings
+
+from . import inspection, work
+from .inspection import Limits
+from .jobs import Job, Jobs
+from .thumbnails import Thumbnails
+from .uploads import Upload, Uploads
+
+if TYPE_CHECKING:
+    from streamdream.dream import Dreamer
+
+    from .pages.panel import Panel
+    from .studio import Studio
+
+BACKGROUND = "thumbnails"
+"""Who takes turns for pictures of layers."""
+MOST_VIDEOS, MOST_STILLS = 16, 32
+MOST_FROM_VISITOR = 2
+GRACE_SECONDS = 3.0
+"""So long after its page has gone a visitor is forgotten."""
+log = logging.getLogger(__name__)
+
+
+class Workshop:
+    """One for each studio, see ``of``; all it keeps is in the studio's folder, and by visitor: a Gradio session."""
+
+    def __init__(self, studio: Studio) -> None:
+        web = studio.web
+        self.studio = studio
+        self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels))
+        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR)
+        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR)
+        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy, self._tell)
+        self.panels: list[Panel] = []
+        """Of all tabs: what sets the layer everywhere asks them."""
+        self._seen_seconds: dict[str, float] = {}
+
+    def _is_busy(self) -> bool:
+        """Does somebody want the device for something better than pictures of layers?"""
+        return bool(getattr(self.studio, "dreaming", ())) or self.videos.is_busy or self.stills.is_busy
+
+    def _tell(self, model: str, taps: list[str]) -> None:
+        """The live tab shows those of the studio's own network."""
+        if model == self.studio.stream.model:
+            numbers = {tap: number for number, tap in enumerate(models.get(model).taps())}
+            self.studio.layer_pictures.update({tap: f"layers/{model}/{numbers[tap]}.png" for tap in taps})
+
+    def find_job(self, token: str) -> Job | None:
+        return self.videos.get(token) or self.stills.get(token)
+
+    def dream_settings(self, values: dict[str, Any], files: dict[str, Upload | None], model: str) -> DreamSettings:
+        """Of a form and the visitor's files for guide, style and mask. Raises UsageError in one line."""
+        from streamdream import objectives
+
+        dream = DreamSettings(**{**values, **{role: str(file.path) for role, file in files.items() if file}})
+        if model == self.studio.stream.model:
+            self.studio.check(replace(dream, guide="", style="", mask=""))
+        objectives.from_settings(dream, models.get(model))
+        return dream
+
+    def dreamer_of(self, model: str, field_height: int) -> work.MakeDreamer:
+        """Makes a dreamer for one job, when the job begins."""
+        def make() -> Dreamer:
+            if model == self.studio.stream.model:
+                dreamer = self.studio.dreamer()
+            else:
+                from streamdream.pipeline import build_dreamer
+
+                dreamer = build_dreamer(replace(self.studio.stream, model=model))
+            dreamer.field_height = field_height
+            return dreamer
+
+        return make
+
+    def start(self, line: Jobs, visitor: str, title: str, do: Callable[[Job, work.Turn], None]) -> Job:
+        """A job whose work is given turns on the device of its own. Raises UsageError when the line is full."""
+        def run(job: Job) -> None:
+            with self._turns_of(job) as turn:
+                do(job, turn)
+
+        return line.submit(visitor, title, run)
+
+    @contextlib.contextmanager
+    def _turns_of(self, job: Job) -> Iterator[work.Turn]:
+        who = f"job {job.token}"
+        try:
+            yield lambda: self.studio.turn(who)
+        finally:
+            self.studio.leave(who)
+
+    def seen(self, session: str | None) -> str:
+        """Who the visitor is: their Gradio session, which is there now."""
+        visitor = str(session or "")
+        if not visitor:
+            raise UsageError("open the page itself")
+        self._seen_seconds[visitor] = time.monotonic()
+        return visitor
+
+    def left(self, session: str | None) -> None:
+        """Their page was closed, or lost its connection for a moment: who is not seen again soon, is forgotten."""
+        visitor, now = str(session or ""), time.monotonic()
+
+        def decide() -> None:
+            if self._seen_seconds.get(visitor, 0.0) <= now:
+                self.forget(visitor)
+
+        timer = threading.Timer(GRACE_SECONDS, decide)
+        timer.daemon = True
+        timer.start()
+
+    def forget(self, visitor: str) -> None:
+        """A session has ended: nothing of it is kept."""
+        for line in (self.videos, self.stills):
+            line.forget(visitor)
+        self.uploads.forget(visitor)
+        self._seen_seconds.pop(visitor, None)
+
+    def close(self) -> None:
+        self.thumbnails.close()
+        for line in (self.videos, self.stills):
+            line.close()
+        self.uploads.close()
+        _workshops.pop(id(self.studio), None)
+
+
+_workshops: dict[int, Workshop] = {}
+
+
+def of(studio: Studio) -> Workshop:
+    """The workshop of that studio, made at the first call; it lives until ``close``."""
+    if id(studio) not in _workshops:
+        _workshops[id(studio)] = Workshop(studio)
+    return _workshops[id(studio)]
+
+
+def usable_models() -> dict[str, str]:
+    """Name -> "" when its weights are here, else the command that fetches them."""
+    found = {}
+    for name, model in models.MODELS.items():
+        here, how = model.available()
+        found[name] = "" if here else how
+    return found
+
+
+def read_mask(workshop: Workshop, visitor: str, data: bytes) -> Upload | None:
+    """A mask that was drawn on the page, through the same door as a file."""
+    if not data:
+        return None
+    return workshop.uploads.claim(workshop.uploads.take(data, "mask.png").token, visitor)
+
+
+def claim(workshop: Workshop, visitor: str, token: str, moving: bool) -> Upload:
+    """The visitor's file of that token. Raises UsageError when it is gone, or not of that kind."""
+    upload = workshop.uploads.claim(token, visitor)
+    if upload.is_video is not moving:
+        raise UsageError("that is " + ("a picture; a video is needed" if moving else "a video; a picture is needed"))
+    return upload
+
+
+def known(suffixes: dict[str, str]) -> str:
+    """As in ``mp4 mov webm``."""
+    return " ".join(suffix.removeprefix(".") for suffix in suffixes)
+
+
+VIDEO_KINDS, PICTURE_KINDS = known(inspection.CONTAINERS), known(inspection.PICTURES)
+SAVED_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
+
+
+def media_type(path: Path) -> str:
+    return SAVED_TYPES[path.suffix]
