@@ -1,7 +1,8 @@
 """What a file from a visitor holds, found out in a process of its own with little memory and little time.
 
-Whoever opens a file that was made to harm does so here first: ``inspect`` starts ``python -m streamdream_web.inspection``,
-which reads headers and packets but decodes nothing, and dies of what would otherwise hurt the server.
+Whoever opens a file that was made to harm does so here first: ``inspect`` starts this module as a program, which
+dies of what would otherwise hurt the server. Of a video it reads headers and packets, and decodes nothing. A picture it
+decodes once its header is found small enough, and writes it anew: what is kept is a plain PNG of ours.
 """
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", "
 """The suffix of a video -> the one kind of file that it may be."""
 FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
 """The kind -> FFmpeg's names of it: nothing else is even looked at, above all no play list, which names other files."""
-CODECS = frozenset("h264 hevc av1 libdav1d vp8 vp9 mpeg4 mpeg2video mpeg1video mjpeg prores theora gif".split())
+CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
+                    "prores", "theora", "gif"))
 SOUNDS = ("aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
           "pcm_u8 pcm_mulaw pcm_alaw")
 TEXTS = "mov_text subrip srt ass ssa webvtt"
@@ -90,7 +92,7 @@ def _listed(kinds: dict[str, str]) -> str:
 
 
 def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
-    """Its header first; then ``path`` is replaced by what was decoded: upright, RGB, no larger than ``LARGEST_KEPT``."""
+    """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
     from PIL import Image, UnidentifiedImageError
 
     from streamdream import references, stills

@@ -1,4 +1,4 @@
-"""Work that takes longer than a click: a line of jobs for one runner, with position, progress, a look at it, and an end.
+"""Work that takes longer than a click: a line of jobs for one runner, with position, progress, a look at it, an end.
 
 The page keeps two such lines, one for videos and one for what a visitor waits for, such as a picture. Both share the
 device with everybody who is live: a job's work takes a turn for every step.

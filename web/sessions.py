@@ -204,6 +204,10 @@ class Session:
     def stopped(self) -> bool:
         return self._stopping.is_set()
 
+    @property
+    def dreams(self) -> int:
+        return self._governor.dreams
+
     def join(self, seconds: float) -> bool:
         """Whether it has ended by then."""
         self._thread.join(seconds)

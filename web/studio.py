@@ -84,6 +84,24 @@ class Studio:
         """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
         return self._turns.turn(who)
 
+    @property
+    def turns_waiting(self) -> int:
+        return self._turns.waiting
+
+    def warm_up(self) -> None:
+        """Loads the network and dreams once, so that the first visitor need not wait for that."""
+        import numpy as np
+
+        from streamdream.dream import DreamState
+
+        dreamer = self.dreamer()
+        dreamer.in_turn = True
+        state, picture = DreamState(), np.zeros((480, 640, 3), np.uint8)
+        with self.turn("warm-up"):
+            for _ in range(2):
+                state = dreamer.advance(state, picture, dataclasses.replace(self.dream, onset=0))
+        self.leave("warm-up")
+
     def leave(self, who: str) -> None:
         """That visitor, or job, takes no more turns."""
         self._turns.forget(who)

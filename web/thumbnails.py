@@ -1,13 +1,12 @@
 """What every layer of a network dreams, small: made once, when nobody else needs the device, and kept in the cache.
 
-One thread works through what pages ask for. It dreams the same stock picture at every layer, as `streamdream atlas` does.
+One thread works through what pages ask for. It dreams one stock picture at every layer, as `streamdream atlas` does.
 """
 from __future__ import annotations
 
 import importlib.util
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from streamdream import cache, models, stills
 from streamdream.errors import StreamdreamError
 from streamdream.references import resize
 from streamdream.settings import StreamSettings, resolve
+
 from .jobs import Cancelled, StepByStep, Turn
 
 if TYPE_CHECKING:
@@ -32,15 +32,19 @@ SIDE = 160
 STEPS = 8
 REST_SECONDS = 0.01
 """Between two steps: about half of the time goes to others, even when nobody asks."""
+BUSY_REST_SECONDS = 0.5
+"""The same while somebody dreams: one small step in that time is a few percent of the slowest device."""
 log = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """The dreams of layers, by (model, tap). ``turn`` is entered for every step, ``busy`` says to wait altogether."""
+    """The dreams of layers, by (model, tap). ``turn`` is entered for every step; while ``busy``, steps become rare;
+    ``tell`` hears which are there.
+    """
 
     def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
-                 folder: Path | None = None) -> None:
-        self._stream, self._turn, self._busy = stream, turn, busy
+                 tell: Callable[[str, list[str]], None] = lambda model, taps: None, folder: Path | None = None) -> None:
+        self._stream, self._turn, self._busy, self._tell = stream, turn, busy, tell
         self._folder = folder or cache.folder("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._wanted: list[str] = []
@@ -58,9 +62,23 @@ class Thumbnails:
         """The layers whose dreams are there."""
         return [tap for tap, cell in self._plan(model).items() if cell.done]
 
+    def count(self, model: str) -> tuple[int, int]:
+        """How many are there, and how many there will be."""
+        return len(self.done(model)), len(self._plan(model))
+
+    def is_coming(self, model: str) -> bool:
+        """Are some still to be made, and will they?"""
+        if not models.get(model).available()[0] or model in self.problem:
+            return False
+        done, count = self.count(model)
+        return done < count
+
     def want(self, model: str) -> None:
         """Have those of that network made next. Returns at once; nothing happens without its weights."""
-        if not models.get(model).available()[0] or all(cell.done for cell in self._plan(model).values()):
+        if not models.get(model).available()[0]:
+            return
+        self._tell(model, self.done(model))
+        if not self.is_coming(model):
             return
         with self._changed:
             if self._closed:
@@ -132,21 +150,16 @@ class Thumbnails:
                 continue
             if self._wanted[:1] != [name]:
                 return
-            self._wait()
             maker = atlas.Maker(stock(), model, backend, StreamSettings(model=name), [cell])
             maker.on_step = lambda done: turns.pass_on()
             with turns():
                 maker.run(lambda done, left: None)
+            self._tell(name, [cell.tap])
 
     def _rest(self) -> None:
         """Between two steps, when the device is anybody's."""
-        time.sleep(REST_SECONDS)
-        self._wait()
-
-    def _wait(self) -> None:
         with self._changed:
-            while self._busy() and not self._closed:
-                self._changed.wait(0.5)
+            self._changed.wait_for(lambda: self._closed, BUSY_REST_SECONDS if self._busy() else REST_SECONDS)
             if self._closed:
                 raise Cancelled("the server goes down")
 

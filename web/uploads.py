@@ -84,7 +84,8 @@ class Uploads:
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = "") -> Upload:
+    async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = ""
+                      ) -> Upload:
         """What ``chunks`` holds, once it has passed. Raises UsageError; then nothing of it is left."""
         suffix = inspection.known_suffix(name)
         self._check_bytes(stated_bytes)

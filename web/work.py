@@ -5,7 +5,7 @@ All of it is the library's own: here frames and steps take turns on the shared d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamdream import references, stills
 from streamdream.errors import SourceError, StreamdreamError
+
 from .jobs import Job, StepByStep, Turn
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from streamdream.frame import Frame
     from streamdream.settings import DreamSettings, RenderSettings
     from streamdream.sinks import Sink
+
     from .uploads import Upload
 
 Picture = NDArray[np.uint8]
@@ -129,7 +131,7 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
 
 
 def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
-    """A still, seen as it grows, to ``job.result``; ``job.answer`` is the dream, ``job.picture`` what there is so far."""
+    """A still to ``job.result``, seen in ``job.picture`` as it grows."""
     from streamdream.dream import DreamState
     from streamdream.frame import to_array, to_uint8
 
@@ -150,7 +152,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     output = job.folder / STILL
     stills.write_image(str(output), dream)
     job.show(dream)
-    job.result, job.answer = output, dream
+    job.result = output
 
 
 def share(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = False) -> tuple[Dreamer, StepByStep]:
@@ -185,8 +187,3 @@ def _without_path(text: str, upload: Upload, *others: Path) -> str:
     for path, name in ((upload.path, "the video"), *((other, other.name) for other in others)):
         text = text.replace(str(path), name).replace(str(path.parent) + "/", "").replace(path.name, name)
     return text
-
-
-def atlas_order(taps: Sequence[str], first: Sequence[str]) -> list[str]:
-    """``first``, as far as they are among ``taps``, and then the others."""
-    return [tap for tap in first if tap in taps] + [tap for tap in taps if tap not in first]

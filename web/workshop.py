@@ -23,6 +23,7 @@ from .uploads import Upload, Uploads
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
 
+    from .pages.panel import Panel
     from .studio import Studio
 
 BACKGROUND = "thumbnails"
@@ -43,14 +44,20 @@ class Workshop:
         self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels))
         self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR)
         self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR)
-        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
-        self.layer_fields: list[Any] = []
-        """The components of all tabs that hold layers."""
+        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy, self._tell)
+        self.panels: list[Panel] = []
+        """Of all tabs: what sets the layer everywhere asks them."""
         self._seen_seconds: dict[str, float] = {}
 
     def _is_busy(self) -> bool:
-        """Does somebody wait for something that pictures of layers would slow down?"""
-        return self.videos.is_busy or self.stills.is_busy
+        """Does somebody want the device for something better than pictures of layers?"""
+        return bool(getattr(self.studio, "dreaming", ())) or self.videos.is_busy or self.stills.is_busy
+
+    def _tell(self, model: str, taps: list[str]) -> None:
+        """The live tab shows those of the studio's own network."""
+        if model == self.studio.stream.model:
+            numbers = {tap: number for number, tap in enumerate(models.get(model).taps())}
+            self.studio.layer_pictures.update({tap: f"layers/{model}/{numbers[tap]}.png" for tap in taps})
 
     def find_job(self, token: str) -> Job | None:
         return self.videos.get(token) or self.stills.get(token)

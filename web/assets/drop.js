@@ -1,6 +1,6 @@
 // One file of the visitor's: chosen, dropped or pasted; shown from the visitor's own disk; sent as the plain body of a
 // request. The value is JSON: {token, start, end, mask}, or "" where there is none. Names are only ever set as text.
-const find = (name) => element.querySelector(".sd-drop-" + name);
+const find = (name) => element.querySelector(".sw-drop-" + name);
 const zone = find("zone"), input = find("input"), shown = find("shown"), note = find("note");
 const bar = find("bar"), problem = find("problem"), video = find("video"), image = find("image");
 const trim = find("trim"), first = find("first"), last = find("last"), span = find("span");
@@ -89,11 +89,11 @@ function arrived(answer) {
 
 input.addEventListener("change", () => take(input.files[0]));
 find("remove").addEventListener("click", () => { forget(); say(""); trigger("clear"); input.focus(); });
-zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("sd-over"); });
-zone.addEventListener("dragleave", () => zone.classList.remove("sd-over"));
+zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("sw-over"); });
+zone.addEventListener("dragleave", () => zone.classList.remove("sw-over"));
 zone.addEventListener("drop", (event) => {
   event.preventDefault();
-  zone.classList.remove("sd-over");
+  zone.classList.remove("sw-over");
   take(event.dataTransfer.files[0]);
 });
 zone.addEventListener("paste", (event) => take(event.clipboardData.files[0]));

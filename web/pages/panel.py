@@ -1,4 +1,4 @@
-"""The settings beside a video or a picture: preset, network, layers with their pictures, the sliders, other pictures."""
+"""The settings beside a video or a picture: preset, network, layers with their pictures, sliders, other pictures."""
 from __future__ import annotations
 
 import dataclasses
@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -49,7 +50,9 @@ class Panel:
         self._preset = gr.Dropdown(["", *settings.preset_names()], value=preset, label="Preset",
                                    info="Where the sliders start")
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
-        self._missing = gr.HTML("", visible=False)
+        self._missing = parts.flat("")
+        self._picker = parts.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
+                                  js=parts.asset("pick.js"), elem_classes=["sw-picker"])
         values = dataclasses.asdict(dream) | {"layers": shop.studio.dream.layers}
         self._form = forms.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
         self._size = forms.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
@@ -59,9 +62,12 @@ class Panel:
                            for role, label in FILES.items()}
         self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
         layers = self._form.inputs[self._form.names.index("layers")]
-        shop.layer_fields.append(layers)
-        listen(self._preset.change, self._use_preset, [self._preset], [*self._form.inputs, *self._size.inputs])
-        listen(self._model.change, self._use_model, [self._model], [layers, self._missing])
+        self.layer_parts = [self._model, layers, self._picker]
+        """What the tab Layers sets."""
+        shop.panels.append(self)
+        listen(self._preset.input, self._use_preset, [self._preset], [*self._form.inputs, *self._size.inputs])
+        listen(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
+        listen(self._picker.select, _picked, [], [layers])
 
     def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
         """Raises UsageError in one line for anything that cannot be."""
@@ -89,12 +95,30 @@ class Panel:
 
     def _use_model(self, name: str) -> list[Any]:
         if not models.get(name).available()[0]:
-            return [gr.update(), gr.update(value=f'<p class="sd-missing">{missing_html(name)}</p>', visible=True)]
+            return [gr.update(), "", f'<p class="sw-missing">{missing_html(name)}</p>']
         self._shop.thumbnails.want(name)
         names = layer_names(name)
-        first = names[-3] if len(names) > 2 else names[0]
-        same = self._shop.studio.dream.layers if name == self._shop.studio.stream.model else first
-        return [gr.update(choices=names, value=same), gr.update(value="", visible=False)]
+        own = name == self._shop.studio.stream.model
+        first = self._shop.studio.dream.layers if own else blocks(name)[len(blocks(name)) // 2]
+        return [gr.update(choices=names, value=first), gallery(name, whole=False, chosen=first), ""]
+
+
+def _picked(event: gr.EventData) -> str:
+    return str((event._data or {}).get("layer", ""))
+
+
+def gallery(model: str, whole: bool, chosen: str = "") -> str:
+    """Buttons for layers, each with the picture of its dream; the blocks only unless the ``whole`` network is wanted.
+    Nothing for a network that is not here.
+    """
+    if not models.get(model).available()[0]:
+        return ""
+    main = set(blocks(model))
+    cells = [f'<button type="button" data-layer="{escape(tap)}" data-model="{model}" '
+             f'aria-pressed="{str(tap == chosen).lower()}" title="{escape(tap)}">'
+             f'<img loading="lazy" alt="" src="layers/{model}/{number}.png"><span>{escape(tap)}</span></button>'
+             for number, tap in enumerate(models.get(model).taps()) if whole or tap in main]
+    return f'<div class="sw-gallery">{"".join(cells)}</div>'
 
 
 def layer_names(model: str) -> list[str]:
@@ -114,7 +138,7 @@ def missing_html(model: str) -> str:
 
 
 def told(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of an event as one line on the page; what nobody expected goes to the log, and the page hears only that."""
+    """Errors of an event as one line on the page; of what nobody expected the log tells, and the page only that."""
     def translate(error: Exception) -> Exception:
         if isinstance(error, gr.Error):
             return error

@@ -22,6 +22,7 @@ from streamdream.errors import UsageError
 from streamdream.opencv import cv2
 from streamdream.progress import describe_seconds
 from streamdream.references import resize
+
 from .. import inspection
 
 if TYPE_CHECKING:
@@ -34,11 +35,19 @@ LOOK_QUALITY = 80
 
 
 def style() -> Any:
-    """The style sheet of what is here; once for the page."""
+    """The style sheet of what is here; once for each tab, since tabs are made when they are first looked at."""
     import gradio as gr
 
-    return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sd-style",
+    return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sw-style",
                    js_on_load=None)
+
+
+def flat(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
+    """A ``gr.HTML`` without borders and paddings of its own."""
+    import gradio as gr
+
+    return gr.HTML(value, js_on_load=js, apply_default_css=False, elem_id=elem_id or None,
+                   elem_classes=["sw-flat", *elem_classes])
 
 
 @cache
@@ -53,38 +62,38 @@ def drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = F
 
     suffixes = inspection.CONTAINERS if moving else inspection.PICTURES
     accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
-    looks = ('<video class="sd-drop-video" controls playsinline preload="metadata" hidden></video>' if moving else
-             '<div class="sd-drop-canvas-on"><img class="sd-drop-image" alt="" hidden>'
-             + ('<canvas class="sd-drop-canvas" aria-label="draw where to dream"></canvas>' if mask else "") + "</div>")
+    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>' if moving else
+             '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
+             + ('<canvas class="sw-drop-canvas" aria-label="draw where to dream"></canvas>' if mask else "") + "</div>")
     template = f"""
-<div class="sd-drop">
-  <label class="sd-drop-zone" tabindex="-1">
-    <input class="sd-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
-    <span class="sd-drop-label">{escape(label)}</span>
-    <span class="sd-drop-hint">{escape(note or "drop it here, paste it, or choose it")}</span>
+<div class="sw-drop">
+  <label class="sw-drop-zone" tabindex="-1">
+    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
+    <span class="sw-drop-label">{escape(label)}</span>
+    <span class="sw-drop-hint">{escape(note or "drop it here, paste it, or choose it")}</span>
   </label>
-  <div class="sd-drop-shown" hidden>
+  <div class="sw-drop-shown" hidden>
     {looks}
-    <div class="sd-drop-line"><span class="sd-drop-name"></span><span class="sd-drop-note"></span>
-      <button class="sd-drop-remove" type="button" aria-label="remove {escape(label)}">Remove</button></div>
-    <progress class="sd-drop-bar" max="1" value="0" aria-label="upload" hidden></progress>
+    <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
+      <button class="sw-drop-remove" type="button" aria-label="remove {escape(label)}">Remove</button></div>
+    <progress class="sw-drop-bar" max="1" value="0" aria-label="upload" hidden></progress>
     {_TRIM if trim else ""}{_TOOLS if mask else ""}
   </div>
-  <p class="sd-drop-problem" role="alert" hidden></p>
+  <p class="sw-drop-problem" role="alert" hidden></p>
 </div>"""
     return gr.HTML(value="", html_template=template, js_on_load=asset("drop.js"), apply_default_css=False,
-                   elem_id=elem_id or None, most_mb=most_mb, moving=moving)
+                   elem_id=elem_id or None, elem_classes=["sw-flat"], most_mb=most_mb, moving=moving)
 
 
-_TRIM = """<div class="sd-drop-trim" hidden>
-  <div class="sd-drop-track"><input class="sd-drop-first" type="range" min="0" step="0.05" aria-label="start">
-    <input class="sd-drop-last" type="range" min="0" step="0.05" aria-label="end"></div>
-  <output class="sd-drop-span"></output></div>"""
-_TOOLS = """<div class="sd-drop-tools" hidden>
+_TRIM = """<div class="sw-drop-trim" hidden>
+  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="start">
+    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="end"></div>
+  <output class="sw-drop-span"></output></div>"""
+_TOOLS = """<div class="sw-drop-tools" hidden>
   <span>Draw where to dream</span>
-  <label>Brush <input class="sd-drop-brush" type="range" min="1" max="30" value="9" aria-label="brush size"></label>
-  <label><input class="sd-drop-erase" type="checkbox"> erase</label>
-  <button class="sd-drop-wipe" type="button">Clear drawing</button></div>"""
+  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="brush size"></label>
+  <label><input class="sw-drop-erase" type="checkbox"> erase</label>
+  <button class="sw-drop-wipe" type="button">Clear drawing</button></div>"""
 
 
 @dataclass(frozen=True)
@@ -127,15 +136,15 @@ def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
         return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled; nothing of it is left.')}</p>")
     if job.state == "failed":
         return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
-    seen = f'<img class="sd-look" alt="what is being dreamed" src="{look(job.picture)}">' \
-        if job.picture is not None else '<div class="sd-look sd-look-none" aria-hidden="true"></div>'
+    seen = f'<img class="sw-look" alt="what is being dreamed" src="{look(job.picture)}">' \
+        if job.picture is not None else '<div class="sw-look sw-look-none" aria-hidden="true"></div>'
     bar = f'<progress max="1" value="{job.share:.4f}" aria-label="progress"></progress>'
-    return _card(job.state, f'{seen}<div class="sd-told"><strong>{escape(_headline(job, jobs))}</strong>'
+    return _card(job.state, f'{seen}<div class="sw-told"><strong>{escape(_headline(job, jobs))}</strong>'
                             f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")
 
 
 def _card(state: str, inner: str) -> str:
-    return f'<div class="sd-card sd-card-{state}" aria-live="polite">{inner}</div>'
+    return f'<div class="sw-card sw-card-{state}" aria-live="polite">{inner}</div>'
 
 
 def _headline(job: Job, jobs: Jobs) -> str:
@@ -161,24 +170,24 @@ def result_video(job: Job, name: str) -> str:
     """The finished video with a player, and a link that saves it under a name made from the visitor's own."""
     source = f"results/{job.token}"
     notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
-    return _card("done", f'<video class="sd-result" src="{source}" controls playsinline loop></video>'
-                         f'<div class="sd-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+    return _card("done", f'<video class="sw-result" src="{source}" controls playsinline loop></video>'
+                         f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
                          f"{_save(source, saved_name(name, '.mp4'))}"
-                         + (f'<ul class="sd-notes">{notes}</ul>' if notes else ""))
+                         + (f'<ul class="sw-notes">{notes}</ul>' if notes else ""))
 
 
 def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
     """The finished picture under a handle that uncovers it, and a link that saves it."""
     source = f"results/{job.token}"
     return _card("done", compare(look(before, 1280 * 960), source)
-                 + f'<div class="sd-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+                 + f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
                  + _save(source, saved_name(name, ".png")))
 
 
 def compare(before: str, after: str) -> str:
     """Two pictures of one size, one over the other, and a slider that moves the line between them."""
-    return ('<div class="sd-compare" style="--cut:50%">'
-            f'<img alt="the dream" src="{after}"><img class="sd-before" alt="the picture before" src="{before}">'
+    return ('<div class="sw-compare" style="--cut:50%">'
+            f'<img alt="the dream" src="{after}"><img class="sw-before" alt="the picture before" src="{before}">'
             '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="before and after"></div>')
 
 
@@ -191,19 +200,25 @@ def strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int) -> str
     """Pictures with captions side by side, and empty places for those still to come."""
     cells = [f'<figure><img alt="{escape(name)}" src="{look(picture)}"><figcaption>{escape(name)}</figcaption></figure>'
              for name, picture in pictures]
-    cells += ['<figure><div class="sd-look-none" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
+    cells += ['<figure><div class="sw-look-none" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
               ] * max(0, wanted - len(cells))
-    return f'<div class="sd-strip" aria-live="polite">{"".join(cells)}</div>'
+    return f'<div class="sw-strip" aria-live="polite">{"".join(cells)}</div>'
 
 
 def _save(source: str, name: str) -> str:
-    return f'<a class="sd-save" href="{source}?save=1" download="{escape(name)}">Download</a>'
+    return f'<a class="sw-save" href="{source}?save=1" download="{escape(name)}">Download</a>'
 
 
 def saved_name(name: str, suffix: str) -> str:
     """As in ``holiday-dream.mp4``: letters, digits and dashes of the visitor's name, and ours."""
     stem = "".join(letter if letter.isalnum() or letter in "-_" else " " for letter in Path(name).stem)
     return "-".join([*stem.split(), "dream"])[-80:] + suffix
+
+
+@cache
+def one_pixel() -> bytes:
+    """A PNG of a single clear pixel."""
+    return bytes(cv2().imencode(".png", np.zeros((1, 1, 4), np.uint8))[1])
 
 
 def sentence(text: str) -> str:

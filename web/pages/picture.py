@@ -9,7 +9,7 @@ import gradio as gr
 from streamdream import stills
 from streamdream.errors import UsageError
 
-from .. import inspection, work, workshop
+from .. import work, workshop
 from ..jobs import Job
 from ..studio import Studio
 from ..workshop import Workshop
@@ -20,8 +20,7 @@ from .parts import Dropped
 LOOK_SECONDS = 0.3
 WITHOUT = ("channel", "style_layers", "keep", "onset", "flow", "trust", "cut")
 """What only matters from one frame to the next."""
-IDLE = "Drop a picture. Draw on it to dream in those places only; add a guide or a style on the side."
-GUIDE_PIXELS = 1280 * 960
+IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
 
 
 def build(studio: Studio) -> None:
@@ -37,17 +36,18 @@ class Page:
 
     def build(self) -> None:
         web = self._shop.studio.web
+        parts.style()
         job = gr.State(None, delete_callback=self._discard)
-        with gr.Row(elem_classes="sd-page"):
-            with gr.Column(scale=3, elem_classes="sd-stage"):
-                hint = f"{workshop.PICTURE_KINDS}, up to {web.upload_mb:g} MB and {web.upload_pixels / 1e6:.0f} megapixels"
-                file = parts.drop("A picture", mask=True, most_mb=web.upload_mb, note=hint, elem_id="picture-drop")
-                with gr.Row(elem_classes="sd-actions"):
+        with gr.Row(elem_classes="sw-page"):
+            with gr.Column(scale=3, elem_classes="sw-stage"):
+                file = parts.drop(
+                    "Drop a picture here, or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
+                    note=f"{workshop.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
+                with gr.Row(elem_classes="sw-actions"):
                     start = gr.Button("Dream it", variant="primary", elem_id="picture-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="picture-cancel")
-                shown = gr.HTML(parts.card(None, self._shop.stills, IDLE), apply_default_css=False,
-                                js_on_load=parts.COMPARE_JS, elem_id="picture-job")
-            with gr.Column(scale=2, min_width=300, elem_classes="sd-panel"):
+                shown = parts.flat(parts.card(None, self._shop.stills, IDLE), parts.COMPARE_JS, "picture-job")
+            with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, "still", WITHOUT)
         self._panel = panel
         run = listen(start.click, self._start, [job, file, *panel.inputs], [job, shown, start, cancel])

@@ -1,7 +1,6 @@
 """The tab Video: a file of the visitor's, tried on three frames, dreamed in line with others', watched, taken home."""
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from .parts import Dropped
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
-IDLE = "Drop a video, set a start and an end, try three frames. The whole of it keeps its sound and its timing."
+IDLE = "Set a start and an end, try three frames, dream it all. It keeps its sound and its timing."
 
 
 def build(studio: Studio) -> None:
@@ -64,18 +63,17 @@ class Page:
                 f"{parts.inspection.describe_length(web.upload_seconds)}")
         gr.context.Context.root_block.unload(self._left)
         job = gr.State(None, delete_callback=self._discard)
-        with gr.Row(elem_classes="sd-page"):
-            with gr.Column(scale=3, elem_classes="sd-stage"):
-                file = parts.drop("A video", moving=True, trim=True, most_mb=web.upload_mb, note=hint,
-                                  elem_id="video-drop")
-                with gr.Row(elem_classes="sd-actions"):
+        with gr.Row(elem_classes="sw-page"):
+            with gr.Column(scale=3, elem_classes="sw-stage"):
+                file = parts.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
+                                  note=hint, elem_id="video-drop")
+                with gr.Row(elem_classes="sw-actions"):
                     tried = gr.Button("Try three frames", elem_id="video-try")
                     start = gr.Button("Dream it", variant="primary", elem_id="video-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
-                preview = gr.HTML("", apply_default_css=False, elem_id="video-preview")
-                shown = gr.HTML(parts.card(None, self._shop.videos, IDLE), apply_default_css=False,
-                                elem_id="video-job")
-            with gr.Column(scale=2, min_width=300, elem_classes="sd-panel"):
+                preview = parts.flat("", elem_id="video-preview")
+                shown = parts.flat(parts.card(None, self._shop.videos, IDLE), elem_id="video-job")
+            with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, without=WITHOUT)
         self._panel = panel
         timer = gr.Timer(TICK_SECONDS, active=False)
@@ -158,5 +156,5 @@ def _watch(job: Job) -> Iterator[str]:
 
 
 def _strip(found: list[Any]) -> str:
-    return parts.strip([(time.strftime("%M:%S", time.gmtime(seconds)), dream) for seconds, _, dream in found],
+    return parts.strip([(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found],
                        len(work.PREVIEWS))
