@@ -7,60 +7,103 @@
 """
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import importlib
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from streamdream import __version__
+from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
+from . import guard, logs, metrics, passwords
+from .hall import Hall, is_loopback
+from .livesocket import Visitor
+from .protocol import limited
+from .sessions import MOST_BYTES
 from .studio import Studio
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
 
 import gradio as gr
-from fastapi import FastAPI
+import uvicorn
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
 """Title -> the file of ``pages``."""
 ASSETS = Path(__file__).with_name("assets")
+SHORTEST_TOKEN = 16
+MOST_AT_ONCE = 1024
+"""Connections of all addresses together."""
 ASSETS_PATH = "/streamdream"
+HEAD = '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
+HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><b>streamdream</b>
+<button type="button" class="sd-theme" aria-label="Dark or light" title="Dark or light">◐</button></header>"""
+THEME = """
+const kept = localStorage.getItem("streamdream-theme");
+if (kept && !location.search.includes("__theme")) document.body.classList.toggle("dark", kept === "dark");
+element.querySelector(".sd-theme").addEventListener("click", () =>
+  localStorage.setItem("streamdream-theme", document.body.classList.toggle("dark") ? "dark" : "light"));
+"""
 
 
-def create_app(settings: WebSettings, studio: Studio | None = None) -> FastAPI:
+class Guarded(guard.Guard):
+    """The whole app."""
+
+    studio: Studio
+    hall: Hall
+
+
+def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
     """The whole app. ``studio`` is made from the defaults when there is none; it is closed with the app."""
     studio = studio or Studio(settings, DreamSettings(), StreamSettings())
     pages = {title: importlib.import_module(f".pages.{name}", __package__) for title, name in TABS.items()}
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(studio))
-    app.state.studio = studio
+    hall = Hall(studio)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(studio, hall))
+    app.add_api_websocket_route("/live", _live_route(studio, hall))
     app.add_api_route("/healthz", lambda: JSONResponse({"status": "ok", "version": __version__}))
     app.mount(ASSETS_PATH, StaticFiles(directory=ASSETS))
     for page in pages.values():
         if hasattr(page, "routes"):
             app.router.routes.extend(page.routes(studio))
-    return _mount(app, _blocks(studio, pages), settings)
+    guarded = Guarded(_mount(app, _blocks(studio, pages), settings), studio)
+    guarded.studio, guarded.hall = studio, hall
+    return guarded
 
 
-def _lifespan(studio: Studio) -> Any:
+def _live_route(studio: Studio, hall: Hall) -> Any:
+    async def live(socket: WebSocket) -> None:
+        await Visitor(studio, hall, socket).stay()
+
+    return live
+
+
+def _lifespan(studio: Studio, hall: Hall) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.get_running_loop().run_in_executor(None, studio.warm_up)
         yield
+        await asyncio.wait([warming], timeout=10)
+        await hall.close()
         studio.close()
 
     return lifespan
 
 
 def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:
-    with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks, \
-            gr.Tabs():
-        for title, page in pages.items():
-            with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
-                page.build(studio)
+    with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
+        gr.HTML(html_template=HEADING, js_on_load=THEME, apply_default_css=False, elem_id="heading")
+        with gr.Tabs():
+            for title, page in pages.items():
+                with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
+                    page.build(studio)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     return blocks
 
@@ -68,12 +111,89 @@ def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:
 def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
     mounted: FastAPI = gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
-        mcp_server=False, show_error=True, max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[])
+        mcp_server=False, show_error=True, max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[],
+        theme=gr.themes.Base(), head=HEAD)
     return mounted
 
 
-def serve(settings: WebSettings, studio: Studio) -> None:
-    """Serves until it is told to stop."""
-    import uvicorn
+def check(settings: WebSettings) -> WebSettings:
+    """The settings as they will be used. Raises UsageError for those that would leave the door open."""
+    token = guard.new_token() if settings.token == "new" or (settings.share and not settings.token) else settings.token
+    for part in filter(None, (part.strip() for part in settings.auth.split(","))):
+        user, _, kept = part.partition(":")
+        if not user or not passwords.is_hash(kept):
+            raise UsageError("--auth is user:hash; streamdream web --hash asks for a password and prints its hash")
+    if token and len(token) < SHORTEST_TOKEN:
+        raise UsageError(f"--token has to be {SHORTEST_TOKEN} signs or more; --token new makes one")
+    if not (is_loopback(settings.host) or settings.auth or token):
+        raise UsageError(f"--host {settings.host} opens the app to others; say who may in: --token new, or --auth "
+                         "user:hash")
+    if bool(settings.ssl_certfile) is not bool(settings.ssl_keyfile):
+        raise UsageError("--ssl-certfile and --ssl-keyfile go together")
+    for flag, path in (("--ssl-certfile", settings.ssl_certfile), ("--ssl-keyfile", settings.ssl_keyfile)):
+        if path and not Path(path).is_file():
+            raise UsageError(f"{flag} {path}: there is no such file")
+    return dataclasses.replace(settings, token=token)
 
-    uvicorn.run(create_app(settings, studio), host=settings.host, port=settings.port, log_level="warning")
+
+def open_port(settings: WebSettings) -> socket.socket:
+    """Bound, so that its number is known and nobody else has it. Raises UsageError."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, kind)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; --port chooses another"
+                         ) from None
+    return opened
+
+
+def address(settings: WebSettings, listening: socket.socket) -> str:
+    """The link to open, with the token if there is one."""
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else name
+    secret = f"/?token={settings.token}" if settings.token else ""
+    return f"http{'s' if settings.ssl_certfile else ''}://{name}:{port}{secret}"
+
+
+def make_server(settings: WebSettings, app: Guarded) -> uvicorn.Server:
+    """The server of ``create_app``, to be run with the socket of ``open_port``."""
+    http, websocket = limited(settings.connections_per_address, app.studio.counts)
+    return uvicorn.Server(uvicorn.Config(
+        app, http=http, ws=websocket, log_config=None, access_log=False,
+        ws_max_size=MOST_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
+        limit_concurrency=MOST_AT_ONCE, timeout_graceful_shutdown=3, server_header=False,
+        ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
+
+
+def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = lambda link: None) -> None:
+    """Serves until it is told to stop; ``ready`` gets the link. ``settings`` come from ``check``. Raises UsageError."""
+    logs.begin(settings.log)
+    listening = open_port(settings)
+    app = create_app(settings, studio)
+    server = make_server(settings, app)
+    ends = [listening.close]
+    try:
+        if settings.metrics_port:
+            ends.append(metrics.serve(settings.metrics_port, studio, app.hall))
+        ready(address(settings, listening))
+        if settings.share:
+            ready(share(settings, listening.getsockname()[1]))
+        server.run([listening])
+    finally:
+        for end in reversed(ends):
+            end()
+        studio.close()
+
+
+def share(settings: WebSettings, port: int) -> str:
+    """A public link, through Gradio's tunnel. Raises UsageError when there is none to be had."""
+    from gradio import networking
+
+    try:
+        link = networking.setup_tunnel("127.0.0.1", port, guard.new_token(), None, None)
+    except Exception as error:  # its program cannot be fetched or started
+        raise UsageError(f"--share found no tunnel: {error}") from None
+    return f"{link}/?token={settings.token}"

@@ -5,6 +5,7 @@ import dataclasses
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -52,6 +53,10 @@ class Studio:
         self.folder.chmod(0o700)
         self.layer_pictures: dict[str, str] = {}
         """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
+        self.dreaming: set[str] = set()
+        """Who dreams live now."""
+        self.counts: Counter[str] = Counter()
+        """What happened so far, by name; see ``metrics.py``. A few may get lost between threads."""
         self._turns = Turns()
         self._loading = threading.Lock()
         self.check(dream)
@@ -78,6 +83,24 @@ class Studio:
     def turn(self, who: str) -> AbstractContextManager[None]:
         """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
         return self._turns.turn(who)
+
+    @property
+    def turns_waiting(self) -> int:
+        return self._turns.waiting
+
+    def warm_up(self) -> None:
+        """Loads the network and dreams once, so that the first visitor need not wait for that."""
+        import numpy as np
+
+        from streamdream.dream import DreamState
+
+        dreamer = self.dreamer()
+        dreamer.in_turn = True
+        state, picture = DreamState(), np.zeros((480, 640, 3), np.uint8)
+        with self.turn("warm-up"):
+            for _ in range(2):
+                state = dreamer.advance(state, picture, dataclasses.replace(self.dream, onset=0))
+        self.leave("warm-up")
 
     def leave(self, who: str) -> None:
         """That visitor, or job, takes no more turns."""

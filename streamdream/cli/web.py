@@ -1,13 +1,17 @@
 """The command that serves the browser app."""
 from __future__ import annotations
 
+import getpass
+import sys
 from collections.abc import Sequence
 
 from streamdream import settings
 from streamdream.cli.flags import Parser, add_settings, resolve
-from streamdream.cli.show import say, show_log
+from streamdream.cli.show import say
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
+
+SHORTEST_PASSWORD = 8
 
 
 def web_command(parser: Parser, arguments: Sequence[str]) -> int:
@@ -15,22 +19,40 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
 
     streamdream web                                      http://127.0.0.1:7860, for this machine only
     streamdream web --host 0.0.0.0 --token new           for others, who get the link that is printed
+    streamdream web --hash                               a password's hash, for --auth user:hash
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     add_settings(parser, WebSettings, StreamSettings, DreamSettings, LiveSettings,
                  without=("seconds", "mirror", "loop", "guide", "style", "mask"))
+    parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
     found = parser.parse(arguments)
+    if found.hash:
+        return _print_hash()
     run = resolve(found)
     if found.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
-    show_log(False)
     try:
-        from streamdream_web.server import serve
+        from streamdream_web import server
         from streamdream_web.studio import Studio
-    except ImportError:
-        raise UsageError("the browser app is not installed here: pip install streamdream again") from None
-    studio = Studio(run.web, run.dream, run.stream, run.live)
-    say(f"streamdream is on http://{run.web.host}:{run.web.port}; Ctrl-C ends it")
-    serve(run.web, studio)
+    except ImportError as error:
+        raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
+    web = server.check(run.web)
+    server.serve(web, Studio(web, run.dream, run.stream, run.live),
+                 lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"))
+    return 0
+
+
+def _print_hash() -> int:
+    from streamdream_web import passwords
+
+    if sys.stdin.isatty():
+        password = getpass.getpass("password: ")
+        if password != getpass.getpass("once more: "):
+            raise UsageError("these are two different passwords")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if len(password) < SHORTEST_PASSWORD:
+        raise UsageError(f"a password has {SHORTEST_PASSWORD} signs or more")
+    print(passwords.make(password))
     return 0

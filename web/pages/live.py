@@ -1,10 +1,68 @@
-"""The tab Live."""
+"""The tab Live: the page itself is ``assets/live.*``; here is what it is told about the settings, and its fallback."""
 from __future__ import annotations
 
-import gradio as gr
+import dataclasses
+from pathlib import Path
+from typing import Any
 
+import gradio as gr
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from streamdream import settings
+from streamdream.errors import StreamdreamError
+from streamdream.settings import DreamSettings
+
+from .. import forms, sessions
 from ..studio import Studio
+
+ASSETS = Path(__file__).parents[1] / "assets"
+LOOK = "look-"
+"""Presets of that name are offered on the page."""
+LOAD = """
+import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
+  page.start(element.querySelector(".sd"), (panel) => trigger("click", {})));
+"""
 
 
 def build(studio: Studio) -> None:
-    gr.Markdown("Live")
+    gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD, elem_id="live-page",
+            apply_default_css=False)
+
+
+def routes(studio: Studio) -> list[APIRoute]:
+    return [APIRoute("/live/facts", lambda: JSONResponse(facts(studio)))]
+
+
+def facts(studio: Studio) -> dict[str, Any]:
+    """What the page makes its controls from."""
+    start = sessions.legal_start(studio)
+    taps = studio.model.taps()
+    return {"model": studio.model.name, "fields": forms.describe(DreamSettings, highest=sessions.HIGHEST),
+            "values": dataclasses.asdict(start), "looks": looks(studio, start), "taps": list(taps),
+            "layers": [{"name": name, "channels": taps[name].channels, "picture": studio.layer_pictures.get(name, "")}
+                       for name in blocks(list(taps))]}
+
+
+def blocks(taps: list[str]) -> list[str]:
+    """The taps that are worth a tile: the outputs of whole blocks."""
+    found = [name for name in taps if "/" not in name and "." not in name]
+    return [name for name in found if name.startswith(("mixed", "inception"))] or found or taps
+
+
+def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:
+    """The presets that this network can dream live."""
+    known = {item.name for item in dataclasses.fields(DreamSettings)}
+    found = []
+    for name in settings.preset_names():
+        if not name.startswith(LOOK):
+            continue
+        values = settings.read_preset(name)
+        own = {key: value for key, value in values.items() if key in known}
+        try:
+            sessions.check(studio, dataclasses.replace(start, **own))
+        except StreamdreamError:
+            continue  # for another network
+        label = name.removeprefix(LOOK).replace("-", " ").capitalize()
+        found.append({"name": name, "label": label, "about": settings.about_preset(name), "values": own})
+    return found

@@ -1,0 +1,87 @@
+// The camera: which one, its pictures as they come, and what goes wrong with it in words.
+
+const RATE = 30;
+
+export class Camera {
+  constructor(video) {
+    this.video = video;
+    this.canvas = document.createElement("canvas");
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.running = 0;
+  }
+
+  async open(deviceId, lines) {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Error(window.isSecureContext
+        ? "This browser gives no access to a camera."
+        : "Browsers open a camera on https or localhost only. Whoever runs this server can start it with a certificate.");
+    }
+    this.close();
+    const video = { height: { ideal: lines }, width: { ideal: Math.round(lines * 4 / 3) }, frameRate: { ideal: RATE } };
+    if (lines >= 720) video.width = { ideal: Math.round(lines * 16 / 9) };
+    if (deviceId) video.deviceId = { exact: deviceId };
+    try {
+      this.stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+    } catch (error) {
+      throw new Error(inWords(error));
+    }
+    this.video.srcObject = this.stream;
+    await this.video.play();
+    return this.stream.getVideoTracks()[0];
+  }
+
+  async list() {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    return devices.filter((device) => device.kind === "videoinput");
+  }
+
+  // take(capturedAt) is called for each new picture of the camera, until the next call of follow or close.
+  follow(take) {
+    const run = ++this.running, video = this.video;
+    let last = -1;
+    const next = (now, meta) => {
+      if (run !== this.running) return;
+      if (meta || video.currentTime !== last) take(meta ? meta.captureTime ?? now : now);
+      last = video.currentTime;
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
+      else requestAnimationFrame((time) => next(time));
+    };
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
+    else requestAnimationFrame((time) => next(time));
+  }
+
+  // The picture of now on ``canvas``, at most ``lines`` high.
+  draw(lines, mirrored) {
+    const { videoWidth, videoHeight } = this.video;
+    if (!videoWidth) return false;
+    const scale = Math.min(1, lines / Math.min(videoWidth, videoHeight), 1920 / Math.max(videoWidth, videoHeight));
+    const width = Math.round(videoWidth * scale), height = Math.round(videoHeight * scale);
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    this.context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
+    this.context.drawImage(this.video, 0, 0, width, height);
+    return true;
+  }
+
+  jpeg(quality) {
+    return new Promise((done) => this.canvas.toBlob(done, "image/jpeg", quality));
+  }
+
+  close() {
+    this.running += 1;
+    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.stream = null;
+    this.video.srcObject = null;
+  }
+}
+
+function inWords(error) {
+  return {
+    NotAllowedError: "The camera was not allowed. Allow it beside the address of this page, then start again.",
+    NotFoundError: "No camera was found.",
+    OverconstrainedError: "This camera is not there any more; choose another one.",
+    NotReadableError: "The camera is in use elsewhere.",
+  }[error.name] ?? `The camera cannot be opened: ${error.message}`;
+}

@@ -1,0 +1,43 @@
+"""The log of the server: lines for people, or JSON for machines; both hold the facts that a message came with."""
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+NAMES = ("streamdream", "streamdream_web", "uvicorn.error")
+
+
+class Json(logging.Formatter):
+    """``{"time", "level", "logger", "message", ...facts}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
+            **getattr(record, "facts", {})}
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class Text(logging.Formatter):
+    """``message (name value, ...)``; control characters are shown, not written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in getattr(record, "facts", {}).items())
+        line = time.strftime("%H:%M:%S ") + record.getMessage() + (f" ({facts})" if facts else "")
+        line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+def begin(kind: str) -> None:
+    """From here on the log goes to stderr; ``kind`` is a name of ``settings.LOGS``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if kind == "json" else Text())
+    for name in NAMES:
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(logging.WARNING if name.startswith("uvicorn") else logging.INFO)

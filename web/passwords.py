@@ -1,0 +1,49 @@
+"""Passwords as they are kept: scrypt (RFC 7914) with a salt, as text without signs that a shell would touch."""
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+COST, BLOCK, PARALLEL = 2**15, 8, 1
+"""32 MB and about 0.1 s a try."""
+MOST_MEMORY = 128 * 2**20
+
+
+def make(password: str) -> str:
+    """The hash of a password, for ``--auth user:HASH``."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt.{COST}.{_text(salt)}.{_text(_digest(password, salt, COST))}"
+
+
+def matches(password: str, kept: str) -> bool:
+    """Whether the hash is that of the password; False for what is no hash."""
+    try:
+        kind, cost, salt, digest = kept.split(".")
+        if kind != "scrypt" or not 2**10 <= int(cost) <= 2**17:
+            return False
+        return hmac.compare_digest(_digest(password, _bytes(salt), int(cost)), _bytes(digest))
+    except ValueError:
+        return False
+
+
+def is_hash(text: str) -> bool:
+    parts = text.split(".")
+    return len(parts) == 4 and parts[0] == "scrypt" and parts[1].isdigit()
+
+
+def _digest(password: str, salt: bytes, cost: int) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=BLOCK, p=PARALLEL, maxmem=MOST_MEMORY, dklen=32)
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+NOBODY = f"scrypt.{COST}.{_text(bytes(16))}.{_text(bytes(32))}"
+"""No password's hash: what is compared for a name that is not known, so that it takes as long."""

@@ -1,0 +1,243 @@
+"""Live sessions: each is a ``streamdream.live.Live`` between pictures that a browser pushes and one that it shows.
+
+The newest picture wins at every place where one waits, so a session holds a few pictures, however fast they come.
+"""
+from __future__ import annotations
+
+import io
+import logging
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.capture import LiveSource
+from streamdream.controls import Controls
+from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError
+from streamdream.frame import Frame
+from streamdream.governor import Governor
+from streamdream.live import Live, Mailbox
+from streamdream.opencv import cv2
+from streamdream.settings import DreamSettings
+from streamdream.sinks import NullSink
+
+if TYPE_CHECKING:
+    from .studio import Studio
+
+MOST_BYTES = 2_000_000
+MOST_PIXELS = 1920 * 1080
+HEADER = struct.Struct("<IH")
+"""Before each picture: its number, and, on the way down, how many ms it was here. On the way up that is 0."""
+HIGHEST_RATE = 75
+"""Pictures a second that are taken from one visitor."""
+MOST_BAD = 8
+"""Things in a row that are no pictures, until a session ends."""
+HIGHEST = {"steps": 6, "onset": 30, "octaves": 6}
+"""Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
+MOST_LAYERS = 6
+REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
+LOWEST_QUALITY, QUALITY = 55, 85
+"""JPEG's, of what is sent down."""
+log = logging.getLogger(__name__)
+
+
+def check(studio: Studio, dream: DreamSettings) -> None:
+    """Raises UsageError for what a visitor may not dream live."""
+    for name, highest in HIGHEST.items():
+        if getattr(dream, name) > highest:
+            raise SettingsError(f"{name} is {getattr(dream, name)}, but live at most {highest}")
+    longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
+    if len(dream.layers.split(",")) > MOST_LAYERS or longest > 400:
+        raise SettingsError(f"live at most {MOST_LAYERS} layers are dreamed at once")
+    studio.check(dream)
+
+
+def legal_start(studio: Studio) -> DreamSettings:
+    """What a session starts from: the server's own settings, within the ranges of live."""
+    lower = {name: min(getattr(studio.dream, name), highest) for name, highest in HIGHEST.items()}
+    return replace(studio.dream, **lower)
+
+
+def decode(jpeg: bytes) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] RGB. Size and kind are read from the header first. Raises SourceError."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
+            width, height = header.size
+            many_passes = "progressive" in header.info
+    except Exception:  # whatever a parser makes of hostile bytes
+        raise SourceError("this is no JPEG picture") from None
+    if many_passes or width * height > MOST_PIXELS or min(width, height) < 16:
+        raise SourceError(f"a picture of {width}x{height} is not taken; at most {MOST_PIXELS} pixels, in one pass")
+    if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise SourceError("this picture is cut off")
+    image: NDArray[np.uint8] | None = cv2().imdecode(
+        np.frombuffer(jpeg, np.uint8), cv2().IMREAD_COLOR_RGB | cv2().IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.shape != (height, width, 3):
+        raise SourceError("this is no JPEG picture")
+    return image
+
+
+class Pushed(LiveSource):
+    """Pictures as a browser pushes them, by their number; decoded by whoever iterates. Ends with ``close``."""
+
+    def __init__(self) -> None:
+        super().__init__("browser")
+        self.width, self.height, self.rate = 640, 480, Fraction(30)
+        self._newest: Mailbox[tuple[int, bytes, float]] = Mailbox()
+        self.arrived: dict[int, float] = {}
+        self.bad = 0
+
+    def push(self, number: int, jpeg: bytes) -> None:
+        self._newest.put((number, jpeg, time.perf_counter()))
+
+    def __iter__(self) -> Iterator[Frame]:
+        due = 0.0
+        while (item := self._newest.take()) is not None:
+            number, jpeg, at = item
+            time.sleep(max(0.0, due - time.perf_counter()))
+            due = time.perf_counter() + 1 / HIGHEST_RATE
+            try:
+                image = decode(jpeg)
+            except SourceError as error:
+                self.bad += 1
+                if self.bad >= MOST_BAD:
+                    raise
+                log.info("a picture was left out: %s", error)
+                continue
+            self.bad = 0
+            self.height, self.width = image.shape[:2]
+            self.arrived = dict(list(self.arrived.items())[-8:]) | {number: at}
+            yield Frame(image, number / float(self.rate), number, (1, 30))
+
+    def close(self) -> None:
+        self._newest.close()
+
+
+class Encoder(NullSink):
+    """Each dream as JPEG behind its header, to ``send``, which must not wait."""
+
+    def __init__(self, source: Pushed, send: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._source, self._send = source, send
+        self.quality = QUALITY
+        self.shown = 0
+        self.here_seconds = 0.0
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
+                                    [cv2().IMWRITE_JPEG_QUALITY, self.quality])
+        assert good
+        here_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
+        self.shown += 1
+        self.here_seconds += here_ms / 1e3
+        self._send(HEADER.pack(frame.pts, min(here_ms, 65535)) + jpeg.tobytes())
+
+
+class SharedGovernor(Governor):
+    """A dream may take its share of the time only."""
+
+    def __init__(self, highest: int, dream_hz: float, pinned: bool, sharers: Callable[[], int]) -> None:
+        super().__init__(highest, dream_hz, pinned)
+        self._sharers = sharers
+        self.dreams = 0
+
+    def observe(self, seconds: float, number: int) -> None:
+        self.dreams = number
+        super().observe(seconds * max(1, self._sharers()), number)
+
+
+class Session:
+    """One visitor's live dream, in threads of its own, which call ``send`` with pictures and ``ended`` with the error
+    that ended it, or "".
+    """
+
+    def __init__(self, studio: Studio, address: str, send: Callable[[bytes], None],
+                 ended: Callable[[str], None]) -> None:
+        self.token = secrets.token_urlsafe(18)
+        self.address, self.began_seconds = address, time.monotonic()
+        self.heard_seconds = self.began_seconds
+        """When the last picture came."""
+        self._studio, self._ended = studio, ended
+        self.send = send
+        """Exchanged when the visitor comes back on another connection."""
+        self._source = Pushed()
+        self.encoder = Encoder(self._source, lambda message: self.send(message))
+        self.controls = Controls(legal_start(studio), lambda dream: check(studio, dream))
+        self._governor = SharedGovernor(studio.stream.field_height or 480, studio.live.dream_hz, studio.live.pin,
+                                        lambda: len(studio.dreaming))
+        self._live: Live | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"streamdream-session-{self.token[:4]}", daemon=True)
+
+    def start(self) -> None:
+        self._studio.dreaming.add(self.token)
+        self._thread.start()
+
+    def push(self, number: int, jpeg: bytes) -> None:
+        self.heard_seconds = time.monotonic()
+        self._source.push(number, jpeg)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """All of it or, with a UsageError, nothing."""
+        self.controls.change(values)
+
+    def stop(self) -> None:
+        """Ends it soon; does not wait."""
+        self._stopping.set()
+        self._source.close()
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def dreams(self) -> int:
+        return self._governor.dreams
+
+    def join(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def facts(self) -> dict[str, Any]:
+        """What the page shows of it."""
+        backend = self._studio.backend if self._live is not None else None
+        return {"dreams": self._governor.dreams, "shown": self.encoder.shown,
+                "field": self._governor.field_height, "backend": backend.name if backend else "",
+                "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
+
+    def _run(self) -> None:
+        error = ""
+        try:
+            dreamer = self._studio.dreamer()
+            dreamer.in_turn = True
+            self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls,
+                              lambda: self._studio.turn(self.token))
+            if not self._stopping.is_set():
+                report = self._live.run()
+                facts = {name: report.as_json()[name] for name in REPORTED}
+                log.info("a live dream ended", extra={"facts": {"session": self.token[:4], **facts}})
+        except Closed:
+            pass
+        except StreamdreamError as problem:
+            error = str(problem)
+        except Exception:
+            log.exception("a live dream failed")
+            error = "the dream failed here; the server's log says why"
+        finally:
+            self._studio.dreaming.discard(self.token)
+            self._studio.leave(self.token)
+            self._studio.counts.update(dreams=self._governor.dreams, frames=self.encoder.shown,
+                                       frame_seconds=self.encoder.here_seconds)  # type: ignore[call-overload]
+            self._ended(error)
