@@ -34,11 +34,12 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
                                             "choices": choices, "flag": flag, "kind": kind})
 
 
+@dataclass(frozen=True)
 class _Checked:
     """Checks every field against its metadata; so a settings object that exists is legal."""
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+        for item in dataclasses.fields(self):
             check(item, getattr(self, item.name))
 
 
@@ -308,7 +309,7 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: st
     Raises SettingsError or UnknownName, in one line, for anything that is not legal.
     """
     from_preset = read_preset(preset) if preset else {}
-    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))  # type: ignore[arg-type, type-var]
+    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))
 
 
 def _build(group: type[Settings], flags: Mapping[str, str], environment: Mapping[str, str],

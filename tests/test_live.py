@@ -33,7 +33,7 @@ from streamdream.governor import HEIGHTS, Governor
 from streamdream.live import Live, LiveReport, Mailbox, resize_state
 from streamdream.models import get
 from streamdream.objectives import from_settings
-from streamdream.settings import DreamSettings
+from streamdream.settings import DreamSettings, LiveSettings
 from streamdream.sinks import NullSink
 from streamdream.stats import rss_mb
 
@@ -406,7 +406,7 @@ def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
 
 
 def test_a_mirror_mirrors() -> None:
-    with open_live(GRAPH) as plain, open_live(GRAPH, mirror=True) as mirrored:
+    with open_live(GRAPH) as plain, open_live(GRAPH, LiveSettings(mirror=True)) as mirrored:
         a, b = next(iter(plain)), next(iter(mirrored))
         assert (mirrored.width, mirrored.height) == SIZE
     np.testing.assert_array_equal(a.image[:, ::-1], b.image)

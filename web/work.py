@@ -93,7 +93,7 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
         job.total = source.frame_count
         dreamer, turns = share(make(), job, turn)
         with Watched(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
-            report = render(source, sink, dreamer, settings, job.progress, others.at, turns)
+            report = render(source, sink, dreamer, settings, job.progress, others.at, turn=turns)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
     job.result, job.answer = output, report
 

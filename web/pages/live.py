@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from streamdream import settings
+from streamdream.controls import Wish
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
@@ -60,7 +61,7 @@ def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:
         values = settings.read_preset(name)
         own = {key: value for key, value in values.items() if key in known}
         try:
-            sessions.check(studio, dataclasses.replace(start, **own))
+            sessions.check(studio, Wish(dataclasses.replace(start, **own)))
         except StreamdreamError:
             continue  # for another network
         label = name.removeprefix(LOOK).replace("-", " ").capitalize()
