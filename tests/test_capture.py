@@ -226,7 +226,7 @@ def test_bursts_are_played_at_their_own_pace() -> None:
 def jpeg_film(path: Path, first: int, frames: int) -> None:
     from media import marked
 
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, SIZE)
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, SIZE)
     for number in range(frames):
         film.write(marked(first + number, SIZE))
     film.release()
@@ -354,8 +354,8 @@ def screen() -> Iterator[str]:
     if not shutil.which("Xvfb"):
         pytest.skip("Xvfb is not here: apt-get install xvfb")
     reading, writing = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "640x480x24"], pass_fds=[writing],
-                              stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "640x480x24"],
+                              pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as answer:
         name = ":" + answer.readline().strip()

@@ -33,7 +33,7 @@ from streamdream.governor import HEIGHTS, Governor
 from streamdream.live import Live, LiveReport, Mailbox, resize_state
 from streamdream.models import get
 from streamdream.objectives import from_settings
-from streamdream.settings import DreamSettings
+from streamdream.settings import DreamSettings, LiveSettings
 from streamdream.sinks import NullSink
 
 SIZE = 160, 96
@@ -331,7 +331,7 @@ def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
 
 
 def test_a_mirror_mirrors() -> None:
-    with open_live(GRAPH) as plain, open_live(GRAPH, mirror=True) as mirrored:
+    with open_live(GRAPH) as plain, open_live(GRAPH, LiveSettings(mirror=True)) as mirrored:
         a, b = next(iter(plain)), next(iter(mirrored))
         assert (mirrored.width, mirrored.height) == SIZE
     np.testing.assert_array_equal(a.image[:, ::-1], b.image)
@@ -339,7 +339,7 @@ def test_a_mirror_mirrors() -> None:
 
 def test_what_is_no_source_is_refused_in_one_line() -> None:
     fails(streamdream("live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
-    fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 2, "a webcam is named by its number")
+    fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
     fails(streamdream("live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 
 
