@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Watcher:
         assert not self._thread.is_alive()
 
     def longest_gap(self) -> float:
-        return max(b - a for (_, _, a), (_, _, b) in zip(self.seen, self.seen[1:], strict=False))
+        return max(b - a for (_, _, a), (_, _, b) in pairwise(self.seen))
 
 
 @pytest.fixture()
@@ -156,6 +157,7 @@ def test_damage_is_counted_and_skipped(pieces: list[bytes], watch: Callable[[Any
         watcher.wait_for_news()
         server.damaged = False
         watcher.wait_for_news()
+        watcher.end()  # while there is something to read
         assert watcher.error is None and not any("lost" in text for text in source.warnings)
 
 
@@ -170,6 +172,7 @@ def test_another_size_is_fitted_into_the_first(pieces: list[bytes], watch: Calla
         server.pieces = transport_stream(60, (320, 192), first=server.sent)
         server.cut()
         watcher.wait_for_news()
+        watcher.end()
         assert (source.width, source.height) == SIZE and watcher.shapes == {(96, 160, 3)}
 
 
@@ -201,10 +204,10 @@ def test_a_file_by_http_has_its_own_pace_and_end(tmp_path: Path) -> None:
         begin = time.monotonic()
         with open_live(server.url + "/a.mp4", LiveSettings(loop=False)) as source:
             numbers = [number_of(frame.image) for frame in source]
-        assert time.monotonic() - begin > 15 / 30 and set(numbers) >= set(range(10, 20))
+        assert time.monotonic() - begin > 15 / 30 and numbers[-1] == 19 and len(set(numbers)) > 10
         with open_live(server.url + "/a.mp4") as source:
             looped = [number_of(frame.image) for frame, _ in zip(source, range(50), strict=False)]
-        assert looped.index(19) < len(looped) - 1 - looped[::-1].index(5)  # the beginning comes again
+        assert any(later < sooner for sooner, later in pairwise(looped))  # the beginning comes again
 
 
 def test_bursts_are_played_at_their_own_pace() -> None:
@@ -223,7 +226,7 @@ def test_bursts_are_played_at_their_own_pace() -> None:
 def jpeg_film(path: Path, first: int, frames: int) -> None:
     from media import marked
 
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, SIZE)
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, SIZE)
     for number in range(frames):
         film.write(marked(first + number, SIZE))
     film.release()
@@ -351,8 +354,8 @@ def screen() -> Iterator[str]:
     if not shutil.which("Xvfb"):
         pytest.skip("Xvfb is not here: apt-get install xvfb")
     reading, writing = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-screen", "0", "640x480x24"], pass_fds=[writing],
-                              stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "640x480x24"],
+                              pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as answer:
         name = ":" + answer.readline().strip()

@@ -39,7 +39,8 @@ class Paced(LiveSource):
                 first = frame.pts_seconds if first is None else first
                 due = shift + frame.pts_seconds - first
                 while (wait := self._ahead(due)) > REPEAT_SECONDS and last is not None:
-                    self._stop.wait(REPEAT_SECONDS)
+                    if self._stop.wait(REPEAT_SECONDS):
+                        return
                     yield (last := stamped(last.image, min(due, time.perf_counter() - self.began)))
                 if self._stop.wait(max(wait, 0)):
                     return

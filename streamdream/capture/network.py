@@ -144,7 +144,8 @@ class NetworkReader:
             self._color_is_known = True
         tag(picture, self.color)
         try:
-            return turn(self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray())
+            image: Any = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
+            return turn(image)
         except (FFmpegError, ValueError):
             raise SourceError(f"{self._address.name} has pictures that cannot be read, {picture.format.name}") from None
 

@@ -40,8 +40,9 @@ LEAST_DEPTH, MOST_DEPTH = 8, 256
 class Sink(Protocol):
     """Takes pictures in order. A context manager: finishes, or aborts when there was an error."""
 
-    warnings: list[str]
-    """What was lost on the way, a line each; complete after ``finish``."""
+    @property
+    def warnings(self) -> list[str]:
+        """What was lost on the way, a line each; complete after ``finish``."""
 
     @property
     def bytes_written(self) -> int:

@@ -111,7 +111,8 @@ class StreamWriter:
         except StreamdreamError:
             self._disconnect()
             raise
-        self._began, self._origin, self._last_pts = time.perf_counter(), None, -1
+        self._began, self._last_pts = time.perf_counter(), -1
+        self._origin: Fraction | None = None
 
     def _open_network(self, open: Any) -> Any:
         """FFmpeg's fifo sends in a thread of its own, and passes the time limit on, which RTMP's muxer cannot."""

@@ -115,8 +115,11 @@ class Partial(Output):
 class Writer(Protocol):
     """What a ThreadedSink drives. ``write`` and ``complete`` are called in its thread, all else in the caller's."""
 
-    partial: Output
     warnings: list[str]
+
+    @property
+    def partial(self) -> Output:
+        """What it writes to."""
 
     @property
     def bytes_written(self) -> int: ...

@@ -1,6 +1,7 @@
 """A window on the screen, and the keys by which a show is played."""
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -84,10 +85,16 @@ class WindowSink(Managed):
             self._attempt(lambda sink: sink.write(image, frame), self._recording)
         cv.imshow(TITLE, self._with_words(image)[..., ::-1])
         key = key_of(cv.waitKeyEx(1))
-        if cv.getWindowProperty(TITLE, cv.WND_PROP_VISIBLE) < 1:
+        if not self._is_open():
             raise Closed("the window was closed")
         if key in KEYS:
             KEYS[key].act(self)
+
+    def _is_open(self) -> bool:
+        try:
+            return bool(cv2().getWindowProperty(TITLE, cv2().WND_PROP_VISIBLE) >= 1)
+        except cv2().error:  # Qt knows nothing any more once its last window is closed
+            return False
 
     def _measure(self, frame: Frame) -> None:
         now, began = time.perf_counter(), getattr(self._source, "began", None)
@@ -222,8 +229,9 @@ class WindowSink(Managed):
         self._stop_recording()
         for saver in self._savers:
             saver.join()
-        cv2().destroyAllWindows()
-        cv2().waitKey(1)  # Qt closes it only now
+        with contextlib.suppress(cv2().error):  # closed already
+            cv2().destroyAllWindows()
+            cv2().waitKey(1)  # Qt closes it only now
 
     def abort(self) -> None:
         """What was recorded and kept stays."""

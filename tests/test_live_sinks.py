@@ -1,0 +1,577 @@
+"""Live sinks: none holds up a show, what goes away comes back, and keys do what the help says."""
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from broadcast import broadcasting, free_port, transport_stream
+from media import marked, number_of
+from numpy.typing import NDArray
+from test_cli import ENVIRONMENT, fails, streamdream
+
+from streamdream.capture import LiveSource, stamped
+from streamdream.controls import Controls
+from streamdream.errors import Closed, SinkError, UsageError
+from streamdream.frame import Frame
+from streamdream.settings import DreamSettings, RenderSettings
+from streamdream.sinks import NullSink, Show, open_sink, open_sinks
+from streamdream.sinks.layers import main_layers
+from streamdream.sinks.tee import Tee
+from streamdream.sinks.threaded import LiveSink, Output
+
+SIZE = 160, 96
+GRAPH = "lavfi:testsrc2=size=320x180:rate=30"
+
+
+class Camera(LiveSource):
+    """What sinks need to know of a source."""
+
+    def __init__(self, rate: int = 30) -> None:
+        super().__init__("camera")
+        self.width, self.height, self.rate = *SIZE, Fraction(rate)
+
+
+def show() -> Show:
+    return Show(Controls(DreamSettings()), lambda: main_layers("inception_v3"))
+
+
+def live_sink(path: str, **settings: Any) -> Any:
+    return open_sink(path, Camera(), RenderSettings(**settings), show=show())
+
+
+def numbers_in(path: Path | str) -> list[int]:
+    file: Any
+    with av.open(str(path)) as file:
+        return [number_of(picture.to_ndarray(format="rgb24")) for picture in file.decode(video=0)]
+
+
+def play(sink: Any, seconds: float, first: int = 0, until: Callable[[], bool] = lambda: False) -> int:
+    """Gives it 30 numbered pictures a second, with their times; the number of the next one. Never waits for it."""
+    began = time.perf_counter() - first / 30
+    number = first
+    while (number - first) / 30 < seconds and not until():
+        time.sleep(max(0.0, began + number / 30 - time.perf_counter()))
+        begin = time.perf_counter()
+        sink.write(marked(number % 256, SIZE), stamped(marked(number % 256, SIZE), number / 30))
+        assert time.perf_counter() - begin < 0.5
+        number += 1
+    return number
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+class Keeps(NullSink):
+    def __init__(self, fault: Exception | None = None) -> None:
+        super().__init__()
+        self.count, self.fault, self.ends = 0, fault, ""
+
+    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+        self.count += 1
+        if self.fault and self.count == 3:
+            raise self.fault
+
+    def finish(self) -> None:
+        self.ends += "f"
+
+    def abort(self) -> None:
+        self.ends += "a"
+
+
+def write(sink: Any, count: int) -> None:
+    for number in range(count):
+        sink.write(marked(number, SIZE), stamped(marked(number, SIZE), number / 30))
+
+
+def test_a_fault_of_another_sink_is_a_warning() -> None:
+    first, bad, good = Keeps(), Keeps(SinkError("the disk is full")), Keeps()
+    with Tee([first, bad, good]) as tee:
+        write(tee, 5)
+    assert (first.count, bad.count, good.count) == (5, 3, 5)
+    assert (first.ends, bad.ends, good.ends) == ("f", "a", "f")
+    assert tee.warnings == ["the disk is full; the others went on"]
+
+
+def test_a_fault_of_the_first_ends_the_run() -> None:
+    first, other = Keeps(SinkError("the disk is full")), Keeps()
+    with pytest.raises(SinkError, match="the disk is full"), Tee([first, other]) as tee:
+        write(tee, 5)
+    assert first.ends == other.ends == "a"
+
+
+def test_closing_any_window_ends_the_run() -> None:
+    with pytest.raises(Closed), Tee([Keeps(), Keeps(Closed("the window was closed"))]) as tee:
+        write(tee, 5)
+
+
+class SlowWriter:
+    """Writes a picture in ``seconds``."""
+
+    bytes_written = 0
+
+    def __init__(self, seconds: float) -> None:
+        self.warnings: list[str] = []
+        self.partial, self.seconds, self.numbers = Output("slow"), seconds, list[int]()
+
+    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> int:
+        return number_of(image)
+
+    def write(self, item: int) -> None:
+        time.sleep(self.seconds)
+        self.numbers.append(item)
+
+    def complete(self) -> None: ...
+    def commit(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+def test_a_slow_recording_drops_what_it_cannot_hold() -> None:
+    writer, other = SlowWriter(0.05), Keeps()
+    with Tee([other, LiveSink(writer, 8, remedy="--encoder-preset ultrafast is faster")]) as tee:
+        begin = time.perf_counter()
+        write(tee, 40)
+        assert time.perf_counter() - begin < 1
+    assert 8 <= len(writer.numbers) <= 12 and writer.numbers[:8] == list(range(8)) and other.count == 40
+    assert re.fullmatch(r"slow was too slow: it holds \d+ of 40 pictures; --encoder-preset ultrafast is faster",
+                        tee.warnings[0])
+
+
+def test_a_slow_stream_sends_the_newest() -> None:
+    writer = SlowWriter(0.05)
+    with LiveSink(writer, 2, newest=True) as sink:
+        write(sink, 40)
+    assert writer.numbers[-2:] == [38, 39] and len(writer.numbers) <= 6
+
+
+def test_names_of_sinks_are_checked_before_anything_is_written(tmp_path: Path) -> None:
+    out = str(tmp_path / "a.mp4")
+    for names, words in (([out, out], "is given twice"), ([out, "b.xyz"], "window, virtualcam, null"),
+                         ([out, str(tmp_path / "no" / "x.m3u8")], "no such folder")):
+        with pytest.raises(UsageError, match=words):
+            open_sinks(names, Camera(), RenderSettings(), False, show())
+        assert list(tmp_path.iterdir()) == []
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+def test_a_recording_survives_the_fault_of_another(tmp_path: Path) -> None:
+    """The show ended by an error; what was recorded until then is kept, and is whole."""
+    out = tmp_path / "a.mp4"
+    with (pytest.raises(SinkError, match="the wire is cut"),
+          Tee([Keeps(SinkError("the wire is cut")), live_sink(str(out))]) as tee):
+        write(tee, 5)
+    assert numbers_in(out) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_very_long_recording_with_gaps_keeps_its_times(suffix: str, tmp_path: Path) -> None:
+    """A day, by the clock of its frames, which come seldom and unevenly: ticks of 1/90000 s do not fit 32 bits."""
+    out = tmp_path / f"a{suffix}"
+    times = [0.0, 0.031, 0.07, 1.5, *(3600.0 * hour + hour / 7 for hour in range(1, 25))]
+    with live_sink(str(out)) as sink:
+        for number, seconds in enumerate(times):
+            sink.write(marked(number, SIZE), stamped(marked(number, SIZE), seconds))
+    file: Any
+    with av.open(str(out)) as file:
+        found = [(float(picture.pts * picture.time_base), number_of(picture.to_ndarray(format="rgb24")))
+                 for picture in file.decode(video=0)]
+    assert [number for _, number in found] == list(range(len(times)))
+    assert [seconds for seconds, _ in found] == pytest.approx(times, abs=2e-3)
+
+
+# --- streams out ------------------------------------------------------------------------------------------------------
+
+class Receiver:
+    """Plays what comes to ``url`` in a thread, until it ends; as a server, with ``listen``."""
+
+    def __init__(self, url: str, **options: str) -> None:
+        self.numbers: list[int] = []
+        self._arguments = url, options
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        url, options = self._arguments
+        container: Any
+        with contextlib.suppress(av.FFmpegError), av.open(url, options=options, timeout=(10, 1)) as container:
+            for picture in container.decode(video=0):
+                self.numbers.append(number_of(picture.to_ndarray(format="rgb24")))
+
+    def join(self) -> list[int]:
+        self._thread.join()
+        return self.numbers
+
+
+def test_a_stream_by_udp_is_read_back() -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    receiver = Receiver(f"udp://127.0.0.1:{port}", fflags="nobuffer", analyzeduration="500000")
+    with live_sink(f"udp://127.0.0.1:{port}") as sink:
+        play(sink, 6, until=lambda: len(receiver.numbers) > 20)
+    numbers = receiver.join()
+    assert len(numbers) > 20 and sum(b == a + 1 for a, b in pairwise(numbers)) > 15
+
+
+def test_a_stream_by_rtmp_is_read_back() -> None:
+    port = free_port()
+    receiver = Receiver(f"rtmp://127.0.0.1:{port}/live/key", listen="1")
+    with rtmp_sink(port) as sink:
+        play(sink, 6, until=lambda: len(receiver.numbers) > 20)
+    assert len(receiver.join()) > 20
+
+
+def rtmp_sink(port: int) -> Any:
+    """FFmpeg's server takes one connection only, so nothing may try whether it listens."""
+    from unittest.mock import patch
+
+    deadline = time.monotonic() + 5
+    while f":{port:04X} 00000000:0000 0A" not in Path("/proc/net/tcp").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with patch("socket.create_connection"):
+        return live_sink(f"rtmp://127.0.0.1:{port}/live/key")
+
+
+def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+                                                  ) -> None:
+    """Meanwhile the show goes on; a returned one gets pictures that can be decoded."""
+    caplog.set_level(logging.INFO, "streamdream")
+    monkeypatch.setattr("streamdream.sinks.stream.SETTLED_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        port = server.getsockname()[1]
+        taken: list[bytes] = []
+        go = threading.Event()
+        listener = threading.Thread(target=serve, args=(server, taken, go))
+        listener.start()
+        sink = live_sink(f"tcp://127.0.0.1:{port}")
+        number = play(sink, 8, until=lambda: len(taken) == 1 and "trying again" in caplog.text)
+        assert "is gone" in caplog.text
+        go.set()
+        play(sink, 12, number, until=lambda: len(taken) == 2)
+        listener.join()
+        sink.abort()
+    assert any("was gone once" in text for text in sink.warnings)
+    (Path(os.environ["STREAMDREAM_CACHE"]) / "second.ts").write_bytes(taken[1])
+    assert len(numbers_in(Path(os.environ["STREAMDREAM_CACHE"]) / "second.ts")) > 3
+
+
+def serve(server: socket.socket, taken: list[bytes], go: threading.Event) -> None:
+    """Takes 20 kB and hangs up; does so once more, when told. Connections that bring nothing are tries."""
+    for wanted in (1, 2):
+        if wanted == 2:
+            go.wait(10)
+        data = b""
+        while not data:
+            with contextlib.closing(server.accept()[0]) as client:
+                client.settimeout(5)
+                while len(data) < 20_000 and (part := client.recv(1 << 16)):
+                    data += part
+        taken.append(data)
+
+
+def test_a_receiver_that_is_not_there_is_an_error_at_once() -> None:
+    for scheme in ("rtmp", "tcp"):
+        begin = time.monotonic()
+        with pytest.raises(SinkError, match=r"cannot be reached \(connection refused\)"):
+            live_sink(f"{scheme}://127.0.0.1:{free_port()}/live/key")
+        assert time.monotonic() - begin < 3
+
+
+def test_hls_is_played_while_it_grows_and_after(tmp_path: Path) -> None:
+    out = tmp_path / "show.m3u8"
+    with live_sink(str(out)) as sink:
+        for number in range(600):  # 20 s by their times; the encoder need not wait for them
+            sink.write(marked(number % 256, SIZE), stamped(marked(number % 256, SIZE), number / 30))
+            time.sleep(0.005)
+            if number == 300:
+                assert "#EXT-X-ENDLIST" not in out.read_text() and out.read_text().count(".ts") >= 2
+    text = out.read_text()
+    assert text.count(".ts") <= 6 and "#EXT-X-ENDLIST" in text
+    assert len(list(tmp_path.glob("*.ts"))) < 9  # older ones are deleted
+    assert len(numbers_in(out)) > 60
+    with pytest.raises(UsageError, match="-y overwrites it"):
+        live_sink(str(out))
+
+
+# --- a virtual camera -------------------------------------------------------------------------------------------------
+
+class FakeDevice:
+    """A backend of pyvirtualcam that keeps what it is sent."""
+
+    sent: list[Any] = []  # noqa: RUF012
+    made_for: dict[str, Any] = {}  # noqa: RUF012
+    closed = 0
+
+    def __init__(self, **about: Any) -> None:
+        FakeDevice.made_for = about
+
+    def send(self, frame: NDArray[np.uint8]) -> None:
+        self.sent.append(frame.copy())
+
+    def close(self) -> None:
+        FakeDevice.closed += 1
+
+    def device(self) -> str:
+        return "fake"
+
+    def native_fourcc(self) -> None:
+        return None
+
+
+def test_a_virtual_camera_gets_the_dream() -> None:
+    camera = pytest.importorskip("pyvirtualcam.camera")
+    before = dict(camera.BACKENDS)
+    camera.BACKENDS.clear()
+    camera.register_backend("fake", FakeDevice)
+    try:
+        with live_sink("virtualcam:fake") as sink:
+            write(sink, 2)
+            time.sleep(0.2)
+    finally:
+        camera.BACKENDS.clear()
+        camera.BACKENDS.update(before)
+    about = FakeDevice.made_for
+    assert (about["width"], about["height"], about["fps"], about["device"]) == (*SIZE, 30.0, "fake")
+    assert [number_of(frame.reshape(96, 160, 3)) for frame in FakeDevice.sent] == [0, 1] and FakeDevice.closed == 1
+
+
+@pytest.mark.skipif(Path("/dev/video0").exists(), reason="there may be one here")
+def test_no_virtual_camera_is_one_line() -> None:
+    pytest.importorskip("pyvirtualcam")
+    with pytest.raises(SinkError, match="there is no virtual camera here"):
+        live_sink("virtualcam")
+
+
+# --- the window -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[str]:
+    """A display in memory."""
+    for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not here: apt-get install {package}")
+    import cv2
+
+    if not re.search(r"GUI:\s+\w+", cv2.getBuildInformation()) or "GUI:                           NONE" in \
+            cv2.getBuildInformation():
+        pytest.skip("this OpenCV has no windows")
+    reading, writing = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "800x600x24"],
+                              pass_fds=[writing], stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        name = ":" + answer.readline().strip()
+    yield name
+    server.terminate()
+    server.wait()
+
+
+PLAYER = """
+import sys, time
+import cv2  # before av: see WindowSink
+import numpy as np
+sys.path.insert(0, {tests!r})
+from test_live_sinks import Camera, show
+from media import marked
+from streamdream.capture import stamped
+from streamdream.errors import Closed
+from streamdream.settings import RenderSettings
+from streamdream.sinks import open_sink
+
+lent, camera = show(), Camera()
+camera.began = time.perf_counter()
+with open_sink("window", camera, RenderSettings(), show=lent) as sink:
+    print("open", flush=True)
+    try:
+        for number in range(3000):
+            time.sleep(1 / 60)
+            image = marked(number % 256, (160, 96))
+            sink.write(image, stamped(image, time.perf_counter() - camera.began))
+            now = lent.controls.now()
+            print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._words,
+                  sink._full, sink._recording is not None, sep="|", flush=True)
+    except Closed:
+        print("closed", flush=True)
+"""
+
+
+class Player:
+    """A window in a process of its own, and what it says of itself after each picture."""
+
+    def __init__(self, screen: str, folder: Path) -> None:
+        self._environment = ENVIRONMENT | {"DISPLAY": screen}
+        code = PLAYER.format(tests=str(Path(__file__).parent))
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        text=True, cwd=folder, env=self._environment)
+        self.state: list[str] = []
+        assert self.process.stdout is not None and self.process.stdout.readline() == "open\n"
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        self.wait_for(lambda: len(self.state) > 1)
+        self.do("mousemove", "100", "100")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.state = line.strip().split("|")
+
+    def do(self, *arguments: str) -> str:
+        return subprocess.run(["xdotool", *arguments], env=self._environment, check=True, capture_output=True,
+                              text=True).stdout
+
+    def press(self, key: str, place: int, expected: str) -> None:
+        """Until the window says so; the key is pressed once."""
+        self.do("key", key)
+        self.wait_for(lambda: len(self.state) > place and self.state[place] == expected)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.state
+            time.sleep(0.01)
+
+    def end(self) -> tuple[str, str]:
+        """What it said last, and what went wrong."""
+        self.process.wait(10)
+        self._thread.join()
+        assert self.process.stderr is not None
+        return "|".join(self.state), self.process.stderr.read()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self._thread.join()
+        self.process.communicate()
+
+
+CLOSER = """
+import ctypes, sys
+x = ctypes.CDLL("libX11.so.6")
+x.XOpenDisplay.restype = display = ctypes.c_void_p
+display = ctypes.c_void_p(x.XOpenDisplay(None))
+class Message(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("sent", ctypes.c_int),
+                ("display", ctypes.c_void_p), ("window", ctypes.c_ulong), ("kind", ctypes.c_ulong),
+                ("format", ctypes.c_int), ("data", ctypes.c_long * 20)]
+window = int(sys.argv[1])
+atom = lambda name: x.XInternAtom(display, name, 0)
+message = Message(33, 0, 1, display, window, atom(b"WM_PROTOCOLS"), 32, (atom(b"WM_DELETE_WINDOW"), 0))
+x.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
+x.XSync(display, 0)
+"""
+"""Asks a window to close, as a window manager does when its button is clicked; there is none in Xvfb."""
+
+
+def test_keys_play_the_show(screen: str, tmp_path: Path) -> None:
+    """Each key on a real window; q closes it, and what was recorded and kept is whole."""
+    layers, strength, frozen, resets, help, words, full, recording = range(8)
+    with Player(screen, tmp_path) as player:
+        player.press("n", layers, "mixed4")
+        player.press("p", layers, "mixed3")
+        player.press("Left", layers, "mixed2")
+        player.press("plus", strength, "1.25")
+        player.press("Down", strength, "1.0")
+        player.press("space", frozen, "True")
+        player.press("x", resets, "1")
+        player.press("r", recording, "True")
+        player.press("h", help, "True")
+        player.press("o", words, "False")
+        player.press("f", full, "True")
+        player.press("f", full, "False")
+        player.do("key", "s")
+        player.wait_for(lambda: len(list(tmp_path.glob("streamdream-*.png"))) == 1)
+        player.press("r", recording, "False")
+        player.wait_for(lambda: len(list(tmp_path.glob("streamdream-*.mp4"))) == 1)
+        player.press("r", recording, "True")
+        player.do("key", "q")
+        state, errors = player.end()
+        assert state == "closed" and errors == "" and player.process.returncode == 0
+    films = sorted(tmp_path.glob("*.mp4"))
+    assert len(films) == 2 and all(numbers_in(film) for film in films)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
+    """Closed by the window's own button: the client message that a window manager sends for it."""
+    with Player(screen, tmp_path) as player:
+        window = player.do("search", "--name", "^streamdream$").split()[-1]
+        subprocess.run([sys.executable, "-c", CLOSER, window], env=ENVIRONMENT | {"DISPLAY": screen}, check=True)
+        assert player.end() == ("closed", "") and player.process.returncode == 0
+
+
+def test_pyav_before_opencv_is_said_not_waited_for(screen: str, tmp_path: Path) -> None:
+    code = ("import av\nfrom streamdream.errors import SinkError\nfrom streamdream.sinks.window import WindowSink\n"
+            "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
+                            env=ENVIRONMENT | {"DISPLAY": screen}, check=True)
+    assert result.stdout.strip() == "opened" or "import cv2 before av" in result.stdout
+
+
+def test_the_command_shows_records_and_streams_at_once(screen: str, tmp_path: Path) -> None:
+    """And the dream is in the window: a screenshot is taken by the program's own screen source."""
+    result = streamdream("live", "--source", GRAPH, "--sink", "window", "--sink", str(tmp_path / "a.mp4"), "--sink",
+                         str(tmp_path / "a.m3u8"), "--seconds", "3", "--field-height", "96", "--json", DISPLAY=screen)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    with av.open(str(tmp_path / "a.mp4")) as film, av.open(str(tmp_path / "a.m3u8")) as stream:
+        counts = [sum(1 for _ in file.decode(video=0)) for file in (film, stream)]
+    assert report["frames"] > 10 and counts[0] == report["frames"] and counts[1] > report["frames"] / 3
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_show_whose_stream_is_away(number: signal.Signals, tmp_path: Path) -> None:
+    """Promptly, and the recording is whole."""
+    out = tmp_path / "a.mp4"
+    with broadcasting(transport_stream(90, SIZE)) as server:
+        process = subprocess.Popen([sys.executable, "-m", "streamdream", "live", "--source", server.url, "--sink",
+                                    str(out), "--field-height", "96"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=ENVIRONMENT)
+        assert process.stderr is not None
+        try:
+            wait_for_line(process.stderr, "Ctrl-C ends it")
+            time.sleep(0.5)
+            server.closed = True
+            server.cut()
+            wait_for_line(process.stderr, "trying again")
+            process.send_signal(number)
+            begin = time.monotonic()
+            output, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert time.monotonic() - begin < 10 and "dreams/s" in output and "was lost" in errors
+    assert numbers_in(out)
+
+
+def wait_for_line(stream: Any, words: str) -> None:
+    said = []
+    while words not in (line := stream.readline()):
+        said.append(line)
+        assert line, f"it ended before it said {words!r}: {said}"
+
+
+def test_sinks_are_refused_in_one_line(tmp_path: Path) -> None:
+    fails(streamdream("live", "--source", GRAPH, "--sink", "a.xyz"), 2, "cannot write a.xyz", ".m3u8 file, or a URL")
+    fails(streamdream("live", "--source", GRAPH, "--sink", f"rtmp://127.0.0.1:{free_port()}/live/x"), 1,
+          "cannot be reached (connection refused)")
