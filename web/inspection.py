@@ -198,7 +198,9 @@ def check_length(seconds: float, limits: Limits) -> None:
 
 def check_size(width: int, height: int, limits: Limits) -> None:
     """Raises UsageError."""
-    if not width or not height or width * height > limits.pixels:
+    if not width or not height:
+        raise UsageError("the size of these pictures cannot be told; the file may be damaged")
+    if width * height > limits.pixels:
         raise UsageError(f"{width} x {height} pixels are too many; at most {limits.pixels / 1e6:.1f} million are taken")
 
 

@@ -195,6 +195,7 @@ class Jobs:
         """Cancels everything, waits for the runner, removes the folder."""
         with self._changed:
             self._closed = True
+            self._changed.notify_all()
         for job in self._all():
             self.discard(job)
         self._runner.join(timeout=10)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -57,6 +58,8 @@ class Studio:
         """Who dreams live now."""
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; see ``metrics.py``. A few may get lost between threads."""
+        self.closing: list[Callable[[], None]] = []
+        """Called by ``close``, before the folder goes: what the tabs have started ends."""
         self._turns = Turns()
         self._loading = threading.Lock()
         self.check(dream)
@@ -119,4 +122,6 @@ class Studio:
 
     def close(self) -> None:
         """Nothing of the visitors is left."""
+        while self.closing:
+            self.closing.pop()()
         shutil.rmtree(self.folder, ignore_errors=True)

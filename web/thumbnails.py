@@ -38,13 +38,11 @@ log = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """The dreams of layers, by (model, tap). ``turn`` is entered for every step; while ``busy``, steps become rare;
-    ``tell`` hears which are there.
-    """
+    """The dreams of layers, by (model, tap). ``turn`` is entered for every step; while ``busy``, steps become rare."""
 
     def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
-                 tell: Callable[[str, list[str]], None] = lambda model, taps: None, folder: Path | None = None) -> None:
-        self._stream, self._turn, self._busy, self._tell = stream, turn, busy, tell
+                 folder: Path | None = None) -> None:
+        self._stream, self._turn, self._busy = stream, turn, busy
         self._folder = folder or cache.folder("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._wanted: list[str] = []
@@ -75,9 +73,6 @@ class Thumbnails:
 
     def want(self, model: str) -> None:
         """Have those of that network made next. Returns at once; nothing happens without its weights."""
-        if not models.get(model).available()[0]:
-            return
-        self._tell(model, self.done(model))
         if not self.is_coming(model):
             return
         with self._changed:
@@ -154,7 +149,6 @@ class Thumbnails:
             maker.on_step = lambda done: turns.pass_on()
             with turns():
                 maker.run(lambda done, left: None)
-            self._tell(name, [cell.tap])
 
     def _rest(self) -> None:
         """Between two steps, when the device is anybody's."""

@@ -36,8 +36,8 @@ MOST_AT_ONCE, MOST_FROM_ONE_ADDRESS = 8, 3
 UNCLAIMED_SECONDS = 120
 """A file that no session asked for within this time is let go."""
 LONGEST_SHOWN_NAME = 60
-CODED = 128
-"""Pixels by which a coded picture may be wider or higher than what is shown of it."""
+LEAST_LARGEST = 1 << 20
+"""Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
 log = logging.getLogger(__name__)
 
 
@@ -58,10 +58,10 @@ class Upload:
         return self.facts.suffix in inspection.CONTAINERS
 
     def open(self, start: float = 0.0, end: float = float("inf")) -> AvSource:
-        """The frames of a video in that span. Pictures that are larger than its header says are damage. Raises what
-        AvSource raises.
+        """The frames of a video in that span. Pictures that are much larger than its header says are damage. Raises
+        what AvSource raises.
         """
-        largest = (self.facts.width + CODED) * (self.facts.height + CODED)
+        largest = max(LEAST_LARGEST, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:
             container = inspection.open_video(self.path, self.facts.suffix)

@@ -44,20 +44,20 @@ class Workshop:
         self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels))
         self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR)
         self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR)
-        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy, self._tell)
+        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
         self.panels: list[Panel] = []
         """Of all tabs: what sets the layer everywhere asks them."""
         self._seen_seconds: dict[str, float] = {}
 
     def _is_busy(self) -> bool:
         """Does somebody want the device for something better than pictures of layers?"""
-        return bool(getattr(self.studio, "dreaming", ())) or self.videos.is_busy or self.stills.is_busy
+        return bool(self.studio.dreaming) or self.videos.is_busy or self.stills.is_busy
 
-    def _tell(self, model: str, taps: list[str]) -> None:
-        """The live tab shows those of the studio's own network."""
-        if model == self.studio.stream.model:
-            numbers = {tap: number for number, tap in enumerate(models.get(model).taps())}
-            self.studio.layer_pictures.update({tap: f"layers/{model}/{numbers[tap]}.png" for tap in taps})
+    def show_layers(self) -> None:
+        """Tells the live tab where the pictures of the studio's own network are, or will be."""
+        model = self.studio.stream.model
+        self.studio.layer_pictures.update(
+            {tap: picture_address(model, number) for number, tap in enumerate(models.get(model).taps())})
 
     def find_job(self, token: str) -> Job | None:
         return self.videos.get(token) or self.stills.get(token)
@@ -143,17 +143,14 @@ _workshops: dict[int, Workshop] = {}
 def of(studio: Studio) -> Workshop:
     """The workshop of that studio, made at the first call; it lives until ``close``."""
     if id(studio) not in _workshops:
-        _workshops[id(studio)] = Workshop(studio)
+        shop = _workshops[id(studio)] = Workshop(studio)
+        studio.closing.append(shop.close)
     return _workshops[id(studio)]
 
 
-def usable_models() -> dict[str, str]:
-    """Name -> "" when its weights are here, else the command that fetches them."""
-    found = {}
-    for name, model in models.MODELS.items():
-        here, how = model.available()
-        found[name] = "" if here else how
-    return found
+def picture_address(model: str, number: int) -> str:
+    """Of the picture of the network's layer of that number, relative to the page."""
+    return f"layers/{model}/{number}.png"
 
 
 def read_mask(workshop: Workshop, visitor: str, data: bytes) -> Upload | None:

@@ -24,6 +24,7 @@ MAIN, WHOLE = "Blocks", "All layers"
 def routes(studio: Studio) -> list[Route]:
     """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
     shop = workshop.of(studio)
+    shop.show_layers()
 
     async def picture(request: Request) -> Response:
         model, number = request.path_params["model"], request.path_params["number"]

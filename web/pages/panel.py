@@ -114,10 +114,13 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
     if not models.get(model).available()[0]:
         return ""
     main = set(blocks(model))
-    cells = [f'<button type="button" data-layer="{escape(tap)}" data-model="{model}" '
-             f'aria-pressed="{str(tap == chosen).lower()}" title="{escape(tap)}">'
-             f'<img loading="lazy" alt="" src="layers/{model}/{number}.png"><span>{escape(tap)}</span></button>'
-             for number, tap in enumerate(models.get(model).taps()) if whole or tap in main]
+    cells = []
+    for number, tap in enumerate(models.get(model).taps()):
+        if whole or tap in main:
+            name, source = escape(tap), workshop.picture_address(model, number)
+            cells.append(f'<button type="button" data-layer="{name}" data-model="{model}" title="{name}" '
+                         f'aria-pressed="{str(tap == chosen).lower()}">'
+                         f'<img loading="lazy" alt="" src="{source}"><span>{name}</span></button>')
     return f'<div class="sw-gallery">{"".join(cells)}</div>'
 
 

@@ -46,7 +46,12 @@ def routes(studio: Studio) -> list[Route]:
                             content_disposition_type=how, headers={
                                 "Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
-    return [Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
+    async def closed(request: Request) -> Response:
+        return PlainTextResponse("files come in by another door", 404)
+
+    # Gradio would keep whatever is sent, under the sender's name, and look at nothing of it
+    return [Route("/gradio_api/upload", closed, methods=["POST"]),
+            Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
             Route("/results/{token}", result, methods=["GET"])]
 
 

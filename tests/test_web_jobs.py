@@ -1,0 +1,277 @@
+"""The lines of jobs: whose turn it is, how they end, what they leave; and what they do, with a real network."""
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from streamdream_web import work
+from streamdream_web.inspection import Limits
+from streamdream_web.jobs import Job, Jobs, StepByStep
+from streamdream_web.pages import parts
+from streamdream_web.thumbnails import Thumbnails, blocks
+from streamdream_web.turns import Turns
+from streamdream_web.uploads import Upload, Uploads
+from streamdream_web.work import Span
+
+from streamdream import models, stills
+from streamdream.backends import Backend
+from streamdream.dream import Dreamer
+from streamdream.errors import SourceError, UsageError
+from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
+
+PATIENCE_SECONDS = 60
+CHEAP = DreamSettings(layers="mixed0", onset=1, octaves=1)
+
+
+@pytest.fixture()
+def line(tmp_path: Path) -> Iterator[Jobs]:
+    jobs = Jobs("tests", tmp_path / "jobs", most=4, most_from_visitor=2)
+    yield jobs
+    jobs.close()
+    assert not (tmp_path / "jobs").exists()
+
+
+def wait(job: Job) -> Job:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not job.over:
+        assert time.monotonic() < until, f"still {job.state}"
+        time.sleep(0.01)
+    return job
+
+
+class Gate:
+    """Work that waits until it is opened, and notes who came."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.order: list[str] = []
+
+    def __call__(self, job: Job) -> None:
+        self.order.append(job.title)
+        while not self.open.wait(0.01):
+            job.check()
+
+
+def test_nobody_waits_behind_two_of_another(line: Jobs) -> None:
+    gate = Gate()
+    greedy = [line.submit("greedy", f"greedy {number}", gate) for number in (1, 2)]
+    modest = line.submit("modest", "modest", gate)
+    assert [line.position(job) for job in (*greedy, modest)] == [0, 2, 1] or greedy[0].state == "waiting"
+    gate.open.set()
+    for job in (*greedy, modest):
+        assert wait(job).state == "done"
+    assert gate.order == ["greedy 1", "modest", "greedy 2"]
+
+
+def test_a_line_is_bounded(line: Jobs) -> None:
+    gate = Gate()
+    for number in range(2):
+        line.submit("one", str(number), gate)
+    with pytest.raises(UsageError, match="you have 2 waiting or running"):
+        line.submit("one", "third", gate)
+    for number in range(2):
+        line.submit("two", str(number), gate)
+    with pytest.raises(UsageError, match="the line is full"):
+        line.submit("three", "first", gate)
+
+
+def test_what_waits_and_what_runs_can_be_cancelled(line: Jobs) -> None:
+    gate, written = Gate(), threading.Event()
+
+    def write(job: Job) -> None:
+        (job.folder / "half.mp4").write_bytes(b"half")
+        job.result = job.folder / "half.mp4"
+        written.set()
+        gate(job)
+
+    running, waiting = line.submit("one", "a", write), line.submit("two", "b", write)
+    assert written.wait(PATIENCE_SECONDS)
+    line.cancel(waiting)
+    assert waiting.state == "cancelled"
+    line.cancel(running)
+    assert wait(running).state == "cancelled" and running.result is None
+    assert not list(line.folder.rglob("*"))
+
+
+def test_errors_are_one_line_and_no_secret(line: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(job: Job) -> None:
+        raise SourceError("the video is damaged")
+
+    def break_down(job: Job) -> None:
+        raise KeyError("/etc/secret")
+
+    failed, broken = line.submit("one", "a", fail), line.submit("one", "b", break_down)
+    assert wait(failed).error == "the video is damaged"
+    assert "secret" not in wait(broken).error and "log" in broken.error
+    assert "/etc/secret" in caplog.text
+    assert wait(line.submit("one", "c", lambda job: None)).state == "done"
+
+
+def test_a_session_takes_its_jobs_along(line: Jobs) -> None:
+    def write(job: Job) -> None:
+        job.result = job.folder / "dream.mp4"
+        job.result.write_bytes(b"dream")
+
+    mine, hers = wait(line.submit("me", "a", write)), wait(line.submit("her", "b", write))
+    line.forget("me")
+    assert line.get(mine.token) is None and line.get(hers.token) is hers
+    assert [path.name for path in line.folder.rglob("*.mp4")] == ["dream.mp4"]
+
+
+def test_results_go_after_a_while(tmp_path: Path) -> None:
+    jobs = Jobs("short", tmp_path / "short", keep_seconds=0)
+    job = wait(jobs.submit("me", "a", lambda job: None))
+    time.sleep(0.01)
+    jobs.sweep()
+    assert jobs.get(job.token) is None and not list(jobs.folder.iterdir())
+    jobs.close()
+
+
+def test_the_device_is_given_away_after_every_step() -> None:
+    """Who is live gets a turn among the steps of a picture, and not after all of them."""
+    turns, stop, came = Turns(), threading.Event(), []
+
+    def live() -> None:
+        while not stop.is_set():
+            with turns.turn("live"):
+                came.append(time.monotonic())
+
+    visitor = threading.Thread(target=live)
+    shared = StepByStep(lambda: turns.turn("job"))
+    with shared():
+        visitor.start()
+        for _ in range(10):
+            time.sleep(0.01)
+            shared.pass_on()
+        during = len(came)
+    stop.set()
+    visitor.join()
+    assert during >= 5
+
+
+# --- with a network
+
+
+@pytest.fixture()
+def clip(tmp_path: Path, world: Path) -> Iterator[Upload]:
+    uploads = Uploads(tmp_path / "uploads", Limits(50, 60, 10**6))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield world.read_bytes()
+
+    yield asyncio.run(uploads.receive("world.mp4", chunks()))
+    uploads.close()
+
+
+def small(eager: Backend, height: int = 96) -> work.MakeDreamer:
+    return lambda: Dreamer(models.get("inception_v3"), eager, field_height=height)
+
+
+def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
+    with av.open(str(path)) as container:
+        tick = float(container.streams.video[0].time_base or 0)
+        packets = [packet for packet in container.demux() if packet.size]
+        return (sorted(round((packet.pts or 0) * tick, 4) for packet in packets if packet.stream.type == "video"),
+                [bytes(packet) for packet in packets if packet.stream.type == "audio"])
+
+
+def test_a_video_keeps_times_and_sound(line: Jobs, clip: Upload, eager: Backend) -> None:
+    looks = []
+    job = line.submit("me", "clip", lambda job: work.render_video(
+        job, clip, Span(1.0, 1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
+    while not job.over:
+        if job.picture is not None:
+            looks.append(parts.card(job, line, ""))
+        time.sleep(0.02)
+    assert job.state == "done", job.error
+    assert job.result and (job.done, job.total) == (15, 15) and looks and "data:image/jpeg;base64," in looks[-1]
+    times, sound = times_and_sound(job.result)
+    _, all_sound = times_and_sound(clip.path)
+    assert times == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
+    assert len(sound) >= 20 and set(sound) <= set(all_sound)  # untouched, packet by packet
+    assert not any(str(clip.path.parent) in warning for warning in job.warnings)
+
+
+def test_a_cancelled_video_leaves_nothing(line: Jobs, clip: Upload, eager: Backend) -> None:
+    job = line.submit("me", "clip", lambda job: work.render_video(
+        job, clip, Span(), CHEAP, RenderSettings(), small(eager), nullcontext))
+    while job.done < 3 and not job.over:
+        time.sleep(0.01)
+    line.cancel(job)
+    assert wait(job).state == "cancelled" and not list(line.folder.rglob("*"))
+
+
+def test_three_frames_to_try(line: Jobs, clip: Upload, eager: Backend) -> None:
+    found: list[Any] = []
+
+    def preview(job: Job) -> None:
+        work.preview_video(job, clip, Span(3.0, 9.0), CHEAP, small(eager), nullcontext)
+        found.extend(job.answer)
+
+    wait(line.submit("me", "clip", preview))
+    assert [seconds for seconds, _, _ in found] == pytest.approx([4.0, 6.0, 8.0], abs=0.04)
+    assert all(np.abs(dream.astype(int) - frame).mean() > 0.5 for _, frame, dream in found)
+
+
+def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
+        line: Jobs, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "SHOWN_EVERY_SECONDS", 0)
+    mask = np.zeros((*lion.shape[:2], 3), np.uint8)
+    mask[:, :128] = 255
+    stills.write_image(str(tmp_path / "mask.png"), mask)
+    settings = DreamSettings(layers="mixed0", onset=0, octaves=2, steps=3, step_size=0.05,
+                             mask=str(tmp_path / "mask.png"))
+    sizes = []
+    monkeypatch.setattr(Job, "show", lambda job, picture: sizes.append(picture.shape[:2]))
+    job = wait(line.submit("me", "lion", lambda job: work.dream_picture(
+        job, lion, settings, small(eager, 0), nullcontext)))
+    assert job.result and job.state == "done", job.error
+    dream = stills.read_image(str(job.result))
+    assert (job.done, job.total) == (6, 6) and len(set(sizes[:-1])) == 2 and sizes[-1] == (256, 256)
+    assert np.array_equal(dream[:, 140:], lion[:, 140:])
+    assert np.abs(dream[:, :120].astype(int) - lion[:, :120]).mean() > 2
+
+
+def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) -> None:
+    busy = threading.Event()
+    steps = []
+    turns = Turns()
+
+    def turn() -> Any:
+        steps.append(time.monotonic())
+        return turns.turn("thumbnails")
+
+    made = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
+    made.want("inception_v3")
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not made.done("inception_v3"):
+        assert time.monotonic() < until and not made.problem
+        time.sleep(0.02)
+    assert made.done("inception_v3")[0] in blocks("inception_v3")
+    busy.set()
+    time.sleep(0.2)
+    before = len(steps)
+    time.sleep(1.2)
+    assert len(steps) - before <= 4
+    assert made.path("inception_v3", made.done("inception_v3")[0]) and made.path("inception_v3", "nonsense") is None
+    made.close()
+    again = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
+    assert again.done("inception_v3") == made.done("inception_v3")
+
+
+def test_the_network_that_is_not_here_is_one_calm_line(tmp_path: Path) -> None:
+    from streamdream_web.pages.panel import gallery, missing_html
+
+    made = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
+    made.want("bvlc_googlenet")
+    assert not made.is_coming("bvlc_googlenet") and gallery("bvlc_googlenet", whole=True) == ""
+    assert "streamdream fetch bvlc_googlenet" in missing_html("bvlc_googlenet")
