@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,8 +155,7 @@ def test_two_hundred_visits_leave_nothing(web: Running, small: NDArray[np.uint8]
 
 
 def resident_mb() -> float:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * 4096 / 1e6
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 def test_who_comes_too_late_waits_and_takes_over(small: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""Live without a socket: Gradio's streaming picture, for networks that let no WebSocket through. Slower, and simpler."""
+"""Live without a socket: Gradio's streaming picture, for networks that let no WebSocket through.."""
 from __future__ import annotations
 
 import base64
@@ -29,21 +29,16 @@ LINES = 480
 FIELD_HEIGHT = 176
 
 
-class InlineImage(gr.Image):
-    """A picture whose bytes are in the answer itself. Gradio's own is written to a file and fetched by a second
-    request, which over a slow line is replaced by the next one before it has come: the picture stands still.
+def inline(picture: NDArray[np.uint8] | None) -> ImageData | None:
+    """A picture whose bytes are in the answer itself. Gradio writes it to a file, which the page fetches by a second
+    request; over a slow line each is replaced by the next before it has come, and the picture stands still.
     """
-
-    def get_block_name(self) -> str:
-        return "image"
-
-    def postprocess(self, value: NDArray[np.uint8] | None) -> ImageData | None:  # type: ignore[override]
-        if value is None:
-            return None
-        good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(value, cv2().COLOR_RGB2BGR),
-                                    [cv2().IMWRITE_JPEG_QUALITY, sessions.QUALITY])
-        assert good
-        return ImageData(url="data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode())
+    if picture is None:
+        return None
+    good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(picture, cv2().COLOR_RGB2BGR),
+                                [cv2().IMWRITE_JPEG_QUALITY, sessions.QUALITY])
+    assert good
+    return ImageData(url="data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode())
 
 
 @dataclass
@@ -131,7 +126,9 @@ def build(studio: Studio, page: gr.HTML) -> None:
         with gr.Row():
             camera = gr.Image(sources=["webcam"], streaming=True, label="Camera", webcam_options=gr.WebcamOptions(
                 mirror=True, constraints={"video": {"width": 640, "height": 480}}))
-            shown = InlineImage(label="Dream", interactive=False, elem_id="live-plain-dream", show_label=False)
+            shown = gr.Image(label="Dream", interactive=False, elem_id="live-plain-dream")
+            # not by a subclass: Gradio would write a file beside this one
+            setattr(shown, "postprocess", inline)  # noqa: B010
     said = gr.Textbox(visible="hidden", elem_id="live-said", max_length=8192)
     page.click(lambda: gr.Column(visible=True), outputs=column, show_progress="hidden", api_visibility="private")
     camera.stream(plain.dream, [camera, said], shown, stream_every=EVERY_SECONDS, show_progress="hidden",

@@ -94,7 +94,7 @@ def _lifespan(studio: Studio, hall: Hall) -> Any:
         yield
         await asyncio.wait([warming], timeout=10)
         await hall.close()
-        studio.close()
+        await asyncio.to_thread(studio.close)
 
     return lifespan
 
