@@ -1,0 +1,248 @@
+"""The tabs Video, Picture and Layers in a real browser, against the real server and network."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from conftest import gradio_asset
+from media import Clip, make
+
+from streamdream import stills
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
+CHROMIUM = Path("/usr/bin/chromium")
+if not CHROMIUM.exists():
+    pytest.skip("no chromium here", allow_module_level=True)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]
+PATIENCE_MS = 60_000
+LION = str(gradio_asset("images/lion.jpg"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """Its address. Its temporary files are in ``folder/tmp``."""
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "STREAMDREAM_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "streamdream", "web", "--port", "0", "--field-height", "64", "--backend", "eager",
+               "--layers", "mixed0", "--octaves", "1", "--onset", "1", "--upload-mb", "5", "--upload-seconds", "40"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+    try:
+        yield _address(folder / "log", process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, 130)
+    finally:
+        process.kill()
+    assert not list((folder / "tmp").glob("streamdream-web-*"))
+
+
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+            with contextlib.suppress(OSError), urllib.request.urlopen(found[0] + "/healthz", timeout=5):
+                return found[0]
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture()
+def page(browser: Any, server: str) -> Iterator[Any]:
+    """A visitor of their own, at whose end nothing may have gone wrong in the console."""
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE_MS)
+    wrong: list[str] = []
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.wrong = wrong
+    opened.goto(server)
+    yield opened
+    context.close()
+    assert not wrong
+
+
+def tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def drop(page: Any, where: str, file: str | dict[str, Any]) -> None:
+    page.set_input_files(f"{where} input[type=file]", file)
+
+
+def set_span(page: Any, start: float, end: float) -> None:
+    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+    for handle, value in (("last", end), ("first", start)):
+        page.eval_on_selector(f"#video-drop .sw-drop-{handle}", f"(it) => {{ it.value = {value}; "
+                                                                "it.dispatchEvent(new Event('input')); }")
+
+
+def packets(path: Path) -> tuple[list[float], list[bytes]]:
+    """Times of the pictures, and the sound."""
+    with av.open(str(path)) as container:
+        tick = float(container.streams.video[0].time_base or 0)
+        found = [packet for packet in container.demux() if packet.size]
+        return (sorted(round((packet.pts or 0) * tick, 4) for packet in found if packet.stream.type == "video"),
+                [bytes(packet) for packet in found if packet.stream.type == "audio"])
+
+
+def test_upload_dream_download(page: Any, world: Path, folder: Path) -> None:
+    tab(page, "Video")
+    drop(page, "#video-drop", str(world))
+    set_span(page, 2.0, 3.0)
+    page.click("#video-try")
+    page.wait_for_function("document.querySelectorAll('#video-preview img').length === 3")
+    page.click("#video-start")
+    page.wait_for_selector("#video-job progress")
+    page.wait_for_selector("#video-job video.sw-result")
+    page.wait_for_function("document.querySelector('#video-job video').readyState >= 2")
+    with page.expect_download() as download:
+        page.click("#video-job .sw-save")
+    assert download.value.suggested_filename == "dream.mp4"
+    download.value.save_as(folder / "dream.mp4")
+    times, sound = packets(folder / "dream.mp4")
+    assert times == pytest.approx([number / 30 for number in range(30)], abs=1e-3)
+    _, original = packets(world)
+    assert len(sound) > 40 and set(sound) <= set(original)
+
+
+def test_a_cancelled_dream_and_a_closed_page_leave_nothing(
+        browser: Any, server: str, world: Path, folder: Path) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server)
+    tab(page, "Video")
+    drop(page, "#video-drop", str(world))
+    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+    page.click("#video-start")
+    page.wait_for_selector("#video-job img.sw-look")
+    assert kept(folder, "videos") and kept(folder, "uploads")
+    page.click("#video-cancel")
+    page.get_by_text("Cancelled; nothing of it is left.").wait_for()
+    assert not kept(folder, "videos")
+    page.click("#video-start")
+    page.wait_for_selector("#video-job img.sw-look")
+    context.close()
+    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 15)
+
+
+def kept(folder: Path, kind: str) -> list[Path]:
+    return [path for path in (folder / "tmp").glob(f"streamdream-web-*/{kind}/**/*") if path.is_file()]
+
+
+def eventually(check: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_name_is_text_and_a_wrong_file_one_line(page: Any, tmp_path: Path) -> None:
+    clip = Path(make(tmp_path / "a.mp4", Clip(frames=4))).read_bytes()
+    tab(page, "Video")
+    name = "<img src=x onerror=window.hacked=1>.mp4"
+    drop(page, "#video-drop", {"name": name, "mimeType": "video/mp4", "buffer": clip})
+    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+    assert page.inner_text("#video-drop .sw-drop-name") == name
+    page.click("#video-start")
+    page.wait_for_selector("#video-job video.sw-result")
+    assert name in page.inner_text("#video-job") and page.evaluate("window.hacked") is None
+    page.click("#video-drop .sw-drop-remove")
+    drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"ffconcat version 1.0\n"})
+    page.get_by_text("This is not a mp4 video, whatever its name says.").wait_for()
+    drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": bytes(5_100_000)})
+    page.get_by_text("This file is larger than 5 MB.").wait_for()
+    page.click("#video-start")
+    page.get_by_text("Drop a video first.").wait_for()
+    page.wrong[:] = [line for line in page.wrong if "400 (Bad Request)" not in line]  # the refused one
+
+
+def test_a_picture_grows_where_it_is_drawn_on(page: Any, folder: Path) -> None:
+    tab(page, "Picture")
+    drop(page, "#picture-drop", LION)
+    page.wait_for_selector("#picture-drop .sw-drop-tools:not([hidden])")
+    page.wait_for_timeout(200)
+    box = page.locator("#picture-drop canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+    page.mouse.up()
+    page.click("#picture-start")
+    page.wait_for_selector("#picture-job .sw-compare")
+    page.fill("#picture-job .sw-compare input", "80")
+    assert "80%" in page.get_attribute("#picture-job .sw-compare", "style")
+    with page.expect_download() as download:
+        page.click("#picture-job .sw-save")
+    download.value.save_as(folder / "dream.png")
+    dream, lion = stills.read_image(str(folder / "dream.png")), stills.read_image(LION)
+    change = np.abs(dream.astype(int) - lion).mean(axis=(0, 2))
+    assert change[40:60].mean() > 3 and change[150:].max() == 0
+
+
+def test_a_layer_is_taken_everywhere(page: Any) -> None:
+    for name in ("Video", "Picture"):  # a tab is made when it is first looked at
+        tab(page, name)
+        page.wait_for_timeout(300)
+    tab(page, "Layers")
+    picture = page.locator("#layers-gallery button[data-layer=max_pooling2d_1] img.sw-there")
+    picture.wait_for()  # dreamed in the background, the lowest block first
+    assert picture.evaluate("(it) => it.naturalWidth") == 160
+    page.click("#layers-gallery button[data-layer=mixed1]")
+    page.get_by_text("mixed1 is what the tabs dream now.").wait_for()
+    for name in ("Video", "Picture"):
+        tab(page, name)
+        page.wait_for_function(
+            "(name) => document.querySelector(`#tab-${name} input[aria-label=Layers]`)?.value === 'mixed1'",
+            arg=name.lower())
+    tab(page, "Layers")
+    page.get_by_label("Network").last.click()
+    page.get_by_role("option", name="bvlc_googlenet").click()
+    page.get_by_text("streamdream fetch bvlc_googlenet").first.wait_for()
+
+
+def status(url: str, **how: Any) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, **how), timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_tokens_open_results_and_nothing_else_does(server: str) -> None:
+    for path in ("/results/x", "/results/..%2f..%2fetc%2fpasswd", "/gradio_api/file=/etc/passwd"):
+        assert status(server + path) in (403, 404)
+    assert status(server + "/gradio_api/upload", data=b"x", method="POST") == 404
+
+
+def test_no_event_of_the_tabs_is_in_an_api(server: str) -> None:
+    with urllib.request.urlopen(server + "/gradio_api/info", timeout=10) as answer:
+        assert not json.loads(answer.read())["named_endpoints"]
