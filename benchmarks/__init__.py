@@ -21,6 +21,7 @@ BENCHES: dict[str, str] = {
     "quality": "streamdream_bench.quality:run",
     "live": "streamdream_bench.live:run",
     "equality": "streamdream_bench.equality:run",
+    "web": "streamdream_bench.web:run",
 }
 
 Progress = Callable[[str], None]

@@ -36,8 +36,12 @@ SILENCE_SECONDS = 15.0
 """A body of which nothing comes for so long is given up."""
 SMALL_BODY = 8_000_000
 """Bytes of any body that is no upload."""
-UPLOADS = ("/gradio_api/upload", "/upload", "/files")
+UPLOADS = ("/uploads",)
 """What begins so may send as much as an upload."""
+UNUSED = ("/monitoring", "/openapi.json", "/docs", "/redoc", *("/gradio_api/" + name for name in (
+    "upload", "proxy", "component_server", "mcp", "info", "openapi.json", "vibe", "undo-vibe", "run", "api/", "call",
+    "deep_link", "process_recording", "profiling", "dev", "custom_component")))
+"""Routes of Gradio's that this app has no use for."""
 OPEN = ("/healthz", "/login")
 LOGIN_PAUSE_SECONDS = 1.0
 """After a wrong password; only one is looked at at a time, so this is all who guess get."""
@@ -87,6 +91,8 @@ class Guard:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         try:
             self._check_place(scope, headers)
+            if scope["path"].startswith(UNUSED):
+                raise Refused(404, "there is nothing here")
             if scope["type"] == "http" and scope["path"] == "/login" and self.closed:
                 await self._login(scope, headers, self._bounded(scope, headers, receive), self._dressed(scope, send))
                 return

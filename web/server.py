@@ -35,6 +35,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from PIL import Image
 
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
 """Title -> the file of ``pages``."""
@@ -63,6 +64,7 @@ class Guarded(guard.Guard):
 
 def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
     """The whole app. ``studio`` is made from the defaults when there is none; it is closed with the app."""
+    Image.MAX_IMAGE_PIXELS = settings.upload_pixels  # Gradio opens pictures with Pillow
     studio = studio or Studio(settings, DreamSettings(), StreamSettings())
     pages = {title: importlib.import_module(f".pages.{name}", __package__) for title, name in TABS.items()}
     hall = Hall(studio)
@@ -92,7 +94,7 @@ def _lifespan(studio: Studio, hall: Hall) -> Any:
         yield
         await asyncio.wait([warming], timeout=10)
         await hall.close()
-        studio.close()
+        await asyncio.to_thread(studio.close)
 
     return lifespan
 

@@ -12,7 +12,7 @@ from streamdream.errors import UnknownName, UsageError
 
 
 def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
-    """measure: step, render, live, quality or equality"""
+    """measure: step, render, live, web, quality or equality"""
     try:
         from streamdream_bench import BENCHES, Options, run_bench
     except ImportError:

@@ -20,10 +20,15 @@ const SAYINGS = {
 
 export async function start(root, fallback) {
   const base = new URL(".", import.meta.url);
-  const facts = await (await fetch(new URL("../live/facts", base))).json();
+  const ask = async () => (await fetch(new URL("../live/facts", base))).json();
+  const facts = await ask();
   const url = new URL("../live", base);
   url.protocol = url.protocol.replace("http", "ws");
-  return new Page(root, facts, url.href, fallback);
+  const page = new Page(root, facts, url.href, fallback);
+  for (let tries = 0; tries < 30 && !page.panel.illustrated; tries += 1) { // the server dreams them while it is idle
+    await new Promise((done) => setTimeout(done, 10 * SECOND));
+    page.panel.illustrate((await ask().catch(() => facts)).layers);
+  }
 }
 
 class Page {
@@ -171,7 +176,17 @@ class Page {
     this.link.close();
     this.camera.close();
     this.become("fallback");
-    this.fallback(this.panel);
+    this.fallback();
+    this.panel.change = () => this.whisper();
+    this.whisper();
+  }
+
+  // The settings, through a field of Gradio's that nobody sees; it goes along with each picture.
+  whisper() {
+    const field = document.querySelector("#live-said textarea, #live-said input");
+    if (!field) return;
+    field.value = JSON.stringify(this.panel.values);
+    field.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   // --- pictures

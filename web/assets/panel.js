@@ -75,22 +75,28 @@ export class Panel {
       tile.type = "button";
       tile.title = `${layer.name}, ${layer.channels} channels`;
       tile.dataset.layer = layer.name;
-      if (layer.picture) {
-        const image = element("img");
-        Object.assign(image, { src: layer.picture, alt: "", loading: "lazy" });
-        tile.append(image);
-      } else {
-        tile.classList.add("sd-plain");
-      }
       tile.append(element("span", "", layer.name));
       tile.addEventListener("click", (event) => this.pick(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
       box.append(tile);
     }
+    this.illustrate(this.facts.layers);
     const text = this.rows.get("layers").input, list = element("datalist");
     list.id = "sd-layer-names";
     for (const name of this.facts.taps) list.append(new Option(name, name));
     text.setAttribute("list", list.id);
     box.append(list);
+  }
+
+  illustrate(layers) {
+    this.illustrated = layers.every((layer) => layer.picture);
+    for (const layer of layers) {
+      const tile = this.root.querySelector(`[data-layer="${CSS.escape(layer.name)}"]`);
+      tile.classList.toggle("sd-plain", !layer.picture);
+      if (!layer.picture || tile.querySelector("img")) continue;
+      const image = element("img");
+      Object.assign(image, { src: layer.picture, alt: "", loading: "lazy" });
+      tile.prepend(image);
+    }
   }
 
   pick(name, beside) {

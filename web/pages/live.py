@@ -13,7 +13,7 @@ from streamdream import settings
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
-from .. import forms, sessions
+from .. import forms, plain, sessions
 from ..studio import Studio
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -21,13 +21,14 @@ LOOK = "look-"
 """Presets of that name are offered on the page."""
 LOAD = """
 import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
-  page.start(element.querySelector(".sd"), (panel) => trigger("click", {})));
+  page.start(element.querySelector(".sd"), () => trigger("click", {})));
 """
 
 
 def build(studio: Studio) -> None:
-    gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD, elem_id="live-page",
-            apply_default_css=False)
+    page = gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
+                   elem_id="live-page", apply_default_css=False)
+    plain.build(studio, page)
 
 
 def routes(studio: Studio) -> list[APIRoute]:

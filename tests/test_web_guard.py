@@ -1,0 +1,318 @@
+"""The door of the browser app: who may in, and what those get who try to break it."""
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from streamdream_web import logs, passwords, protocol, server, sessions
+from test_cli import fails
+from test_cli import streamdream as run
+from web_client import Client, Running, running, until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from streamdream.errors import SourceError, UsageError
+from streamdream.opencv import cv2
+from streamdream.settings import WebSettings
+
+TOKEN = "a-token-for-the-tests"
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running(connections_per_address=40) as running_server:
+        yield running_server
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[Running]:
+    with running(token=TOKEN, auth="anna:" + passwords.make(PASSWORD)) as running_server:
+        yield running_server
+
+
+def ask(to: Running, path: str, body: bytes | None = None, method: str = "", **headers: str) -> tuple[int, Any, bytes]:
+    """Status, headers and body; redirections are not followed."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(to.url + path, data=body, headers=names, method=method or None)
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *more: Any) -> None:
+            return None
+
+    try:
+        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A small JPEG whose header says that it is of that size."""
+    good, jpeg = cv2().imencode(".jpg", np.zeros((64, 64, 3), np.uint8))
+    assert good
+    data = jpeg.tobytes()
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4:]
+
+
+# --- from where -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("origin", [None, "https://evil.example", "null", "http://127.0.0.1:1"])
+def test_a_socket_wants_an_origin_of_ours(web: Running, origin: str | None) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{web.port}/live", origin=origin):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_foreign_names_and_pages_are_refused(web: Running) -> None:
+    assert ask(web, "/", Host="evil.example")[0] == 403  # a name that somebody has pointed at this machine
+    assert ask(web, "/healthz", Host=f"localhost:{web.port}")[0] == 200
+    assert ask(web, "/gradio_api/queue/join", b"{}", Origin="https://evil.example")[0] == 403
+    assert ask(web, "/config", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/monitoring", "/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/redoc",
+                                  "/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/runs",
+                                  "/openapi.json", "/gradio_api/call/x"])
+def test_what_the_app_does_not_use_is_not_there(web: Running, path: str) -> None:
+    for body in (None, b"x"):
+        assert ask(web, path, body)[0] in (404, 405, 422)
+
+
+def test_security_headers_and_no_word_to_others(web: Running) -> None:
+    status, headers, body = ask(web, "/")
+    assert status == 200 and headers["x-content-type-options"] == "nosniff" and "server" not in headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and "http" not in policy
+    config = json.loads(ask(web, "/config")[2])
+    assert config["analytics_enabled"] is False and config["run_history"] is False and not config["footer_links"]
+    assert b"fonts.googleapis" not in body
+
+
+@pytest.mark.parametrize("path", ["/streamdream/../server.py", "/streamdream/%2e%2e/server.py", "/file=/etc/passwd",
+                                  "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../etc/passwd",
+                                  "/streamdream/..%2f..%2fpyproject.toml", "/svelte/../../../etc/passwd",
+                                  "/static/..%2f..%2f..%2fetc%2fpasswd", "/assets/%2e%2e/index.html"])
+def test_no_path_leads_to_a_file(web: Running, path: str) -> None:
+    status, _, body = ask(web, path)
+    assert status in (403, 404, 405) and b"root:" not in body
+
+
+# --- who --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("path", ["/", "/config", "/live/facts", "/streamdream/live.js", "/gradio_api/file=/etc/passwd",
+                                  "/gradio_api/queue/data?session_hash=x", "/theme.css", "/uploads", "/results/x",
+                                  "/layers/inception_v3/1.png", "/favicon.ico", "/?token=wrong", "/healthz/x"])
+def test_every_route_is_closed(closed: Running, path: str) -> None:
+    assert ask(closed, path)[0] == 401
+    assert ask(closed, path, b"{}")[0] == 401
+
+
+def test_the_socket_is_closed(closed: Running) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{closed.port}/live", origin=closed.url):
+        pass
+    assert refused.value.response.status_code == 401
+
+
+def test_health_is_open(closed: Running) -> None:
+    assert json.loads(ask(closed, "/healthz")[2])["status"] == "ok"
+
+
+def test_the_link_with_the_token_opens_all_of_it(closed: Running) -> None:
+    status, headers, _ = ask(closed, f"/?token={TOKEN}")
+    assert status == 303 and headers["location"] == "/"  # the token does not stay in the address
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and TOKEN not in cookie
+    mine = cookie.split(";")[0]
+    assert ask(closed, "/config", Cookie=mine)[0] == 200
+    with Client(closed, additional_headers={"Cookie": mine}) as client:
+        client.welcome()
+    until_text, sign = mine.removeprefix("streamdream=").split(".")
+    for forged in (f"{until_text}.{sign[:-1]}x", f"{int(until_text) + 9}.{sign}", "9" * 30 + ".x", "x"):
+        assert ask(closed, "/config", Cookie=f"streamdream={forged}")[0] == 401
+
+
+def test_a_password_opens_it_too(closed: Running) -> None:
+    form = f"user=anna&password={PASSWORD.replace(' ', '+')}".encode()
+    status, headers, _ = ask(closed, "/login", form)
+    assert status == 303 and "streamdream=" in headers["set-cookie"]
+    status, headers, body = ask(closed, "/login", b"user=anna&password=wrong")
+    assert status == 401 and b"not right" in body and "set-cookie" not in headers
+    assert ask(closed, "/config", Authorization="Bearer " + TOKEN)[0] == 200
+    assert ask(closed, "/config", Authorization="Basic !!!")[0] == 401
+    assert b"<form" in ask(closed, "/", Accept="text/html")[2]
+
+
+def test_passwords_are_kept_as_scrypt() -> None:
+    kept = passwords.make("secret words")
+    assert "secret" not in kept and kept != passwords.make("secret words")
+    assert passwords.matches("secret words", kept) and not passwords.matches("secret word", kept)
+    for broken in ("", "scrypt.1.2.3", kept[:-4], "scrypt.99999999999.AA.AA", passwords.NOBODY):
+        assert not passwords.matches("", broken)
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--host", "0.0.0.0"], ["--token new", "--auth"]),
+    (["--auth", "anna:secret"], ["--hash"]),
+    (["--token", "short"], ["16"]),
+    (["--ssl-certfile", "a.pem"], ["--ssl-keyfile", "together"]),
+    (["--ssl-certfile", "a.pem", "--ssl-keyfile", "b.pem"], ["a.pem", "no such file"]),
+])
+def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[str]) -> None:
+    settings = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
+                zip(flags[::2], flags[1::2], strict=True)}
+    with pytest.raises(UsageError) as refused:
+        server.check(WebSettings(**settings))
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_the_command_line() -> None:
+    made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
+                          capture_output=True, timeout=60).stdout.strip()
+    assert passwords.matches(PASSWORD, made)
+    fails(run("web", "--port", "70000"), 2, "--port", "0..65535")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match="cannot listen"):
+            server.open_port(WebSettings(port=port))
+    assert len(server.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
+
+
+# --- how much ---------------------------------------------------------------------------------------------------------
+
+def still_serves(web: Running, picture: NDArray[np.uint8]) -> None:
+    with Client(web) as client:
+        client.welcome()
+        assert client.dream(picture).shape == picture.shape
+
+
+@pytest.fixture(scope="module")
+def picture() -> NDArray[np.uint8]:
+    return np.full((96, 128, 3), 99, np.uint8)
+
+
+def test_a_frame_of_a_hundred_megabytes(web: Running, picture: NDArray[np.uint8]) -> None:
+    with Client(web) as client:
+        client.welcome()
+        with pytest.raises(ConnectionClosed):
+            client.socket.send(bytes(100_000_000))
+            while True:
+                client.hear()
+    still_serves(web, picture)
+
+
+@pytest.mark.parametrize("frame", [jpeg_of(30_000, 30_000), jpeg_of(2000, 2000), b"\xff\xd8\xff\xe0" + bytes(2000),
+                                   b"GIF89a" + bytes(500), b"<svg onload='alert(1)'/>", jpeg_of(64, 64)[:-2]])
+def test_what_is_no_picture_is_not_decoded(web: Running, picture: NDArray[np.uint8], frame: bytes) -> None:
+    with pytest.raises(SourceError):
+        sessions.decode(frame)
+    with Client(web) as client:
+        client.welcome()
+        client.socket.send(sessions.HEADER.pack(1, 0) + frame)
+        client.number = 1
+        assert client.dream(picture).shape == picture.shape  # one is forgiven
+        with pytest.raises(ConnectionClosed):
+            for number in range(2, 60):
+                client.socket.send(sessions.HEADER.pack(number, 0) + frame)
+                with suppress(TimeoutError):
+                    client.hear(0.1)
+    until(lambda: not web.hall.sessions)
+
+
+@pytest.mark.parametrize("message", [b"", b"x", "no json", "[]", "{}", '{"type": "what"}', '{"type": "settings"}',
+                                     '{"type":' * 3000, "9" * 9000, '{"type": "settings", "values": 3}'])
+def test_garbage_ends_the_connection(web: Running, message: bytes | str) -> None:
+    with Client(web) as client:
+        client.welcome()
+        client.socket.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                client.hear()
+        assert closed.value.rcvd and closed.value.rcvd.code == 1008
+
+
+def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Running, picture: NDArray[np.uint8]) -> None:
+    with ExitStack() as held:
+        opened = 0
+        for _ in range(1000):
+            connection = held.enter_context(socket.socket())
+            connection.bind(("127.0.0.2", 0))
+            connection.settimeout(5)
+            with suppress(OSError):
+                connection.connect(("127.0.0.1", web.port))
+                opened += 1
+        until(lambda: web.studio.counts["refused connections"] >= 900)
+        still_serves(web, picture)
+    assert opened > 900
+
+
+def test_who_says_its_request_slowly_is_cut_off(web: Running, monkeypatch: pytest.MonkeyPatch,
+                                                picture: NDArray[np.uint8]) -> None:
+    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 1.0)
+    with ExitStack() as held:
+        slow = [held.enter_context(socket.create_connection(("127.0.0.1", web.port))) for _ in range(10)]
+        began = time.monotonic()
+        left = list(slow)
+        while left and time.monotonic() < began + 8:
+            for connection in list(left):
+                try:
+                    connection.sendall(b"G" if time.monotonic() < began + 0.5 else b"E")
+                except OSError:
+                    left.remove(connection)
+            time.sleep(0.2)
+        assert not left
+    still_serves(web, picture)
+
+
+def test_large_and_slow_bodies(web: Running) -> None:
+    assert ask(web, "/gradio_api/queue/join", b"", method="POST", Content_Length="90000000")[0] == 413
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:  # no length is stated
+        connection.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                           b"Transfer-Encoding: chunked\r\n\r\n")
+        with suppress(OSError):
+            for _ in range(12):
+                connection.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
+        answer = b""
+        with suppress(OSError):
+            answer = connection.recv(1000)
+    assert b" 200 " not in answer
+
+
+def test_log_lines_cannot_be_forged() -> None:
+    record = logging.LogRecord("streamdream", logging.INFO, "", 1, "refused: a\nb %s", ("\x1b[2J<script>",), None)
+    record.facts = {"path": "/\r\nforged"}
+    assert "\n" not in logs.Text().format(record) and "\x1b" not in logs.Text().format(record)
+    entry = json.loads(logs.Json().format(record))
+    assert entry["path"] == "/\r\nforged" and entry["level"] == "info"
+
+
+def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
+    from streamdream_web import metrics
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    end = metrics.serve(port, web.studio, web.hall)
+    try:
+        still_serves(web, picture)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        end()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["streamdream_sessions_total"]) > 0 and float(values["streamdream_frames_total"]) > 0
+    assert 'streamdream_refused_total{reason="403"}' in values

@@ -1,0 +1,240 @@
+"""The live socket: pictures up and down, settings at once, places in line, and nothing left behind."""
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from streamdream_web import forms
+from streamdream_web.hall import KEPT_SECONDS
+from streamdream_web.livesocket import CLOSED_IDLE, CLOSED_TIME
+from streamdream_web.turns import Turns
+from web_client import Client, Running, difference, running, until
+from websockets.exceptions import ConnectionClosed
+
+from streamdream.opencv import cv2
+from streamdream.settings import DreamSettings
+
+STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "onset": 0}
+"""With these a dream is one step from the picture: always the same."""
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] = cv2().GaussianBlur(cv2().resize(lion, (160, 120)), (0, 0), 1.5)
+    return image  # smooth, so that JPEG changes little
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate()
+            if thread.name.startswith(("streamdream-session", "streamdream-capture", "streamdream-dream"))]
+
+
+def test_a_picture_comes_back_dreamed(web: Running, small: NDArray[np.uint8]) -> None:
+    with Client(web) as client:
+        assert client.welcome()["model"] == "inception_v3"
+        dreamed = client.settle(small, 6)
+        assert dreamed.shape == small.shape and 3 < difference(dreamed, small) < 60
+        facts = client.word("stats")
+        assert facts["dreams"] > 0 and facts["field"] == 96
+
+
+CHANGES: dict[str, Any] = {
+    "layers": "mixed0", "channel": "3,5", "strength": 2.0, "steps": 3, "step_size": 0.04, "octaves": 3, "jitter": 40,
+    "smooth": 0.0, "color": 1.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95}
+MOVING = {"flow", "trust", "cut", "octave_scale", "onset", "style_weight", "style_layers"}
+"""They change how a dream moves, begins or looks with a style: tested where those are."""
+
+
+def test_every_control_changes_the_picture(web: Running, small: NDArray[np.uint8]) -> None:
+    assert CHANGES.keys() | MOVING == {item.name for item in forms.fields()}
+    with Client(web, STILL) as client:
+        client.welcome()
+        bare = client.dream(small)
+        until(lambda: difference(client.dream(small), bare) > 1)
+        usual = client.settle(small)
+        assert difference(client.settle(small), usual) < 0.2
+        for name, value in CHANGES.items():
+            client.say(type="settings", values={name: value})
+            assert client.word("settings")["values"][name] == value
+            until(lambda: difference(client.dream(small), usual) > 0.3)
+            client.say(type="settings", values={name: STILL.get(name, getattr(DreamSettings(), name))})
+            client.word("settings")
+            until(lambda: difference(client.dream(small), usual) < 0.2)
+
+
+def test_a_setting_acts_within_two_frames(web: Running, small: NDArray[np.uint8]) -> None:
+    with Client(web, {"strength": 2.0}) as client:
+        client.welcome()
+        assert difference(client.settle(small, 6), small) > 5
+        client.say(type="settings", values={"strength": 0})
+        client.dream(small)
+        assert difference(client.dream(small), small) < 2.5  # that of JPEG
+
+
+def test_what_is_not_legal_is_refused_and_the_rest_is_taken(web: Running, small: NDArray[np.uint8]) -> None:
+    with Client(web, {"layers": "<script>alert(1)</script>", "steps": 2}) as client:
+        assert client.welcome()["values"]["steps"] == 2
+        assert "unknown layer" in client.word("refused")["message"]
+        for values in ({"steps": 400}, {"guide": "/etc/passwd"}, {"mask": "x"}, {"nothing": 1}, {"keep": "much"},
+                       {"keep": float("nan")}, {"layers": ",".join(["mixed0"] * 9)}):
+            client.say(type="settings", values=values)
+            refused = client.word("refused")
+            assert refused["message"] and refused["values"]["guide"] == "" and refused["values"]["steps"] == 2
+        assert client.dream(small).shape == small.shape
+
+
+def test_freeze_holds_the_picture(web: Running, small: NDArray[np.uint8]) -> None:
+    with Client(web, {"strength": 0.0}) as client:
+        client.welcome()
+        client.dream(small)
+        client.say(type="freeze", on=True)
+        client.dream(small)
+        assert difference(client.dream(255 - small), small) < 3
+        client.say(type="freeze", on=False)
+        client.dream(255 - small)
+        assert difference(client.dream(255 - small), 255 - small) < 3
+
+
+def test_a_dropped_connection_resumes_with_its_dream(web: Running, small: NDArray[np.uint8]) -> None:
+    client = Client(web, {"strength": 2.0})
+    token = client.welcome()["session"]
+    client.settle(small, 6)
+    client.socket.socket.close()
+    with Client(web, session=token, values={"strength": 2.0}) as back:
+        word = back.welcome()
+        assert word["resumed"] and word["session"] == token and word["values"]["strength"] == 2.0
+        back.number = 1000
+        assert difference(back.dream(small), small) > 5  # the first picture already
+
+
+@pytest.mark.parametrize("politely", [True, False])
+def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: NDArray[np.uint8],
+                                                           politely: bool) -> None:
+    until(lambda: not workers() and not web.hall.sessions)
+    client = Client(web)
+    client.welcome()
+    client.dream(small)
+    assert workers() and web.studio.dreaming
+    if politely:
+        client.close()
+    else:
+        client.socket.socket.close()
+    took = until(lambda: not workers() and not web.hall.sessions and not web.studio.dreaming)
+    assert took < (5.0 if KEPT_SECONDS < 4.5 else 0)
+
+
+def test_two_hundred_visits_leave_nothing(web: Running, small: NDArray[np.uint8]) -> None:
+    def visit() -> None:
+        with Client(web) as client:
+            client.welcome()
+            client.dream(small)
+
+    for _ in range(8):
+        visit()
+    gc.collect()
+    before = resident_mb()
+    for _ in range(200):
+        visit()
+    until(lambda: not workers() and not web.hall.sessions)
+    gc.collect()
+    assert not web.hall.line and not web.studio.dreaming and len(web.studio._turns._held_seconds) <= 2
+    assert resident_mb() - before < 60
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def test_who_comes_too_late_waits_and_takes_over(small: NDArray[np.uint8]) -> None:
+    with running(max_sessions=1, idle_seconds=1.5, session_seconds=3.0) as web:
+        first, second = Client(web), None
+        first.welcome()
+        second, third = Client(web, {"steps": 2}), Client(web)
+        assert second.word("waiting")["place"] == 0 and third.word("waiting")["place"] == 1
+        first.close()
+        assert second.welcome()["values"]["steps"] == 2 and third.word("waiting")["place"] == 0
+        began = time.monotonic()
+        with pytest.raises(ConnectionClosed) as closed:  # others wait, so its time is limited
+            while time.monotonic() < began + 15:
+                second.dream(small)
+        assert closed.value.rcvd and closed.value.rcvd.code == CLOSED_TIME
+        third.welcome()
+        with pytest.raises(ConnectionClosed) as closed:  # it sends nothing
+            while True:
+                third.hear()
+        assert closed.value.rcvd and closed.value.rcvd.code == CLOSED_IDLE
+
+
+def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uint8]) -> None:
+    counts, dreams = [0] * 4, [0] * 4
+    stop = threading.Event()
+
+    def visit(place: int) -> None:
+        with Client(web) as client:
+            client.welcome()
+            client.dream(small)
+            while not stop.is_set():
+                client.dream(small)
+                counts[place] += 1
+                for word in client.words:
+                    dreams[place] = word.get("dreams", dreams[place])
+                client.words.clear()
+
+    threads = [threading.Thread(target=visit, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: min(counts) > 0)
+    counts[:] = [0] * 4
+    time.sleep(5)
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert min(counts) / 5 >= 5 and min(dreams) > 0
+    assert max(dreams) <= 1.5 * min(dreams) + 3  # the exact share is the next test's
+
+
+def test_turns_are_shared_by_time() -> None:
+    """One takes three times as long for each turn: it gets a third as many."""
+    turns, held, stop = Turns(), {"quick": 0.0, "slow": 0.0}, threading.Event()
+
+    def work(who: str, seconds: float) -> None:
+        while not stop.is_set():
+            with turns.turn(who):
+                began = time.perf_counter()
+                time.sleep(seconds)
+                held[who] += time.perf_counter() - began
+
+    threads = [threading.Thread(target=work, args=pair) for pair in (("quick", 0.005), ("slow", 0.015))]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    stop.set()
+    for thread in threads:
+        thread.join(5)
+    assert 0.8 < held["quick"] / held["slow"] < 1.25
+
+
+def test_a_server_that_stops_says_so(small: NDArray[np.uint8]) -> None:
+    with running() as web:
+        client = Client(web)
+        client.welcome()
+        client.dream(small)
+        web.server.should_exit = True
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                client.hear()
+        assert closed.value.rcvd and closed.value.rcvd.code == 1012
+    assert not web.studio.folder.exists()

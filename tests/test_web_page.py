@@ -1,0 +1,216 @@
+"""The live page in a real Chromium before a camera that plays a file."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, chromium, write_camera
+from numpy.typing import NDArray
+from web_client import Client, Running, difference, running, until
+
+from streamdream.opencv import cv2
+from streamdream.stills import read_image
+
+pytestmark = [pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
+              pytest.mark.filterwarnings("ignore::ResourceWarning")]
+SIZE = 640, 480
+LIVE = ".sd[data-state=live]"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running(max_sessions=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
+    large = cv2().resize(lion, (720, 540))
+    images = [np.ascontiguousarray(large[row:row + SIZE[1], row:row + SIZE[0]]) for row in range(0, 60, 2)]
+    with chromium(write_camera(tmp_path_factory.mktemp("camera") / "lion.mjpeg", images)) as opened:
+        yield opened
+
+
+@pytest.fixture()
+def page(browser: Any, web: Running) -> Iterator[Any]:
+    """The page, loaded; a console error, a failed request or a word to another server fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=web.url)
+    opened, problems = context.new_page(), []
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda request: None if request.url.startswith((web.url, "data:", "blob:", "ws://127.0.0.1"))
+              else problems.append(request.url))
+    opened.goto(web.url)
+    opened.wait_for_selector(".sd-start")
+    opened.wait_for_function("document.querySelector('.sd').page")
+    yield opened
+    context.close()
+    assert not problems
+
+
+def begin(page: Any) -> None:
+    page.click(".sd-start")
+    page.wait_for_selector(LIVE, timeout=20_000)
+    shown(page, 3)
+
+
+def shown(page: Any, more: int = 2) -> None:
+    """So many pictures more were shown."""
+    now = page.evaluate("document.querySelector('.sd').page.drawn")
+    page.wait_for_function(f"document.querySelector('.sd').page.drawn >= {now + more}", timeout=20_000)
+
+
+def saved(page: Any, key: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.keyboard.press(key)
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_one_press_and_one_sees_oneself_dream(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
+    begin(page)
+    until(lambda: "fps" in page.inner_text("[data-figure=fps]"))
+    assert "ms" in page.inner_text("[data-figure=latency]")
+    until(lambda: "dreams/s" in page.inner_text("[data-figure=dreams]"))
+    assert "inception_v3" in page.inner_text(".sd-engine") and "96 lines" in page.inner_text(".sd-engine")
+    dreamed = read_image(str(saved(page, "s", tmp_path)))
+    assert dreamed.shape == (SIZE[1], SIZE[0], 3)
+    page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
+    shown(page, 6)
+    plain = read_image(str(saved(page, "s", tmp_path)))
+    assert difference(plain, dreamed) > 3 and plain.std() > 20
+
+
+def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None:
+    begin(page)
+    session = next(iter(web.hall.sessions.values()))
+    page.click("[data-layer=mixed5]")
+    until(lambda: session.controls.now().layers == "mixed5")
+    page.click("[data-layer=mixed4]", modifiers=["Shift"])
+    until(lambda: session.controls.now().layers == "mixed5,mixed4")
+    page.click("[data-look=look-pearls]")
+    until(lambda: session.controls.now().octaves == 3 and session.controls.now().color == 0)
+    page.focus("#sd-strength")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")  # five steps of 0.02
+    until(lambda: session.controls.now().strength == pytest.approx(1.1))
+    page.click(".sd-copy")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "strength=1.1" in link and "layers=mixed5" in link
+    page.click(".sd-defaults")
+    until(lambda: session.controls.now() == session.controls.now().__class__(onset=0))
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_function("document.querySelector('.sd')?.page?.panel.values.octaves === 3")
+    begin(page)
+    until(lambda: any(one.controls.now().strength == pytest.approx(1.1) for one in web.hall.sessions.values()))
+
+
+def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
+    page.focus(".sd-start")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(LIVE, timeout=20_000)
+    shown(page, 3)
+    session = next(iter(web.hall.sessions.values()))
+    page.keyboard.press("z")
+    until(lambda: session.controls.frozen)
+    assert page.get_attribute("[data-do=freeze]", "aria-pressed") == "true"
+    page.keyboard.press("z")
+    until(lambda: not session.controls.frozen)
+    page.keyboard.press("x")
+    until(lambda: session.controls.resets == 1)
+    page.keyboard.press("m")
+    assert page.get_attribute("[data-do=mirror]", "aria-pressed") == "false"
+    page.keyboard.press("c")
+    page.focus(".sd-split")
+    page.keyboard.press("End")  # all of it as the camera sees it
+    page.keyboard.press("z")
+    shown(page, 4)
+    plain = read_image(str(saved(page, "s", tmp_path)))
+    page.focus(".sd-split")
+    page.keyboard.press("Home")
+    shown(page, 4)
+    assert difference(read_image(str(saved(page, "s", tmp_path))), plain) > 3
+    page.keyboard.press("r")
+    page.wait_for_timeout(1500)
+    assert "●" in page.inner_text("[data-figure=rec]")
+    film = saved(page, "r", tmp_path)
+    assert film.suffix in (".mp4", ".webm") and film.stat().st_size > 10_000
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement === null")
+
+
+def test_a_dropped_connection_comes_back_by_itself(page: Any, web: Running) -> None:
+    begin(page)
+    session = next(iter(web.hall.sessions.values()))
+    page.evaluate("document.querySelector('.sd').page.link.socket.close(3999)")
+    page.wait_for_selector(".sd[data-state=lost]", timeout=5000)
+    page.wait_for_selector(LIVE, timeout=10_000)
+    shown(page, 3)
+    assert next(iter(web.hall.sessions.values())) is session and web.studio.counts["resumed"] >= 1
+    page.click("[data-do=stop]")
+    page.wait_for_selector(".sd[data-state=idle]")
+    assert until(lambda: not web.hall.sessions) < 5
+
+
+def test_who_waits_is_told_and_gets_in(page: Any, web: Running) -> None:
+    with Client(web) as first, Client(web) as second:
+        first.welcome(), second.welcome()
+        page.click(".sd-start")
+        page.wait_for_selector(".sd[data-state=waiting]")
+        assert "You are next" in page.inner_text(".sd-text")
+        first.close()
+        page.wait_for_selector(LIVE, timeout=10_000)
+        shown(page)
+
+
+def test_where_no_socket_opens_gradio_serves(browser: Any, web: Running) -> None:
+    page = browser.new_page()
+    page.add_init_script("WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 }), 10); }"
+                         " close() {} }; WebSocket.OPEN = 1;")
+    page.goto(web.url)
+    page.wait_for_function("document.querySelector('.sd')?.page")
+    page.click(".sd-start")
+    page.wait_for_selector(".sd[data-state=fallback]", timeout=20_000)
+    page.wait_for_selector("#live-plain [title='grant webcam access']", timeout=20_000)
+    page.click("#live-plain [title='grant webcam access']")
+    page.wait_for_function("document.querySelector('#live-plain video')?.videoWidth > 0", timeout=20_000)
+    page.click("#live-plain .button-wrap button")
+    page.wait_for_function("document.querySelector('#live-plain-dream img')?.src.startsWith('data:image/jpeg')",
+                           timeout=20_000)
+    assert web.studio.dreaming
+    page.close()
+
+
+def test_a_server_that_stops_is_no_alarm(browser: Any) -> None:
+    with running() as web:
+        page = browser.new_page()
+        page.goto(web.url)
+        page.wait_for_function("document.querySelector('.sd')?.page")
+        begin(page)
+        web.server.should_exit = True
+        page.wait_for_function("document.querySelector('.sd-toast').textContent.includes('in a moment')")
+        assert page.get_attribute(".sd", "data-state") == "restart"
+        page.close()
+
+
+def test_it_fits_a_phone(browser: Any, web: Running) -> None:
+    for scheme in ("dark", "light"):
+        context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(web.url)
+        page.wait_for_function("document.querySelector('.sd')?.page")
+        begin(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        box = page.query_selector(".sd-canvas").bounding_box()
+        assert box["x"] >= 0 and box["width"] > 340
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, ground.removeprefix("rgb(").rstrip(")").split(",")[:3])) < 200) is (scheme == "dark")
+        context.close()

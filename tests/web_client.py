@@ -1,0 +1,146 @@
+"""The browser app as the tests see it: a real server in a thread, and a client of its live socket."""
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from streamdream_web import server
+from streamdream_web.hall import Hall
+from streamdream_web.sessions import HEADER
+from streamdream_web.studio import Studio
+from websockets.sync.client import ClientConnection, connect
+
+from streamdream.opencv import cv2
+from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
+
+START = DreamSettings(onset=0)
+
+
+@dataclass
+class Running:
+    studio: Studio
+    hall: Hall
+    port: int
+    server: Any
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
+    """A server on a free port, with the real network on a small field."""
+    settings = server.check(WebSettings(**{"port": 0, **web}))
+    studio = Studio(settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(pin=True))
+    listening = server.open_port(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Gradio leaves event loops behind when it builds a page
+        app = server.create_app(settings, studio)
+        gc.collect()
+    uvicorn = server.make_server(settings, app)
+    thread = threading.Thread(target=uvicorn.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        until(lambda: uvicorn.started)
+        yield Running(studio, app.hall, listening.getsockname()[1], uvicorn)
+    finally:
+        uvicorn.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
+def until(condition: Any, seconds: float = 20.0) -> float:
+    """Waits for it; how long that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it did not happen in time"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+class Client:
+    """A page, without a browser."""
+
+    def __init__(self, to: Running, values: dict[str, Any] | None = None, session: str = "", **more: Any) -> None:
+        self._open = ExitStack()
+        self.socket: ClientConnection = self._open.enter_context(connect(f"ws://127.0.0.1:{to.port}/live", **{
+            "origin": to.url, "compression": None, "max_size": None, **more}))
+        self.words: list[dict[str, Any]] = []
+        self.number = 0
+        self.say(type="hello", session=session, values=values or {})
+
+    def say(self, **word: Any) -> None:
+        self.socket.send(json.dumps(word))
+
+    def welcome(self) -> dict[str, Any]:
+        return self.word("welcome")
+
+    def word(self, kind: str) -> dict[str, Any]:
+        """The next word of that kind; pictures on the way are left out."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for word in self.words:
+                if word["type"] == kind:
+                    self.words.remove(word)
+                    return word
+            self.hear()
+        raise AssertionError(f"no {kind}")
+
+    def hear(self, timeout: float = 20.0) -> tuple[int, NDArray[np.uint8]] | None:
+        """The next thing; a picture and its number, unless it was a word."""
+        message = self.socket.recv(timeout)
+        if isinstance(message, str):
+            self.words.append(json.loads(message))
+            return None
+        number, _ = HEADER.unpack_from(message)
+        bgr = cv2().imdecode(np.frombuffer(message[HEADER.size:], np.uint8), cv2().IMREAD_COLOR)
+        return number, cv2().cvtColor(bgr, cv2().COLOR_BGR2RGB)
+
+    def push(self, image: NDArray[np.uint8]) -> int:
+        self.number += 1
+        jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR), [cv2().IMWRITE_JPEG_QUALITY, 95])[1]
+        self.socket.send(HEADER.pack(self.number, 0) + jpeg.tobytes())
+        return self.number
+
+    def dream(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Up and down once."""
+        number = self.push(image)
+        while True:
+            heard = self.hear()
+            if heard is not None and heard[0] >= number:
+                return heard[1]
+
+    def settle(self, image: NDArray[np.uint8], dreams: int = 3) -> NDArray[np.uint8]:
+        """What is shown once so many dreams more are done."""
+        seen, changes = self.dream(image), 0
+        deadline = time.monotonic() + 20
+        for _ in range(2 * dreams):
+            time.sleep(0.03)
+            seen = self.dream(image)
+            changes += 1
+        assert time.monotonic() < deadline and changes
+        return seen
+
+    def close(self) -> None:
+        self._open.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean distance in grey levels."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
