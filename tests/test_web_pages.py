@@ -126,7 +126,7 @@ def test_upload_dream_download(page: Any, world: Path, folder: Path) -> None:
     page.wait_for_function("document.querySelector('#video-job video').readyState >= 2")
     with page.expect_download() as download:
         page.click("#video-job .sw-save")
-    assert download.value.suggested_filename == "dream.mp4"
+    assert download.value.suggested_filename == "world-dream.mp4"
     download.value.save_as(folder / "dream.mp4")
     times, sound = packets(folder / "dream.mp4")
     assert times == pytest.approx([number / 30 for number in range(30)], abs=1e-3)
