@@ -53,6 +53,7 @@ class Panel:
         self._missing = parts.flat("")
         self._picker = parts.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
                                   js=parts.asset("pick.js"), elem_classes=["sw-picker"])
+        self._fixed = {name: getattr(dream, name) for name in without}
         values = dataclasses.asdict(dream) | {"layers": shop.studio.dream.layers}
         self._form = forms.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
         self._size = forms.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
@@ -81,7 +82,7 @@ class Panel:
             dropped = Dropped.parse(value)
             found[role] = workshop.claim(self._shop, visitor, dropped.token, False) if dropped else None
         found["mask"] = workshop.read_mask(self._shop, visitor, mask)
-        form = self._form.read(rest[len(self._size.names):])
+        form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
         return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"])
 
     def _use_preset(self, name: str) -> list[Any]:
