@@ -309,7 +309,7 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: st
     Raises SettingsError or UnknownName, in one line, for anything that is not legal.
     """
     from_preset = read_preset(preset) if preset else {}
-    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))
+    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))  # type: ignore[arg-type]
 
 
 def _build(group: type[Settings], flags: Mapping[str, str], environment: Mapping[str, str],
