@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from streamdream import settings
 from streamdream.cli.flags import Parser, add_settings, resolve
+from streamdream.cli.live import LIVE_PRESET
 from streamdream.cli.show import say
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
@@ -23,12 +24,13 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     add_settings(parser, WebSettings, StreamSettings, DreamSettings, LiveSettings,
-                 without=("seconds", "mirror", "loop", "guide", "style", "mask"))
+                 without=("seconds", "mirror", "turn", "crop", "capture_size", "capture_rate", "loop", "guide", "style",
+                          "mask"))
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
     found = parser.parse(arguments)
     if found.hash:
         return _print_hash()
-    run = resolve(found)
+    run = resolve(found, LIVE_PRESET)
     if found.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
