@@ -196,7 +196,7 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
             return kind.open(order)
     legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
     if show is not None:
-        legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, rtsp, udp or tcp"
+        legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, udp or tcp"
     raise UsageError(f"cannot write {path}: its name must end in {legal}")
 
 
