@@ -154,11 +154,15 @@ def _open_stream(order: Order) -> Sink:
         _check_folder(order.path)
         if Path(order.path).exists():
             _check_overwrite(order)
-    return LiveSink(StreamWriter(order.path, order.source, order.settings), STREAM_DEPTH, newest=True)
+    return _newest(StreamWriter(order.path, order.source, order.settings), order)
 
 
 def _open_virtual_camera(order: Order) -> Sink:
-    return LiveSink(VirtualCameraWriter(order.path, order.source), STREAM_DEPTH, newest=True)
+    return _newest(VirtualCameraWriter(order.path, order.source), order)
+
+
+def _newest(writer: Writer, order: Order) -> Sink:
+    return ThreadedSink(writer) if order.show is None else LiveSink(writer, STREAM_DEPTH, newest=True)
 
 
 def _check_folder(path: str) -> None:
