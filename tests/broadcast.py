@@ -35,10 +35,18 @@ def transport_stream(frames: int, size: tuple[int, int], first: int = 0) -> list
     return pieces
 
 
+def damage(piece: bytes, noise: np.random.Generator) -> bytes:
+    """Noise in place of what the packets carry; their own headers are whole, so that it reaches the decoder."""
+    packets = np.frombuffer(piece, np.uint8).reshape(-1, 188).copy()
+    packets[2:, 4:] = noise.integers(0, 256, (len(packets[2:]), 184), np.uint8)
+    packets[1:2, 60:] = noise.integers(0, 256, (len(packets[1:2]), 128), np.uint8)
+    return packets.tobytes()
+
+
 class Broadcast:
     """Sends ``pieces`` again and again, 30 a second, to whoever connects; ``udp`` to a port instead.
 
-    ``stalled``: sends nothing. ``damaged``: sends noise in place of every second piece. ``closed``: refuses.
+    ``stalled``: sends nothing. ``damaged``: sends noise in place of every second picture. ``closed``: refuses.
     """
 
     def __init__(self, pieces: list[bytes], udp_port: int = 0) -> None:
@@ -78,7 +86,7 @@ class Broadcast:
                 piece = self.pieces[self.sent % len(self.pieces)]
                 self.sent += 1
                 if self.damaged and self.sent % 2:
-                    piece = piece[:188] + noise.integers(0, 256, len(piece) - 188, np.uint8).tobytes()
+                    piece = damage(piece, noise)
                 for start in range(0, len(piece), 1316) if self._udp_port else ():
                     udp.sendto(piece[start: start + 1316], ("127.0.0.1", self._udp_port))
                 for client in list(self._clients):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import struct
@@ -208,6 +209,21 @@ def test_a_file_by_http_has_its_own_pace_and_end(tmp_path: Path) -> None:
         with open_live(server.url + "/a.mp4") as source:
             looped = [number_of(frame.image) for frame, _ in zip(source, range(50), strict=False)]
         assert any(later < sooner for sooner, later in pairwise(looped))  # the beginning comes again
+
+
+def test_a_picture_that_cannot_be_decoded_is_no_end(tmp_path: Path) -> None:
+    """Bytes in the middle of an mp4 are overwritten: the decoder refuses what it gets there."""
+    from unruly_server import running_server
+
+    make(tmp_path / "a.mp4", Clip(frames=30, size=SIZE, options={"g": "1", "crf": "10"}))
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    third = content.index(b"moov") // 3
+    content[third: third + 3000] = b"\xff" * 3000
+    with running_server() as server:
+        server.files["/a.mp4"] = bytes(content)
+        with open_live(server.url + "/a.mp4", LiveSettings(loop=False)) as source:
+            numbers = [number_of(frame.image) for frame in source]
+    assert numbers[-1] == 29 and re.search(r"\d+ damaged packets of .*/a.mp4 were skipped", source.warnings[0])
 
 
 def test_bursts_are_played_at_their_own_pace() -> None:

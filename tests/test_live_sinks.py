@@ -252,6 +252,7 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
     """Meanwhile the show goes on; a returned one gets pictures that can be decoded."""
     caplog.set_level(logging.INFO, "streamdream")
     monkeypatch.setattr("streamdream.sinks.stream.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("streamdream.sinks.stream.FIRST_WAIT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         port = server.getsockname()[1]
@@ -571,7 +572,6 @@ def wait_for_line(stream: Any, words: str) -> None:
         assert line, f"it ended before it said {words!r}: {said}"
 
 
-def test_sinks_are_refused_in_one_line(tmp_path: Path) -> None:
-    fails(streamdream("live", "--source", GRAPH, "--sink", "a.xyz"), 2, "cannot write a.xyz", ".m3u8 file, or a URL")
+def test_a_refused_sink_is_one_line() -> None:
     fails(streamdream("live", "--source", GRAPH, "--sink", f"rtmp://127.0.0.1:{free_port()}/live/x"), 1,
           "cannot be reached (connection refused)")

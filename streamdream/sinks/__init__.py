@@ -154,11 +154,15 @@ def _open_stream(order: Order) -> Sink:
         _check_folder(order.path)
         if Path(order.path).exists():
             _check_overwrite(order)
-    return LiveSink(StreamWriter(order.path, order.source, order.settings), STREAM_DEPTH, newest=True)
+    return _newest(StreamWriter(order.path, order.source, order.settings), order)
 
 
 def _open_virtual_camera(order: Order) -> Sink:
-    return LiveSink(VirtualCameraWriter(order.path, order.source), STREAM_DEPTH, newest=True)
+    return _newest(VirtualCameraWriter(order.path, order.source), order)
+
+
+def _newest(writer: Writer, order: Order) -> Sink:
+    return ThreadedSink(writer) if order.show is None else LiveSink(writer, STREAM_DEPTH, newest=True)
 
 
 def _check_folder(path: str) -> None:
@@ -196,7 +200,7 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
             return kind.open(order)
     legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
     if show is not None:
-        legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, rtsp, udp or tcp"
+        legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, udp or tcp"
     raise UsageError(f"cannot write {path}: its name must end in {legal}")
 
 

@@ -12,7 +12,10 @@ LEAST_LINES = 480
 """A smaller picture is enlarged before words are put on it."""
 LINE = 26
 """Of text, in pixels of a picture of 720 lines; all else is in proportion."""
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+SIZE = 34
+"""Pixels of a line at OpenCV's scale 1."""
+THICKNESS = 2
+WHITE = (255, 255, 255)
 
 
 def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -24,10 +27,13 @@ def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_line(image: NDArray[np.uint8], text: str, bottom: bool = False) -> None:
-    """One line at the upper or lower left, legible on anything."""
+    """One line at the upper or lower left, on a darkened ground."""
     unit = image.shape[0] / 720
-    y = image.shape[0] - round(0.6 * LINE * unit) if bottom else round(1.1 * LINE * unit)
-    _put(image, text, round(0.5 * LINE * unit), y, unit)
+    line = round(1.5 * LINE * unit)
+    (width, _), _ = cv2().getTextSize(text, cv2().FONT_HERSHEY_SIMPLEX, LINE * unit / SIZE, THICKNESS)
+    top = image.shape[0] - line if bottom else 0
+    _darken(image[top: top + line, : width + round(LINE * unit)])
+    _put(image, text, round(0.5 * LINE * unit), top + round(1.1 * LINE * unit), unit)
 
 
 def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> None:
@@ -36,15 +42,16 @@ def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> No
     line = LINE * unit * 1.25
     width, height = round(25 * LINE * unit), round((len(rows) + 1) * line)
     left, top = max(0, (image.shape[1] - width) // 2), max(0, (image.shape[0] - height) // 2)
-    ground = image[top: top + height, left: left + width]
-    ground[:] = ground // 4
+    _darken(image[top: top + height, left: left + width])
     for number, (key, about) in enumerate(rows):
         y = round(top + (number + 1) * line)
         _put(image, key, round(left + LINE * unit), y, unit)
         _put(image, about, round(left + 6 * LINE * unit), y, unit)
 
 
+def _darken(ground: NDArray[np.uint8]) -> None:
+    ground[:] = ground // 4
+
+
 def _put(image: NDArray[np.uint8], text: str, x: int, y: int, unit: float) -> None:
-    cv, scale = cv2(), LINE * unit / 34
-    for color, thickness in ((BLACK, 4 * unit), (WHITE, 1.5 * unit)):
-        cv.putText(image, text, (x, y), cv.FONT_HERSHEY_SIMPLEX, scale, color, max(1, round(thickness)), cv.LINE_AA)
+    cv2().putText(image, text, (x, y), cv2().FONT_HERSHEY_SIMPLEX, LINE * unit / SIZE, WHITE, THICKNESS, cv2().LINE_AA)

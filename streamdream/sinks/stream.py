@@ -1,4 +1,4 @@
-"""A stream out: to a server or a player by RTMP, RTSP, UDP or TCP, or as HLS files that a web server gives away.
+"""A stream out: to a server or a player by RTMP, UDP or TCP, or as HLS files that a web server gives away.
 
 A receiver that goes away is looked for again, ever more seldom, while the show goes on.
 """
@@ -41,7 +41,7 @@ BITS_PER_PIXEL = 0.12
 LEAST_BIT_RATE = 500_000
 TICK = Fraction(1, 90_000)
 GLOBAL_HEADER = 1 << 22
-"""FFmpeg's AV_CODEC_FLAG_GLOBAL_HEADER, which FLV and RTSP need."""
+"""FFmpeg's AV_CODEC_FLAG_GLOBAL_HEADER, which FLV needs."""
 X264 = {"preset": "superfast", "tune": "zerolatency"}
 """No picture is held back in the encoder."""
 
@@ -60,7 +60,6 @@ MPEGTS = {"flush_packets": "1", "pat_period": "0.5"}
 PROTOCOLS = {
     "rtmp": Protocol("flv", 1935, True, {"flvflags": "no_duration_filesize"}),
     "rtmps": Protocol("flv", 443, True, {"flvflags": "no_duration_filesize"}),
-    "rtsp": Protocol("rtsp", 554, True, {"rtsp_transport": "tcp"}),
     "tcp": Protocol("mpegts", 1, options=MPEGTS),
     "udp": Protocol("mpegts", options=MPEGTS),
 }
