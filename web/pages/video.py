@@ -42,9 +42,9 @@ def routes(studio: Studio) -> list[Route]:
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("it is not here any more", 404)
         how = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=workshop.media_type(job.result), filename=parts.saved_name(job.title, job.result.suffix),
-                            content_disposition_type=how, headers={
-                                "Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
+        return FileResponse(job.result, media_type=workshop.media_type(job.result), content_disposition_type=how,
+                            filename=parts.saved_name(job.title, job.result.suffix),
+                            headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
     async def closed(request: Request) -> Response:
         return PlainTextResponse("files come in by another door", 404)
