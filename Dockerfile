@@ -6,7 +6,7 @@
 #   docker run --gpus all -p 7860:7860 -v dreams:/cache streamdream:cuda
 #
 # Networks and engines are kept in /cache. What comes after the image's name are flags of `streamdream web`, above all
-# who may come in: --auth or --token. Without one, a token is made and shown in the log.
+# who may come in: --auth or --token. Without any flags a token is made, and `docker logs` shows the link with it.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 \
@@ -40,6 +40,7 @@ EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
 ENTRYPOINT ["streamdream", "web", "--host", "0.0.0.0", "--port", "7860"]
+CMD ["--token", "new"]
 
 FROM run AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \

@@ -136,6 +136,16 @@ def test_results_go_after_a_while(tmp_path: Path) -> None:
     jobs.close()
 
 
+def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
+    jobs, gate = Jobs("long", tmp_path / "long", most_seconds=0.05), Gate()
+    long = jobs.submit("one", "long", gate)
+    time.sleep(0.2)
+    assert long.state == "running"
+    jobs.submit("two", "next", lambda job: None)
+    assert "others wait" in wait(long).error
+    jobs.close()
+
+
 def test_the_device_is_given_away_after_every_step() -> None:
     """Who is live gets a turn among the steps of a picture, and not after all of them."""
     turns, stop, came = Turns(), threading.Event(), []

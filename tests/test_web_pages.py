@@ -126,7 +126,7 @@ def test_upload_dream_download(page: Any, world: Path, folder: Path) -> None:
     page.wait_for_function("document.querySelector('#video-job video').readyState >= 2")
     with page.expect_download() as download:
         page.click("#video-job .sw-save")
-    assert download.value.suggested_filename == "dream.mp4"
+    assert download.value.suggested_filename == "world-dream.mp4"
     download.value.save_as(folder / "dream.mp4")
     times, sound = packets(folder / "dream.mp4")
     assert times == pytest.approx([number / 30 for number in range(30)], abs=1e-3)
@@ -196,6 +196,7 @@ def test_a_picture_grows_where_it_is_drawn_on(page: Any, folder: Path) -> None:
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
     page.mouse.up()
     page.click("#picture-start")
+    page.get_by_text(re.compile("of 48 steps")).wait_for()  # 12 on each of 4 octaves: the preset "still"
     page.wait_for_selector("#picture-job .sw-compare")
     page.fill("#picture-job .sw-compare input", "80")
     assert "80%" in page.get_attribute("#picture-job .sw-compare", "style")

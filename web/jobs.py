@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import secrets
 import shutil
 import threading
@@ -62,6 +63,8 @@ class Job:
     first_seconds: float = 0.0
     """When the first frame was done: what lies before it is loading."""
     ended_seconds: float = 0.0
+    in_the_way: Callable[[Job], bool] = lambda job: False
+    """Has it had its time, while somebody waits?"""
     stop: threading.Event = field(default_factory=threading.Event)
     changed: threading.Event = field(default_factory=threading.Event)
 
@@ -70,9 +73,11 @@ class Job:
         return self.state in ("done", "failed", "cancelled")
 
     def check(self) -> None:
-        """Raises Cancelled when it was. The work calls it often."""
+        """Raises Cancelled when it was, StreamdreamError when it has had its time. The work calls it often."""
         if self.stop.is_set():
             raise Cancelled("cancelled")
+        if self.in_the_way(self):
+            raise StreamdreamError("others wait, and this has had its time; dream a shorter part, or a smaller size")
 
     def progress(self, done: int, total: int = 0) -> None:
         """So many frames or steps are done. Raises Cancelled."""
@@ -107,9 +112,10 @@ class Jobs:
     """
 
     def __init__(self, name: str, folder: Path, most: int = 16, most_from_visitor: int = 2,
-                 keep_seconds: float = 1800.0) -> None:
+                 most_seconds: float = math.inf, keep_seconds: float = 1800.0) -> None:
         self.name, self.folder = name, folder
-        self._most, self._most_from_visitor, self._keep_seconds = most, most_from_visitor, keep_seconds
+        self._most, self._most_from_visitor = most, most_from_visitor
+        self._most_seconds, self._keep_seconds = most_seconds, keep_seconds
         self._jobs: dict[str, Job] = {}
         self._served: dict[str, int] = {}
         self._numbers = itertools.count(1)
@@ -133,7 +139,7 @@ class Jobs:
             if len(open_jobs) >= self._most:
                 raise UsageError("the line is full; try again in a few minutes")
             job = Job(title, visitor, work, self.folder, number=next(self._numbers))
-            job.folder = self.folder / job.token
+            job.folder, job.in_the_way = self.folder / job.token, self._is_in_the_way
             self._jobs[job.token] = job
             self._changed.notify_all()
         return job
@@ -214,6 +220,11 @@ class Jobs:
             turn = rounds[job.visitor] = rounds.get(job.visitor, -1) + 1
             order.append(((turn, self._served.get(job.visitor, 0) if turn == 0 else 0, job.number), job))
         return [job for _, job in sorted(order, key=lambda pair: pair[0])]
+
+    def _is_in_the_way(self, job: Job) -> bool:
+        if time.monotonic() - job.began_seconds <= self._most_seconds:
+            return False
+        return any(other.state == "waiting" for other in self._all())
 
     def _run(self) -> None:
         while (job := self._next()) is not None:

@@ -35,6 +35,10 @@ MOST_AT_ONCE, MOST_FROM_ONE_ADDRESS = 8, 3
 """Files that are being received or looked at."""
 UNCLAIMED_SECONDS = 120
 """A file that no session asked for within this time is let go."""
+MOST_UNCLAIMED = 16
+"""Files of one address that no session asked for yet; beyond it, the oldest go."""
+MOST_TIMES = 20
+"""All files together may weigh so many times what a single one may."""
 LONGEST_SHOWN_NAME = 60
 LEAST_LARGEST = 1 << 20
 """Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
@@ -51,6 +55,9 @@ class Upload:
     facts: Facts
     visitor: str = ""
     """The session that uses it; "" until one does."""
+    address: str = ""
+    """Where it came from."""
+    size_bytes: int = 0
     at_seconds: float = field(default_factory=time.monotonic)
 
     @property
@@ -76,7 +83,7 @@ class Upload:
 class Uploads:
     """All files that visitors have sent, in one folder; from any thread."""
 
-    def __init__(self, folder: Path, limits: Limits, most_from_visitor: int = 8, most: int = 64) -> None:
+    def __init__(self, folder: Path, limits: Limits, most_from_visitor: int = 8, most: int = 256) -> None:
         self.folder, self.limits = folder, limits
         self._most_from_visitor, self._most = most_from_visitor, most
         self._kept: dict[str, Upload] = {}
@@ -97,7 +104,7 @@ class Uploads:
                     await self._write(path, chunks)
                 facts = await asyncio.to_thread(inspection.inspect, path, suffix, self.limits)
                 path = path.with_suffix(facts.suffix)
-                upload = Upload(token, path, clean_name(name), facts)
+                upload = Upload(token, path, clean_name(name), facts, address=address, size_bytes=path.stat().st_size)
                 self._keep(upload)
                 return upload
             except TimeoutError:
@@ -155,10 +162,18 @@ class Uploads:
 
     def _keep(self, upload: Upload) -> None:
         self.sweep()
+        for older in self._unclaimed(upload.address)[:-MOST_UNCLAIMED]:
+            self.drop(older.token)
         with self._lock:
-            if len(self._kept) >= self._most:
+            size = upload.size_bytes + sum(other.size_bytes for other in self._kept.values())
+            if len(self._kept) >= self._most or size > MOST_TIMES * self.limits.megabytes * 1e6:
                 raise UsageError("this server holds as many files as it can; try again in a few minutes")
             self._kept[upload.token] = upload
+
+    def _unclaimed(self, address: str) -> list[Upload]:
+        """Of that address, which may be that of many, the oldest first."""
+        found = [upload for upload in self._all() if not upload.visitor and upload.address == address]
+        return sorted(found, key=lambda upload: upload.at_seconds)
 
     def claim(self, token: str, visitor: str) -> Upload:
         """The file of that token, which from now on lives as long as that visitor's session. Raises UsageError."""

@@ -16,7 +16,7 @@ from streamdream.settings import DreamSettings
 
 from . import inspection, work
 from .inspection import Limits
-from .jobs import Job, Jobs
+from .jobs import Job, Jobs, Turn
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
 
@@ -30,6 +30,8 @@ BACKGROUND = "thumbnails"
 """Who takes turns for pictures of layers."""
 MOST_VIDEOS, MOST_STILLS = 16, 32
 MOST_FROM_VISITOR = 2
+VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
+"""A job that has taken longer ends when somebody waits for the next one."""
 GRACE_SECONDS = 3.0
 """So long after its page has gone a visitor is forgotten."""
 log = logging.getLogger(__name__)
@@ -42,8 +44,8 @@ class Workshop:
         web = studio.web
         self.studio = studio
         self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels))
-        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR)
-        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR)
+        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR, VIDEO_SECONDS)
+        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR, STILL_SECONDS)
         self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
         self.panels: list[Panel] = []
         """Of all tabs: what sets the layer everywhere asks them."""
@@ -86,7 +88,7 @@ class Workshop:
 
         return make
 
-    def start(self, line: Jobs, visitor: str, title: str, do: Callable[[Job, work.Turn], None]) -> Job:
+    def start(self, line: Jobs, visitor: str, title: str, do: Callable[[Job, Turn], None]) -> Job:
         """A job whose work is given turns on the device of its own. Raises UsageError when the line is full."""
         def run(job: Job) -> None:
             with self._turns_of(job) as turn:
@@ -95,7 +97,7 @@ class Workshop:
         return line.submit(visitor, title, run)
 
     @contextlib.contextmanager
-    def _turns_of(self, job: Job) -> Iterator[work.Turn]:
+    def _turns_of(self, job: Job) -> Iterator[Turn]:
         who = f"job {job.token}"
         try:
             yield lambda: self.studio.turn(who)

@@ -58,8 +58,7 @@ class Page:
         said = parts.flat(self._say(here))
         shown = parts.flat(gallery(here, whole=False), js=parts.asset("pick.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
-        root = gr.context.Context.root_block
-        listen(root.load, self._begin, [], [said, timer])
+        listen(parts.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):
             listen(changed, self._choose, [model, which], [model, shown, said, timer])
         listen(timer.tick, self._look, [model], [said, timer], trigger_mode="once")

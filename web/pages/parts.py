@@ -34,6 +34,13 @@ LOOK_PIXELS = 480 * 270
 LOOK_QUALITY = 80
 
 
+def root() -> Any:
+    """The ``gr.Blocks`` that is being built, for events of the page as a whole."""
+    from gradio.context import Context
+
+    return Context.root_block
+
+
 def style() -> Any:
     """The style sheet of what is here; once for each tab, since tabs are made when they are first looked at."""
     import gradio as gr
@@ -144,7 +151,8 @@ def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
 
 
 def _card(state: str, inner: str) -> str:
-    return f'<div class="sw-card sw-card-{state}" aria-live="polite">{inner}</div>'
+    live = "off" if state == "running" else "polite"  # nobody wants every percent read out
+    return f'<div class="sw-card sw-card-{state}" aria-live="{live}">{inner}</div>'
 
 
 def _headline(job: Job, jobs: Jobs) -> str:

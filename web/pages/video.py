@@ -12,7 +12,7 @@ from starlette.routing import Route
 from streamdream.errors import UsageError
 from streamdream.settings import RenderSettings
 
-from .. import work, workshop
+from .. import inspection, work, workshop
 from ..jobs import Job
 from ..studio import Studio
 from ..uploads import Upload, upload_route
@@ -42,9 +42,9 @@ def routes(studio: Studio) -> list[Route]:
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("it is not here any more", 404)
         how = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=workshop.media_type(job.result), filename=job.result.name,
-                            content_disposition_type=how, headers={
-                                "Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
+        return FileResponse(job.result, media_type=workshop.media_type(job.result), content_disposition_type=how,
+                            filename=parts.saved_name(job.title, job.result.suffix),
+                            headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
     async def closed(request: Request) -> Response:
         return PlainTextResponse("files come in by another door", 404)
@@ -65,8 +65,8 @@ class Page:
         web = self._shop.studio.web
         parts.style()
         hint = (f"{workshop.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
-                f"{parts.inspection.describe_length(web.upload_seconds)}")
-        gr.context.Context.root_block.unload(self._left)
+                f"{inspection.describe_length(web.upload_seconds)}")
+        parts.root().unload(self._left)
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
