@@ -67,7 +67,7 @@ def shown(page: Any, more: int = 2) -> None:
 def saved(page: Any, key: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.keyboard.press(key)
-    path = folder / download.value.suggested_filename
+    path: Path = folder / download.value.suggested_filename
     download.value.save_as(path)
     return path
 

@@ -23,7 +23,8 @@ export class Link {
     this.interval = 33;
     this.quality = 0.8;
     this.number = 0;
-    this.shown = 0;
+    this.rate = 60;                 // pictures a second that the server has time for
+    this.due = 0;
     this.forget();
   }
 
@@ -62,6 +63,7 @@ export class Link {
   }
 
   heard(word) {
+    if (word.rate) this.rate = word.rate;
     if (word.type === "welcome") {
       this.session = word.session;
       this.failures = 0;
@@ -116,11 +118,15 @@ export class Link {
     for (const [number, sent] of this.sent) {
       if (now - sent.at > LOST_MS) this.drop(number);
     }
+    if (now < this.due - this.interval / 2) return false;
     return this.ready && this.socket.readyState === WebSocket.OPEN && this.sent.size < this.window;
   }
 
   // A place is taken at once; the picture follows when it is encoded.
   reserve(at, before) {
+    const now = performance.now();
+    this.due = Math.max(now, this.due) + 1000 / this.rate;
+    if (this.due > now + 2000 / this.rate) this.due = now + 1000 / this.rate;
     this.number += 1;
     this.sent.set(this.number, { at, sentAt: performance.now(), before });
     return this.number;
