@@ -50,8 +50,9 @@ class Page:
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, "still", WITHOUT)
         self._panel = panel
-        run = listen(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel], scroll_to_output=True)
-        run = listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
+        run = listen(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
+                     scroll_to_output=True)
+        listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
         listen(cancel.click, self._cancel, [job], [])
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
