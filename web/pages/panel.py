@@ -72,6 +72,13 @@ class Panel:
                [self._picker, *self._form.inputs, *self._size.inputs])
         listen(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
         listen(self._picker.select, _picked, [], [layers])
+        for file in self._files.values():
+            listen(file.upload, self.keep, [file], [])
+
+    def keep(self, request: gr.Request, file: str) -> None:
+        """What was dropped lives as long as the session, from now on."""
+        if dropped := Dropped.parse(file):
+            self._shop.uploads.claim(dropped.token, self._shop.seen(request.session_hash))
 
     def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
         """Raises UsageError in one line for anything that cannot be."""

@@ -54,6 +54,7 @@ class Page:
                      scroll_to_output=True)
         listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
         listen(cancel.click, self._cancel, [job], [])
+        listen(file.upload, self._panel.keep, [file], [])
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
         visitor = self._shop.seen(request.session_hash)

@@ -83,12 +83,13 @@ class Page:
         self._panel = panel
         timer = gr.Timer(TICK_SECONDS, active=False)
         inputs = [file, *panel.inputs]
-        listen(tried.click, self._try, inputs, [preview])
+        listen(tried.click, self._try, inputs, [preview], concurrency_limit=16)
         listen(start.click, self._start, [job, *inputs], [shown, job, timer, start, cancel], scroll_to_output=True)
         listen(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
                concurrency_limit=16)
         listen(cancel.click, self._cancel, [job], [shown])
         listen(file.clear, lambda: "", [], [preview])
+        listen(file.upload, self._panel.keep, [file], [])
 
     def _file(self, dropped: Dropped | None, visitor: str) -> tuple[Upload, Span]:
         if dropped is None:
