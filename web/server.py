@@ -30,6 +30,7 @@ from .sessions import MOST_BYTES
 from .studio import Studio
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor counted, which loads pandas for each event
 
 import gradio as gr
 import uvicorn

@@ -119,7 +119,10 @@ export class Link {
       if (now - sent.at > LOST_MS) this.drop(number);
     }
     if (now < this.due - this.interval / 2) return false;
-    return this.ready && this.socket.readyState === WebSocket.OPEN && this.sent.size < this.window;
+    if (!this.ready || this.socket.readyState !== WebSocket.OPEN) return false;
+    let away = 0;
+    for (const sent of this.sent.values()) away += sent.away;
+    return away < this.window && this.sent.size <= this.window;   // one more may be on its way into JPEG
   }
 
   // A place is taken at once; the picture follows when it is encoded.
@@ -128,7 +131,7 @@ export class Link {
     this.due = Math.max(now, this.due) + 1000 / this.rate;
     if (this.due > now + 2000 / this.rate) this.due = now + 1000 / this.rate;
     this.number += 1;
-    this.sent.set(this.number, { at, sentAt: performance.now(), before });
+    this.sent.set(this.number, { at, sentAt: performance.now(), before, away: false });
     return this.number;
   }
 
@@ -141,6 +144,7 @@ export class Link {
     const header = new DataView(new ArrayBuffer(HEADER_BYTES));
     header.setUint32(0, number, true);
     sent.sentAt = performance.now();
+    sent.away = true;
     this.socket.send(new Blob([header, jpeg]));
   }
 
