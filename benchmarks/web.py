@@ -186,10 +186,14 @@ def serving(options: Options) -> Iterator[int]:
 @contextmanager
 def slowly(target: int, case: Case) -> Iterator[int]:
     port = free_port()
-    with running([sys.executable, "-m", f"{__package__}.slow_line", str(port), str(target), str(case.rtt_ms),
-                  str(case.up_mbit)]):
+    with running(relay_command(port, target, case)):
         answers(f"http://127.0.0.1:{port}/healthz")
         yield port
+
+
+def relay_command(port: int, target: int, case: Case) -> list[str]:
+    return [sys.executable, "-m", f"{__package__}.slow_line", str(port), str(target), str(case.rtt_ms),
+            str(case.up_mbit)]
 
 
 @contextmanager
@@ -207,6 +211,19 @@ def answers(url: str) -> None:
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def until_open(port: int) -> None:
+    """Something listens there."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
             return
         except OSError:
             if time.monotonic() > deadline:

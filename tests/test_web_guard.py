@@ -63,20 +63,24 @@ def ask(to: Running, path: str, body: bytes | None = None, method: str = "", **h
 
 def jpeg_of(width: int, height: int) -> bytes:
     """A small JPEG whose header says that it is of that size."""
-    good, jpeg = cv2().imencode(".jpg", np.zeros((64, 64, 3), np.uint8))
-    assert good
-    data = jpeg.tobytes()
+    data: bytes = cv2().imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", height, width) + data[place + 4:]
+
+
+def refusal(to: Running, origin: str | None) -> int:
+    """The status with which the socket is refused."""
+    named: Any = {"origin": origin} if origin else {}
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{to.port}/live", **named):
+        pass
+    return refused.value.response.status_code
 
 
 # --- from where -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example", "null", "http://127.0.0.1:1"])
 def test_a_socket_wants_an_origin_of_ours(web: Running, origin: str | None) -> None:
-    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{web.port}/live", origin=origin):
-        pass
-    assert refused.value.response.status_code == 403
+    assert refusal(web, origin) == 403
 
 
 def test_foreign_names_and_pages_are_refused(web: Running) -> None:
@@ -124,9 +128,7 @@ def test_every_route_is_closed(closed: Running, path: str) -> None:
 
 
 def test_the_socket_is_closed(closed: Running) -> None:
-    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{closed.port}/live", origin=closed.url):
-        pass
-    assert refused.value.response.status_code == 401
+    assert refusal(closed, closed.url) == 401
 
 
 def test_health_is_open(closed: Running) -> None:
@@ -174,8 +176,8 @@ def test_passwords_are_kept_as_scrypt() -> None:
     (["--ssl-certfile", "a.pem", "--ssl-keyfile", "b.pem"], ["a.pem", "no such file"]),
 ])
 def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[str]) -> None:
-    settings = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
-                zip(flags[::2], flags[1::2], strict=True)}
+    settings: dict[str, Any] = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
+                                zip(flags[::2], flags[1::2], strict=True)}
     with pytest.raises(UsageError) as refused:
         server.check(WebSettings(**settings))
     assert all(word in str(refused.value) for word in words)

@@ -223,6 +223,8 @@ def test_a_layer_is_taken_everywhere(page: Any) -> None:
         page.wait_for_function(
             "(name) => document.querySelector(`#tab-${name} input[aria-label=Layers]`)?.value === 'mixed1'",
             arg=name.lower())
+    tab(page, "Live")
+    assert page.input_value("#sd-layers") == "mixed1"
     tab(page, "Layers")
     page.get_by_label("Network").last.click()
     page.get_by_role("option", name="bvlc_googlenet").click()
@@ -245,5 +247,7 @@ def test_tokens_open_results_and_nothing_else_does(server: str) -> None:
 
 
 def test_no_event_of_the_tabs_is_in_an_api(server: str) -> None:
-    with urllib.request.urlopen(server + "/gradio_api/info", timeout=10) as answer:
-        assert not json.loads(answer.read())["named_endpoints"]
+    assert status(server + "/gradio_api/info") == 404
+    with urllib.request.urlopen(server + "/config", timeout=10) as answer:
+        events = json.loads(answer.read())["dependencies"]
+    assert len(events) > 10 and {event["api_visibility"] for event in events} == {"private"}

@@ -126,7 +126,7 @@ def gif(width: int, height: int, frames: int, delay: int = 10) -> bytes:
 
 def one_picture_again(path: Path, pts_ms: list[int]) -> bytes:
     """A .mkv that shows the same small picture at all these times."""
-    with av.open(str(path), "w", options={"cluster_time_limit": "1"}) as output:
+    with av.open(str(path), "w", options={"cluster_time_limit": "1", "live": "1"}) as output:
         stream: Any = output.add_stream("mjpeg", rate=30)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
         picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24").reformat(format="yuvj420p")
@@ -219,6 +219,15 @@ def test_what_is_refused(uploads: Uploads, tmp_path: Path, case: str) -> None:
     assert str(uploads.folder) not in str(refused.value) and "\n" not in str(refused.value)
     assert not files(uploads)
     assert peak_rss_mb() - before < 100
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile {}\n",
+                                  "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
+def test_nobody_reads_the_file_of_another(uploads: Uploads, tmp_path: Path, text: str) -> None:
+    hers = send(uploads, clip(tmp_path, ".mkv"), "hers.mkv")
+    with pytest.raises(UsageError, match="not a mkv"):
+        send(uploads, text.format(hers.path.name).encode(), "mine.mkv")
+    assert files(uploads) == [hers.path]
 
 
 def test_size_is_counted_whatever_is_stated(uploads: Uploads) -> None:
@@ -324,7 +333,8 @@ def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["{}", "[]", "null ", '{"token": 1, "start": -1}', "x", 7,
-                                   '{"token": "a", "start": 2, "end": 1}', '{"token": "a", "mask": "base64,***"}', '{"token": "a", "start": "NaN"}'])
+                                   '{"token": "a", "start": 2, "end": 1}', '{"token": "a", "mask": "base64,***"}',
+                                   '{"token": "a", "start": "NaN"}'])
 def test_what_a_page_says_of_a_file_is_checked(value: object) -> None:
     with pytest.raises(UsageError):
         parts.Dropped.parse(value)

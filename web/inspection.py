@@ -39,6 +39,8 @@ LARGEST_KEPT = 1920 * 1080
 SPARE_SECONDS = 0.5
 """By which a length may pass the limit: sound rarely ends with the pictures."""
 INSPECTOR_SECONDS, INSPECTOR_BYTES = 20, 1 << 30
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+"""Else what libraries reserve for the threads of a large machine passes that."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Facts:
 def inspect(path: Path, suffix: str, limits: Limits) -> Facts:
     """Look at a file whose visitor says it is a ``suffix``. Raises UsageError in words for the visitor."""
     order = json.dumps([str(path), suffix, asdict(limits)])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMDREAM_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **ONE_THREAD}
     try:
         done = subprocess.run([sys.executable, "-m", __name__, order], capture_output=True, text=True, check=False,
                               timeout=2 * INSPECTOR_SECONDS, env=environment, stdin=subprocess.DEVNULL)
@@ -82,12 +85,13 @@ def known_suffix(name: str) -> str:
     """Of a file's name, lower case. Raises UsageError for a kind that is not taken, whatever it holds."""
     suffix = Path(name).suffix.lower()
     if suffix not in CONTAINERS and suffix not in PICTURES:
-        raise UsageError(f"a file of this kind cannot be dreamed; videos: {_listed(CONTAINERS)}, pictures: "
-                         f"{_listed(PICTURES)}")
+        raise UsageError(f"a file of this kind cannot be dreamed; videos: {listed(CONTAINERS)}, pictures: "
+                         f"{listed(PICTURES)}")
     return suffix
 
 
-def _listed(kinds: dict[str, str]) -> str:
+def listed(kinds: dict[str, str]) -> str:
+    """As in ``mp4 mov webm``."""
     return " ".join(suffix.removeprefix(".") for suffix in kinds)
 
 

@@ -80,7 +80,7 @@ class Visitor:
         session.heard_seconds = time.monotonic()
         complaint = self._change(self._wanted)
         self._say({"type": "welcome", "session": session.token, "resumed": resumed, "model": self._studio.model.name,
-                   "frozen": session.controls.frozen, "values": self._values()})
+                   "frozen": session.controls.frozen, "rate": self._studio.frame_rate, "values": self._values()})
         if complaint:
             self._say({"type": "refused", "message": complaint, "values": self._values()})
 
@@ -132,7 +132,7 @@ class Visitor:
         elif now - session.began_seconds > web.session_seconds and self._hall.someone_could_come():
             self.dismiss(CLOSED_TIME, "others wait for their turn")
         else:
-            self._say({"type": "stats", **session.facts()})
+            self._say({"type": "stats", "rate": self._studio.frame_rate, **session.facts()})
 
     # --- up -----------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -29,6 +30,7 @@ from .sessions import MOST_BYTES
 from .studio import Studio
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor counted, which loads pandas for each event
 
 import gradio as gr
 import uvicorn
@@ -140,14 +142,16 @@ def check(settings: WebSettings) -> WebSettings:
 
 def open_port(settings: WebSettings) -> socket.socket:
     """Bound, so that its number is known and nobody else has it. Raises UsageError."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        opened = socket.socket(family, kind)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(address)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; --port chooses another"
-                         ) from None
+    with contextlib.ExitStack() as unless_it_works:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+            opened = unless_it_works.enter_context(socket.socket(family, kind))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; --port chooses "
+                             "another") from None
+        unless_it_works.pop_all()
     return opened
 
 

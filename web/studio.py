@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
     from streamdream.dream import Dreamer
 
+MOST_RATE, RATE_OF_A_CORE = 60.0, 16.0
+"""Pictures a second: of a page, and of all pages together on one core."""
 STEPS_KEPT = 96
 """Prepared steps that are kept, of all visitors together."""
 
@@ -86,6 +89,14 @@ class Studio:
     def turn(self, who: str) -> AbstractContextManager[None]:
         """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
         return self._turns.turn(who)
+
+    @property
+    def frame_rate(self) -> float:
+        """Pictures a second that each live page should send: showing them takes the processor, too, and where it is
+        short of time the dreams of all would starve.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return round(min(MOST_RATE, RATE_OF_A_CORE * cores / max(1, len(self.dreaming))), 1)
 
     @property
     def turns_waiting(self) -> int:

@@ -66,10 +66,10 @@ class Thumbnails:
 
     def is_coming(self, model: str) -> bool:
         """Are some still to be made, and will they?"""
-        if not models.get(model).available()[0] or model in self.problem:
+        if not models.get(model).available()[0]:
             return False
         done, count = self.count(model)
-        return done < count
+        return done < count and model not in self.problem
 
     def want(self, model: str) -> None:
         """Have those of that network made next. Returns at once; nothing happens without its weights."""
@@ -95,7 +95,11 @@ class Thumbnails:
     def _plan(self, model: str) -> dict[str, Cell]:
         with self._changed:
             if model not in self._cells:
-                self._cells[model] = self._prepare(model)
+                try:
+                    self._cells[model] = self._prepare(model)
+                except (StreamdreamError, OSError) as error:  # a cache folder that cannot be written
+                    log.warning("the layers of %s cannot be shown: %s", model, error)
+                    self.problem[model], self._cells[model] = "its dreams cannot be kept here", {}
             return self._cells[model]
 
     def _prepare(self, name: str) -> dict[str, Cell]:
@@ -138,7 +142,8 @@ class Thumbnails:
 
         model = models.get(name)
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)
-        cells = sorted(self._plan(name).values(), key=lambda cell: not is_block(cell.tap, name))
+        first = blocks(name)
+        cells = sorted(self._plan(name).values(), key=lambda cell: cell.tap not in first)
         turns = StepByStep(self._turn, self._rest)
         for cell in cells:
             if cell.done:
@@ -163,11 +168,6 @@ def stock() -> NDArray[np.uint8]:
     spec = importlib.util.find_spec("gradio")
     assert spec and spec.origin
     return resize(stills.read_image(str(Path(spec.origin).parent / STOCK)), SIDE, SIDE)
-
-
-def is_block(tap: str, model: str) -> bool:
-    """Is it what a block of the network gives to the next, and not a part of one?"""
-    return tap in blocks(model)
 
 
 def blocks(model: str) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import shutil
 import threading
@@ -42,7 +41,7 @@ MOST_TIMES = 20
 LONGEST_SHOWN_NAME = 60
 LEAST_LARGEST = 1 << 20
 """Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
-log = logging.getLogger(__name__)
+GONE = "that file is not here any more; choose it again"
 
 
 @dataclass
@@ -59,6 +58,7 @@ class Upload:
     """Where it came from."""
     size_bytes: int = 0
     at_seconds: float = field(default_factory=time.monotonic)
+    """When it came, or was last asked for."""
 
     @property
     def is_video(self) -> bool:
@@ -68,6 +68,8 @@ class Upload:
         """The frames of a video in that span. Pictures that are much larger than its header says are damage. Raises
         what AvSource raises.
         """
+        if not self.path.exists():
+            raise UsageError(GONE)
         largest = max(LEAST_LARGEST, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:
@@ -180,8 +182,8 @@ class Uploads:
         with self._lock:
             upload = self._kept.get(token)
             if upload is None or upload.visitor not in ("", visitor):
-                raise UsageError("that file is not here any more; choose it again")
-            upload.visitor = visitor
+                raise UsageError(GONE)
+            upload.visitor, upload.at_seconds = visitor, time.monotonic()
             mine = [other for other in self._kept.values() if other.visitor == visitor]
             oldest = sorted(mine, key=lambda other: other.at_seconds)[:-self._most_from_visitor]
         for other in oldest:
@@ -230,6 +232,7 @@ def clean_name(name: str) -> str:
 
 def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
     """``POST /uploads?name=NAME`` with the file as body -> its token and facts, or one line that says what is wrong."""
+    from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse
 
     async def upload(request: Request) -> Response:
@@ -238,6 +241,8 @@ def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
         address = request.client.host if request.client else ""
         try:
             kept = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated, address)
+        except ClientDisconnect:
+            return JSONResponse({"error": "it did not come to its end"}, 400)
         except UsageError as error:
             # what still comes is not read: the connection ends with the answer
             return JSONResponse({"error": str(error)}, 400, {"Connection": "close"})

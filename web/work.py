@@ -1,14 +1,15 @@
-"""What jobs do: a video, three frames of it to try the settings on, a picture, the dreams of an atlas.
+"""What jobs do: a video, three frames of it to try the settings on, a picture.
 
 All of it is the library's own: here frames and steps take turns on the shared device, and a job hears how far they are.
 """
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,18 +170,15 @@ def share(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = False) -> 
     return dreamer, turns
 
 
-class hiding:  # noqa: N801 - used as a statement
+@contextmanager
+def hiding(upload: Upload) -> Iterator[None]:
     """Within it the visitor's file is called "the video" in all errors; where it lies is nobody's business."""
-
-    def __init__(self, upload: Upload) -> None:
-        self._upload = upload
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, StreamdreamError) and str(self._upload.path.parent) in str(error):
-            raise type(error)(_without_path(str(error), self._upload)) from None
+    try:
+        yield
+    except StreamdreamError as error:
+        if str(upload.path.parent) not in str(error):
+            raise
+        raise StreamdreamError(_without_path(str(error), upload)) from None
 
 
 def _without_path(text: str, upload: Upload, *others: Path) -> str:

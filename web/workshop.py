@@ -1,11 +1,9 @@
 """What the tabs beside the live one share: the visitors' files, the two lines of jobs, the pictures of layers."""
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +32,6 @@ VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
 """A job that has taken longer ends when somebody waits for the next one."""
 GRACE_SECONDS = 3.0
 """So long after its page has gone a visitor is forgotten."""
-log = logging.getLogger(__name__)
 
 
 class Workshop:
@@ -91,18 +88,13 @@ class Workshop:
     def start(self, line: Jobs, visitor: str, title: str, do: Callable[[Job, Turn], None]) -> Job:
         """A job whose work is given turns on the device of its own. Raises UsageError when the line is full."""
         def run(job: Job) -> None:
-            with self._turns_of(job) as turn:
-                do(job, turn)
+            who = f"job {job.token}"
+            try:
+                do(job, lambda: self.studio.turn(who))
+            finally:
+                self.studio.leave(who)
 
         return line.submit(visitor, title, run)
-
-    @contextlib.contextmanager
-    def _turns_of(self, job: Job) -> Iterator[Turn]:
-        who = f"job {job.token}"
-        try:
-            yield lambda: self.studio.turn(who)
-        finally:
-            self.studio.leave(who)
 
     def seen(self, session: str | None) -> str:
         """Who the visitor is: their Gradio session, which is there now."""
@@ -110,6 +102,8 @@ class Workshop:
         if not visitor:
             raise UsageError("open the page itself")
         self._seen_seconds[visitor] = time.monotonic()
+        for kept in (self.uploads, self.videos, self.stills):
+            kept.sweep()
         return visitor
 
     def left(self, session: str | None) -> None:
@@ -170,12 +164,7 @@ def claim(workshop: Workshop, visitor: str, token: str, moving: bool) -> Upload:
     return upload
 
 
-def known(suffixes: dict[str, str]) -> str:
-    """As in ``mp4 mov webm``."""
-    return " ".join(suffix.removeprefix(".") for suffix in suffixes)
-
-
-VIDEO_KINDS, PICTURE_KINDS = known(inspection.CONTAINERS), known(inspection.PICTURES)
+VIDEO_KINDS, PICTURE_KINDS = inspection.listed(inspection.CONTAINERS), inspection.listed(inspection.PICTURES)
 SAVED_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 
 

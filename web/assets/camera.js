@@ -1,5 +1,7 @@
 // The camera: which one, its pictures as they come, and what goes wrong with it in words.
 
+import { fit } from "./fit.js";
+
 const RATE = 30;
 
 export class Camera {
@@ -8,6 +10,9 @@ export class Camera {
     this.canvas = document.createElement("canvas");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.running = 0;
+    this.asked = 0;
+    this.answers = new Map();
+    this.hire();
   }
 
   async open(deviceId, lines) {
@@ -50,27 +55,36 @@ export class Camera {
     else requestAnimationFrame((time) => next(time));
   }
 
-  // The picture of now on ``canvas``, at most ``lines`` high.
-  draw(lines, mirrored) {
-    const { videoWidth, videoHeight } = this.video;
-    if (!videoWidth) return false;
-    const scale = Math.min(1, lines / Math.min(videoWidth, videoHeight), 1920 / Math.max(videoWidth, videoHeight));
-    const width = Math.round(videoWidth * scale), height = Math.round(videoHeight * scale);
-    if (this.canvas.width !== width || this.canvas.height !== height) {
-      this.canvas.width = width;
-      this.canvas.height = height;
+  // The picture of now as JPEG, and itself when ``keep`` is set; ``frozen`` takes the last one again.
+  async take({ lines, mirrored, frozen, quality, keep }) {
+    if (!this.video.videoWidth) throw new Error("no picture yet");
+    if (this.worker) {
+      const frame = frozen ? null : new VideoFrame(this.video), id = ++this.asked;
+      this.worker.postMessage({ id, frame, lines, mirrored, quality, keep }, frame ? [frame] : []);
+      return new Promise((done) => this.answers.set(id, done));
     }
-    this.context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
-    this.context.drawImage(this.video, 0, 0, width, height);
-    return true;
+    if (!frozen) {
+      fit(this.canvas, this.context, this.video, this.video.videoWidth, this.video.videoHeight, lines, mirrored);
+    }
+    const encoded = new Promise((done) => this.canvas.toBlob(done, "image/jpeg", quality));
+    const [jpeg, before] = await Promise.all([encoded, keep ? createImageBitmap(this.canvas) : null]);
+    return { jpeg, before };
   }
 
-  jpeg(quality) {
-    return new Promise((done) => this.canvas.toBlob(done, "image/jpeg", quality));
+  // Where the browser can, pictures are encoded beside the page.
+  hire() {
+    if (!(globalThis.Worker && globalThis.OffscreenCanvas?.prototype.convertToBlob && globalThis.VideoFrame)) return;
+    this.worker = new Worker(new URL("./encoder.js", import.meta.url), { type: "module" });
+    this.worker.onmessage = ({ data }) => {
+      this.answers.get(data.id)?.(data);
+      this.answers.delete(data.id);
+    };
+    this.worker.onerror = () => { this.worker = null; };
   }
 
   close() {
     this.running += 1;
+    this.answers.clear();
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = null;
     this.video.srcObject = null;

@@ -51,7 +51,7 @@ function send(file) {
     bar.value = event.loaded / event.total;
     if (event.loaded === event.total) note.textContent = "looking at it";
   };
-  const failed = (text) => { if (request === mine) { request = null; forget(); say(text); } };
+  const failed = (text) => { if (request === mine) { request = null; forget(); say(text); trigger("clear"); } };
   mine.onerror = () => failed("The file could not be sent; is the server still there?");
   mine.onload = () => {
     if (request !== mine) return;

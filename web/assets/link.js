@@ -23,7 +23,8 @@ export class Link {
     this.interval = 33;
     this.quality = 0.8;
     this.number = 0;
-    this.shown = 0;
+    this.rate = 60;                 // pictures a second that the server has time for
+    this.due = 0;
     this.forget();
   }
 
@@ -62,6 +63,7 @@ export class Link {
   }
 
   heard(word) {
+    if (word.rate) this.rate = word.rate;
     if (word.type === "welcome") {
       this.session = word.session;
       this.failures = 0;
@@ -116,13 +118,20 @@ export class Link {
     for (const [number, sent] of this.sent) {
       if (now - sent.at > LOST_MS) this.drop(number);
     }
-    return this.ready && this.socket.readyState === WebSocket.OPEN && this.sent.size < this.window;
+    if (now < this.due - this.interval / 2) return false;
+    if (!this.ready || this.socket.readyState !== WebSocket.OPEN) return false;
+    let away = 0;
+    for (const sent of this.sent.values()) away += sent.away;
+    return away < this.window && this.sent.size <= this.window;   // one more may be on its way into JPEG
   }
 
   // A place is taken at once; the picture follows when it is encoded.
   reserve(at, before) {
+    const now = performance.now();
+    this.due = Math.max(now, this.due) + 1000 / this.rate;
+    if (this.due > now + 2000 / this.rate) this.due = now + 1000 / this.rate;
     this.number += 1;
-    this.sent.set(this.number, { at, sentAt: performance.now(), before });
+    this.sent.set(this.number, { at, sentAt: performance.now(), before, away: false });
     return this.number;
   }
 
@@ -135,6 +144,7 @@ export class Link {
     const header = new DataView(new ArrayBuffer(HEADER_BYTES));
     header.setUint32(0, number, true);
     sent.sentAt = performance.now();
+    sent.away = true;
     this.socket.send(new Blob([header, jpeg]));
   }
 

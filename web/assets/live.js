@@ -139,8 +139,9 @@ class Page {
         this.fallBack();
         return;
       }
-      if (this.link.everOpened) this.say(SAYINGS[detail > 2 ? "restart" : state]);
-      if (this.root.dataset.state !== "opening") this.become(state);
+      const told = detail > 2 ? "restart" : state;  // whom several tries do not reach is starting, one hopes
+      if (this.link.everOpened) this.say(SAYINGS[told]);
+      if (this.root.dataset.state !== "opening") this.become(told);
     } else {
       this.end(SAYINGS[state] + (detail && ["ended", "refused"].includes(state) ? `: ${detail}` : ""), state);
     }
@@ -198,16 +199,16 @@ class Page {
     const span = figures.camera.at(-1) - figures.camera[0];
     if (figures.camera.length > 10) this.link.interval = Math.max(8, span / (figures.camera.length - 1));
     if (!this.link.maysend) return;
-    if (!this.on.freeze && !this.camera.draw(Number(this.find("#sd-lines").value), this.on.mirror)) return;
     const number = this.link.reserve(Math.min(at, now));
-    if (this.on.compare) {
-      createImageBitmap(this.camera.canvas).then((before) => {
-        const sent = this.link.sent.get(number);
-        if (sent) sent.before = before;
-        else before.close();
-      });
-    }
-    this.camera.jpeg(this.link.quality).then((jpeg) => this.link.send(number, jpeg));
+    this.camera.take({
+      lines: Number(this.find("#sd-lines").value), mirrored: this.on.mirror, frozen: this.on.freeze,
+      quality: this.link.quality, keep: this.on.compare,
+    }).then(({ jpeg, before }) => {
+      const sent = this.link.sent.get(number);
+      if (sent) sent.before = before;
+      else before?.close();
+      this.link.send(number, jpeg);
+    }).catch(() => this.link.drop(number));
   }
 
   async picture(number, jpeg, sent) {

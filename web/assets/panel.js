@@ -17,6 +17,9 @@ export class Panel {
     root.querySelector(".sd-copy").addEventListener("click", (event) => this.copy(event.currentTarget));
     this.fromLink();
     addEventListener("hashchange", () => this.fromLink());
+    addEventListener("streamdream:layer", ({ detail }) => {  // picked in the tab Layers
+      if (detail.everywhere && detail.model === this.facts.model) this.set({ layers: detail.layer, channel: "" });
+    });
     this.show();
   }
 

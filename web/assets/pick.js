@@ -17,6 +17,7 @@ element.addEventListener("click", (event) => {
     other.setAttribute("aria-pressed", String(other === button));
   }
   const { layer, model } = button.dataset;
-  window.dispatchEvent(new CustomEvent("streamdream:layer", { detail: { layer, model } }));
+  const detail = { layer, model, everywhere: element.closest("#tab-layers") !== null };
+  window.dispatchEvent(new CustomEvent("streamdream:layer", { detail }));
   trigger("select", { layer, model });
 });

@@ -56,7 +56,8 @@ class Page:
                                 elem_id="layers-model", scale=2)
             which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="Lowest first", elem_id="layers-which")
         said = parts.flat(self._say(here))
-        shown = parts.flat(gallery(here, whole=False), js=parts.asset("pick.js"), elem_id="layers-gallery")
+        shown = parts.flat(gallery(here, whole=False, chosen=self._shop.studio.dream.layers),
+                           js=parts.asset("pick.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
         listen(parts.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):

@@ -24,6 +24,7 @@ from .parts import Dropped, sentence
 HIGHEST = {"steps": 40, "onset": 100, "octaves": 8, "jitter": 128}
 """What a visitor may ask of a device that others share."""
 HIGHEST_FIELD = 1080
+"""Lines; also of what is dreamed at its own size."""
 FILES = {"guide": "Guide: dream toward what is in this picture", "style": "Style: dream in this picture's manner"}
 SIZE_ONLY = tuple(item.name for item in dataclasses.fields(StreamSettings) if item.name != "field_height")
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ class Panel:
         dream = start.dream if preset else shop.studio.dream
         stream = start.stream if preset else shop.studio.stream
         here = shop.studio.stream.model
-        self._preset = gr.Dropdown(["", *settings.preset_names()], value=preset, label="Preset",
+        presets = [(name.replace("-", " ").capitalize(), name) for name in settings.preset_names()]
+        self._preset = gr.Dropdown([("None", ""), *presets], value=preset, label="Preset",
                                    info="Where the sliders start")
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
         self._missing = parts.flat("")
@@ -66,9 +68,17 @@ class Panel:
         self.layer_parts = [self._model, layers, self._picker]
         """What the tab Layers sets."""
         shop.panels.append(self)
-        listen(self._preset.input, self._use_preset, [self._preset], [*self._form.inputs, *self._size.inputs])
+        listen(self._preset.input, self._use_preset, [self._preset, self._model],
+               [self._picker, *self._form.inputs, *self._size.inputs])
         listen(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
         listen(self._picker.select, _picked, [], [layers])
+        for file in self._files.values():
+            listen(file.upload, self.keep, [file], [])
+
+    def keep(self, request: gr.Request, file: str) -> None:
+        """What was dropped lives as long as the session, from now on."""
+        if dropped := Dropped.parse(file):
+            self._shop.uploads.claim(dropped.token, self._shop.seen(request.session_hash))
 
     def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
         """Raises UsageError in one line for anything that cannot be."""
@@ -83,16 +93,18 @@ class Panel:
             found[role] = workshop.claim(self._shop, visitor, dropped.token, False) if dropped else None
         found["mask"] = workshop.read_mask(self._shop, visitor, mask)
         form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
-        return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"])
+        return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"] or HIGHEST_FIELD)
 
-    def _use_preset(self, name: str) -> list[Any]:
-        if not name:
-            return [gr.update()] * (len(self._form.inputs) + len(self._size.inputs))
+    def _use_preset(self, name: str, model: str) -> list[Any]:
+        """Its values; layers only if it names some, and the network has them."""
         run = settings.resolve({}, {}, name)
-        # layers stay: a preset may name those of a network that is not here
-        dream = {key: value for key, value in dataclasses.asdict(run.dream).items() if key != "layers"}
+        dream = dataclasses.asdict(run.dream)
         dream |= {key: min(dream[key], most) for key, most in HIGHEST.items()}
-        return [*self._form.show(dream), *self._size.show({"field_height": run.stream.field_height})]
+        layers = str((settings.read_preset(name) if name else {}).get("layers", ""))
+        if not (layers and set(named(layers)) <= set(models.get(model).taps())):
+            del dream["layers"]
+        picker = gallery(model, whole=False, chosen=layers) if "layers" in dream else gr.update()
+        return [picker, *self._form.show(dream), *self._size.show({"field_height": run.stream.field_height})]
 
     def _use_model(self, name: str) -> list[Any]:
         if not models.get(name).available()[0]:
@@ -102,6 +114,11 @@ class Panel:
         own = name == self._shop.studio.stream.model
         first = self._shop.studio.dream.layers if own else blocks(name)[len(blocks(name)) // 2]
         return [gr.update(choices=names, value=first), gallery(name, whole=False, chosen=first), ""]
+
+
+def named(layers: str) -> list[str]:
+    """As in ``mixed3:1,mixed5:0.5`` -> mixed3, mixed5."""
+    return [part.partition(":")[0].strip() for part in layers.split(",")]
 
 
 def _picked(event: gr.EventData) -> str:
@@ -114,13 +131,13 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
     """
     if not models.get(model).available()[0]:
         return ""
-    main = set(blocks(model))
+    main, taken = set(blocks(model)), named(chosen)
     cells = []
     for number, tap in enumerate(models.get(model).taps()):
         if whole or tap in main:
             name, source = escape(tap), workshop.picture_address(model, number)
             cells.append(f'<button type="button" data-layer="{name}" data-model="{model}" title="{name}" '
-                         f'aria-pressed="{str(tap == chosen).lower()}">'
+                         f'aria-pressed="{str(tap in taken).lower()}">'
                          f'<img loading="lazy" alt="" src="{source}"><span>{name}</span></button>')
     return f'<div class="sw-gallery">{"".join(cells)}</div>'
 

@@ -69,7 +69,8 @@ def drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = F
 
     suffixes = inspection.CONTAINERS if moving else inspection.PICTURES
     accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
-    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>' if moving else
+    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
+             '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif
              '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
              + ('<canvas class="sw-drop-canvas" aria-label="draw where to dream"></canvas>' if mask else "") + "</div>")
     template = f"""
@@ -143,8 +144,9 @@ def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
         return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled; nothing of it is left.')}</p>")
     if job.state == "failed":
         return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
-    seen = f'<img class="sw-look" alt="what is being dreamed" src="{look(job.picture)}">' \
-        if job.picture is not None else '<div class="sw-look sw-look-none" aria-hidden="true"></div>'
+    seen = '<div class="sw-look sw-look-none" aria-hidden="true"></div>' if job.state == "running" else ""
+    if job.picture is not None:
+        seen = f'<img class="sw-look" alt="what is being dreamed" src="{look(job.picture)}">'
     bar = f'<progress max="1" value="{job.share:.4f}" aria-label="progress"></progress>'
     return _card(job.state, f'{seen}<div class="sw-told"><strong>{escape(_headline(job, jobs))}</strong>'
                             f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")

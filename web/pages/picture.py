@@ -50,9 +50,11 @@ class Page:
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, "still", WITHOUT)
         self._panel = panel
-        run = listen(start.click, self._start, [job, file, *panel.inputs], [job, shown, start, cancel])
-        run = listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
+        run = listen(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
+                     scroll_to_output=True)
+        listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
         listen(cancel.click, self._cancel, [job], [])
+        listen(file.upload, self._panel.keep, [file], [])
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
         visitor = self._shop.seen(request.session_hash)
@@ -68,7 +70,8 @@ class Page:
         job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.dream_picture(
             job, image, chosen.dream, make, turn))
         job.before = image
-        return job, *self._show(job)
+        told, *buttons = self._show(job)
+        return told, job, *buttons
 
     def _watch(self, job: Job | None) -> Iterator[tuple[Any, ...]]:
         """The picture as it grows, until the end."""

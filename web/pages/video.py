@@ -24,7 +24,7 @@ from .parts import Dropped
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
-IDLE = "Set a start and an end, try three frames, dream it all. It keeps its sound and its timing."
+IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its sound and its timing."
 
 
 def build(studio: Studio) -> None:
@@ -42,9 +42,9 @@ def routes(studio: Studio) -> list[Route]:
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("it is not here any more", 404)
         how = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=workshop.media_type(job.result), filename=parts.saved_name(job.title, job.result.suffix),
-                            content_disposition_type=how, headers={
-                                "Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
+        return FileResponse(job.result, media_type=workshop.media_type(job.result), content_disposition_type=how,
+                            filename=parts.saved_name(job.title, job.result.suffix),
+                            headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
     async def closed(request: Request) -> Response:
         return PlainTextResponse("files come in by another door", 404)
@@ -73,7 +73,7 @@ class Page:
                 file = parts.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
                                   note=hint, elem_id="video-drop")
                 with gr.Row(elem_classes="sw-actions"):
-                    tried = gr.Button("Try three frames", elem_id="video-try")
+                    tried = gr.Button("Preview", elem_id="video-try")
                     start = gr.Button("Dream it", variant="primary", elem_id="video-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
                 preview = parts.flat("", elem_id="video-preview")
@@ -83,12 +83,13 @@ class Page:
         self._panel = panel
         timer = gr.Timer(TICK_SECONDS, active=False)
         inputs = [file, *panel.inputs]
-        listen(tried.click, self._try, inputs, [preview])
-        listen(start.click, self._start, [job, *inputs], [job, timer, shown, start, cancel])
+        listen(tried.click, self._try, inputs, [preview], concurrency_limit=16)
+        listen(start.click, self._start, [job, *inputs], [shown, job, timer, start, cancel], scroll_to_output=True)
         listen(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
                concurrency_limit=16)
         listen(cancel.click, self._cancel, [job], [shown])
         listen(file.clear, lambda: "", [], [preview])
+        listen(file.upload, self._panel.keep, [file], [])
 
     def _file(self, dropped: Dropped | None, visitor: str) -> tuple[Upload, Span]:
         if dropped is None:
@@ -116,7 +117,8 @@ class Page:
             self._shop.videos.discard(old)
         job = self._shop.start(self._shop.videos, visitor, upload.name, lambda job, turn: work.render_video(
             job, upload, span, chosen.dream, RenderSettings(), make, turn))
-        return job, gr.Timer(active=True), *self._show(job)
+        told, *buttons = self._show(job)
+        return told, job, gr.Timer(active=True), *buttons
 
     def _tick(self, request: gr.Request, job: Job | None) -> tuple[Any, ...]:
         self._shop.seen(request.session_hash)

@@ -1,0 +1,14 @@
+// A picture onto a canvas of its own shape, at most ``lines`` high (wide, when it stands), perhaps mirrored.
+
+const LONGEST = 1920;
+
+export function fit(canvas, context, picture, wide, high, lines, mirrored) {
+  const scale = Math.min(1, lines / Math.min(wide, high), LONGEST / Math.max(wide, high));
+  const width = Math.round(wide * scale), height = Math.round(high * scale);
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
+  context.drawImage(picture, 0, 0, width, height);
+}
