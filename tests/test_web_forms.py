@@ -6,6 +6,7 @@ import dataclasses
 import gradio as gr
 import pytest
 from streamdream_web import forms
+from web_client import building
 
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings, StreamSettings
@@ -29,7 +30,7 @@ def test_ranges_have_round_steps_that_reach_their_ends() -> None:
 
 
 def test_a_form_gives_back_settings() -> None:
-    with gr.Blocks():
+    with building(), gr.Blocks():
         form = forms.build(values={"steps": 3}, choices={"layers": ["mixed0", "mixed3"]})
     values = [component.value for component in form.inputs]
     assert DreamSettings(**form.read(values)) == DreamSettings(steps=3)

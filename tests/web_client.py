@@ -38,15 +38,22 @@ class Running:
 
 
 @contextmanager
+def building() -> Iterator[None]:
+    """Gradio leaves event loops behind when it builds a page; within it they go without a word."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@contextmanager
 def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     """A server on a free port, with the real network on a small field."""
     settings = server.check(WebSettings(**{"port": 0, **web}))
     studio = Studio(settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(pin=True))
     listening = server.open_port(settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Gradio leaves event loops behind when it builds a page
+    with building():
         app = server.create_app(settings, studio)
-        gc.collect()
     uvicorn = server.make_server(settings, app)
     thread = threading.Thread(target=uvicorn.run, args=([listening],), daemon=True)
     thread.start()
