@@ -51,7 +51,7 @@ class Numbered(LiveSource):
             if (wait := due - time.perf_counter()) > 0:
                 time.sleep(wait)
             image = self._images[number % len(self._images)].copy()
-            write_number(image, number)
+            write_number(image, number % 2**BITS)
             self.due[number] = due
             yield stamped(image, number / float(self.rate))
 
@@ -132,7 +132,7 @@ class Sizes:
 
 
 def summarize(source: Numbered, sink: Reader, report: LiveReport) -> dict[str, Any]:
-    good = [(number, at) for number, at in sink.seen if number in source.due]
+    good = [(number, at) for number, at in unwrapped(sink.seen) if number in source.due]
     late = sorted(at - source.due[number] for number, at in good)
     gaps = [after[1] - before[1] for before, after in pairwise(good)]
     facts = report.as_json()
@@ -143,6 +143,16 @@ def summarize(source: Numbered, sink: Reader, report: LiveReport) -> dict[str, A
         "jitter_ms": report.jitter_ms, "dreams_per_s": facts["dream_fps"], "steps_per_s": facts["steps_per_s"],
         "cpu_share": report.cpu_share, "peak_rss_mb": report.peak_rss_mb, "backend": report.backend,
         "precision": report.precision}
+
+
+def unwrapped(seen: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Numbers that go on where those in the pictures begin again, after 18 minutes at 60 a second."""
+    found, rounds, last = [], 0, 0
+    for number, at in seen:
+        rounds += number < last - 2**(BITS - 1)
+        last = number
+        found.append((number + rounds * 2**BITS, at))
+    return found
 
 
 def read_clip(options: Options, width: int, height: int) -> list[NDArray[np.uint8]]:

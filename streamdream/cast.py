@@ -44,7 +44,7 @@ class Cast:
         if wish.model in self._failed:
             log.warning("%s is not dreamed with: %s", wish.model, self._failed.pop(wish.model))
             if self._wish is not None:
-                controls.put_back(wish, self._wish)
+                controls.take_back(self._wish)
         assert self._wish is not None  # the first wish is for the first dreamer
         return self.now, self._wish
 

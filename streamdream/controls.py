@@ -11,6 +11,9 @@ from streamdream import settings
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings
 
+SUBSTANCE = ("layers", "channel", "guide", "style", "style_weight", "style_layers", "octaves", "octave_scale")
+"""What a network or a field may turn out to be unfit for."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -69,11 +72,11 @@ class Controls:
             self._wish = wish
             return wish.dream
 
-    def put_back(self, refused: Wish, instead: Wish) -> None:
-        """``instead`` is wanted, if ``refused`` still is: it turned out that it cannot be."""
+    def take_back(self, instead: Wish) -> None:
+        """What was wanted cannot be, as it turned out: ``instead`` is dreamed, as before. All else stays as it is."""
         with self._lock:
-            if self._wish.model == refused.model:
-                self._wish = instead
+            back = {name: getattr(instead.dream, name) for name in SUBSTANCE}
+            self._wish = Wish(dataclasses.replace(self._wish.dream, **back), instead.model)
 
     def reset(self) -> None:
         """The dream starts anew, as at the first frame."""

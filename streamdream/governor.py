@@ -28,6 +28,7 @@ class Governor:
         self._pinned = pinned
         self._seconds: deque[float] = deque(maxlen=SETTLED)
         self._patience = 1
+        self._lowest = 0
 
     @property
     def field_height(self) -> int:
@@ -43,7 +44,7 @@ class Governor:
         if self._pinned or len(self._seconds) < SETTLED or number % SETTLED:
             return
         usual = median(self._seconds)
-        if usual > self._allowed_seconds and self._rung:
+        if usual > self._allowed_seconds and self._rung > self._lowest:
             self._move(-1, usual)
             self._patience = min(64, 2 * self._patience)  # what did not hold is tried again ever more seldom
         elif self._rung + 1 < len(self._ladder):
@@ -51,6 +52,14 @@ class Governor:
             growth = (height / self.field_height) ** 2 if in_turn else octaves
             if usual * growth < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:
                 self._move(1, usual)
+
+    def refuse(self) -> bool:
+        """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then."""
+        if self._pinned or self._rung + 1 >= len(self._ladder) - 1:
+            return False
+        self._lowest = self._rung + 1
+        self._move(1, 0.0)
+        return True
 
     def _move(self, by: int, usual: float) -> None:
         before = self.field_height

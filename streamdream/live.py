@@ -9,6 +9,7 @@ camera's rate however long a dream takes. Whoever is late finds the newest, neve
 """
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -23,13 +24,13 @@ from numpy.typing import NDArray
 from streamdream import carry, display
 from streamdream.cast import Cast
 from streamdream.dream import DreamState
-from streamdream.errors import Closed
+from streamdream.errors import Closed, UsageError
 from streamdream.opencv import cv2
 from streamdream.play import Play
 from streamdream.stats import peak_rss_mb, percentile
 
 if TYPE_CHECKING:
-    from streamdream.controls import Controls
+    from streamdream.controls import Controls, Wish
     from streamdream.dream import Dreamer
     from streamdream.frame import Frame
     from streamdream.governor import Governor
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from streamdream.sources import Source
 
 Item = TypeVar("Item")
+log = logging.getLogger(__name__)
 WINDOW = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
 LOOK_SECONDS = 0.5
@@ -140,6 +142,7 @@ class Live:
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
+        self._good: Wish | None = None  # what was dreamed last
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
@@ -209,12 +212,28 @@ class Live:
             state = resize_state(state, height, width)
             with self._turn():
                 begin = time.perf_counter()
-                state = dreamer.advance(state, image, wish.dream)
+                try:
+                    state = dreamer.advance(state, image, wish.dream)
+                except UsageError as error:
+                    self._make_do(error, wish)
+                    continue
+            self._good = wish
             if state.residual is not None:
                 self._published = display.publish(state.residual, image)
             self._dreams += 1
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
             self._governor.observe(time.perf_counter() - begin, self._dreams, wish.dream.octaves)
+
+    def _make_do(self, error: UsageError, wish: Wish) -> None:
+        """The field is too small for a layer: a larger one is taken, or else what was dreamed before. A show that has
+        begun does not end by it.
+        """
+        if self._governor.refuse():
+            return
+        if self._good is None or replace(self._good.dream, strength=0) == replace(wish.dream, strength=0):
+            raise error
+        log.warning("%s; it goes on as before", error)
+        self._controls.take_back(self._good)
 
     def _count_step(self, done: int) -> None:
         self._steps += 1

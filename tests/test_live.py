@@ -247,6 +247,22 @@ def test_an_error_of_the_sink_ends_the_run(eager: Backend) -> None:
     assert workers() == []
 
 
+def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
+    """The field grows for it where it may; where it may not, what was dreamed before goes on."""
+    for pinned, expected in ((False, "mixed3"), (True, "conv2d_1")):
+        governor = Governor(96, 12, pinned)
+        governor._ladder = [(32, True), *governor._ladder] if not pinned else [(32, True), (32, False)]
+        governor._rung = 0
+        controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
+        timer = threading.Timer(1.0, controls.change, ({"layers": "mixed3"},))
+        timer.start()
+        report = Live(Numbered(images(), 30, 2.5), NullSink(), Dreamer(get("inception_v3"), eager, 32), governor,
+                      controls).run()
+        timer.join()
+        assert report.layers == expected and report.dreams > 10
+        assert governor.field_height == (32 if pinned else 96)
+
+
 class ClosedAfter(NullSink):
     def __init__(self, frames: int) -> None:
         super().__init__()

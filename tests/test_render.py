@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     """Both runs fill every queue and cache; ten times the frames must not take more."""
     def peak(frames: int) -> float:
         result = streamdream("render", f"lavfi:testsrc2=size=320x240:rate=30:duration={frames / 30}", "-o", "null",
-                             "--field-height", "64", "--layers", "mixed0", "--json")
+                             "--field-height", "64", "--layers", "mixed0", "--backend", "eager", "--json")
         report = json.loads(result.stdout)
         assert report["frames"] == frames
         return float(report["peak_rss_mb"])

@@ -201,4 +201,5 @@ class Visitor:
 
     def _values(self) -> dict[str, Any]:
         assert self._session is not None
-        return dataclasses.asdict(self._session.controls.now())
+        wish = self._session.controls.wish
+        return dataclasses.asdict(wish.dream) | {"model": wish.model}

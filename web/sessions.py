@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from streamdream.capture import LiveSource
 from streamdream.controls import Controls, Wish
-from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError
+from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError, UnknownName
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox
@@ -51,15 +51,15 @@ log = logging.getLogger(__name__)
 def check(studio: Studio, wish: Wish) -> None:
     """Raises UsageError for what a visitor may not dream live."""
     dream = wish.dream
-    if wish.model:
-        raise SettingsError(f"{studio.model.name} is the network that is dreamed with here")
+    if wish.model not in (here := ["", *studio.networks()]):
+        raise UnknownName("network", wish.model, here[1:])
     for name, highest in HIGHEST.items():
         if getattr(dream, name) > highest:
             raise SettingsError(f"{name} is {getattr(dream, name)}, but live at most {highest}")
     longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
     if len(dream.layers.split(",")) > MOST_LAYERS or longest > 400:
         raise SettingsError(f"live at most {MOST_LAYERS} layers are dreamed at once")
-    studio.check(dream)
+    studio.check(dream, wish.model)
 
 
 def legal_start(studio: Studio) -> DreamSettings:
@@ -174,7 +174,7 @@ class Session:
         """Exchanged when the visitor comes back on another connection."""
         self._source = Pushed()
         self.encoder = Encoder(self._source, lambda message: self.send(message))
-        self.controls = Controls(legal_start(studio), lambda wish: check(studio, wish))
+        self.controls = Controls(legal_start(studio), lambda wish: check(studio, wish), studio.model.name)
         self._governor = SharedGovernor(studio.stream.field_height or 480, studio.live.dream_hz, studio.live.pin,
                                         lambda: len(studio.dreaming))
         self._live: Live | None = None
@@ -225,7 +225,7 @@ class Session:
         try:
             dreamer = self._studio.dreamer()
             self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls,
-                              lambda: self._studio.turn(self.token))
+                              lambda: self._studio.turn(self.token), build=self._studio.dreamer)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}

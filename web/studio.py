@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,27 +64,40 @@ class Studio:
         self.closing: list[Callable[[], None]] = []
         """Called by ``close``, before the folder goes: what the tabs have started ends."""
         self._turns = Turns()
+        self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
         self.check(dream)
 
     @property
     def backend(self) -> Backend:
-        """The one that every dreamer shares; loaded at its first use. Raises UsageError, ModelError, MissingPackage."""
-        with self._loading:
-            return self._backend
+        """The one that every dreamer of the studio's own network shares; loaded at its first use.
 
-    @cached_property
-    def _backend(self) -> Backend:
+        Raises UsageError, ModelError, MissingPackage.
+        """
+        return self._backend_of(self.model.name)
+
+    def _backend_of(self, model: str) -> Backend:
         from streamdream.pipeline import build_dreamer
 
-        shared: Any = Shared(build_dreamer(self.stream).backend)
-        return shared  # type: ignore[no-any-return]
+        with self._loading:
+            if model not in self._backends:
+                shared: Any = Shared(build_dreamer(dataclasses.replace(self.stream, model=model)).backend)
+                self._backends[model] = shared
+            return self._backends[model]
 
-    def dreamer(self) -> Dreamer:
-        """A new dreamer on the shared backend. Its steps may only run within ``turn``."""
+    def dreamer(self, model: str = "") -> Dreamer:
+        """A new dreamer on the backend that all share, of that network or the studio's own. Its steps may only run
+        within ``turn``.
+        """
         from streamdream.dream import Dreamer
 
-        return Dreamer(self.model, self.backend, self.stream.field_height, self.stream.seed)
+        row = models.get(model or self.model.name)
+        return Dreamer(row, self._backend_of(row.name), self.stream.field_height, self.stream.seed)
+
+    def networks(self) -> list[str]:
+        """Those whose weights are here, the studio's own first."""
+        return [self.model.name, *(name for name, row in models.MODELS.items()
+                                   if name != self.model.name and row.available()[0])]
 
     def turn(self, who: str) -> AbstractContextManager[None]:
         """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
@@ -120,16 +133,16 @@ class Studio:
         """That visitor, or job, takes no more turns."""
         self._turns.forget(who)
 
-    def check(self, dream: DreamSettings) -> None:
-        """Raises UsageError for settings that the network cannot dream with, or that name a file: a visitor's files
-        come as uploads, never as paths.
+    def check(self, dream: DreamSettings, model: str = "") -> None:
+        """Raises UsageError for settings that the network, the studio's own or another that is here, cannot dream with,
+        or that name a file: a visitor's files come as uploads, never as paths.
         """
         from streamdream import objectives
 
         for item in dataclasses.fields(dream):
             if item.metadata["kind"] == "picture" and getattr(dream, item.name):
                 raise UsageError(f"{item.name} is a picture, and cannot be set by its name")
-        objectives.from_settings(dream, self.model)
+        objectives.from_settings(dream, models.get(model or self.model.name))
 
     def close(self) -> None:
         """Nothing of the visitors is left."""

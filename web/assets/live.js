@@ -27,7 +27,7 @@ export async function start(root, fallback) {
   const page = new Page(root, facts, url.href, fallback);
   for (let tries = 0; tries < 30 && !page.panel.illustrated; tries += 1) { // the server dreams them while it is idle
     await new Promise((done) => setTimeout(done, 10 * SECOND));
-    page.panel.illustrate((await ask().catch(() => facts)).layers);
+    page.panel.illustrate((await ask().catch(() => facts)).networks[facts.model].layers);
   }
 }
 

@@ -12,7 +12,7 @@ export class Panel {
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
     for (const field of facts.fields) (field.basic ? basic : more).append(this.row(field));
     this.looks(root.querySelector(".sd-looks"));
-    this.layers(root.querySelector(".sd-layers"));
+    this.layers();
     root.querySelector(".sd-defaults").addEventListener("click", () => this.set(facts.values));
     root.querySelector(".sd-copy").addEventListener("click", (event) => this.copy(event.currentTarget));
     this.fromLink();
@@ -72,8 +72,12 @@ export class Panel {
     box.hidden = !this.facts.looks.length;
   }
 
-  layers(box) {
-    for (const layer of this.facts.layers) {
+  // The tiles of the network of now; made anew when it is another.
+  layers() {
+    const box = this.root.querySelector(".sd-layers"), network = this.facts.networks[this.values.model];
+    this.network = this.values.model;
+    box.replaceChildren();
+    for (const layer of network.layers) {
       const tile = element("button", "sd-tile");
       tile.type = "button";
       tile.title = `${layer.name}, ${layer.channels} channels`;
@@ -82,10 +86,10 @@ export class Panel {
       tile.addEventListener("click", (event) => this.pick(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
       box.append(tile);
     }
-    this.illustrate(this.facts.layers);
+    this.illustrate(network.layers);
     const text = this.rows.get("layers").input, list = element("datalist");
     list.id = "sd-layer-names";
-    for (const name of this.facts.taps) list.append(new Option(name, name));
+    for (const name of network.taps) list.append(new Option(name, name));
     text.setAttribute("list", list.id);
     box.append(list);
   }
@@ -94,6 +98,7 @@ export class Panel {
     this.illustrated = layers.every((layer) => layer.picture);
     for (const layer of layers) {
       const tile = this.root.querySelector(`[data-layer="${CSS.escape(layer.name)}"]`);
+      if (!tile) continue;              // of another network than the one of now
       tile.classList.toggle("sd-plain", !layer.picture);
       if (!layer.picture || tile.querySelector("img")) continue;
       const image = element("img");
@@ -112,6 +117,9 @@ export class Panel {
   // --- setting
 
   set(values, quiet = false) {
+    if (values.model && values.model !== this.values.model && !("layers" in values)) {
+      values = { ...values, layers: this.facts.networks[values.model].start, channel: "" };
+    }
     const known = Object.entries(values).filter(([name]) => this.rows.has(name));
     Object.assign(this.values, Object.fromEntries(known));
     Object.assign(this.pending, Object.fromEntries(known));
@@ -145,6 +153,7 @@ export class Panel {
         input.style.setProperty("--sd-part", `${input.value / 10}%`);
       }
     }
+    if (this.values.model !== this.network && this.facts.networks[this.values.model]) this.layers();
     const chosen = names(this.values.layers);
     for (const tile of this.root.querySelectorAll(".sd-tile")) {
       tile.setAttribute("aria-pressed", String(chosen.includes(tile.dataset.layer)));

@@ -9,7 +9,7 @@ import gradio as gr
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from streamdream import settings
+from streamdream import models, settings
 from streamdream.controls import Wish
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
@@ -39,11 +39,23 @@ def routes(studio: Studio) -> list[APIRoute]:
 def facts(studio: Studio) -> dict[str, Any]:
     """What the page makes its controls from."""
     start = sessions.legal_start(studio)
-    taps = studio.model.taps()
-    return {"model": studio.model.name, "fields": forms.describe(DreamSettings, highest=sessions.HIGHEST),
-            "values": dataclasses.asdict(start), "looks": looks(studio, start), "taps": list(taps),
-            "layers": [{"name": name, "channels": taps[name].channels, "picture": studio.layer_pictures.get(name, "")}
-                       for name in blocks(list(taps))]}
+    own, names = studio.model.name, studio.networks()
+    networks = {name: network(name) for name in names}
+    for layer in networks[own]["layers"]:
+        layer["picture"] = studio.layer_pictures.get(layer["name"], "")
+    networks[own]["start"] = start.layers
+    chooser = [{"name": "model", "label": "Network", "help": "what dreams", "unit": "", "kind": "choice",
+                "choices": names, "basic": True, "default": own}] if len(names) > 1 else []
+    return {"model": own, "fields": chooser + forms.describe(DreamSettings, highest=sessions.HIGHEST),
+            "values": dataclasses.asdict(start) | {"model": own}, "looks": looks(studio, start), "networks": networks}
+
+
+def network(name: str) -> dict[str, Any]:
+    """Its layers: all of them, those with a tile, and the one to begin with."""
+    taps = models.get(name).taps()
+    tiles = blocks(list(taps))
+    return {"taps": list(taps), "start": tiles[len(tiles) // 2],
+            "layers": [{"name": tile, "channels": taps[tile].channels, "picture": ""} for tile in tiles]}
 
 
 def blocks(taps: list[str]) -> list[str]:
