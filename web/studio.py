@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
     from streamdream.dream import Dreamer
 
-MOST_RATE, RATE_OF_A_CORE = 60.0, 16.0
+MOST_RATE, RATE_OF_A_CORE = 60.0, 24.0
 """Pictures a second: of a page, and of all pages together on one core."""
 STEPS_KEPT = 96
 """Prepared steps that are kept, of all visitors together."""
