@@ -22,7 +22,7 @@ web: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-tensorrt: .venv-tensorrt/installed
 	.venv-tensorrt/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_tensorrt.py

@@ -44,7 +44,8 @@ def workers() -> list[str]:
 
 def test_a_picture_comes_back_dreamed(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web) as client:
-        assert client.welcome()["model"] == "inception_v3"
+        welcome = client.welcome()
+        assert welcome["model"] == welcome["values"]["model"] == "inception_v3"
         dreamed = client.settle(small, 6)
         assert dreamed.shape == small.shape and 3 < difference(dreamed, small) < 60
         facts = client.word("stats")
@@ -54,7 +55,8 @@ def test_a_picture_comes_back_dreamed(web: Running, small: NDArray[np.uint8]) ->
 CHANGES: dict[str, Any] = {
     "layers": "mixed0", "channel": "3,5", "strength": 2.0, "steps": 3, "step_size": 0.04, "octaves": 3, "jitter": 40,
     "smooth": 0.0, "color": 1.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95}
-MOVING = {"flow", "trust", "cut", "octave_scale", "onset", "style_weight", "style_layers"}
+MOVING = {"flow", "trust", "cut", "octave_scale", "onset", "style_weight", "style_layers",
+          "stillness"}
 """They change how a dream moves, begins or looks with a style: tested where those are."""
 
 
@@ -89,7 +91,8 @@ def test_what_is_not_legal_is_refused_and_the_rest_is_taken(web: Running, small:
         assert client.welcome()["values"]["steps"] == 2
         assert "unknown layer" in client.word("refused")["message"]
         for values in ({"steps": 400}, {"guide": "/etc/passwd"}, {"mask": "x"}, {"nothing": 1}, {"keep": "much"},
-                       {"keep": float("nan")}, {"layers": ",".join(["mixed0"] * 9)}):
+                       {"keep": float("nan")}, {"layers": ",".join(["mixed0"] * 9)}, {"model": "bvlc_googlenet"},
+                       {"model": "../secret"}):
             client.say(type="settings", values=values)
             refused = client.word("refused")
             assert refused["message"] and refused["values"]["guide"] == "" and refused["values"]["steps"] == 2

@@ -6,7 +6,8 @@ export class Panel {
     this.root = root;
     this.facts = facts;
     this.change = change;
-    this.values = Object.fromEntries(facts.fields.map((field) => [field.name, facts.values[field.name]]));
+    this.values = { model: facts.model };                 // there is a field for it only where there are several
+    for (const { name } of facts.fields) this.values[name] = facts.values[name];
     this.rows = new Map();
     this.pending = {};
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
