@@ -261,10 +261,9 @@ class Jobs:
             self.discard(job)
 
     def _end(self, job: Job, state: str) -> None:
-        job.state, job.ended_seconds, job.work = state, time.monotonic(), _nothing
-        if state != "done":
-            job.result = job.picture = None
+        if state != "done":  # before anybody is told: then nothing of it is left
             self._remove(job)
+        job.state, job.ended_seconds, job.work = state, time.monotonic(), _nothing
         job.changed.set()
 
     def _remove(self, job: Job) -> None:
