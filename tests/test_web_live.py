@@ -205,7 +205,7 @@ def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uin
     stop.set()
     for thread in threads:
         thread.join(20)
-    assert min(counts) / 5 >= 5 and min(dreams) > 0
+    assert min(counts) >= 0.6 * max(counts) and min(dreams) > 0
     assert max(dreams) <= 1.5 * min(dreams) + 3  # the exact share is the next test's
 
 

@@ -136,6 +136,7 @@ def test_upload_dream_download(page: Any, world: Path, folder: Path) -> None:
 
 def test_a_cancelled_dream_and_a_closed_page_leave_nothing(
         browser: Any, server: str, world: Path, folder: Path) -> None:
+    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)  # of the pages before
     context = browser.new_context()
     page = context.new_page()
     page.goto(server)
@@ -151,7 +152,7 @@ def test_a_cancelled_dream_and_a_closed_page_leave_nothing(
     page.click("#video-start")
     page.wait_for_selector("#video-job img.sw-look")
     context.close()
-    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 15)
+    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)
 
 
 def kept(folder: Path, kind: str) -> list[Path]:
