@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 Engine = TypeVar("Engine")
-SUFFIX = ".engine"
+SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"
 LARGEST_BYTES = 4_000_000_000
 """Of all engines together; beyond it, those go first that were not used for longest."""
 log = logging.getLogger(__name__)
@@ -42,21 +42,34 @@ def load_or_build(made_of: Mapping[str, str], load: Callable[[bytes], Engine], b
     ``load`` may raise anything over bytes that it cannot use; they are then built once more. A folder that cannot be
     written, or a full disk, costs the storing only. Two processes may build the same: the later file stays.
     """
-    path = folder("engines") / f"{name_of(made_of)}{SUFFIX}"
-    data = _read(path, made_of)
-    if data is not None:
-        try:
-            engine = load(data)
-        except Exception as error:
-            log.warning("the stored engine %s cannot be used (%s); it is built anew", path.name, _first_line(error))
-        else:
-            with contextlib.suppress(OSError):
-                path.touch()  # it was used
-            return engine
+    try:
+        return _load(made_of, load)
+    except FileNotFoundError:
+        pass
+    except Exception as error:
+        log.warning("the stored engine %s cannot be used (%s); it is built anew", name_of(made_of), _first_line(error))
     data = build()
     engine = load(data)
-    _write(path, made_of, data)
+    _write(made_of, data)
     return engine
+
+
+def load_noted(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine | None:
+    """The engine that was noted for ``recipe``, if it is still here and can be used."""
+    try:
+        return _load(json.loads(_note_of(recipe).read_text()), load)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # it is built anew, and that is told
+        log.debug("what was noted of an engine is of no use: %s", _first_line(error))
+        return None
+
+
+def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> None:
+    """That what ``recipe`` leads to is the engine of ``made_of``, and that it is sound. Nothing, if it was not kept."""
+    if _path_of(made_of).exists():
+        with contextlib.suppress(OSError):
+            _replace(_note_of(recipe), json.dumps(dict(made_of)).encode())
 
 
 def name_of(made_of: Mapping[str, str]) -> str:
@@ -80,50 +93,61 @@ def _line(made_of: Mapping[str, str]) -> bytes:
     return json.dumps(dict(made_of), sort_keys=True).encode()
 
 
-def _read(path: Path, made_of: Mapping[str, str]) -> bytes | None:
-    """The engine's bytes; None where there is no file, or one that is cut short, damaged or another's."""
-    try:
-        with path.open("rb") as file:
-            head, data = json.loads(file.readline()), file.read()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        log.warning("the stored engine %s cannot be read (%s); it is built anew", path.name, _first_line(error))
-        return None
-    try:
-        whole = head["made_of"] == dict(made_of) and head["sha256"] == hashlib.sha256(data).hexdigest()
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        log.warning("the stored engine %s is damaged; it is built anew", path.name)
-        return None
-    return data
+def _path_of(made_of: Mapping[str, str]) -> Path:
+    return folder("engines") / f"{name_of(made_of)}{SUFFIX}"
 
 
-def _write(path: Path, made_of: Mapping[str, str], data: bytes) -> None:
-    """Under a name of this process first, then renamed: nobody ever finds half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    head = {"made_of": dict(made_of), "sha256": hashlib.sha256(data).hexdigest()}
+def _note_of(recipe: Mapping[str, str]) -> Path:
+    return folder("engines") / f"{name_of(recipe)}{NOTE_SUFFIX}"
+
+
+def _load(made_of: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine:
+    """From its file. Raises FileNotFoundError, and whatever else for one that is cut short, damaged or another's."""
+    path = _path_of(made_of)
+    with path.open("rb") as file:
+        head, data = json.loads(file.readline()), file.read()
+    if head["made_of"] != dict(made_of) or head["sha256"] != hashlib.sha256(data).hexdigest():
+        raise ValueError("it is damaged")
+    engine = load(data)
+    with contextlib.suppress(OSError):
+        path.touch()  # it was used
+    return engine
+
+
+def _write(made_of: Mapping[str, str], data: bytes) -> None:
+    path, head = _path_of(made_of), {"made_of": dict(made_of), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(json.dumps(head).encode() + b"\n" + data)
-        partial.replace(path)
+        _replace(path, json.dumps(head).encode() + b"\n" + data)
     except OSError as error:
         log.warning("the engine cannot be kept in %s (%s), so the next run builds it again", path.parent,
                     error.strerror or error)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     _prune(path)
 
 
+def _replace(path: Path, data: bytes) -> None:
+    """Under a name of this process first, then renamed: nobody ever finds half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 def _prune(keep: Path) -> None:
+    """Engines beyond LARGEST_BYTES go, and notes of engines that are gone."""
     total = 0
     for engine in stored():
         total += engine.size_bytes
         if total > LARGEST_BYTES and engine.path != keep:
             with contextlib.suppress(OSError):
                 engine.path.unlink()
+    for path in folder("engines").glob(f"*{NOTE_SUFFIX}"):
+        with contextlib.suppress(OSError, ValueError):
+            if not _path_of(json.loads(path.read_text())).exists():
+                path.unlink()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,10 @@
 """Engines: what is kept between runs and when it is built anew, which are refused, and what ``auto`` makes of them."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,10 +18,10 @@ import torch
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, auto, engine
+from streamdream.backends import StepSpec, apart, auto, engine, graph, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
-from streamdream.errors import EngineError
+from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.objectives import Objective
 from streamdream.terms import Activations
@@ -51,14 +53,14 @@ def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gets an entry whenever an engine is built."""
     built: list[str] = []
-    monkeypatch.setattr(engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
+    monkeypatch.setattr(stored.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
     return built
 
 
 def test_a_second_run_builds_nothing_and_dreams_the_same(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = counted(monkeypatch)
     first = step_once()
-    assert len(built) == 1 and len(list(kept.iterdir())) == 1
+    assert len(built) == 1 and len(list(kept.glob("*.engine"))) == 1
     assert torch.equal(step_once(), first) and len(built) == 1
 
 
@@ -68,8 +70,10 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     changed["conv2d_2.weight"][0, 0, 0, 0] += 0.5
     ways: list[Callable[[], object]] = [
         step_once, lambda: step_once(wanted=spec(width=113)), lambda: step_once(wanted=spec("mixed1")),
-        lambda: step_once(replace(MODEL, load_weights=lambda: changed)), lambda: step_once(precision="bf16"),
-        lambda: step_once(batch=2)]
+        lambda: step_once(replace(MODEL, load_weights=lambda: changed)), lambda: step_once(batch=2)]
+    with contextlib.suppress(SettingsError):  # where the processor has no instructions for it
+        OpenVino(MODEL, "cpu", "bf16")
+        ways.append(lambda: step_once(precision="bf16"))
     for number, way in enumerate(ways, 1):
         way()
         assert len(built) == number
@@ -80,6 +84,24 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     step_once()
     assert len(built) == len(ways) + 3 == len(cache.stored())
+
+
+def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recording takes seconds. Where anything differs that a graph is made from, it is recorded again."""
+    recorded: list[StepSpec] = []
+    build = graph.build
+    monkeypatch.setattr(graph, "build", lambda model, spec, *more, **named: (
+        recorded.append(spec), build(model, spec, *more, **named))[1])
+    first = step_once()
+    assert len(recorded) == 1 and torch.equal(step_once(), first) and len(recorded) == 1
+    monkeypatch.setattr("streamdream.backends.stored.code_digest", lambda: "of another release")
+    built = counted(monkeypatch)
+    assert torch.equal(step_once(), first) and len(recorded) == 2 and not built  # but the engine is the same
+    for path in kept.glob("*.recipe"):
+        path.write_text("{")
+    assert torch.equal(step_once(), first) and len(recorded) == 3 and not built
+    step_once(wanted=spec(width=113))
+    assert len(recorded) == 4 and len(built) == 1
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: b"{}\n",
@@ -94,7 +116,7 @@ def test_damaged_files_are_built_anew(kept: Path, damage: Callable[[bytes], byte
 
 def test_a_truncated_engine_is_built_anew(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = step_once()
-    [path] = kept.iterdir()
+    [path] = kept.glob("*.engine")
     os.truncate(path, path.stat().st_size // 2)
     built = counted(monkeypatch)
     assert torch.equal(step_once(), first) and torch.equal(step_once(), first)
@@ -152,7 +174,7 @@ def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
     ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
     assert [code for _, _, code in ends] == [0, 0], ends
     assert ends[0][0] == ends[1][0]
-    assert len(list(kept.iterdir())) == 1
+    assert len(list(kept.glob("*.engine"))) == 1
 
 
 def test_one_that_computes_something_else_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,10 +240,74 @@ def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build
         raise RuntimeError("out of luck\nat line 7")
 
     monkeypatch.setattr(OpenVino, "load", load)
-    backend = Auto(MODEL, "cpu", "fp32")
+    backend = Auto(replace(MODEL, name="mine"), "cpu", "fp32")  # of a network that only this process has
     step = backend.compile(spec())
     wait_for(backend, step, lambda: "openvino failed (out of luck)" in backend.reason)
     assert backend.name == "eager"
+
+
+def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nothing here waits for it; the next run takes what it left, and builds nothing."""
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("recorded here")
+
+    monkeypatch.setattr(graph, "build", build)
+    backend = Auto(MODEL, "cpu", "fp32")
+    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
+    assert len(cache.stored()) == 1
+    monkeypatch.setattr(apart, "build", build)
+    monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
+    backend = Auto(MODEL, "cpu", "fp32")
+    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
+
+
+def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
+    backend = Auto(MODEL, "cpu", "fp32")
+    step = backend.compile(spec())
+    wait_for(backend, step, lambda: bool(builders(os.getpid())))
+    for child in builders(os.getpid()):
+        os.kill(child, signal.SIGKILL)
+    wait_for(backend, step, lambda: "openvino failed (the process that built the engine has died)" in backend.reason)
+    assert backend.name == "eager" and not builders(os.getpid())
+
+
+def builders(parent: int = 0) -> list[int]:
+    """Processes that build for that one, or for any."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
+            if b"streamdream.backends.apart" in command and int(status[1]) == (parent or int(status[1])):
+                found.append(int(path.name))
+    return found
+
+
+ORDER = """
+import sys; sys.path.insert(0, "tests")
+import test_engines
+from streamdream.backends import auto
+auto.BUILD_SECONDS = 0.0
+backend = auto.Auto(test_engines.MODEL, "cpu", "fp32")
+test_engines.wait_for(backend, backend.compile(test_engines.spec()), lambda: False)
+"""
+
+
+def test_a_builder_ends_with_whoever_asked(kept: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORDER], env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)})
+    try:
+        until(lambda: bool(builders(parent.pid)), 60)
+        [child] = builders(parent.pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    until(lambda: child not in builders(), 30)
+
+
+def until(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:

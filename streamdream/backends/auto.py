@@ -1,11 +1,13 @@
 """Dreams at once, and finds out meanwhile what is fastest here.
 
-Eager begins. An engine is built behind it, in a thread, once eager has taken about as long as that will take: a short
-run never pays for one, a long one at most twice (the ski rental rule). Then both are timed in turn, each turn a real
-step, and the faster goes on. They compute the same, so nothing shows when they change.
+Eager begins. An engine that an earlier run left is taken as soon as it is loaded; a new one is built behind it, in a
+process of its own, once eager has taken about as long as that will take: a short run never pays for one, a long one at
+most twice (the ski rental rule). Then both are timed in turn, each turn a real step, and the faster goes on. They
+compute the same, so nothing shows when they change.
 """
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import available, choose_device, create
+from streamdream.backends import apart, available, choose_device, create
 from streamdream.backends.eager import Eager
 from streamdream.errors import StreamdreamError
 
@@ -33,6 +35,10 @@ TURNS = 5
 """Timed steps of each, after one that is not."""
 WORTH = 0.97
 """An engine is kept when it takes less than this of eager's time."""
+PATIENCE_SECONDS = 10.0
+"""How long the end of the process waits for a thread that is loading an engine."""
+_threads: list[threading.Thread] = []
+_ending = threading.Event()
 log = logging.getLogger(__name__)
 
 
@@ -89,13 +95,10 @@ class Auto(Eager):
     def _take_turn(self, contest: Contest, spec: StepSpec, eager: Step, picture: Tensor, step_size: float,
                    targets: AllTargets) -> Tensor:
         if contest.engine is None:
+            self._see_to_an_engine(contest, spec, picture, targets)
             begin = time.perf_counter()
             found = eager(picture, step_size, targets)
             contest.spent_seconds += time.perf_counter() - begin
-            if not contest.begun and contest.spent_seconds > self._build_seconds and self._building.acquire(False):
-                contest.begun = True
-                threading.Thread(target=self._build, args=(contest, spec, picture, targets), daemon=True,
-                                 name="streamdream-engine").start()
             return found
         if contest.winner is None and self._building.locked():
             return eager(picture, step_size, targets)  # another engine is being built: no time to measure anything
@@ -108,18 +111,30 @@ class Auto(Eager):
             return eager(picture, step_size, targets)
         return contest.run(picture, step_size, targets)
 
-    def _build(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+    def _see_to_an_engine(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+        """One that was kept is taken at once; a new one is built when its time has come."""
+        if contest.sought and (contest.begun or contest.spent_seconds <= self._build_seconds):
+            return
+        engines = self._engines
+        if engines is not None and self._building.acquire(False):
+            contest.begun |= contest.sought
+            contest.sought = True
+            _begin(self._bring, engines, contest, spec, picture, targets)
+
+    def _bring(self, engines: EngineBackend, contest: Contest, spec: StepSpec, picture: Tensor,
+               targets: AllTargets) -> None:
         """In the background; whatever goes wrong here, eager goes on."""
-        assert self._engines is not None
-        begin = time.perf_counter()
         try:
-            contest.engine = self._engines.prepare(spec, picture, targets)
+            if contest.begun:
+                contest.engine, self._build_seconds = engines.prepare_aside(spec, picture, targets)
+            else:
+                contest.engine = engines.find(spec, picture, targets)
         except Exception as error:
-            self._say(f"eager, as {self._engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
+            if _ending.is_set():
+                return
+            self._say(f"eager, as {engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
             log.warning("%s", self.reason)
             self._engines = None
-        else:
-            self._build_seconds = time.perf_counter() - begin
         finally:
             self._building.release()
 
@@ -138,7 +153,8 @@ class Contest:
     """Eager and an engine in turn at real steps, for one size, objective and batch."""
 
     def __init__(self) -> None:
-        self.begun = False
+        self.sought = self.begun = False
+        """Whether one that was kept was looked for, and whether a new one is, or was, built."""
         self.spent_seconds = 0.0
         self.engine: Engine | None = None
         self.winner: str | None = None
@@ -169,6 +185,24 @@ class Contest:
         if len(self._times["engine"]) > TURNS:
             self.winner = "engine" if self.engine_seconds < WORTH * self.eager_seconds else "eager"
         return found
+
+
+def _begin(work: Callable[..., None], *given: object) -> None:
+    """In a thread. The process waits for it at its end: one that came back from an engine's library after the
+    interpreter was gone would abort it.
+    """
+    atexit.unregister(_end)
+    atexit.register(_end)
+    _threads[:] = [thread for thread in _threads if thread.is_alive()]
+    _threads.append(threading.Thread(target=work, args=given, daemon=True, name="streamdream-engine"))
+    _threads[-1].start()
+
+
+def _end() -> None:
+    _ending.set()
+    apart.give_up()
+    for thread in _threads:
+        thread.join(PATIENCE_SECONDS)
 
 
 def _wait(device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """What all backends have in common that make an engine of the step's graph: when it is made, kept, and believed."""
 from __future__ import annotations
 
-import logging
 import platform
 import time
 from abc import abstractmethod
@@ -12,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream import cache
 from streamdream.backends import graph
 from streamdream.backends.eager import DTYPES, Eager
 from streamdream.errors import EngineError
@@ -27,7 +25,6 @@ Engine = Callable[..., Tensor]
 LEAST_COSINE, FLOOR_COSINE, MARGIN = 0.99, 0.85, 0.01
 """Between a step of an engine and one of eager. Sound ones were measured at 0.997 and more in bf16 up to ``mixed5``; at
 GoogLeNet with random weights two sound ones are at 0.945 to each other, and both at 0.947 to float32."""
-log = logging.getLogger(__name__)
 
 
 class EngineBackend(Eager):
@@ -50,18 +47,34 @@ class EngineBackend(Eager):
 
     def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
         """The engine for pictures and targets such as these, compared with eager once. Raises EngineError."""
-        recorded = graph.build(self.model, spec, self.graph_dtype, targets, self.device, batch=picture.shape[0])
+        engine = self.load(self.record(spec, picture, targets))
+        self.compare(engine, spec, picture, targets)
+        return engine
+
+    def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
+        """The engine for such pictures and targets if it is at hand."""
+        return None
+
+    def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
+        """As ``prepare``, in a thread, while others dream; and the seconds that it took from them."""
+        begin = time.perf_counter()
+        engine = self.prepare(spec, picture, targets)
+        return engine, time.perf_counter() - begin
+
+    def record(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> Graph:
+        """The step's graph for pictures and targets such as these."""
+        return graph.build(self.model, spec, self.graph_dtype, targets, self.device, batch=picture.shape[0])
+
+    def compare(self, engine: Engine, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+        """Raises EngineError when its step is not eager's, for a picture such as this one."""
         flat = [target for own in targets for target in own]
         trial = textured(picture.shape, self.device)
-        example = trial, torch.full((1,), 0.02, device=self.device), *flat
-        engine = self.load(recorded)
         with torch.no_grad():
-            move = engine(*example) - trial
+            move = engine(trial, torch.full((1,), 0.02, device=self.device), *flat) - trial
         likeness, least = self._judge(move, spec, trial, targets)
         if not likeness >= least:
             raise EngineError(f"{self.name} does not compute the step right here: cosine {likeness:.3f} to eager's, "
                               f"{least:.3f} is the least; --backend eager does, please report this")
-        return engine
 
     def _judge(self, move: Tensor, spec: StepSpec, trial: Tensor, targets: AllTargets) -> tuple[float, float]:
         """Its cosine and the least it must be: to eager in the same precision, or, where a deep network's rounding
@@ -84,23 +97,6 @@ class EngineBackend(Eager):
     @abstractmethod
     def load(self, recorded: Graph) -> Engine:
         """The engine that runs it."""
-
-    def stored(self, recorded: Graph, versions: dict[str, str], load: Callable[[bytes], Any],
-               build: Callable[[], bytes]) -> Any:
-        """What ``load`` makes of the engine's bytes, which are kept between runs."""
-        number, _, height, width = recorded.inputs[0].shape
-        size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
-        made_of = {"backend": self.name, "graph": recorded.digest, "size": size, "dtype": self.precision,
-                   "device": self.describe_device(), "torch": torch.__version__, **versions}
-
-        def announced() -> bytes:
-            log.info("building an engine for %s on %s in %s", size, self.name, self.precision)
-            begin = time.perf_counter()
-            data = build()
-            log.info("built in %.1f s (%.1f MB); the next run finds it", time.perf_counter() - begin, len(data) / 1e6)
-            return data
-
-        return cache.load_or_build(made_of, load, announced)
 
     def describe_device(self) -> str:
         """What an engine is bound to: a processor, or a GPU with its capability."""

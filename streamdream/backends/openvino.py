@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends.engine import EngineBackend
+from streamdream.backends.stored import StoredEngineBackend
 from streamdream.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PLUGINS = {"auto": "CPU", "cpu": "CPU", "xpu": "GPU", "gpu": "GPU", "npu": "NPU"
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenVino(EngineBackend):
+class OpenVino(StoredEngineBackend):
     """Converts the graph once per size, and keeps what OpenVINO made of it."""
 
     name = "openvino"
@@ -63,23 +63,30 @@ class OpenVino(EngineBackend):
         name = _core().get_property(self._plugin, "FULL_DEVICE_NAME")
         return f"{self._plugin} {name}, {super().describe_device()}, {_threads()} threads"
 
-    def load(self, recorded: Graph) -> Engine:
-        core = _core()
+    @property
+    def device_name(self) -> str:
+        return self._plugin.lower()
+
+    def versions(self) -> dict[str, str]:
+        return {"openvino": _version()}
+
+    @property
+    def _options(self) -> dict[str, str]:
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
             options |= {"INFERENCE_NUM_THREADS": str(_threads()), "NUM_STREAMS": "1"}
+        return options
 
-        def build() -> bytes:
-            stream = io.BytesIO()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about PyTorch's deprecations
-                model = _openvino().convert_model(recorded.export())
-            core.compile_model(model, self._plugin, options).export_model(stream)
-            return stream.getvalue()
+    def build(self, recorded: Graph) -> bytes:
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about PyTorch's deprecations
+            model = _openvino().convert_model(recorded.export())
+        _core().compile_model(model, self._plugin, self._options).export_model(stream)
+        return stream.getvalue()
 
-        compiled = self.stored(recorded, {"openvino": _version()},
-                               lambda data: core.import_model(io.BytesIO(data), self._plugin, options), build)
-        request = compiled.create_infer_request()
+    def revive(self, data: bytes, shape: torch.Size) -> Engine:
+        request = _core().import_model(io.BytesIO(data), self._plugin, self._options).create_infer_request()
 
         def engine(*arguments: Tensor) -> Tensor:
             given = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]

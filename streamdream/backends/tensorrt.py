@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from streamdream import cache
-from streamdream.backends.engine import EngineBackend
+from streamdream.backends.stored import StoredEngineBackend
 from streamdream.errors import EngineError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ INSTALL = "pip install 'streamdream[tensorrt-rtx]' for GeForce and RTX cards, 's
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
 
-class TensorRt(EngineBackend):
+class TensorRt(StoredEngineBackend):
     """Builds an engine for each size, on the GPU that will run it."""
 
     name = "tensorrt"
@@ -50,21 +50,22 @@ class TensorRt(EngineBackend):
         if self.device.type != "cuda":
             raise SettingsError(f"--device {device} cannot be used by tensorrt: it runs on NVIDIA GPUs, as in cuda:0")
 
-    def load(self, recorded: Graph) -> Engine:
-        def build() -> bytes:
-            torch_tensorrt = import_quietly()
-            with warnings.catch_warnings(), torch.cuda.device(self.device):
-                warnings.simplefilter("ignore")
-                plain = [given.contiguous() for given in recorded.inputs]
-                data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-                    recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
-                    require_full_compilation=True, min_block_size=1,
-                    timing_cache_path=str(cache.folder("engines") / "timing_cache.bin"))
-            return data
+    def versions(self) -> dict[str, str]:
+        return versions()
 
-        loaded: Engine = self.stored(recorded, versions(),
-                                     lambda data: Loaded(data, self.device, recorded.inputs[0].shape), build)
-        return loaded
+    def build(self, recorded: Graph) -> bytes:
+        torch_tensorrt = import_quietly()
+        with warnings.catch_warnings(), torch.cuda.device(self.device):
+            warnings.simplefilter("ignore")
+            plain = [given.contiguous() for given in recorded.inputs]
+            data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+                recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
+                require_full_compilation=True, min_block_size=1,
+                timing_cache_path=str(cache.folder("engines") / "timing_cache.bin"))
+        return data
+
+    def revive(self, data: bytes, shape: torch.Size) -> Engine:
+        return Loaded(data, self.device, shape)
 
 
 class Loaded:

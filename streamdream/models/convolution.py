@@ -23,9 +23,10 @@ FEW_CHANNELS = 8
 
 
 def can_prepare(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has oneDNN's entry points for that device, and oneDNN that dtype."""
+    """Whether this PyTorch has oneDNN's entry points for that device, and oneDNN lays out that dtype here."""
     return (device.type == "cpu" and bool(torch._C._has_mkldnn)
             and (dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()))
+            and (dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
             and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
             and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"))
 

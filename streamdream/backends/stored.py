@@ -1,0 +1,122 @@
+"""Engines that are bytes: kept between runs, found again without recording anything, and built in another process."""
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from abc import abstractmethod
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+import streamdream
+from streamdream import cache as kept
+from streamdream import models
+from streamdream.backends import apart
+from streamdream.backends.engine import EngineBackend
+
+if TYPE_CHECKING:
+    from streamdream.backends import AllTargets, StepSpec
+    from streamdream.backends.engine import Engine
+    from streamdream.backends.graph import Graph
+
+log = logging.getLogger(__name__)
+
+
+class StoredEngineBackend(EngineBackend):
+    """Builds an engine once for a graph, size, precision, device and version of everything.
+
+    Recording a graph takes seconds, and only it tells which engine is wanted. So what it would be recorded from is
+    noted beside the engine: its recipe.
+    """
+
+    @abstractmethod
+    def build(self, recorded: Graph) -> bytes:
+        """The engine's bytes."""
+
+    @abstractmethod
+    def revive(self, data: bytes, shape: torch.Size) -> Engine:
+        """The engine of these bytes, for pictures of that shape. Raises anything over bytes that it cannot use."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Of what makes the engines."""
+
+    def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
+        engine = self.find(spec, picture, targets)
+        if engine is None:
+            recorded = self.record(spec, picture, targets)
+            engine = self.load(recorded)
+            self.compare(engine, spec, picture, targets)
+            kept.note(self._recipe(spec, picture, targets), self._made_of(recorded))
+        return engine
+
+    def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
+        recipe = self._recipe(spec, picture, targets)
+        return kept.load_noted(recipe, lambda data: self.revive(data, picture.shape))
+
+    def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
+        """In a process of its own, which finds the network by its name; here, where there is no such network, or
+        nothing can be kept.
+        """
+        seconds = 0.0
+        if models.MODELS.get(self.model.name) is self.model:
+            seconds = apart.build(apart.Order(
+                self.name, self.model.name, self.device_name, self.precision, torch.get_num_threads(), spec,
+                tuple(picture.shape), tuple(tuple(target.cpu() for target in own) for own in targets)))
+            found = self.find(spec, picture, targets)
+            if found is not None:
+                return found, seconds
+        found, more = super().prepare_aside(spec, picture, targets)
+        return found, seconds + more
+
+    def load(self, recorded: Graph) -> Engine:
+        made_of = self._made_of(recorded)
+
+        def announced() -> bytes:
+            log.info("building an engine for %s on %s in %s", made_of["size"], self.name, self.precision)
+            begin = time.perf_counter()
+            data = self.build(recorded)
+            log.info("built in %.1f s (%.1f MB); the next run finds it", time.perf_counter() - begin, len(data) / 1e6)
+            return data
+
+        return kept.load_or_build(made_of, lambda data: self.revive(data, recorded.inputs[0].shape), announced)
+
+    @property
+    def device_name(self) -> str:
+        """As ``--device`` takes it."""
+        return str(self.device)
+
+    def _made_of(self, recorded: Graph) -> dict[str, str]:
+        return {"graph": recorded.digest, **self._bound_to(recorded.inputs[0].shape)}
+
+    def _recipe(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> dict[str, str]:
+        shapes = [[str((target.dtype, tuple(target.shape))) for target in own] for own in targets]
+        return {"spec": repr(spec), "targets": str(shapes), "weights": self._weights_digest, "code": code_digest(),
+                "network": f"{self.model.to_input} {self.model.nodes()}", **self._bound_to(picture.shape)}
+
+    def _bound_to(self, shape: torch.Size) -> dict[str, str]:
+        number, _, height, width = shape
+        size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
+        return {"backend": self.name, "size": size, "dtype": self.precision, "device": self.describe_device(),
+                "torch": torch.__version__, **self.versions()}
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.load_weights().items()):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(weight.contiguous().numpy())
+        return digest.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Of all of this package's code: whatever of it changes, graphs are recorded anew."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(streamdream.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
