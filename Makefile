@@ -1,12 +1,12 @@
 # make demo   dream a real clip into demo.mp4
 # make web    dream before the camera, in the browser
-# make test   lint, types and tests
+# make test   lint, types and tests: first those that may run beside each other, then those that keep time
 # make test-tensorrt   builds real TensorRT engines of every network; 6 GB in .venv-tensorrt, no GPU needed
 PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo web test test-tensorrt clean
+.PHONY: demo web test lint test-together test-alone test-tensorrt clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -19,10 +19,17 @@ demo: .venv/installed
 web: .venv/installed
 	$(BIN)/streamdream web
 
-test: .venv/installed-dev
+test: lint test-together test-alone
+
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-together: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+
+test-alone: .venv/installed-dev
+	$(BIN)/python -m pytest -m alone
 
 test-tensorrt: .venv-tensorrt/installed
 	.venv-tensorrt/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_tensorrt.py

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from streamdream import backends, models, objectives
+from streamdream.backends.eager import has_bf16
 from streamdream.dream import octave_sizes
 from streamdream.models.nodes import count_flop, needed
 from streamdream.models.weights.random import random_weights
@@ -75,7 +76,8 @@ def measure(model: Model, backend: Backend | Plain, spec: backends.StepSpec, set
     random = torch.Generator().manual_seed(0)
     picture = (torch.rand(1, 3, spec.height, spec.width, generator=random) - 0.5).to(backend.device)
     picture = picture.contiguous(memory_format=torch.channels_last)
-    products = {name: Product.on(backend.device, name) for name in dict.fromkeys(("fp32", "bf16", backend.precision))}
+    products = {name: Product.on(backend.device, name) for name in dict.fromkeys((*yardsticks(backend.device),
+                                                                                  backend.precision))}
     times: dict[str, list[float]] = {name: [] for name in ("step", *products)}
     for turn in range(-1, -(-steps // STEPS_A_TURN)):  # turn -1 warms up
         measured = {name: [_seconds(product, backend.device)] for name, product in products.items()}
@@ -89,13 +91,18 @@ def measure(model: Model, backend: Backend | Plain, spec: backends.StepSpec, set
             "size": f"{spec.width}x{spec.height}", **_speed(times["step"], flop, rates, backend.precision)}
 
 
+def yardsticks(device: torch.device) -> tuple[str, ...]:
+    """Precisions whose products are timed: a processor without instructions for bf16 takes minutes for one of those."""
+    return ("fp32", "bf16") if device.type != "cpu" or has_bf16() else ("fp32",)
+
+
 def _speed(seconds: list[float], flop: int, rates: dict[str, float], precision: str) -> dict[str, Any]:
     """``matmul_share`` is of the machine's best: bf16 where that is faster than fp32, as it is with instructions."""
     ordered, middle = sorted(seconds), median(seconds)
     return {
         "ms_p50": round(1e3 * middle, 3), "ms_p95": round(1e3 * ordered[int(0.95 * (len(ordered) - 1))], 3),
         "gflop": round(flop / 1e9, 3), "gflop_per_s": round(flop / middle / 1e9, 1),
-        "matmul_share": round(flop / middle / max(rates["bf16"], rates["fp32"]), 4),
+        "matmul_share": round(flop / middle / max(rates.values()), 4),
         "matmul_share_fp32": round(flop / middle / rates["fp32"], 4),
         "matmul_share_own": round(flop / middle / rates[precision], 4),
         "matmul_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in rates.items()},

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,15 @@ def gradio_asset(name: str) -> Path:
     spec = importlib.util.find_spec("gradio")
     assert spec and spec.origin
     return Path(spec.origin).parent / "media_assets" / name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _swept() -> Iterator[None]:
+    """What Gradio and Playwright leave open goes at the end of the module that used them, not amid the next one."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ from streamdream.errors import SettingsError, SourceError, StreamdreamError, Usa
 from streamdream.frame import Frame
 from streamdream.settings import LiveSettings
 
+pytestmark = pytest.mark.alone
+
 SIZE = 160, 96
 
 

@@ -37,6 +37,8 @@ from streamdream.settings import DreamSettings, LiveSettings
 from streamdream.sinks import NullSink
 from streamdream.stats import rss_mb
 
+pytestmark = pytest.mark.alone
+
 SIZE = 160, 96
 SETTINGS = DreamSettings(onset=0)
 GRAPH = "lavfi:testsrc2=size=160x96:rate=30"

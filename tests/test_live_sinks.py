@@ -37,6 +37,8 @@ from streamdream.sinks.layers import main_layers
 from streamdream.sinks.tee import Tee
 from streamdream.sinks.threaded import LiveSink, Output
 
+pytestmark = pytest.mark.alone
+
 SIZE = 160, 96
 GRAPH = "lavfi:testsrc2=size=320x180:rate=30"
 

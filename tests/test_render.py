@@ -18,7 +18,7 @@ from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.sources import open_source
 
-SMALL = ("--field-height", "72", "--onset", "1")
+SMALL = ("--field-height", "72", "--onset", "1", "--backend", "eager")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from browser import CHROMIUM
 from streamdream_bench import Options, web
 from streamdream_bench.web import Case
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.alone, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 def test_the_slow_line_is_late_and_narrow() -> None:

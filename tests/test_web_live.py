@@ -21,6 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 
+pytestmark = pytest.mark.alone
+
 STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "onset": 0}
 """With these a dream is one step from the picture: always the same."""
 

@@ -14,7 +14,7 @@ from web_client import Client, Running, difference, running, until
 from streamdream.opencv import cv2
 from streamdream.stills import read_image
 
-pytestmark = [pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
 SIZE = 640, 480
 LIVE = ".sd[data-state=live]"
@@ -65,6 +65,12 @@ def shown(page: Any, more: int = 2) -> None:
     page.wait_for_function(f"document.querySelector('.sd').page.drawn >= {now + more}", timeout=20_000)
 
 
+def dreamed(session: Any, more: int) -> None:
+    """So many dreams more are done."""
+    enough = session.dreams + more
+    until(lambda: session.dreams >= enough)
+
+
 def saved(page: Any, key: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.keyboard.press(key)
@@ -73,18 +79,19 @@ def saved(page: Any, key: str, folder: Path) -> Path:
     return path
 
 
-def test_one_press_and_one_sees_oneself_dream(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
+def test_one_press_and_one_sees_oneself_dream(page: Any, web: Running, tmp_path: Path) -> None:
     begin(page)
+    dreamed(next(iter(web.hall.sessions.values())), 6)
     until(lambda: "fps" in page.inner_text("[data-figure=fps]"))
     assert "ms" in page.inner_text("[data-figure=latency]")
     until(lambda: "dreams/s" in page.inner_text("[data-figure=dreams]"))
     assert "inception_v3" in page.inner_text(".sd-engine") and "96 lines" in page.inner_text(".sd-engine")
-    dreamed = read_image(str(saved(page, "s", tmp_path)))
-    assert dreamed.shape == (SIZE[1], SIZE[0], 3)
+    dream = read_image(str(saved(page, "s", tmp_path)))
+    assert dream.shape == (SIZE[1], SIZE[0], 3)
     page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
     shown(page, 6)
     plain = read_image(str(saved(page, "s", tmp_path)))
-    assert difference(plain, dreamed) > 3 and plain.std() > 20
+    assert difference(plain, dream) > 3 and plain.std() > 20
 
 
 def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None:
@@ -131,6 +138,7 @@ def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
     page.focus(".sd-split")
     page.keyboard.press("End")  # all of it as the camera sees it
     page.keyboard.press("z")
+    dreamed(session, 6)
     shown(page, 4)
     plain = read_image(str(saved(page, "s", tmp_path)))
     page.focus(".sd-split")

@@ -23,6 +23,8 @@ from media import Clip, make
 
 from streamdream import stills
 
+pytestmark = pytest.mark.alone
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
 CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():

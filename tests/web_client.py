@@ -79,7 +79,7 @@ class Client:
     """A page, without a browser."""
 
     def __init__(self, to: Running, values: dict[str, Any] | None = None, session: str = "", **more: Any) -> None:
-        self._open = ExitStack()
+        self._open, self._to, self.token = ExitStack(), to, ""
         self.socket: ClientConnection = self._open.enter_context(connect(f"ws://127.0.0.1:{to.port}/live", **{
             "origin": to.url, "compression": None, "max_size": None, **more}))
         self.words: list[dict[str, Any]] = []
@@ -108,6 +108,7 @@ class Client:
         message = self.socket.recv(timeout)
         if isinstance(message, str):
             self.words.append(json.loads(message))
+            self.token = self.words[-1].get("session", self.token)
             return None
         number, _ = HEADER.unpack_from(message)
         bgr = cv2().imdecode(np.frombuffer(message[HEADER.size:], np.uint8), cv2().IMREAD_COLOR)
@@ -129,14 +130,13 @@ class Client:
 
     def settle(self, image: NDArray[np.uint8], dreams: int = 3) -> NDArray[np.uint8]:
         """What is shown once so many dreams more are done."""
-        seen, changes = self.dream(image), 0
-        deadline = time.monotonic() + 20
-        for _ in range(2 * dreams):
+        session = self._to.hall.sessions[self.token]
+        enough, deadline = session.dreams + dreams, time.monotonic() + 30
+        while session.dreams < enough:
+            assert time.monotonic() < deadline, f"{session.dreams} of {enough} dreams"
             time.sleep(0.03)
-            seen = self.dream(image)
-            changes += 1
-        assert time.monotonic() < deadline and changes
-        return seen
+            self.dream(image)
+        return self.dream(image)
 
     def close(self) -> None:
         self._open.close()

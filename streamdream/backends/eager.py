@@ -92,16 +92,16 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
     network); a processor with bf16 instructions seldom has those for fp16.
     """
     half = "fp16" if device.type in ("cuda", "xpu", "mps") else "bf16"
-    if half == "bf16" and not _has_bf16(device):
+    if half == "bf16" and not (device.type == "cpu" and has_bf16()):
         return "fp32", "no bf16 instructions here"
     seconds = _time_convolutions(device, ("fp32", half))
     ratio = seconds["fp32"] / seconds[half]
     return half if ratio > 1.1 else "fp32", f"{half} measured {ratio:.1f}x the speed of fp32 here"
 
 
-def _has_bf16(device: torch.device) -> bool:
-    # elsewhere oneDNN emulates bf16, slower than fp32
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def has_bf16() -> bool:
+    """Whether the processor has the instructions; elsewhere bf16 is emulated, slower than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> dict[str, float]:

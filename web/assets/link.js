@@ -102,8 +102,11 @@ export class Link {
     this.forget();
   }
 
+  // Whether it was sent.
   say(word) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(word));
+    const open = this.socket?.readyState === WebSocket.OPEN;
+    if (open) this.socket.send(JSON.stringify(word));
+    return open;
   }
 
   // --- pictures

@@ -126,7 +126,7 @@ class Page {
   became(state, detail) {
     if (state === "live") {
       this.say("");
-      this.panel.confirm(detail.values);
+      this.panel.confirm(detail.values, false);
       if (detail.frozen !== this.on.freeze) this.link.say({ type: "freeze", on: this.on.freeze });
       this.become("live");
     } else if (state === "waiting") {

@@ -1,7 +1,7 @@
 // The settings of the live dream: controls made from what the server says of each field, and the link that holds them.
 
 export class Panel {
-  // change(values) is told what the visitor has set.
+  // change(values) is told what the visitor has set; whether the server will answer it.
   constructor(root, facts, change) {
     this.root = root;
     this.facts = facts;
@@ -10,6 +10,7 @@ export class Panel {
     for (const { name } of facts.fields) this.values[name] = facts.values[name];
     this.rows = new Map();
     this.pending = {};
+    this.unanswered = [];                                 // what was sent, oldest first: the server answers each
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
     for (const field of facts.fields) (field.basic ? basic : more).append(this.row(field));
     this.looks(root.querySelector(".sd-looks"));
@@ -130,13 +131,17 @@ export class Panel {
     this.flush = requestAnimationFrame(() => {
       const changed = this.pending;
       this.pending = {};
-      this.change(changed);
+      if (this.change(changed)) this.unanswered.push(changed);
     });
   }
 
-  // What the server says that is set now: the truth, unless the visitor is just changing it.
-  confirm(values) {
-    for (const name of this.rows.keys()) if (!(name in this.pending)) this.values[name] = values[name];
+  // What the server says that is set now: the truth, but for what the visitor has changed since. A connection that has
+  // just opened answers nothing that was sent before.
+  confirm(values, answer = true) {
+    if (answer) this.unanswered.shift();
+    else this.unanswered = [];
+    const newer = Object.assign({}, ...this.unanswered, this.pending);
+    for (const name of this.rows.keys()) if (!(name in newer)) this.values[name] = values[name];
     this.show(document.activeElement);
     this.toLink();
   }
