@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from streamdream_web import logs, passwords, protocol, server, sessions
 from test_cli import fails
 from test_cli import streamdream as run
-from web_client import Client, Running, running, until
+from web_client import Client, Running, certificate, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -193,6 +196,32 @@ def test_the_command_line() -> None:
         with pytest.raises(UsageError, match="cannot listen"):
             server.open_port(WebSettings(port=port))
     assert len(server.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_over_tls(picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    """Page and socket; who speaks plainly gets nothing, and who does not trust the certificate stays away."""
+    files = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=files["ssl_certfile"])
+    with running(token=TOKEN, **files) as web:
+        assert web.url.startswith("https:")
+        with urllib.request.urlopen(web.url + "/healthz", context=trusting, timeout=20) as answer:
+            assert answer.status == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Client(web)
+        with pytest.raises(OSError), urllib.request.urlopen(web.url.replace("https", "http") + "/healthz", timeout=20):
+            pass
+        with pytest.raises(InvalidStatus, match="401"):
+            Client(web, ssl=trusting)
+        with Client(web, ssl=trusting, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            client.welcome()
+            assert client.dream(picture).shape == picture.shape
+
+
+def test_no_certificate_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("hello")
+    flags = "--ssl-certfile", tmp_path / "cert.pem", "--ssl-keyfile", tmp_path / "cert.pem"
+    fails(run("web", "--port", "0", *flags), 2, "--ssl-certfile", "cert.pem", "PEM")
 
 
 # --- how much ---------------------------------------------------------------------------------------------------------

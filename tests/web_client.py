@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.studio.web.ssl_certfile else ''}://127.0.0.1:{self.port}"
 
 
 @contextmanager
@@ -75,12 +77,21 @@ def until(condition: Any, seconds: float = 20.0) -> float:
     return time.monotonic() - began
 
 
+def certificate(folder: Path) -> dict[str, str]:
+    """Of 127.0.0.1, signed by itself: what the web settings call its two files."""
+    files = {"ssl_certfile": str(folder / "cert.pem"), "ssl_keyfile": str(folder / "key.pem")}
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-out", files["ssl_certfile"],
+                    "-keyout", files["ssl_keyfile"]], check=True, capture_output=True)
+    return files
+
+
 class Client:
     """A page, without a browser."""
 
     def __init__(self, to: Running, values: dict[str, Any] | None = None, session: str = "", **more: Any) -> None:
         self._open, self._to, self.token = ExitStack(), to, ""
-        self.socket: ClientConnection = self._open.enter_context(connect(f"ws://127.0.0.1:{to.port}/live", **{
+        self.socket: ClientConnection = self._open.enter_context(connect(to.url.replace("http", "ws") + "/live", **{
             "origin": to.url, "compression": None, "max_size": None, **more}))
         self.words: list[dict[str, Any]] = []
         self.number = 0

@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,7 +138,19 @@ def check(settings: WebSettings) -> WebSettings:
     for flag, path in (("--ssl-certfile", settings.ssl_certfile), ("--ssl-keyfile", settings.ssl_keyfile)):
         if path and not Path(path).is_file():
             raise UsageError(f"{flag} {path}: there is no such file")
+    if settings.ssl_certfile:
+        _check_certificate(settings)
     return dataclasses.replace(settings, token=token)
+
+
+def _check_certificate(settings: WebSettings) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
+    except OSError as error:  # as ssl.SSLError is one
+        why = getattr(error, "reason", None) or error.strerror
+        raise UsageError(f"--ssl-certfile {settings.ssl_certfile} and --ssl-keyfile {settings.ssl_keyfile} are no "
+                         f"certificate and its key, as PEM without a password: {why}") from None
 
 
 def open_port(settings: WebSettings) -> socket.socket:
