@@ -90,8 +90,12 @@ def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatc
     """Recording takes seconds. Where anything differs that a graph is made from, it is recorded again."""
     recorded: list[StepSpec] = []
     build = graph.build
-    monkeypatch.setattr(graph, "build", lambda model, spec, *more, **named: (
-        recorded.append(spec), build(model, spec, *more, **named))[1])
+
+    def counting(model: Model, spec: StepSpec, *more: Any, **named: Any) -> Any:
+        recorded.append(spec)
+        return build(model, spec, *more, **named)
+
+    monkeypatch.setattr(graph, "build", counting)
     first = step_once()
     assert len(recorded) == 1 and torch.equal(step_once(), first) and len(recorded) == 1
     monkeypatch.setattr("streamdream.backends.stored.code_digest", lambda: "of another release")

@@ -77,7 +77,7 @@ def until(condition: Any, seconds: float = 20.0) -> float:
     return time.monotonic() - began
 
 
-def certificate(folder: Path) -> dict[str, str]:
+def certificate(folder: Path) -> dict[str, Any]:
     """Of 127.0.0.1, signed by itself: what the web settings call its two files."""
     files = {"ssl_certfile": str(folder / "cert.pem"), "ssl_keyfile": str(folder / "key.pem")}
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
