@@ -109,7 +109,7 @@ class StoredEngineBackend(EngineBackend):
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.load_weights().items()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(memoryview(weight.contiguous().numpy()))
+            digest.update(weight.contiguous().numpy().data)
         return digest.hexdigest()
 
 
