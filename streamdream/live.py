@@ -181,11 +181,12 @@ class Live:
         self._for_display.close()
 
     def _guard(self, work: Callable[[], None]) -> None:
-        """A worker's error ends the run, with its own message."""
+        """A worker's error ends the run, with its own message; once it has to end, there are none."""
         try:
             work()
         except BaseException as error:
-            self._error = self._error or error
+            if not self._stop.is_set():
+                self._error = error
             self.stop()
 
     def _capture(self) -> None:

@@ -31,9 +31,9 @@ from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
 from streamdream.frame import Frame
+from streamdream.models import get
 from streamdream.settings import DreamSettings, RenderSettings
 from streamdream.sinks import NullSink, Show, open_sink, open_sinks
-from streamdream.sinks.layers import main_layers
 from streamdream.sinks.tee import Tee
 from streamdream.sinks.threaded import LiveSink, Output
 
@@ -52,7 +52,7 @@ class Camera(LiveSource):
 
 
 def show() -> Show:
-    return Show(Controls(DreamSettings()), lambda: main_layers("inception_v3"))
+    return Show(Controls(DreamSettings()), lambda: get("inception_v3").blocks())
 
 
 def live_sink(path: str, **settings: Any) -> Any:

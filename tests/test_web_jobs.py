@@ -17,7 +17,7 @@ from streamdream_web import work
 from streamdream_web.inspection import Limits
 from streamdream_web.jobs import Job, Jobs, StepByStep
 from streamdream_web.pages import parts
-from streamdream_web.thumbnails import Thumbnails, blocks
+from streamdream_web.thumbnails import Thumbnails
 from streamdream_web.turns import Turns
 from streamdream_web.uploads import Upload, Uploads
 from streamdream_web.work import Span
@@ -266,7 +266,7 @@ def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) ->
     while not made.done("inception_v3"):
         assert time.monotonic() < until and not made.problem
         time.sleep(0.02)
-    assert made.done("inception_v3")[0] in blocks("inception_v3")
+    assert made.done("inception_v3")[0] in models.get("inception_v3").blocks(pools=True)
     busy.set()
     time.sleep(0.2)
     before = len(steps)

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, chromium, write_camera
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from web_client import Client, Running, difference, running, until
 
+from streamdream import models
+from streamdream.models import fetch
+from streamdream.models.weights.random import random_weights
 from streamdream.opencv import cv2
 from streamdream.stills import read_image
 
@@ -154,6 +158,33 @@ def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
     page.wait_for_function("document.fullscreenElement !== null")
     page.keyboard.press("f")
     page.wait_for_function("document.fullscreenElement === null")
+
+
+def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own layers as tiles, which can be picked; and back again."""
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    folder = fetch.folder()
+    folder.mkdir(parents=True)
+    stored = random_weights(models.get("bvlc_googlenet").nodes())
+    save_file(stored, folder / "bvlc_googlenet.safetensors")
+    with running() as web:
+        page = browser.new_page()
+        page.goto(web.url)
+        page.wait_for_function("document.querySelector('.sd')?.page")
+        begin(page)
+        session = next(iter(web.hall.sessions.values()))
+        page.select_option("#sd-model", "bvlc_googlenet")
+        until(lambda: session.controls.wish.model == "bvlc_googlenet")
+        assert session.controls.now().layers == "inception_4c/output"
+        assert page.locator(".sd-tile").count() == 9 and not page.locator("[data-layer=mixed3]").count()
+        page.click("[data-layer='inception_3a/output']")
+        until(lambda: session.controls.now().layers == "inception_3a/output")
+        dreamed(session, 3)
+        page.select_option("#sd-model", "inception_v3")
+        until(lambda: session.controls.wish.model == "inception_v3" and "mixed" in session.controls.now().layers)
+        dreamed(session, 3)
+        assert page.get_attribute(".sd", "data-state") == "live" and not page.inner_text(".sd-toast")
+        page.close()
 
 
 def test_a_dropped_connection_comes_back_by_itself(page: Any, web: Running) -> None:

@@ -142,7 +142,7 @@ class Thumbnails:
 
         model = models.get(name)
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)
-        first = blocks(name)
+        first = models.get(name).blocks(pools=True)
         cells = sorted(self._plan(name).values(), key=lambda cell: cell.tap not in first)
         turns = StepByStep(self._turn, self._rest)
         for cell in cells:
@@ -168,18 +168,3 @@ def stock() -> NDArray[np.uint8]:
     spec = importlib.util.find_spec("gradio")
     assert spec and spec.origin
     return resize(stills.read_image(str(Path(spec.origin).parent / STOCK)), SIDE, SIDE)
-
-
-def blocks(model: str) -> list[str]:
-    """The layers that people name: where branches are joined, and where the picture becomes smaller. Lowest first."""
-    from streamdream.models.nodes import Concat, MaxPool
-
-    nodes = {node.name: node for node in models.get(model).nodes()}
-    joined = {name for node in nodes.values() if isinstance(node, Concat) for name in node.inputs}
-    found = []
-    for tap in models.get(model).taps():
-        node = nodes[tap]
-        ends = isinstance(node, MaxPool) and node.stride > 1
-        if tap not in joined and (isinstance(node, Concat) or ends):
-            found.append(tap)
-    return found

@@ -8,6 +8,7 @@ whoever asked, even by a kill: it watches its standard input, which closes then.
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -58,6 +59,8 @@ def build(order: Order) -> float:
                           stderr=subprocess.DEVNULL, start_new_session=True, env=found_here) as child:
         assert child.stdin is not None and child.stdout is not None
         _children.add(child)
+        atexit.unregister(give_up)
+        atexit.register(give_up)
         try:
             with contextlib.suppress(BrokenPipeError):  # what it died of is told below
                 pickle.dump(order, child.stdin)

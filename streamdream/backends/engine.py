@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -39,7 +40,10 @@ class EngineBackend(Eager):
             shapes = picture.shape[0], *(tuple(target.shape) for target in flat)  # a guide video may change its size
             picture = picture.to(self.device).contiguous(memory_format=torch.channels_last)
             if shapes not in engines:
-                engines[shapes] = self.prepare(spec, picture, targets)
+                # in a thread, somebody else is waiting for the interpreter: a picture that must move
+                here = threading.current_thread() is threading.main_thread()
+                engines[shapes] = (self.prepare(spec, picture, targets) if here
+                                   else self.prepare_aside(spec, picture, targets)[0])
             with torch.no_grad():
                 return engines[shapes](picture, torch.full((1,), step_size, device=self.device), *flat)
 

@@ -62,16 +62,16 @@ class StoredEngineBackend(EngineBackend):
         """In a process of its own, which finds the network by its name; here, where there is no such network, or
         nothing can be kept.
         """
-        seconds = 0.0
-        if models.MODELS.get(self.model.name) is self.model:
+        found, seconds = self.find(spec, picture, targets), 0.0
+        if found is None and models.MODELS.get(self.model.name) is self.model:
             seconds = apart.build(apart.Order(
                 self.name, self.model.name, self.device_name, self.precision, torch.get_num_threads(), spec,
                 tuple(picture.shape), tuple(tuple(target.cpu() for target in own) for own in targets)))
             found = self.find(spec, picture, targets)
-            if found is not None:
-                return found, seconds
-        found, more = super().prepare_aside(spec, picture, targets)
-        return found, seconds + more
+        if found is not None:
+            return found, seconds
+        engine, more = super().prepare_aside(spec, picture, targets)
+        return engine, seconds + more
 
     def load(self, recorded: Graph) -> Engine:
         made_of = self._made_of(recorded)

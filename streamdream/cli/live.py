@@ -37,16 +37,19 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         print(settings.to_toml((run.dream, run.live, run.play, run.stream, run.render)), end="")
         return 0
     show_log(found.json)
+    from streamdream import models
     from streamdream.capture import open_live
     from streamdream.governor import Governor
     from streamdream.live import Live
     from streamdream.sinks import Show, open_sinks
-    from streamdream.sinks.layers import main_layers
+
+    def layers() -> list[str]:
+        return models.get(play.controls.wish.model or run.stream.model).blocks()
 
     sinks = found.sink or ["window"]
     with playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
-            open_sinks(sinks, source, run.render, found.overwrite,
-                       Show(play.controls, lambda: main_layers(play.controls.wish.model))) as sink:
+            open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers)) as sink:
+        from streamdream.backends import apart
         from streamdream.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
@@ -56,7 +59,12 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         if not found.json:
             say(f"{found.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
                 "Ctrl-C ends it")
-        with process.ending_by(live.stop):
+
+        def end() -> None:
+            live.stop()
+            apart.give_up()
+
+        with process.ending_by(end):
             report = live.run(run.live.seconds)
     for warning in report.warnings:
         say(f"warning: {warning}")

@@ -95,6 +95,18 @@ class Model:
         """Every named place where an objective can read, lowest first."""
         return dict(_describe(self.nodes))
 
+    def blocks(self, pools: bool = False) -> list[str]:
+        """The taps that people name, lowest first: where branches meet, and with ``pools`` where the picture becomes
+        smaller. All of them in a network without branches.
+        """
+        from streamdream.models.nodes import Concat, MaxPool
+
+        nodes = self.nodes()
+        joined = {name for node in nodes if isinstance(node, Concat) for name in node.inputs}
+        found = [node.name for node in nodes if node.name not in joined and (
+            isinstance(node, Concat) or (pools and isinstance(node, MaxPool) and node.stride > 1))]
+        return [name for name in self.taps() if name in found] or list(self.taps())
+
     def resolve_tap(self, name: str) -> str:
         """The tap of that name; ``a_b`` is accepted for ``a/b``. Raises UnknownName with the close names."""
         known = _describe(self.nodes)

@@ -16,6 +16,7 @@ from streamdream.settings import DreamSettings
 
 from .. import forms, plain, sessions
 from ..studio import Studio
+from .panel import middle_block
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK = "look-"
@@ -52,16 +53,9 @@ def facts(studio: Studio) -> dict[str, Any]:
 
 def network(name: str) -> dict[str, Any]:
     """Its layers: all of them, those with a tile, and the one to begin with."""
-    taps = models.get(name).taps()
-    tiles = blocks(list(taps))
-    return {"taps": list(taps), "start": tiles[len(tiles) // 2],
+    taps, tiles = models.get(name).taps(), models.get(name).blocks()
+    return {"taps": list(taps), "start": middle_block(name),
             "layers": [{"name": tile, "channels": taps[tile].channels, "picture": ""} for tile in tiles]}
-
-
-def blocks(taps: list[str]) -> list[str]:
-    """The taps that are worth a tile: the outputs of whole blocks."""
-    found = [name for name in taps if "/" not in name and "." not in name]
-    return [name for name in found if name.startswith(("mixed", "inception"))] or found or taps
 
 
 def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 
 from .. import forms, workshop
-from ..thumbnails import blocks
 from ..workshop import Workshop
 from . import parts
 from .parts import Dropped, sentence
@@ -112,8 +111,14 @@ class Panel:
         self._shop.thumbnails.want(name)
         names = layer_names(name)
         own = name == self._shop.studio.stream.model
-        first = self._shop.studio.dream.layers if own else blocks(name)[len(blocks(name)) // 2]
+        first = self._shop.studio.dream.layers if own else middle_block(name)
         return [gr.update(choices=names, value=first), gallery(name, whole=False, chosen=first), ""]
+
+
+def middle_block(model: str) -> str:
+    """A layer to begin with."""
+    blocks = models.get(model).blocks()
+    return blocks[len(blocks) // 2]
 
 
 def named(layers: str) -> list[str]:
@@ -131,7 +136,7 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
     """
     if not models.get(model).available()[0]:
         return ""
-    main, taken = set(blocks(model)), named(chosen)
+    main, taken = set(models.get(model).blocks(pools=True)), named(chosen)
     cells = []
     for number, tap in enumerate(models.get(model).taps()):
         if whole or tap in main:
@@ -144,7 +149,7 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
 
 def layer_names(model: str) -> list[str]:
     """Blocks first, then all the rest, lowest first."""
-    main = blocks(model)
+    main = models.get(model).blocks(pools=True)
     return main + [tap for tap in models.get(model).taps() if tap not in main]
 
 
