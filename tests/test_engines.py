@@ -307,6 +307,22 @@ def test_a_builder_ends_with_whoever_asked(kept: Path) -> None:
     until(lambda: child not in builders(), 30)
 
 
+def test_a_show_ends_while_its_engine_is_being_built(tmp_path: Path) -> None:
+    """Cleanly, and the builder with it."""
+    command = [sys.executable, "-m", "streamdream", "live", "--source", "lavfi:testsrc2=size=160x96:rate=30", "--sink",
+               "null", "--backend", "openvino", "--layers", "mixed0"]
+    show = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(tmp_path)})
+    try:
+        until(lambda: bool(builders(show.pid)) or show.poll() is not None, 60)
+        show.send_signal(signal.SIGINT)
+        output, errors = show.communicate(timeout=60)
+    finally:
+        show.kill()
+    assert show.returncode == 0 and "openvino" in output and "error" not in errors, errors
+    assert not builders(show.pid)
+
+
 def until(done: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not done():
