@@ -5,8 +5,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from streamdream.errors import StreamdreamError
@@ -14,6 +16,8 @@ from streamdream.errors import StreamdreamError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEEP_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
+TASKS = Path("/proc/self/task")
+"""The threads of this process, on Linux."""
 
 
 def tune() -> None:
@@ -41,6 +45,25 @@ def keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
         mallopt(M_ARENA_MAX, 1)
+
+
+@contextmanager
+def keeping_priority() -> Iterator[None]:
+    """What is loaded or opened within it leaves this thread's scheduling as it was, and so that of the threads that it
+    begins. SVT-AV1, run as root, makes its threads and the caller's real-time ones of the highest priority: everything
+    that is begun afterwards is one, too, and what waits by spinning then holds a processor for ever.
+    """
+    if not hasattr(os, "sched_setscheduler") or not TASKS.exists():
+        yield
+        return
+    policy, priority, before = os.sched_getscheduler(0), os.sched_getparam(0), set(TASKS.iterdir())
+    try:
+        yield
+    finally:
+        for task in [TASKS / str(threading.get_native_id()), *set(TASKS.iterdir()) - before]:
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(task.name)) != policy:
+                    os.sched_setscheduler(int(task.name), policy, priority)
 
 
 class Terminated(BaseException):

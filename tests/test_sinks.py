@@ -256,6 +256,19 @@ def test_encoders(tmp_path: Path, clip: str, capfd: pytest.CaptureFixture[str], 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() or not hasattr(os, "sched_getscheduler"),
+                    reason="it takes liberties with root only")
+@pytest.mark.parametrize("codec", ["libsvtav1", "libx265"])
+def test_no_encoder_makes_a_realtime_process_of_this_one(tmp_path: Path, clip: str, codec: str) -> None:
+    """SVT-AV1 would, all of it: neither this thread nor those of the encoder are."""
+    with open_source(clip) as source, open_sink(str(tmp_path / "a.mp4"), source, RenderSettings(codec=codec)) as sink:
+        for frame in source:
+            sink.write(frame.image, frame)
+        tasks = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+        assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "ffv1"), ("a.avi", "ffv1"), ("a.mkv", "libx264rgb"),
                                              ("a.mov", "png"), ("a.mov", "qtrle"), ("a.avi", "utvideo")])
 def test_lossless_is_lossless(tmp_path: Path, clip: str, name: str, codec: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream import process
 from streamdream.errors import SinkError, UsageError
 from streamdream.frame import Frame
 from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
@@ -121,7 +122,8 @@ class VideoWriter:
         if name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it would fill the screen
         try:
-            context.open()
+            with process.keeping_priority():
+                context.open()
         except (ArgumentError, ExternalError, ValueError):
             what = f"{context.width}x{context.height} {self._pixels}, {context.framerate} fps"
             raise UsageError(f"{name} refuses this: {what}, --crf {settings.crf}, "
