@@ -1,4 +1,15 @@
-"""``python -m streamdream``"""
-from streamdream.cli import main
+"""``streamdream`` and ``python -m streamdream``: the command line. A signal ends it cleanly from the first moment on."""
+from __future__ import annotations
 
-main()
+from streamdream import process
+
+
+def main() -> None:
+    process.end_by_signals()
+    from streamdream import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

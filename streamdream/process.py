@@ -76,6 +76,18 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+def end_by_signals() -> None:
+    """Until ``watch_for_signals``: the program is still being loaded, which takes seconds on a machine that is busy."""
+    def end(number: int, frame: object) -> None:
+        interrupted = number == signal.SIGINT
+        os.write(2, b"error: %s; nothing was left behind\n" % (b"interrupted" if interrupted else b"terminated"))
+        os._exit(130 if interrupted else 143)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+
+
 def watch_for_signals() -> None:
     """From here on SIGTERM raises ``Terminated`` in the main thread, and SIGINT, unless ignored, ``Interrupted``."""
     signal.signal(signal.SIGTERM, _raise)

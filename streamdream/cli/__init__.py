@@ -41,8 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
     process.tune()
-    process.watch_for_signals()
     try:
+        process.watch_for_signals()
         return _dispatch([text for text in arguments if text != "--debug"])
     except StreamdreamError as error:
         if debug:
