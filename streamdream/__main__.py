@@ -1,4 +1,4 @@
-"""``streamdream`` and ``python -m streamdream``: the command line. A signal ends it cleanly from the first moment on."""
+"""``streamdream`` and ``python -m streamdream``: the command line, which signals end cleanly from the first moment."""
 from __future__ import annotations
 
 from streamdream import process
