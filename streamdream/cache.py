@@ -65,11 +65,13 @@ def load_noted(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> En
         return None
 
 
-def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> None:
-    """That what ``recipe`` leads to is the engine of ``made_of``, and that it is sound. Nothing, if it was not kept."""
+def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> bool:
+    """That what ``recipe`` leads to is the engine of ``made_of``, and that it is sound. False, if it was not kept."""
     if _path_of(made_of).exists():
         with contextlib.suppress(OSError):
             _replace(_note_of(recipe), json.dumps(dict(made_of)).encode())
+            return True
+    return False
 
 
 def name_of(made_of: Mapping[str, str]) -> str:

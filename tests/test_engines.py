@@ -18,7 +18,7 @@ import torch
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, apart, auto, engine, graph, stored
+from streamdream.backends import StepSpec, apart, auto, engine, graph, resting, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
@@ -212,6 +212,7 @@ def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool]) -> None:
 @pytest.fixture()
 def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(apart, "NICENESS", 0)  # tests have no time
 
 
 def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None) -> None:
@@ -273,6 +274,44 @@ def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -
         os.kill(child, signal.SIGKILL)
     wait_for(backend, step, lambda: "openvino failed (the process that built the engine has died)" in backend.reason)
     assert backend.name == "eager" and not builders(os.getpid())
+
+
+def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same session: among sessions, Linux shares the processors out evenly, however low the priority."""
+    monkeypatch.setattr(apart, "NICENESS", 19)
+    backend = Auto(MODEL, "cpu", "fp32")
+    step = backend.compile(spec())
+    wait_for(backend, step, lambda: 19 in [os.getpriority(os.PRIO_PROCESS, child) for child in builders(os.getpid())])
+    [child] = builders(os.getpid())
+    assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
+    apart.give_up()
+    wait_for(backend, step, lambda: not builders(os.getpid()))
+
+
+def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are loaded again when they are wanted, or built when the cache was emptied meanwhile."""
+    monkeypatch.setattr(resting, "IDLE_SECONDS", 0.1)
+    backend, built = OpenVino(MODEL, "cpu", "fp32"), counted(monkeypatch)
+    steps = [backend.compile(spec(width=width)) for width in (112, 128)]
+    pictures = [engine.textured(torch.Size((1, 3, 96, width)), torch.device("cpu")) for width in (112, 128)]
+
+    def turn() -> list[torch.Tensor]:
+        found = []
+        for step, picture in zip(steps, pictures, strict=True):
+            found.append(step(picture, 0.02))
+            time.sleep(0.2)
+        return found
+
+    first = turn()
+    assert [held.awake for held in backend.in_memory].count(True) == 1 and len(built) == 2
+    for before, after in zip(first, turn(), strict=True):
+        assert torch.equal(before, after)
+    assert len(built) == 2
+    for path in kept.iterdir():
+        path.unlink()
+    for before, after in zip(first, turn(), strict=True):
+        assert torch.equal(before, after)
+    assert len(list(kept.glob("*.engine"))) == 2 and [held.awake for held in backend.in_memory].count(True) == 1
 
 
 def builders(parent: int = 0) -> list[int]:

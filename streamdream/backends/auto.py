@@ -94,6 +94,8 @@ class Auto(Eager):
 
     def _take_turn(self, contest: Contest, spec: StepSpec, eager: Step, picture: Tensor, step_size: float,
                    targets: AllTargets) -> Tensor:
+        if contest.winner == "eager":
+            return eager(picture, step_size, targets)
         if contest.engine is None:
             self._see_to_an_engine(contest, spec, picture, targets)
             begin = time.perf_counter()
@@ -107,8 +109,6 @@ class Auto(Eager):
             if contest.winner is not None:
                 self._announce(contest, spec)
             return found
-        if contest.winner == "eager":
-            return eager(picture, step_size, targets)
         return contest.run(picture, step_size, targets)
 
     def _see_to_an_engine(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
@@ -141,11 +141,13 @@ class Auto(Eager):
     def _announce(self, contest: Contest, spec: StepSpec) -> None:
         assert self._engines is not None and contest.winner is not None
         engine, ratio = self._engines.name, contest.eager_seconds / contest.engine_seconds
-        if contest.winner == "engine":
-            self.name = engine
         self._say(f"{engine} took {1e3 * contest.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where "
                   f"eager took {1e3 * contest.eager_seconds:.1f}, {ratio:.2f}x its speed: "
                   f"{engine if contest.winner == 'engine' else 'eager'} goes on")
+        if contest.winner == "engine":
+            self.name = engine
+        else:
+            contest.engine = None
         log.info("%s", self.reason)
 
 

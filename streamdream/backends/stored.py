@@ -8,6 +8,7 @@ from abc import abstractmethod
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from streamdream import cache as kept
 from streamdream import models
 from streamdream.backends import apart
 from streamdream.backends.engine import EngineBackend
+from streamdream.backends.resting import Resting
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, StepSpec
@@ -51,12 +53,26 @@ class StoredEngineBackend(EngineBackend):
             recorded = self.record(spec, picture, targets)
             engine = self.load(recorded)
             self.compare(engine, spec, picture, targets)
-            kept.note(self._recipe(spec, picture, targets), self._made_of(recorded))
+            if kept.note(self._recipe(spec, picture.shape, targets), self._made_of(recorded)):
+                engine = self._resting(engine, spec, picture.shape, targets)
         return engine
 
     def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
-        recipe = self._recipe(spec, picture, targets)
-        return kept.load_noted(recipe, lambda data: self.revive(data, picture.shape))
+        engine = self._find(spec, picture.shape, targets)
+        return None if engine is None else self._resting(engine, spec, picture.shape, targets)
+
+    def _find(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> Engine | None:
+        return kept.load_noted(self._recipe(spec, shape, targets), lambda data: self.revive(data, shape))
+
+    def _resting(self, engine: Engine, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> Engine:
+        def again() -> Engine:
+            found = self._find(spec, shape, targets)
+            if found is None:  # somebody has emptied the cache
+                built, _ = self.prepare_aside(spec, torch.zeros(shape, device=self.device), targets)
+                found = self._find(spec, shape, targets) or built
+            return found
+
+        return Resting(engine, again, self.in_memory)
 
     def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
         """In a process of its own, which finds the network by its name; here, where there is no such network, or
@@ -93,16 +109,21 @@ class StoredEngineBackend(EngineBackend):
     def _made_of(self, recorded: Graph) -> dict[str, str]:
         return {"graph": recorded.digest, **self._bound_to(recorded.inputs[0].shape)}
 
-    def _recipe(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> dict[str, str]:
+    def _recipe(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> dict[str, str]:
         shapes = [[str((target.dtype, tuple(target.shape))) for target in own] for own in targets]
         return {"spec": repr(spec), "targets": str(shapes), "weights": self._weights_digest, "code": code_digest(),
-                "network": f"{self.model.to_input} {self.model.nodes()}", **self._bound_to(picture.shape)}
+                "network": f"{self.model.to_input} {self.model.nodes()}", **self._bound_to(shape)}
 
     def _bound_to(self, shape: torch.Size) -> dict[str, str]:
         number, _, height, width = shape
         size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
         return {"backend": self.name, "size": size, "dtype": self.precision, "device": self.describe_device(),
                 "torch": torch.__version__, **self.versions()}
+
+    @cached_property
+    def in_memory(self) -> WeakSet[Resting]:
+        """Its engines that can be loaded again, whether they are in memory or not."""
+        return WeakSet()
 
     @cached_property
     def _weights_digest(self) -> str:
