@@ -7,10 +7,14 @@ from statistics import median
 
 HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
 """Lines; each about a fifth more than the one before, so that a change is hardly seen."""
+FIRST = 144
+"""Lines at the start. A slow machine shows a moving dream at once; a fast one is at its highest within seconds."""
 SETTLED = 8
 """Dreams at one size before it is judged: the first ones pay for preparations."""
 ROOM = 0.75
 """A larger field is taken when its cost, by its area, stays within this part of what is allowed."""
+HOPELESS, TRIED = 2.0, 3
+"""When so many dreams in a row each took more than so many times what is allowed, a smaller field is not waited for."""
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +27,7 @@ class Governor:
     def __init__(self, highest: int, dream_hz: float, pinned: bool = False) -> None:
         heights = [height for height in HEIGHTS if height < highest] + [highest]
         self._ladder = [*((height, True) for height in heights), (highest, False)]
-        self._rung = len(heights) - 1
+        self._rung = len(heights) - 1 if pinned else max(0, sum(height <= FIRST for height in heights) - 1)
         self._allowed_seconds = 1 / dream_hz
         self._pinned = pinned
         self._seconds: deque[float] = deque(maxlen=SETTLED)
@@ -41,7 +45,7 @@ class Governor:
     def observe(self, seconds: float, number: int, octaves: int = 1) -> None:
         """The dream of that number, of so many octaves, took so long."""
         self._seconds.append(seconds)
-        if self._pinned or len(self._seconds) < SETTLED or number % SETTLED:
+        if self._pinned or self._leave_what_is_hopeless() or len(self._seconds) < SETTLED or number % SETTLED:
             return
         usual = median(self._seconds)
         if usual > self._allowed_seconds and self._rung > self._lowest:
@@ -59,6 +63,18 @@ class Governor:
             return False
         self._lowest = self._rung + 1
         self._move(1, 0.0)
+        return True
+
+    def _leave_what_is_hopeless(self) -> bool:
+        """For the highest rung below on which, by its area, a dream would be in time."""
+        if len(self._seconds) < TRIED or self._rung == self._lowest:
+            return False
+        least = min(list(self._seconds)[-TRIED:])  # of octaves in turn, the cheapest
+        if least <= HOPELESS * self._allowed_seconds:
+            return False
+        fitting = (rung for rung in range(self._lowest, self._rung)
+                   if least * (self._ladder[rung][0] / self.field_height) ** 2 <= self._allowed_seconds)
+        self._move(max(fitting, default=self._lowest) - self._rung, least)
         return True
 
     def _move(self, by: int, usual: float) -> None:

@@ -29,7 +29,7 @@ from streamdream.controls import Controls, Wish
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import Closed, SinkError, SourceError, StreamdreamError
 from streamdream.frame import Frame
-from streamdream.governor import HEIGHTS, Governor
+from streamdream.governor import FIRST, HEIGHTS, Governor
 from streamdream.live import Live, LiveReport, Mailbox, resize_state
 from streamdream.models import get
 from streamdream.objectives import from_settings
@@ -87,15 +87,30 @@ def test_who_waits_is_woken_by_an_item_and_by_the_end() -> None:
 
 
 def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
-    """A machine on which 240 lines take 0.2 s and any other size as its area."""
+    """A machine on which 240 lines take 0.15 s, once others want it too, and any other size as its area."""
     governor = Governor(240, 12)
     heights = []
-    for number in range(1, 400):
+    for number in range(1, 500):
         heights.append(governor.field_height)
-        governor.observe(0.2 * (governor.field_height / 240) ** 2, number)
-    assert heights[0] == 240 and heights[-1] == 144  # 0.072 s; 176 would take 0.108, more than 1/12
-    assert len(set(heights[100:])) == 1  # and it stays there
-    assert {HEIGHTS.index(a) - HEIGHTS.index(b) for a, b in pairwise(heights)} == {0, 1}
+        governor.observe((0.02 if number < 100 else 0.15) * (governor.field_height / 240) ** 2, number)
+    assert heights[0] == FIRST and heights[99] == 240
+    assert heights[-1] == 176  # 0.081 s; 208 would take 0.113, more than 1/12
+    assert len(set(heights[200:])) == 1  # and it stays there
+    assert {HEIGHTS.index(a) - HEIGHTS.index(b) for a, b in pairwise(heights)} == {-1, 0, 1}
+
+
+def test_a_field_that_is_far_too_large_is_left_at_once() -> None:
+    """A machine on which 720 lines take 3 s when four visitors come; 120 are 0.083 s. Three dreams are enough."""
+    governor = Governor(720, 12)
+    for number in range(1, 200):
+        governor.observe(0.001, number)
+    assert governor.field_height == 720
+    for number in range(200, 203):
+        governor.observe(3.0, number)
+    assert governor.field_height == 120
+    for number in range(203, 400):
+        governor.observe(3.0 * (governor.field_height / 720) ** 2, number)
+    assert governor.field_height == 120
 
 
 def test_the_governor_grows_it_again_when_there_is_room() -> None:
