@@ -28,6 +28,7 @@ from streamdream.errors import Closed, UsageError
 from streamdream.opencv import cv2
 from streamdream.play import Play
 from streamdream.stats import peak_rss_mb, percentile
+from streamdream.threads import Threads, most
 
 if TYPE_CHECKING:
     from streamdream.controls import Controls, Wish
@@ -143,6 +144,7 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
+        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
@@ -211,7 +213,7 @@ class Live:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = dreamer.field_size(*image.shape[:2])
             state = resize_state(state, height, width)
-            with self._turn():
+            with self._turn(), self._threads.applied():
                 begin = time.perf_counter()
                 try:
                     state = dreamer.advance(state, image, wish.dream)
@@ -223,7 +225,10 @@ class Live:
                 self._published = display.publish(state.residual, image)
             self._dreams += 1
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
-            self._governor.observe(time.perf_counter() - begin, self._dreams, wish.dream.octaves)
+            took, octaves = time.perf_counter() - begin, wish.dream.octaves
+            if not self._threads.trying:
+                self._governor.observe(took, self._dreams, octaves)
+            self._threads.observe(took, height, octaves)
 
     def _make_do(self, error: UsageError, wish: Wish) -> None:
         """The field is too small for a layer: a larger one is taken, or else what was dreamed before. A show that has

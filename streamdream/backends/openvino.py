@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamdream.backends.stored import StoredEngineBackend
 from streamdream.errors import SettingsError
+from streamdream.threads import most
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -61,7 +62,7 @@ class OpenVino(StoredEngineBackend):
 
     def describe_device(self) -> str:
         name = _core().get_property(self._plugin, "FULL_DEVICE_NAME")
-        return f"{self._plugin} {name}, {super().describe_device()}, {_threads()} threads"
+        return f"{self._plugin} {name}, {super().describe_device()}, {most()} threads"
 
     @property
     def device_name(self) -> str:
@@ -74,7 +75,7 @@ class OpenVino(StoredEngineBackend):
     def _options(self) -> dict[str, str]:
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
-            options |= {"INFERENCE_NUM_THREADS": str(_threads()), "NUM_STREAMS": "1"}
+            options |= {"INFERENCE_NUM_THREADS": str(most()), "NUM_STREAMS": "1"}
         return options
 
     def build(self, recorded: Graph) -> bytes:
@@ -121,7 +122,3 @@ def _version() -> str:
 @cache
 def _core() -> Any:
     return _openvino().Core()
-
-
-def _threads() -> int:
-    return torch.get_num_threads()

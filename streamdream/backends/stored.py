@@ -19,6 +19,7 @@ from streamdream import models
 from streamdream.backends import apart
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.resting import Resting
+from streamdream.threads import most
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, StepSpec
@@ -81,7 +82,7 @@ class StoredEngineBackend(EngineBackend):
         found, seconds = self.find(spec, picture, targets), 0.0
         if found is None and models.MODELS.get(self.model.name) is self.model:
             seconds = apart.build(apart.Order(
-                self.name, self.model.name, self.device_name, self.precision, torch.get_num_threads(), spec,
+                self.name, self.model.name, self.device_name, self.precision, most(), spec,
                 tuple(picture.shape), tuple(tuple(target.cpu() for target in own) for own in targets)))
             found = self.find(spec, picture, targets)
         if found is not None:
