@@ -57,6 +57,15 @@ class Governor:
             if usual * growth < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:
                 self._move(1, usual)
 
+    def onset(self, wanted: int, octaves: int) -> int:
+        """How many of the further passes that begin a dream there is time for: the picture must go on meanwhile, and
+        where they take seconds, a dream that grows is seen sooner.
+        """
+        if not self._seconds:
+            return 0
+        a_pass = median(self._seconds) * (octaves if self.in_turn else 1)
+        return max(0, min(wanted, int(self._allowed_seconds / a_pass) - 1))
+
     def refuse(self) -> bool:
         """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then."""
         if self._pinned or self._rung + 1 >= len(self._ladder) - 1:

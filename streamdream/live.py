@@ -216,7 +216,8 @@ class Live:
             with self._turn(), self._threads.applied():
                 begin = time.perf_counter()
                 try:
-                    state = dreamer.advance(state, image, wish.dream)
+                    onset = self._governor.onset(wish.dream.onset, wish.dream.octaves)
+                    state = dreamer.advance(state, image, replace(wish.dream, onset=onset))
                 except UsageError as error:
                     self._make_do(error, wish)
                     continue

@@ -7,7 +7,7 @@ thread is faster than two. Alone it is slower. So both are tried, again and agai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 ROUNDS = 2
@@ -26,6 +26,18 @@ def most() -> int:
     return torch.get_num_threads()
 
 
+@contextmanager
+def on(number: int) -> Iterator[None]:
+    """So many threads for what this one computes meanwhile."""
+    import torch
+
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(most())  # threads that begin later take on what was set last
+
+
 class Threads:
     """``number`` is for the next dream; ``trying`` says that it is a trial, whose time says nothing of the field.
 
@@ -34,7 +46,7 @@ class Threads:
 
     def __init__(self, highest: int) -> None:
         self._numbers = sorted({1, max(1, highest // 2), highest}, reverse=True)
-        self._chosen = highest
+        self._chosen = max(1, highest // 2)  # where one thread too many is dear, one too few is not
         self._field = self._wait = 0
         self._spent: list[list[float]] = [[]]
 
@@ -46,19 +58,9 @@ class Threads:
     def number(self) -> int:
         return self._numbers[len(self._spent) - 1] if self.trying else self._chosen
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """To what this thread, and no other, computes meanwhile."""
-        if len(self._numbers) == 1:
-            yield
-            return
-        import torch
-
-        torch.set_num_threads(self.number)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(most())  # threads that begin later take on what was set last
+    def applied(self) -> AbstractContextManager[None]:
+        """``number`` for what is computed meanwhile."""
+        return on(self.number) if len(self._numbers) > 1 else nullcontext()
 
     def observe(self, seconds: float, field_height: int, octaves: int) -> None:
         """A dream on ``number`` threads took so long. Octaves have their turn one after the other."""

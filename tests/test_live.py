@@ -113,6 +113,17 @@ def test_a_field_that_is_far_too_large_is_left_at_once() -> None:
     assert governor.field_height == 120
 
 
+def test_a_dream_begins_with_as_many_passes_as_there_is_time_for() -> None:
+    governor = Governor(240, 12)
+    assert governor.onset(8, 3) == 0  # nothing is known yet
+    for number in range(1, 8):
+        governor.observe(0.008, number)
+    assert governor.onset(8, 3) == 2 and governor.onset(1, 3) == 1  # three passes of three octaves are 72 ms
+    for number in range(9, 16):
+        governor.observe(0.05, number)
+    assert governor.onset(8, 3) == 0
+
+
 def test_the_governor_grows_it_again_when_there_is_room() -> None:
     governor = Governor(240, 12)
     for number in range(1, 200):

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream import threads
 from streamdream.errors import StreamdreamError, UsageError
 
 Work = Callable[["Job"], None]
@@ -245,7 +246,8 @@ class Jobs:
         try:
             job.check()
             job.folder.mkdir(mode=0o700)
-            job.work(job)
+            with threads.on(threads.most()):  # whatever a live dream takes meanwhile
+                job.work(job)
             job.check()
         except Cancelled:
             state = "cancelled"

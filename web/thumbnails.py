@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from streamdream import cache, models, stills
 from streamdream.errors import StreamdreamError
 from streamdream.references import resize
 from streamdream.settings import StreamSettings, resolve
+from streamdream.threads import on
 
 from .jobs import Cancelled, StepByStep, Turn
 
@@ -32,8 +34,8 @@ SIDE = 160
 STEPS = 8
 REST_SECONDS = 0.01
 """Between two steps: about half of the time goes to others, even when nobody asks."""
-BUSY_REST_SECONDS = 0.5
-"""The same while somebody dreams: one small step in that time is a few percent of the slowest device."""
+BUSY_REST_SECONDS, BUSY_SHARE, LONGEST_REST_SECONDS = 0.5, 0.05, 20.0
+"""The same while somebody dreams: at least so long, and until the last step was no more than this part of the time."""
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ class Thumbnails:
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._began_seconds = 0.0
         self.problem: dict[str, str] = {}
 
     def path(self, model: str, tap: str) -> Path | None:
@@ -152,15 +155,20 @@ class Thumbnails:
                 return
             maker = atlas.Maker(stock(), model, backend, StreamSettings(model=name), [cell])
             maker.on_step = lambda done: turns.pass_on()
-            with turns():
+            self._began_seconds = time.monotonic()
+            with on(1), turns():
                 maker.run(lambda done, left: None)
 
     def _rest(self) -> None:
         """Between two steps, when the device is anybody's."""
+        took, rest = time.monotonic() - self._began_seconds, REST_SECONDS
+        if self._busy():
+            rest = min(LONGEST_REST_SECONDS, max(BUSY_REST_SECONDS, took / BUSY_SHARE))
         with self._changed:
-            self._changed.wait_for(lambda: self._closed, BUSY_REST_SECONDS if self._busy() else REST_SECONDS)
+            self._changed.wait_for(lambda: self._closed, rest)
             if self._closed:
                 raise Cancelled("the server goes down")
+        self._began_seconds = time.monotonic()
 
 
 def stock() -> NDArray[np.uint8]:
