@@ -81,7 +81,7 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     step_once()
     monkeypatch.setattr(torch, "__version__", "3.0")
     step_once()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr("streamdream.backends.openvino.most", lambda: 7)
     step_once()
     assert len(built) == len(ways) + 3 == len(cache.stored())
 
