@@ -31,11 +31,12 @@ def on(number: int) -> Iterator[None]:
     """So many threads for what this one computes meanwhile."""
     import torch
 
+    all_of_them = most()  # asked for before it is changed
     torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(most())  # threads that begin later take on what was set last
+        torch.set_num_threads(all_of_them)  # threads that begin later take on what was set last
 
 
 class Threads:

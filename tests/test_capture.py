@@ -4,10 +4,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,10 +25,8 @@ from test_cli import streamdream
 from streamdream.capture import devices, open_live, v4l2
 from streamdream.capture.cameras import Mode, find_camera, list_cameras
 from streamdream.capture.network import Address, NetworkReader, Playout
-from streamdream.capture.steady import Steady, fit, measured_rate
-from streamdream.capture.transform import Transformed, parse_region
-from streamdream.errors import SettingsError, SourceError, StreamdreamError, UsageError
-from streamdream.frame import Frame
+from streamdream.capture.steady import Steady, measured_rate
+from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.settings import LiveSettings
 
 pytestmark = pytest.mark.alone
@@ -362,83 +358,6 @@ def test_cameras_are_listed() -> None:
         assert result.stdout.startswith("no camera is here: is it plugged in")
         with pytest.raises(SourceError, match="no camera is called 'front'; no camera is here"):
             find_camera("front")
-
-
-# --- the screen -------------------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    """A display in memory."""
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not here: apt-get install xvfb")
-    reading, writing = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "640x480x24"],
-                              pass_fds=[writing], stderr=subprocess.DEVNULL)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        name = ":" + answer.readline().strip()
-    yield name
-    server.terminate()
-    server.wait()
-
-
-def test_the_screen_is_a_source(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISPLAY", screen)
-    with open_live("screen:320x200+10+20", LiveSettings(capture_rate=20)) as source:
-        begin = time.perf_counter()
-        frames = [frame for frame, _ in zip(source, range(10), strict=False)]
-        assert frames[0].image.shape == (200, 320, 3) and time.perf_counter() - begin > 0.3
-    with pytest.raises(UsageError, match="is not on the screen, which is 640x480"):
-        open_live("screen:600x400+100+100")
-
-
-def test_no_screen_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    with pytest.raises(SourceError, match="there is no display here"):
-        open_live("screen:")
-
-
-# --- turning, cropping, fitting ---------------------------------------------------------------------------------------
-
-class Still:
-    """A source of one picture."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image, (self.height, self.width) = image, image.shape[:2]
-        self.pixel_aspect, self.warnings = Fraction(4, 3), ["a word"]
-
-    def __iter__(self) -> Iterator[Frame]:
-        yield Frame(self.image, 0.0)
-
-
-@pytest.mark.parametrize(("turn", "times"), [("0", 0), ("90", 3), ("180", 2), ("270", 1)])
-def test_pictures_are_turned_cropped_and_mirrored(turn: str, times: int) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
-    source = Transformed(Still(image), turn, "4x3+1+2", mirror=True)
-    expected = np.rot90(image, times)[2:5, 1:5][:, ::-1]
-    np.testing.assert_array_equal(next(iter(source)).image, expected)
-    assert (source.width, source.height) == (4, 3) and source.warnings == ["a word"]
-    assert source.pixel_aspect == (Fraction(3, 4) if times % 2 else Fraction(4, 3))
-
-
-def test_a_region_is_in_the_middle_or_where_it_is_said() -> None:
-    assert vars(parse_region("4x2", (10, 10))) == {"width": 4, "height": 2, "left": 3, "top": 4}
-    for text in ("4", "0x5", "4x5+1", "a"):
-        with pytest.raises(SettingsError, match="is no region"):
-            parse_region(text)
-    with pytest.raises(SettingsError, match="--crop is '9x9', but the picture is 8x6"):
-        Transformed(Still(np.zeros((6, 8, 3), np.uint8)), crop="9x9")
-
-
-def test_fitting_keeps_the_shape() -> None:
-    """A round thing stays round, and what is beside it is black."""
-    disc = np.zeros((100, 100, 3), np.uint8)
-    cv2.circle(disc, (50, 50), 40, (255, 255, 255), -1)
-    fitted = fit(disc, 320, 200)
-    rows, columns = np.nonzero(fitted[..., 0] > 128)
-    assert fitted.shape == (200, 320, 3)
-    assert np.ptp(rows) == pytest.approx(160, abs=3) and np.ptp(columns) == pytest.approx(160, abs=3)
-    assert columns.mean() == pytest.approx(160, abs=1) and fitted[:, :50].max() == 0
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from streamdream import backends, cache, models
 from streamdream.backends import StepSpec, apart, auto, engine, graph, resting, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
+from streamdream.backends.resting import Pool, Resting
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.objectives import Objective
@@ -303,7 +305,7 @@ def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, monkeypatch
         return found
 
     first = turn()
-    assert [held.awake for held in backend.in_memory].count(True) == 1 and len(built) == 2
+    assert [held.awake for held in backend.in_memory.all()].count(True) == 1 and len(built) == 2
     for before, after in zip(first, turn(), strict=True):
         assert torch.equal(before, after)
     assert len(built) == 2
@@ -311,7 +313,31 @@ def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, monkeypatch
         path.unlink()
     for before, after in zip(first, turn(), strict=True):
         assert torch.equal(before, after)
-    assert len(list(kept.glob("*.engine"))) == 2 and [held.awake for held in backend.in_memory].count(True) == 1
+    assert len(list(kept.glob("*.engine"))) == 2 and [held.awake for held in backend.in_memory.all()].count(True) == 1
+
+
+def test_an_engine_may_arrive_while_others_work() -> None:
+    """They are loaded in threads of their own, and whoever dreams must not stumble over that."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    nothing: Any = int
+    pool, over = Pool(), threading.Event()
+    held: list[Resting] = []
+
+    def arrive() -> None:
+        while not over.is_set():
+            held[:] = [Resting(nothing, nothing, pool) for _ in range(50)]
+
+    thread = threading.Thread(target=arrive)
+    thread.start()
+    try:
+        working = Resting(nothing, nothing, pool)
+        for _ in range(20_000):
+            assert working() == 0
+    finally:
+        sys.setswitchinterval(before)
+        over.set()
+        thread.join()
 
 
 def builders(parent: int = 0) -> list[int]:

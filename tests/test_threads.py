@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from streamdream.threads import HOLD, Threads, most
+from streamdream.threads import HOLD, Threads, most, on
 
 
 def dream(threads: Threads, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:
@@ -65,3 +65,12 @@ def test_it_holds_for_the_thread_that_dreams_and_nothing_else() -> None:
     worker.start()
     worker.join()
     assert seen == [before + 1, before] and torch.get_num_threads() == before
+
+
+def test_what_there_is_at_most_is_known_before_anything_changes_it() -> None:
+    """Pictures of layers on one thread, the first thing that a server does, leave it all of them."""
+    before = most()
+    most.cache_clear()
+    with on(before + 1):
+        pass
+    assert most() == before

@@ -1,11 +1,11 @@
-"""Live without a socket: Gradio's streaming picture, for networks that let no WebSocket through.."""
+"""Live without a socket: Gradio's streaming picture, for networks that let no WebSocket through."""
 from __future__ import annotations
 
 import base64
 import json
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -73,8 +73,9 @@ class Plain:
             scale = min(1.0, LINES / min(image.shape[:2]))
             if scale < 1:
                 image = cv2().resize(image, None, fx=scale, fy=scale, interpolation=cv2().INTER_AREA)
+            settings = replace(visit.controls.now(), onset=0)  # it would take seconds; so the dream grows
             with self._studio.turn(str(request.session_hash)):
-                visit.state, dreamed = visit.dreamer(visit.state, np.ascontiguousarray(image), visit.controls.now())
+                visit.state, dreamed = visit.dreamer(visit.state, np.ascontiguousarray(image), settings)
             return dreamed
         finally:
             visit.lock.release()

@@ -5,6 +5,7 @@ takes 80 to 250 MB on a processor. What is kept in the cache is loaded again in 
 """
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,12 +20,28 @@ IDLE_SECONDS = 30.0
 """How long an engine stays in memory unused: longer than whoever has octaves or sessions in turn takes to come back."""
 
 
+class Pool:
+    """The engines of one backend that can be loaded again, in memory or not. Threads may add to it at any time."""
+
+    def __init__(self) -> None:
+        self._engines: WeakSet[Resting] = WeakSet()
+        self._lock = threading.Lock()
+
+    def add(self, engine: Resting) -> None:
+        with self._lock:
+            self._engines.add(engine)
+
+    def all(self) -> list[Resting]:
+        with self._lock:
+            return list(self._engines)
+
+
 class Resting:
     """An engine; ``again`` loads it when it is wanted after it was put away. ``others`` share its memory, so a call of
     any of them puts those away that have had nothing to do.
     """
 
-    def __init__(self, engine: Engine, again: Callable[[], Engine], others: WeakSet[Resting]) -> None:
+    def __init__(self, engine: Engine, again: Callable[[], Engine], others: Pool) -> None:
         self._engine: Engine | None = engine
         self._again, self._others = again, others
         self._used_seconds = time.monotonic()
@@ -35,7 +52,7 @@ class Resting:
         engine = self._engine
         if engine is None:
             engine = self._engine = self._again()
-        for other in list(self._others):
+        for other in self._others.all():
             other.rest(self._used_seconds - IDLE_SECONDS)
         return engine(*arguments)
 

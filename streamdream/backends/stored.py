@@ -8,7 +8,6 @@ from abc import abstractmethod
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from streamdream import cache as kept
 from streamdream import models
 from streamdream.backends import apart
 from streamdream.backends.engine import EngineBackend
-from streamdream.backends.resting import Resting
+from streamdream.backends.resting import Pool, Resting
 from streamdream.threads import most
 
 if TYPE_CHECKING:
@@ -122,9 +121,8 @@ class StoredEngineBackend(EngineBackend):
                 "torch": torch.__version__, **self.versions()}
 
     @cached_property
-    def in_memory(self) -> WeakSet[Resting]:
-        """Its engines that can be loaded again, whether they are in memory or not."""
-        return WeakSet()
+    def in_memory(self) -> Pool:
+        return Pool()
 
     @cached_property
     def _weights_digest(self) -> str:
