@@ -27,6 +27,7 @@ from streamdream.dream import DreamState
 from streamdream.errors import Closed, UsageError
 from streamdream.opencv import cv2
 from streamdream.play import Play
+from streamdream.process import stand_back
 from streamdream.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
@@ -131,12 +132,12 @@ class Live:
     """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
     ``play`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
-    entered for each dream: runs that share a device wait there for theirs.
+    entered for each dream: runs that share a device wait there for theirs, and ``alone`` says whether there are others.
     """
 
     def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
                  turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
-                 build: Callable[[str], Dreamer] | None = None) -> None:
+                 build: Callable[[str], Dreamer] | None = None, alone: Callable[[], bool] = lambda: True) -> None:
         self._source, self._sink, self._governor = source, sink, governor
         self._controls, self._turn, self._play = controls, turn, play or Play(controls)
         self._cast, self._stats = Cast(dreamer, build), dreamer.stats
@@ -144,7 +145,7 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
-        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
+        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1, alone)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
@@ -203,6 +204,7 @@ class Live:
         self._for_dream.close()
 
     def _dream(self) -> None:
+        stand_back()  # display and capture need little, but at once
         state, resets = DreamState(), self._controls.resets
         self._cast.now.on_step = self._count_step
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():

@@ -16,6 +16,7 @@ from streamdream.errors import StreamdreamError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEEP_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
+NICENESS = 5
 TASKS = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 
@@ -45,6 +46,15 @@ def keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
         mallopt(M_ARENA_MAX, 1)
+
+
+def stand_back() -> None:
+    """This thread, and those that it begins from now on, are less urgent than the other threads here: the scheduler
+    gives them a third of the weight, and wakes the others before them. Linux only; elsewhere a thread has no niceness
+    of its own. Less weight still would let a dream starve beside whatever else runs in the same terminal.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 @contextmanager

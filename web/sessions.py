@@ -11,8 +11,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from streamdream.live import Live, Mailbox
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
+
+from .turns import Considerate
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -224,8 +228,11 @@ class Session:
         error = ""
         try:
             dreamer = self._studio.dreamer()
-            self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls,
-                              lambda: self._studio.turn(self.token), build=self._studio.dreamer)
+            turn: Callable[[], AbstractContextManager[None]] = partial(self._studio.turn, self.token)
+            if dreamer.backend.device.type == "cpu":
+                turn = Considerate(turn, self._studio.live.dream_hz, self._stopping.wait)
+            self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls, turn,
+                              build=self._studio.dreamer, alone=lambda: len(self._studio.dreaming) < 2)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+COURTESY = 4.0
+"""Times as long as a dream waited for the processor, it leaves it to others."""
 FORGOTTEN_SECONDS = 10.0
 """Who has asked for nothing for so long has no share any more."""
 
@@ -68,3 +70,23 @@ class Turns:
 
     def _next(self) -> tuple[str, object]:
         return min(self._waiting, key=lambda ticket: self._held_seconds.get(ticket[0], 0.0))
+
+
+class Considerate:
+    """Turns of one visitor on a processor that others want, too: the browser that shows this very dream, perhaps, which
+    the system gives no more than its half, as it is another session. A dream that was held up is one that holds up, so
+    ``rest`` seconds of pause come after it. Not below ``dream_hz`` dreams a second: only what is above is given away.
+    """
+
+    def __init__(self, turn: Callable[[], AbstractContextManager[None]], dream_hz: float,
+                 rest: Callable[[float], object]) -> None:
+        self._turn, self._period_seconds, self._rest = turn, 1 / dream_hz, rest
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._turn():
+            began, computed = time.perf_counter(), time.thread_time()
+            yield
+            took = time.perf_counter() - began
+            waited = took - (time.thread_time() - computed)
+        self._rest(max(0.0, min(COURTESY * waited, self._period_seconds - took)))
