@@ -4,8 +4,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from streamdream_web.inspection import Limits
 from streamdream_web.jobs import Job, Jobs, StepByStep
 from streamdream_web.pages import parts
 from streamdream_web.thumbnails import Thumbnails
-from streamdream_web.turns import Turns
+from streamdream_web.turns import Considerate, Turns
 from streamdream_web.uploads import Upload, Uploads
 from streamdream_web.work import Span
 
@@ -166,6 +166,31 @@ def test_the_device_is_given_away_after_every_step() -> None:
     stop.set()
     visitor.join()
     assert during >= 5
+
+
+def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
+    rests: list[float] = []
+
+    @contextmanager
+    def free() -> Iterator[None]:
+        yield
+
+    def dream(work: Callable[[], None], dream_hz: float = 5.0) -> float:
+        with Considerate(free, dream_hz, rests.append)():
+            work()
+        return rests[-1]
+
+    def compute(seconds: float) -> None:
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            pass
+
+    assert 0.07 < dream(lambda: time.sleep(0.02)) < 0.18
+    assert dream(lambda: time.sleep(0.02), dream_hz=1000) == 0  # a slow one is slow enough already
+    assert 0 < dream(lambda: time.sleep(0.02), dream_hz=40) < 0.006  # only what is above is given away
+    assert min(dream(lambda: compute(0.002)) for _ in range(30)) < 0.004
+    with pytest.raises(UsageError), Considerate(free, 5.0, rests.append)():
+        raise UsageError("it is not swallowed")
 
 
 # --- with a network
