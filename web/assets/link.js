@@ -113,7 +113,7 @@ export class Link {
 
   get window() {
     const shortest = this.trips.length ? Math.min(...this.trips) : 0;
-    return Math.max(LEAST_WINDOW, Math.min(MOST_WINDOW, Math.round(shortest / this.interval) + 1));
+    return Math.max(LEAST_WINDOW, Math.min(MOST_WINDOW, Math.round(shortest / this.interval) + 2));
   }
 
   get maysend() {
