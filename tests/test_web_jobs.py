@@ -175,7 +175,7 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
     def free() -> Iterator[None]:
         yield
 
-    def dream(work: Callable[[], None], dream_hz: float = 5.0) -> float:
+    def dream(work: Callable[[], None], dream_hz: float = 1.0) -> float:
         with Considerate(free, dream_hz, rests.append)():
             work()
         return rests[-1]
@@ -185,9 +185,10 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
         while time.thread_time() < until:
             pass
 
-    assert 0.07 < dream(lambda: time.sleep(0.02)) < 0.18
+    assert 0.07 < dream(lambda: time.sleep(0.02)) < 0.98
     assert dream(lambda: time.sleep(0.02), dream_hz=1000) == 0  # a slow one is slow enough already
-    assert 0 < dream(lambda: time.sleep(0.02), dream_hz=40) < 0.006  # only what is above is given away
+    above = [dream(lambda: time.sleep(0.02), dream_hz=40) for _ in range(20)]
+    assert 0 < max(above) < 0.006  # only what is above is given away
     assert min(dream(lambda: compute(0.002)) for _ in range(30)) < 0.004
     with pytest.raises(UsageError), Considerate(free, 5.0, rests.append)():
         raise UsageError("it is not swallowed")
