@@ -117,8 +117,8 @@ def test_it_is_named_by_what_it_is() -> None:
     changed["conv2d_3.weight"][0, 0, 0, 0] += 1
     others = [graph.build(replace(model, load_weights=lambda: changed), spec(model, "mixed0", 64, 80), torch.float32),
               graph.build(model, spec(model, "mixed0", 65, 80), torch.float32),
-              graph.build(model, spec(model, "mixed0", 64, 80), torch.bfloat16), graph.build(model, spec(model, "mixed0:-1", 64, 80),
-                                                                                     torch.float32)]
+              graph.build(model, spec(model, "mixed0", 64, 80), torch.bfloat16),
+              graph.build(model, spec(model, "mixed0:-1", 64, 80), torch.float32)]
     assert len({first, *(other.digest for other in others)}) == 5
 
 

@@ -1,0 +1,85 @@
+"""Live from the outside: files as sources, the command, and what it says when it cannot."""
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import Clip, make
+from test_cli import ENVIRONMENT, fails, streamdream
+
+from streamdream.capture import open_live
+from streamdream.live import LiveReport
+from streamdream.settings import LiveSettings
+
+pytestmark = pytest.mark.alone
+
+GRAPH = "lavfi:testsrc2=size=160x96:rate=30"
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
+    make(tmp_path / "a.mp4", Clip(frames=6, size=(64, 48)))
+    begin, seconds = time.monotonic(), []
+    with open_live(str(tmp_path / "a.mp4")) as source:
+        for frame in source:
+            seconds.append(frame.pts_seconds)
+            if len(seconds) == 15:
+                break
+    assert time.monotonic() - begin > 13 / 30
+    assert seconds == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
+
+
+def test_a_mirror_mirrors() -> None:
+    with open_live(GRAPH) as plain, open_live(GRAPH, LiveSettings(mirror=True)) as mirrored:
+        a, b = next(iter(plain)), next(iter(mirrored))
+        assert (mirrored.width, mirrored.height) == (160, 96)
+    np.testing.assert_array_equal(a.image[:, ::-1], b.image)
+
+
+def test_what_is_no_source_is_refused_in_one_line() -> None:
+    fails(streamdream("live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
+    fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
+    fails(streamdream("live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
+
+
+def test_no_display_is_one_clear_line() -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    result = subprocess.run([sys.executable, "-m", "streamdream", "live", "--source", GRAPH], capture_output=True,
+                            text=True, env=environment, check=False)
+    fails(result, 1, "there is no display here for a window")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+def test_the_command_reports_as_json() -> None:
+    result = streamdream("live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
+    report = json.loads(result.stdout)
+    assert result.returncode == 0 and 20 < report["frames"] <= 70 and report["dreams"] > 0
+    assert {"display_fps", "dream_fps", "latency_ms", "longest_gap_ms", "field", "backend", "stages", "dropped",
+            "peak_rss_mb", "cpu_share"} <= set(report)
+    assert set(report) >= set(LiveReport.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_recording_that_is_whole(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "streamdream", "live", "--source", GRAPH, "--sink",
+                                str(tmp_path / "show.mp4"), "--field-height", "0"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert process.stderr is not None
+    while "Ctrl-C ends it" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(2)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert "dreams/s" in output and [path.name for path in tmp_path.iterdir()] == ["show.mp4"]
+    with av.open(str(tmp_path / "show.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) > 20
