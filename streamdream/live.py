@@ -132,12 +132,12 @@ class Live:
     """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
     ``play`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
-    entered for each dream: runs that share a device wait there for theirs, and ``alone`` says whether there are others.
+    entered for each dream: runs that share a device wait there for theirs.
     """
 
     def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
                  turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
-                 build: Callable[[str], Dreamer] | None = None, alone: Callable[[], bool] = lambda: True) -> None:
+                 build: Callable[[str], Dreamer] | None = None) -> None:
         self._source, self._sink, self._governor = source, sink, governor
         self._controls, self._turn, self._play = controls, turn, play or Play(controls)
         self._cast, self._stats = Cast(dreamer, build), dreamer.stats
@@ -145,7 +145,7 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
-        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1, alone)
+        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0

@@ -17,6 +17,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEEP_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
 NICENESS = 5
+"""Above that of the other threads."""
 TASKS = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 
@@ -53,7 +54,9 @@ def stand_back() -> None:
     gives them a third of the weight, and wakes the others before them. Linux only; elsewhere a thread has no niceness
     of its own. Less weight still would let a dream starve beside whatever else runs in the same terminal.
     """
-    if sys.platform == "linux":
+    if sys.platform != "linux":
+        return
+    with suppress(OSError):  # a sandbox that forbids it
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 

@@ -6,7 +6,7 @@ thread is faster than two. Alone it is slower. So both are tried, again and agai
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
@@ -42,26 +42,22 @@ def on(number: int) -> Iterator[None]:
 class Threads:
     """``number`` is for the next dream; ``trying`` says that it is a trial, whose time says nothing of the field.
 
-    ``highest`` 1 tries nothing. While not ``alone``, dreams of several share the device: half is taken, untried, as a
-    trial by each would hold up all the others, and the rest is busy showing.
+    ``highest`` 1 tries nothing.
     """
 
-    def __init__(self, highest: int, alone: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, highest: int) -> None:
         self._numbers = sorted({1, max(1, highest // 2), highest}, reverse=True)
-        self._half = self._chosen = max(1, highest // 2)  # where one thread too many is dear, one too few is not
-        self._alone = alone
+        self._chosen = max(1, highest // 2)  # where one thread too many is dear, one too few is not
         self._field = self._wait = 0
         self._spent: list[list[float]] = [[]]
 
     @property
     def trying(self) -> bool:
-        return self._wait == 0 and len(self._numbers) > 1 and self._alone()
+        return self._wait == 0 and len(self._numbers) > 1
 
     @property
     def number(self) -> int:
-        if self.trying:
-            return self._numbers[len(self._spent) - 1]
-        return self._chosen if self._alone() else self._half
+        return self._numbers[len(self._spent) - 1] if self.trying else self._chosen
 
     def applied(self) -> AbstractContextManager[None]:
         """``number`` for what is computed meanwhile."""
@@ -69,9 +65,7 @@ class Threads:
 
     def observe(self, seconds: float, field_height: int, octaves: int) -> None:
         """A dream on ``number`` threads took so long. Octaves have their turn one after the other."""
-        if not self._alone():
-            self._spent = [[]]
-        elif field_height != self._field:
+        if field_height != self._field:
             self._wait = min(self._wait, HOLD_ANOTHER) if self._field else 0
             self._field, self._spent = field_height, [[]]
             self._wait = max(self._wait, octaves)  # the first ones pay for preparations

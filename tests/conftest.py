@@ -65,3 +65,10 @@ def eager() -> Backend:
 def dreamer(eager: Backend) -> Dreamer:
     """Dreams on a small field, in fp32, so that results can be compared exactly."""
     return Dreamer(models.get("inception_v3"), eager, field_height=96)
+
+
+@pytest.fixture()
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that engines go to."""
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "engines"

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +18,9 @@ import torch
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, apart, auto, engine, graph, resting, stored
+from streamdream.backends import StepSpec, apart, auto, engine, graph, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
-from streamdream.backends.resting import Pool, Resting
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.objectives import Objective
@@ -31,13 +29,6 @@ from streamdream.terms import Activations
 MODEL = models.get("inception_v3")
 MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
-
-
-@pytest.fixture()
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that engines go to."""
-    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "engines"
 
 
 def spec(layer: str = "mixed0", width: int = 112) -> StepSpec:
@@ -288,56 +279,6 @@ def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, mo
     assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
     apart.give_up()
     wait_for(backend, step, lambda: not builders(os.getpid()))
-
-
-def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are loaded again when they are wanted, or built when the cache was emptied meanwhile."""
-    monkeypatch.setattr(resting, "IDLE_SECONDS", 0.1)
-    backend, built = OpenVino(MODEL, "cpu", "fp32"), counted(monkeypatch)
-    steps = [backend.compile(spec(width=width)) for width in (112, 128)]
-    pictures = [engine.textured(torch.Size((1, 3, 96, width)), torch.device("cpu")) for width in (112, 128)]
-
-    def turn() -> list[torch.Tensor]:
-        found = []
-        for step, picture in zip(steps, pictures, strict=True):
-            found.append(step(picture, 0.02))
-            time.sleep(0.2)
-        return found
-
-    first = turn()
-    assert [held.awake for held in backend.in_memory.all()].count(True) == 1 and len(built) == 2
-    for before, after in zip(first, turn(), strict=True):
-        assert torch.equal(before, after)
-    assert len(built) == 2
-    for path in kept.iterdir():
-        path.unlink()
-    for before, after in zip(first, turn(), strict=True):
-        assert torch.equal(before, after)
-    assert len(list(kept.glob("*.engine"))) == 2 and [held.awake for held in backend.in_memory.all()].count(True) == 1
-
-
-def test_an_engine_may_arrive_while_others_work() -> None:
-    """They are loaded in threads of their own, and whoever dreams must not stumble over that."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    nothing: Any = int
-    pool, over = Pool(), threading.Event()
-    held: list[Resting] = []
-
-    def arrive() -> None:
-        while not over.is_set():
-            held[:] = [Resting(nothing, nothing, pool) for _ in range(50)]
-
-    thread = threading.Thread(target=arrive)
-    thread.start()
-    try:
-        working = Resting(nothing, nothing, pool)
-        for _ in range(20_000):
-            assert working() == 0
-    finally:
-        sys.setswitchinterval(before)
-        over.set()
-        thread.join()
 
 
 def builders(parent: int = 0) -> list[int]:

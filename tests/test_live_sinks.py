@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ import av
 import numpy as np
 import pytest
 from broadcast import broadcasting, free_port, transport_stream
+from display_server import display
 from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
@@ -366,23 +366,13 @@ def test_no_virtual_camera_is_one_line() -> None:
 @pytest.fixture(scope="module")
 def screen() -> Iterator[str]:
     """A display in memory."""
-    for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not here: apt-get install {package}")
     import cv2
 
     if not re.search(r"GUI:\s+\w+", cv2.getBuildInformation()) or "GUI:                           NONE" in \
             cv2.getBuildInformation():
         pytest.skip("this OpenCV has no windows")
-    reading, writing = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "800x600x24"],
-                              pass_fds=[writing], stderr=subprocess.DEVNULL)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        name = ":" + answer.readline().strip()
-    yield name
-    server.terminate()
-    server.wait()
+    with display("800x600", "xdotool") as name:
+        yield name
 
 
 PLAYER = """

@@ -1,13 +1,11 @@
 """The screen as a source."""
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
+from display_server import display
 
 from streamdream.capture import open_live
 from streamdream.errors import SourceError, UsageError
@@ -19,17 +17,8 @@ pytestmark = pytest.mark.alone
 @pytest.fixture(scope="module")
 def screen() -> Iterator[str]:
     """A display in memory."""
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not here: apt-get install xvfb")
-    reading, writing = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing), "-noreset", "-screen", "0", "640x480x24"],
-                              pass_fds=[writing], stderr=subprocess.DEVNULL)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        name = ":" + answer.readline().strip()
-    yield name
-    server.terminate()
-    server.wait()
+    with display("640x480") as name:
+        yield name
 
 
 def test_the_screen_is_a_source(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,17 +47,6 @@ def test_another_field_is_tried_soon() -> None:
     assert threads.number == 2
 
 
-def test_while_several_share_the_device_half_is_taken_and_none_tried() -> None:
-    others: list[str] = []
-    threads = Threads(8, alone=lambda: not others)
-    dream(threads, 50, lambda number: 0.04 / number)
-    assert threads.number == 8
-    others.append("another")
-    assert dream(threads, 3 * HOLD, lambda number: 0.04 / number) == {4: 3 * HOLD} and not threads.trying
-    others.clear()
-    assert threads.number == 8  # as it was found
-
-
 def test_one_thread_is_never_tried() -> None:
     threads = Threads(1)
     assert dream(threads, 1000, lambda number: 0.02) == {1: 1000} and not threads.trying

@@ -232,7 +232,7 @@ class Session:
             if dreamer.backend.device.type == "cpu":
                 turn = Considerate(turn, self._studio.live.dream_hz, self._stopping.wait)
             self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls, turn,
-                              build=self._studio.dreamer, alone=lambda: len(self._studio.dreaming) < 2)
+                              build=self._studio.dreamer)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
