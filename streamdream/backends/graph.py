@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
@@ -85,9 +87,10 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
     example = (picture.contiguous(memory_format=torch.channels_last),
                torch.full((1,), 0.01, device=device), *(target for own in targets for target in own))
     step(*example)  # kernels that are made once are constants of the graph, not part of it
-    recorded = make_fx(step, decomposition_table=TABLE)(*example)
-    # once more without what writes in place; autograd, in the first recording, cannot be in this one
-    return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example), example)
+    with tracing(TracingContext(FakeTensorMode())):  # one for all values: else each makes its own, half of the time
+        recorded = make_fx(step, decomposition_table=TABLE)(*example)
+        # once more without what writes in place; autograd, in the first recording, cannot be in this one
+        return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example), example)
 
 
 def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
