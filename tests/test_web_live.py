@@ -232,6 +232,32 @@ def test_turns_are_shared_by_time() -> None:
     assert 0.8 < held["quick"] / held["slow"] < 1.25
 
 
+def test_who_asks_seldom_gives_no_start_to_who_comes_new() -> None:
+    turns, had, stop = Turns(), {"first": 0.0, "second": 0.0}, threading.Event()
+
+    def work(who: str) -> None:
+        while not stop.is_set():
+            with turns.turn(who):
+                began = time.perf_counter()
+                time.sleep(0.005)
+                had[who] += time.perf_counter() - began
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in had]
+    with turns.turn("seldom"):
+        pass
+    threads[0].start()
+    time.sleep(1.5)
+    with turns.turn("seldom"):
+        before = had["first"]
+    assert before > 1
+    threads[1].start()
+    time.sleep(0.6)
+    stop.set()
+    for thread in threads:
+        thread.join(5)
+    assert 0.7 < (had["first"] - before) / had["second"] < 1.4
+
+
 def test_a_server_that_stops_says_so(small: NDArray[np.uint8]) -> None:
     with running() as web:
         client = Client(web)

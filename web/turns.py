@@ -8,14 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 
 COURTESY = 4.0
 """Times as long as a dream waited for the processor, it leaves it to others."""
-FORGOTTEN_SECONDS = 10.0
-"""Who has asked for nothing for so long has no share any more."""
+CREDIT_SECONDS = 0.5
+"""So much less than the others, at most, has anyone had who was away: nobody saves up turns."""
 
 
 class Turns:
     """A lock that goes to whoever has held it for the shortest time so far, among those who wait.
 
-    Who comes new, or again after a pause, starts level with the least served of the others: nobody saves up turns.
+    Who comes new starts level with who had the last turn, and who comes again not much below: of those who are here,
+    that one had least. What somebody has had who asks seldom, as the maker of thumbnails does, says nothing of others.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,8 @@ class Turns:
         self._busy = False
         self._waiting: list[tuple[str, object]] = []
         self._held_seconds: dict[str, float] = {}
-        self._seen_seconds: dict[str, float] = {}
+        self._level_seconds = 0.0
+        """What whoever had the last turn had held before it; never less than it was."""
 
     @contextmanager
     def turn(self, who: str) -> Iterator[None]:
@@ -35,7 +37,6 @@ class Turns:
             with self._free:
                 if who in self._held_seconds:  # not, when it was forgotten meanwhile
                     self._held_seconds[who] += time.perf_counter() - began
-                    self._seen_seconds[who] = time.perf_counter()
                 self._busy = False
                 self._free.notify_all()
 
@@ -43,7 +44,6 @@ class Turns:
         """It takes no more turns."""
         with self._free:
             self._held_seconds.pop(who, None)
-            self._seen_seconds.pop(who, None)
 
     @property
     def waiting(self) -> int:
@@ -52,21 +52,13 @@ class Turns:
     def _acquire(self, who: str) -> None:
         with self._free:
             ticket = who, object()
-            self._arrive(who)
+            had = self._held_seconds.get(who, self._level_seconds)
+            self._held_seconds[who] = max(had, self._level_seconds - CREDIT_SECONDS)
             self._waiting.append(ticket)
             self._free.wait_for(lambda: not self._busy and self._next() is ticket)
             self._waiting.remove(ticket)
             self._busy = True
-
-    def _arrive(self, who: str) -> None:
-        now = time.perf_counter()
-        for name in [name for name, seen in self._seen_seconds.items() if now - seen > FORGOTTEN_SECONDS]:
-            if all(name != other for other, _ in self._waiting):
-                self._held_seconds.pop(name, None)
-                self._seen_seconds.pop(name, None)
-        if who not in self._held_seconds:
-            self._held_seconds[who] = min(self._held_seconds.values(), default=0.0)
-        self._seen_seconds[who] = now
+            self._level_seconds = max(self._level_seconds, self._held_seconds.get(who, 0.0))
 
     def _next(self) -> tuple[str, object]:
         return min(self._waiting, key=lambda ticket: self._held_seconds.get(ticket[0], 0.0))
