@@ -219,7 +219,7 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
     low, high = item.metadata["low"], item.metadata["high"]
     if low is not None and not low <= value <= (math.inf if high is None else high):
         wanted = f"{describe_range(item)} {item.metadata['unit']}".rstrip()
-        raise SettingsError(f"{flag(item)} is {value:g}, but must be {wanted}")
+        raise SettingsError(f"{flag(item)} is {value:.10g}, but must be {wanted}")
     legal = choices(item)
     if legal and value not in legal:
         raise UnknownName(item.name.replace("_", " "), str(value), legal)

@@ -46,6 +46,7 @@ def test_a_mirror_mirrors() -> None:
 
 def test_what_is_no_source_is_refused_in_one_line() -> None:
     fails(streamdream("live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
+    fails(streamdream("live", "--source", "7", "--sink", "null"), 1, "there is no camera 7 here")
     fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
     fails(streamdream("live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 

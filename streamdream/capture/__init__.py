@@ -93,6 +93,8 @@ def open_live(name: str, settings: LiveSettings | None = None) -> Source:
     """
     cv2()  # before PyAV: see WindowSink
     settings = settings or LiveSettings()
+    if name.isdecimal() and not Path(name).exists():  # the way of OpenCV, and so of many programs
+        name = f"webcam:{name}"
     source = next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, settings)
     if settings.mirror or settings.crop or settings.turn != "0":
         try:

@@ -23,8 +23,9 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     streamdream live --source webcam:1 --sink show.mp4   recorded, with the times of the camera
     streamdream live --source rtsp://HOST/PATH --sink window --sink rtmp://HOST/live/KEY --sink show.mp4
     """
-    parser.add_argument("--source", default="webcam:0", help="webcam:0, webcam:NAME, screen:, a file, a URL (rtsp, "
-                        "rtmp, http, udp), lavfi:GRAPH, v4l2:/dev/video0, avfoundation:0 or dshow:NAME (webcam:0)")
+    parser.add_argument("--source", default="webcam:0", help="webcam:0 or only 0, webcam:NAME, screen:, a file, a "
+                        "URL (rtsp, rtmp, http, udp), lavfi:GRAPH, v4l2:/dev/video0, avfoundation:0 or dshow:NAME "
+                        "(webcam:0)")
     parser.add_argument("--sink", action="append", help="window, virtualcam, null, a video file to record, a URL to "
                         "stream to (rtmp, udp), or an HLS list .m3u8; several may be given (window)")
     add_run_flags(parser)
