@@ -98,6 +98,27 @@ def test_one_press_and_one_sees_oneself_dream(page: Any, web: Running, tmp_path:
     assert difference(plain, dream) > 3 and plain.std() > 20
 
 
+@pytest.mark.parametrize("lacks", ["MediaStreamTrackProcessor", "MediaStreamTrackProcessor VideoFrame"])
+def test_browsers_that_show_a_camera_only_as_a_video(page: Any, lacks: str) -> None:
+    page.add_init_script(f"for (const name of '{lacks}'.split(' ')) delete globalThis[name]")
+    page.reload()
+    page.wait_for_function("document.querySelector('.sd')?.page")
+    begin(page)
+    assert page.evaluate("document.querySelector('.sd').page.camera.newest.videoWidth") == SIZE[0]
+    assert page.evaluate("!!document.querySelector('.sd').page.camera.worker") == ("VideoFrame" not in lacks)
+
+
+def test_out_of_sight_nothing_is_sent(page: Any) -> None:
+    begin(page)
+    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.gone}); gone = true")
+    page.wait_for_timeout(500)
+    before = page.evaluate("document.querySelector('.sd').page.link.number")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('.sd').page.link.number") == before
+    page.evaluate("gone = false")
+    shown(page, 3)
+
+
 def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None:
     begin(page)
     session = next(iter(web.hall.sessions.values()))

@@ -10,6 +10,7 @@ export class Camera {
     this.canvas = document.createElement("canvas");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.running = 0;
+    this.picture = null;
     this.asked = 0;
     this.answers = new Map();
     this.hire();
@@ -30,8 +31,10 @@ export class Camera {
     } catch (error) {
       throw new Error(inWords(error));
     }
-    this.video.srcObject = this.stream;
-    await this.video.play();
+    if (!globalThis.MediaStreamTrackProcessor) {
+      this.video.srcObject = this.stream;
+      await this.video.play();
+    }
     return this.stream.getVideoTracks()[0];
   }
 
@@ -40,9 +43,33 @@ export class Camera {
     return devices.filter((device) => device.kind === "videoinput");
   }
 
-  // take(capturedAt) is called for each new picture of the camera, until the next call of follow or close.
+  // take(capturedAt) is called for each new picture of the camera, until the next call of follow or close; not while the
+  // page is out of sight.
   follow(take) {
-    const run = ++this.running, video = this.video;
+    const run = ++this.running;
+    if (globalThis.MediaStreamTrackProcessor) this.read(run, take);
+    else this.watch(run, take);
+  }
+
+  // From the camera itself. A video, however small, is painted for each picture, and that costs a browser without a GPU
+  // more than the dream that it shows.
+  async read(run, take) {
+    const reader = new MediaStreamTrackProcessor({ track: this.stream.getVideoTracks()[0] }).readable.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || run !== this.running) {
+        value?.close();
+        break;
+      }
+      this.picture?.close();
+      this.picture = value;
+      if (!document.hidden) take(value.metadata?.().captureTime ?? performance.now());
+    }
+    reader.cancel().catch(() => {});
+  }
+
+  watch(run, take) {
+    const video = this.video;
     let last = -1;
     const next = (now, meta) => {
       if (run !== this.running) return;
@@ -55,16 +82,23 @@ export class Camera {
     else requestAnimationFrame((time) => next(time));
   }
 
+  // The newest picture, a VideoFrame or the video that shows it; null before there is one.
+  get newest() {
+    return this.picture ?? (this.video.videoWidth ? this.video : null);
+  }
+
   // The picture of now as JPEG, and itself when ``keep`` is set; ``frozen`` takes the last one again.
   async take({ lines, mirrored, frozen, quality, keep }) {
-    if (!this.video.videoWidth) throw new Error("no picture yet");
+    const newest = this.newest;
+    if (!newest) throw new Error("no picture yet");
     if (this.worker) {
-      const frame = frozen ? null : new VideoFrame(this.video), id = ++this.asked;
+      const frame = frozen ? null : new VideoFrame(newest), id = ++this.asked;
       this.worker.postMessage({ id, frame, lines, mirrored, quality, keep }, frame ? [frame] : []);
       return new Promise((done) => this.answers.set(id, done));
     }
     if (!frozen) {
-      fit(this.canvas, this.context, this.video, this.video.videoWidth, this.video.videoHeight, lines, mirrored);
+      const [width, height] = sizeOf(newest);
+      fit(this.canvas, this.context, newest, width, height, lines, mirrored);
     }
     const encoded = new Promise((done) => this.canvas.toBlob(done, "image/jpeg", quality));
     const [jpeg, before] = await Promise.all([encoded, keep ? createImageBitmap(this.canvas) : null]);
@@ -85,10 +119,16 @@ export class Camera {
   close() {
     this.running += 1;
     this.answers.clear();
+    this.picture?.close();
+    this.picture = null;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = null;
     this.video.srcObject = null;
   }
+}
+
+function sizeOf(picture) {
+  return [picture.displayWidth ?? picture.videoWidth, picture.displayHeight ?? picture.videoHeight];
 }
 
 function inWords(error) {
