@@ -1,7 +1,7 @@
 // The live socket: pictures up and down, how many may be on their way, and how it comes back after a drop.
 
 const HEADER_BYTES = 6;             // number (uint32), ms on the server (uint16), little endian
-const LEAST_WINDOW = 2, MOST_WINDOW = 4;
+const LEAST_WINDOW = 2, MOST_WINDOW = 5;
 const RECENT = 60;                  // round trips that are remembered
 const LOST_MS = 4000;               // a picture that is not answered by then is given up
 const OPEN_MS = 6000;
