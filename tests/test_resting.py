@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import MODEL, counted, spec
+from test_engines import MODEL, counted, spec, wait_for
 
 from streamdream import backends
-from streamdream.backends import engine, resting
+from streamdream.backends import apart, auto, engine, resting
+from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.backends.resting import Pool, Resting
 
@@ -42,6 +43,29 @@ def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, monkeypatch
     for before, after in zip(first, turn(), strict=True):
         assert torch.equal(before, after)
     assert len(list(kept.glob("*.engine"))) == 2 and [held.awake for held in backend.in_memory.all()].count(True) == 1
+
+
+@pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
+def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(auto, "WORTH", 100.0)
+    monkeypatch.setattr(apart, "NICENESS", 0)
+    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+    step = backend.compile(spec())
+    expected = step(picture, 0.02)
+    wait_for(backend, step, lambda: backend.name == "openvino")
+    assert isinstance(backend._engines, OpenVino)
+    for held in backend._engines.in_memory.all():
+        held.rest(float("inf"))
+    for path in kept.iterdir():
+        path.unlink()
+    monkeypatch.setattr(apart, "build", build)
+    assert torch.equal(step(picture, 0.02), expected)
+    assert backend.name == "eager" and "openvino failed (out of luck)" in backend.reason
+    assert torch.equal(step(picture, 0.02), expected)
 
 
 def test_an_engine_may_arrive_while_others_work() -> None:

@@ -104,12 +104,17 @@ class Auto(Eager):
             return found
         if contest.winner is None and self._building.locked():
             return eager(picture, step_size, targets)  # another engine is being built: no time to measure anything
-        if contest.winner is None:
+        try:
+            if contest.winner is not None:
+                return contest.run(picture, step_size, targets)
             found = contest.turn(eager, picture, step_size, targets)
             if contest.winner is not None:
                 self._announce(contest, spec)
             return found
-        return contest.run(picture, step_size, targets)
+        except Exception as error:  # one that rested is not to be had again, perhaps: a show does not end by it
+            contest.winner, contest.engine = "eager", None
+            self._give_up(error)
+            return eager(picture, step_size, targets)
 
     def _see_to_an_engine(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
         """One that was kept is taken at once; a new one is built when its time has come."""
@@ -132,11 +137,16 @@ class Auto(Eager):
         except Exception as error:
             if _ending.is_set():
                 return
-            self._say(f"eager, as {engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
-            log.warning("%s", self.reason)
-            self._engines = None
+            self._give_up(error)
         finally:
             self._building.release()
+
+    def _give_up(self, error: Exception) -> None:
+        """Of engines: eager goes on, for every size."""
+        if self._engines is not None:
+            self._say(f"eager, as {self._engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
+            log.warning("%s", self.reason)
+        self._engines, self.name = None, "eager"
 
     def _announce(self, contest: Contest, spec: StepSpec) -> None:
         assert self._engines is not None and contest.winner is not None
