@@ -15,6 +15,7 @@ COMMANDS = (
      "--octaves", "2"),
     ("render",),
     ("quality",),
+    ("web",),
 )
 
 
