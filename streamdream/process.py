@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
 from streamdream.errors import StreamdreamError
 
@@ -18,6 +17,10 @@ KEEP_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
 NICENESS = 5
 """Above that of the other threads."""
+NATIVE, AGAIN_SECONDS = ("torch", "openvino"), 0.05
+"""Libraries that call Python from C++ while they are loaded, where an exception aborts the process. A signal that comes
+meanwhile comes again, so much later, until they are there.
+"""
 TASKS = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 
@@ -108,8 +111,17 @@ def watch_for_signals() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
-def _raise(number: int, frame: object) -> NoReturn:
+def _raise(number: int, frame: object) -> None:
+    if any(map(_is_being_loaded, NATIVE)):
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     raise Interrupted if number == signal.SIGINT else Terminated
+
+
+def _is_being_loaded(module: str) -> bool:
+    return bool(getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False))
 
 
 @contextmanager

@@ -219,6 +219,18 @@ def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, af
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_torch_is_loaded_waits_for_that(number: signal.Signals, tmp_path: Path) -> None:
+    """It calls Python from C++, where an exception aborts the process."""
+    (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('whole', flush=True)\n")
+    code = ("import time; from streamdream import process; process.watch_for_signals()\n"
+            "try:\n import torch; time.sleep(20)\n"
+            "except (process.Interrupted, process.Terminated): print('and ended', flush=True)")
+    result = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+                            capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "whole\nand ended\n", "")
+
+
 def test_output_into_a_closed_pipe_is_quiet() -> None:
     result = subprocess.run(f"{sys.executable} -m streamdream layers inception_v3 | head -n 1", shell=True,
                             capture_output=True, text=True, env=ENVIRONMENT)

@@ -138,15 +138,15 @@ def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, 
         if model == "missing":
             raise StreamdreamError("it is nowhere")
         enough.append(len(seen) + 4)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 2
         while len(seen) < enough[0] and time.monotonic() < deadline:
             time.sleep(0.01)
         return dreamers[model]
 
-    run = Live(Numbered(images(), 30, 5.0), NullSink(), dreamers["inception_v3"], Governor(96, 12, pinned=True),
-               controls, play=Play(controls, fade=1.0), build=build)
+    run = Live(Numbered(images(), 30, 7.0), NullSink(), dreamers["inception_v3"], Governor(96, 12, pinned=True),
+               controls, play=Play(controls, fade=3.0), build=build)
     timers = [threading.Timer(0.5, controls.change, ({"model": "other", "layers": "mixed0"},)),
-              threading.Timer(3.5, controls.change, ({"model": "missing"},))]
+              threading.Timer(4.5, controls.change, ({"model": "missing"},))]
     for timer in timers:
         timer.start()
     report = run.run()
