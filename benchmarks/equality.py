@@ -2,14 +2,14 @@
 
 ``error`` is the norm of the difference over that of the step, ``cosine`` that between the two moves; the worst picture
 of a row is shown. ``graph`` is the recorded graph run by PyTorch, in float32 and in float64, each against autograd of
-the same: of each picture the smaller error counts. What the graph itself got wrong would show in both. What shows in
-one is rounding: in float32 another order of adding flips a ReLU or a pool here and there; in float64 PyTorch's
-convolution rounds a constant picture otherwise at each place, so that pools find other maxima among equals.
+the same. What the graph itself got wrong shows in both rows; what shows in one is rounding: in float32 another order of
+adding flips a ReLU or a pool here and there; in float64 PyTorch's convolution rounds a constant picture otherwise at
+each place, so that pools find other maxima among equals.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,13 +34,6 @@ LAYERS = {"inception_v3": "mixed3", "bvlc_googlenet": "inception_4c/output", "ca
 """One network of each architecture, and a layer of it."""
 STEP_SIZE = 0.02
 Take = Callable[["Tensor", float], "Tensor"]
-
-
-class Apart(NamedTuple):
-    """How far two steps from one picture are from each other."""
-
-    error: float
-    cosine: float
 
 
 def run(options: Options, progress: Progress) -> Report:
@@ -80,7 +73,9 @@ def pictures(height: int, width: int) -> dict[str, Tensor]:
 
 def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str, Any]]:
     """A row for the graph and one for each backend and precision."""
-    yield {"backend": "graph", "precision": "fp32, fp64", **worst(by_itself(model, spec))}
+    for precision, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
+        exact = Plain(model, torch.device("cpu"), dtype).compile(spec)
+        yield {"backend": "graph", "precision": precision, **worst(spec, exact, by_itself(model, spec, dtype))}
     plain = Plain(model, torch.device("cpu")).compile(spec)
     names = [options.backend] if options.backend != "auto" else [
         name for name in ("eager", "openvino", "tensorrt") if backends.available(name)[0]]
@@ -88,38 +83,22 @@ def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str
         half = backends.create(name, model, options.device).precision
         for precision in dict.fromkeys(("fp32", half)):
             step = backends.create(name, model, options.device, precision).compile(spec)
-            yield {"backend": name, "precision": precision, **worst(measured(spec, plain, step))}
+            yield {"backend": name, "precision": precision, **worst(spec, plain, step)}
 
 
-def by_itself(model: Model, spec: StepSpec) -> dict[str, Apart]:
+def by_itself(model: Model, spec: StepSpec, dtype: torch.dtype) -> Take:
     """The graph without an engine."""
-    found = []
-    for dtype in (torch.float32, torch.float64):
-        plain = Plain(model, torch.device("cpu"), dtype).compile(spec)
-        found.append(measured(spec, plain, _runner(graph.build(model, spec, dtype).module)))
-    return {kind: min(one[kind] for one in found) for kind in found[0]}
+    recorded = graph.build(model, spec, dtype).module
+    return lambda picture, step_size: recorded(picture, torch.full((1,), step_size))
 
 
-def _runner(recorded: torch.nn.Module) -> Take:
-    def take(picture: Tensor, step_size: float) -> Tensor:
-        found: Tensor = recorded(picture, torch.full((1,), step_size))
-        return found
-
-    return take
-
-
-def measured(spec: StepSpec, reference: Take, step: Take) -> dict[str, Apart]:
-    """Of each picture. Where nothing moves (a constant picture has no gradient but at its edges) both must not."""
-    found = {}
+def worst(spec: StepSpec, reference: Take, step: Take) -> dict[str, Any]:
+    """Over the pictures. Where nothing moves (a constant picture has no gradient but at its edges) both must not."""
+    errors, cosines = {}, {}
     for kind, picture in pictures(spec.height, spec.width).items():
         expected, taken = reference(picture, STEP_SIZE) - picture, step(picture, STEP_SIZE).cpu() - picture
-        error = float((taken - expected).norm() / expected.norm().clamp(min=1e-12))
-        found[kind] = Apart(error, cosine(taken, expected))
-    return found
-
-
-def worst(found: dict[str, Apart]) -> dict[str, Any]:
-    """Over the pictures."""
-    error, least = max(found, key=lambda kind: found[kind].error), min(found, key=lambda kind: found[kind].cosine)
-    return {"error": found[error].error, "error_at": error, "cosine": found[least].cosine, "cosine_at": least,
-            "cosine_textured": found["textured"].cosine}
+        errors[kind] = float((taken - expected).norm() / expected.norm().clamp(min=1e-12))
+        cosines[kind] = cosine(taken, expected)
+    kind = max(errors, key=lambda name: errors[name])
+    return {"error": errors[kind], "error_at": kind, "cosine": min(cosines.values()),
+            "cosine_at": min(cosines, key=lambda name: cosines[name]), "cosine_textured": cosines["textured"]}
