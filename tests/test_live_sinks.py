@@ -1,8 +1,7 @@
-"""Live sinks: none holds up a show, what goes away comes back, and keys do what the help says."""
+"""Live sinks: none holds up a show, and what goes away comes back."""
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,6 @@ import av
 import numpy as np
 import pytest
 from broadcast import broadcasting, free_port, transport_stream
-from display_server import display
 from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
@@ -359,174 +357,6 @@ def test_no_virtual_camera_is_one_line() -> None:
     pytest.importorskip("pyvirtualcam")
     with pytest.raises(SinkError, match="there is no virtual camera here"):
         live_sink("virtualcam")
-
-
-# --- the window -------------------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[str]:
-    """A display in memory."""
-    import cv2
-
-    if not re.search(r"GUI:\s+\w+", cv2.getBuildInformation()) or "GUI:                           NONE" in \
-            cv2.getBuildInformation():
-        pytest.skip("this OpenCV has no windows")
-    with display("800x600", "xdotool") as name:
-        yield name
-
-
-PLAYER = """
-import sys, time
-import cv2  # before av: see WindowSink
-import numpy as np
-sys.path.insert(0, {tests!r})
-from test_live_sinks import Camera, show
-from media import marked
-from streamdream.capture import stamped
-from streamdream.errors import Closed
-from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
-
-lent, camera = show(), Camera()
-camera.began = time.perf_counter()
-with open_sink("window", camera, RenderSettings(), show=lent) as sink:
-    print("open", flush=True)
-    try:
-        for number in range(3000):
-            time.sleep(1 / 60)
-            image = marked(number % 256, (160, 96))
-            sink.write(image, stamped(image, time.perf_counter() - camera.began))
-            now = lent.controls.now()
-            print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._words,
-                  sink._full, sink._recording is not None, sep="|", flush=True)
-    except Closed:
-        print("closed", flush=True)
-"""
-
-
-class Player:
-    """A window in a process of its own, and what it says of itself after each picture."""
-
-    def __init__(self, screen: str, folder: Path) -> None:
-        self._environment = ENVIRONMENT | {"DISPLAY": screen}
-        code = PLAYER.format(tests=str(Path(__file__).parent))
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, cwd=folder, env=self._environment)
-        self.state: list[str] = []
-        assert self.process.stdout is not None and self.process.stdout.readline() == "open\n"
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        self.wait_for(lambda: len(self.state) > 1)
-        self.do("mousemove", "100", "100")
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.state = line.strip().split("|")
-
-    def do(self, *arguments: str) -> str:
-        return subprocess.run(["xdotool", *arguments], env=self._environment, check=True, capture_output=True,
-                              text=True).stdout
-
-    def press(self, key: str, place: int, expected: str) -> None:
-        """Until the window says so; the key is pressed once."""
-        self.do("key", key)
-        self.wait_for(lambda: len(self.state) > place and self.state[place] == expected)
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < deadline and self.process.poll() is None, self.state
-            time.sleep(0.01)
-
-    def end(self) -> tuple[str, str]:
-        """What it said last, and what went wrong."""
-        self.process.wait(10)
-        self._thread.join()
-        assert self.process.stderr is not None
-        return "|".join(self.state), self.process.stderr.read()
-
-    def __enter__(self) -> Player:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self._thread.join()
-        self.process.communicate()
-
-
-CLOSER = """
-import ctypes, sys
-x = ctypes.CDLL("libX11.so.6")
-x.XOpenDisplay.restype = display = ctypes.c_void_p
-display = ctypes.c_void_p(x.XOpenDisplay(None))
-class Message(ctypes.Structure):
-    _fields_ = [("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("sent", ctypes.c_int),
-                ("display", ctypes.c_void_p), ("window", ctypes.c_ulong), ("kind", ctypes.c_ulong),
-                ("format", ctypes.c_int), ("data", ctypes.c_long * 20)]
-window = int(sys.argv[1])
-atom = lambda name: x.XInternAtom(display, name, 0)
-message = Message(33, 0, 1, display, window, atom(b"WM_PROTOCOLS"), 32, (atom(b"WM_DELETE_WINDOW"), 0))
-x.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
-x.XSync(display, 0)
-"""
-"""Asks a window to close, as a window manager does when its button is clicked; there is none in Xvfb."""
-
-
-def test_keys_play_the_show(screen: str, tmp_path: Path) -> None:
-    """Each key on a real window; q closes it, and what was recorded and kept is whole."""
-    layers, strength, frozen, resets, help, words, full, recording = range(8)
-    with Player(screen, tmp_path) as player:
-        player.press("n", layers, "mixed4")
-        player.press("p", layers, "mixed3")
-        player.press("Left", layers, "mixed2")
-        player.press("plus", strength, "1.25")
-        player.press("Down", strength, "1.0")
-        player.press("space", frozen, "True")
-        player.press("x", resets, "1")
-        player.press("r", recording, "True")
-        player.press("h", help, "True")
-        player.press("o", words, "False")
-        player.press("f", full, "True")
-        player.press("f", full, "False")
-        player.do("key", "s")
-        player.wait_for(lambda: len(list(tmp_path.glob("streamdream-*.png"))) == 1)
-        player.press("r", recording, "False")
-        player.wait_for(lambda: len(list(tmp_path.glob("streamdream-*.mp4"))) == 1)
-        player.press("r", recording, "True")
-        player.do("key", "q")
-        state, errors = player.end()
-        assert state == "closed" and errors == "" and player.process.returncode == 0
-    films = sorted(tmp_path.glob("*.mp4"))
-    assert len(films) == 2 and all(numbers_in(film) for film in films)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
-    """Closed by the window's own button: the client message that a window manager sends for it."""
-    with Player(screen, tmp_path) as player:
-        window = player.do("search", "--name", "^streamdream$").split()[-1]
-        subprocess.run([sys.executable, "-c", CLOSER, window], env=ENVIRONMENT | {"DISPLAY": screen}, check=True)
-        assert player.end() == ("closed", "") and player.process.returncode == 0
-
-
-def test_pyav_before_opencv_is_said_not_waited_for(screen: str, tmp_path: Path) -> None:
-    code = ("import av\nfrom streamdream.errors import SinkError\nfrom streamdream.sinks.window import WindowSink\n"
-            "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
-                            env=ENVIRONMENT | {"DISPLAY": screen}, check=True)
-    assert result.stdout.strip() == "opened" or "import cv2 before av" in result.stdout
-
-
-def test_the_command_shows_records_and_streams_at_once(screen: str, tmp_path: Path) -> None:
-    """And the dream is in the window: a screenshot is taken by the program's own screen source."""
-    result = streamdream("live", "--source", GRAPH, "--sink", "window", "--sink", str(tmp_path / "a.mp4"), "--sink",
-                         str(tmp_path / "a.m3u8"), "--seconds", "3", "--field-height", "96", "--json", DISPLAY=screen)
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    with av.open(str(tmp_path / "a.mp4")) as film, av.open(str(tmp_path / "a.m3u8")) as stream:
-        counts = [sum(1 for _ in file.decode(video=0)) for file in (film, stream)]
-    assert report["frames"] > 10 and counts[0] == report["frames"] and counts[1] > report["frames"] / 3
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
