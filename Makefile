@@ -4,7 +4,7 @@
 # make test-tensorrt   builds real TensorRT engines of every network; 6 GB in .venv-tensorrt, no GPU needed
 PYTHON ?= python3
 BIN = .venv/bin
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo web test lint test-together test-alone test-tensorrt clean
 demo: .venv/installed
@@ -40,7 +40,7 @@ clean:
 # Torch-TensorRT-RTX wants a PyTorch with CUDA, and the newest: neither is what the other tests run with.
 .venv-tensorrt/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-tensorrt
-	.venv-tensorrt/bin/pip install --quiet --disable-pip-version-check torch-tensorrt-rtx numpy safetensors \
+	.venv-tensorrt/bin/pip install --quiet --disable-pip-version-check --no-compile torch-tensorrt-rtx numpy safetensors \
 		platformdirs pytest
 	@touch $@
 

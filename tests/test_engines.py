@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, apart, auto, engine, graph, stored
+from streamdream.backends import StepSpec, apart, auto, engine, graph, openvino, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
@@ -31,7 +32,7 @@ MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 
 
-def spec(layer: str = "mixed0", width: int = 112) -> StepSpec:
+def spec(layer: str = "conv2d_4", width: int = 112) -> StepSpec:
     return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, 1.0, 0.4)
 
 
@@ -57,12 +58,20 @@ def test_a_second_run_builds_nothing_and_dreams_the_same(kept: Path, monkeypatch
     assert torch.equal(step_once(), first) and len(built) == 1
 
 
+def test_an_engine_is_for_one_size_only(kept: Path) -> None:
+    """What leaves sizes open is slower at each step."""
+    wanted = spec()
+    data = OpenVino(MODEL, "cpu", "fp32").build(graph.build(MODEL, wanted, torch.float32))
+    model = openvino._core().import_model(io.BytesIO(data), "CPU")
+    assert [tuple(given.shape) for given in model.inputs] == [(1, 3, wanted.height, wanted.width), (1,)]
+
+
 def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = counted(monkeypatch)
     changed = {name: weight.clone() for name, weight in MODEL.load_weights().items()}
     changed["conv2d_2.weight"][0, 0, 0, 0] += 0.5
     ways: list[Callable[[], object]] = [
-        step_once, lambda: step_once(wanted=spec(width=113)), lambda: step_once(wanted=spec("mixed1")),
+        step_once, lambda: step_once(wanted=spec(width=113)), lambda: step_once(wanted=spec("mixed0")),
         lambda: step_once(replace(MODEL, load_weights=lambda: changed)), lambda: step_once(batch=2)]
     with contextlib.suppress(SettingsError):  # where the processor has no instructions for it
         OpenVino(MODEL, "cpu", "bf16")

@@ -111,14 +111,14 @@ def test_only_known_operations(name: str, layers: str, kind: dict[str, Any]) -> 
 
 def test_it_is_named_by_what_it_is() -> None:
     model = with_weights("inception_v3")
-    first = graph.build(model, spec(model, "mixed0", 64, 80), torch.float32).digest
-    assert graph.build(model, spec(model, "mixed0", 64, 80), torch.float32).digest == first
+    first = graph.build(model, spec(model, "conv2d_4", 64, 80), torch.float32).digest
+    assert graph.build(model, spec(model, "conv2d_4", 64, 80), torch.float32).digest == first
     changed = {name: weight.clone() for name, weight in model.load_weights().items()}
     changed["conv2d_3.weight"][0, 0, 0, 0] += 1
-    others = [graph.build(replace(model, load_weights=lambda: changed), spec(model, "mixed0", 64, 80), torch.float32),
+    others = [graph.build(replace(model, load_weights=lambda: changed), spec(model, "conv2d_4", 64, 80), torch.float32),
               graph.build(model, spec(model, "mixed0", 65, 80), torch.float32),
-              graph.build(model, spec(model, "mixed0", 64, 80), torch.bfloat16),
-              graph.build(model, spec(model, "mixed0:-1", 64, 80), torch.float32)]
+              graph.build(model, spec(model, "conv2d_4", 64, 80), torch.bfloat16),
+              graph.build(model, spec(model, "conv2d_4:-1", 64, 80), torch.float32)]
     assert len({first, *(other.digest for other in others)}) == 5
 
 
@@ -135,7 +135,7 @@ def test_pictures_of_a_batch_do_not_meet() -> None:
     model = with_weights("inception_v3")
     seen = {need: torch.rand(1, 3, 96, 112) * 2 - 1 for need in ("guide", "style")}
     for kind in KINDS:
-        wanted = spec(model, "mixed0", 64, 80, **kind)
+        wanted = spec(model, "conv2d_4", 64, 80, **kind)
         targets = Eager(model, "cpu", "fp32").targets(wanted.objective, seen)
         targets = tuple(tuple(target.double() for target in own) for own in targets) if "guide" in kind else targets
         flat = [target for own in targets for target in own]
@@ -151,7 +151,7 @@ def test_pictures_of_a_batch_do_not_meet() -> None:
 
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     model = with_weights("inception_v3")
-    built = graph.build(model, spec(model, "mixed0", 96, 112), torch.bfloat16)
+    built = graph.build(model, spec(model, "conv2d_4", 96, 112), torch.bfloat16)
     built.save(str(tmp_path / "step.pt2"))
     loaded = graph.load(str(tmp_path / "step.pt2"))
     picture, size = pictures(96, 112)["noise"], torch.tensor([0.02])

@@ -47,7 +47,7 @@ class Compiled(EngineBackend):
         run = torch.compile(recorded.module, fullgraph=True, dynamic=False, options=options)
 
         def engine(*arguments: Tensor) -> Tensor:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.no_grad():  # as in a dream, else it is compiled twice
                 warnings.simplefilter("ignore")  # the compiler's own
                 found: Tensor = run(*arguments)
             # a CUDA graph writes its next result to the same place
