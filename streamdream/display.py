@@ -46,7 +46,7 @@ def show(published: Published, image: NDArray[np.uint8], settings: DreamSettings
     levels = published.levels
     if settings.flow != "none" and grey.shape == published.grey.shape:
         motion = _ultrafast().calc(grey, published.grey, None)
-        look = cv.resize(motion, (width, height)) * _scale(motion, width, height) + _grid(height, width)
+        look = cv.add(cv.resize(motion * _scale(motion, width, height), (width, height)), _grid(height, width))
         levels = cv.remap(levels, look, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
     if settings.original_colors:
         levels = cv.transform(levels, LUMA)
