@@ -117,7 +117,8 @@ def test_a_large_picture_takes_less_memory_in_tiles(lion: NDArray[np.uint8], tmp
 
     def peak_mb(budget: int) -> float:
         result = subprocess.run([sys.executable, "-m", "streamdream", "image", tmp_path / "large.png", "-o",
-                                 tmp_path / "out.png", "-y", "--layers", "mixed0", "--octaves", "1", "--steps", "1", "--precision", "fp32",
+                                 tmp_path / "out.png", "-y", "--layers", "mixed0", "--octaves", "1", "--steps", "1",
+                                 "--precision", "fp32",
                                  "--tile-memory", str(budget), "--json"], capture_output=True, text=True, check=True)
         return float(json.loads(result.stdout)["peak_rss_mb"])
 
