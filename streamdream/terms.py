@@ -173,7 +173,7 @@ def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
 
     rows = max(1, COMPARED_AT_ONCE // target.shape[0])
     turned = target.T
-    return torch.cat([(part @ turned).argmax(1) for part in torch.split(mine, rows)])
+    return torch.cat([(mine[at:at + rows] @ turned).argmax(1) for at in range(0, mine.shape[0], rows)])
 
 
 def _gram(feature: Tensor) -> Tensor:

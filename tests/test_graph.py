@@ -11,8 +11,8 @@ import torch
 from streamdream_bench.plain import Plain
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from streamdream import models, objectives
-from streamdream.backends import StepSpec, graph
+from streamdream import backends, models, objectives
+from streamdream.backends import StepSpec, graph, openvino
 from streamdream.backends.eager import Eager
 from streamdream.models import Model
 from streamdream.models.weights.random import random_weights
@@ -33,7 +33,7 @@ ALLOWED = {
     "aten.max_pool2d_with_indices.default", "aten.mean.default", "aten.mean.dim", "aten.mm.default", "aten.mul.Scalar",
     "aten.mul.Tensor", "aten.neg.default", "aten.ones.default", "aten.ones_like.default", "aten.permute.default",
     "aten.pixel_shuffle.default", "aten.pow.Tensor_Scalar", "aten.reflection_pad2d.default", "aten.relu.default",
-    "aten.rsqrt.default", "aten.sgn.default", "aten.slice.Tensor", "aten.split.Tensor",
+    "aten.rsqrt.default", "aten.sign.default", "aten.slice.Tensor", "aten.split.Tensor",
     "aten.split_with_sizes.default", "aten.sqrt.default", "aten.sub.Tensor", "aten.transpose.int", "aten.view.default",
     "aten.where.self", "aten.zeros.default",
 }
@@ -107,6 +107,9 @@ def test_only_known_operations(name: str, layers: str, kind: dict[str, Any]) -> 
             assert all(user.args[1] == 0 for user in node.users)  # the indices are not read
         if str(node.target) == "aten.convolution.default":
             assert node.args[6] is False  # none is transposed
+    if backends.available("openvino")[0]:  # TensorRT's conversion has tests of its own
+        model_there = openvino.convert(built)
+        assert [tuple(given.shape) for given in model_there.inputs] == [tuple(given.shape) for given in built.inputs]
 
 
 def test_it_is_named_by_what_it_is() -> None:

@@ -1,6 +1,6 @@
 """The step's graph through PyTorch's compiler: what lies between convolutions becomes a few fused loops.
 
-The first step of every size and objective takes 10 to 40 seconds on two cores (a later run finds most of it in
+The first step of every size and objective takes 20 to 60 seconds on two cores (a later run finds most of it in
 PyTorch's own cache), so it is for long runs.
 """
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Compiled(EngineBackend):
 
     def load(self, recorded: Graph) -> Engine:
         height, width = recorded.inputs[0].shape[2:]
-        log.info("compiling a step of %dx%d: 10 to 40 seconds, less the next time", width, height)
+        log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
         options: dict[str, Any] = {"freezing": True}  # weights are constants, laid out once
         if self.device.type == "cuda":
             options["triton.cudagraphs"] = True

@@ -273,4 +273,5 @@ TABLE: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.slice_backward.default: _slice_backward,
     aten.threshold_backward.default: _threshold_backward,
+    aten.sgn.default: torch.sign,  # the same of real numbers; not all engines know the other one
 }

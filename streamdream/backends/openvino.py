@@ -81,14 +81,7 @@ class OpenVino(StoredEngineBackend):
 
     def build(self, recorded: Graph) -> bytes:
         stream = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about PyTorch's deprecations
-            # as it is, and of one size: an exported program takes 4 s longer, and comes with sizes left open, which
-            # makes each step a tenth slower
-            model = _openvino().convert_model(_decoder()(
-                recorded.module, input_shapes=[given.shape for given in recorded.inputs],
-                input_types=[given.dtype for given in recorded.inputs]))
-        _core().compile_model(model, self._plugin, self._options).export_model(stream)
+        _core().compile_model(convert(recorded), self._plugin, self._options).export_model(stream)
         return stream.getvalue()
 
     def revive(self, data: bytes, shape: torch.Size) -> Engine:
@@ -101,6 +94,19 @@ class OpenVino(StoredEngineBackend):
             return torch.from_numpy(found).contiguous(memory_format=torch.channels_last).clone()
 
         return engine
+
+
+def convert(recorded: Graph) -> Any:
+    """OpenVINO's model of it, as it was recorded and of one size: from an exported program it takes 4 s longer, and has
+    sizes left open, which makes each step a tenth slower. What an operation lacks then is written out in ``graph``.
+    """
+    convert_model = _openvino().convert_model
+    decoder = importlib.import_module("openvino.frontend.pytorch.fx_decoder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about PyTorch's deprecations
+        return convert_model(decoder.TorchFXPythonDecoder(
+            recorded.module, input_shapes=[given.shape for given in recorded.inputs],
+            input_types=[given.dtype for given in recorded.inputs]))
 
 
 @cache
@@ -122,11 +128,6 @@ def _openvino() -> Any:
 
 def _version() -> str:
     return str(_openvino().__version__)
-
-
-def _decoder() -> Any:
-    _openvino()
-    return importlib.import_module("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
 
 
 @cache
