@@ -4,7 +4,8 @@
 of a row is shown. ``graph`` is the recorded graph run by PyTorch, in float32 and in float64, each against autograd of
 the same. What the graph itself got wrong shows in both rows; what shows in one is rounding: in float32 another order of
 adding flips a ReLU or a pool here and there; in float64 PyTorch's convolution rounds a constant picture otherwise at
-each place, so that pools find other maxima among equals.
+each place, so that pools find other maxima among equals. How much of that there is anyway the row of ``plain autograd``
+shows: autograd in float32 against itself in float64.
 """
 from __future__ import annotations
 
@@ -77,6 +78,7 @@ def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str
         exact = Plain(model, torch.device("cpu"), dtype).compile(spec)
         yield {"backend": "graph", "precision": precision, **worst(spec, exact, by_itself(model, spec, dtype))}
     plain = Plain(model, torch.device("cpu")).compile(spec)
+    yield {"backend": "plain autograd", "precision": "fp32", **worst(spec, exact, plain)}
     names = [options.backend] if options.backend != "auto" else [
         name for name in ("eager", "openvino", "tensorrt") if backends.available(name)[0]]
     for name in names:
