@@ -11,11 +11,12 @@ import pytest
 import streamdream_bench
 import torch
 from numpy.typing import NDArray
-from streamdream_bench import Options, Report, clips, metrics, run_bench
+from streamdream_bench import Options, Report, clips, equality, metrics, run_bench
 from streamdream_bench.baselines import blend_mask
 from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
+from streamdream.backends import StepSpec
 from streamdream.errors import SourceError, UnknownName
 from streamdream.objectives import Objective
 from streamdream.terms import Activations
@@ -55,6 +56,17 @@ def test_step_measures_every_precision_worth_it() -> None:
     found = list(_chosen(Options(device="cpu"), models.get("inception_v3")))
     assert ("eager", "fp32") in [(backend.name, backend.precision) for backend in found]
     assert len({(backend.name, backend.precision) for backend in found}) == len(found)
+
+
+def test_equality_compares_all_that_runs_with_autograd() -> None:
+    model = models.get("inception_v3")
+    spec = StepSpec(Objective(((Activations((("conv2d_4", 1.0),)), 1.0),)), 96, 112, 1.0, 0.4)
+    rows = list(equality.compare(TINY, model, spec))
+    names = [(row["backend"], row["precision"]) for row in rows]
+    assert names[:4] == [("graph", "fp32"), ("graph", "fp64"), ("plain autograd", "fp32"), ("eager", "fp32")]
+    assert all(0 < row["error"] < 0.1 and row["cosine"] > 0.99 for row in rows[:4]), rows
+    wrong = equality.worst(spec, lambda picture, size: picture + size, lambda picture, size: picture - size)
+    assert wrong["error"] > 1.9 and wrong["cosine"] < -0.9
 
 
 def test_quality_json() -> None:

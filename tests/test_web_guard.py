@@ -27,6 +27,7 @@ from web_client import Client, Running, certificate, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from streamdream import backends
 from streamdream.errors import SourceError, UsageError
 from streamdream.opencv import cv2
 from streamdream.settings import WebSettings
@@ -347,3 +348,11 @@ def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["streamdream_sessions_total"]) > 0 and float(values["streamdream_frames_total"]) > 0
     assert 'streamdream_refused_total{reason="403"}' in values
+
+
+@pytest.mark.parametrize(("flags", "part"), [
+    (("--device", "warp"), "--device warp cannot be used"), (("--backend", "tensorrt"), "backend tensorrt cannot run")])
+def test_it_does_not_start_without_what_was_asked_for_by_name(flags: tuple[str, ...], part: str) -> None:
+    if "tensorrt" in flags and backends.available("tensorrt")[0]:
+        pytest.skip("TensorRT runs here")
+    fails(run("web", "--port", "0", *flags), 2, part)

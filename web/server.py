@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib
+import logging
 import os
 import socket
 import ssl
@@ -43,6 +44,7 @@ from PIL import Image
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
 """Title -> the file of ``pages``."""
 ASSETS = Path(__file__).with_name("assets")
+log = logging.getLogger(__name__)
 SHORTEST_TOKEN = 16
 MOST_AT_ONCE = 1024
 """Connections of all addresses together."""
@@ -94,12 +96,19 @@ def _lifespan(studio: Studio, hall: Hall) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.get_running_loop().run_in_executor(None, studio.warm_up)
+        warming.add_done_callback(_tell)
         yield
         await asyncio.wait([warming], timeout=10)
         await hall.close()
         await asyncio.to_thread(studio.close)
 
     return lifespan
+
+
+def _tell(warming: asyncio.Future[None]) -> None:
+    """Whoever comes meets the same error; here it is said as soon as it is known."""
+    if not warming.cancelled() and (error := warming.exception()) is not None:
+        log.error("the first dream failed: %s", error)
 
 
 def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:

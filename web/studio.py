@@ -76,6 +76,10 @@ class Studio:
         """
         return self._backend_of(self.model.name)
 
+    def load(self) -> None:
+        """The studio's own network. Raises UsageError, ModelError, MissingPackage."""
+        self._backend_of(self.model.name)
+
     def _backend_of(self, model: str) -> Backend:
         from streamdream.pipeline import build_dreamer
 

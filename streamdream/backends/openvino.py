@@ -5,7 +5,6 @@ float32 by itself, and fuses convolutions with what follows them.
 """
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import io
 import sys
@@ -98,7 +97,7 @@ class OpenVino(StoredEngineBackend):
 
 def convert(recorded: Graph) -> Any:
     """OpenVINO's model of it, as it was recorded and of one size: from an exported program it takes 4 s longer, and has
-    sizes left open, which makes each step a tenth slower. What an operation lacks then is written out in ``graph``.
+    sizes left open, which makes each step a tenth slower. What it knows under another name only, ``graph`` says so.
     """
     convert_model = _openvino().convert_model
     decoder = importlib.import_module("openvino.frontend.pytorch.fx_decoder")

@@ -40,8 +40,6 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     show_log(found.json)
     from streamdream import models
     from streamdream.capture import open_live
-    from streamdream.governor import Governor
-    from streamdream.live import Live
     from streamdream.sinks import Show, open_sinks
 
     def layers() -> list[str]:
@@ -50,7 +48,11 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     sinks = found.sink or ["window"]
     with playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
             open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers)) as sink:
-        from streamdream.backends import apart
+        if not found.json:
+            say(f"{found.source} → {', '.join(sinks)}: starting")
+        from streamdream.backends import apart  # with PyTorch, seconds: whatever is wrong with the flags is said by now
+        from streamdream.governor import Governor
+        from streamdream.live import Live
         from streamdream.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)

@@ -34,13 +34,17 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
     if found.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
+    say(f"{run.stream.model} → the browser: starting")  # Gradio takes seconds to load
     try:
         from streamdream_web import server
         from streamdream_web.studio import Studio
     except ImportError as error:
         raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
     web = server.check(run.web)
-    server.serve(web, Studio(web, run.dream, run.stream, run.live),
+    studio = Studio(web, run.dream, run.stream, run.live)
+    if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
+        studio.load()  # what was asked for by name may not be here; whatever is chosen by itself is
+    server.serve(web, studio,
                  lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"))
     return 0
 
