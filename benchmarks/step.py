@@ -16,6 +16,7 @@ import torch
 from streamdream import backends, models, objectives
 from streamdream.backends.eager import has_bf16
 from streamdream.dream import octave_sizes
+from streamdream.errors import SettingsError
 from streamdream.models.nodes import count_flop, needed
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
@@ -151,7 +152,12 @@ def _chosen(options: Options, model: Model) -> Iterator[Backend | Plain]:
     names = [options.backend] if options.backend != "auto" else [
         name for name in backends.BACKENDS if name != "auto" and backends.available(name)[0]]
     for name in names:
-        backend = backends.create(name, model, options.device, options.precision)
+        try:
+            backend = backends.create(name, model, options.device, options.precision)
+        except SettingsError:
+            if options.backend != "auto":
+                raise
+            continue  # it is for other devices
         yield backend
         if options.precision == "auto" and backend.precision != "fp32":
             yield backends.create(name, model, options.device, "fp32")

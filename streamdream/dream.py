@@ -94,7 +94,7 @@ class Dreamer:
         with self.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.onset
             seed = frame if carried is None else frame + carried
-            dreamed = self._dream(bound(to_tensor(seed)), state.index, passes, settings, others)
+            dreamed = self._dream(bound(to_tensor(seed)).to(self.backend.device), state.index, passes, settings, others)
             residual = to_array(dreamed) - frame
         return replace(state, residual=residual, grey=grey, index=state.index + 1)
 
@@ -143,7 +143,7 @@ class Dreamer:
                 picture = octave if detail is None else octave + _resize(detail, height, width)
                 step = self._step(objective, height, width, settings, others)
                 mask = references.reach(others, height, width)
-                reach = None if mask is None else to_tensor(mask).to(picture.device)
+                reach = None if mask is None else to_tensor(mask).to(seed.device)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
                     picture = roll(step(roll(picture, (down, right)), settings.step_size), (-down, -right))

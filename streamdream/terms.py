@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from streamdream.constants import made_once
 from streamdream.models.nodes import INPUT
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     Features = dict[str, Tensor]
@@ -159,7 +161,15 @@ class Energy(_NeedsNothing):
 
 
 def _chosen(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
-    return feature[:, list(channels)] if channels else feature
+    return feature[:, _numbers(channels, feature.device)] if channels else feature
+
+
+@made_once
+def _numbers(channels: tuple[int, ...], device: torch.device) -> Tensor:
+    """On the device: a list would be sent there in every step, and a GPU waited for."""
+    import torch
+
+    return torch.tensor(channels, device=device)
 
 
 def _positions(feature: Tensor) -> Tensor:

@@ -22,14 +22,15 @@ SHALLOW = [Activations((("conv2d_2", 1.0),)), Activations((("mixed0", 0.5), ("co
 OBJECTIVES = {"compiled": SHALLOW}
 """Its compiler takes most of a minute for mixed3, and for each other size or precision again."""
 HEIGHT, WIDTH = 160, 201
+on_each_device = pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 
 
-def create(name: str, precision: str) -> backends.Backend:
+def create(name: str, precision: str, device: str = "cpu") -> backends.Backend:
     runs, reason = backends.available(name)
     if not runs:
         pytest.skip(f"{name}: {reason}")
     try:
-        return backends.create(name, MODEL, "cpu", precision)
+        return backends.create(name, MODEL, device, precision)
     except SettingsError as error:
         pytest.skip(f"{name}: {error}")
 
@@ -49,32 +50,36 @@ def objective_of(name: str, number: int = 0) -> Activations:
     return OBJECTIVES.get(name, DEEP)[number]
 
 
+@on_each_device
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
-def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8]) -> None:
+def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8], device: str) -> None:
     photo, objective = to_tensor(to_unit(lion[:HEIGHT, :WIDTH]) * 0.9), objective_of(name, number)
-    taken = create(name, "fp32").compile(spec(objective))(photo, 0.02)
+    taken = create(name, "fp32", device).compile(spec(objective))(photo, 0.02).cpu()
     expected = reference(objective, photo)
     assert taken.dtype == torch.float32
     assert float((taken - expected).norm() / (expected - photo).norm()) < 1e-4
 
 
+@on_each_device
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", [name for name in DTYPES if name != "fp32"])
-def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDArray[np.uint8]) -> None:
+def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDArray[np.uint8], device: str) -> None:
     if (name, precision) == ("compiled", "fp16"):
         pytest.skip("emulated here, and compiled for half a minute")
     photo, objective = to_tensor(to_unit(lion) * 0.9), objective_of(name)
-    taken = create(name, precision).compile(spec(objective, 256, 256))(photo, 0.02)
+    taken = create(name, precision, device).compile(spec(objective, 256, 256))(photo, 0.02).cpu()
     expected = reference(objective, photo)
-    assert float(torch.cosine_similarity((taken - photo).flatten(), (expected - photo).flatten(), 0)) > 0.95
+    assert float(torch.cosine_similarity((taken - photo).flatten(), (expected - photo).flatten(), 0)) > 0.98
 
 
+@on_each_device
 @pytest.mark.parametrize("name", NAMES)
-def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8]) -> None:
+def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8], device: str) -> None:
     photo = to_tensor(to_unit(lion[:HEIGHT, :WIDTH]) * 0.5)
-    take = create(name, "fp32").compile(spec(objective_of(name)))
-    torch.testing.assert_close(take(photo, 0.02) - photo, 2 * (take(photo, 0.01) - photo), atol=1e-5, rtol=1e-3)
+    take = create(name, "fp32", device).compile(spec(objective_of(name)))
+    full, half = take(photo, 0.02).cpu() - photo, take(photo, 0.01).cpu() - photo
+    torch.testing.assert_close(full, 2 * half, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,12 +98,13 @@ def test_what_is_not_here_is_refused_in_one_line() -> None:
         backends.create("eager", MODEL, "gpu")
 
 
+@on_each_device
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_of_no_length_changes_nothing(name: str, lion: NDArray[np.uint8]) -> None:
+def test_a_step_of_no_length_changes_nothing(name: str, lion: NDArray[np.uint8], device: str) -> None:
     """Whatever the precision, the picture itself stays in float32."""
     photo = to_tensor(to_unit(lion))
-    take = create(name, "bf16").compile(spec(objective_of(name), 256, 256))
-    torch.testing.assert_close(take(photo, 0.0), photo, atol=1e-6, rtol=0)
+    take = create(name, "bf16", device).compile(spec(objective_of(name), 256, 256))
+    torch.testing.assert_close(take(photo, 0.0).cpu(), photo, atol=1e-6, rtol=0)
 
 
 def test_compiling_happens_once(lion: NDArray[np.uint8]) -> None:
@@ -107,13 +113,14 @@ def test_compiling_happens_once(lion: NDArray[np.uint8]) -> None:
         create("compiled", "fp32").compile(spec(objective_of("compiled")))(photo, 0.02)
 
 
+@on_each_device
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "compiled"])
-def test_a_batch_is_its_pictures_one_by_one(name: str, lion: NDArray[np.uint8]) -> None:
+def test_a_batch_is_its_pictures_one_by_one(name: str, lion: NDArray[np.uint8], device: str) -> None:
     photos = torch.cat([to_tensor(to_unit(lion[:96, :96])), to_tensor(to_unit(lion[96:192, 96:192])) * 0.3])
-    take = create(name, "fp32").compile(spec(SHALLOW[0], 96, 96))
-    together = take(photos, 0.02)
+    take = create(name, "fp32", device).compile(spec(SHALLOW[0], 96, 96))
+    together = take(photos, 0.02).cpu()
     for number in range(2):
-        alone, photo = take(photos[number:number + 1], 0.02), photos[number:number + 1]
+        alone, photo = take(photos[number:number + 1], 0.02).cpu(), photos[number:number + 1]
         assert float((together[number] - alone[0]).norm() / (alone - photo).norm()) < 0.02  # a pool or two may flip
 
 

@@ -14,16 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from streamdream_bench.step import with_weights
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, apart, auto, engine, graph, openvino, stored
+from streamdream.backends import StepSpec, apart, auto, engine, graph, openvino, precise, stored
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
+from streamdream.models.nodes import Concat, Conv, needed, up_to_pooling
 from streamdream.objectives import Objective
 from streamdream.terms import Activations
 
@@ -64,6 +67,28 @@ def test_an_engine_is_for_one_size_only(kept: Path) -> None:
     data = OpenVino(MODEL, "cpu", "fp32").build(graph.build(MODEL, wanted, torch.float32))
     model = openvino._core().import_model(io.BytesIO(data), "CPU")
     assert [tuple(given.shape) for given in model.inputs] == [(1, 3, wanted.height, wanted.width), (1,)]
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "bvlc_googlenet"])
+def test_half_precision_leaves_out_what_is_before_the_first_pool(name: str) -> None:
+    """OpenVINO's own reader must find the marks; and they change nothing in float32."""
+    model, _ = with_weights(models.get(name))
+    layers = next(node.name for node in model.nodes() if isinstance(node, Concat))
+    wanted = replace(spec(), objective=Objective(((Activations(((layers, 1.0),)), 1.0),)))
+    recorded = graph.build(model, wanted, torch.float32)
+    plain, core = openvino.convert(recorded), openvino._core()
+    marked = precise.keep(core, openvino._openvino(), plain, precise.exact_nodes(recorded))
+    found = [each.get_type_name() for each in marked.get_ordered_ops()
+             if "DisablePrecisionConversion_0" in each.get_rt_info()]
+    nodes = up_to_pooling(needed(model.nodes(), [layers]))
+    convolutions = [node for node in model.nodes() if isinstance(node, Conv) and node.name in nodes]
+    assert found.count("Convolution") == len(convolutions) == {"inception_v3": 3, "bvlc_googlenet": 1}[name]
+    assert found.count("Relu") == len(convolutions) and "MaxPool" not in found
+    picture = engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu")).contiguous().numpy()
+    given = [picture, np.array([0.02], np.float32)]
+    first, second = (core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
+                     for each in (plain, marked))
+    np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

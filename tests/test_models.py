@@ -41,6 +41,20 @@ def test_gradient_equals_autograd_of_the_unfolded_network(size: tuple[int, int])
     assert float((first - second).norm() / second.norm()) < 2e-3  # max pools may pick another of two near-equal values
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_begins_behind_the_first_pool(dtype: torch.dtype) -> None:
+    """Which pixel wins there is not decided by rounding; the gradients before it are in half precision all the same."""
+    picture = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    pooled = next(node.name for node in NODES if isinstance(node, nodes.MaxPool))
+    half, exact = (build("conv2d_1", pooled, "conv2d_4", dtype=kind)(picture) for kind in (dtype, torch.float32))
+    for tap in ("conv2d_1", pooled):
+        assert torch.equal(half[tap], exact[tap])
+    assert half["conv2d_4"].dtype == dtype
+    found, = build("mixed0", dtype=dtype).gradients(
+        picture, lambda features: [features["mixed0"].float().square().mean()])
+    assert found.dtype == dtype and float(found.abs().max()) > 0
+
+
 def test_trunk_has_the_shape_of_inception_v3() -> None:
     taps = models.get("inception_v3").taps()
     assert [(taps[f"mixed{n}"].channels, taps[f"mixed{n}"].stride) for n in range(6)] == [

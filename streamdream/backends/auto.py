@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from streamdream.backends.engine import Engine, EngineBackend
     from streamdream.models import Model
 
-CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt", "compiled"), "xpu": ("openvino",)}
-"""By kind of device, the likeliest first; the first that is installed is tried."""
+CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
+"""By kind of device, the likeliest first; the first that is installed is tried. PyTorch's compiler is not among them:
+it takes half a minute of this process, which a live picture would notice, and a GPU gains little by it.
+"""
 BUILD_SECONDS = 8.0
 """Taken for the time that a first engine takes, until one was built. Two cores: 5 to 9 s for OpenVINO."""
 TURNS = 5
@@ -85,6 +87,7 @@ class Auto(Eager):
         def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
             if self._engines is None:
                 return eager(picture, step_size, targets)
+            picture = picture.to(self.device)
             key = picture.shape[0], *(tuple(target.shape) for own in targets for target in own)
             if key not in contests:
                 contests[key] = Contest()
@@ -98,8 +101,10 @@ class Auto(Eager):
             return eager(picture, step_size, targets)
         if contest.engine is None:
             self._see_to_an_engine(contest, spec, picture, targets)
+            _wait(picture.device)
             begin = time.perf_counter()
             found = eager(picture, step_size, targets)
+            _wait(picture.device)
             contest.spent_seconds += time.perf_counter() - begin
             return found
         if contest.winner is None and self._building.locked():

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from streamdream.backends.engine import EngineBackend
+from streamdream.backends.replayed import Replayed
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Compiled(EngineBackend):
-    """``torch.compile`` of the graph; with CUDA graphs on a GPU."""
+    """``torch.compile`` of the graph; on a GPU as one CUDA graph."""
 
     name = "compiled"
 
@@ -41,17 +42,14 @@ class Compiled(EngineBackend):
     def load(self, recorded: Graph) -> Engine:
         height, width = recorded.inputs[0].shape[2:]
         log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
-        options: dict[str, Any] = {"freezing": True}  # weights are constants, laid out once
-        if self.device.type == "cuda":
-            options["triton.cudagraphs"] = True
-        run = torch.compile(recorded.module, fullgraph=True, dynamic=False, options=options)
+        # freezing: weights are constants, laid out once
+        run = torch.compile(recorded.module, fullgraph=True, dynamic=False, options={"freezing": True})
 
         def engine(*arguments: Tensor) -> Tensor:
             with warnings.catch_warnings(), torch.no_grad():  # as in a dream, else it is compiled twice
                 warnings.simplefilter("ignore")  # the compiler's own
                 found: Tensor = run(*arguments)
-            # a CUDA graph writes its next result to the same place
-            return found.clone() if found.is_cuda else found
+            return found
 
         engine(*recorded.inputs)
-        return engine
+        return Replayed(engine) if self.device.type == "cuda" else engine

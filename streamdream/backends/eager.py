@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from streamdream.terms import Features, Pictures
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TIMED_SIZES, TIMED_SIZE_ELSEWHERE = {"cpu": (60, 80)}, (480, 640)
+"""By kind of device; a GPU is done with less before the next kernel is there."""
 NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
 
 
@@ -37,6 +39,8 @@ class Eager:
         """``device`` as in ``--device``. Raises SettingsError for one that is not here."""
         self.model = model
         self.device = choose_device(device)
+        if self.device.type == "cuda":
+            _mean_what_is_said()
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
         self._network = lru_cache(maxsize=NETWORKS_KEPT)(self._prepare)
 
@@ -44,11 +48,27 @@ class Eager:
         self.check_size(spec)
         gradients, terms = self.term_gradients(spec.objective), spec.objective.terms
 
-        def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+        def step(picture: Tensor, step_size: float | Tensor, targets: AllTargets = ()) -> Tensor:
             picture = picture.to(self.device)
             return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.smooth, spec.color)
 
-        return step
+        return self._in_one_call(step) if self.device.type == "cuda" else step
+
+    def _in_one_call(self, step: Step) -> Step:
+        """The same step, launched as a whole."""
+        from streamdream.backends.replayed import Replayed
+
+        recordings: dict[Any, Replayed] = {}
+
+        def replayed(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+            flat = [target for own in targets for target in own]
+            shapes = picture.shape, *(target.shape for target in flat)
+            if shapes not in recordings:
+                counts = [len(own) for own in targets]
+                recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)))
+            return recordings[shapes](picture.to(self.device), torch.full((1,), step_size, device=self.device), *flat)
+
+        return replayed
 
     def check_size(self, spec: StepSpec) -> None:
         """Raises SettingsError when the picture is too small for a tap."""
@@ -84,6 +104,18 @@ class Eager:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])
 
 
+def grouped(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
+    """Targets as a step takes them, from all in a row and how many each term has."""
+    left = iter(flat)
+    return tuple(tuple(next(left) for _ in range(count)) for count in counts)
+
+
+def _mean_what_is_said() -> None:
+    """float32 is float32: PyTorch lets cuDNN round it to 10 bits."""
+    cudnn: Any = torch.backends.cudnn  # its type stub is behind
+    cudnn.conv.fp32_precision = "ieee"
+
+
 @lru_cache(maxsize=8)
 def choose_precision(device: torch.device) -> tuple[str, str]:
     """(precision, why): half of float32 where the device has the instructions and a convolution measures faster so.
@@ -105,8 +137,8 @@ def has_bf16() -> bool:
 
 
 def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> dict[str, float]:
-    """Seconds of a 3x3 convolution, 64 channels at 60x80: the shortest of several in turn, as whatever else the machine
-    does only adds to them.
+    """Seconds of a 3x3 convolution of 64 channels: the shortest of several in turn, as whatever else the machine does
+    only adds to them.
     """
     def make(name: str, *size: int) -> Tensor:
         return torch.ones(size, device=device, dtype=DTYPES[name]).to(memory_format=torch.channels_last)
@@ -115,7 +147,8 @@ def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> dic
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
 
-    operands = {name: (make(name, 1, 64, 60, 80), make(name, 96, 64, 3, 3)) for name in precisions}
+    size = TIMED_SIZES.get(device.type, TIMED_SIZE_ELSEWHERE)
+    operands = {name: (make(name, 1, 64, *size), make(name, 96, 64, 3, 3)) for name in precisions}
     shortest = dict.fromkeys(precisions, float("inf"))
     with torch.no_grad():
         for _ in range(9):

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from streamdream import step as maths
+from streamdream.backends.eager import grouped
 from streamdream.models.convolution import turn, weave
 from streamdream.models.network import Network
 
@@ -76,12 +77,11 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
     counts = [len(own) for own in targets] or [0] * len(terms)
 
     def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
-        left = iter(flat)
-        mine = [tuple(next(left) for _ in range(count)) for count in counts]
+        mine = grouped(flat, counts)
         found = network.gradients(model.to_input(picture), lambda features: [
             term.value(features, own) for (term, _), own in zip(terms, mine, strict=True)])
         gradients = [model.to_input.gradient(gradient) for gradient in found]
-        return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)  # type: ignore[arg-type]
+        return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
 
     picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
     example = (picture.contiguous(memory_format=torch.channels_last),

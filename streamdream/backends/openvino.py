@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from streamdream.backends import precise
 from streamdream.backends.stored import StoredEngineBackend
 from streamdream.errors import SettingsError
 from streamdream.threads import most
@@ -69,7 +70,9 @@ class OpenVino(StoredEngineBackend):
         return self._plugin.lower()
 
     def versions(self) -> dict[str, str]:
-        return {"openvino": _version(), "shapes": "fixed"}  # without a word of shapes: of engines with open ones
+        # without a word of shapes: of engines with open ones; of the beginning: of those that rounded it, too
+        beginning = {} if self.precision == "fp32" else {"beginning": "fp32"}
+        return {"openvino": _version(), "shapes": "fixed", **beginning}
 
     @property
     def _options(self) -> dict[str, str]:
@@ -79,8 +82,10 @@ class OpenVino(StoredEngineBackend):
         return options
 
     def build(self, recorded: Graph) -> bytes:
-        stream = io.BytesIO()
-        _core().compile_model(convert(recorded), self._plugin, self._options).export_model(stream)
+        model, stream = convert(recorded), io.BytesIO()
+        if self.precision != "fp32":
+            model = precise.keep(_core(), _openvino(), model, precise.exact_nodes(recorded))
+        _core().compile_model(model, self._plugin, self._options).export_model(stream)
         return stream.getvalue()
 
     def revive(self, data: bytes, shape: torch.Size) -> Engine:

@@ -37,18 +37,21 @@ def can_prepare(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class Convolution:
-    """``weight`` OIHW and ``bias``, on their device, in their dtype; ``rectified`` says that a ReLU is part of it.
+    """``weight`` OIHW and ``bias``, on their device, in float32; computes in ``dtype``, forward in that of ``weight``
+    where it is ``exact``. ``rectified`` says that a ReLU is part of it.
 
     ``prepare`` False keeps to operations that every engine has.
     """
 
-    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, rectified: bool, prepare: bool = True) -> None:
+    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, dtype: torch.dtype, rectified: bool,
+                 prepare: bool = True, exact: bool = False) -> None:
         self.node, self.rectified = node, rectified
-        self._weight, self._bias = weight, bias
+        self._weight, self._bias = weight.to(dtype), bias if exact else bias.to(dtype)
+        self._forward_weight = weight if exact else self._weight
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
-        self._prepare = prepare and can_prepare(weight.device, weight.dtype)
-        self._forward_kernel = Kernel(lambda: self._weight, self._padding, self._stride)
+        self._prepare = prepare and can_prepare(weight.device, dtype)
+        self._forward_kernel = Kernel(lambda: self._forward_weight, self._padding, self._stride)
         self._turned_kernel = Kernel(lambda: turn(self._weight), self._turned_padding, (1, 1))
         self._woven_kernel = Kernel(lambda: weave(self._weight, node.stride), self._woven_padding, (1, 1))
 
@@ -58,13 +61,17 @@ class Convolution:
         if self._prepare:
             y = self._forward_kernel(padded, self._bias, self.rectified)
         else:
-            y = F.conv2d(padded, self._weight, self._bias, self._stride, self._padding)
+            y = F.conv2d(padded, self._forward_weight, self._bias, self._stride, self._padding)
             y = F.relu(y) if self.rectified else y
         return y, (padded, y if self.rectified else None, x.shape[2:])
 
     def backward(self, gradient: Tensor, saved: Any) -> Tensor:
         """The gradient at ``x``; ``gradient`` may be written into."""
         padded, y, size = saved
+        if padded.dtype != self._weight.dtype:  # it was exact
+            gradient = gradient.to(self._weight.dtype)
+            padded = torch.empty_like(padded, dtype=self._weight.dtype)  # of which the shape is asked only
+            y = None if y is None else y.to(self._weight.dtype)
         if y is not None:
             gradient = (aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient) if self._prepare
                         else aten.threshold_backward(gradient, y, 0))

@@ -157,6 +157,17 @@ def needed(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
     return kept[::-1]
 
 
+def up_to_pooling(nodes: Iterable[Node]) -> set[str]:
+    """The nodes up to the first pooling, with it."""
+    found, before = set(), {INPUT}
+    for node in nodes:
+        if before.issuperset(node.inputs):
+            found.add(node.name)
+            if not isinstance(node, MaxPool | AvgPool):
+                before.add(node.name)
+    return found
+
+
 def describe(nodes: Iterable[Node]) -> dict[str, TapInfo]:
     """Every tap, in order from the picture upward."""
     nodes = list(nodes)

@@ -1,0 +1,62 @@
+"""What OpenVINO is to compute in float32 though the rest is in half precision: as ``models.network`` does.
+
+Its processor plugin takes a hint for the whole model, and leaves out the operations that carry an attribute, which its
+Python package cannot attach. In the files that it writes and reads a model is XML, and there it can be written.
+
+Convolutions and what lies between them are left out so; the comparisons of a pool's gradient are not: OpenVINO 2026.4
+rounds what they compare all the same, or, with slices marked, too, gets the step wrong (a cosine of 0.75).
+"""
+from __future__ import annotations
+
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from streamdream.backends.graph import Graph
+
+aten = torch.ops.aten
+ATTRIBUTE = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:dynamic"}
+ENDS = (aten.convolution.default, aten.relu.default)
+
+
+def exact_nodes(recorded: Graph) -> set[str]:
+    """Names of the graph's nodes that lead from the picture to the last convolution before the first pooling."""
+    module: Any = recorded.module
+    nodes = list(module.graph.nodes)
+    known = {nodes[0].name}  # nothing but the picture
+    for node in nodes:
+        inputs = [given for given in node.all_input_nodes if given.op != "get_attr"]
+        if (node.op == "call_function" and inputs and known.issuperset(given.name for given in inputs)
+                and node.target != aten.max_pool2d_with_indices.default):
+            known.add(node.name)
+    wanted: set[str] = set()
+    for node in reversed(nodes):
+        leads = node.target in ENDS or not wanted.isdisjoint(user.name for user in node.users)
+        if leads and node.name in known and node.op == "call_function":
+            wanted.add(node.name)
+    return wanted
+
+
+def keep(core: Any, openvino: Any, model: Any, exact: set[str]) -> Any:
+    """The model, with those of its operations marked that stem from the nodes of these names."""
+    with tempfile.TemporaryDirectory(prefix="streamdream-") as folder:
+        path = Path(folder) / "model.xml"
+        openvino.serialize(model, str(path))
+        tree = ET.parse(path)
+        for layer in tree.iterfind("./layers/layer"):
+            if layer.get("type") != "Const" and (layer.get("name") or "").partition("/")[0] in exact:
+                mark(layer)
+        tree.write(path)
+        return core.read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+
+
+def mark(layer: ET.Element) -> None:
+    attributes = layer.find("rt_info")
+    if attributes is None:
+        attributes = ET.Element("rt_info")
+        layer.insert(1 if layer.find("data") is not None else 0, attributes)  # before its inputs, as OpenVINO has it
+    ET.SubElement(attributes, "attribute", ATTRIBUTE)

@@ -1,0 +1,103 @@
+"""A GPU's work recorded once and repeated by one call: a CUDA graph.
+
+A step is hundreds of small kernels, and launching each from Python takes longer than a fast GPU takes to run it. The
+recording is made here, not by PyTorch's compiler: its own belongs to the thread that made it, and a dream is made in
+one thread and its engine in another.
+"""
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamdream.constants import noticed
+
+ERRORS = "thread_local"
+"""Whose calls must not disturb a recording: other threads may ask the GPU for memory meanwhile."""
+WARM_UPS = 2
+"""Calls before the one that is recorded: libraries choose their kernels in them, and make what they make once."""
+log = logging.getLogger(__name__)
+
+
+class Replayed:
+    """``work(*tensors) -> tensor`` on one GPU, always of the same shapes, with nothing in it that waits for the GPU.
+
+    Each call returns a new tensor, whichever thread it comes from. What cannot be recorded is run as it is.
+    """
+
+    def __init__(self, work: Callable[..., Tensor]) -> None:
+        self._work, self._calls = work, 0
+        self._one_at_a_time = threading.Lock()
+        self._recording: Recording | None = None
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        with self._one_at_a_time, torch.no_grad():
+            if self._recording is None:
+                self._calls += 1
+                if self._calls == WARM_UPS + 1:
+                    self._recording = self._record(given)
+            return self._work(*given) if self._recording is None else self._recording(given)
+
+    def _record(self, given: tuple[Tensor, ...]) -> Recording | None:
+        try:
+            return Recording(self._work, given)
+        except RuntimeError as error:
+            log.debug("not recorded: %s", error)
+            return None
+
+
+class Recording:
+    """The kernels of one run, its inputs' places and its output's. It has only the addresses of what it reads, so it
+    keeps that: ``work`` holds the weights.
+    """
+
+    def __init__(self, work: Callable[..., Tensor], given: tuple[Tensor, ...]) -> None:
+        self._work, self._inputs = work, [tensor.clone() for tensor in given]
+        self._graph: Any = torch.cuda.CUDAGraph()
+        place = Place.on(given[0].device)
+        with place.taken(), noticed() as self._constants:
+            self._graph.capture_begin(pool=place.pool, capture_error_mode=ERRORS)
+            try:
+                self._output = work(*self._inputs)
+            finally:
+                self._graph.capture_end()
+
+    def __call__(self, given: tuple[Tensor, ...]) -> Tensor:
+        for place, tensor in zip(self._inputs, given, strict=True):
+            place.copy_(tensor)
+        self._graph.replay()
+        return self._output.clone()
+
+
+class Place:
+    """Where a GPU's recordings are made, one after the other: one stream, and memory that all of them share for what
+    lies between their input and output, as no two are repeated at the same time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        stream: Any = torch.cuda.Stream
+        self._device, self._stream, self._one_at_a_time = device, stream(device), threading.Lock()
+        self._first: Any = torch.cuda.CUDAGraph()  # the memory is there as long as one recording is: this one
+        self.pool = torch.cuda.graph_pool_handle()
+        with self.taken():
+            self._first.capture_begin(pool=self.pool, capture_error_mode=ERRORS)
+            self._held = torch.zeros(1, device=device)
+            self._first.capture_end()
+
+    @classmethod
+    @cache
+    def on(cls, device: torch.device) -> Place:
+        return cls(device)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        with self._one_at_a_time, torch.cuda.device(self._device):
+            torch.cuda.synchronize(self._device)
+            with torch.cuda.stream(self._stream):
+                yield

@@ -1,0 +1,168 @@
+"""Devices other than the processor. What needs one is skipped where there is none; that nothing is mixed up between two
+is seen everywhere: PyTorch's "meta" is one that knows shapes only, and refuses to be mixed with the processor's.
+"""
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from streamdream_bench.live import Numbered, Reader
+
+from streamdream import backends, dream, models, stills
+from streamdream.backends import Backend, StepSpec
+from streamdream.backends.eager import Eager
+from streamdream.backends.replayed import Replayed
+from streamdream.backends.tiled import Tiled
+from streamdream.constants import KEPT, noticed
+from streamdream.controls import Controls
+from streamdream.dream import Dreamer, DreamState
+from streamdream.frame import to_array, to_tensor, to_unit
+from streamdream.governor import Governor
+from streamdream.live import Live
+from streamdream.objectives import from_settings
+from streamdream.settings import DreamSettings
+
+MODEL = models.get("inception_v3")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+WISHES: dict[str, dict[str, Any]] = {
+    "plain": {}, "octaves": {"octaves": 3}, "channels": {"channel": "3,17"}, "guide": {"guide": "picture"},
+    "style": {"style": "picture", "style_weight": 1.0, "style_layers": "conv2d_4"}, "mask": {"mask": "picture"},
+    "terms": {"tv": 0.1, "l2": 0.1}, "original colours": {"original_colors": True}}
+
+
+def settings(kind: str, folder: Path, picture: NDArray[np.uint8]) -> DreamSettings:
+    path = folder / "picture.png"
+    stills.write_image(str(path), picture)
+    given: dict[str, Any] = {name: str(path) if value == "picture" else value for name, value in WISHES[kind].items()}
+    return DreamSettings(layers="mixed0", onset=1, **given)
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("kind", WISHES)
+def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Path, lion: NDArray[np.uint8],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def bring_back(picture: torch.Tensor) -> NDArray[np.float32]:
+        seen.append(picture.device.type)
+        return to_array(torch.zeros(picture.shape))
+
+    monkeypatch.setattr(dream, "to_array", bring_back)
+    dreamer = Dreamer(MODEL, Eager(MODEL, torch.device("meta"), "fp16"), 120)
+    dreamer.in_turn = in_turn
+    wish, state = settings(kind, tmp_path, lion), DreamState()
+    for _ in range(3):
+        state, _ = dreamer(state, lion[:120, :160], wish)
+    assert seen == 3 * ["meta"]
+
+
+def test_tiles_are_not_mixed_between_devices() -> None:
+    spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2"), MODEL), 400, 480, 1.0, 0.4)
+    step = Tiled(Eager(MODEL, torch.device("meta"), "fp32"), budget_mb=40).compile(spec)
+    assert step(torch.zeros(1, 3, 400, 480), 0.02).device.type == "meta"
+
+
+def test_what_a_recording_reads_is_noticed() -> None:
+    """The tensors that a step makes once, the first time and every other."""
+    spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2", channel="3,17"), MODEL), 96, 96, 1.0, 0.4)
+    step = backends.create("eager", MODEL, "cpu", "fp32").compile(spec)
+    for _ in range(2):
+        with noticed() as used:
+            step(torch.zeros(1, 3, 96, 96), 0.02)
+        assert len(used) == 2  # a blur's kernels, the numbers of channels
+    step(torch.zeros(1, 3, 96, 96), 0.02)
+    assert len(used) == 2
+
+
+# --- a GPU ------------------------------------------------------------------------------------------------------------
+
+def on_gpu(name: str, precision: str = "auto") -> Backend:
+    runs, reason = backends.available(name)
+    if not runs:
+        pytest.skip(f"{name}: {reason}")
+    return backends.create(name, MODEL, "cuda", precision)
+
+
+@GPU
+@pytest.mark.parametrize("kind", WISHES)
+def test_a_gpu_dreams_what_the_processor_dreams(kind: str, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
+    """Six frames of it: the first run as they are, the others replayed. A rounding that flips a pool here or there is
+    in every frame after it, so the longer, the less alike: measured 0.94 at least after the sixth.
+    """
+    wish = settings(kind, tmp_path, lion)
+    dreamers = [Dreamer(MODEL, backend, 120)
+                for backend in (backends.create("eager", MODEL, "cpu", "fp32"), on_gpu("eager", "fp32"))]
+    states = [DreamState(), DreamState()]
+    for shift in range(6):
+        states = [dreamer.advance(state, lion[:120, shift:160 + shift], wish)
+                  for dreamer, state in zip(dreamers, states, strict=True)]
+        here, there = (state.residual for state in states)
+        assert here is not None and there is not None
+        likeness = float(np.vdot(here, there) / np.linalg.norm(here) / np.linalg.norm(there))
+        assert likeness > (0.98 if shift == 0 else 0.9)
+
+
+@GPU
+def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
+    """With whatever picture and step size, and after everything that was made for it once has been forgotten."""
+    backend = on_gpu("eager", "fp32")
+    spec = StepSpec(from_settings(DreamSettings(layers="mixed0"), MODEL), 160, 200, 1.0, 0.4)
+    step, photo = backend.compile(spec), to_tensor(to_unit(lion[:160, :200]) * 0.8)
+    fresh = [step(photo, size).cpu() for size in (0.02, 0.01)]
+    for _ in range(3):
+        step(photo.flip(3), 0.05)
+    for smooth in range(KEPT + 1):
+        backend.compile(replace(spec, smooth=1.0 + smooth / 100))(photo, 0.05)
+    torch.cuda.empty_cache()
+    rubbish = torch.full((64, 1 << 20), float("nan"), device="cuda")
+    for expected, size in zip(fresh, (0.02, 0.01), strict=True):
+        torch.testing.assert_close(step(photo, size).cpu() - photo, expected - photo, atol=1e-4, rtol=1e-3)
+    del rubbish
+
+
+@GPU
+def test_a_recording_is_used_by_many_threads(lion: NDArray[np.uint8]) -> None:
+    weight = torch.rand(64, 64, device="cuda")
+    work = Replayed(lambda x: (x @ weight) @ weight.T)
+    inputs = [torch.rand(64, 64, device="cuda") for _ in range(4)]
+    expected = [(x @ weight) @ weight.T for x in inputs]
+    wrong: list[int] = []
+
+    def use(number: int) -> None:
+        for _ in range(200):
+            if not torch.allclose(work(inputs[number]), expected[number], rtol=1e-3):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@GPU
+def test_what_cannot_be_recorded_runs_as_it_is() -> None:
+    work = Replayed(lambda x: x * float(x.sum().item()))  # waits for the GPU
+    x = torch.ones(4, device="cuda")
+    for _ in range(5):
+        assert work(x).tolist() == [4.0] * 4
+    assert torch.ones(3, device="cuda").sum().item() == 3
+
+
+@GPU
+@pytest.mark.parametrize("name", ["eager", "auto"])
+def test_live_on_a_gpu(name: str, lion: NDArray[np.uint8]) -> None:
+    images = [np.ascontiguousarray(np.roll(lion, 2 * number, 1)[:180]) for number in range(30)]
+    source, sink = Numbered(images, 30, 6.0), Reader()
+    dreamer = Dreamer(MODEL, on_gpu(name), 144)
+    dreamer.in_turn = True
+    report = Live(source, sink, dreamer, Governor(144, 12.0, True), Controls(DreamSettings(layers="mixed0"))).run()
+    assert report.dreams > 20 and report.device.startswith("cuda")
+    assert len(sink.seen) > 100
