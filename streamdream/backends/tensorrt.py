@@ -3,7 +3,7 @@
 Networks are strongly typed there, so the graph is recorded in fp16 (smoothing and what follows in float32). An engine
 belongs to one GPU, one size and one version of everything, all of which its name in the cache holds; Torch-TensorRT's
 own cache goes by the names of operations alone, and finds another step's engine. No GPU has run this yet: what is
-verified without one, and what is not, is in benchmarks/README.md.
+verified, and what is not, is in benchmarks/README.md.
 """
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamdream.models.convolution import Convolution
-from streamdream.models.nodes import INPUT, Conv, Node, Relu, needed, project_before_pooling, up_to_pooling
+from streamdream.models.nodes import INPUT, Conv, Node, Relu, beginning, needed, project_before_pooling
 from streamdream.models.operations import OPERATIONS
 
 Features = dict[str, Tensor]
@@ -21,10 +21,9 @@ class Network:
     ``weights`` maps ``NODE.weight`` (OIHW) and ``NODE.bias`` to float32 tensors. Pictures are [1, 3, H, W] in the
     network's own input range. ``prepare`` False keeps to operations that every engine has.
 
-    In half precision the values up to the first pooling are float32 all the same, though their gradients are not: the
-    picture and what the first convolution makes of it, rounded, let other pixels win there than should. With that, a
-    photograph's step at ``mixed3`` has a cosine of 0.988 to 0.995 to float32's in bf16, without it of 0.89 to 0.97
-    (CONTRIBUTING.md).
+    In half precision the values of its beginning are float32 all the same, though their gradients are not: rounded, the
+    picture and what the first convolution makes of it let other pixels win in the first pool than should. With that, a
+    photograph's step at ``mixed3`` has a cosine of 0.981 to 0.996 to float32's in bf16, without it of 0.89 to 0.97.
     """
 
     def __init__(self, nodes: Iterable[Node], weights: Mapping[str, Tensor], taps: Iterable[str],
@@ -32,7 +31,7 @@ class Network:
         self.taps = tuple(taps)
         self.nodes = project_before_pooling(needed(nodes, self.taps), self.taps)
         self.dtype = dtype
-        self._exact = up_to_pooling(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
+        self._exact = beginning(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
         rectified = self._rectified()
         self._convolutions: dict[str, Convolution] = {}
         for node in self.nodes:

@@ -157,15 +157,16 @@ def needed(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
     return kept[::-1]
 
 
-def up_to_pooling(nodes: Iterable[Node]) -> set[str]:
-    """The nodes up to the first pooling, with it."""
-    found, before = set(), {INPUT}
+def beginning(nodes: Iterable[Node]) -> set[str]:
+    """The nodes up to the first pooling, with it, and a 1x1 convolution behind it."""
+    before, behind = {INPUT}, set[str]()
     for node in nodes:
         if before.issuperset(node.inputs):
-            found.add(node.name)
-            if not isinstance(node, MaxPool | AvgPool):
-                before.add(node.name)
-    return found
+            (behind if isinstance(node, MaxPool | AvgPool) else before).add(node.name)
+        elif behind.issuperset(node.inputs) and (isinstance(node, Relu)
+                                                 or (isinstance(node, Conv) and node.kernel == (1, 1))):
+            behind.add(node.name)
+    return (before | behind) - {INPUT}
 
 
 def describe(nodes: Iterable[Node]) -> dict[str, TapInfo]:
