@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
 from streamdream import backends, dream, models, stills
-from streamdream.backends import Backend, StepSpec
+from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
 from streamdream.backends.tiled import Tiled
@@ -78,6 +78,30 @@ def test_what_a_recording_reads_is_noticed() -> None:
         assert len(used) == 2  # a blur's kernels, the numbers of channels
     step(torch.zeros(1, 3, 96, 96), 0.02)
     assert len(used) == 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "channels", "guide", "style"])
+def test_a_step_in_one_call_is_given_all_that_it_is_made_of(kind: str, tmp_path: Path, lion: NDArray[np.uint8],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever replays it; for each shape of picture and targets another."""
+    made = []
+
+    def as_it_is(work: Any) -> Any:
+        made.append(work)
+        return work
+
+    monkeypatch.setattr(replayed, "Replayed", as_it_is)
+    backend, wish = backends.create("eager", MODEL, "cpu", "fp32"), settings(kind, tmp_path, lion)
+    spec = StepSpec(from_settings(wish, MODEL), 96, 128, 1.0, 0.4)
+    photo = to_tensor(to_unit(lion[:96, :128]) * 0.8)
+    seen = {role: photo.flip(3) for role in ("guide", "style")}
+    targets, plain = backend.targets(spec.objective, seen), backend.compile(spec)
+    whole = replayed.in_one_call(plain, torch.device("cpu"), spec)
+    for size in (0.02, 0.01):
+        torch.testing.assert_close(whole(photo, size, targets), plain(photo, size, targets), atol=1e-6, rtol=1e-5)
+    whole(torch.cat([photo, photo]), 0.02, targets)
+    assert len(made) == 2
+    assert replayed.in_one_call(plain, torch.device("cpu"), replace(spec, height=2000, width=2000)) is plain
 
 
 # --- a GPU ------------------------------------------------------------------------------------------------------------

@@ -52,23 +52,11 @@ class Eager:
             picture = picture.to(self.device)
             return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.smooth, spec.color)
 
-        return self._in_one_call(step) if self.device.type == "cuda" else step
+        if self.device.type != "cuda":
+            return step
+        from streamdream.backends.replayed import in_one_call
 
-    def _in_one_call(self, step: Step) -> Step:
-        """The same step, launched as a whole."""
-        from streamdream.backends.replayed import Replayed
-
-        recordings: dict[Any, Replayed] = {}
-
-        def replayed(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
-            flat = [target for own in targets for target in own]
-            shapes = picture.shape, *(target.shape for target in flat)
-            if shapes not in recordings:
-                counts = [len(own) for own in targets]
-                recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)))
-            return recordings[shapes](picture.to(self.device), torch.full((1,), step_size, device=self.device), *flat)
-
-        return replayed
+        return in_one_call(step, self.device, spec)
 
     def check_size(self, spec: StepSpec) -> None:
         """Raises SettingsError when the picture is too small for a tap."""

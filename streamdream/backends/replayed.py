@@ -11,18 +11,41 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from streamdream.backends.eager import grouped
 from streamdream.constants import noticed
+
+if TYPE_CHECKING:
+    from streamdream.backends import AllTargets, Step, StepSpec
 
 ERRORS = "thread_local"
 """Whose calls must not disturb a recording: other threads may ask the GPU for memory meanwhile."""
+LARGEST = 1920 * 1080
+"""Pixels."""
 WARM_UPS = 2
 """Calls before the one that is recorded: libraries choose their kernels in them, and make what they make once."""
 log = logging.getLogger(__name__)
+
+
+def in_one_call(step: Step, device: torch.device, spec: StepSpec) -> Step:
+    """The same step, repeated as a whole; a picture so large that the GPU is never waiting is not worth the memory."""
+    if spec.height * spec.width > LARGEST:
+        return step
+    recordings: dict[Any, Replayed] = {}
+
+    def replayed(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+        flat = [target for own in targets for target in own]
+        shapes = picture.shape, *(target.shape for target in flat)
+        if shapes not in recordings:
+            counts = [len(own) for own in targets]
+            recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)))
+        return recordings[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
+
+    return replayed
 
 
 class Replayed:
