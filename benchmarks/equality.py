@@ -1,11 +1,10 @@
 """How far a backend's step is from plain autograd: every network, size, objective and kind of picture, one step each.
 
 ``error`` is the norm of the difference over that of the step, ``cosine`` that between the two moves; the worst picture
-of a row is shown. ``graph`` is the recorded graph run by PyTorch, in float32 and in float64, each against autograd of
-the same. What the graph itself got wrong shows in both rows; what shows in one is rounding: in float32 another order of
-adding flips a ReLU or a pool here and there; in float64 PyTorch's convolution rounds a constant picture otherwise at
-each place, so that pools find other maxima among equals. How much of that there is anyway the row of ``plain autograd``
-shows: autograd in float32 against itself in float64.
+of a row is shown. ``graph`` is the recorded graph run by PyTorch: in float32 against autograd through the values that
+it has itself, as eager is (``plain.FORWARDS``), in float64 against autograd of the network as it is written. An engine
+that adds in another order flips a ReLU or a pool here and there. How much of that there is anyway the row of ``plain
+autograd`` shows: autograd in float32 against itself in float64.
 """
 from __future__ import annotations
 
@@ -73,19 +72,20 @@ def pictures(height: int, width: int) -> dict[str, Tensor]:
 
 
 def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str, Any]]:
-    """A row for the graph and one for each backend and precision."""
-    for precision, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
-        exact = Plain(model, torch.device("cpu"), dtype).compile(spec)
-        yield {"backend": "graph", "precision": precision, **worst(spec, exact, by_itself(model, spec, dtype))}
-    plain = Plain(model, torch.device("cpu")).compile(spec)
-    yield {"backend": "plain autograd", "precision": "fp32", **worst(spec, exact, plain)}
+    """A row for the graph and one for each backend and precision; and how much is rounding."""
+    cpu = torch.device("cpu")
+    exact, rounded = (Plain(model, cpu, dtype).compile(spec) for dtype in (torch.float64, torch.float32))
+    alike = {forward: Plain(model, cpu, forward=forward).compile(spec) for forward in ("graph", "eager")}
+    for precision, dtype, reference in (("fp32", torch.float32, alike["graph"]), ("fp64", torch.float64, exact)):
+        yield {"backend": "graph", "precision": precision, **worst(spec, reference, by_itself(model, spec, dtype))}
+    yield {"backend": "plain autograd", "precision": "fp32", **worst(spec, exact, rounded)}
     names = [options.backend] if options.backend != "auto" else [
         name for name in ("eager", "openvino", "tensorrt") if backends.available(name)[0]]
     for name in names:
         half = backends.create(name, model, options.device).precision
         for precision in dict.fromkeys(("fp32", half)):
             step = backends.create(name, model, options.device, precision).compile(spec)
-            yield {"backend": name, "precision": precision, **worst(spec, plain, step)}
+            yield {"backend": name, "precision": precision, **worst(spec, alike.get(name, alike["graph"]), step)}
 
 
 def by_itself(model: Model, spec: StepSpec, dtype: torch.dtype) -> Take:

@@ -1,4 +1,10 @@
-"""A step as it is written first: PyTorch's own layers, autograd, float32; as the peers run it."""
+"""A step as it is written first: PyTorch's own layers, autograd, float32; as the peers run it.
+
+Where two values are equal but for rounding, which of them a pool or a ReLU lets through is decided by the order of
+adding, and a step then differs by up to a hundredth, whoever computes it. So a step is compared with autograd through
+the very values that it has itself, ``FORWARDS``, to 1e-5 and on every picture; and those with the network as it is
+written, in float64.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -9,36 +15,69 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream import step
-from streamdream.models.nodes import INPUT, AvgPool, Concat, Conv, Lrn, MaxPool, Node, Relu, Softmax, needed
+from streamdream.backends import graph
+from streamdream.models import lrn
+from streamdream.models.nodes import (
+    INPUT,
+    AvgPool,
+    Concat,
+    Conv,
+    Lrn,
+    MaxPool,
+    Node,
+    Relu,
+    Softmax,
+    needed,
+    project_before_pooling,
+)
 from streamdream.models.operations import pad_same
 
 if TYPE_CHECKING:
     from streamdream.backends import Step, StepSpec
     from streamdream.models import Model
 
+FORWARDS = {
+    "written": "PyTorch's layers, in the order of the table",
+    "eager": "as models.network arranges it: 1x1 convolutions before average pools, its own LRN",
+    "graph": "as that is recorded: average pools are convolutions",
+}
+
+
 class Plain:
     """Looks like a backend, but is none: it is slow on purpose."""
 
     name, precision, reason = "plain autograd", "fp32", "what PyTorch gives without further work"
 
-    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.model, self.device, self._dtype = model, device, dtype
+    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype = torch.float32,
+                 forward: str = "written") -> None:
+        self.model, self.device, self._dtype, self._forward = model, device, dtype, forward
         self._weights = {name: weight.to(device, dtype) for name, weight in model.load_weights().items()}
 
     def compile(self, spec: StepSpec) -> Step:
         nodes, terms = needed(self.model.nodes(), spec.objective.taps), spec.objective.terms
+        if self._forward != "written":
+            nodes = project_before_pooling(nodes, tuple(sorted(spec.objective.taps)))
 
         def take(picture: Tensor, step_size: float, targets: Any = ()) -> Tensor:
             watched = picture.detach().requires_grad_(True)
             values = {INPUT: self.model.to_input(watched).to(self._dtype)}
             for node in nodes:
-                values[node.name] = run(node, [values[name] for name in node.inputs], self._weights)
+                values[node.name] = self._run(node, [values[name] for name in node.inputs])
             features = {name: values[name] for name in (INPUT, *spec.objective.taps)}
             gradients = [torch.autograd.grad(term.value(features, ()), watched, retain_graph=True)[0]
                          for term, _ in terms]
             return step.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
 
         return take
+
+    def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        if self._forward != "written" and isinstance(node, Lrn):
+            return _own_lrn(node, inputs[0])
+        if self._forward == "graph" and isinstance(node, AvgPool):
+            found: Tensor = graph.average(inputs[0], node.kernel, (node.stride, node.stride), node.padding, node.ceil,
+                                          node.count_padding)
+            return found
+        return run(node, inputs, self._weights)
 
 
 def run(node: Node, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
@@ -68,6 +107,13 @@ def _avg_pool(node: AvgPool, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor
 def _lrn(node: Lrn, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     size = 2 * node.radius + 1
     return F.local_response_norm(x, size, node.scale * size, node.beta, node.k)
+
+
+def _own_lrn(node: Lrn, x: Tensor) -> Tensor:
+    """``models.lrn``'s values, without what it writes in place."""
+    width = lrn.band(x.shape[1], node.radius, node.scale, x.dtype, x.device)
+    sums = F.conv2d(x * x, width, torch.full((x.shape[1],), node.k, dtype=x.dtype, device=x.device))
+    return x * ((torch.sqrt(sums) * sums).rsqrt() if node.beta == 0.75 else sums**-node.beta)
 
 
 OPERATIONS: dict[type[Node], Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]] = {

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from streamdream_bench.plain import Plain
+from streamdream_bench.equality import by_itself, pictures, worst
+from streamdream_bench.plain import FORWARDS, Plain
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from streamdream import backends, models, objectives
@@ -18,6 +19,7 @@ from streamdream.models import Model
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
+CPU = torch.device("cpu")
 CASES = [("inception_v3", "mixed5"), ("bvlc_googlenet", "inception_4c/output:1,conv2/norm2:0.5"),
          ("cars_googlenet", "inception_4a_output"), ("inception5h", "mixed4b"),
          ("torchvision_googlenet", "inception4a"),
@@ -50,28 +52,32 @@ def with_weights(name: str) -> Model:
     return replace(model, load_weights=lambda: stored)
 
 
-def pictures(height: int, width: int) -> dict[str, torch.Tensor]:
-    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    found = {"noise": noise, "quantised": (noise * 4).round() / 4}
-    return {name: picture.contiguous(memory_format=torch.channels_last) for name, picture in found.items()}
-
-
 def spec(model: Model, layers: str, height: int = 131, width: int = 171, **more: Any) -> StepSpec:
     objective = objectives.from_settings(DreamSettings(layers=layers, **more), model)
     return StepSpec(objective, height, width, 1.0, 0.4)
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
-def test_one_step_equals_plain_autograd(name: str, layers: str) -> None:
+def test_one_step_equals_autograd(name: str, layers: str) -> None:
+    """Through the values that the graph has itself: on every kind of picture, a constant one, too."""
+    model = with_weights(name)
+    wanted = spec(model, layers)
+    reference = Plain(model, CPU, forward="graph").compile(wanted)
+    found = worst(wanted, reference, by_itself(model, wanted, torch.float32))
+    assert found["error"] < 1e-5, found
+
+
+@pytest.mark.parametrize(("name", "layers"), CASES)
+def test_those_values_are_the_network_s(name: str, layers: str) -> None:
     """In float64: in float32 two orders of adding are enough to flip a ReLU or a pool here and there (0.5 % seen)."""
     model = with_weights(name)
     wanted = spec(model, layers)
-    built = graph.build(model, wanted, torch.float64)
-    reference = Plain(model, torch.device("cpu"), torch.float64).compile(wanted)
-    for kind, picture in pictures(131, 171).items():
-        expected = reference(picture, 0.02)
-        taken = built.module(picture, torch.tensor([0.02]))
-        assert float((taken - expected).norm() / (expected - picture).norm()) < 1e-5, kind
+    written, *others = (Plain(model, CPU, torch.float64, forward).compile(wanted) for forward in FORWARDS)
+    for kind in ("random", "quantised"):
+        picture = pictures(131, 171)[kind]
+        expected = written(picture, 0.02)
+        for take in others:
+            assert float((take(picture, 0.02) - expected).norm() / (expected - picture).norm()) < 1e-5, kind
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
@@ -128,7 +134,7 @@ def test_it_is_named_by_what_it_is() -> None:
 def test_the_step_size_is_an_input() -> None:
     model = with_weights("inception_v3")
     built = graph.build(model, spec(model, "mixed0"), torch.float32)
-    picture = pictures(131, 171)["noise"] / 2
+    picture = pictures(131, 171)["random"] / 2
     once, twice = (built.module(picture, torch.tensor([size])) - picture for size in (0.01, 0.02))
     torch.testing.assert_close(twice, 2 * once, atol=1e-5, rtol=1e-3)
 
@@ -143,7 +149,7 @@ def test_pictures_of_a_batch_do_not_meet() -> None:
         targets = tuple(tuple(target.double() for target in own) for own in targets) if "guide" in kind else targets
         flat = [target for own in targets for target in own]
         found = pictures(64, 80)
-        batch = torch.cat([found["noise"], found["quantised"] * 0.2, torch.zeros(1, 3, 64, 80)])
+        batch = torch.cat([found["random"], found["quantised"] * 0.2, torch.zeros(1, 3, 64, 80)])
         size = torch.tensor([0.02])
         together = graph.build(model, wanted, torch.float64, targets, batch=3).module(batch, size, *flat)
         alone = graph.build(model, wanted, torch.float64, targets).module
@@ -157,6 +163,6 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     built = graph.build(model, spec(model, "mixed0", 96, 112), torch.bfloat16)
     built.save(str(tmp_path / "step.pt2"))
     loaded = graph.load(str(tmp_path / "step.pt2"))
-    picture, size = pictures(96, 112)["noise"], torch.tensor([0.02])
+    picture, size = pictures(96, 112)["random"], torch.tensor([0.02])
     assert loaded.digest == built.digest
     assert torch.equal(loaded.module(picture, size), built.module(picture, size))

@@ -221,7 +221,7 @@ def _weave(parts: list[Tensor], down: int, across: int) -> Tensor:
     return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, channels, height * down, width * across)
 
 
-def _avg_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,
+def average(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,
               count_padding: bool = True, divisor: int | None = None) -> Any:
     """A convolution of each channel by itself: one engine has no bf16 average pool for all of these."""
     if ceil or divisor:
@@ -269,7 +269,7 @@ TABLE: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
-    aten.avg_pool2d.default: _avg_pool,
+    aten.avg_pool2d.default: average,
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.slice_backward.default: _slice_backward,
     aten.threshold_backward.default: _threshold_backward,

@@ -6,12 +6,11 @@ with a banded kernel of ones. With g at the output, the gradient at x is
 """
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamdream.constants import made_once
 from streamdream.models.nodes import Lrn
 
 Saved = tuple[Tensor, Tensor, Tensor]
@@ -19,7 +18,7 @@ Saved = tuple[Tensor, Tensor, Tensor]
 
 def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
     """``x`` [N, C, H, W] -> the same shape, and what ``backward`` needs."""
-    sums = F.conv2d(x * x, _band(x.shape[1], node.radius, node.scale, x.dtype, x.device), _constant(x, node.k))
+    sums = F.conv2d(x * x, band(x.shape[1], node.radius, node.scale, x.dtype, x.device), _constant(x, node.k))
     power = _negative_power(sums, node.beta)
     return x * power, (x, sums, power)
 
@@ -27,8 +26,8 @@ def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
 def backward(gradient: Tensor, saved: Saved, node: Lrn) -> Tensor:
     x, sums, power = saved
     direct = gradient * power
-    band = _band(x.shape[1], node.radius, -2 * node.beta * node.scale, x.dtype, x.device)
-    return torch.addcmul(direct, x, F.conv2d((direct * x).div_(sums), band))
+    kernel = band(x.shape[1], node.radius, -2 * node.beta * node.scale, x.dtype, x.device)
+    return torch.addcmul(direct, x, F.conv2d((direct * x).div_(sums), kernel))
 
 
 def _negative_power(sums: Tensor, beta: float) -> Tensor:
@@ -44,8 +43,9 @@ def _constant(x: Tensor, value: float) -> Tensor:
     return torch.full((x.shape[1],), value, dtype=x.dtype, device=x.device)
 
 
-@lru_cache(maxsize=16)
-def _band(channels: int, radius: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+@made_once
+def band(channels: int, radius: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The kernel of a 1x1 convolution that sums channels up to ``radius`` away, times ``scale``."""
     ones = torch.ones(channels, channels, dtype=torch.float32)
-    band = ones.tril(radius).triu(-radius) * scale
-    return band.to(device, dtype).view(channels, channels, 1, 1).contiguous(memory_format=torch.channels_last)
+    sums = ones.tril(radius).triu(-radius) * scale
+    return sums.to(device, dtype).view(channels, channels, 1, 1).contiguous(memory_format=torch.channels_last)
