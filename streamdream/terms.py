@@ -109,7 +109,7 @@ class Guide:
     def value(self, features: Features, targets: Targets) -> Tensor:
         terms = []
         for (name, weight), target in zip(self.weights, targets, strict=True):
-            mine = _positions(_chosen(features[name], self.channels))
+            mine, target = _wide(_positions(_chosen(features[name], self.channels))), _wide(target)
             terms.append(weight * (mine * target[_best_matches(mine.detach(), target)]).float().mean())
         return sum(terms[1:], terms[0])
 
@@ -175,6 +175,13 @@ def _numbers(channels: tuple[int, ...], device: torch.device) -> Tensor:
 def _positions(feature: Tensor) -> Tensor:
     """[N, C, h, w] -> [N * h * w, C]; no copy where channels are last in memory."""
     return feature.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _wide(features: Tensor) -> Tensor:
+    """Products of Caffe's features do not fit into fp16."""
+    import torch
+
+    return features.float() if features.dtype == torch.float16 else features
 
 
 def _best_matches(mine: Tensor, target: Tensor) -> Tensor:

@@ -17,17 +17,21 @@ Saved = tuple[Tensor, Tensor, Tensor]
 
 
 def forward(x: Tensor, node: Lrn) -> tuple[Tensor, Saved]:
-    """``x`` [N, C, H, W] -> the same shape, and what ``backward`` needs."""
+    """``x`` [N, C, H, W] -> the same shape, and what ``backward`` needs. fp16 does not hold the square of 256, and
+    Caffe's networks have such features: it is computed in float32.
+    """
+    dtype = x.dtype
+    x = x.float() if dtype == torch.float16 else x
     sums = F.conv2d(x * x, band(x.shape[1], node.radius, node.scale, x.dtype, x.device), _constant(x, node.k))
     power = _negative_power(sums, node.beta)
-    return x * power, (x, sums, power)
+    return (x * power).to(dtype), (x, sums, power)
 
 
 def backward(gradient: Tensor, saved: Saved, node: Lrn) -> Tensor:
     x, sums, power = saved
-    direct = gradient * power
+    direct = gradient.to(x.dtype) * power
     kernel = band(x.shape[1], node.radius, -2 * node.beta * node.scale, x.dtype, x.device)
-    return torch.addcmul(direct, x, F.conv2d((direct * x).div_(sums), kernel))
+    return torch.addcmul(direct, x, F.conv2d((direct * x).div_(sums), kernel)).to(gradient.dtype)
 
 
 def _negative_power(sums: Tensor, beta: float) -> Tensor:

@@ -11,6 +11,7 @@ from streamdream.models.convolution import Convolution
 from streamdream.models.nodes import INPUT, Conv, Node, Relu, beginning, needed, project_before_pooling
 from streamdream.models.operations import OPERATIONS
 
+TINY = 1e-6
 Features = dict[str, Tensor]
 """Tap -> [1, C, h, w], and ``INPUT`` -> the picture as the network sees it."""
 
@@ -57,22 +58,24 @@ class Network:
         return {name: values[name] for name in (INPUT, *self.taps)}
 
     def gradients(self, picture: Tensor, values_of: Callable[[Features], Sequence[Tensor]]) -> list[Tensor]:
-        """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in our dtype.
+        """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in float32 at least.
 
-        In fp16 it is enlarged by a constant. Callers take only its direction.
+        In fp16 it is enlarged. Callers take only its direction.
         """
         with torch.no_grad():
             values, saved = self._forward(picture)
         watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
         with torch.enable_grad():
-            scalars = [scalar * self._enlarged_by(watched) for scalar in values_of(watched)]
+            scalars = [self._enlarge(scalar, watched) for scalar in values_of(watched)]
         found = []
         for number, scalar in enumerate(scalars, 1):
             seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
                                         retain_graph=number < len(scalars))
             with torch.no_grad():
                 gradient = self._backward(dict(zip(watched, seeds, strict=True)), saved)
-            found.append(torch.zeros_like(picture) if gradient is None else gradient)
+            # what follows may be a hundred times as large, which fp16 does not hold
+            found.append(torch.zeros_like(picture) if gradient is None else
+                         gradient.float() if self.dtype.itemsize < 4 else gradient)
         return found
 
     def _forward(self, picture: Tensor) -> tuple[Features, dict[str, Any]]:
@@ -111,11 +114,15 @@ class Network:
                 gradients[name] = gradients[name] + part if name in gradients else part
         return gradients.get(INPUT)
 
-    def _enlarged_by(self, features: Features) -> float:
-        """A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing."""
+    def _enlarge(self, scalar: Tensor, features: Features) -> Tensor:
+        """A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing; and those of
+        Caffe's networks have features of 300, with whose gradients it would run over. So they begin at about one.
+        """
         if self.dtype != torch.float16:
-            return 1.0
-        return float(max(features[name].numel() for name in (INPUT, *self.taps)))
+            return scalar
+        scalar = scalar * float(max(features[name].numel() for name in (INPUT, *self.taps)))
+        sizes = [features[name].detach().float().abs().mean() for name in self.taps]
+        return scalar / (sum(sizes[1:], sizes[0]) + TINY) if sizes else scalar
 
     def _is_done(self, node: Node) -> bool:
         """Whether the node is a ReLU that its convolution has taken in."""
