@@ -16,6 +16,7 @@ from torch import Tensor
 
 from streamdream import step
 from streamdream.backends import graph
+from streamdream.errors import UnknownName
 from streamdream.models import lrn
 from streamdream.models.nodes import (
     INPUT,
@@ -50,6 +51,8 @@ class Plain:
 
     def __init__(self, model: Model, device: torch.device, dtype: torch.dtype = torch.float32,
                  forward: str = "written") -> None:
+        if forward not in FORWARDS:
+            raise UnknownName("forward", forward, FORWARDS)
         self.model, self.device, self._dtype, self._forward = model, device, dtype, forward
         self._weights = {name: weight.to(device, dtype) for name, weight in model.load_weights().items()}
 

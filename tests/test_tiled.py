@@ -69,6 +69,16 @@ def with_random_weights(name: str) -> Model:
     return replace(model, load_weights=lambda: stored)
 
 
+def test_half_precision_needs_more_than_half_the_memory() -> None:
+    """As what is largest, the beginning, is float32 all the same."""
+    objective = objectives.from_settings(DreamSettings(), MODEL)
+    half, whole = (bytes_per_pixel(MODEL, objective, size) for size in (2, 4))
+    assert 0.6 * whole < half < whole
+    first = objectives.from_settings(DreamSettings(layers="conv2d_2"), MODEL)
+    assert bytes_per_pixel(MODEL, first, 2) == bytes_per_pixel(MODEL, first, 4)
+
+
+
 @pytest.mark.parametrize(("name", "layers"), [
     ("bvlc_googlenet", "inception_4c/output"), ("inception5h", "mixed3b"), ("torchvision_googlenet", "inception3b"),
 ])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from streamdream import step as maths
-from streamdream.models.nodes import INPUT, MaxPool, Relu, Window, needed
+from streamdream.models.nodes import INPUT, MaxPool, Relu, Window, beginning, needed
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Backend, Step, StepSpec
@@ -139,9 +139,12 @@ def overlap_of(model: Model, objective: Objective) -> tuple[int, int]:
 def bytes_per_pixel(model: Model, objective: Objective, value_bytes: int) -> float:
     """What a step keeps for each pixel of the picture: every value on the way up, and where each maximum was."""
     area, channels, total = {INPUT: 1.0}, {INPUT: 3}, float(BYTES_BESIDE_THE_NETWORK)
-    for node in needed(model.nodes(), objective.taps):
+    nodes = needed(model.nodes(), objective.taps)
+    exact = beginning(nodes)  # float32 in every precision
+    for node in nodes:
         area[node.name] = area[node.inputs[0]] / (node.stride**2 if isinstance(node, Window) else 1)
         channels[node.name] = node.channels([channels[name] for name in node.inputs])
-        held = 0 if isinstance(node, Relu) else value_bytes + (8 if isinstance(node, MaxPool) else 0)
+        size = max(4, value_bytes) if node.name in exact else value_bytes
+        held = 0 if isinstance(node, Relu) else size + (8 if isinstance(node, MaxPool) else 0)
         total += ON_THE_WAY_DOWN * channels[node.name] * area[node.name] * held
     return total

@@ -4,12 +4,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from streamdream import process, settings
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
 from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
+
+if TYPE_CHECKING:
+    from streamdream.live import LiveReport
 
 LIVE_PRESET = "live"
 """What is started from when no preset is named."""
@@ -71,9 +75,12 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
             report = live.run(run.live.seconds)
     for warning in report.warnings:
         say(f"warning: {warning}")
-    facts = report.as_json()
-    print(json.dumps(facts) if found.json else
-          f"{report.frames} of {report.captured} frames in {report.seconds:.1f} s ({facts['display_fps']:.1f} fps), "
-          f"{facts['dream_fps']:.1f} dreams/s on {report.field}, latency {report.latency_ms['p50']:.0f} ms "
-          f"(p95 {report.latency_ms['p95']:.0f}), {report.backend} {report.precision} on {report.device}")
+    print(json.dumps(report.as_json()) if found.json else _summary(report))
     return 0
+
+
+def _summary(report: LiveReport) -> str:
+    facts = report.as_json()
+    return (f"{report.frames} of {report.captured} frames in {report.seconds:.1f} s ({facts['display_fps']:.1f} fps), "
+            f"{facts['dream_fps']:.1f} dreams/s on {report.field}, latency {report.latency_ms['p50']:.0f} ms "
+            f"(p95 {report.latency_ms['p95']:.0f}), {report.backend} {report.precision} on {report.device}")
