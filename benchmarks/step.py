@@ -41,6 +41,8 @@ DEFAULT_SIZE = (240, 320)
 def run(options: Options, progress: Progress) -> Report:
     """A row for every backend and precision: the median step after a warm-up, and its share of the matmul rates."""
     height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
+    if options.backend == "auto":
+        backends.choose_device(options.device)  # what is not here is said before anything is loaded
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
     model, weights = with_weights(models.get(options.model))
     objective = objectives.from_settings(settings, model)

@@ -18,7 +18,7 @@ def found(about: str, findings: list[doctor.Finding]) -> doctor.Finding:
 
 def test_the_command_prints_what_it_found() -> None:
     result = streamdream("doctor")
-    assert result.returncode == 0 and result.stderr == ""
+    assert result.returncode == 0 and result.stderr == "looking at this machine\n"
     for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",
                  "engines folder", "→ streamdream fetch bvlc_googlenet"):
         assert word in result.stdout

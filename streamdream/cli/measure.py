@@ -28,6 +28,7 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
         raise UnknownName("benchmark", found.name, BENCHES)
     names = {item.name for item in dataclasses.fields(Options)}
     options = Options(**{name: value for name, value in vars(found).items() if name in names})
+    say(f"{found.name}: starting")  # loading PyTorch takes seconds
     report = run_bench(found.name, options, say)
     text = json.dumps(report.to_json())
     if found.output:
@@ -42,6 +43,7 @@ def doctor_command(parser: Parser, arguments: Sequence[str]) -> int:
     found = parser.parse(arguments)
     from streamdream import doctor
 
+    say("looking at this machine")  # PyTorch and what engines there are: seconds
     findings = doctor.examine()
     if found.json:
         print(json.dumps(doctor.as_json(findings)))
