@@ -1,11 +1,11 @@
 """``streamdream`` and ``python -m streamdream``: the command line, which signals end cleanly from the first moment."""
 from __future__ import annotations
 
-from streamdream import process
+from streamdream import signals
 
 
 def main() -> None:
-    process.end_by_signals()
+    signals.end_at_once()
     from streamdream import cli
 
     cli.main()

@@ -1,26 +1,19 @@
-"""What concerns the process as a whole: signals, and what must be set before torch is loaded, lest steps be slow."""
+"""What concerns the process as a whole, and must be set before torch is loaded, lest steps be slow."""
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from streamdream.errors import StreamdreamError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEEP_BYTES = 1 << 30
 LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
 NICENESS = 5
 """Above that of the other threads."""
-NATIVE, AGAIN_SECONDS = ("torch", "openvino"), 0.05
-"""Libraries that call Python from C++ while they are loaded, where an exception aborts the process. A signal that comes
-meanwhile comes again, so much later, until they are there.
-"""
 TASKS = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 
@@ -80,71 +73,3 @@ def keeping_priority() -> Iterator[None]:
             with suppress(OSError):  # it has ended
                 if os.sched_getscheduler(int(task.name)) != policy:
                     os.sched_setscheduler(int(task.name), policy, priority)
-
-
-class Terminated(BaseException):
-    """SIGTERM; not an Exception, so that nothing swallows it."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. When a plain KeyboardInterrupt passes through an ``exec`` (each dataclass has one), CPython 3.11 ends the
-    process by the signal, whatever exit code was asked for afterwards; a subclass it leaves alone.
-    """
-
-
-def end_by_signals() -> None:
-    """Until ``watch_for_signals``: the program is still being loaded, which takes seconds on a machine that is busy."""
-    def end(number: int, frame: object) -> None:
-        interrupted = number == signal.SIGINT
-        os.write(2, b"error: %s; nothing was left behind\n" % (b"interrupted" if interrupted else b"terminated"))
-        os._exit(130 if interrupted else 143)
-
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-
-
-def watch_for_signals() -> None:
-    """From here on SIGTERM raises ``Terminated`` in the main thread, and SIGINT, unless ignored, ``Interrupted``."""
-    signal.signal(signal.SIGTERM, _raise)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _raise)
-
-
-def _raise(number: int, frame: object) -> None:
-    if any(map(_is_being_loaded, NATIVE)):
-        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-        return
-    raise Interrupted if number == signal.SIGINT else Terminated
-
-
-def _is_being_loaded(module: str) -> bool:
-    return bool(getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False))
-
-
-@contextmanager
-def ending_by(stop: Callable[[], None]) -> Iterator[None]:
-    """Within it the first Ctrl-C or SIGTERM calls ``stop``: a live run has no other end. The next one interrupts."""
-    def handle(number: int, frame: object) -> None:
-        watch_for_signals()
-        stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        watch_for_signals()
-
-
-@contextmanager
-def keeping(describe: Callable[[], str]) -> Iterator[None]:
-    """Within it an interruption is an error that says what was kept."""
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated) as signalled:
-        stopped = StreamdreamError("interrupted; " + describe())
-        stopped.exit_code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
-        raise stopped from None

@@ -223,12 +223,38 @@ def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, af
 def test_a_signal_while_torch_is_loaded_waits_for_that(number: signal.Signals, tmp_path: Path) -> None:
     """It calls Python from C++, where an exception aborts the process."""
     (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('whole', flush=True)\n")
-    code = ("import time; from streamdream import process; process.watch_for_signals()\n"
+    code = ("import time; from streamdream import signals; signals.watch()\n"
             "try:\n import torch; time.sleep(20)\n"
-            "except (process.Interrupted, process.Terminated): print('and ended', flush=True)")
+            "except signals.Signalled as signalled: signals.hear(signalled); print('and ended', flush=True)")
     result = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
                             capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "whole\nand ended\n", "")
+
+
+SWALLOWERS = {
+    "a bare except": "try: kill()\nexcept: pass",
+    "what runs when an object goes": "weakref.finalize(type('Thing', (), {})(), kill)",
+    "C code that asks for an attribute": "ctypes.pythonapi.PyObject_HasAttrString(ctypes.py_object(Asked()), b'there')",
+}
+"""Each was met while the program loads its libraries: the signal was lost, and the render went on."""
+
+
+@pytest.mark.parametrize("swallower", SWALLOWERS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_somebody_swallows_ends_the_program(number: signal.Signals, swallower: str,
+                                                          tmp_path: Path) -> None:
+    (tmp_path / "swallow.py").write_text(
+        "import ctypes, os, time, weakref\nfrom streamdream import cli\n"
+        f"def kill():\n os.kill(os.getpid(), {int(number)})\n while True: pass\n"
+        "class Asked:\n there = property(lambda self: kill())\n"
+        f"def swallow(*_):\n exec({SWALLOWERS[swallower]!r}, globals())\n"
+        " print('swallowed', flush=True)\n time.sleep(20)\n"
+        "cli.COMMANDS['swallow'] = swallow\ncli.main(['swallow'])")
+    result = subprocess.run([sys.executable, "-m", "swallow"], capture_output=True, text=True, env=ENVIRONMENT,
+                            cwd=tmp_path, check=False, timeout=60)
+    code, word = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}[number]
+    assert (result.returncode, result.stdout) == (code, "swallowed\n")
+    assert result.stderr == f"error: {word}; nothing was left behind\n"
 
 
 def test_output_into_a_closed_pipe_is_quiet() -> None:

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import save
 from unruly_server import Server, running_server
 
-from streamdream import cli, models, process
+from streamdream import cli, models, signals
 from streamdream.errors import ModelError, UsageError
 from streamdream.models import Model, Source, download, fetch
 from streamdream.models.download import Failed, Limits
@@ -380,7 +380,7 @@ def test_fetch_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "embedded" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("signalled", "code"), [(KeyboardInterrupt, 130), (process.Terminated, 143)])
+@pytest.mark.parametrize(("signalled", "code"), [(signals.Interrupted, 130), (signals.Terminated, 143)])
 def test_a_signal_says_that_what_has_come_is_kept(signalled: type[BaseException], code: int, row: str,
                                                   monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:

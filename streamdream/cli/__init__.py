@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from streamdream import __version__, process
+from streamdream import __version__, process, signals
 from streamdream.cli import cameras, live, measure, networks, pictures, presets, video, web
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
@@ -34,7 +34,9 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    signals.end_at_once(say=False)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -42,16 +44,15 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     process.tune()
     try:
-        process.watch_for_signals()
+        signals.watch()
         return _dispatch([text for text in arguments if text != "--debug"])
     except StreamdreamError as error:
         if debug:
             raise
         return _fail(str(error), error.exit_code)
-    except process.Terminated:
-        return _fail("terminated; nothing was left behind", 143)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was left behind", 130)
+    except signals.Signalled as signalled:
+        signals.hear(signalled)
+        return _fail(f"{signalled.word}; nothing was left behind", signalled.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as in `streamdream layers ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

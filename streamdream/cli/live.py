@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from streamdream import process, settings
+from streamdream import settings, signals
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
@@ -71,7 +71,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
             live.stop()
             apart.give_up()
 
-        with process.ending_by(end):
+        with signals.ending_by(end):
             report = live.run(run.live.seconds)
     for warning in report.warnings:
         say(f"warning: {warning}")

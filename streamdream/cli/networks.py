@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import process
+from streamdream import signals
 from streamdream.cli.flags import Parser
 from streamdream.cli.show import print_table, say
 
@@ -88,5 +88,5 @@ def _download(model: Model) -> Path:
                 bars.append(stack.enter_context(Progress(model.name, total // 10**6, "MB")))
             bars[0].update(done // 10**6)
 
-        with process.keeping(lambda: "what has come is kept, the same command goes on from there"):
+        with signals.keeping(lambda: "what has come is kept, the same command goes on from there"):
             return fetch.fetch(model, say, show)

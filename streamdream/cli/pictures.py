@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import process, settings
+from streamdream import settings, signals
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.show import print_report, say, show_log
 from streamdream.errors import SettingsError, UsageError
@@ -171,7 +171,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
         say(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
     maker = atlas.Maker(image, model, dreamer.backend, run.stream, cells)
     done = len(cells) - len(maker.left)
-    with process.keeping(lambda: f"{len(cells) - len(maker.left)} of {len(cells)} layers are kept, the same command "
+    with signals.keeping(lambda: f"{len(cells) - len(maker.left)} of {len(cells)} layers are kept, the same command "
                                  "goes on from there"):
         if not found.json:
             say(f"{len(maker.left)} layers to dream, about {describe_seconds(maker.estimate_seconds())}"
