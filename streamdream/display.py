@@ -39,8 +39,22 @@ def publish(residual: NDArray[np.float32], image: NDArray[np.uint8]) -> Publishe
     return Published(np.rint(residual * 127.5).astype(np.int16), _half_field(image, *residual.shape[:2]))
 
 
-def show(published: Published, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
-    """The dream of the frame ``image`` uint8 [H, W, 3]."""
+def show(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
+    """The dream of the frame ``image`` uint8 [H, W, 3]; before there is one, the frame."""
+    if published is None:
+        return image
+    cv, levels = cv2(), moved(published, image, settings)
+    if levels.shape != image.shape:
+        levels = cv.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv.INTER_LINEAR)
+    mask = references.shown(references.read(settings), *image.shape[:2])
+    if mask is not None:
+        levels = np.rint(levels * mask).astype(np.int16)
+    dream: NDArray[np.uint8] = cv.add(image, levels, dtype=cv.CV_8U)
+    return dream
+
+
+def moved(published: Published, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.int16]:
+    """What the dream adds to the frame ``image`` uint8 [H, W, 3], in grey levels, still on the field: [h, w, 3]."""
     cv, (height, width) = cv2(), published.levels.shape[:2]
     grey = _half_field(image, height, width)
     levels = published.levels
@@ -52,13 +66,7 @@ def show(published: Published, image: NDArray[np.uint8], settings: DreamSettings
         levels = cv.transform(levels, LUMA)
     if settings.strength != 1:
         levels = cv.multiply(levels, (settings.strength,) * 3)
-    if levels.shape != image.shape:
-        levels = cv.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv.INTER_LINEAR)
-    mask = references.shown(references.read(settings), *image.shape[:2])
-    if mask is not None:
-        levels = np.rint(levels * mask).astype(np.int16)
-    dream: NDArray[np.uint8] = cv.add(image, levels, dtype=cv.CV_8U)
-    return dream
+    return levels
 
 
 def _half_field(image: NDArray[np.uint8], height: int, width: int) -> flow.Grey:

@@ -42,8 +42,10 @@ class Governor:
     def in_turn(self) -> bool:
         return self._ladder[self._rung][1]
 
-    def observe(self, seconds: float, number: int, octaves: int = 1) -> None:
-        """The dream of that number, of so many octaves, took so long."""
+    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
+        """The dream of that number, of so many octaves, took so long; ``lines`` it had, unless all that were wanted.
+        Where the picture has fewer, what they take says nothing of more.
+        """
         self._seconds.append(seconds)
         if self._pinned or self._leave_what_is_hopeless() or len(self._seconds) < SETTLED or number % SETTLED:
             return
@@ -51,7 +53,7 @@ class Governor:
         if usual > self._allowed_seconds and self._rung > self._lowest:
             self._move(-1, usual)
             self._patience = min(64, 2 * self._patience)  # what did not hold is tried again ever more seldom
-        elif self._rung + 1 < len(self._ladder):
+        elif self._rung + 1 < len(self._ladder) and (lines is None or lines >= self.field_height):
             height, in_turn = self._ladder[self._rung + 1]
             growth = (height / self.field_height) ** 2 if in_turn else octaves
             if usual * growth < ROOM * self._allowed_seconds and number // SETTLED % self._patience == 0:

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from streamdream.dream import Dreamer
     from streamdream.frame import Frame
     from streamdream.governor import Governor
+    from streamdream.settings import DreamSettings
     from streamdream.sinks import Sink
     from streamdream.sources import Source
 
 Item = TypeVar("Item")
+Compose = Callable[["display.Published | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
 log = logging.getLogger(__name__)
 WINDOW = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
@@ -132,14 +134,15 @@ class Live:
     """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
     ``play`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
-    entered for each dream: runs that share a device wait there for theirs.
+    entered for each dream: runs that share a device wait there for theirs; ``compose`` is what the sink gets of the
+    newest residual, or None, and a frame.
     """
 
     def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
                  turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
-                 build: Callable[[str], Dreamer] | None = None) -> None:
+                 build: Callable[[str], Dreamer] | None = None, compose: Compose = display.show) -> None:
         self._source, self._sink, self._governor = source, sink, governor
-        self._controls, self._turn, self._play = controls, turn, play or Play(controls)
+        self._controls, self._turn, self._play, self._compose = controls, turn, play or Play(controls), compose
         self._cast, self._stats = Cast(dreamer, build), dreamer.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
@@ -230,7 +233,7 @@ class Live:
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
             took, octaves = time.perf_counter() - begin, wish.dream.octaves
             if not self._threads.trying:
-                self._governor.observe(took, self._dreams, octaves)
+                self._governor.observe(took, self._dreams, octaves, height)
             self._threads.observe(took, height, octaves)
 
     def _make_do(self, error: UsageError, wish: Wish) -> None:
@@ -257,8 +260,7 @@ class Live:
                 continue
             frame = captured.frame
             with self._stats.stage("display"):
-                settings, published = self._play.shown(frame.pts_seconds), self._published
-                shown = frame.image if published is None else display.show(published, frame.image, settings)
+                shown = self._compose(self._published, frame.image, self._play.shown(frame.pts_seconds))
             with self._stats.stage("sink"):
                 self._sink.write(shown, frame)
             now = time.perf_counter()

@@ -1,8 +1,9 @@
 """The live socket: a picture up, a picture down, and a few words of JSON.
 
 Up, as text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. As bytes: the
-header of ``sessions.HEADER`` and a JPEG. Down, as text: ``waiting`` {place}, ``welcome``, ``settings`` {values},
-``refused`` {message, values}, ``stats``; as bytes, pictures again, each with the number of the one it was dreamed on.
+header of ``sessions.HEADER`` and a JPEG of at most as many lines as are dreamed. Down, as text: ``waiting`` {place},
+``welcome``, ``lines`` {lines}, ``settings`` {values}, ``refused`` {message, values}, ``stats``; as bytes, what the
+dream adds to a picture (``sessions.halves``), with that one's number.
 """
 from __future__ import annotations
 
@@ -45,6 +46,7 @@ class Visitor:
         self._dismissed: tuple[int, str] | None = None
         self._left_for_good = False
         self._greeted = False
+        self._told_lines = 0
         self._wanted: dict[str, Any] = {}
         """Settings that came before there was a session."""
 
@@ -79,8 +81,10 @@ class Visitor:
         self._session = session
         session.heard_seconds = time.monotonic()
         complaint = self._change(self._wanted)
+        self._told_lines = session.lines
         self._say({"type": "welcome", "session": session.token, "resumed": resumed, "model": self._studio.model.name,
-                   "frozen": session.controls.frozen, "rate": self._studio.frame_rate, "values": self._values()})
+                   "frozen": session.controls.frozen, "lines": session.lines, "rate": self._studio.frame_rate,
+                   "values": self._values()})
         if complaint:
             self._say({"type": "refused", "message": complaint, "values": self._values()})
 
@@ -115,6 +119,7 @@ class Visitor:
                 began = time.monotonic()
                 await self._socket.send_bytes(message)
                 self._adapt(time.monotonic() - began)
+                self._tell_lines()
 
     def _adapt(self, seconds: float) -> None:
         """Smaller pictures where the way down is narrow."""
@@ -122,6 +127,11 @@ class Visitor:
             encoder = self._session.encoder
             wanted = encoder.quality - 3 if seconds > SLOW_SEND_SECONDS else encoder.quality + 1
             encoder.quality = min(QUALITY, max(LOWEST_QUALITY, wanted))
+
+    def _tell_lines(self) -> None:
+        if self._session is not None and self._session.lines != self._told_lines:
+            self._told_lines = self._session.lines
+            self._say({"type": "lines", "lines": self._told_lines})
 
     def _look_at_the_clock(self) -> None:
         session, web, now = self._session, self._studio.web, time.monotonic()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GONE_SECONDS = 4.0
 EVERY_SECONDS = 0.1
-LINES = 480
+LINES, QUALITY = 480, 85
 FIELD_HEIGHT = 176
 
 
@@ -36,7 +36,7 @@ def inline(picture: NDArray[np.uint8] | None) -> ImageData | None:
     if picture is None:
         return None
     good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(picture, cv2().COLOR_RGB2BGR),
-                                [cv2().IMWRITE_JPEG_QUALITY, sessions.QUALITY])
+                                [cv2().IMWRITE_JPEG_QUALITY, QUALITY])
     assert good
     return ImageData(url="data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode())
 

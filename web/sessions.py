@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream import display, references
 from streamdream.capture import LiveSource
 from streamdream.controls import Controls, Wish
+from streamdream.display import Published
 from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError, UnknownName
 from streamdream.frame import Frame
 from streamdream.governor import Governor
@@ -47,7 +49,7 @@ HIGHEST = {"steps": 6, "onset": 30, "octaves": 6}
 """Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
 MOST_LAYERS = 6
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
-LOWEST_QUALITY, QUALITY = 55, 85
+LOWEST_QUALITY, QUALITY = 55, 90
 """JPEG's, of what is sent down."""
 log = logging.getLogger(__name__)
 
@@ -129,8 +131,24 @@ class Pushed(LiveSource):
         self._newest.close()
 
 
+def halves(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
+    """What the dream adds to the picture ``image`` [H, W, 3], at the field's size: uint8 [2h, w, 3], the part above
+    nought over the part below.
+
+    The page has the camera's picture, so it adds that itself: a large picture goes neither up nor down, and what is
+    shown of it is as sharp as the camera.
+    """
+    if published is None:
+        return np.zeros((16, 8, 3), np.uint8)
+    levels = display.moved(published, image, settings)
+    mask = references.shown(references.read(settings), *levels.shape[:2])
+    if mask is not None:
+        levels = np.rint(levels * mask).astype(np.int16)
+    return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])
+
+
 class Encoder(NullSink):
-    """Each dream as JPEG behind its header, to ``send``, which must not wait."""
+    """Each of them as JPEG behind its header, to ``send``, which must not wait."""
 
     def __init__(self, source: Pushed, send: Callable[[bytes], None]) -> None:
         super().__init__()
@@ -141,7 +159,8 @@ class Encoder(NullSink):
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
-                                    [cv2().IMWRITE_JPEG_QUALITY, self.quality])
+                                    [cv2().IMWRITE_JPEG_QUALITY, self.quality,
+                                     cv2().IMWRITE_JPEG_SAMPLING_FACTOR, cv2().IMWRITE_JPEG_SAMPLING_FACTOR_444])
         assert good
         here_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
         self.shown += 1
@@ -157,9 +176,9 @@ class SharedGovernor(Governor):
         self._sharers = sharers
         self.dreams = 0
 
-    def observe(self, seconds: float, number: int, octaves: int = 1) -> None:
+    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         self.dreams = number
-        super().observe(seconds * max(1, self._sharers()), number, octaves)
+        super().observe(seconds * max(1, self._sharers()), number, octaves, lines)
 
 
 class Session:
@@ -209,6 +228,11 @@ class Session:
         return self._stopping.is_set()
 
     @property
+    def lines(self) -> int:
+        """Of the field: more of a picture are not looked at."""
+        return self._governor.field_height
+
+    @property
     def dreams(self) -> int:
         return self._governor.dreams
 
@@ -221,7 +245,7 @@ class Session:
         """What the page shows of it."""
         backend = self._studio.backend if self._live is not None else None
         return {"dreams": self._governor.dreams, "shown": self.encoder.shown,
-                "field": self._governor.field_height, "backend": backend.name if backend else "",
+                "field": self.lines, "backend": backend.name if backend else "",
                 "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
 
     def _run(self) -> None:
@@ -232,7 +256,7 @@ class Session:
             if dreamer.backend.device.type == "cpu":
                 turn = Considerate(turn, self._studio.live.dream_hz, self._stopping.wait)
             self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls, turn,
-                              build=self._studio.dreamer)
+                              build=self._studio.dreamer, compose=halves)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}

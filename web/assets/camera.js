@@ -1,6 +1,6 @@
 // The camera: which one, its pictures as they come, and what goes wrong with it in words.
 
-import { fit } from "./fit.js";
+import { fit, shrink } from "./fit.js";
 
 const RATE = 30;
 
@@ -9,6 +9,8 @@ export class Camera {
     this.video = video;
     this.canvas = document.createElement("canvas");
     this.context = this.canvas.getContext("2d", { alpha: false });
+    this.small = document.createElement("canvas");
+    this.smallContext = this.small.getContext("2d", { alpha: false });
     this.running = 0;
     this.picture = null;
     this.asked = 0;
@@ -87,21 +89,23 @@ export class Camera {
     return this.picture ?? (this.video.videoWidth ? this.video : null);
   }
 
-  // The picture of now as JPEG, and itself when ``keep`` is set; ``frozen`` takes the last one again.
-  async take({ lines, mirrored, frozen, quality, keep }) {
+  // The picture of now, ``before`` it is dreamed, and what is dreamed on: ``jpeg``, of at most ``field`` lines. ``frozen``
+  // takes the last one again.
+  async take({ lines, field, mirrored, frozen, quality }) {
     const newest = this.newest;
     if (!newest) throw new Error("no picture yet");
     if (this.worker) {
       const frame = frozen ? null : new VideoFrame(newest), id = ++this.asked;
-      this.worker.postMessage({ id, frame, lines, mirrored, quality, keep }, frame ? [frame] : []);
+      this.worker.postMessage({ id, frame, lines, field, mirrored, quality }, frame ? [frame] : []);
       return new Promise((done) => this.answers.set(id, done));
     }
     if (!frozen) {
       const [width, height] = sizeOf(newest);
       fit(this.canvas, this.context, newest, width, height, lines, mirrored);
     }
-    const encoded = new Promise((done) => this.canvas.toBlob(done, "image/jpeg", quality));
-    const [jpeg, before] = await Promise.all([encoded, keep ? createImageBitmap(this.canvas) : null]);
+    shrink(this.small, this.smallContext, this.canvas, field);
+    const encoded = new Promise((done) => this.small.toBlob(done, "image/jpeg", quality));
+    const [jpeg, before] = await Promise.all([encoded, createImageBitmap(this.canvas)]);
     return { jpeg, before };
   }
 

@@ -14,3 +14,16 @@ export function fit(canvas, context, picture, wide, high, lines, mirrored) {
   context.imageSmoothingEnabled = visibleRect?.width !== width || visibleRect.height !== height;
   context.drawImage(picture, 0, 0, width, height);
 }
+
+// A smaller one of a canvas, at most ``lines`` high: what is dreamed on.
+export function shrink(canvas, context, picture, lines) {
+  const height = Math.min(lines, picture.height);
+  const width = height < picture.height ? Math.max(16, 2 * Math.round(picture.width * height / picture.height / 2))
+    : picture.width;
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  context.imageSmoothingQuality = "high"; // the usual one leaves out most of a picture that becomes much smaller
+  context.drawImage(picture, 0, 0, width, height);
+}

@@ -1,6 +1,7 @@
 // The page of the live dream: ties the camera, the link and the panel to the buttons and to the canvas.
 
 import { Camera } from "./camera.js";
+import { Composer } from "./compose.js";
 import { Link, median } from "./link.js";
 import { Panel } from "./panel.js";
 
@@ -37,7 +38,7 @@ class Page {
     this.facts = facts;
     this.fallback = fallback;
     this.canvas = this.find(".sd-canvas");
-    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.composer = new Composer(this.canvas);
     this.split = this.find(".sd-split");
     this.camera = new Camera(this.find(".sd-video"));
     this.link = new Link(url, {
@@ -49,6 +50,7 @@ class Page {
     this.on = { mirror: read("mirror", true), compare: false, freeze: false, record: false, full: false };
     this.figures = { shown: [], latencies: [], camera: [], dreams: null };
     this.drawn = 0;
+    this.field = 96;                    // lines that are dreamed; the server says how many
     this.buttons();
     this.setSplit();
     this.engine({});
@@ -201,8 +203,8 @@ class Page {
     if (!this.link.maysend) return;
     const number = this.link.reserve(Math.min(at, now));
     this.camera.take({
-      lines: Number(this.find("#sd-lines").value), mirrored: this.on.mirror, frozen: this.on.freeze,
-      quality: this.link.quality, keep: this.on.compare,
+      lines: Number(this.find("#sd-lines").value), field: this.field, mirrored: this.on.mirror,
+      frozen: this.on.freeze, quality: this.link.quality,
     }).then(({ jpeg, before }) => {
       const sent = this.link.sent.get(number);
       if (sent) sent.before = before;
@@ -212,8 +214,8 @@ class Page {
   }
 
   async picture(number, jpeg, sent) {
-    const dream = await createImageBitmap(jpeg).catch(() => null);
-    if (dream && number > this.drawn) {
+    const dream = await createImageBitmap(jpeg, { colorSpaceConversion: "none" }).catch(() => null);
+    if (dream && sent.before && number > this.drawn) {
       this.drawn = number;
       this.draw(dream, sent.before);
       const now = performance.now();
@@ -226,16 +228,13 @@ class Page {
   }
 
   draw(dream, before) {
-    const { width, height } = dream;
+    const { width, height } = before;
     if (this.canvas.width !== width || this.canvas.height !== height) {
-      Object.assign(this.canvas, { width, height });
       this.find(".sd-stage").style.setProperty("--sd-aspect", `${width} / ${height}`);
     }
-    this.context.drawImage(dream, 0, 0);
-    if (this.on.compare && before) {
-      const part = Math.round(width * this.split.value / 1000);
-      if (part) this.context.drawImage(before, 0, 0, part, before.height, 0, 0, part, height);
-    }
+    this.composer.show(before, dream);
+    const part = this.on.compare ? Math.round(width * this.split.value / 1000) : 0;
+    if (part) this.composer.context.drawImage(before, 0, 0, part, height, 0, 0, part, height);
   }
 
   setSplit() {
@@ -307,6 +306,7 @@ class Page {
   // --- figures and sayings
 
   word(word) {
+    if (word.lines) this.field = word.lines;
     if (word.type === "settings") this.panel.confirm(word.values);
     if (word.type === "refused") {
       this.panel.confirm(word.values);
