@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
+from streamdream_web import sessions
 
 from streamdream import carry, display
 from streamdream.backends import Backend
@@ -65,6 +66,33 @@ def test_a_frame_of_another_size_is_shown_without_flow() -> None:
     published = display.publish(residual_of(96, 160), texture(96, 160))
     for height, width in ((240, 320), (40, 40), (333, 111)):
         assert display.show(published, texture(height, width), SETTINGS).shape == (height, width, 3)
+
+
+def test_before_there_is_a_dream_the_frame_is_shown() -> None:
+    assert np.array_equal(display.show(None, texture(96, 160), SETTINGS), texture(96, 160))
+
+
+@pytest.mark.parametrize("changes", [{}, {"strength": 1.7}, {"original_colors": True}])
+def test_its_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, float]) -> None:
+    """As the page puts it together: what is above nought is added, the other taken away, each bilinear and saturating.
+    """
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    image, published = texture(480, 640), display.publish(residual_of(240, 320), texture(480, 640))
+    halves = sessions.halves(published, image, settings)
+    assert halves.shape == (480, 320, 3) and not np.minimum(halves[:240], halves[240:]).any()
+    more, less = (cv2().resize(half, (640, 480)) for half in np.split(halves, 2))
+    together = cv2().add(cv2().subtract(image, less), more)
+    off = np.abs(together.astype(int) - display.show(published, image, settings))
+    assert off.mean() < 0.3 and np.percentile(off, 99) <= 2
+    assert not sessions.halves(None, image, settings).any()
+
+
+def test_its_halves_know_the_mask(tmp_path: object) -> None:
+    path = f"{tmp_path}/mask.png"
+    Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
+    image, residual = texture(96, 160), residual_of(96, 160)
+    more, less = np.split(sessions.halves(display.publish(residual, image), image, replace(SETTINGS, mask=path)), 2)
+    assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
 
 def calm(truth: Truth) -> NDArray[np.uint8]:

@@ -54,6 +54,20 @@ def test_the_governor_grows_it_again_when_there_is_room() -> None:
     assert low == HEIGHTS[0] and governor.field_height == 240
 
 
+def test_what_a_picture_of_fewer_lines_takes_says_nothing_of_more() -> None:
+    """A page goes on with few for a moment, after more were wanted; a camera may have no more."""
+    governor = Governor(240, 12)
+    for number in range(1, 200):
+        governor.observe(0.001, number, lines=FIRST - 24)
+    assert governor.field_height == FIRST
+    for number in range(200, 300):
+        governor.observe(0.3, number, lines=FIRST - 24)
+    assert governor.field_height == HEIGHTS[0]
+    for number in range(300, 5000):
+        governor.observe(0.001, number, lines=governor.field_height)
+    assert governor.field_height == 240
+
+
 def test_where_there_is_room_at_the_highest_all_octaves_are_dreamed_at_once() -> None:
     """A machine on which an octave of 240 lines takes 20 ms: three of them fit into 1/12 s, six do not."""
     for octaves, in_turn in ((3, False), (6, True)):

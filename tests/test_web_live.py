@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streamdream_web import forms
 from streamdream_web.hall import KEPT_SECONDS
 from streamdream_web.livesocket import CLOSED_IDLE, CLOSED_TIME
+from streamdream_web.sessions import Session
 from streamdream_web.turns import Turns
 from web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
@@ -102,15 +103,40 @@ def test_what_is_not_legal_is_refused_and_the_rest_is_taken(web: Running, small:
 
 
 def test_freeze_holds_the_picture(web: Running, small: NDArray[np.uint8]) -> None:
-    with Client(web, {"strength": 0.0}) as client:
+    """The page goes on showing its own; what is dreamed meanwhile belongs to the one that was held."""
+    with Client(web, STILL) as client:
         client.welcome()
-        client.dream(small)
+        client.settle(small)
+        held = client.added
         client.say(type="freeze", on=True)
         client.dream(small)
-        assert difference(client.dream(255 - small), small) < 3
+        client.settle(255 - small)
+        assert difference(client.added, held) < 0.2
         client.say(type="freeze", on=False)
-        client.dream(255 - small)
-        assert difference(client.dream(255 - small), 255 - small) < 3
+        client.settle(255 - small)
+        assert difference(client.added, held) > 1
+
+
+def test_a_picture_goes_neither_up_nor_down(web: Running, lion: NDArray[np.uint8]) -> None:
+    """What is looked at is small, and what comes back is that small; the page has the picture."""
+    large: NDArray[np.uint8] = cv2().resize(lion, (1280, 720))
+    with Client(web) as client:
+        assert client.welcome()["lines"] == 96
+        dreamed = client.settle(large, 3)
+        assert client.added.shape == (96, 170, 3)
+        fine = large.astype(int) - cv2().GaussianBlur(large, (0, 0), 2)
+        kept = dreamed.astype(int) - cv2().GaussianBlur(dreamed, (0, 0), 2)
+        assert np.corrcoef(fine.ravel(), kept.ravel())[0, 1] > 0.95  # as sharp as the camera
+
+
+def test_other_lines_are_asked_for_as_soon_as_they_are_dreamed(web: Running, small: NDArray[np.uint8],
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(web) as client:
+        client.welcome()
+        client.dream(small)
+        monkeypatch.setattr(Session, "lines", 176)
+        client.dream(small)
+        assert client.word("lines")["lines"] == 176
 
 
 def test_a_dropped_connection_resumes_with_its_dream(web: Running, small: NDArray[np.uint8]) -> None:

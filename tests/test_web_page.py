@@ -75,6 +75,12 @@ def dreamed(session: Any, more: int) -> None:
     until(lambda: session.dreams >= enough)
 
 
+def fine(picture: NDArray[np.uint8]) -> NDArray[Any]:
+    """What is smaller than a few pixels in it."""
+    small: NDArray[Any] = picture - cv2().GaussianBlur(picture.astype(np.float32), (0, 0), 2)
+    return small.ravel()
+
+
 def saved(page: Any, key: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.keyboard.press(key)
@@ -96,6 +102,43 @@ def test_one_press_and_one_sees_oneself_dream(page: Any, web: Running, tmp_path:
     shown(page, 6)
     plain = read_image(str(saved(page, "s", tmp_path)))
     assert difference(plain, dream) > 3 and plain.std() > 20
+
+
+PUT_TOGETHER = """async ([picture, halves, width, height, small]) => {
+  const { Composer } = await import("./streamdream/compose.js");
+  const bitmap = (rgb, wide) => {
+    const data = new Uint8ClampedArray(rgb.length / 3 * 4).fill(255);
+    rgb.forEach((value, place) => { data[4 * Math.floor(place / 3) + place % 3] = value; });
+    return createImageBitmap(new ImageData(data, wide));
+  };
+  const composer = new Composer(document.createElement("canvas"));
+  composer.show(await bitmap(picture, width), await bitmap(halves, small));
+  return Array.from(composer.context.getImageData(0, 0, width, height).data.filter((_, place) => place % 4 < 3));
+}"""
+
+
+def test_the_page_adds_a_dream_to_a_picture_as_the_server_would(page: Any) -> None:
+    random = np.random.default_rng(1)
+    picture, levels = random.integers(0, 256, (48, 64, 3)), random.integers(-255, 256, (24, 32, 3))
+    levels[8:] = cv2().GaussianBlur(levels.astype(np.float32), (0, 0), 2)[8:]
+    halves = np.vstack([levels.clip(0), (-levels).clip(0)])
+    given = [picture.ravel().tolist(), halves.ravel().tolist(), 64, 48, 32]
+    found = np.array(page.evaluate(PUT_TOGETHER, given)).reshape(48, 64, 3)
+    more, less = (cv2().resize(half.astype(np.uint8), (64, 48)) for half in np.split(halves, 2))
+    expected = cv2().subtract(cv2().add(picture.astype(np.uint8), more), less)
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_what_is_shown_is_as_sharp_as_the_camera(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
+    begin(page)
+    page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
+    page.click("[data-do=mirror]")
+    shown(page, 6)
+    plain = read_image(str(saved(page, "s", tmp_path)))
+    large = cv2().resize(lion, (720, 540))
+    alike = [np.corrcoef(fine(plain), fine(large[row:row + SIZE[1], row:row + SIZE[0]]))[0, 1]
+             for row in range(0, 60, 2)]
+    assert max(alike) > 0.9  # one of the camera's pictures, but for its JPEG; the field has 96 lines
 
 
 @pytest.mark.parametrize("lacks", ["MediaStreamTrackProcessor", "MediaStreamTrackProcessor VideoFrame"])

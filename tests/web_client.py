@@ -86,6 +86,11 @@ def certificate(folder: Path) -> dict[str, Any]:
     return files
 
 
+def enlarged(half: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    large: NDArray[np.uint8] = cv2().resize(half, image.shape[1::-1])
+    return large
+
+
 class Client:
     """A page, without a browser."""
 
@@ -96,6 +101,8 @@ class Client:
         self.words: list[dict[str, Any]] = []
         self.number = 0
         self._pushed: dict[int, NDArray[np.uint8]] = {}
+        self.added = np.zeros((1, 1, 3), np.int16)
+        """What the last dream added to its picture, in grey levels, on the field."""
         self.say(type="hello", session=session, values=values or {})
 
     def say(self, **word: Any) -> None:
@@ -126,8 +133,9 @@ class Client:
         image = self._pushed[number]
         self._pushed = {other: pushed for other, pushed in self._pushed.items() if other >= number}
         halves = cv2().imdecode(np.frombuffer(message[HEADER.size:], np.uint8), cv2().IMREAD_COLOR_RGB)
-        more, less = (cv2().resize(half, image.shape[1::-1]) for half in np.split(halves, 2))
-        return number, cv2().subtract(cv2().add(image, more), less)
+        more, less = np.split(halves, 2)
+        self.added = more.astype(np.int16) - less
+        return number, cv2().subtract(cv2().add(image, enlarged(more, image)), enlarged(less, image))
 
     def push(self, image: NDArray[np.uint8]) -> int:
         self.number += 1
@@ -164,6 +172,6 @@ class Client:
         self.close()
 
 
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+def difference(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Mean distance in grey levels."""
     return float(np.abs(one.astype(np.int16) - other).mean())
