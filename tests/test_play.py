@@ -14,7 +14,7 @@ import pytest
 from media import Clip, make
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered
-from test_cli import fails, streamdream
+from test_cli import fails, here, streamdream
 from test_live import images
 
 from streamdream import carry, pipeline
@@ -287,7 +287,7 @@ def test_a_render_follows_its_play(eager: Backend, tmp_path: Path) -> None:
     assert changed == [number < 3 or number >= 9 for number in range(12)] and report.frames == 12 and built == ["other"]
 
 
-def test_a_show_is_recorded_and_rendered_again(tmp_path: Path) -> None:
+def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "a.mp4", Clip(frames=45, size=(160, 96)))
     track = tmp_path / "show.jsonl"
     live = streamdream("live", "--source", str(tmp_path / "a.mp4"), "--no-loop", "--sink", "null", "--record-settings",
@@ -304,11 +304,11 @@ def test_a_show_is_recorded_and_rendered_again(tmp_path: Path) -> None:
     before, after = decode(tmp_path / "a.mp4"), decode(tmp_path / "b.mp4")
     difference = [float(np.abs(a.astype(int) - b).mean()) for a, b in zip(before, after, strict=True)]
     assert max(difference[18:29]) < 3 < min(difference[33:])
-    fails(streamdream("live", "--source", str(tmp_path / "a.mp4"), "--sink", "null", "--record-settings", str(track)),
-          2, "exists; -y overwrites it")
-    fails(streamdream("render", str(tmp_path / "a.mp4"), "-o", "null", "--settings-track", str(track), "--playlist",
-                      "mixed3"), 2, "give one of them")
-    fails(streamdream("live", "--source", "lavfi:testsrc2", "--sink", "null", "--playlist", "mixed3; mixed99"), 2,
+    fails(here(capsys, "live", "--source", tmp_path / "a.mp4", "--sink", "null", "--record-settings", track), 2,
+          "exists; -y overwrites it")
+    fails(here(capsys, "render", tmp_path / "a.mp4", "-o", "null", "--settings-track", track, "--playlist", "mixed3"),
+          2, "give one of them")
+    fails(here(capsys, "live", "--source", "lavfi:testsrc2", "--sink", "null", "--playlist", "mixed3; mixed99"), 2,
           "unknown layer 'mixed99'")
 
 

@@ -13,10 +13,9 @@ import pytest
 
 HERE = Path(__file__).parent
 CASES = ["inception_v3;mixed3;fp32;dream", "inception_v3;mixed5;fp16;dream", "inception_v3;mixed0;fp16;guide",
-         "inception_v3;mixed0;fp16;style",
          "bvlc_googlenet;inception_4c/output:1,conv2/norm2:0.5;fp16;dream",
          "bvlc_googlenet;inception_3a/output:1,conv2/norm2:0.5;fp16;guide",
-         "bvlc_googlenet;inception_3b/3x3_reduce;fp32;style", "cars_googlenet;inception_4a_output;fp32;dream",
+         "bvlc_googlenet;inception_3b/3x3_reduce;fp16;style", "cars_googlenet;inception_4a_output;fp32;dream",
          "inception5h;mixed4b;fp16;dream", "torchvision_googlenet;inception4a;fp32;dream",
          "torchvision_inception_v3;Mixed_6b;fp16;dream", "keras_inception_v3;mixed8;fp16;dream"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch_tensorrt") is None,

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from streamdream_web import logs, passwords, protocol, server, sessions
-from test_cli import fails
+from test_cli import fails, here
 from test_cli import streamdream as run
 from web_client import Client, Running, certificate, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -219,10 +219,10 @@ def test_over_tls(picture: NDArray[np.uint8], tmp_path: Path) -> None:
             assert client.dream(picture).shape == picture.shape
 
 
-def test_no_certificate_is_one_line(tmp_path: Path) -> None:
+def test_no_certificate_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cert.pem").write_text("hello")
     flags = "--ssl-certfile", tmp_path / "cert.pem", "--ssl-keyfile", tmp_path / "cert.pem"
-    fails(run("web", "--port", "0", *flags), 2, "--ssl-certfile", "cert.pem", "PEM")
+    fails(here(capsys, "web", "--port", "0", *flags), 2, "--ssl-certfile", "cert.pem", "PEM")
 
 
 # --- how much ---------------------------------------------------------------------------------------------------------
@@ -352,7 +352,8 @@ def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize(("flags", "part"), [
     (("--device", "warp"), "--device warp cannot be used"), (("--backend", "tensorrt"), "backend tensorrt cannot run")])
-def test_it_does_not_start_without_what_was_asked_for_by_name(flags: tuple[str, ...], part: str) -> None:
+def test_it_does_not_start_without_what_was_asked_for_by_name(flags: tuple[str, ...], part: str,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
     if "tensorrt" in flags and backends.available("tensorrt")[0]:
         pytest.skip("TensorRT runs here")
-    fails(run("web", "--port", "0", *flags), 2, part)
+    fails(here(capsys, "web", "--port", "0", *flags), 2, part)
