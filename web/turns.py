@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-COURTESY = 4.0
+COURTESY = 12.0
 """Times as long as a dream waited for the processor, it leaves it to others."""
 CREDIT_SECONDS = 0.5
 """So much less than the others, at most, has anyone had who was away: nobody saves up turns."""
