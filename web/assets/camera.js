@@ -90,13 +90,13 @@ export class Camera {
   }
 
   // The picture of now, ``before`` it is dreamed, and what is dreamed on: ``jpeg``, of at most ``field`` lines. ``frozen``
-  // takes the last one again.
-  async take({ lines, field, mirrored, frozen, quality }) {
+  // takes the last one again. ``before`` is a bitmap or, where ``raw`` is set and it can be had, its pixels; to be closed.
+  async take({ lines, field, mirrored, frozen, quality, raw }) {
     const newest = this.newest;
     if (!newest) throw new Error("no picture yet");
     if (this.worker) {
       const frame = frozen ? null : new VideoFrame(newest), id = ++this.asked;
-      this.worker.postMessage({ id, frame, lines, field, mirrored, quality }, frame ? [frame] : []);
+      this.worker.postMessage({ id, frame, lines, field, mirrored, quality, raw }, frame ? [frame] : []);
       return new Promise((done) => this.answers.set(id, done));
     }
     if (!frozen) {
@@ -113,9 +113,12 @@ export class Camera {
   hire() {
     if (!(globalThis.Worker && globalThis.OffscreenCanvas?.prototype.convertToBlob && globalThis.VideoFrame)) return;
     this.worker = new Worker(new URL("./encoder.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data }) => {
-      this.answers.get(data.id)?.(data);
-      this.answers.delete(data.id);
+    this.worker.onmessage = ({ data: { id, jpeg, before, raw } }) => {
+      const close = () => this.worker?.postMessage({ spare: raw.pixels.buffer }, [raw.pixels.buffer]);
+      const answer = this.answers.get(id);
+      if (answer) answer({ jpeg, before: raw ? { ...raw, close } : before });
+      else before?.close();
+      this.answers.delete(id);
     };
     this.worker.onerror = () => { this.worker = null; };
   }

@@ -2,8 +2,12 @@
 
 const LONGEST = 1920;
 
+export function scaleOf(wide, high, lines) {
+  return Math.min(1, lines / Math.min(wide, high), LONGEST / Math.max(wide, high));
+}
+
 export function fit(canvas, context, picture, wide, high, lines, mirrored) {
-  const scale = Math.min(1, lines / Math.min(wide, high), LONGEST / Math.max(wide, high));
+  const scale = scaleOf(wide, high, lines);
   const width = Math.round(wide * scale), height = Math.round(high * scale);
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
@@ -15,8 +19,8 @@ export function fit(canvas, context, picture, wide, high, lines, mirrored) {
   context.drawImage(picture, 0, 0, width, height);
 }
 
-// A smaller one of a canvas, at most ``lines`` high: what is dreamed on.
-export function shrink(canvas, context, picture, lines) {
+// A smaller one of a canvas, at most ``lines`` high, perhaps mirrored: what is dreamed on.
+export function shrink(canvas, context, picture, lines, mirrored = false) {
   const height = Math.min(lines, picture.height);
   const width = height < picture.height ? Math.max(16, 2 * Math.round(picture.width * height / picture.height / 2))
     : picture.width;
@@ -24,6 +28,7 @@ export function shrink(canvas, context, picture, lines) {
     canvas.width = width;
     canvas.height = height;
   }
+  context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
   context.imageSmoothingQuality = "high"; // the usual one leaves out most of a picture that becomes much smaller
   context.drawImage(picture, 0, 0, width, height);
 }

@@ -1,5 +1,6 @@
 // The page of the live dream: ties the camera, the link and the panel to the buttons and to the canvas.
 
+import { Adder } from "./adder.js";
 import { Camera } from "./camera.js";
 import { Composer } from "./compose.js";
 import { Link, median } from "./link.js";
@@ -25,7 +26,8 @@ export async function start(root, fallback) {
   const facts = await ask();
   const url = new URL("../live", base);
   url.protocol = url.protocol.replace("http", "ws");
-  const page = new Page(root, facts, url.href, fallback);
+  const adder = await Adder.hire().catch(() => null);
+  const page = new Page(root, facts, url.href, fallback, adder);
   for (let tries = 0; tries < 30 && !page.panel.illustrated; tries += 1) { // the server dreams them while it is idle
     await new Promise((done) => setTimeout(done, 10 * SECOND));
     page.panel.illustrate((await ask().catch(() => facts)).networks[facts.model].layers);
@@ -33,12 +35,12 @@ export async function start(root, fallback) {
 }
 
 class Page {
-  constructor(root, facts, url, fallback) {
+  constructor(root, facts, url, fallback, adder) {
     this.root = root;
     this.facts = facts;
     this.fallback = fallback;
     this.canvas = this.find(".sd-canvas");
-    this.composer = new Composer(this.canvas);
+    this.composer = new Composer(this.canvas, adder);
     this.split = this.find(".sd-split");
     this.camera = new Camera(this.find(".sd-video"));
     this.link = new Link(url, {
@@ -204,7 +206,7 @@ class Page {
     const number = this.link.reserve(Math.min(at, now));
     this.camera.take({
       lines: Number(this.find("#sd-lines").value), field: this.field, mirrored: this.on.mirror,
-      frozen: this.on.freeze, quality: this.link.quality,
+      frozen: this.on.freeze, quality: this.link.quality, raw: Boolean(this.composer.adder) && !this.on.compare,
     }).then(({ jpeg, before }) => {
       const sent = this.link.sent.get(number);
       if (sent) sent.before = before;
@@ -233,7 +235,7 @@ class Page {
       this.find(".sd-stage").style.setProperty("--sd-aspect", `${width} / ${height}`);
     }
     this.composer.show(before, dream);
-    const part = this.on.compare ? Math.round(width * this.split.value / 1000) : 0;
+    const part = this.on.compare && !before.pixels ? Math.round(width * this.split.value / 1000) : 0;
     if (part) this.composer.context.drawImage(before, 0, 0, part, height, 0, 0, part, height);
   }
 
