@@ -139,6 +139,33 @@ def test_the_page_adds_a_dream_to_a_picture_as_the_server_would(page: Any, way: 
     assert np.abs(found - (between - less).clip(0, 255)).max() <= 2
 
 
+COUNT_SUMS = """() => {
+  const { adder } = document.querySelector(".sd").page.composer, sum = adder.sum.bind(adder);
+  window.sums = 0;
+  adder.sum = (...given) => { sums += 1; return sum(...given); };
+}"""
+
+
+def test_where_no_gpu_draws_pixels_are_added(page: Any, tmp_path: Path) -> None:
+    """Mirrored and frozen, too; before and after is drawn, and looks the same."""
+    begin(page)
+    page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
+    page.evaluate(COUNT_SUMS)
+    shown(page, 3)
+    page.click("[data-do=freeze]")
+    shown(page, 6)
+    before = page.evaluate("sums")
+    shown(page, 2)
+    assert page.evaluate("sums") > before > 0
+    added = read_image(str(saved(page, "s", tmp_path)))
+    page.click("[data-do=compare]")
+    shown(page, 8)
+    before = page.evaluate("sums")
+    shown(page, 2)
+    assert page.evaluate("sums") == before
+    assert difference(read_image(str(saved(page, "s", tmp_path))), added) < 0.5
+
+
 def test_what_is_shown_is_as_sharp_as_the_camera(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
     begin(page)
     page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
