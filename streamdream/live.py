@@ -47,6 +47,8 @@ WINDOW = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
 LOOK_SECONDS = 0.5
 """How often display looks at the clock while no frame comes."""
+LARGER_SECONDS = 1.0
+"""How long a source that sends as many lines as are dreamed, as a browser does, has to send more."""
 PATIENCE_SECONDS = 5.0
 """How long the end waits for a worker."""
 
@@ -148,6 +150,7 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
+        self._wanted, self._since_seconds = 0, 0.0  # lines of the field, and since when
         self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -214,6 +217,8 @@ class Live:
             image = captured.frame.image
             dreamer, wish = self._cast.dreamer_of(self._play.wish(captured.frame.pts_seconds), self._controls)
             dreamer.field_height, dreamer.in_turn = self._governor.field_height, self._governor.in_turn
+            if dreamer.field_height != self._wanted:
+                self._wanted, self._since_seconds = dreamer.field_height, time.perf_counter()
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = dreamer.field_size(*image.shape[:2])
@@ -224,7 +229,7 @@ class Live:
                     onset = self._governor.onset(wish.dream.onset, wish.dream.octaves)
                     state = dreamer.advance(state, image, replace(wish.dream, onset=onset))
                 except UsageError as error:
-                    self._make_do(error, wish)
+                    self._make_do(error, wish, height)
                     continue
             self._good = wish
             if state.residual is not None:
@@ -236,11 +241,15 @@ class Live:
                 self._governor.observe(took, self._dreams, octaves, height)
             self._threads.observe(took, height, octaves)
 
-    def _make_do(self, error: UsageError, wish: Wish) -> None:
+    def _make_do(self, error: UsageError, wish: Wish, lines: int) -> None:
         """The field is too small for a layer: a larger one is taken, or else what was dreamed before. A show that has
-        begun does not end by it.
+        begun does not end by it. Where a picture has fewer lines than are wanted, its source may be about to send more;
+        a still larger field would not help.
         """
-        if self._governor.refuse():
+        if lines < self._wanted:
+            if time.perf_counter() < self._since_seconds + LARGER_SECONDS:
+                return
+        elif self._governor.refuse():
             return
         if self._good is None or replace(self._good.dream, strength=0) == replace(wish.dream, strength=0):
             raise error

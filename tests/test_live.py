@@ -225,6 +225,39 @@ def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
         assert governor.field_height == (32 if pinned else 96)
 
 
+class Asked(LiveSource):
+    """A browser: it sends as many lines as were wanted a while ago, if its camera has so many."""
+
+    def __init__(self, governor: Governor, highest: int, seconds: float) -> None:
+        super().__init__("asked")
+        self.height, self.width, self.rate = highest, 320, Fraction(30)
+        self._governor, self._highest, self._count = governor, highest, int(30 * seconds)
+
+    def __iter__(self) -> Iterator[Frame]:
+        wanted = [self._governor.field_height] * 8
+        for number in range(self._count):
+            time.sleep(1 / 30)
+            wanted.append(self._governor.field_height)
+            lines = min(wanted[-8], self._highest)
+            yield stamped(np.ascontiguousarray(np.resize(images(1)[0], (lines, 2 * lines, 3))), number / 30)
+
+
+@pytest.mark.parametrize(("highest", "layers", "lines"), [(240, "mixed3", 96), (32, "conv2d_1", 96)])
+def test_a_field_that_the_next_pictures_have_is_waited_for(eager: Backend, highest: int, layers: str,
+                                                           lines: int) -> None:
+    """And no larger one is asked for meanwhile; a camera that has no more lines goes on with what it dreamed."""
+    governor = Governor(240, 1000)  # nothing is fast enough: only what the layer needs is taken
+    governor._ladder, governor._rung = [(32, True), (96, True), (144, True), (208, True), (240, False)], 0
+    controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
+    timer = threading.Timer(0.5, controls.change, ({"layers": "mixed3"},))
+    timer.start()
+    report = Live(Asked(governor, highest, 3.0), NullSink(), Dreamer(get("inception_v3"), eager, 32), governor,
+                  controls).run()
+    timer.join()
+    assert report.layers == layers and governor.field_height == lines
+    assert not any(field.endswith(("x144", "x208")) for field in report.fields)
+
+
 class ClosedAfter(NullSink):
     def __init__(self, frames: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The live socket: a picture up, a picture down, and a few words of JSON.
+"""The live socket: a picture up, what the dream adds to it down, and a few words of JSON.
 
 Up, as text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. As bytes: the
 header of ``sessions.HEADER`` and a JPEG of at most as many lines as are dreamed. Down, as text: ``waiting`` {place},
-``welcome``, ``lines`` {lines}, ``settings`` {values}, ``refused`` {message, values}, ``stats``; as bytes, what the
-dream adds to a picture (``sessions.halves``), with that one's number.
+``welcome``, ``lines`` {lines}, ``settings`` {values}, ``refused`` {message, values}, ``stats``; as bytes,
+``sessions.halves`` as JPEG, with the number of the picture they belong to.
 """
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def halves(published: Published | None, image: NDArray[np.uint8], settings: Drea
 
 
 class Encoder(NullSink):
-    """Each of them as JPEG behind its header, to ``send``, which must not wait."""
+    """Each dream's ``halves`` as JPEG behind their header, to ``send``, which must not wait."""
 
     def __init__(self, source: Pushed, send: Callable[[bytes], None]) -> None:
         super().__init__()
