@@ -49,8 +49,8 @@ HIGHEST = {"steps": 6, "onset": 30, "octaves": 6}
 """Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
 MOST_LAYERS = 6
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
-LOWEST_QUALITY, QUALITY = 55, 90
-"""JPEG's, of what is sent down."""
+LOWEST_QUALITY, QUALITY = 75, 90
+"""JPEG's, of what is sent down; it is enlarged, its squares, too."""
 log = logging.getLogger(__name__)
 
 

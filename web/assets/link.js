@@ -5,7 +5,7 @@ const LEAST_WINDOW = 2, MOST_WINDOW = 5;
 const RECENT = 60;                  // round trips that are remembered
 const LOST_MS = 4000;               // a picture that is not answered by then is given up
 const OPEN_MS = 6000;
-const LEAST_QUALITY = 0.45, MOST_QUALITY = 0.85;
+const LEAST_QUALITY = 0.7, MOST_QUALITY = 0.9; // of a small picture: what JPEG spoils is dreamed on
 const QUEUED_MS = 50, CLEAR_MS = 20; // above the shortest way seen: the line is full; it is free
 
 export const REASONS = {
@@ -21,7 +21,7 @@ export class Link {
     this.everOpened = false;
     this.failures = 0;
     this.interval = 33;
-    this.quality = 0.8;
+    this.quality = 0.85;
     this.number = 0;
     this.rate = 60;                 // pictures a second that the server has time for
     this.due = 0;
