@@ -24,8 +24,8 @@ PHOTOMETRIC_SCALE = 16.0
 
 def carry(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
     """The previous residual [H, W, 3] as seen from the current frame: ``warp(residual, flow) * trust * keep``."""
-    result: Plane = warp(residual, flow)
-    result *= (keep * trust)[..., None]
+    reach = keep * trust
+    result: Plane = cv2().multiply(warp(residual, flow), cv2().merge((reach, reach, reach)))
     return result
 
 
@@ -34,24 +34,27 @@ def warp(picture: NDArray[np.generic], flow: Flow) -> Plane:
 
     Cubic, because bilinear look-ups, one a frame, blur what is carried.
     """
-    x, y = _grid(*flow.shape[:2])
-    result: Plane = cv2().remap(picture, x + flow[..., 0], y + flow[..., 1], cv2().INTER_CUBIC,
-                                borderMode=cv2().BORDER_REPLICATE)
+    result: Plane = cv2().remap(picture, places(flow), None, cv2().INTER_CUBIC, borderMode=cv2().BORDER_REPLICATE)
     return result
 
 
+def places(flow: Flow) -> Flow:
+    """Where each pixel looks: ``x + flow(x)``, [H, W, 2]."""
+    found: Flow = cv2().add(flow, grid(*flow.shape[:2]), dtype=cv2().CV_32F)
+    return found
+
+
 @lru_cache(maxsize=8)
-def _grid(height: int, width: int) -> tuple[Plane, Plane]:
+def grid(height: int, width: int) -> Flow:
+    """Each pixel's own place, (x, y): [H, W, 2]."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return x, y
+    return np.dstack((x, y))
 
 
 def inside(flow: Flow) -> NDArray[np.bool_]:
     """Where the look-up stays within the picture."""
-    x, y = _grid(*flow.shape[:2])
     height, width = flow.shape[:2]
-    look_x, look_y = x + flow[..., 0], y + flow[..., 1]
-    result: NDArray[np.bool_] = (look_x >= 0) & (look_x <= width - 1) & (look_y >= 0) & (look_y <= height - 1)
+    result: NDArray[np.bool_] = cv2().inRange(places(flow), (0, 0), (width - 1, height - 1)) > 0
     return result
 
 
@@ -128,7 +131,9 @@ def likeness(current: Grey, previous: Grey, flow: Flow) -> float:
     at a quarter of the size: the noise of a camera before a plain wall would otherwise be all there is to compare, and
     every frame a cut.
     """
-    now, warped = _quarter(current), _quarter(warp(previous.astype(np.float32), flow))
+    now, before = _quarter(current), _quarter(previous)
+    shrunk = np.array([now.shape[1] / flow.shape[1], now.shape[0] / flow.shape[0]], np.float32)
+    warped = warp(before, cv2().resize(flow, now.shape[::-1], interpolation=cv2().INTER_AREA) * shrunk)
     a, b = now - now.mean(), warped - warped.mean()
     energy_a, energy_b = float(np.mean(a * a)), float(np.mean(b * b))
     flat = 9.0  # variance of three grey levels: what noise leaves around one colour
@@ -149,13 +154,19 @@ def to_luma(residual: Plane) -> Plane:
     return luma
 
 
+def to_levels(residual: Plane, strength: float = 1.0) -> NDArray[np.int16]:
+    """[-1, 1] units -> ``strength`` times as many grey levels, rounded."""
+    levels: NDArray[np.int16] = cv2().multiply(residual, (127.5 * strength,) * 3, dtype=cv2().CV_16S)
+    return levels
+
+
 def compose(image: NDArray[np.uint8], residual: Plane, strength: float, mask: Plane | None = None
             ) -> NDArray[np.uint8]:
     """Frame uint8 [H, W, 3] + ``strength`` x residual, scaled up to the frame; saturating, not wrapping.
 
     ``mask`` float32 [H, W, 1] in 0..1, of the frame's size, says how much of it each pixel gets.
     """
-    steps = np.rint(residual * (127.5 * strength)).astype(np.int16)
+    steps = to_levels(residual, strength)
     if steps.shape != image.shape:
         steps = cv2().resize(steps, (image.shape[1], image.shape[0]), interpolation=cv2().INTER_CUBIC)
     if mask is not None:

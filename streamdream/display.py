@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import flow, references
+from streamdream import carry, flow, references
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 
@@ -36,7 +35,7 @@ class Published:
 
 def publish(residual: NDArray[np.float32], image: NDArray[np.uint8]) -> Published:
     """``residual`` [h, w, 3] in [-1, 1] units belongs to the frame ``image`` [H, W, 3]."""
-    return Published(np.rint(residual * 127.5).astype(np.int16), _half_field(image, *residual.shape[:2]))
+    return Published(carry.to_levels(residual), _half_field(image, *residual.shape[:2]))
 
 
 def show(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
@@ -60,7 +59,7 @@ def moved(published: Published, image: NDArray[np.uint8], settings: DreamSetting
     levels = published.levels
     if settings.flow != "none" and grey.shape == published.grey.shape:
         motion = _ultrafast().calc(grey, published.grey, None)
-        look = cv.add(cv.resize(motion * _scale(motion, width, height), (width, height)), _grid(height, width))
+        look = carry.places(cv.resize(motion * _scale(motion, width, height), (width, height)))
         levels = cv.remap(levels, look, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
     if settings.original_colors:
         levels = cv.transform(levels, LUMA)
@@ -90,9 +89,3 @@ def _ultrafast() -> Any:
 
 def _scale(motion: flow.Flow, width: int, height: int) -> NDArray[np.float32]:
     return np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)
-
-
-@lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> NDArray[np.float32]:
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return np.dstack((x, y))

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from streamdream import carry, flow, objectives, references
 from streamdream.backends import Backend, StepSpec
-from streamdream.frame import to_array, to_tensor, to_unit
-from streamdream.opencv import cv2
+from streamdream.frame import shrink, to_array, to_tensor, to_unit
 from streamdream.references import References
 from streamdream.stats import Stats
 from streamdream.step import bound, roll
@@ -106,10 +105,7 @@ class Dreamer:
 
     def _to_field(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = self.field_size(*image.shape[:2])
-        if (height, width) == image.shape[:2]:
-            return image
-        field: NDArray[np.uint8] = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
-        return field
+        return image if (height, width) == image.shape[:2] else shrink(image, height, width)
 
     def _carry(self, state: DreamState, grey: flow.Grey, settings: DreamSettings
                ) -> tuple[DreamState, carry.Plane | None]:

@@ -25,6 +25,7 @@ from streamdream import carry, display
 from streamdream.cast import Cast
 from streamdream.dream import DreamState
 from streamdream.errors import Closed, UsageError
+from streamdream.frame import shrink
 from streamdream.opencv import cv2
 from streamdream.play import Play
 from streamdream.process import stand_back
@@ -300,12 +301,4 @@ def resize_state(state: DreamState, height: int, width: int) -> DreamState:
     if state.residual is None or state.grey is None or state.grey.shape == (height, width):
         return state
     residual: carry.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
-    return replace(state, residual=residual, grey=_shrink(state.grey, height, width))
-
-
-def _shrink(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if image.shape[:2] == (height, width):
-        return image
-    small: NDArray[np.uint8] = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
-    return small
-
+    return replace(state, residual=residual, grey=shrink(state.grey, height, width))
