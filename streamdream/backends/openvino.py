@@ -78,7 +78,8 @@ class OpenVino(StoredEngineBackend):
     def _options(self) -> dict[str, str]:
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
-            options |= {"INFERENCE_NUM_THREADS": str(most()), "NUM_STREAMS": "1"}
+            # not pinned: a thread that a display or a camera has put aside goes on where there is room
+            options |= {"INFERENCE_NUM_THREADS": str(most()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
         return options
 
     def build(self, recorded: Graph) -> bytes:
