@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from streamdream import carry, flow, models
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer, DreamState, octave_sizes
+from streamdream.frame import shrink
+from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(onset=1)
@@ -113,6 +115,19 @@ def test_pictures_of_nearly_the_same_size_share_their_coarse_octaves() -> None:
     for height, width in ((100, 140), (97, 97), (240, 426), (1080, 1920)):
         for down, across in octave_sizes(height, width, 5, 1.05):
             assert down <= height and across <= width
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (100, 150), (44, 60)])
+def test_a_field_is_the_mean_of_what_it_covers(lion: Picture, height: int, width: int) -> None:
+    """In stages: as good as at once, and exact where whole pixels make one."""
+    image = np.tile(lion, (2, 3, 1))[:480, :640]
+    found = shrink(image, height, width).astype(int)
+    at_once = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
+    assert np.abs(found - at_once).mean() < 1.5 and found.shape == (height, width, 3)
+    if (height, width) == (240, 320):
+        assert np.abs(found - image.reshape(240, 2, 320, 2, 3).mean((1, 3))).max() <= 0.5
+    grey = shrink(np.full((300, 400), 77, np.uint8), height, width)
+    assert grey.shape == (height, width) and (grey == 77).all()
 
 
 def test_what_is_carried_decays_by_keep_and_trust() -> None:

@@ -1,14 +1,11 @@
-"""Engines: what is kept between runs and when it is built anew, which are refused, and what ``auto`` makes of them."""
+"""Engines: what is kept between runs and when it is built anew, and which are refused."""
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +18,7 @@ from streamdream_bench.step import with_weights
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
-from streamdream.backends import StepSpec, apart, auto, engine, graph, openvino, precise, stored
-from streamdream.backends.auto import Auto
+from streamdream.backends import StepSpec, engine, graph, openvino, precise, stored
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
@@ -67,6 +63,14 @@ def test_an_engine_is_for_one_size_only(kept: Path) -> None:
     data = OpenVino(MODEL, "cpu", "fp32").build(graph.build(MODEL, wanted, torch.float32))
     model = openvino._core().import_model(io.BytesIO(data), "CPU")
     assert [tuple(given.shape) for given in model.inputs] == [(1, 3, wanted.height, wanted.width), (1,)]
+
+
+def test_its_threads_run_wherever_there_is_room(kept: Path) -> None:
+    """One that is bound to a processor waits for whoever has that: a display, while the other one is idle."""
+    step_once()
+    for task in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            assert os.sched_getaffinity(int(task.name)) == os.sched_getaffinity(0)
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "bvlc_googlenet"])
@@ -224,155 +228,6 @@ def test_what_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
     result = streamdream("render", "lavfi:testsrc=d=0.2", "-o", tmp_path / "a.mp4", "--backend", "tensorrt")
     fails(result, 2, "backend tensorrt cannot run here", "")
     assert "pip install 'streamdream[tensorrt" in result.stderr or "NVIDIA GPU" in result.stderr
-
-
-def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool]) -> None:
-    picture = engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
-    deadline = time.monotonic() + 60
-    while not done() and time.monotonic() < deadline:
-        step(picture, 0.02)
-    assert done()
-
-
-@pytest.fixture()
-def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
-    monkeypatch.setattr(apart, "NICENESS", 0)  # tests have no time
-
-
-def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None) -> None:
-    backend = Auto(MODEL, "cpu", "fp32")
-    step = backend.compile(spec())
-    begin = time.monotonic()
-    step(engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu")), 0.02)
-    assert time.monotonic() - begin < 2  # an engine takes longer
-    wait_for(backend, step, lambda: "goes on" in backend.reason)
-    assert backend.name in ("eager", "openvino")
-    assert f"{backend.name} goes on" in backend.reason and "ms a step of 112x96" in backend.reason
-
-
-@pytest.mark.parametrize("winner", ["eager", "openvino"])
-def test_auto_keeps_what_measured_faster(kept: Path, eager_to_build: None, winner: str,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever wins, no step is another than eager's."""
-    monkeypatch.setattr(auto, "WORTH", 100.0 if winner == "openvino" else 0.0)
-    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
-    step = backend.compile(spec())
-    expected = step(picture, 0.02)
-    wait_for(backend, step, lambda: "goes on" in backend.reason)
-    assert backend.name == winner
-    assert engine.cosine(step(picture, 0.02) - picture, expected - picture) > 0.999
-
-
-def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build: None,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: object) -> None:
-        raise RuntimeError("out of luck\nat line 7")
-
-    monkeypatch.setattr(OpenVino, "load", load)
-    backend = Auto(replace(MODEL, name="mine"), "cpu", "fp32")  # of a network that only this process has
-    step = backend.compile(spec())
-    wait_for(backend, step, lambda: "openvino failed (out of luck)" in backend.reason)
-    assert backend.name == "eager"
-
-
-def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nothing here waits for it; the next run takes what it left, and builds nothing."""
-    def build(*_: object, **__: object) -> None:
-        raise AssertionError("recorded here")
-
-    monkeypatch.setattr(graph, "build", build)
-    backend = Auto(MODEL, "cpu", "fp32")
-    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
-    assert len(cache.stored()) == 1
-    monkeypatch.setattr(apart, "build", build)
-    monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
-    backend = Auto(MODEL, "cpu", "fp32")
-    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
-
-
-def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
-    backend = Auto(MODEL, "cpu", "fp32")
-    step = backend.compile(spec())
-    wait_for(backend, step, lambda: bool(builders(os.getpid())))
-    for child in builders(os.getpid()):
-        os.kill(child, signal.SIGKILL)
-    wait_for(backend, step, lambda: "openvino failed (the process that built the engine has died)" in backend.reason)
-    assert backend.name == "eager" and not builders(os.getpid())
-
-
-def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the same session: among sessions, Linux shares the processors out evenly, however low the priority."""
-    monkeypatch.setattr(apart, "NICENESS", 19)
-    backend = Auto(MODEL, "cpu", "fp32")
-    step = backend.compile(spec())
-    wait_for(backend, step, lambda: 19 in [os.getpriority(os.PRIO_PROCESS, child) for child in builders(os.getpid())])
-    [child] = builders(os.getpid())
-    assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
-    apart.give_up()
-    wait_for(backend, step, lambda: not builders(os.getpid()))
-
-
-def builders(parent: int = 0) -> list[int]:
-    """Processes that build for that one, or for any."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
-            if b"streamdream.backends.apart" in command and int(status[1]) == (parent or int(status[1])):
-                found.append(int(path.name))
-    return found
-
-
-ORDER = """
-import sys; sys.path.insert(0, "tests")
-import test_engines
-from streamdream.backends import auto
-auto.BUILD_SECONDS = 0.0
-backend = auto.Auto(test_engines.MODEL, "cpu", "fp32")
-test_engines.wait_for(backend, backend.compile(test_engines.spec()), lambda: False)
-"""
-
-
-def test_a_builder_ends_with_whoever_asked(kept: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORDER], env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)})
-    try:
-        until(lambda: bool(builders(parent.pid)), 60)
-        [child] = builders(parent.pid)
-    finally:
-        parent.kill()
-        parent.wait()
-    until(lambda: child not in builders(), 30)
-
-
-def test_a_show_ends_while_its_engine_is_being_built(tmp_path: Path) -> None:
-    """Cleanly, and the builder with it."""
-    command = [sys.executable, "-m", "streamdream", "live", "--source", "lavfi:testsrc2=size=160x96:rate=30", "--sink",
-               "null", "--backend", "openvino", "--layers", "mixed0"]
-    show = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(tmp_path)})
-    try:
-        until(lambda: bool(builders(show.pid)) or show.poll() is not None, 60)
-        show.send_signal(signal.SIGINT)
-        output, errors = show.communicate(timeout=60)
-    finally:
-        show.kill()
-    assert show.returncode == 0 and "openvino" in output and "error" not in errors, errors
-    assert not builders(show.pid)
-
-
-def until(done: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:
-    result = streamdream("render", "lavfi:testsrc=size=96x72:d=0.4", "-o", tmp_path / "a.mp4", "--json")
-    report = json.loads(result.stdout)
-    assert report["backend"] == "eager" and "openvino is tried when the run is long enough" in report["reason"]
-    assert not kept.exists()
 
 
 WITHOUT_A_WORD = """

@@ -96,7 +96,7 @@ class OpenVino(StoredEngineBackend):
             given = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]
             found = request.infer(given, share_inputs=True, share_outputs=True)[0]
             # copied: the next step writes to the same place
-            return torch.from_numpy(found).contiguous(memory_format=torch.channels_last).clone()
+            return torch.from_numpy(found).clone(memory_format=torch.channels_last)
 
         return engine
 
