@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import MODEL, counted, spec, wait_for
+from test_auto import wait_for
+from test_engines import MODEL, counted, spec
 
 from streamdream import backends
 from streamdream.backends import apart, auto, engine, resting
