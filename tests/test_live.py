@@ -20,14 +20,13 @@ from streamdream_bench.live import Numbered, Reader, read_number, write_number
 
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, stamped
-from streamdream.controls import Controls, Wish
+from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
-from streamdream.errors import Closed, SinkError, SourceError, StreamdreamError
+from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox, resize_state
 from streamdream.models import get
-from streamdream.objectives import from_settings
 from streamdream.process import NICENESS
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
@@ -225,6 +224,19 @@ def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
         assert governor.field_height == (32 if pinned else 96)
 
 
+def test_the_governor_is_told_what_goes_on_beside_a_dream(eager: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    class Listening(Governor):
+        def observe(self, *given: Any) -> None:
+            told.append(given[-1])
+
+    monkeypatch.setattr(type(eager), "busy", property(lambda self: len(told) % 2 == 1))
+    Live(Numbered(images(), 30, 1.0), NullSink(), Dreamer(get("inception_v3"), eager, 96), Listening(96, 12, True),
+         Controls(SETTINGS)).run()
+    assert told[:4] == [False, True, False, True]
+
+
 class Asked(LiveSource):
     """A browser: it sends as many lines as were wanted a while ago, if its camera has so many."""
 
@@ -362,30 +374,6 @@ def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
     threading.Timer(1.0, controls.reset).start()
     Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, Governor(96, 12, pinned=True), controls).run()
     assert sum(seen) == 2 and len(seen) > 10
-
-
-def test_a_change_is_taken_whole_or_not_at_all() -> None:
-    controls = Controls(SETTINGS)
-    assert controls.change({"strength": 2, "octaves": 3.0, "layers": "mixed0", "keep": "0.5"}).strength == 2.0
-    before = controls.now()
-    assert (before.octaves, before.keep, type(before.octaves)) == (3, 0.5, int)
-    for bad, words in (({"strength": 9}, "--strength is 9"), ({"octaves": 1.5}, "must be a whole number"),
-                       ({"strenght": 1}, "did you mean strength"), ({"layers": 3}, "must be text"),
-                       ({"original_colors": 1}, "must be true or false"), ({"steps": True}, "must be a whole number"),
-                       ({"strength": float("nan")}, "--strength is nan"), ({"flow": "x"}, "unknown flow")):
-        with pytest.raises(StreamdreamError, match=words):
-            controls.change({"jitter": 3, **bad})
-        assert controls.now() is before
-
-
-def test_a_run_can_refuse_what_it_cannot_dream() -> None:
-    def check(wish: Wish) -> None:
-        from_settings(wish.dream, get(wish.model))
-
-    controls = Controls(SETTINGS, check, "inception_v3")
-    with pytest.raises(StreamdreamError, match="unknown layer"):
-        controls.change({"layers": "mixed99"})
-    assert controls.now() is SETTINGS
 
 
 def test_a_thousand_runs_leave_nothing_behind(eager: Backend) -> None:
