@@ -16,6 +16,7 @@ import torch
 from streamdream import backends, models, objectives
 from streamdream.backends import StepSpec, graph
 from streamdream.backends.engine import cosine, textured
+from streamdream.errors import EngineError
 from streamdream.settings import DreamSettings
 
 from . import Options, Progress, Report, conditions
@@ -85,7 +86,11 @@ def compare(options: Options, model: Model, spec: StepSpec) -> Iterator[dict[str
         half = backends.create(name, model, options.device).precision
         for precision in dict.fromkeys(("fp32", half)):
             step = backends.create(name, model, options.device, precision).compile(spec)
-            yield {"backend": name, "precision": precision, **worst(spec, alike.get(name, alike["graph"]), step)}
+            try:
+                found = worst(spec, alike.get(name, alike["graph"]), step)
+            except EngineError as error:
+                found = {"refused": str(error)}
+            yield {"backend": name, "precision": precision, **found}
 
 
 def by_itself(model: Model, spec: StepSpec, dtype: torch.dtype) -> Take:

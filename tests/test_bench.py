@@ -17,7 +17,8 @@ from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
 from streamdream.backends import StepSpec
-from streamdream.errors import SourceError, UnknownName
+from streamdream.backends.eager import Eager
+from streamdream.errors import EngineError, SourceError, UnknownName
 from streamdream.objectives import Objective
 from streamdream.terms import Activations
 
@@ -67,6 +68,18 @@ def test_equality_compares_all_that_runs_with_autograd() -> None:
     assert all(0 < row["error"] < 0.1 and row["cosine"] > 0.99 for row in rows[:4]), rows
     wrong = equality.worst(spec, lambda picture, size: picture + size, lambda picture, size: picture - size)
     assert wrong["error"] > 1.9 and wrong["cosine"] < -0.9
+
+
+def test_equality_goes_on_where_an_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("it is another step")
+
+    monkeypatch.setattr(Eager, "compile", lambda self, spec: refuse)
+    spec = StepSpec(Objective(((Activations((("conv2d_1", 1.0),)), 1.0),)), 32, 48, 1.0, 0.4)
+    rows = list(equality.compare(TINY, models.get("inception_v3"), spec))
+    refused = [row for row in rows if "refused" in row]
+    assert refused and all(row["backend"] == "eager" and row["refused"] == "it is another step" for row in refused)
+    assert "it is another step" in Report("equality", {"step_size": 0.02}, rows).table()
 
 
 def test_quality_json() -> None:
