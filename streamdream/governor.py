@@ -33,7 +33,6 @@ class Governor:
         self._seconds: deque[float] = deque(maxlen=SETTLED)
         self._patience = 1
         self._lowest = 0
-        self._busy = False
 
     @property
     def field_height(self) -> int:
@@ -43,21 +42,15 @@ class Governor:
     def in_turn(self) -> bool:
         return self._ladder[self._rung][1]
 
-    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None, busy: bool = False
-                ) -> None:
+    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         """The dream of that number, of so many octaves, took so long; ``lines`` it had, unless all that were wanted.
-        Where the picture has fewer, what they take says nothing of more. While an engine is made beside it (``busy``) a
-        dream that takes up to ``HOPELESS`` times what is allowed is waited out: a field that came down for that would
-        soon be back.
+        Where the picture has fewer, what they take says nothing of more.
         """
-        if self._busy and not busy:
-            self._seconds.clear()
-        self._busy = busy
         self._seconds.append(seconds)
         if self._pinned or self._leave_what_is_hopeless() or len(self._seconds) < SETTLED or number % SETTLED:
             return
         usual = median(self._seconds)
-        if usual > self._allowed_seconds * (HOPELESS if busy else 1) and self._rung > self._lowest:
+        if usual > self._allowed_seconds and self._rung > self._lowest:
             self._move(-1, usual)
             self._patience = min(64, 2 * self._patience)  # what did not hold is tried again ever more seldom
         elif self._rung + 1 < len(self._ladder) and (lines is None or lines >= self.field_height):

@@ -239,7 +239,7 @@ class Live:
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
             took, octaves = time.perf_counter() - begin, wish.dream.octaves
             if not self._threads.trying:
-                self._governor.observe(took, self._dreams, octaves, height, dreamer.backend.busy)
+                self._governor.observe(took, self._dreams, octaves, height)
             self._threads.observe(took, height, octaves)
 
     def _make_do(self, error: UsageError, wish: Wish, lines: int) -> None:

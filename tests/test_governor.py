@@ -68,25 +68,6 @@ def test_what_a_picture_of_fewer_lines_takes_says_nothing_of_more() -> None:
     assert governor.field_height == 240
 
 
-def test_what_is_slow_beside_an_engine_that_is_being_made_is_waited_out() -> None:
-    """A machine on which 240 lines take 0.06 s, and 0.12 while another process wants it; 0.3 would be too long."""
-    governor = Governor(240, 12)
-    for number in range(1, 200):
-        governor.observe(0.06 * (governor.field_height / 240) ** 2, number)
-    assert governor.field_height == 240
-    for number in range(200, 300):
-        governor.observe(0.12, number, busy=True)
-    for number in range(300, 400):
-        governor.observe(0.06, number)
-    assert governor.field_height == 240
-    for number in range(400, 403):
-        governor.observe(0.3, number, busy=True)
-    assert governor.field_height < 144
-    for number in range(403, 1000):
-        governor.observe(0.12, number)
-    assert governor.field_height == HEIGHTS[0]
-
-
 def test_where_there_is_room_at_the_highest_all_octaves_are_dreamed_at_once() -> None:
     """A machine on which an octave of 240 lines takes 20 ms: three of them fit into 1/12 s, six do not."""
     for octaves, in_turn in ((3, False), (6, True)):

@@ -224,19 +224,6 @@ def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
         assert governor.field_height == (32 if pinned else 96)
 
 
-def test_the_governor_is_told_what_goes_on_beside_a_dream(eager: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-
-    class Listening(Governor):
-        def observe(self, *given: Any) -> None:
-            told.append(given[-1])
-
-    monkeypatch.setattr(type(eager), "busy", property(lambda self: len(told) % 2 == 1))
-    Live(Numbered(images(), 30, 1.0), NullSink(), Dreamer(get("inception_v3"), eager, 96), Listening(96, 12, True),
-         Controls(SETTINGS)).run()
-    assert told[:4] == [False, True, False, True]
-
-
 class Asked(LiveSource):
     """A browser: it sends as many lines as were wanted a while ago, if its camera has so many."""
 

@@ -176,10 +176,9 @@ class SharedGovernor(Governor):
         self._sharers = sharers
         self.dreams = 0
 
-    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None, busy: bool = False
-                ) -> None:
+    def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         self.dreams = number
-        super().observe(seconds * max(1, self._sharers()), number, octaves, lines, busy)
+        super().observe(seconds * max(1, self._sharers()), number, octaves, lines)
 
 
 class Session:

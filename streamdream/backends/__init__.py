@@ -72,11 +72,6 @@ class Backend(Protocol):
         """Why ``auto`` chose so, for backend and precision."""
         ...
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is made on the side that will be over soon, and makes steps slower meanwhile."""
-        ...
-
     def compile(self, spec: StepSpec) -> Step:
         """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
         ...

@@ -80,10 +80,6 @@ class Auto(Eager):
     def _say(self, choice: str) -> None:
         self.reason = f"{choice}; {self._precision_reason}"
 
-    @property
-    def busy(self) -> bool:
-        return self._building.locked()
-
     def compile(self, spec: StepSpec) -> Step:
         eager = super().compile(spec)
         contests: dict[Any, Contest] = {}

@@ -44,10 +44,6 @@ class Eager:
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
         self._network = lru_cache(maxsize=NETWORKS_KEPT)(self._prepare)
 
-    @property
-    def busy(self) -> bool:
-        return False
-
     def compile(self, spec: StepSpec) -> Step:
         self.check_size(spec)
         gradients, terms = self.term_gradients(spec.objective), spec.objective.terms

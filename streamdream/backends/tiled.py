@@ -55,10 +55,6 @@ class Tiled:
     def reason(self) -> str:
         return self._backend.reason
 
-    @property
-    def busy(self) -> bool:
-        return self._backend.busy
-
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         return self._backend.targets(objective, pictures)
 
