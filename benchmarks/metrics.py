@@ -128,7 +128,7 @@ class Drift:
         first = max(0, begin - window // 2)
         luma, blue, red = np.abs(colors[-window:].mean(0) - colors[first:first + window].mean(0)) / size
         windows = colors[len(colors) - (len(colors) - first) // window * window:].reshape(-1, window, 3).mean(1)
-        return cls(float(luma), float(max(blue, red)), float(windows.std(0).max()) / size)
+        return cls(float(luma), float(max(blue, red)), float(np.max(windows.std(0))) / size)
 
 
 def correlation(a: Residual, b: Residual, where: NDArray[np.bool_] | None = None) -> float:

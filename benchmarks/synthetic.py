@@ -65,7 +65,8 @@ class Plane:
         random = np.random.default_rng(self.seed)
         shortest, longest = WAVELENGTHS_PX
         wavelengths = shortest * (longest / shortest) ** random.uniform(0, 1, WAVES)
-        frequencies = 2 * np.pi / wavelengths * np.exp(1j * random.uniform(0, 2 * np.pi, WAVES))
+        turns = np.exp(1j * random.uniform(0, 2 * np.pi, WAVES))
+        frequencies: Positions = (2 * np.pi / wavelengths * turns).astype(np.complex128)
         amplitudes = wavelengths**0.5  # falls with frequency, as in real pictures
         amplitudes *= CONTRAST * math.sqrt(2 / np.sum(amplitudes**2))
         grey, color = np.ones((WAVES, 3)), random.normal(0, 0.3, (WAVES, 3))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.pyav import fraction, open_av
 
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,"
@@ -142,11 +143,6 @@ def exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def fraction(value: Any, default: Fraction = Fraction(0)) -> Fraction:
-    """PyAV's rationals (None or 0 when unset, by version) -> Fraction."""
-    return Fraction(value.numerator, value.denominator) if value else default
-
-
 def reason(error: BaseException) -> str:
     """Why FFmpeg or the system failed, in its words but without its numbers."""
     return str(getattr(error, "strerror", None) or error).lower()
@@ -188,8 +184,7 @@ def open_container(target: str, failure: str, error: type[StreamdreamError] = So
     import av
 
     try:
-        # Metadata that are not UTF-8 must survive being copied.
-        return av.open(target, metadata_errors="surrogateescape", **how)
+        return open_av(target, **how)
     except (av.FFmpegError, ValueError) as cause:
         raise error(f"{failure} ({reason(cause)})") from None
 

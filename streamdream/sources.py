@@ -23,7 +23,6 @@ from streamdream.passthrough import (
     clock_origin,
     color_of,
     first_video,
-    fraction,
     is_pattern,
     open_container,
     open_file,
@@ -31,6 +30,7 @@ from streamdream.passthrough import (
     reason,
     tag,
 )
+from streamdream.pyav import fraction
 
 URL_TIMEOUT_SECONDS = 15.0
 DEFAULT_RATE = Fraction(25)

@@ -81,9 +81,10 @@ def make(path: Path, clip: Clip | None = None, images: Iterable[NDArray[np.uint8
         subtitles = output.add_mux_stream("subrip") if clip.subtitles else None
         if clip.attachment:
             output.add_attachment("font.ttf", "application/x-truetype-font", clip.attachment)
-        output.set_chapters([
+        chapters: Any = [
             {"id": number, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
-            for number, (start, end, title) in enumerate(clip.chapters)])
+            for number, (start, end, title) in enumerate(clip.chapters)]
+        output.set_chapters(chapters)
         _write_video(output, video, clip, images)
         if audio is not None:
             _write_audio(output, audio, clip)

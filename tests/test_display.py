@@ -142,7 +142,7 @@ def places(picture: NDArray[np.float32], visible: NDArray[np.float32], centres: 
         cell = np.s_[row - half:row + half, column - half:column + half]
         weight = np.clip(picture[cell] - 0.2, 0, None)
         rim = max(weight[0].max(), weight[-1].max(), weight[:, 0].max(), weight[:, -1].max())
-        if weight.max() > 0.25 and visible[cell].min() > 0.9 and rim < 0.1:
+        if np.max(weight) > 0.25 and np.min(visible[cell]) > 0.9 and rim < 0.1:
             y, x = np.mgrid[:weight.shape[0], :weight.shape[1]]
             found[index] = (weight * y).sum() / weight.sum(), (weight * x).sum() / weight.sum()
     return found

@@ -238,7 +238,8 @@ WITHOUT_A_WORD = """
 import sys
 from streamdream import process; process.tune()
 def hook(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen"):
+    asks_for_a_library = "ldconfig" in str(arguments)  # as ctypes does
+    if event in ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen") and not asks_for_a_library:
         print("called", event, arguments, flush=True)
 sys.addaudithook(hook)
 import torch

@@ -102,7 +102,7 @@ def test_no_edge_shows_after_many_steps(eager: Backend, photo: NDArray[np.uint8]
     side = int((50e6 / bytes_per_pixel(MODEL, objectives.from_settings(settings, MODEL), 4)) ** 0.5)
     seams = [tile.write.start - 1 for tile in Axis.of(933, side, overlap, stride).tiles()][1:]
     assert len(seams) >= 2
-    assert change[seams].max() < np.quantile(change, 0.99)
+    assert np.max(change[seams]) < np.quantile(change, 0.99)
 
 
 def test_small_pictures_are_not_cut(eager: Backend) -> None:

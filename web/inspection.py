@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.pyav import fraction, open_av
 
 CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
               ".gif": "gif"}
@@ -129,7 +130,7 @@ def look_at_video(path: Path, suffix: str, limits: Limits) -> Facts:
     """Streams, sizes and codecs from the header, the length both as stated and from every packet's time."""
     import av
 
-    from streamdream.passthrough import first_video, fraction
+    from streamdream.passthrough import first_video
 
     container = open_video(path, suffix)
     try:
@@ -160,7 +161,7 @@ def open_video(path: Path, suffix: str) -> Any:
     kind = CONTAINERS[suffix]
     allowed = ",".join([*sorted(CODECS), *SOUNDS.split(), *TEXTS.split()])
     try:
-        return av.open(str(path.absolute()), metadata_errors="surrogateescape", options={
+        return open_av(str(path.absolute()), options={
             "protocol_whitelist": "file", "format_whitelist": FORMATS[kind], "codec_whitelist": allowed})
     except (av.FFmpegError, ValueError):
         raise UsageError(f"this is not a {suffix.removeprefix('.')} video, whatever its name says") from None

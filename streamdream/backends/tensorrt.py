@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 INSTALL = "pip install 'streamdream[tensorrt-rtx]' for GeForce and RTX cards, 'streamdream[tensorrt]' for others"
+RTX_RUNS_ON = frozenset(((7, 5), (8, 0), (8, 6), (8, 9)))
+"""Compute capabilities that TensorRT-RTX takes, beside 12.0 and all later ones. On others (an H100 has 9.0) release 1.7
+builds an engine, and then refuses to read it.
+"""
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
 
@@ -39,6 +43,11 @@ class TensorRt(StoredEngineBackend):
             return False, f"Torch-TensorRT is not installed: {INSTALL}"
         if not torch.cuda.is_available():
             return False, "TensorRT needs an NVIDIA GPU with its driver, and PyTorch sees none: nvidia-smi shows them"
+        capability = torch.cuda.get_device_capability()
+        if "torch-tensorrt-rtx" in versions() and capability < (12, 0) and capability not in RTX_RUNS_ON:
+            return False, (f"TensorRT-RTX does not run on {torch.cuda.get_device_name()}, which has compute capability "
+                           f"{capability[0]}.{capability[1]}: pip uninstall torch-tensorrt-rtx && pip install "
+                           "'streamdream[tensorrt]'")
         try:
             import_quietly()
         except Exception as error:  # a library that is missing or does not fit: anything

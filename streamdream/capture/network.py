@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.passthrough import ColorTags, Turn, color_of, first_video, fraction, reason, tag
+from streamdream.passthrough import ColorTags, Turn, color_of, first_video, reason, tag
+from streamdream.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
 """How long opening may take; a stream that is silent for so long is lost."""
@@ -160,7 +161,7 @@ def _open(address: Address) -> Any:
     refusal = ""
     for options in address.wishes:
         try:
-            return av.open(address.target, format=address.format, options=options, metadata_errors="replace",
+            return open_av(address.target, format=address.format, options=options,
                            timeout=(OPEN_SECONDS, SILENT_SECONDS))
         except (av.FFmpegError, ValueError) as error:
             refusal = refusal or cause(error, OPEN_SECONDS)

@@ -15,6 +15,7 @@ from streamdream import process
 from streamdream.errors import SinkError, UsageError
 from streamdream.frame import Frame
 from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
+from streamdream.pyav import open_av
 from streamdream.settings import RenderSettings
 from streamdream.sinks.encoders import (
     CONTAINERS,
@@ -62,14 +63,12 @@ class VideoWriter:
             self.partial.fail(error)
 
     def _open(self, settings: RenderSettings, input_path: str | None) -> None:
-        import av
-
         source = self._source
         self._kind = CONTAINERS[self.partial.target.suffix.lower()]
         codec = find_codec(settings.codec, self._kind)
         encoder = ENCODERS.get(codec.name, Encoder())
-        self._container = av.open(str(self.partial.path), "w", format=self._kind.format,
-                                  container_options=self._kind.options, metadata_errors="surrogateescape")
+        self._container = open_av(str(self.partial.path), "w", format=self._kind.format,
+                                  container_options=self._kind.options)
         self._stream = self._add_stream(codec, encoder, settings)
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
