@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from reference import plain
 
 from streamdream import backends, models, step
-from streamdream.backends import BACKENDS, StepSpec
+from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.eager import DTYPES, Eager
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.frame import to_tensor, to_unit
@@ -96,6 +96,24 @@ def test_what_is_not_here_is_refused_in_one_line() -> None:
             backends.create("eager", MODEL, "cuda")
     with pytest.raises(SettingsError, match="--device gpu cannot be used"):
         backends.create("eager", MODEL, "gpu")
+
+
+@pytest.mark.parametrize(("capability", "package", "runs"), [
+    ((9, 0), "torch-tensorrt-rtx", False), ((7, 0), "torch-tensorrt-rtx", False), ((9, 0), "torch-tensorrt", True),
+    ((8, 6), "torch-tensorrt-rtx", True), ((12, 1), "torch-tensorrt-rtx", True)])
+def test_tensorrt_rtx_is_not_offered_where_it_cannot_run(capability: tuple[int, int], package: str, runs: bool,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an H100 its builder makes an engine, and then its runtime refuses it: seen with release 1.7."""
+    monkeypatch.setattr(tensorrt, "find_spec", lambda name: object())
+    monkeypatch.setattr(tensorrt, "import_quietly", lambda: None)
+    monkeypatch.setattr(tensorrt, "versions", lambda: {package: "2.14.0"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Something")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    found, reason = backends.available("tensorrt")
+    assert found == runs
+    if not runs:
+        assert f"NVIDIA Something, which has compute capability {capability[0]}.{capability[1]}: pip " in reason
 
 
 @on_each_device

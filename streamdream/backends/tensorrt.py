@@ -8,8 +8,8 @@ verified, and what is not, is in benchmarks/README.md.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +39,7 @@ class TensorRt(StoredEngineBackend):
 
     @staticmethod
     def available() -> tuple[bool, str]:
-        if importlib.util.find_spec("torch_tensorrt") is None:
+        if find_spec("torch_tensorrt") is None:
             return False, f"Torch-TensorRT is not installed: {INSTALL}"
         if not torch.cuda.is_available():
             return False, "TensorRT needs an NVIDIA GPU with its driver, and PyTorch sees none: nvidia-smi shows them"
