@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamdream import carry, flow, objectives, references
+from streamdream import carry, objectives, references
 from streamdream.backends import Backend, StepSpec
 from streamdream.frame import shrink, to_array, to_tensor, to_unit
+from streamdream.match import Match, compare, match, named_in
 from streamdream.references import References
 from streamdream.stats import Stats
 from streamdream.step import bound, roll
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step
+    from streamdream.flow import Grey
     from streamdream.models import Model
     from streamdream.objectives import Objective
     from streamdream.settings import DreamSettings
@@ -65,13 +67,15 @@ class Dreamer:
         self._targets = lru_cache(maxsize=32)(self._find_targets)
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                 others: References | None = None) -> tuple[DreamState, NDArray[np.uint8]]:
+                 others: References | None = None, known: Match | None = None
+                 ) -> tuple[DreamState, NDArray[np.uint8]]:
         """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size.
 
-        ``others`` are guide, style and mask; without it they are read from the files that the settings name.
+        ``others`` are guide, style and mask; without it they are read from the files that the settings name. ``known``
+        is a match of the image, if there is one; of another frame, or by other settings, it is made anew.
         """
         others = others or references.read(settings)
-        state = self.advance(state, image, settings, others)
+        state = self.advance(state, image, settings, others, known)
         assert state.residual is not None
         with self.stats.stage("compose"):
             shown = carry.to_luma(state.residual) if settings.original_colors else state.residual
@@ -79,14 +83,14 @@ class Dreamer:
         return state, dream
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                others: References | None = None) -> DreamState:
+                others: References | None = None, known: Match | None = None) -> DreamState:
         """The next state only; its residual is what the dream adds to ``image``."""
         others = others or references.read(settings)
+        found = self.matched(state, image, settings, known)
+        grey = found.grey
         with self.stats.stage("carry"):
-            field = self._to_field(image)
-            grey = flow.grey(field)
-            frame = to_unit(field)
-            state, carried = self._carry(state, grey, settings)
+            frame = to_unit(found.field)
+            state, carried = self._carry(state, found, settings)
             reach = references.reach(others, *grey.shape)
             if carried is not None and reach is not None:
                 carried *= reach
@@ -103,23 +107,32 @@ class Dreamer:
             return height, width
         return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
 
-    def _to_field(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = self.field_size(*image.shape[:2])
-        return image if (height, width) == image.shape[:2] else shrink(image, height, width)
+    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> Match:
+        """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
+        with self.stats.stage("match"):
+            height, width = self.field_size(*image.shape[:2])
+            field = image if (height, width) == image.shape[:2] else shrink(image, height, width)
+            return match(image, field, previous, settings)
 
-    def _carry(self, state: DreamState, grey: flow.Grey, settings: DreamSettings
+    def matched(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings, known: Match | None
+                ) -> Match:
+        """``known``, if it is what is asked for now; otherwise as much of it as still holds, and the rest anew."""
+        previous = None if state.residual is None else state.grey
+        if known is None or known.image is not image or known.grey.shape != self.field_size(*image.shape[:2]):
+            return self.match(image, previous, settings)
+        if known.previous is previous and known.by == named_in(settings):
+            return known
+        with self.stats.stage("match"):
+            return compare(known, previous, settings)
+
+    def _carry(self, state: DreamState, found: Match, settings: DreamSettings
                ) -> tuple[DreamState, carry.Plane | None]:
         """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
-        if state.residual is None or state.grey is None or state.grey.shape != grey.shape:
-            return state, None
-        estimate = flow.get(settings.flow)
-        motion = estimate(grey, state.grey)
-        if settings.cut > 0 and carry.likeness(grey, state.grey, motion) < settings.cut:
+        if found.cut:
             return replace(state, residual=None, cuts=state.cuts + 1), None
-        trust = carry.trust(settings.trust, grey, state.grey, motion, estimate)
-        if settings.stillness:
-            trust = trust * carry.stillness(motion, settings.stillness)
-        return state, carry.carry(state.residual, motion, trust, settings.keep)
+        if state.residual is None or found.motion is None or found.trust is None:
+            return state, None
+        return state, carry.carry(state.residual, found.motion, found.trust, settings.keep)
 
     def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:
         """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.

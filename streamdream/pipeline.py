@@ -1,14 +1,14 @@
 """START HERE: the way of a frame through streamdream, when a file is rendered.
 
-    source ──frame──▶ carry ──seed──▶ dream ──residual──▶ compose ──▶ sink
-    sources.py       carry.py,flow.py   dream.py,step.py     carry.py       sinks.py
+    source ──frame──▶ match ──flow──▶ carry ──seed──▶ dream ──residual──▶ compose ──▶ sink
+    sources.py     match.py,flow.py    carry.py    dream.py,step.py        carry.py     sinks.py
 
 The source decodes and the sink encodes in threads of their own; in between one frame after the other is dreamed here,
-and ``state`` is all that one leaves to the next.
+and ``state`` is all that one leaves to the next. Where a GPU dreams, the next frame is matched meanwhile.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from streamdream.cast import Cast
 from streamdream.controls import Controls
 from streamdream.errors import SourceError
+from streamdream.match import Match, in_order
 from streamdream.play import Play
 from streamdream.sources import prefetch
 from streamdream.stats import Stats, peak_rss_mb
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
+    from streamdream.frame import Frame
     from streamdream.references import References
     from streamdream.settings import DreamSettings, StreamSettings
     from streamdream.sinks import Sink
@@ -86,18 +88,18 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
 
     play = settings if isinstance(settings, Play) else Play(Controls(settings))
     stats, state, resets, cast = dreamer.stats, DreamState(), play.controls.resets, Cast(dreamer, build, patient=True)
-    with closing(prefetch(source)) as frames:
+    with closing(prefetch(source)) as frames, closing(_matched(frames, dreamer, play)) as pairs:
         while True:
             with stats.stage("decode_wait"):
-                frame = next(frames, None)
-            if frame is None:
+                pair = next(pairs, None)
+            if pair is None:
                 break
-            frame = play.see(frame)
+            frame, known = play.see(pair[0]), pair[1]
             dreamer, wish = cast.dreamer_of(play.wish(frame.pts_seconds), play.controls)
             if resets != play.controls.resets:
                 state, resets = replace(state, residual=None), play.controls.resets
             with turn():
-                state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds))
+                state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds), known)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -107,6 +109,20 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
         sink.finish()
     return summarize(dreamer, play.controls.now(), state.index, state.cuts,
                      dreamer.field_size(source.height, source.width), source.warnings + sink.warnings)
+
+
+def _matched(frames: Iterable[Frame], dreamer: Dreamer, play: Play
+             ) -> Generator[tuple[Frame, Match | None], None, None]:
+    """Each frame, and how it matches the one before it, where that is worth being known beforehand."""
+    if matches_ahead(dreamer):
+        yield from prefetch(in_order(frames, dreamer, play.controls.now), 1, "match")
+    for frame in frames:
+        yield frame, None
+
+
+def matches_ahead(dreamer: Dreamer) -> bool:
+    """Where steps and flow are computed by the same two cores it gained nothing: CONTRIBUTING.md has the figures."""
+    return dreamer.backend.device.type != "cpu"
 
 
 def summarize(dreamer: Dreamer, settings: DreamSettings, frames: int, cuts: int, field: tuple[int, int],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.frame import Frame
@@ -32,6 +32,7 @@ from streamdream.passthrough import (
 )
 from streamdream.pyav import fraction
 
+Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
 DEFAULT_RATE = Fraction(25)
 """Frames per second of an input that has none, such as a sequence of pictures."""
@@ -362,27 +363,27 @@ def open_source(name: str, start: float = 0, duration: float = math.inf, end: fl
     return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
 
 
-def prefetch(source: Iterable[Frame], depth: int = 4) -> Generator[Frame, None, None]:
-    """The same frames, decoded ahead in a thread of its own; never more than ``depth`` of them wait.
+def prefetch(source: Iterable[Item], depth: int = 4, name: str = "decode") -> Generator[Item, None, None]:
+    """The same items, made ahead in a thread of its own; never more than ``depth`` of them wait.
 
     An error of the source is raised here, after the frames before it. Closing the generator ends the thread.
     """
-    ready: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
     room = threading.Semaphore(depth)
     stop = threading.Event()
 
-    def decode() -> None:
+    def work() -> None:
         try:
-            frames = iter(source)
+            items = iter(source)
             while room.acquire() and not stop.is_set():
-                frame = next(frames, None)
-                ready.put(frame)
-                if frame is None:
+                item = next(items, None)
+                ready.put(item)
+                if item is None:
                     return
         except BaseException as error:
             ready.put(error)
 
-    thread = threading.Thread(target=decode, name="streamdream-decode", daemon=True)
+    thread = threading.Thread(target=work, name=f"streamdream-{name}", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not None:

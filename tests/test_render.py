@@ -42,7 +42,7 @@ def test_a_real_clip_keeps_its_times_and_sound_and_gains_a_dream(world: Path, tm
     assert report["frames"] == 45 and report["dropped"] == 0 and report["warnings"] == []
     assert {"fps", "seconds", "backend", "precision", "device", "model", "layers", "field", "stages",
             "peak_rss_mb"} <= set(report)
-    assert set(report["stages"]) == {"decode_wait", "carry", "dream", "compose", "encode_wait", "finish"}
+    assert set(report["stages"]) == {"decode_wait", "match", "carry", "dream", "compose", "encode_wait", "finish"}
     assert times(output) == [moment for moment in times(world) if moment < 1.5]
     assert packets(str(output)) == [packet for packet in packets(str(world)) if packet[0] < 1.5]
     with open_source(str(world)) as before, open_source(str(output)) as after:

@@ -1,0 +1,71 @@
+"""How a frame matches the one before it: all of carrying that needs no dream, so that it can be known beforehand."""
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream import carry, flow
+
+if TYPE_CHECKING:
+    from streamdream.dream import Dreamer
+    from streamdream.frame import Frame
+    from streamdream.settings import DreamSettings
+
+
+@dataclass(frozen=True)
+class Match:
+    """Of the frame ``image`` [H, W, 3] with the frame ``previous``, by the settings ``by`` (see ``named_in``)."""
+
+    image: NDArray[np.uint8]
+    field: NDArray[np.uint8]
+    """[h, w, 3]: the frame on the field."""
+    grey: flow.Grey
+    """[h, w] of it."""
+    previous: flow.Grey | None
+    by: tuple[object, ...]
+    motion: flow.Flow | None = None
+    trust: carry.Plane | None = None
+    """[h, w] in 0..1; None where nothing is carried: at the start, after a cut, and when the size changed."""
+    cut: bool = False
+
+
+def named_in(settings: DreamSettings) -> tuple[object, ...]:
+    """The settings that a match depends on."""
+    return settings.flow, settings.cut, settings.trust, settings.stillness
+
+
+def match(image: NDArray[np.uint8], field: NDArray[np.uint8], previous: flow.Grey | None, settings: DreamSettings
+          ) -> Match:
+    """``field`` is ``image`` on the field; ``previous`` grey, on a field, or None. Raises UnknownName."""
+    return compare(Match(image, field, flow.grey(field), None, ()), previous, settings)
+
+
+def compare(found: Match, previous: flow.Grey | None, settings: DreamSettings) -> Match:
+    """The same frame with another one before it, or by other settings."""
+    image, field, grey, by = found.image, found.field, found.grey, named_in(settings)
+    if previous is None or previous.shape != grey.shape:
+        return Match(image, field, grey, previous, by)
+    estimate = flow.get(settings.flow)
+    motion = estimate(grey, previous)
+    if settings.cut > 0 and carry.likeness(grey, previous, motion) < settings.cut:
+        return Match(image, field, grey, previous, by, motion, cut=True)
+    trust = carry.trust(settings.trust, grey, previous, motion, estimate)
+    if settings.stillness:
+        trust = trust * carry.stillness(motion, settings.stillness)
+    return Match(image, field, grey, previous, by, motion, trust)
+
+
+def in_order(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
+             ) -> Generator[tuple[Frame, Match], None, None]:
+    """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
+    dreamer looks at again.
+    """
+    previous = None
+    for frame in frames:
+        found = dreamer.match(frame.image, previous, settings())
+        previous = found.grey
+        yield frame, found
