@@ -1,12 +1,14 @@
 # make demo   dream a real clip into demo.mp4
 # make web    dream before the camera, in the browser
 # make test   lint, types and tests: first those that may run beside each other, then those that keep time
-# make test-tensorrt   builds real TensorRT engines of every network; 6 GB in .venv-tensorrt, no GPU needed
+# make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
+#                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
 PYTHON ?= python3
+NEWEST ?= $(PYTHON)
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo web test lint test-together test-alone test-tensorrt clean
+.PHONY: demo web test lint test-together test-alone test-newest clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -31,17 +33,20 @@ test-together: .venv/installed-dev
 test-alone: .venv/installed-dev
 	$(BIN)/python -m pytest -m alone
 
-test-tensorrt: .venv-tensorrt/installed
-	.venv-tensorrt/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_tensorrt.py
+test-newest: .venv-newest/installed
+	.venv-newest/bin/python -m pytest -p no:cacheprovider tests/test_pyav.py tests/test_sources.py tests/test_sinks.py \
+		tests/test_tensorrt.py
 
 clean:
-	rm -rf .venv .venv-tensorrt demo.mp4
+	rm -rf .venv .venv-newest demo.mp4
 
-# Torch-TensorRT-RTX wants a PyTorch with CUDA, and the newest: neither is what the other tests run with.
-.venv-tensorrt/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-tensorrt
-	.venv-tensorrt/bin/pip install --quiet --disable-pip-version-check --no-compile torch-tensorrt-rtx numpy safetensors \
-		platformdirs pytest
+# No set of versions here: what pip alone takes. Torch-TensorRT-RTX wants the newest PyTorch, with CUDA.
+.venv-newest/installed: pyproject.toml
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --disable-pip-version-check --no-compile -e . torch-tensorrt-rtx pytest
+	@.venv-newest/bin/python -c 'import cv2' 2>/dev/null || { \
+		.venv-newest/bin/pip uninstall --quiet --yes opencv-python && \
+		.venv-newest/bin/pip install --quiet --disable-pip-version-check opencv-python-headless; }
 	@touch $@
 
 .venv/bin/python:

@@ -19,7 +19,7 @@ CASES = ["inception_v3;mixed3;fp32;dream", "inception_v3;mixed5;fp16;dream", "in
          "inception5h;mixed4b;fp16;dream", "torchvision_googlenet;inception4a;fp32;dream",
          "torchvision_inception_v3;Mixed_6b;fp16;dream", "keras_inception_v3;mixed8;fp16;dream"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch_tensorrt") is None,
-                                reason="torch-tensorrt-rtx is not installed; make test-tensorrt brings it")
+                                reason="torch-tensorrt-rtx is not installed; make test-newest brings it")
 
 
 @pytest.fixture(scope="module")
