@@ -1,6 +1,8 @@
 """The contract of every backend, against plain autograd in float32: one step, never a trajectory."""
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,15 @@ def test_what_is_not_here_is_refused_in_one_line() -> None:
             backends.create("eager", MODEL, "cuda")
     with pytest.raises(SettingsError, match="--device gpu cannot be used"):
         backends.create("eager", MODEL, "gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch's compiler needs no other one there")
+def test_compiled_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "a-compiler-that-nobody-has")
+    assert backends.available("compiled") == (
+        False, "PyTorch's compiler needs a C++ compiler; on Debian: apt-get install g++")
+    monkeypatch.setenv("CXX", sys.executable)
+    assert backends.available("compiled") == (True, f"PyTorch's compiler with {sys.executable}")
 
 
 @pytest.mark.parametrize(("capability", "package", "runs"), [
