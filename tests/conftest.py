@@ -7,8 +7,10 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ process.tune()  # as the program does, before torch is loaded
 if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
+
+from media import Clip, make
 
 from streamdream import backends, models
 from streamdream.backends import Backend
@@ -72,3 +76,21 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that engines go to."""
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "engines"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For clips that several tests of a module read."""
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> str:
+    """20 silent frames of 64x48 at 25/s."""
+    return make(folder / "clip.mp4", Clip(20, rate=Fraction(25), time_base=Fraction(1, 25)))
+
+
+@pytest.fixture()
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("streamdream")] == []

@@ -1,11 +1,10 @@
 """Sources through their public door: every clip is made here, and each frame tells its number."""
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,19 +12,12 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import Clip, irregular, make, marked, number_of, only_sound, shuffled, sound_with_cover, truncated
+from media import Clip, irregular, make, marked, number_of, shuffled
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.frame import Frame
 from streamdream.passthrough import ColorTags
 from streamdream.sources import open_source, prefetch
-
-NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("clips")
 
 
 @pytest.fixture(scope="module")
@@ -266,122 +258,6 @@ def test_backward_times_are_repaired(tmp_path: Path, pts: list[int], expected: l
     assert [frame.pts for frame in frames] == expected
     assert numbers(frames) == list(range(5))
     assert len(source.warnings) == 1 and "backwards" in source.warnings[0]
-
-
-# -- what is wrong with it --
-
-
-@pytest.fixture
-def nobody() -> Iterator[Callable[[], None]]:
-    """Gives up the rights of root, to whom all files are readable."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become nobody")
-    yield lambda: os.seteuid(NOBODY)
-    os.seteuid(0)
-
-
-def test_missing_file(steady: str) -> None:
-    with pytest.raises(UsageError, match=r"no such file: .*stedy\.mp4; did you mean steady\.mp4\?"):
-        open_source(steady.replace("steady", "stedy"))
-
-
-def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder"):
-        open_source(str(tmp_path))
-
-
-@pytest.mark.parametrize(("name", "data", "words"), [
-    ("a.mp4", b"", "is empty"),
-    ("a.mp4", b"just some text\n" * 300, "is damaged, or not a video"),
-    ("a.mkv", b"just some text\n" * 300, "is damaged, or not a video"),
-    ("a.txt", b"just some text\n" * 300, "is damaged, or not a video"),
-    ("a.mp4", b"ffconcat version 1.0\nfile 'steady.mp4'\n", "is damaged, or not a video"),
-    ("a.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsteady.mp4\n#EXT-X-ENDLIST\n", "is damaged, or not"),
-])
-def test_not_a_video(tmp_path: Path, name: str, data: bytes, words: str) -> None:
-    """Text, and also play lists: they would make FFmpeg open what they name."""
-    make(tmp_path / "steady.mp4", Clip(3))
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(SourceError, match=words) as caught:
-        open_source(str(tmp_path / name))
-    assert "\n" not in str(caught.value)
-
-
-def test_protocols_are_not_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "a.mp4", Clip(3))
-    for name in ("concat:a.mp4|a.mp4", "subfile,,start,0,end,9,,:a.mp4", "file:a.mp4"):
-        with pytest.raises(UsageError, match="no such file"):
-            open_source(name)
-    Path("file:b.mp4").write_bytes(Path("a.mp4").read_bytes())
-    assert len(read("file:b.mp4")) == 3
-
-
-@pytest.mark.parametrize("makes", [only_sound, sound_with_cover])
-def test_only_sound(tmp_path: Path, makes: Callable[[Path], str]) -> None:
-    with pytest.raises(SourceError, match="holds no video, only sound"):
-        open_source(makes(tmp_path / "a.mp4"))
-
-
-def test_unreadable(tmp_path_factory: pytest.TempPathFactory, nobody: Callable[[], None], steady: str) -> None:
-    Path(steady).chmod(0o600)
-    path = Path("/dev/shm") / f"streamdream-test-{os.getpid()}.mp4"  # pytest's own folders are closed to nobody
-    path.write_bytes(b"x" * 100)
-    path.chmod(0o600)
-    try:
-        nobody()
-        with pytest.raises(SourceError, match="cannot be read: permission denied"):
-            open_source(str(path))
-    finally:
-        os.seteuid(0)
-        path.unlink()
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-@pytest.mark.parametrize("span", [{}, {"start": 0.5}])
-def test_truncated(tmp_path: Path, name: str, span: dict[str, float]) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (120, 48, 64, 3), dtype=np.uint8)
-    clip = Clip(120, container_options={"movflags": "faststart"} if name == "a.mp4" else {})
-    path = truncated(make(tmp_path / name, clip, list(noise)), 0.6)
-    with open_source(path, **span) as source:
-        frames = list(source)
-    assert 20 < len(frames) < 90
-    assert len(source.warnings) == 1
-    assert "is damaged after" in source.warnings[0]
-    assert f"the {len(frames)} frames before were kept" in source.warnings[0]
-
-
-def test_truncated_beyond_use(tmp_path: Path) -> None:
-    """The index of an mp4 comes last, unless it was asked for."""
-    with pytest.raises(SourceError, match="is damaged, or not a video"):
-        open_source(truncated(make(tmp_path / "a.mp4", Clip(30)), 0.5))
-
-
-def test_nothing_can_be_decoded(tmp_path: Path) -> None:
-    path = make(tmp_path / "a.mp4", Clip(30, container_options={"movflags": "faststart"}))
-    data = bytearray(Path(path).read_bytes())
-    start = data.index(b"mdat") + 4
-    data[start:] = bytes(len(data) - start)
-    Path(path).write_bytes(data)
-    with pytest.raises(SourceError, match="nothing in it could be decoded"):
-        open_source(path)
-
-
-def test_damaged_packets_are_skipped(tmp_path: Path) -> None:
-    clip = Clip(30, codec="mjpeg", pixels="yuvj420p")
-    path = make(tmp_path / "a.mp4", clip)
-    data = bytearray(Path(path).read_bytes())
-    pictures = [place for place in range(len(data)) if data[place: place + 3] == b"\xff\xd8\xff"]
-    for number in (10, 11, 20):
-        data[pictures[number]: pictures[number + 1]] = bytes(pictures[number + 1] - pictures[number])
-    Path(path).write_bytes(data)
-    with open_source(path) as source:
-        frames = list(source)
-    assert numbers(frames) == [number for number in range(30) if number not in (10, 11, 20)]
-    assert source.warnings == [f"3 damaged packets of {path} were skipped"]
-    with open_source(path, start=0.71) as source:  # what lies before the start is not even read
-        assert numbers(list(source)) == list(range(22, 30))
-    assert source.warnings == []
 
 
 # -- other kinds --
