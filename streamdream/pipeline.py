@@ -116,8 +116,8 @@ def _matched(frames: Iterable[Frame], dreamer: Dreamer, play: Play
     """Each frame, and how it matches the one before it, where that is worth being known beforehand."""
     if matches_ahead(dreamer):
         yield from prefetch(in_order(frames, dreamer, play.controls.now), 1, "match")
-    for frame in frames:
-        yield frame, None
+    else:
+        yield from ((frame, None) for frame in frames)
 
 
 def matches_ahead(dreamer: Dreamer) -> bool:
