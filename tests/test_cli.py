@@ -272,3 +272,16 @@ def test_output_into_a_closed_pipe_is_quiet() -> None:
                             capture_output=True, text=True, env=ENVIRONMENT)
     assert result.stdout.startswith("name")
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", [
+    ["render", "lavfi:testsrc=d=1", "-o", "{}/a.mp4"], ["image", "{}/missing.png", "-o", "{}/a.png"],
+    ["live", "--source", "lavfi:testsrc", "--sink", "null"]], ids=lambda command: command[0])
+def test_a_wrong_layer_is_said_before_pytorch_is_loaded(command: list[str], tmp_path: Path) -> None:
+    """That takes seconds, in which a mistake could be mended: here it cannot be loaded at all."""
+    program = "import sys; sys.modules['torch'] = None; from streamdream.__main__ import main; sys.exit(main())"
+    arguments = [part.format(tmp_path) for part in command]
+    result = subprocess.run([sys.executable, "-c", program, *arguments, "--layers", "mixd3"], capture_output=True,
+                            text=True, env=ENVIRONMENT, check=False)
+    assert result.returncode == 2 and "unknown layer 'mixd3'; did you mean mixed3" in result.stderr, result.stderr
+    assert list(tmp_path.iterdir()) == []

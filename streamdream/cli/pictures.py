@@ -47,6 +47,9 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o dream.png")
+    from streamdream import models, objectives
+
+    objectives.from_settings(run.dream, models.get(run.stream.model))  # before PyTorch is loaded, which takes seconds
     return _zoom(found, run) if moving else _image(found, run)
 
 

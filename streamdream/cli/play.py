@@ -32,6 +32,7 @@ def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float
 
     track = read_track(found.settings_track) if found.settings_track else []
     controls = Controls(run.dream, check_wish, run.stream.model)
+    check_wish(controls.wish)
     entries = parse_playlist(run.play.playlist, run.play.playlist_seconds)
     if track and entries:
         raise UsageError("--settings-track and --playlist both say what to dream; give one of them")
