@@ -28,7 +28,7 @@ from streamdream.errors import Closed, UsageError
 from streamdream.frame import shrink
 from streamdream.opencv import cv2
 from streamdream.play import Play
-from streamdream.process import stand_back
+from streamdream.process import spare_what_is_loaded, stand_back
 from streamdream.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
@@ -165,6 +165,7 @@ class Live:
 
         Raises what any worker raised. The caller owns source and sink.
         """
+        spare_what_is_loaded()  # a picture would wait for it
         began, cpu = time.perf_counter(), time.process_time()
         workers = [threading.Thread(target=self._guard, args=(work,), name=f"streamdream-{name}", daemon=True)
                    for name, work in (("capture", self._capture), ("dream", self._dream))]

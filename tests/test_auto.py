@@ -19,15 +19,15 @@ from test_cli import ENVIRONMENT, streamdream
 from test_engines import MODEL, spec
 
 from streamdream import backends, cache
-from streamdream.backends import apart, auto, engine, graph
+from streamdream.backends import StepSpec, apart, auto, engine, graph
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 
 
-def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool]) -> None:
-    picture = engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int = 112) -> None:
+    picture = engine.textured(torch.Size((1, 3, 96, width)), torch.device("cpu"))
     deadline = time.monotonic() + 60
     while not done() and time.monotonic() < deadline:
         step(picture, 0.02)
@@ -74,6 +74,37 @@ def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build
     step = backend.compile(spec())
     wait_for(backend, step, lambda: "openvino failed (out of luck)" in backend.reason)
     assert backend.name == "eager"
+
+
+def test_an_engine_that_fails_is_one_size_s_affair(kept: Path, eager_to_build: None,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other sizes are built and go on, until so many failed in a row that no more are worth the trying."""
+    prepare, asked = OpenVino.prepare_aside, []
+
+    def prepare_some(self: OpenVino, wanted: StepSpec, *given: Any) -> tuple[Any, float]:
+        asked.append(wanted.width)
+        if wanted.width != 112:
+            raise RuntimeError("out of luck")
+        return prepare(self, wanted, *given)[0], 0.0
+
+    monkeypatch.setattr(OpenVino, "prepare_aside", prepare_some)
+    monkeypatch.setattr(auto, "WORTH", 100.0)
+    backend = Auto(MODEL, "cpu", "fp32")
+
+    def try_it(width: int, until: str) -> None:
+        wait_for(backend, backend.compile(spec(width=width)), lambda: until in backend.reason, width)
+
+    step = backend.compile(spec())
+    try_it(120, "eager at 120x96, as openvino failed (out of luck)")
+    assert backend.name == "eager"
+    wait_for(backend, step, lambda: "openvino goes on" in backend.reason)
+    for width in (120, 128, 136):
+        try_it(width, f"eager at {width}x96, as openvino failed (out of luck)")
+    wait_for(backend, step, lambda: True)
+    assert backend.name == "openvino"
+    steps = iter(range(10))
+    wait_for(backend, backend.compile(spec(width=144)), lambda: next(steps, None) is None, 144)
+    assert asked == [120, 112, 120, 128, 136]
 
 
 def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """Live: the newest wins, nothing waits, and every end is a clean one."""
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -119,6 +121,26 @@ def test_frames_are_shown_at_the_sources_pace_and_dreamed(eager: Backend) -> Non
     assert numbers == sorted(set(numbers)) and len(numbers) >= 30 and numbers[-1] == 59
     assert report.captured == 60 and report.frames == len(numbers) and report.dreams > 3
     assert 1.8 < report.seconds < 10 and workers() == []
+
+
+def test_no_picture_waits_for_a_search_among_all_that_is_loaded(eager: Backend) -> None:
+    """Python's, for garbage. What an earlier run left is searched."""
+    class Counts(NullSink):
+        def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+            searched.append(len(gc.get_objects()))
+
+    class Knot:
+        def __init__(self) -> None:
+            self.itself = self
+
+    searched: list[int] = []
+    gc.unfreeze()
+    everything = len(gc.get_objects())
+    live(Ends(after=5), Counts(), eager).run()
+    assert max(searched) < everything / 10
+    left = weakref.ref(Knot())
+    live(Ends(after=5), NullSink(), eager).run()
+    assert left() is None
 
 
 class Slow(NullSink):

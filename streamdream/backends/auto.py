@@ -2,8 +2,9 @@
 
 Eager begins. An engine that an earlier run left is taken as soon as it is loaded; a new one is built behind it, in a
 process of its own, once eager has taken about as long as that will take: a short run never pays for one, a long one at
-most twice (the ski rental rule). Then both are timed in turn, each turn a real step, and the faster goes on. They
-compute the same, so nothing shows when they change.
+most twice (the ski rental rule). What engines have saved so far pays for further ones: a live field that grows does not
+begin all over again. Then both are timed in turn, each turn a real step, and the faster goes on. They compute the same,
+so nothing shows when they change.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from streamdream.backends.engine import Engine, EngineBackend
     from streamdream.models import Model
 
+    Wanted = tuple["Contest", StepSpec, Tensor, AllTargets]
+
 CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
 """By kind of device, the likeliest first; the first that is installed is tried. PyTorch's compiler is not among them:
 it takes half a minute of this process, which a live picture would notice, and a GPU gains little by it.
@@ -37,6 +41,8 @@ TURNS = 5
 """Timed steps of each, after one that is not."""
 WORTH = 0.97
 """An engine is kept when it takes less than this of eager's time."""
+FAILURES_BORNE = 3
+"""Engines that fail one after the other until no more are built; those that run go on."""
 PATIENCE_SECONDS = 10.0
 """How long the end of the process waits for a thread that is loading an engine."""
 _threads: list[threading.Thread] = []
@@ -61,6 +67,10 @@ class Auto(Eager):
         self._engines, found = self._find_engines(device)
         self._say(found)
         self._build_seconds = BUILD_SECONDS
+        self._failures = 0
+        self._won: WeakSet[Contest] = WeakSet()
+        self._saved_seconds = 0.0
+        self._wanted: list[Wanted] = []
         self._building = threading.Lock()
 
     def _find_engines(self, device: str) -> tuple[EngineBackend | None, str]:
@@ -107,51 +117,68 @@ class Auto(Eager):
             _wait(picture.device)
             contest.spent_seconds += time.perf_counter() - begin
             return found
-        if contest.winner is None and self._building.locked():
-            return eager(picture, step_size, targets)  # another engine is being built: no time to measure anything
+        unmeasured = contest.winner is None and self._building.locked()  # no time for it: another one is being built
+        if unmeasured and not self._won:
+            return eager(picture, step_size, targets)
         try:
-            if contest.winner is not None:
+            if unmeasured or contest.winner is not None:
+                self._saved_seconds += contest.saves_seconds
                 return contest.run(picture, step_size, targets)
             found = contest.turn(eager, picture, step_size, targets)
             if contest.winner is not None:
                 self._announce(contest, spec)
             return found
         except Exception as error:  # one that rested is not to be had again, perhaps: a show does not end by it
-            contest.winner, contest.engine = "eager", None
-            self._give_up(error)
+            self._give_up(contest, spec, error)
             return eager(picture, step_size, targets)
 
     def _see_to_an_engine(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
         """One that was kept is taken at once; a new one is built when its time has come."""
-        if contest.sought and (contest.begun or contest.spent_seconds <= self._build_seconds):
+        if self._failures >= FAILURES_BORNE:
             return
-        engines = self._engines
-        if engines is not None and self._building.acquire(False):
-            contest.begun |= contest.sought
+        if not contest.sought:
             contest.sought = True
-            _begin(self._bring, engines, contest, spec, picture, targets)
+        elif contest.missing and contest.spent_seconds + self._saved_seconds > self._build_seconds:
+            contest.missing, contest.begun = False, True
+            self._saved_seconds = max(0.0, self._saved_seconds - self._build_seconds)
+        else:
+            return
+        self._wanted.append((contest, spec, picture, targets))
+        if not self._building.locked():  # else whoever builds finds it
+            _begin(self._bring_wanted)
 
-    def _bring(self, engines: EngineBackend, contest: Contest, spec: StepSpec, picture: Tensor,
-               targets: AllTargets) -> None:
-        """In the background; whatever goes wrong here, eager goes on."""
+    def _bring_wanted(self) -> None:
+        """In the background, one after the other, the newest first: it is the size of now."""
+        while self._wanted and not _ending.is_set() and self._building.acquire(False):
+            try:
+                if self._wanted:  # nobody else took it meanwhile
+                    self._bring(*self._wanted.pop())
+            finally:
+                self._building.release()
+
+    def _bring(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+        """Whatever goes wrong here, eager goes on."""
+        assert self._engines is not None
         try:
             if contest.begun:
-                contest.engine, self._build_seconds = engines.prepare_aside(spec, picture, targets)
+                contest.engine, self._build_seconds = self._engines.prepare_aside(spec, picture, targets)
             else:
-                contest.engine = engines.find(spec, picture, targets)
+                contest.engine = self._engines.find(spec, picture, targets)
+                contest.missing = contest.engine is None
         except Exception as error:
-            if _ending.is_set():
-                return
-            self._give_up(error)
-        finally:
-            self._building.release()
+            if not _ending.is_set():
+                self._give_up(contest, spec, error)
 
-    def _give_up(self, error: Exception) -> None:
-        """Of engines: eager goes on, for every size."""
-        if self._engines is not None:
-            self._say(f"eager, as {self._engines.name} failed ({(str(error) or type(error).__name__).splitlines()[0]})")
-            log.warning("%s", self.reason)
-        self._engines, self.name = None, "eager"
+    def _give_up(self, contest: Contest, spec: StepSpec, error: Exception) -> None:
+        """On this engine: eager goes on for its size."""
+        assert self._engines is not None
+        self._failures += 1
+        self._won.discard(contest)
+        contest.winner, contest.engine = "eager", None
+        self._say(f"eager at {spec.width}x{spec.height}, as {self._engines.name} failed "
+                  f"({(str(error) or type(error).__name__).splitlines()[0]})")
+        self.name = self._engines.name if self._won else "eager"
+        log.warning("%s", self.reason)
 
     def _announce(self, contest: Contest, spec: StepSpec) -> None:
         assert self._engines is not None and contest.winner is not None
@@ -159,8 +186,10 @@ class Auto(Eager):
         self._say(f"{engine} took {1e3 * contest.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where "
                   f"eager took {1e3 * contest.eager_seconds:.1f}, {ratio:.2f}x its speed: "
                   f"{engine if contest.winner == 'engine' else 'eager'} goes on")
+        self._failures = 0
         if contest.winner == "engine":
             self.name = engine
+            self._won.add(contest)
         else:
             contest.engine = None
         log.info("%s", self.reason)
@@ -170,12 +199,17 @@ class Contest:
     """Eager and an engine in turn at real steps, for one size, objective and batch."""
 
     def __init__(self) -> None:
-        self.sought = self.begun = False
-        """Whether one that was kept was looked for, and whether a new one is, or was, built."""
+        self.sought = self.missing = self.begun = False
+        """Whether one that was kept was looked for, whether there is none, and whether a new one is, or was, built."""
         self.spent_seconds = 0.0
         self.engine: Engine | None = None
         self.winner: str | None = None
         self._times: dict[str, list[float]] = {"eager": [], "engine": []}
+
+    @property
+    def saves_seconds(self) -> float:
+        """By a step, as far as is known."""
+        return self.eager_seconds - self.engine_seconds if self.winner == "engine" else 0.0
 
     @property
     def eager_seconds(self) -> float:
