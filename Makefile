@@ -6,6 +6,8 @@
 PYTHON ?= python3
 NEWEST ?= $(PYTHON)
 BIN = .venv/bin
+# Tests begin hundreds of processes; each would compile PyTorch's source again where the environment forbids to keep that.
+export PYTHONDONTWRITEBYTECODE =
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo web test lint test-together test-alone test-newest clean

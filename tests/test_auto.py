@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from streamdream import backends, cache
 from streamdream.backends import StepSpec, apart, auto, engine, graph
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
+from streamdream.errors import EngineError
 
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 
@@ -123,6 +125,7 @@ def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkey
 
 
 def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
+    apart.give_up()  # one that waits from another test
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: bool(builders(os.getpid())))
@@ -130,6 +133,47 @@ def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -
         os.kill(child, signal.SIGKILL)
     wait_for(backend, step, lambda: "openvino failed (the process that built the engine has died)" in backend.reason)
     assert backend.name == "eager" and not builders(os.getpid())
+
+
+def order(width: int, model: str = "inception_v3") -> apart.Order:
+    return apart.Order("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
+
+
+def engines(folder: Path) -> int:
+    return len(list(folder.glob("*.engine")))
+
+
+def test_a_builder_waits_for_more(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch,
+                                  tmp_path: Path) -> None:
+    """And knows what has changed meanwhile: here the folder. One that has waited long enough is replaced."""
+    apart.give_up()
+    monkeypatch.setattr(apart, "WAITING_SECONDS", 2.0)
+    first = apart.build(order(112))
+    before = builders(os.getpid())
+    with pytest.raises(EngineError, match="no_such_net"):
+        apart.build(order(112, "no_such_net"))
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "another"))
+    second = apart.build(order(120))
+    assert builders(os.getpid()) == before and len(before) == 1 and second < 0.7 * first
+    assert engines(kept) == 1 and engines(tmp_path / "another" / "engines") == 1
+    until(lambda: not builders(os.getpid()), 30)
+    apart.build(order(128))
+    assert engines(tmp_path / "another" / "engines") == 2 and builders(os.getpid()) not in ([], before)
+
+
+def test_an_order_that_comes_as_the_builder_leaves_is_not_lost(kept: Path, eager_to_build: None,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    apart.give_up()
+    monkeypatch.setattr(apart, "WAITING_SECONDS", 0.0)
+    builder = apart.Builder()
+    monkeypatch.setattr(apart, "WAITING_SECONDS", 20.0)
+    answers = builder._child.stdout
+    assert answers is not None
+    until(lambda: select.select([answers], [], [], 0)[0] != [], 60)  # it has said that it ends
+    monkeypatch.setattr(builder, "serves", lambda: builder._child.returncode is None)
+    apart._builder = builder
+    apart.build(order(112))
+    assert engines(kept) == 1
 
 
 def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
