@@ -99,7 +99,8 @@ class Captured:
 
 @dataclass(frozen=True)
 class LiveReport:
-    """What a live run did; times in ms are from a frame's capture until the sink had it.
+    """What a live run did; times in ms are from a frame's capture until the sink had it. Of a long run, latency and
+    jitter are those of its last ten minutes or more, the longest gap is that of all of it.
 
     ``fields`` counts the dreams on each field that the governor chose, as ``426x240`` or ``426x240 all octaves``.
     """
@@ -159,6 +160,7 @@ class Live:
         self._fields: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._gaps: deque[float] = deque(maxlen=WINDOW)
+        self._longest_gap = 0.0
 
     def run(self, seconds: float = float("inf")) -> LiveReport:
         """Runs until the source ends, ``seconds`` have passed or ``stop`` is called; display works in this thread.
@@ -279,6 +281,7 @@ class Live:
             self._latencies.append(now - captured.at_seconds)
             if last is not None:
                 self._gaps.append(now - last)
+                self._longest_gap = max(self._longest_gap, now - last)
             last = now
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
@@ -289,7 +292,7 @@ class Live:
             dreams=self._dreams, steps=self._steps, seconds=round(seconds, 3),
             latency_ms={name: round(1e3 * percentile(self._latencies, part), 2)
                         for name, part in (("p50", 0.5), ("p95", 0.95))},
-            longest_gap_ms=round(1e3 * max(gaps, default=0.0), 2),
+            longest_gap_ms=round(1e3 * self._longest_gap, 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
             cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", fields=dict(self._fields),
             layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
