@@ -17,6 +17,7 @@ NICENESS = 5
 """Above that of the other threads."""
 TASKS = Path("/proc/self/task")
 """The threads of this process, on Linux."""
+_spared = False
 
 
 def tune() -> None:
@@ -62,8 +63,10 @@ def spare_what_is_loaded() -> None:
     objects, and a search among all of them, once in a show of some minutes, holds every thread for 80 to 280 ms. Where
     it was called before, what came since is searched first: of a session that has ended, something may be garbage.
     """
-    if gc.get_freeze_count():
+    global _spared
+    if _spared:  # gc.get_freeze_count would count them one by one
         gc.collect()
+    _spared = True
     gc.freeze()
 
 
