@@ -15,6 +15,8 @@ Engine = TypeVar("Engine")
 SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"
 LARGEST_BYTES = 4_000_000_000
 """Of all engines together; beyond it, those go first that were not used for longest."""
+LONGEST_HEAD = 1 << 16
+"""Bytes; it is read one by one."""
 log = logging.getLogger(__name__)
 
 
@@ -107,7 +109,7 @@ def _load(made_of: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine
     """From its file. Raises FileNotFoundError, and whatever else for one that is cut short, damaged or another's."""
     path = _path_of(made_of)
     with path.open("rb", buffering=0) as file:  # a buffered one copies 20 MB, and holds the interpreter for 30 ms
-        head, data = json.loads(file.readline()), file.readall()
+        head, data = json.loads(file.readline(LONGEST_HEAD)), file.readall()
     if head["made_of"] != dict(made_of) or head["sha256"] != hashlib.sha256(data).hexdigest():
         raise ValueError("it is damaged")
     engine = load(data)

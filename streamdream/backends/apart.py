@@ -72,11 +72,12 @@ def build(order: Order) -> float:
 
 def give_up() -> None:
     """Nobody wants any more what is being built. From any thread."""
-    if _builder is not None:
-        _builder.give_up()
+    builder = _builder  # another thread may forget it meanwhile
+    if builder is not None:
+        builder.give_up()
         if _one_at_a_time.acquire(False):  # else whoever asks it finds it dead, and does the rest
             try:
-                _builder.end()
+                builder.end()
             finally:
                 _one_at_a_time.release()
 
