@@ -7,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -75,10 +77,45 @@ def is_hls(name: str) -> bool:
     return Path(name).suffix.lower() == ".m3u8" and "://" not in name
 
 
+class HlsFile:
+    """What FFmpeg writes a file of an HLS list to. FFmpeg goes on whatever fails, so errors are told to ``fail``, and a
+    file that is not whole is removed: it does not get the name of the last good one.
+    """
+
+    def __init__(self, path: str, fail: Callable[[OSError], None]) -> None:
+        self._path, self._fail, self._file = Path(path), fail, contextlib.ExitStack()
+        self._write: Callable[[bytes], int | None] = len
+        self._attempt(self._open)
+
+    def _open(self) -> None:
+        self._write = self._file.enter_context(self._path.open("wb", buffering=0)).write
+
+    def write(self, data: bytes) -> int:
+        self._attempt(lambda: self._write_all(data))
+        return len(data)
+
+    def _write_all(self, data: bytes) -> None:
+        while data:  # of what does not fit, a part is written first
+            data = data[self._write(data):]
+
+    def close(self) -> None:
+        self._attempt(self._file.close)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError as error:
+            self._write = len
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            self._fail(error)
+
+
 class StreamWriter:
     """See ``threaded.Writer``. Raises SinkError when the receiver cannot be reached at first."""
 
     bytes_written = 0
+    kept = ""
 
     def __init__(self, name: str, source: Source, settings: RenderSettings) -> None:
         self.warnings: list[str] = []
@@ -90,6 +127,8 @@ class StreamWriter:
         self._lost_at: float | None = None
         self._losses, self._gone_seconds = 0, 0.0
         self._is_settled = False
+        self._file_error: OSError | None = None
+        self._failed_files = 0
         self._connect()
 
     # One connection.
@@ -100,13 +139,15 @@ class StreamWriter:
 
         try:
             if is_hls(self._name):
-                self._container = open(self._name, "w", format="hls", container_options=HLS)
+                tempfile.TemporaryFile(dir=Path(self._name).parent).close()  # the first segment comes much later
+                self._container = open(self._name, "w", format="hls", container_options=HLS, io_open=self._open_file)
             else:
                 self._container = self._open_network(open)
             self._start()
         except (FFmpegError, OSError) as error:
             self._disconnect()
-            raise SinkError(f"{self._name} cannot be reached ({reason(error)})") from None
+            verb = "written" if is_hls(self._name) else "reached"
+            raise SinkError(f"{self._name} cannot be {verb} ({reason(error)})") from None
         except StreamdreamError:
             self._disconnect()
             raise
@@ -126,6 +167,16 @@ class StreamWriter:
         return open(target, "w", format="fifo", container_options={
             "fifo_format": protocol.format, "queue_size": "120", "drop_pkts_on_overflow": "1",
             "format_opts": ":".join(f"{key}={value}" for key, value in options.items())})
+
+    def _open_file(self, path: str, flags: int, options: dict[str, str]) -> HlsFile:
+        return HlsFile(path, self._fail_files)
+
+    def _fail_files(self, error: OSError) -> None:
+        """One warning; the next files are tried all the same, as there may be room again."""
+        self._failed_files += 1
+        if self._file_error is None:
+            self._file_error = error
+            logging.getLogger(__name__).warning("%s cannot be written (%s)", self._name, reason(error))
 
     def _start(self) -> None:
         source, name = self._source, find_codec(self._settings.codec, H264).name
@@ -232,11 +283,18 @@ class StreamWriter:
     # The end.
 
     def complete(self) -> None:
+        """Raises SinkError when the end of the show did not arrive."""
         if self._container is not None:
             with contextlib.suppress(*self._failures()):
                 for packet in self._stream.encode(None):
                     self._container.mux_one(packet)
         self._disconnect()
+        if self._lost_at is not None:
+            gone = time.perf_counter() - self._lost_at
+            raise SinkError(f"{self._name} was gone at the end, for {gone:.1f} s")
+        if self._file_error is not None:
+            noun = "a file" if self._failed_files == 1 else f"{self._failed_files} files"
+            raise SinkError(f"{noun} of {self._name} could not be written ({reason(self._file_error)})")
 
     def commit(self) -> None:
         pass
@@ -244,3 +302,6 @@ class StreamWriter:
     def discard(self) -> None:
         """A play list is left as it is: whoever watches may see the rest."""
         self._disconnect()
+
+    def keep(self) -> None:
+        self.discard()
