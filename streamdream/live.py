@@ -183,6 +183,8 @@ class Live:
                 worker.join(PATIENCE_SECONDS)  # a source that stalls ends when its owner closes it
             self._cast.close()
         if self._error is not None:
+            if isinstance(self._error, UsageError) and not self._dreams:
+                self._sink.abort()  # nothing was dreamed, so nothing is worth keeping
             raise self._error
         self._sink.finish()
         return self._report(time.perf_counter() - began, time.process_time() - cpu)

@@ -1,13 +1,14 @@
 """Where dreams go: a file, a sequence of pictures, a window, a virtual camera, a stream; several at once, or nowhere.
 
-``open_sink`` picks the kind by the name; a new kind is one more row of ``SINKS``. Files are written under a hidden name
-beside the final one, in a thread of their own, and appear under the final name only when they are whole.
+``open_sink`` picks the kind by the name; a new kind is one more row of ``SINKS``. Files are written under another name
+beside the final one, in a thread of their own, and appear under the final name only when they are whole. That name is
+hidden, unless it is of a live recording, which is kept whatever happens.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -51,11 +52,11 @@ class Sink(Protocol):
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         """``image`` [H, W, 3] RGB is shown at the time of ``frame``; it is copied.
 
-        Raises SinkError, also for what was written before; then nothing is left behind.
+        Raises SinkError, also for what was written before; then nothing is left behind, except of a live recording.
         """
 
     def finish(self) -> None:
-        """Writes what waits and gives the output its name. Raises SinkError; then nothing is left behind."""
+        """Writes what waits and gives the output its name. Raises SinkError as ``write`` does."""
 
     def abort(self) -> None:
         """Stops and removes what was written; does nothing after ``finish`` or ``abort``."""
@@ -89,6 +90,10 @@ class Show:
     """What keys play on."""
     layers: Callable[[], Sequence[str]] = tuple
     """Those that the keys step through, of the network of now."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Sinks that failed while others went on, by their names: why, and what is left of them."""
+    kept: list[str] = field(default_factory=list)
+    """Of recordings that were not finished, a line each: what there is, and where."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,9 @@ def _open_video(order: Order) -> Sink:
         if order.input_path and Path(order.input_path).exists() and target.samefile(order.input_path):
             raise UsageError(f"{order.path} is the input itself; give the output another name")
         _check_overwrite(order)
-    return _in_thread(VideoWriter(order.path, order.source, order.settings, order.input_path), order)
+    writer = VideoWriter(order.path, order.source, order.settings, order.input_path, order.overwrite,
+                         order.show is not None)
+    return _in_thread(writer, order)
 
 
 def _open_images(order: Order) -> Sink:
@@ -146,7 +153,8 @@ def _in_thread(writer: Writer, order: Order) -> Sink:
     if order.show is None:
         return ThreadedSink(writer)
     depth = RECORDING_BYTES // (3 * order.source.width * order.source.height)
-    return LiveSink(writer, min(max(depth, LEAST_DEPTH), MOST_DEPTH), remedy="--encoder-preset ultrafast is faster")
+    return LiveSink(writer, min(max(depth, LEAST_DEPTH), MOST_DEPTH), remedy="--encoder-preset ultrafast is faster",
+                    kept=order.show.kept)
 
 
 def _open_stream(order: Order) -> Sink:
@@ -205,10 +213,10 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
 
 
 def open_sinks(paths: Sequence[str], source: Source, settings: RenderSettings, overwrite: bool, show: Show) -> Sink:
-    """Sinks of a live run; several as one, of which the first is what the run depends on. Raises as ``open_sink``."""
+    """Sinks of a live run as one, which goes on as long as any of them does. Raises as ``open_sink``."""
     if twice := {path for path in paths if paths.count(path) > 1}:
         raise UsageError(f"--sink {twice.pop()} is given twice")
     with ExitStack() as stack:
         sinks = [stack.enter_context(open_sink(path, source, settings, overwrite, show=show)) for path in paths]
         stack.pop_all()
-    return sinks[0] if len(sinks) == 1 else Tee(sinks)
+    return Tee(sinks, paths, show.failures)

@@ -23,18 +23,25 @@ class Container:
     """Its only unit of time, in seconds; 0 is one frame; None is that of the source. With one, it starts at time 0."""
     tags_color: bool = True
     """Does it store colour tags, whatever the encoder?"""
+    recording_options: dict[str, str] = field(default_factory=lambda: {"flush_packets": "1"})
+    """Beside ``options``: with them a file plays at any moment of its making, up to the last second or two."""
 
 
 # Edit lists count in a unit of their own, by default milliseconds, which would round the length.
 MP4_OPTIONS = {"movflags": "+faststart", "movie_timescale": "90000"}
 # Sound from an mp4 starts a little before 0. Matroska can hold that, but FFmpeg would rather move all pictures.
 MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled"}
+# Fragments of half a second. What ends the file makes them an ordinary video where they lie: that needs no room for a
+# copy, and no time.
+MP4_RECORDING = {"flush_packets": "1", "movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "500000",
+                 "frag_size": "65536"}
+MATROSKA_RECORDING = {"flush_packets": "1", "cluster_time_limit": "500", "cluster_size_limit": "65536"}
 CONTAINERS = {
-    ".mp4": Container("mp4", "libx264", MP4_OPTIONS),
-    ".m4v": Container("mp4", "libx264", MP4_OPTIONS),
-    ".mov": Container("mov", "libx264", MP4_OPTIONS),
-    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS),
-    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS),
+    ".mp4": Container("mp4", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
+    ".m4v": Container("mp4", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
+    ".mov": Container("mov", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
+    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS, recording_options=MATROSKA_RECORDING),
+    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, recording_options=MATROSKA_RECORDING),
     ".avi": Container("avi", "mpeg4", tick=Fraction(0), tags_color=False),
     ".gif": Container("gif", "gif", tick=Fraction(1, 100), tags_color=False),
 }

@@ -30,14 +30,18 @@ class ImageWriter:
     def write(self, item: NDArray[np.uint8]) -> None:
         import cv2
 
-        self._count += 1
         target = self.partial.target
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT]
         done, data = cv2.imencode(target.suffix.lower(), item, quality)
         if not done:
             raise SinkError(f"{self.partial.name}: a picture could not be encoded")
-        path = self.partial.path / (target.name % self._count)
-        self.bytes_written += path.write_bytes(data.tobytes())
+        path = self.partial.path / (target.name % (self._count + 1))
+        try:
+            self.bytes_written += path.write_bytes(data.tobytes())
+        except OSError:
+            path.unlink(missing_ok=True)  # half of one
+            raise
+        self._count += 1
 
     def complete(self) -> None:
         pass
@@ -54,3 +58,15 @@ class ImageWriter:
 
     def discard(self) -> None:
         self.partial.discard()
+
+    def keep(self) -> None:
+        """Those that are whole."""
+        try:
+            self.commit()
+        except (OSError, SinkError):
+            self.discard()
+
+    @property
+    def kept(self) -> str:
+        found = len(pictures_of(self.partial.name))
+        return f"{found} pictures are in {self.partial.name}" if found else ""

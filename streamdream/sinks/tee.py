@@ -1,6 +1,7 @@
 """Several sinks at once, of which none holds up or brings down the others."""
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,14 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Tee:
-    """Gives each picture to all of ``sinks``. A fault of the first ends the run; another that fails is left out from
-    then on, and its fault is a warning. Each must be one that does not wait.
+    """Gives each picture to all of ``sinks``. One that fails is finished as far as that goes and left out from then on;
+    its fault is a warning, and is added to ``failures`` under its name. The fault of the last one ends the run. Each
+    must be one that does not wait.
     """
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._first, self._others = sinks[0], list(sinks[1:])
+    def __init__(self, sinks: Sequence[Sink], names: Sequence[str] = (),
+                 failures: dict[str, str] | None = None) -> None:
+        self._all, self._working = list(sinks), list(sinks)
+        self._names = dict(zip(map(id, sinks), names, strict=False))
+        self.failures: dict[str, str] = {} if failures is None else failures
         self._faults: list[str] = []
-        self._all = list(sinks)
 
     @property
     def warnings(self) -> list[str]:
@@ -37,29 +41,35 @@ class Tee:
         return sum(sink.bytes_written for sink in self._all)
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        for sink in list(self._others):
+        """Raises Closed, or what the last of them raises."""
+        for sink in self._working[::-1]:  # the first one last, as it is what is looked at and may be closed
             try:
                 sink.write(image, frame)
             except Closed:
                 raise
             except StreamdreamError as error:
-                self._leave_out(sink, error)
-        self._first.write(image, frame)
+                self._fail(sink, error)
+                if not self._working:
+                    raise
+                self._faults.append(f"{error}; the others went on")
+                log.warning("%s; the others go on", error)
+                with contextlib.suppress(StreamdreamError):
+                    sink.finish()
+                sink.abort()
 
-    def _leave_out(self, sink: Sink, error: StreamdreamError) -> None:
-        self._others.remove(sink)
-        self._faults.append(f"{error}; the others went on")
-        log.warning("%s; the others go on", error)
-        sink.abort()
+    def _fail(self, sink: Sink, error: StreamdreamError) -> None:
+        self._working.remove(sink)
+        self.failures[self._names.get(id(sink), type(sink).__name__)] = str(error)
 
     def finish(self) -> None:
-        """All of them, whatever one of them says. Raises the first one's fault."""
-        for sink in list(self._others):
+        """All of them, whatever one of them says; the run is over, so that a fault is only a warning."""
+        for sink in list(self._working):
             try:
                 sink.finish()
             except StreamdreamError as error:
-                self._leave_out(sink, error)
-        self._first.finish()
+                self._fail(sink, error)
+                self._faults.append(str(error))
+                sink.abort()
 
     def abort(self) -> None:
         for sink in self._all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import logging
 import os
 import queue
 import shutil
@@ -20,6 +21,7 @@ from streamdream.frame import Frame
 from streamdream.passthrough import reason
 
 QUEUE_FRAMES = 4
+log = logging.getLogger(__name__)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -137,6 +139,13 @@ class Writer(Protocol):
     def discard(self) -> None:
         """Removes what was written, quickly."""
 
+    def keep(self) -> None:
+        """Instead of ``discard``, after a fault: leaves what is of use."""
+
+    @property
+    def kept(self) -> str:
+        """After ``keep`` or ``commit``: what there is and where, as a line; "" when there is nothing."""
+
 
 class ThreadedSink(Managed):
     """A sink that writes in a thread, at most ``depth`` pictures behind; its errors surface at the next call."""
@@ -171,31 +180,42 @@ class ThreadedSink(Managed):
             return
         try:
             self._join()
-            self._check()
-            if not self._count:
-                raise SinkError(f"no frame was written to {self._writer.partial.name}, so it was not made")
-            self._writer.commit()
-        except OSError as error:
-            self.abort()
-            self._writer.partial.fail(error)
-        except BaseException:  # Ctrl-C too
-            self.abort()
+            if self._error is None:
+                if not self._count:
+                    raise SinkError(f"no frame was written to {self._writer.partial.name}, so it was not made")
+                self._writer.commit()
+        except Exception as error:
+            self._error = error
+        except BaseException:  # Ctrl-C
+            self._give_up()
             raise
+        self._check()
         self._open = False
 
     def abort(self) -> None:
-        if not self._open:
-            return
-        self._open = False
-        self._stopping = True
-        self._join()
-        self._writer.discard()
+        if self._stop():
+            self._writer.discard()
+
+    def _stop(self) -> bool:
+        """Takes and writes no more. False when that was so already."""
+        was_open, self._open = self._open, False
+        if was_open:
+            self._stopping = True
+            self._join()
+        return was_open
+
+    def _give_up(self) -> None:
+        """After a fault of its own, or when there is no time to finish."""
+        self.abort()
 
     def _check(self) -> None:
-        """Raises what went wrong in the thread."""
+        """Raises what went wrong in the thread, or at the end."""
         if self._error is not None:
-            self.abort()
-            self._writer.partial.fail(self._error)
+            self._give_up()
+            self._fail(self._error)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        self._writer.partial.fail(error)
 
     def _join(self) -> None:
         if self._thread.is_alive():
@@ -221,13 +241,16 @@ class LiveSink(ThreadedSink):
     """One that never makes a show wait. When it is ``depth`` pictures behind, it leaves out the picture that comes, or
     with ``newest`` the one that waited longest. ``remedy`` is what to type against that.
 
-    What was written until somebody else failed is kept.
+    Whatever fails, what was written until then is kept; a line that says what and where is added to ``kept``.
     """
 
-    def __init__(self, writer: Writer, depth: int, newest: bool = False, remedy: str = "") -> None:
+    def __init__(self, writer: Writer, depth: int, newest: bool = False, remedy: str = "",
+                 kept: list[str] | None = None) -> None:
         super().__init__(writer, depth)
         self._newest, self._remedy = newest, remedy
         self.left_out = 0
+        self._all_kept: list[str] = [] if kept is None else kept
+        self._kept = ""
 
     def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
         if self._waiting.full():
@@ -245,10 +268,38 @@ class LiveSink(ThreadedSink):
                                  f"{taken + self.left_out} pictures" + (f"; {self._remedy}" if self._remedy else ""))
         super().finish()
 
+    def _give_up(self) -> None:
+        if not self._count:
+            self.abort()
+        elif self._stop():
+            self._writer.keep()
+            self._tell()
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        try:
+            super()._fail(error)
+        except SinkError as fault:
+            if self._kept:
+                raise SinkError(f"{fault}; {self._kept}") from error
+            raise
+
+    def _tell(self) -> None:
+        self._kept = self._writer.kept
+        if self._kept:
+            self._all_kept.append(self._kept)
+
     def __exit__(self, *error: object) -> None:
-        kind = error[0]
-        others_fault = isinstance(kind, type) and issubclass(kind, Exception) and self._error is None and self._count
-        if others_fault:
-            with contextlib.suppress(StreamdreamError):
-                return self.finish()
-        super().__exit__(*error)
+        """After somebody else's fault it is finished; after Ctrl-C there is no time for that."""
+        if error[0] is None or not self._open or not self._count:
+            return super().__exit__(*error)
+        if isinstance(error[0], type) and issubclass(error[0], Exception):
+            try:
+                self.finish()
+            except StreamdreamError as fault:
+                log.warning("%s", fault)
+                return
+            self._tell()
+        else:
+            self._give_up()
+        if self._kept:
+            log.warning("%s", self._kept)

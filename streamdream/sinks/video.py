@@ -29,6 +29,7 @@ from streamdream.sinks.encoders import (
     stored_tick,
     video_encoders,
 )
+from streamdream.sinks.recording import Recording
 from streamdream.sinks.threaded import Partial
 
 if TYPE_CHECKING:
@@ -39,15 +40,19 @@ FRAME_DURATION = 1 << 8
 HIGHEST_RATE = 1000
 LARGEST_TERM = 65535
 """Of the rate as a fraction; MPEG-4 stores no larger one."""
+BUFFER_BYTES = 1 << 20
+"""Of a recording, between two writes to the disk."""
 
 
 class VideoWriter:
-    """Encodes pictures and interleaves them with what is copied from ``input_path``.
+    """Encodes pictures and interleaves them with what is copied from ``input_path``. With ``recording`` the file plays
+    at any moment and is kept whatever happens.
 
     Raises SinkError when the folder cannot be written, UsageError or UnknownName when the settings cannot be had.
     """
 
-    def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None) -> None:
+    def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None,
+                 overwrite: bool = False, recording: bool = False) -> None:
         self.warnings: list[str] = []
         self._source = source
         self._held: Any = None
@@ -55,7 +60,8 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._passthrough: Passthrough | None = None
         self._container: Any = None
-        self.partial = Partial(path)
+        self._last_gap = 0
+        self.partial = Recording(path, overwrite) if recording else Partial(path)
         try:
             self._open(settings, input_path)
         except Exception as error:
@@ -67,8 +73,12 @@ class VideoWriter:
         self._kind = CONTAINERS[self.partial.target.suffix.lower()]
         codec = find_codec(settings.codec, self._kind)
         encoder = ENCODERS.get(codec.name, Encoder())
-        self._container = open_av(str(self.partial.path), "w", format=self._kind.format,
-                                  container_options=self._kind.options)
+        if isinstance(self.partial, Recording):
+            self._container = open_av(self.partial.file, "w", format=self._kind.format, buffer_size=BUFFER_BYTES,
+                                      container_options=self._kind.options | self._kind.recording_options)
+        else:
+            self._container = open_av(str(self.partial.path), "w", format=self._kind.format,
+                                      container_options=self._kind.options)
         self._stream = self._add_stream(codec, encoder, settings)
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
@@ -152,15 +162,15 @@ class VideoWriter:
         picture.pts = round(seconds / self._tick)
         if self._held is not None:
             picture.pts = max(picture.pts, self._held.pts + 1)
-            self._encode(self._held, picture.pts - self._held.pts)
+            self._last_gap = picture.pts - self._held.pts
+            self._encode(self._held, self._last_gap)
         elif self._kind.tick is not None:
             picture.pts = 0  # else all that follow would move to close the gap
         self._moved = max(self._moved, abs(picture.pts * self._tick - seconds))
         self._held = picture
 
     def complete(self) -> None:
-        last = self._source.last_duration or 1 / self._source.rate
-        end = self._held.pts + max(round(last / self._tick), 1)
+        end = self._held.pts + max(self._last_duration(), 1)
         self._encode(self._held, end - self._held.pts)
         packets = self._stream.encode(None)
         if packets and self._kind.format in ("mp4", "mov"):
@@ -175,6 +185,13 @@ class VideoWriter:
             self._passthrough.close()
         self._container.close()
 
+    def _last_duration(self) -> int:
+        """In ticks. A live source does not say; its rate is nominal, and pictures may come faster."""
+        if self._source.last_duration:
+            return round(self._source.last_duration / self._tick)
+        nominal = round(1 / self._source.rate / self._tick)
+        return min(nominal, self._last_gap) if self._last_gap else nominal
+
     def _encode(self, picture: Any, duration: int) -> None:
         pts = picture.pts
         picture = self._convert(picture)
@@ -188,19 +205,38 @@ class VideoWriter:
             if self._passthrough:
                 self._passthrough.copy_until(float((packet.dts or 0) * self._tick))
             self._container.mux_one(packet)
+            if isinstance(self.partial, Recording):
+                self.partial.file.mark_whole()
 
     def commit(self) -> None:
         self.partial.commit()
 
     def discard(self) -> None:
-        """Removes the file first: closing it then costs nothing, even where it would be written once more."""
+        if isinstance(self.partial, Recording):
+            self._close()
+            self.partial.discard()
+        else:  # closing it then costs nothing, even where it would be written once more
+            self.partial.discard()
+            self._close()
+
+    def keep(self) -> None:
+        if isinstance(self.partial, Recording):
+            self._close()
+            self.partial.keep()
+        else:
+            self.discard()
+
+    @property
+    def kept(self) -> str:
+        return self.partial.describe() if isinstance(self.partial, Recording) else ""
+
+    def _close(self) -> None:
         from av import FFmpegError
 
-        self.partial.discard()
         if self._passthrough:
             self._passthrough.close()
         if self._container:
-            with contextlib.suppress(FFmpegError, ValueError):
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
                 self._container.close()
 
 

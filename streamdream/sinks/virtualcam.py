@@ -20,6 +20,7 @@ class VirtualCameraWriter:
     """
 
     bytes_written = 0
+    kept = ""
 
     def __init__(self, name: str, source: Source) -> None:
         self.warnings: list[str] = []
@@ -49,3 +50,6 @@ class VirtualCameraWriter:
 
     def discard(self) -> None:
         self._camera.close()
+
+    def keep(self) -> None:
+        self.discard()

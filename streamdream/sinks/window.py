@@ -206,6 +206,8 @@ class WindowSink(Managed):
         except StreamdreamError as error:
             self._recording = None
             self.warnings.append(str(error))
+            if self._show is not None:
+                self._show.failures[self._recording_name] = str(error)
             self.say(str(error))
             return False
         return True
