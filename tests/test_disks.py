@@ -1,18 +1,28 @@
 """Disks that refuse: full, read-only, forbidden or gone. What was there stays, and no output is half of one."""
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import av
+import cv2
+import numpy as np
 import pytest
-from media import Clip, make
+from media import Clip, make, marked
 from sinking import NAMES, copy, names, noise, read
+from test_cli import here
+from test_live_sinks import SIZE, Camera, live_sink, show
 
+from streamdream.capture import stamped
 from streamdream.errors import SinkError
 from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
+from streamdream.sinks import Sink, open_sink, open_sinks
 from streamdream.sources import open_source
 
 NOBODY = 65534
@@ -104,3 +114,99 @@ def test_the_folder_vanishes(tmp_path: Path, clip: str, name: str) -> None:
             if number == 10:
                 place.rename(tmp_path / "elsewhere")
             sink.write(frame.image, frame)
+
+
+# --- live recordings --------------------------------------------------------------------------------------------------
+
+def record(sink: Sink, count: int) -> None:
+    """Pictures that cannot be made small."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        image = random.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        sink.write(image, stamped(image, number / 30))
+
+
+def plays(path: Path) -> int:
+    """Pictures in it."""
+    container: Any
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.mark.parametrize("name", ["show.mp4", "show.mkv", "show.webm", "show.avi"])
+def test_a_full_disk_keeps_what_was_recorded(disk: Callable[..., Path], name: str) -> None:
+    """In a show with one sink the fault ends it; either way the recording so far was removed."""
+    place = disk("size=400k")
+    with pytest.raises(SinkError) as caught, live_sink(str(place / name), crf=1) as sink:
+        record(sink, 150)
+    stem, _, suffix = name.partition(".")
+    assert names(place) == [f"{stem}.partial.{suffix}"] and plays(place / f"{stem}.partial.{suffix}") > 3
+    assert re.fullmatch(rf"no space left in {place} for {place / name}; what was recorded, [0-9.: s]+, is in "
+                        rf"{place / stem}.partial.{suffix}", str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["show.mp4", "show.mkv"])
+@pytest.mark.parametrize("blocks", range(12, 60, 8))
+def test_a_recording_on_a_disk_that_is_full_at_any_moment(disk: Callable[..., Path], name: str, blocks: int) -> None:
+    """Also at its very end: it is whole, or what there is plays, or there is nothing; and the run's code tells."""
+    place, lent = disk(f"nr_blocks={blocks},nr_inodes=64"), show()
+    with open_sinks([str(place / name), "null"], Camera(), RenderSettings(crf=20), False, lent) as sink:
+        record(sink, 12)
+    if lent.failures:
+        assert list(lent.failures) == [str(place / name)] and "no space left" in lent.failures[str(place / name)]
+        assert [path for path in names(place) if ".partial." not in path] == []
+        assert all(plays(place / left) > 0 for left in names(place))
+    else:
+        assert names(place) == [name] and plays(place / name) == 12
+
+
+def test_the_exit_code_and_the_report_tell_of_a_sink_that_failed(disk: Callable[..., Path],
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    place = disk("size=300k")
+    result = here(capsys, "live", "--source", "lavfi:testsrc2=size=320x180:rate=30", "--sink", place / "show.mp4",
+                  "--sink", "null", "--seconds", "3", "--crf", "0", "--field-height", "96", "--json")
+    assert result.returncode == 1, result.stderr
+    report = json.loads(result.stdout)
+    assert list(report["failed_sinks"]) == [str(place / "show.mp4")] and report["frames"] > 30
+    assert "is in " + str(place / "show.partial.mp4") in report["failed_sinks"][str(place / "show.mp4")]
+    assert plays(place / "show.partial.mp4") > 0
+
+
+def test_an_hls_list_on_a_read_only_disk_is_an_error_at_once(disk: Callable[..., Path]) -> None:
+    place = disk("size=100k", "ro")
+    with pytest.raises(SinkError, match=r"x.m3u8 cannot be written \(read-only"):
+        live_sink(str(place / "x.m3u8"))
+
+
+def test_an_hls_list_that_cannot_be_written_says_so(disk: Callable[..., Path], caplog: pytest.LogCaptureFixture,
+                                                    capfd: pytest.CaptureFixture[str]) -> None:
+    """FFmpeg goes on without a word. The list from before stays, and the show goes on."""
+    place, lent = disk("size=300k"), show()
+    out = place / "x.m3u8"
+    with open_sinks([str(out), "null"], Camera(), RenderSettings(), False, lent) as sink:
+        for number in range(420):
+            image = marked(number % 256, SIZE)
+            sink.write(image, stamped(image, number / 30))
+            time.sleep(0.003)
+            if number == 200:
+                before = out.read_text()
+                (place / "other").write_bytes(bytes(1 << 20)[: 4096 * free_blocks(place)])
+    assert before.startswith("#EXTM3U") and "x0.ts" in out.read_text()
+    assert caplog.messages[0] == f"{out} cannot be written (no space left on device)"
+    assert len(caplog.messages) == 1 and "could not be written (no space left" in lent.failures[str(out)]
+    assert "Traceback" not in capfd.readouterr().err  # of PyAV, about an error that FFmpeg did not pass on
+
+
+def test_a_full_disk_keeps_the_pictures_of_a_live_sequence(disk: Callable[..., Path]) -> None:
+    """Of which each is whole."""
+    place = disk("size=400k")
+    with (pytest.raises(SinkError, match=r"no space left .*; \d+ pictures are in "),
+          live_sink(str(place / "%d.png")) as sink):
+        record(sink, 40)
+    assert len(names(place)) > 3
+    assert names(place) == sorted(f"{number}.png" for number in range(1, len(names(place)) + 1))
+    assert all(cv2.imread(str(place / name)) is not None for name in names(place))
+
+
+def free_blocks(place: Path) -> int:
+    return os.statvfs(place).f_bfree

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,10 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         return models.get(play.controls.wish.model or run.stream.model).blocks()
 
     sinks = found.sink or ["window"]
-    with playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
-            open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers)) as sink:
+    failures: dict[str, str] = {}
+    kept: list[str] = []
+    with _naming(kept), playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
+            open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers, failures, kept)) as sink:
         if not found.json:
             say(f"{found.source} → {', '.join(sinks)}: starting")
         from streamdream.backends import apart  # with PyTorch, seconds: whatever is wrong with the flags is said by now
@@ -75,8 +78,20 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
             report = live.run(run.live.seconds)
     for warning in report.warnings:
         say(f"warning: {warning}")
-    print(json.dumps(report.as_json()) if found.json else _summary(report))
-    return 0
+    print(json.dumps(report.as_json() | {"failed_sinks": failures}) if found.json else _summary(report))
+    return 1 if failures else 0
+
+
+@contextmanager
+def _naming(kept: list[str]) -> Iterator[None]:
+    """Within it an interruption is an error that says what was kept, if anything was."""
+    try:
+        yield
+    except signals.Signalled:
+        if not kept:
+            raise
+        with signals.keeping(lambda: "; ".join(kept)):
+            raise
 
 
 def _summary(report: LiveReport) -> str:
