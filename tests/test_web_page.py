@@ -312,21 +312,17 @@ def test_who_waits_is_told_and_gets_in(page: Any, web: Running) -> None:
         shown(page)
 
 
-def test_where_no_socket_opens_gradio_serves(browser: Any, web: Running) -> None:
+def test_page_says_that_it_needs_a_websocket_when_none_opens(browser: Any, web: Running) -> None:
     page = browser.new_page()
     page.add_init_script("WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 }), 10); }"
                          " close() {} }; WebSocket.OPEN = 1;")
     page.goto(web.url)
     page.wait_for_function("document.querySelector('.sd')?.page")
     page.click(".sd-start")
-    page.wait_for_selector(".sd[data-state=fallback]", timeout=20_000)
-    page.wait_for_selector("#live-plain [title='grant webcam access']", timeout=20_000)
-    page.click("#live-plain [title='grant webcam access']")
-    page.wait_for_function("document.querySelector('#live-plain video')?.videoWidth > 0", timeout=20_000)
-    page.click("#live-plain .button-wrap button")
-    page.wait_for_function("document.querySelector('#live-plain-dream img')?.src.startsWith('data:image/jpeg')",
+    page.wait_for_function("document.querySelector('.sd-text').textContent.includes('needs a WebSocket')",
                            timeout=20_000)
-    assert web.studio.dreaming
+    assert page.get_attribute(".sd", "data-state") == "idle" and page.is_visible(".sd-start")
+    assert page.evaluate("document.querySelector('.sd').page.camera.stream") is None
     page.close()
 
 

@@ -37,6 +37,7 @@ export class Link {
 
   open(values) {
     this.wanted = true;
+    this.failures = 0;
     this.values = values;
     this.connect();
   }
@@ -87,7 +88,7 @@ export class Link {
     }
     this.failures += 1;
     this.on.state(event.code === 1012 ? "restart" : "lost", this.failures);
-    if (!this.wanted) return;       // the page has chosen another way
+    if (!this.wanted) return;       // the page has given up
     const wait = Math.min(5000, 200 * 2 ** Math.min(this.failures, 5)) * (0.75 + Math.random() / 2);
     this.retry = setTimeout(() => this.connect(), this.failures === 1 && event.code !== 1012 ? 50 : wait);
   }

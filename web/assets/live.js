@@ -7,7 +7,7 @@ import { Link, median } from "./link.js";
 import { Panel } from "./panel.js";
 
 const SECOND = 1000;
-const TRIES_BEFORE_FALLBACK = 2;
+const MAX_FIRST_TRIES = 2;          // of a page that never had a connection
 const KEYS = { z: "freeze", x: "reset", m: "mirror", c: "compare", s: "snapshot", r: "record", f: "full" };
 const SAYINGS = {
   restart: "The server starts anew. Your dream goes on in a moment.",
@@ -18,16 +18,17 @@ const SAYINGS = {
   idle: "Paused, as nothing came from the camera for a while.",
   time: "Others were waiting, so your time was over. You can get in line again.",
   elsewhere: "This dream goes on in another window.",
+  blocked: "This page needs a WebSocket, and none could be opened: a proxy or firewall may block it, or the server is gone.",
 };
 
-export async function start(root, fallback) {
+export async function start(root) {
   const base = new URL(".", import.meta.url);
   const ask = async () => (await fetch(new URL("../live/facts", base))).json();
   const facts = await ask();
   const url = new URL("../live", base);
   url.protocol = url.protocol.replace("http", "ws");
   const adder = await Adder.hire().catch(() => null);
-  const page = new Page(root, facts, url.href, fallback, adder);
+  const page = new Page(root, facts, url.href, adder);
   for (let tries = 0; tries < 30 && !page.panel.illustrated; tries += 1) { // the server dreams them while it is idle
     await new Promise((done) => setTimeout(done, 10 * SECOND));
     page.panel.illustrate((await ask().catch(() => facts)).networks[facts.model].layers);
@@ -35,10 +36,9 @@ export async function start(root, fallback) {
 }
 
 class Page {
-  constructor(root, facts, url, fallback, adder) {
+  constructor(root, facts, url, adder) {
     this.root = root;
     this.facts = facts;
-    this.fallback = fallback;
     this.canvas = this.find(".sd-canvas");
     this.composer = new Composer(this.canvas, adder);
     this.split = this.find(".sd-split");
@@ -139,8 +139,8 @@ class Page {
         + "It starts by itself.", "Leave the line");
       this.become("waiting");
     } else if (state === "lost" || state === "restart") {
-      if (!this.link.everOpened && detail >= TRIES_BEFORE_FALLBACK) {
-        this.fallBack();
+      if (!this.link.everOpened && detail >= MAX_FIRST_TRIES) {
+        this.end(SAYINGS.blocked);
         return;
       }
       const told = detail > 2 ? "restart" : state;  // whom several tries do not reach is starting, one hopes
@@ -175,23 +175,6 @@ class Page {
     const start = this.find(".sd-start");
     start.textContent = button;
     start.onclick = button === "Leave the line" ? (event) => { event.stopImmediatePropagation(); this.end(""); } : null;
-  }
-
-  fallBack() {
-    this.link.close();
-    this.camera.close();
-    this.become("fallback");
-    this.fallback();
-    this.panel.change = () => this.whisper();
-    this.whisper();
-  }
-
-  // The settings, through a field of Gradio's that nobody sees; it goes along with each picture.
-  whisper() {
-    const field = document.querySelector("#live-said textarea, #live-said input");
-    if (!field) return;
-    field.value = JSON.stringify(this.panel.values);
-    field.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   // --- pictures

@@ -1,4 +1,4 @@
-"""The tab Live: the page itself is ``assets/live.*``; here is what it is told about the settings, and its fallback."""
+"""The tab Live: the page itself is ``assets/live.*``; here is what it is told about the settings."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +14,7 @@ from streamdream.controls import Wish
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
-from .. import forms, plain, sessions
+from .. import forms, sessions
 from ..studio import Studio
 from .panel import middle_block
 
@@ -23,14 +23,13 @@ LOOK = "look-"
 """Presets of that name are offered on the page."""
 LOAD = """
 import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
-  page.start(element.querySelector(".sd"), () => trigger("click", {})));
+  page.start(element.querySelector(".sd")));
 """
 
 
 def build(studio: Studio) -> None:
-    page = gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
-                   elem_id="live-page", apply_default_css=False)
-    plain.build(studio, page)
+    gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
+            elem_id="live-page", apply_default_css=False)
 
 
 def routes(studio: Studio) -> list[APIRoute]:
