@@ -325,6 +325,12 @@ def test_large_and_slow_bodies(web: Running) -> None:
     assert b" 200 " not in answer
 
 
+def test_an_answer_is_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY only on sockets whose protocol is named; others wait for the browser's ACK."""
+    with server.open_port(WebSettings(port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 def test_log_lines_cannot_be_forged() -> None:
     record = logging.LogRecord("streamdream", logging.INFO, "", 1, "refused: a\nb %s", ("\x1b[2J<script>",), None)
     record.facts = {"path": "/\r\nforged"}
