@@ -1,6 +1,6 @@
 """What stands before every route, Gradio's and the socket included: who may in, from where, and how much at a time.
 
-    Host, Origin ──▶ token or login ──▶ size and patience of the body ──▶ the app ──▶ security headers
+    Host, Origin ──▶ token or login ──▶ allowed routes ──▶ size and patience of the body ──▶ app ──▶ security headers
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from . import passwords
+from .allowed_routes import is_allowed
 from .door import page
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ SMALL_BODY = 8_000_000
 """Bytes of any body that is no upload."""
 UPLOADS = ("/uploads",)
 """What begins so may send as much as an upload."""
-UNUSED = ("/monitoring", "/openapi.json", "/docs", "/redoc", *("/gradio_api/" + name for name in (
-    "upload", "proxy", "component_server", "mcp", "info", "openapi.json", "vibe", "undo-vibe", "run", "api/", "call",
-    "deep_link", "process_recording", "profiling", "dev", "custom_component")))
-"""Routes of Gradio's that this app has no use for."""
 OPEN = ("/healthz", "/login")
 LOGIN_PAUSE_SECONDS = 1.0
 """After a wrong password; only one is looked at at a time, so this is all who guess get."""
@@ -91,14 +88,14 @@ class Guard:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         try:
             self._check_place(scope, headers)
-            if scope["path"].startswith(UNUSED):
-                raise Refused(404, "there is nothing here")
             if scope["type"] == "http" and scope["path"] == "/login" and self.closed:
                 await self._login(scope, headers, self._bounded(scope, headers, receive), self._dressed(scope, send))
                 return
             if self.closed and scope["path"] not in OPEN and not await self._is_known(headers):
                 await self._show_door(scope, headers, receive, send)
                 return
+            if not is_allowed(scope):
+                raise Refused(404, "there is nothing here")
             await self._app(scope, self._bounded(scope, headers, receive), self._dressed(scope, send))
         except Refused as refusal:
             self._studio.counts[f"refused {refusal.status}"] += 1

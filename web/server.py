@@ -1,9 +1,9 @@
 """The app: Gradio's tabs, the live socket and a few routes of our own, on one FastAPI, behind one guard.
 
-    browser ──▶ uvicorn ──▶ guard ──▶ /live        live.py       a WebSocket: JPEG up, JPEG down
-                                  ├─▶ /healthz     is it alive
-                                  ├─▶ routes(studio) of the tabs, pages/*.py
-                                  └─▶ /            Gradio: the tabs themselves
+    browser ──▶ uvicorn ──▶ guard ──▶ event validation ──▶ /live        live.py       a WebSocket: JPEG up, JPEG down
+                                                       ├─▶ /healthz     is it alive
+                                                       ├─▶ routes(studio) of the tabs, pages/*.py
+                                                       └─▶ /            Gradio: the tabs themselves
 """
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
 from . import guard, logs, metrics, passwords
+from .event_validation import EventValidation
 from .hall import Hall, is_loopback
 from .livesocket import Visitor
 from .protocol import limited
@@ -65,6 +66,7 @@ class Guarded(guard.Guard):
 
     studio: Studio
     hall: Hall
+    blocks: Any
 
 
 def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
@@ -80,8 +82,10 @@ def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
     for page in pages.values():
         if hasattr(page, "routes"):
             app.router.routes.extend(page.routes(studio))
-    guarded = Guarded(_mount(app, _blocks(studio, pages), settings), studio)
-    guarded.studio, guarded.hall = studio, hall
+    _set_gradio_folder(studio.folder / "gradio")
+    blocks = _blocks(studio, pages)
+    guarded = Guarded(EventValidation(_mount(app, blocks, settings), blocks.fns), studio)
+    guarded.studio, guarded.hall, guarded.blocks = studio, hall, blocks
     return guarded
 
 
@@ -119,7 +123,18 @@ def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
                     page.build(studio)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
+    # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and
+    # ``mount_gradio_app`` never calls that: without this line an event may name any file of the server.
+    blocks.has_launched = True
     return blocks
+
+
+def _set_gradio_folder(folder: Path) -> None:
+    """Files that Gradio writes go there: private, and removed with the studio's folder. Its own choice is a folder that
+    all users of the machine share. A component keeps the folder that is set when it is made.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
 
 
 def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:

@@ -46,12 +46,7 @@ def routes(studio: Studio) -> list[Route]:
                             filename=parts.saved_name(job.title, job.result.suffix),
                             headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
-    async def closed(request: Request) -> Response:
-        return PlainTextResponse("files come in by another door", 404)
-
-    # Gradio would keep whatever is sent, under the sender's name, and look at nothing of it
-    return [Route("/gradio_api/upload", closed, methods=["POST"]),
-            Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
+    return [Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
             Route("/results/{token}", result, methods=["GET"])]
 
 

@@ -1,0 +1,371 @@
+"""No event of the page reads a file of the server: every event, every way to name a file, every kind of visitor."""
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import re
+import stat
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamdream_web import event_validation, guard
+from streamdream_web.allowed_routes import ALLOWED_ROUTES
+from web_client import Running, running
+
+from streamdream.opencv import cv2
+
+TOKEN = "a-token-for-the-tests"
+EVENTS = Counter({
+    ("_left", "unload"): 1, ("_begin", "load"): 1, ("keep", "upload"): 6, ("<lambda>", "clear"): 1,
+    ("_use_preset", "input"): 2, ("_use_model", "input"): 2, ("_picked", "select"): 2, ("_take", "select"): 1,
+    ("_try", "click"): 1, ("_start", "click"): 2, ("_cancel", "click"): 2, ("_tick", "tick"): 1, ("_watch", "then"): 1,
+    ("_choose", "input"): 2, ("_look", "tick"): 1})
+"""All events of the page: function, trigger. Whoever adds one looks at what it takes and adds it here."""
+OPEN_ROUTES = {
+    "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",
+    "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
+    "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
+    "GET /gradio_api/app_id", "GET /healthz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
+    "HEAD /results/{token}", "GET /layers/{model}/{number:int}.png", "HEAD /layers/{model}/{number:int}.png"}
+"""All routes of FastAPI and Gradio that a visitor reaches."""
+META = {"_type": "gradio.FileData"}
+Shape = Callable[[str], Any]
+
+
+def file_data(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": META}
+
+
+def linked(path: str) -> str:
+    """A link to it in a folder that Gradio takes files from."""
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or "/tmp/gradio")
+    folder.mkdir(exist_ok=True)
+    link = folder / ("link" + path.replace("/", "-"))
+    if not link.is_symlink():
+        link.symlink_to(path)
+    return str(link)
+
+
+SHAPES: dict[str, Shape] = {
+    "object": file_data,
+    "object without meta": lambda path: {"path": path},
+    "object with a name": lambda path: {**file_data(path), "orig_name": "a.png", "size": 1, "mime_type": "image/png"},
+    "stream": lambda path: {**file_data(path), "is_stream": True},
+    "list": lambda path: [file_data(path)],
+    "nested": lambda path: {"a": [{"b": {"value": file_data(path)}}]},
+    "deep": lambda path: json.loads("[" * 200 + json.dumps(file_data(path)) + "]" * 200),
+    "gallery": lambda path: [{"image": file_data(path), "caption": "a"}],
+    "editor": lambda path: {"background": file_data(path), "layers": [file_data(path)], "composite": file_data(path)},
+    "video": lambda path: {"video": file_data(path), "subtitles": None},
+    "update": lambda path: {"__type__": "update", "value": file_data(path)},
+    "url http": lambda path: {**file_data(path), "url": "http://127.0.0.1:9/a"},
+    "url file": lambda path: {**file_data(path), "url": "file://" + path},
+    "path file": lambda path: file_data("file://" + path),
+    "path only": lambda path: path,
+    "relative": lambda path: file_data("../" * 40 + path.lstrip("/")),
+    "dots": lambda path: file_data("/tmp/gradio/../.." + path),
+    "link": lambda path: file_data(linked(path)),
+    "text": lambda path: json.dumps(file_data(path)),
+}
+
+
+def as_json(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode()
+
+
+JSON = "application/json"
+Body = tuple[str, Callable[[dict[str, Any]], bytes]]
+PLAIN: Body = (JSON, as_json)
+BODIES: dict[str, Body] = {
+    "twice": (JSON, lambda event: as_json(event).replace(b'"path"', b'"path": "a", "p\\u0061th"')),
+    "data twice": (JSON, lambda event: as_json(event).replace(b'"data"', b'"data": [], "data"')),
+    "utf-16": (JSON, lambda event: json.dumps(event).encode("utf-16")),
+    "utf-32": (JSON + "; charset=utf-8", lambda event: json.dumps(event).encode("utf-32-le")),
+    "byte order mark": (JSON, lambda event: b"\xef\xbb\xbf" + as_json(event)),
+    "other json": ("application/vnd.api+json", as_json),
+    "no type": ("", as_json),
+    "form": ("application/x-www-form-urlencoded", lambda event: urllib.parse.urlencode(event).encode()),
+}
+"""Other ways to write the same event: content type, writer."""
+
+
+class Visitor:
+    """A client of the page's routes. ``headers`` go with every request."""
+
+    def __init__(self, web: Running, **headers: str) -> None:
+        self.web, self.headers = web, headers
+        self._connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)
+        self._sessions = 0
+
+    def ask(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, bytes]:
+        kind = {"Content-Type": content_type} if content_type else {}
+        try:
+            self._connection.request(method, path, body, {**self.headers, **kind})
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
+
+    def listen(self, session: str) -> bytes:
+        """What its events answer, to the end of the stream, or until nothing comes."""
+        told = b""
+        self._connection.request("GET", f"/gradio_api/queue/data?session_hash={session}", headers=self.headers)
+        answer = self._connection.getresponse()
+        while line := answer.readline():
+            told += line
+            if b'"msg":"heartbeat"' in line:  # an event that streams: no end of its own
+                self._connection.close()
+                break
+        return told
+
+    def send(self, event: dict[str, Any], content_type: str = JSON, write: Callable[[Any], bytes] = as_json) -> bytes:
+        """All that is answered to that event, with whatever file it names."""
+        self._sessions += 1
+        session = f"attack{self._sessions}x{id(self)}"
+        event = {**event, "session_hash": session, "trigger_id": None}
+        status, told = self.ask("POST", "/gradio_api/queue/join", write(event), content_type)
+        if status == 200:
+            told += self.listen(session)
+        for path in set(re.findall(r"/[^\s\"'\\<>]+/[^\s\"'\\<>]+", told.decode("utf-8", "replace"))):
+            plain = path.partition("/gradio_api/file=")[2] or path
+            for route in ("file=", "file/", "stream/"):
+                told += self.ask("GET", f"/gradio_api/{route}{urllib.parse.quote(plain)}")[1]
+        return told
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[Running]:
+    with running(token=TOKEN) as server:
+        yield server
+
+
+def picture() -> bytes:
+    noise = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    return bytes(cv2().imencode(".png", noise)[1])
+
+
+def upload(web: Running, **headers: str) -> tuple[str, Path]:
+    """A visitor's picture: its token, and where it lies."""
+    with closing(Visitor(web, **headers)) as visitor:
+        status, told = visitor.ask("POST", "/uploads?name=mine.png", picture())
+    token = json.loads(told)["token"]
+    assert status == 200
+    return token, next((web.studio.folder / "uploads").glob(f"*{token}*"))
+
+
+def attack(web: Running, folder: Path, files: Collection[str] = ("text", "process", "upload"),
+           shapes: Collection[str] = (*SHAPES, *BODIES), **headers: str) -> list[str]:
+    """Each event, with each way to name a file, for each kind of file; those that were answered with its bytes."""
+    (folder / "secret.txt").write_bytes(b"a secret of the server's owner")
+    paths = {"text": folder / "secret.txt", "process": Path("/proc/self/cmdline"),
+             "upload": upload(web, Authorization=f"Bearer {TOKEN}")[1]}
+
+    def attack_event(event: dict[str, Any]) -> list[str]:
+        found = []
+        with closing(Visitor(web, **headers)) as visitor:
+            for (kind, path), name in itertools.product(paths.items(), shapes):
+                if kind in files:
+                    shape: Shape = SHAPES.get(name, file_data)
+                    value = shape(str(path))
+                    told = visitor.send({
+                        "data": [value] * max(1, len(event["inputs"])), "fn_index": event["id"],
+                        "event_data": value if isinstance(value, dict) else {"layer": value, "model": value},
+                    }, *BODIES.get(name, PLAIN))
+                    found += [f"{event['id']} {name} {kind}"] * (path.read_bytes() in told)
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        return [each for found in pool.map(attack_event, events(web)) for each in found]
+
+
+def events(web: Running) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = config(web)["dependencies"]
+    return found
+
+
+def config(web: Running) -> dict[str, Any]:
+    with closing(Visitor(web, Authorization=f"Bearer {TOKEN}")) as owner:
+        whole: dict[str, Any] = json.loads(owner.ask("GET", "/config")[1])
+    return whole
+
+
+# --- no file comes out ------------------------------------------------------------------------------------------------
+
+def test_every_event_is_known(web: Running) -> None:
+    """An event that is not in the list was not looked at."""
+    names = {number: function.name for number, function in web.server.config.app.blocks.fns.items()}
+    assert Counter((names[event["id"]], event["targets"][0][1]) for event in events(web)) == EVENTS
+
+
+def test_no_event_gives_a_file(web: Running, tmp_path: Path) -> None:
+    assert attack(web, tmp_path) == []
+    assert not [path for path in (web.studio.folder / "gradio").rglob("*") if not path.is_symlink()]
+
+
+def test_no_event_gives_a_file_to_who_has_the_token_or_not(closed: Running, tmp_path: Path) -> None:
+    assert attack(closed, tmp_path, ("upload",), Authorization=f"Bearer {TOKEN}") == []
+    assert attack(closed, tmp_path, ("text",), ("object", "text", "form")) == []
+
+
+def test_gradio_alone_gives_no_file(web: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without our check of events and routes, Gradio's own holds."""
+    monkeypatch.setattr(guard, "is_allowed", lambda scope: True)
+    monkeypatch.setattr(event_validation, "API", "/nowhere/")
+    assert attack(web, tmp_path, files=("text", "upload"), shapes=("object",)) == []
+
+
+def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
+    with running() as web:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.parent == web.studio.folder
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
+        assert all(str(folder) == block.GRADIO_CACHE for block in web.server.config.app.blocks.blocks.values())
+    assert not folder.exists()
+
+
+# --- what an event may be ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("body", "status"), [
+    ('{"data": [], "fn_index": 1, "meta": 1}', 403),
+    ('{"data": [{"p\\u0061th": "a"}], "fn_index": 1}', 403),
+    ('{"data": [], "fn_index": 1, "event_data": {"value": {"url": "http://a"}}}', 403),
+    ('{"data": [" [{\\"path\\": 1}]"], "fn_index": 1}', 403),
+    ('{"data": [" FILE:///etc/passwd"], "fn_index": 1}', 403),
+    ('{"data": [{"a": 1}], "fn_index": 1}', 400),
+    ('{"data": [[["a"]]], "fn_index": 1}', 400),
+    ('{"data": [], "fn_index": 1, "event_data": {"a": {}}}', 400),
+    ('{"data": [], "data": [], "fn_index": 1}', 400),
+    ('{"data": [NaN], "fn_index": 1}', 400),
+    ('{"data": [1e999], "fn_index": 1}', 400),
+    ('{"data": [' + "9" * 400 + '], "fn_index": 1}', 400),
+    ('{"data": ["\\ud800"], "fn_index": 1}', 400),
+    ('{"data": [], "fn_index": 1.0}', 400),
+    ('{"data": [], "fn_index": true}', 400),
+    ('{"data": [], "fn_index": 1, "session_hash": "../a"}', 400),
+    ('{"data": "a", "fn_index": 1}', 400),
+    ('{"data": ' + "[" * 100_000 + "]" * 100_000 + "}", 400),
+    ('{"data": ["' + "\\u005b" * 100_000 + '"], "fn_index": 1}', 400),
+    ("[]", 400), ("", 400), ("\ufeff{}", 400),
+    ('{"data": [], "fn_index": -1}', 404), ('{"data": [], "fn_index": 999}', 404), ('{"data": []}', 404),
+])
+def test_an_event_that_no_page_sends_is_refused(body: str, status: int) -> None:
+    with pytest.raises(guard.Refused) as refused:
+        event_validation.read_event(body.encode(), {1})
+    assert refused.value.status == status and "\n" not in refused.value.text
+
+
+def test_what_the_page_sends_passes_and_nothing_else_is_handed_on() -> None:
+    event = {"data": [None, '{"token": "a", "mask": "data:image/png;base64,AAAA"}', 0.5, True, "{no json", ["a", 1]],
+             "event_data": {"layer": "mixed3"}, "fn_index": 1, "trigger_id": 3, "session_hash": "g8xpf8uwsp"}
+    assert event_validation.read_event(as_json({**event, "batched": True, "simple_format": True}), {1}) == event
+
+
+@pytest.mark.parametrize(("body", "content_type", "status"), [
+    (b"{}", "", 400), (b"{}", "text/plain", 400), (b'{"fn_index": 0}', "multipart/form-data; boundary=a", 400),
+    (b'{"data": ["' + b"a" * 2_000_000 + b'"]}', JSON, 413), (b'{"data": [], "fn_index": 999}', JSON, 404)])
+def test_refusals_are_answered(web: Running, body: bytes, content_type: str, status: int) -> None:
+    for path in ("/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"):
+        with closing(Visitor(web)) as visitor:
+            assert visitor.ask("POST", path, body, content_type)[0] == status
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+def all_routes(app: Any) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, those of mounted apps and included routers, too."""
+    for route in app.routes:
+        inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+        if hasattr(inner, "routes"):
+            yield from all_routes(inner)
+        for method in getattr(route, "methods", None) or ():
+            yield method, route.path
+
+
+def test_every_other_route_is_not_there(web: Running) -> None:
+    app = web.server.config.app
+    while not hasattr(app, "routes"):
+        app = app._app
+    routes = set(all_routes(app))
+    assert len(routes) > 80 and {f"{method} {path}" for method, path in routes} >= OPEN_ROUTES
+    with closing(Visitor(web)) as visitor:
+        for method, path in sorted(routes):
+            if f"{method} {path}" not in OPEN_ROUTES:
+                asked = re.sub(r"\{[^}]*\}", "1", path)
+                assert visitor.ask(method, asked, b"{}", JSON)[0] == 404, (method, path)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "GET", "POST"])
+def test_no_route_takes_another_method(web: Running, method: str) -> None:
+    with closing(Visitor(web)) as visitor:
+        for path, methods in ALLOWED_ROUTES.items():
+            if method not in methods and path != "/live":
+                assert visitor.ask(method, path)[0] == 404, path
+
+
+# --- the page's own events work ---------------------------------------------------------------------------------------
+
+class Page:
+    """What the page in a browser sends, from its components' values."""
+
+    def __init__(self, web: Running) -> None:
+        self.visitor, self._session = Visitor(web), "apage"
+        whole = config(web)
+        self._events = whole["dependencies"]
+        self.values = {part["id"]: part["props"].get("value") for part in whole["components"]}
+        self._labels = {part["id"]: part["props"].get("label") for part in whole["components"]}
+        self._ids = {part["props"].get("elem_id"): part["id"] for part in whole["components"]}
+
+    def event(self, elem_id: str, trigger: str) -> dict[str, Any]:
+        return next(event for event in self._events if [self._ids[elem_id], trigger] in event["targets"])
+
+    def after(self, event: dict[str, Any]) -> dict[str, Any]:
+        return next(other for other in self._events if other["trigger_after"] == event["id"])
+
+    def set(self, values: dict[str, Any], event: dict[str, Any]) -> None:
+        """By label, where the event takes them."""
+        self.values |= {number: values[self._labels[number]] for number in event["inputs"]
+                        if self._labels[number] in values}
+
+    def put(self, elem_id: str, value: Any) -> None:
+        self.values[self._ids[elem_id]] = value
+
+    def send(self, event: dict[str, Any]) -> str:
+        data = [self.values[number] for number in event["inputs"]]
+        status, told = self.visitor.ask("POST", "/gradio_api/queue/join", as_json({
+            "data": data, "fn_index": event["id"], "session_hash": self._session, "trigger_id": None,
+            "event_data": None}), JSON)
+        assert status == 200, told
+        return self.visitor.listen(self._session).decode()
+
+
+def test_a_picture_is_dreamed_through_the_events(web: Running) -> None:
+    page = Page(web)
+    with closing(page.visitor):
+        kept = page.event("picture-drop", "upload")
+        page.put("picture-drop", json.dumps({"token": upload(web)[0]}))
+        assert '"success":true' in page.send(kept)
+        start = page.event("picture-start", "click")
+        page.set({"Steps": 1, "Octaves": 1}, start)
+        assert '"success":true' in page.send(start)
+        told = page.send(page.after(start))
+        status, dream = page.visitor.ask("GET", "/" + re.findall(r"results/[\w-]+", told)[-1])
+        assert status == 200 and dream.startswith(b"\x89PNG")

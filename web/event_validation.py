@@ -1,0 +1,148 @@
+"""Checks every event before Gradio reads it: an event holds plain values, and names no file.
+
+Gradio takes a file as an object with its path on the server, ``{"path": ..., "meta": {"_type": "gradio.FileData"}}``,
+anywhere in an event, copies that file and answers with the copy's URL. This app gives no visitor a file that way (see
+``uploads.py``), so whatever file an event names is somebody else's.
+"""
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+from .guard import App, Message, Receive, Refused, Scope, Send
+
+API = "/gradio_api/"
+MAX_BODY_BYTES = 2_000_000
+"""Of an event: a mask that is drawn on the page is the largest part of one."""
+MAX_SIGNS = 1000
+"""Brackets, braces and commas in a body: a bound of objects, items and depth that costs no parsing."""
+FIELDS = ("data", "event_data", "fn_index", "trigger_id", "session_hash", "event_id")
+"""What the page sends; nothing else is handed on."""
+FILE_KEYS = frozenset(("path", "url", "meta", "_type"))
+SURROGATE = re.compile("[\ud800-\udfff]")
+IDENTIFIER = re.compile(r"[\w-]{1,64}", re.ASCII)
+MAX_NUMBER = 2**53
+"""The largest whole number that a browser sends exactly."""
+
+
+class EventValidation:
+    """An ASGI app around Gradio's. ``event_ids`` are the numbers of all events of the page."""
+
+    def __init__(self, app: App, event_ids: Collection[int]) -> None:
+        self._app, self._event_ids = app, event_ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Refused for a body that is no event of this page."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(API):
+            scope, receive = await self._validated(scope, receive)
+        await self._app(scope, receive, send)
+
+    async def _validated(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+        """Both with the event written anew: what was checked is what Gradio reads, however it reads JSON."""
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+            raise Refused(400, "an event comes as application/json")
+        body = json.dumps(read_event(await _read_body(receive), self._event_ids)).encode()
+        kept = [(name, value) for name, value in scope["headers"]
+                if name.lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
+        read = False
+
+        async def receive_event() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return {**scope, "headers": [*kept, (b"content-type", b"application/json"),
+                                     (b"content-length", str(len(body)).encode())]}, receive_event
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "the body did not come to its end")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise Refused(413, "this event is too large")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def read_event(body: bytes, event_ids: Collection[int]) -> dict[str, Any]:
+    """The event in ``body``, which is JSON in UTF-8. Raises Refused."""
+    try:
+        event = _parse(body.decode())
+    except ValueError:
+        raise Refused(400, "this is no JSON in UTF-8") from None
+    if not isinstance(event, dict) or not _has_shape(event):
+        raise Refused(400, "this is no event of this page")
+    if ("data" in event or "fn_index" in event) and event.get("fn_index") not in event_ids:
+        raise Refused(404, "this page has no such event")
+    return {name: event[name] for name in FIELDS if name in event}
+
+
+def _parse(text: str) -> Any:
+    """JSON. Raises Refused for an object that names a file or that parsers read differently, ValueError for no JSON."""
+    if sum(map(text.count, "[{,")) > MAX_SIGNS:
+        raise Refused(400, "this is no event of this page")
+    try:
+        return json.loads(text, object_pairs_hook=_build_object)
+    except RecursionError:
+        raise Refused(400, "this is no event of this page") from None
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    built = dict(pairs)
+    if not FILE_KEYS.isdisjoint(built):
+        raise Refused(403, "no event of this page names a file")
+    if len(built) < len(pairs):
+        raise Refused(400, "a key comes twice")
+    return built
+
+
+def _has_shape(event: dict[str, Any]) -> bool:
+    """Whether it looks like what the page sends, with no object but ``event_data``. Raises Refused."""
+    data, event_data = event.get("data", []), event.get("event_data") or {}
+    return (isinstance(data, list) and isinstance(event_data, dict)
+            and all(map(_is_plain, [*data, *event_data.values()]))
+            and all(type(event.get(name)) in (int, type(None)) for name in ("fn_index", "trigger_id"))
+            and all(_is_identifier(event.get(name)) for name in ("session_hash", "event_id")))
+
+
+def _is_identifier(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and IDENTIFIER.fullmatch(value) is not None)
+
+
+def _is_plain(value: Any) -> bool:
+    """A scalar, or a list of scalars: of what is chosen in a list with several. Raises Refused."""
+    return all(map(_is_scalar, value)) if isinstance(value, list) else _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    """Raises Refused for a text that names a file."""
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(value, int):  # a bool is one, too
+        return abs(value) <= MAX_NUMBER
+    return value is None or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is Unicode. Raises Refused for a file's URL, and for JSON in it, as a drop's value is, that names a
+    file.
+    """
+    start = text.lstrip()[:5].lower()
+    if start == "file:":
+        raise Refused(403, "no event of this page names a file")
+    try:
+        if start.startswith(("{", "[")):
+            _parse(text)
+    except ValueError:
+        pass  # a text like any other
+    return SURROGATE.search(text) is None
