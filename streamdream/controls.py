@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamdream import settings
-from streamdream.errors import SettingsError, UnknownName
+from streamdream.errors import SettingsError, UnknownName, UsageError
 from streamdream.settings import DreamSettings
 
+MAX_WHOLE = 2**53
+"""Whole numbers above are no exact floats, and far above no floats at all."""
 SUBSTANCE = ("layers", "channel", "guide", "style", "style_weight", "style_layers", "octaves", "octave_scale")
 """What a network or a field may turn out to be unfit for."""
 
@@ -56,15 +58,10 @@ class Controls:
         Another network has other layers, so both change in one call. Raises SettingsError or UnknownName, and what the
         check raises; then nothing has changed.
         """
-        known = {item.name: item for item in dataclasses.fields(DreamSettings)}
-        typed, model = {}, None
-        for name, value in values.items():
-            if name == "model":
-                model = str(value)
-            elif name not in known:
-                raise UnknownName("setting", str(name), [*known, "model"])
-            else:
-                typed[name] = _typed(known[name], value)
+        typed, errors = parse_values(values)
+        if errors:
+            raise errors[0]
+        model = typed.pop("model", None)
         with self._lock:
             before = self._wish
             wish = Wish(dataclasses.replace(before.dream, **typed), before.model if model is None else model)
@@ -84,11 +81,35 @@ class Controls:
             self.resets += 1
 
 
+def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageError]]:
+    """Each value as the type of its field and within its range, and an error for each that is not. Names are fields of
+    ``DreamSettings``, and ``model``.
+    """
+    known = {item.name: item for item in dataclasses.fields(DreamSettings)}
+    typed: dict[str, Any] = {}
+    errors: list[UsageError] = []
+    for name, value in values.items():
+        try:
+            if name == "model":
+                typed[name] = str(value)
+            elif name not in known:
+                raise UnknownName("setting", str(name), [*known, "model"])
+            else:
+                number = _typed(known[name], value)
+                settings.check(known[name], number)
+                typed[name] = number
+        except UsageError as error:
+            errors.append(error)
+    return typed, errors
+
+
 def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
     """``value`` as the field's type; a JSON number may be whole where a fraction is meant."""
     wanted = type(item.default)
     if isinstance(value, str) and wanted is not str:
-        return settings.parse(item, value)
+        value = settings.parse(item, value)
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        raise SettingsError(f"{settings.flag(item)} is a number with too many digits")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is int and isinstance(value, float) and value.is_integer():

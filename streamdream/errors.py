@@ -9,6 +9,7 @@
     ├── MissingPackage          an optional package or system library is absent; the text holds the install command
     └── UsageError              the user's mistake; the CLI exits 2
         ├── SettingsError       a value that is out of range, or of the wrong kind
+        │   └── FieldTooSmall   the picture is too small for a layer
         └── UnknownName         a name that no registry holds; the text shows the close ones
 """
 from __future__ import annotations
@@ -55,6 +56,10 @@ class UsageError(StreamdreamError):
 
 class SettingsError(UsageError):
     """A setting's value is out of range or of the wrong kind."""
+
+
+class FieldTooSmall(SettingsError):
+    """The picture, or an octave of it, has fewer pixels than a layer needs."""
 
 
 class UnknownName(UsageError):

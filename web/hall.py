@@ -4,8 +4,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .sessions import Session
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 KEPT_SECONDS = 4.0
 """A session whose connection broke waits so long for its visitor."""
 LONGEST_LINE = 100
+CHECK_THREADS = 2
+"""For checks of settings. They have threads of their own: those that asyncio shares may be busy with uploads."""
+JOIN_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -26,14 +32,17 @@ class Guest(Protocol):
     def post(self, message: bytes) -> None:
         """A picture for it; from any thread."""
 
+    def notify(self, message: str) -> None:
+        """Something that its visitor should know; from any thread."""
+
     def admit(self, session: Session, resumed: bool) -> None:
         """It may dream now."""
 
     def tell_place(self, place: int) -> None:
         """So many are before it in the line."""
 
-    def dismiss(self, code: int, why: str) -> None:
-        """It has to go."""
+    def dismiss(self, code: int, why: str, message: str = "") -> None:
+        """It has to go; ``message`` is for the visitor where the short ``why`` does not say it all."""
 
 
 class Hall:
@@ -46,6 +55,8 @@ class Hall:
         self.line: list[Guest] = []
         self._guests: dict[str, Guest] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
+        self._checks = ThreadPoolExecutor(CHECK_THREADS, "streamdream-settings")
+        self._counting = threading.Lock()
 
     def enter(self, guest: Guest, token: str) -> bool:
         """Admits it to the session of that token, or as soon as there is room. False when too many wait already."""
@@ -67,7 +78,7 @@ class Hall:
         if session is None or self._guests.get(session.token) is not guest:
             return
         del self._guests[session.token]
-        session.send = _nowhere
+        session.send, session.notify = _nowhere, _nobody
         if for_good or session.stopped:
             session.stop()
         else:
@@ -77,19 +88,31 @@ class Hall:
         """Whether a session's end would let somebody in."""
         return bool(self.line)
 
+    async def change(self, session: Session, values: Mapping[str, Any]) -> list[str]:
+        """``session.change``, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._checks, session.change, values)
+
+    def totals(self) -> Counter[str]:
+        """Pictures and dreams of all sessions so far, each counted once; from any thread."""
+        with self._counting:
+            totals = Counter(self._studio.counts)
+            for session in self.sessions.values():
+                totals.update(session.counts())
+            return totals
+
     async def close(self) -> None:
         """Ends all sessions."""
         for session in self.sessions.values():
             session.stop()
-        for session in list(self.sessions.values()):
-            await asyncio.to_thread(session.join, 5.0)
+        await asyncio.gather(*(asyncio.to_thread(session.join, JOIN_SECONDS) for session in self.sessions.values()))
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     def _take_up(self, guest: Guest, session: Session) -> None:
         """The visitor is back, perhaps before the old connection was found to be dead."""
         if handle := self._expiry.pop(session.token, None):
             handle.cancel()
         old, self._guests[session.token] = self._guests.get(session.token), guest
-        session.send = guest.post
+        session.send, session.notify = guest.post, guest.notify
         if old is not None:
             old.dismiss(4003, "this dream goes on in another window")
         self._studio.counts["resumed"] += 1
@@ -115,8 +138,9 @@ class Hall:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._ended, session, error)
 
-        session = Session(self._studio, guest.address, guest.post, ended)
-        self.sessions[session.token] = session
+        session = Session(self._studio, guest.address, guest.post, ended, guest.notify)
+        with self._counting:
+            self.sessions[session.token] = session
         self._guests[session.token] = guest
         session.start()
         self._studio.counts["sessions"] += 1
@@ -125,11 +149,13 @@ class Hall:
 
     def _ended(self, session: Session, error: str) -> None:
         """Its threads are gone."""
-        self.sessions.pop(session.token, None)
+        with self._counting:
+            if self.sessions.pop(session.token, None):
+                self._studio.counts.update(session.counts())
         if handle := self._expiry.pop(session.token, None):
             handle.cancel()
         if guest := self._guests.pop(session.token, None):
-            guest.dismiss(4000, error or "the dream has ended")
+            guest.dismiss(4000, "the dream has ended" if error else "", error)
         self._advance()
 
     def _most_of(self, address: str) -> int:
@@ -148,3 +174,7 @@ def is_loopback(address: str) -> bool:
 
 def _nowhere(message: bytes) -> None:
     """Where pictures go while nobody looks."""
+
+
+def _nobody(message: str) -> None:
+    """Whom words reach meanwhile."""

@@ -2,8 +2,9 @@
 
 Up, as text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. As bytes: the
 header of ``sessions.HEADER`` and a JPEG of at most as many lines as are dreamed. Down, as text: ``waiting`` {place},
-``welcome``, ``lines`` {lines}, ``settings`` {values}, ``refused`` {message, values}, ``stats``; as bytes,
-``sessions.halves`` as JPEG, with the number of the picture they belong to.
+``welcome``, ``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers}, ``stats``,
+``error`` {message} before the end; as bytes, ``sessions.halves`` as JPEG, with the number of the picture they belong to.
+``answers`` is how many messages of settings an answer is for: those that come close together are merged.
 """
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from streamdream.errors import StreamdreamError
-
 from .hall import Hall
+from .pending_settings import PendingSettings
+from .rate_limit import TokenBucket
 from .sessions import HEADER, LOWEST_QUALITY, MOST_BYTES, QUALITY, Session
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 HELLO_SECONDS = 5.0
 MOST_TEXT = 8192
+CHECKS_PER_SECOND = 60.0
+"""Of one visitor's settings; what comes in between is merged."""
+MAX_MESSAGES_PER_SECOND, MAX_BURST = 500.0, 500
+"""A visitor who sends more is put out; a page sends at most 60 pictures and 60 changes a second."""
+MAX_REASON_BYTES = 123
+"""A WebSocket's close frame holds no more."""
+GOODBYE_SECONDS = 2.0
+"""The last words are given up after that long: perhaps nobody reads them."""
 SLOW_SEND_SECONDS = 0.03
 """When a picture takes longer to be passed on, the next ones are made smaller."""
 CLOSED_IDLE, CLOSED_TIME, CLOSED_RULES, CLOSED_FULL = 4001, 4002, 1008, 1013
@@ -41,18 +50,22 @@ class Visitor:
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._newest: bytes | None = None
-        self._words: list[dict[str, Any]] = []
+        self._words: dict[str, dict[str, Any]] = {}
+        """By type, so at most one of each waits; oldest first."""
         self._changed = asyncio.Event()
-        self._dismissed: tuple[int, str] | None = None
+        self._dismissed: tuple[int, str, str] | None = None
         self._left_for_good = False
-        self._greeted = False
+        self._greeted = self._welcomed = self._resumed = False
         self._told_lines = 0
-        self._wanted: dict[str, Any] = {}
-        """Settings that came before there was a session."""
+        self._place = -1
+        self._pending = PendingSettings()
+        self._has_pending = asyncio.Event()
+        """Settings wait, or a welcome does, and there is a session for them."""
+        self._allowance = TokenBucket(MAX_MESSAGES_PER_SECOND, MAX_BURST)
 
     async def stay(self) -> None:
         await self._socket.accept()
-        works = {asyncio.create_task(self._read()), asyncio.create_task(self._write())}
+        works = {asyncio.create_task(work()) for work in (self._read, self._write, self._settle)}
         try:
             await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -64,8 +77,14 @@ class Visitor:
             if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect | RuntimeError):
                 raise end  # the others say that the connection has gone
         if self._dismissed and self._socket.client_state is WebSocketState.CONNECTED:
-            code, why = self._dismissed
-            await self._socket.close(code, why[:100])
+            with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await self._say_goodbye(*self._dismissed)
+
+    async def _say_goodbye(self, code: int, why: str, message: str) -> None:
+        if message:
+            await self._socket.send_text(json.dumps({"type": "error", "message": message}))
+        await self._socket.close(code, why.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
 
     # --- what the hall tells it ---------------------------------------------------------------------------------------
 
@@ -77,29 +96,64 @@ class Visitor:
         self._newest = message
         self._changed.set()
 
+    def notify(self, message: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has stopped
+            self._loop.call_soon_threadsafe(self._answer, 0, message)
+
     def admit(self, session: Session, resumed: bool) -> None:
-        self._session = session
+        self._session, self._resumed = session, resumed
         session.heard_seconds = time.monotonic()
-        complaint = self._change(self._wanted)
-        self._told_lines = session.lines
-        self._say({"type": "welcome", "session": session.token, "resumed": resumed, "model": self._studio.model.name,
-                   "frozen": session.controls.frozen, "lines": session.lines, "rate": self._studio.frame_rate,
-                   "values": self._values()})
-        if complaint:
-            self._say({"type": "refused", "message": complaint, "values": self._values()})
+        self._has_pending.set()
 
     def tell_place(self, place: int) -> None:
-        self._words = [word for word in self._words if word["type"] != "waiting"]
-        self._say({"type": "waiting", "place": place, "sessions": self._studio.web.max_sessions})
+        if place != self._place:
+            self._place = place
+            self._say({"type": "waiting", "place": place, "sessions": self._studio.web.max_sessions})
 
-    def dismiss(self, code: int, why: str) -> None:
-        self._dismissed = self._dismissed or (code, why)
+    def dismiss(self, code: int, why: str, message: str = "") -> None:
+        self._dismissed = self._dismissed or (code, why, message)
         self._changed.set()
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Have what was asked for checked, off the event loop and not too often. The first time, welcome the visitor."""
+        while True:
+            await self._has_pending.wait()
+            self._has_pending.clear()
+            if self._session is None:
+                continue
+            batch = self._pending.take()
+            problems = [*batch.problems, *(await self._hall.change(self._session, batch.values) if batch.values else ())]
+            if self._welcomed:
+                self._answer(batch.messages, *problems[:1])
+            else:
+                self._welcome(self._session)
+                if problems:
+                    self._answer(0, problems[0])
+            await asyncio.sleep(1 / CHECKS_PER_SECOND)
+
+    def _welcome(self, session: Session) -> None:
+        self._welcomed = True
+        self._told_lines = session.lines
+        self._say({"type": "welcome", "session": session.token, "resumed": self._resumed,
+                   "model": self._studio.model.name, "frozen": session.controls.frozen, "lines": session.lines,
+                   "rate": self._studio.frame_rate, "values": self._values()})
+
+    def _answer(self, messages: int, problem: str = "") -> None:
+        """What is set now, and what of it is not as it was asked for."""
+        if self._session is not None:
+            self._say({"type": "refused" if problem else "settings", "message": problem, "answers": messages,
+                       "values": self._values()})
 
     # --- down ---------------------------------------------------------------------------------------------------------
 
     def _say(self, word: dict[str, Any]) -> None:
-        self._words.append(word)
+        """The newest of its type is enough, once it says that it answers for the others, too."""
+        before = self._words.pop(word["type"], None)
+        if before is not None and "answers" in word:
+            word["answers"] += before["answers"]
+        self._words[word["type"]] = word
         self._changed.set()
 
     async def _write(self) -> None:
@@ -113,7 +167,8 @@ class Visitor:
                 self._look_at_the_clock()
             self._changed.clear()
             while self._words:
-                await self._socket.send_text(json.dumps(self._words.pop(0)))
+                word = self._words.pop(next(iter(self._words)))
+                await self._socket.send_text(json.dumps(word))
             message, self._newest = self._newest, None
             if message is not None:
                 began = time.monotonic()
@@ -156,6 +211,9 @@ class Visitor:
             if message["type"] == "websocket.disconnect":
                 self._left_for_good |= message.get("code") in (1000, 1001)
                 return
+            if not self._allowance.take():
+                self.dismiss(CLOSED_RULES, "too many messages came at once")
+                return
             try:
                 if message.get("bytes") is not None:
                     self._take_picture(message["bytes"])
@@ -164,30 +222,27 @@ class Visitor:
             except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
                 self.dismiss(CLOSED_RULES, "this was not understood")
                 return
+            await asyncio.sleep(0)  # what has come already is read without a pause otherwise
 
     def _take_picture(self, message: bytes) -> None:
         if len(message) > MOST_BYTES or len(message) <= HEADER.size:
             raise ValueError("size")
-        if self._session is not None:
+        if self._session is not None and self._welcomed:
             self._session.push(HEADER.unpack_from(message)[0], message[HEADER.size:])
 
     def _take_word(self, word: Mapping[str, Any]) -> None:
         kind = word["type"]
         if kind == "hello" and not self._greeted:
             self._greeted = True
-            self._wanted = dict(word.get("values") or {})
+            self._ask(word.get("values") or {}, 0)
             if not self._hall.enter(self, str(word.get("session", ""))):
                 self.dismiss(CLOSED_FULL, "many wait already; please come back later")
         elif kind == "bye":
             self._left_for_good = True
-        elif kind == "settings" and self._session is None:
-            self._wanted |= {key: word["values"][key] for key in list(word["values"])[:64]}
+        elif kind == "settings":
+            self._ask(word["values"], 1)
         elif self._session is None:
             return  # of no use while it waits
-        elif kind == "settings":
-            complaint = self._change(word["values"])
-            self._say({"type": "refused" if complaint else "settings", "message": complaint,
-                       "values": self._values()})
         elif kind == "freeze":
             self._session.controls.frozen = bool(word["on"])
         elif kind == "reset":
@@ -195,19 +250,10 @@ class Visitor:
         else:
             raise ValueError(kind)
 
-    def _change(self, values: Mapping[str, Any]) -> str:
-        """Takes what is legal; says what the first that is not lacks."""
-        assert self._session is not None
-        complaint = ""
-        try:
-            self._session.change(values)
-        except StreamdreamError:
-            for name, value in values.items():
-                try:
-                    self._session.change({name: value})
-                except StreamdreamError as error:
-                    complaint = complaint or str(error).replace("--", "")
-        return complaint
+    def _ask(self, values: Mapping[str, Any], messages: int) -> None:
+        self._pending.add(values, messages)
+        if self._session is not None:
+            self._has_pending.set()
 
     def _values(self) -> dict[str, Any]:
         assert self._session is not None

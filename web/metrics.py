@@ -23,22 +23,17 @@ class Collector:
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        running = list(self._hall.sessions.values())
-        counts = dict(self._studio.counts)
+        counts = self._hall.totals()
         for name, text, value in (
-                ("sessions", "live dreams now", len(running)),
+                ("sessions", "live dreams now", len(self._hall.sessions)),
                 ("waiting", "visitors in line", len(self._hall.line)),
                 ("turns_waiting", "dreams that wait for the device", self._studio.turns_waiting),
                 ("peak_rss_megabytes", "the most memory held so far", peak_rss_mb())):
             yield GaugeMetricFamily(f"streamdream_{name}", text, value=value)
-        totals = {"frames": sum(session.encoder.shown for session in running),
-                  "dreams": sum(session.dreams for session in running),
-                  "frame_seconds": sum(session.encoder.here_seconds for session in running)}
         for name, text in (("frames", "pictures dreamed and sent"), ("dreams", "dreams renewed"),
                            ("frame_seconds", "time that pictures spent here"), ("sessions", "live dreams begun"),
                            ("resumed", "live dreams taken up again")):
-            yield CounterMetricFamily(f"streamdream_{name}", text,
-                                      value=counts.get(name, 0) + totals.get(name, 0))
+            yield CounterMetricFamily(f"streamdream_{name}", text, value=counts[name])
         refused = CounterMetricFamily("streamdream_refused", "requests and connections refused", labels=["reason"])
         for name, value in counts.items():
             if name.startswith(("refused ", "wrong ")):

@@ -13,6 +13,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 REQUEST_SECONDS = 10.0
 """From the opening of a connection, or the first byte of another request on it, until its headers are complete."""
 
+MAX_READ_BYTES = 32 * 1024
+"""Of a socket at once. asyncio reads 256 KiB; parsed as thousands of small messages they hold the event loop for long."""
+CLOSE_SECONDS = 1.0
+"""How long one that was told to close may take, and may go on sending."""
+
 
 def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
     """uvicorn's protocols with those two limits. A connection above the number is closed at once."""
@@ -71,6 +76,7 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
         def connection_made(self, transport: Any) -> None:
             self.address = (get_remote_addr(transport) or ("",))[0]
             held[self.address] += 1
+            transport.max_size, self.close_timeout = MAX_READ_BYTES, CLOSE_SECONDS
             super().connection_made(transport)
 
         def connection_lost(self, error: Exception | None) -> None:

@@ -77,7 +77,7 @@ def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
     hall = Hall(studio)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(studio, hall))
     app.add_api_websocket_route("/live", _live_route(studio, hall))
-    app.add_api_route("/healthz", lambda: JSONResponse({"status": "ok", "version": __version__}))
+    app.add_api_route("/healthz", _health)
     app.mount(ASSETS_PATH, StaticFiles(directory=ASSETS))
     for page in pages.values():
         if hasattr(page, "routes"):
@@ -87,6 +87,11 @@ def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
     guarded = Guarded(EventValidation(_mount(app, blocks, settings), blocks.fns), studio)
     guarded.studio, guarded.hall, guarded.blocks = studio, hall, blocks
     return guarded
+
+
+async def _health() -> JSONResponse:
+    """On the event loop itself: the threads for other routes may all be busy."""
+    return JSONResponse({"status": "ok", "version": __version__})
 
 
 def _live_route(studio: Studio, hall: Hall) -> Any:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import secrets
 import struct
 import threading
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import display, references
+from streamdream import display, models, references
 from streamdream.capture import LiveSource
-from streamdream.controls import Controls, Wish
+from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
-from streamdream.errors import Closed, SettingsError, SourceError, StreamdreamError, UnknownName
+from streamdream.errors import (Closed, FieldTooSmall, SettingsError, SourceError, StreamdreamError, UnknownName,
+                                UsageError)
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox
@@ -32,9 +34,13 @@ from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
 
+from .field_fit import field_size, fitting_octaves
 from .turns import Considerate
 
 if TYPE_CHECKING:
+    from streamdream.backends import Backend
+    from streamdream.models import Model
+
     from .studio import Studio
 
 MOST_BYTES = 2_000_000
@@ -43,11 +49,17 @@ HEADER = struct.Struct("<IH")
 """Before each picture: its number, and, on the way down, how many ms it was here. On the way up that is 0."""
 HIGHEST_RATE = 75
 """Pictures a second that are taken from one visitor."""
+SAME_ASPECT = 0.02
+"""Pictures whose width over height differs by less are of the same shape; a smaller one is rounded."""
 MOST_BAD = 8
 """Things in a row that are no pictures, until a session ends."""
 HIGHEST = {"steps": 6, "onset": 30, "octaves": 6}
 """Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
 MOST_LAYERS = 6
+DEPENDENT = {*SUBSTANCE, "model"}
+"""Settings that are legal or not by each other; where they do not go together, none of them is taken."""
+MAX_MESSAGE = 200
+"""Characters of what a visitor is told."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
 LOWEST_QUALITY, QUALITY = 75, 90
 """JPEG's, of what is sent down; it is enlarged, its squares, too."""
@@ -57,15 +69,27 @@ log = logging.getLogger(__name__)
 def check(studio: Studio, wish: Wish) -> None:
     """Raises UsageError for what a visitor may not dream live."""
     dream = wish.dream
-    if wish.model not in (here := ["", *studio.networks()]):
-        raise UnknownName("network", wish.model, here[1:])
-    for name, highest in HIGHEST.items():
-        if getattr(dream, name) > highest:
-            raise SettingsError(f"{name} is {getattr(dream, name)}, but live at most {highest}")
+    if wish.model not in ("", studio.model.name) and wish.model not in (here := studio.networks()):
+        raise UnknownName("network", wish.model, here)
+    for name in HIGHEST:
+        check_highest(name, getattr(dream, name))
     longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
     if len(dream.layers.split(",")) > MOST_LAYERS or longest > 400:
         raise SettingsError(f"live at most {MOST_LAYERS} layers are dreamed at once")
     studio.check(dream, wish.model)
+
+
+def check_highest(name: str, value: Any) -> None:
+    """Raises SettingsError for a value above what may be had live."""
+    if value > HIGHEST.get(name, value):
+        raise SettingsError(f"{name} is {value}, but live at most {HIGHEST[name]}")
+
+
+def plain_words(error: StreamdreamError) -> str:
+    """An error as a visitor reads it: without the flags and commands of a shell."""
+    text = re.sub(r" \(all of them: [^)]*\)", "", str(error))
+    text = re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", " "), text)
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE - 1] + "…"
 
 
 def legal_start(studio: Studio) -> DreamSettings:
@@ -96,10 +120,14 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 class Pushed(LiveSource):
-    """Pictures as a browser pushes them, by their number; decoded by whoever iterates. Ends with ``close``."""
+    """Pictures as a browser pushes them, by their number; decoded by whoever iterates. Ends with ``close``.
 
-    def __init__(self) -> None:
+    ``on_shape`` is called before the first picture, and before each of another shape, is given on.
+    """
+
+    def __init__(self, on_shape: Callable[[], None] = lambda: None) -> None:
         super().__init__("browser")
+        self._on_shape, self._aspect = on_shape, 0.0
         self.width, self.height, self.rate = 640, 480, Fraction(30)
         self._newest: Mailbox[tuple[int, bytes, float]] = Mailbox()
         self.arrived: dict[int, float] = {}
@@ -124,6 +152,9 @@ class Pushed(LiveSource):
                 continue
             self.bad = 0
             self.height, self.width = image.shape[:2]
+            if abs(self.width / self.height - self._aspect) > SAME_ASPECT:
+                self._aspect = self.width / self.height
+                self._on_shape()
             self.arrived = dict(list(self.arrived.items())[-8:]) | {number: at}
             yield Frame(image, number / float(self.rate), number, (1, 30))
 
@@ -182,25 +213,29 @@ class SharedGovernor(Governor):
 
 
 class Session:
-    """One visitor's live dream, in threads of its own, which call ``send`` with pictures and ``ended`` with the error
-    that ended it, or "".
+    """One visitor's live dream, in threads of its own, which call ``send`` with pictures, ``notify`` with what the
+    visitor should know, and ``ended`` with the error that ended it, or "".
     """
 
     def __init__(self, studio: Studio, address: str, send: Callable[[bytes], None],
-                 ended: Callable[[str], None]) -> None:
+                 ended: Callable[[str], None], notify: Callable[[str], None] = lambda message: None) -> None:
         self.token = secrets.token_urlsafe(18)
         self.address, self.began_seconds = address, time.monotonic()
         self.heard_seconds = self.began_seconds
         """When the last picture came."""
         self._studio, self._ended = studio, ended
-        self.send = send
+        self.send, self.notify = send, notify
         """Exchanged when the visitor comes back on another connection."""
-        self._source = Pushed()
+        self._source = Pushed(self._on_shape)
         self.encoder = Encoder(self._source, lambda message: self.send(message))
-        self.controls = Controls(legal_start(studio), lambda wish: check(studio, wish), studio.model.name)
-        self._governor = SharedGovernor(studio.stream.field_height or 480, studio.live.dream_hz, studio.live.pin,
+        self.controls = Controls(legal_start(studio), self._check, studio.model.name)
+        self._highest = studio.stream.field_height or 480
+        self._governor = SharedGovernor(self._highest, studio.live.dream_hz, studio.live.pin,
                                         lambda: len(studio.dreaming))
+        self._fitting = threading.Lock()
+        self._had_picture = False
         self._live: Live | None = None
+        self._backend: Backend | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"streamdream-session-{self.token[:4]}", daemon=True)
 
@@ -212,9 +247,61 @@ class Session:
         self.heard_seconds = time.monotonic()
         self._source.push(number, jpeg)
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """All of it or, with a UsageError, nothing."""
-        self.controls.change(values)
+    def change(self, values: Mapping[str, Any]) -> list[str]:
+        """Take what is legal of it; return one line for all else. It may take a while: not for the event loop."""
+        typed, errors = parse_values(values)
+        for name in list(typed):
+            try:
+                check_highest(name, typed[name])
+            except SettingsError as error:
+                errors.append(error)
+                del typed[name]
+        rest = {name: value for name, value in typed.items() if name not in DEPENDENT}
+        for part in filter(None, (typed, rest)):
+            try:
+                self.controls.change(part)
+                break
+            except UsageError as error:
+                errors.append(error)
+        reduced = self._fit()
+        return [*map(plain_words, errors), *filter(None, [reduced])]
+
+    def _check(self, wish: Wish) -> None:
+        check(self._studio, wish)
+        if not fitting_octaves(self._model_of(wish), wish.dream, self._field(self._highest)):
+            raise FieldTooSmall(f"{wish.dream.layers} needs larger pictures than are dreamed here; choose a lower layer")
+
+    def _fit(self) -> str:
+        """Leave out octaves that not even the largest field has room for, and begin on a field that has room for the
+        others. Returns what the visitor should know of it, or "".
+        """
+        with self._fitting:
+            wish = self.controls.wish
+            dream, model = wish.dream, self._model_of(wish)
+            fitting = max(1, fitting_octaves(model, dream, self._field(self._highest)))
+            message = ""
+            if fitting < dream.octaves:
+                self.controls.change({"octaves": fitting})
+                message = (f"{dream.octaves} octaves at scale {dream.octave_scale:g} are too many for {dream.layers} "
+                           f"here: {fitting} {'is' if fitting == 1 else 'are'} dreamed")
+                dream = self.controls.now()
+            if not self._had_picture:  # nothing is dreamed yet; later Live itself takes a larger field
+                while fitting_octaves(model, dream, self._field(self.lines)) < dream.octaves:
+                    if not self._governor.refuse():
+                        break
+            return message[:MAX_MESSAGE]
+
+    def _on_shape(self) -> None:
+        """The pictures are of another shape than was thought, and so is the field. Called before they are dreamed."""
+        if message := self._fit():
+            self.notify(message)
+        self._had_picture = True
+
+    def _field(self, lines: int) -> tuple[int, int]:
+        return field_size(lines, self._source.height, self._source.width)
+
+    def _model_of(self, wish: Wish) -> Model:
+        return models.get(wish.model or self._studio.model.name)
 
     def stop(self) -> None:
         """Ends it soon; does not wait."""
@@ -241,9 +328,13 @@ class Session:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def counts(self) -> dict[str, float]:
+        """What it adds to the server's totals."""
+        return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.here_seconds}
+
     def facts(self) -> dict[str, Any]:
         """What the page shows of it."""
-        backend = self._studio.backend if self._live is not None else None
+        backend = self._backend
         return {"dreams": self._governor.dreams, "shown": self.encoder.shown,
                 "field": self.lines, "backend": backend.name if backend else "",
                 "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
@@ -252,6 +343,7 @@ class Session:
         error = ""
         try:
             dreamer = self._studio.dreamer()
+            self._backend = dreamer.backend
             turn: Callable[[], AbstractContextManager[None]] = partial(self._studio.turn, self.token)
             if dreamer.backend.device.type == "cpu":
                 turn = Considerate(turn, self._studio.live.dream_hz, self._stopping.wait)
@@ -263,14 +355,16 @@ class Session:
                 log.info("a live dream ended", extra={"facts": {"session": self.token[:4], **facts}})
         except Closed:
             pass
+        except FieldTooSmall:
+            dream = self.controls.now()
+            error = f"these pictures are too small for {dream.octaves} octaves of {dream.layers}; choose fewer octaves, " \
+                    "a lower layer or larger pictures"
         except StreamdreamError as problem:
-            error = str(problem)
+            error = plain_words(problem)
         except Exception:
             log.exception("a live dream failed")
             error = "the dream failed here; the server's log says why"
         finally:
             self._studio.dreaming.discard(self.token)
             self._studio.leave(self.token)
-            self._studio.counts.update(dreams=self._governor.dreams, frames=self.encoder.shown,
-                                       frame_seconds=self.encoder.here_seconds)  # type: ignore[call-overload]
             self._ended(error)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from streamdream import step as maths
 from streamdream.backends import choose_device
-from streamdream.errors import SettingsError
+from streamdream.errors import FieldTooSmall
 from streamdream.models.network import Network
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ class Eager:
         return in_one_call(step, self.device, spec)
 
     def check_size(self, spec: StepSpec) -> None:
-        """Raises SettingsError when the picture is too small for a tap."""
+        """Raises FieldTooSmall when the picture is too small for a tap."""
         taps = self.model.taps()
         least = max((taps[name].min_size for name in spec.objective.taps), default=1)
         if min(spec.height, spec.width) < least:
             names = ", ".join(spec.objective.taps)
-            raise SettingsError(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
+            raise FieldTooSmall(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
                                 f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:

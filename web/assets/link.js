@@ -19,6 +19,7 @@ export class Link {
     this.on = on;
     this.session = "";
     this.everOpened = false;
+    this.error = "";
     this.failures = 0;
     this.interval = 33;
     this.quality = 0.85;
@@ -45,6 +46,7 @@ export class Link {
   connect() {
     clearTimeout(this.retry);
     this.forget();
+    this.error = "";
     const socket = this.socket = new WebSocket(this.url);
     socket.binaryType = "arraybuffer";
     const late = setTimeout(() => socket.close(), OPEN_MS);
@@ -65,6 +67,7 @@ export class Link {
 
   heard(word) {
     if (word.rate) this.rate = word.rate;
+    if (word.type === "error") this.error = word.message;   // longer than a reason for closing may be
     if (word.type === "welcome") {
       this.session = word.session;
       this.failures = 0;
@@ -83,7 +86,7 @@ export class Link {
     if (event.code in REASONS) {
       this.wanted = false;
       if (event.code !== 4003) this.session = "";
-      this.on.state(REASONS[event.code], event.reason);
+      this.on.state(REASONS[event.code], this.error || event.reason);
       return;
     }
     this.failures += 1;

@@ -130,7 +130,7 @@ class Page {
   became(state, detail) {
     if (state === "live") {
       this.say("");
-      this.panel.confirm(detail.values, false);
+      this.panel.confirm(detail.values, Infinity);
       if (detail.frozen !== this.on.freeze) this.link.say({ type: "freeze", on: this.on.freeze });
       this.become("live");
     } else if (state === "waiting") {
@@ -292,9 +292,9 @@ class Page {
 
   word(word) {
     if (word.lines) this.field = word.lines;
-    if (word.type === "settings") this.panel.confirm(word.values);
+    if (word.type === "settings") this.panel.confirm(word.values, word.answers);
     if (word.type === "refused") {
-      this.panel.confirm(word.values);
+      this.panel.confirm(word.values, word.answers);
       this.say(word.message, 4000);
     }
     if (word.type === "stats") {

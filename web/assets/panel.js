@@ -135,11 +135,10 @@ export class Panel {
     });
   }
 
-  // What the server says that is set now: the truth, but for what the visitor has changed since. A connection that has
-  // just opened answers nothing that was sent before.
-  confirm(values, answer = true) {
-    if (answer) this.unanswered.shift();
-    else this.unanswered = [];
+  // What the server says that is set now, in answer to so many messages: the truth, but for what the visitor has changed
+  // since. A connection that has just opened answers nothing that was sent before.
+  confirm(values, answers) {
+    this.unanswered.splice(0, answers);
     const newer = Object.assign({}, ...this.unanswered, this.pending);
     for (const name of this.rows.keys()) if (!(name in newer)) this.values[name] = values[name];
     this.show(document.activeElement);

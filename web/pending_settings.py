@@ -1,0 +1,56 @@
+"""Settings that one visitor has sent and that are not checked yet: the newest value of each, and never more than that."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamdream.settings import DreamSettings
+
+NAMES = frozenset(item.name for item in dataclasses.fields(DreamSettings)) | {"model"}
+MAX_TEXT = 400
+"""Characters of one value."""
+MAX_SHOWN_NAME = 40
+"""Characters of an unknown name that are repeated to the visitor."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came since the last one: the newest values, how many messages they came in, what was wrong with them."""
+
+    values: dict[str, Any]
+    messages: int
+    problems: list[str]
+
+
+class PendingSettings:
+    """Collects settings until ``take``. Holds at most one value for each known name, whatever is sent.
+
+    Unknown names are dropped; the visitor is told of the first one only.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._messages = 0
+        self._problems: dict[str, str] = {}
+        self._unknown_reported = False
+
+    def add(self, values: Mapping[str, Any], messages: int = 1) -> None:
+        """Raises AttributeError when ``values`` is no mapping."""
+        for name, value in values.items():
+            if name not in NAMES:
+                if not self._unknown_reported:
+                    self._unknown_reported = True
+                    self._problems[""] = f"unknown setting {name[:MAX_SHOWN_NAME]!r}"
+            elif not isinstance(value, str | int | float) or (isinstance(value, str) and len(value) > MAX_TEXT):
+                self._problems[name] = f"{name} is no number and no text of at most {MAX_TEXT} characters"
+            else:
+                self._values[name] = value
+        self._messages += messages
+
+    def take(self) -> Batch:
+        """What is pending, which is pending no more."""
+        batch = Batch(self._values, self._messages, list(self._problems.values()))
+        self._values, self._messages, self._problems = {}, 0, {}
+        return batch
