@@ -3,8 +3,8 @@
 Up, as text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. As bytes: the
 header of ``sessions.HEADER`` and a JPEG of at most as many lines as are dreamed. Down, as text: ``waiting`` {place},
 ``welcome``, ``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers}, ``stats``,
-``error`` {message} before the end; as bytes, ``sessions.halves`` as JPEG, with the number of the picture they belong to.
-``answers`` is how many messages of settings an answer is for: those that come close together are merged.
+``error`` {message} before the end; as bytes, ``sessions.halves`` as JPEG, with the number of the picture they belong
+to. ``answers`` is how many messages of settings an answer is for: those that come close together are merged.
 """
 from __future__ import annotations
 
@@ -117,14 +117,16 @@ class Visitor:
     # --- settings -----------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Have what was asked for checked, off the event loop and not too often. The first time, welcome the visitor."""
+        """Have what was asked for checked, off the event loop and not too often. Then, the first time, say welcome."""
         while True:
             await self._has_pending.wait()
             self._has_pending.clear()
             if self._session is None:
                 continue
             batch = self._pending.take()
-            problems = [*batch.problems, *(await self._hall.change(self._session, batch.values) if batch.values else ())]
+            problems = list(batch.problems)
+            if batch.values or not self._welcomed:
+                problems += await self._hall.change(self._session, batch.values)
             if self._welcomed:
                 self._answer(batch.messages, *problems[:1])
             else:

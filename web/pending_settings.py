@@ -1,4 +1,4 @@
-"""Settings that one visitor has sent and that are not checked yet: the newest value of each, and never more than that."""
+"""Settings that one visitor has sent and that are not checked yet: the newest value of each, and no more than that."""
 from __future__ import annotations
 
 import dataclasses

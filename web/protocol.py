@@ -14,7 +14,7 @@ REQUEST_SECONDS = 10.0
 """From the opening of a connection, or the first byte of another request on it, until its headers are complete."""
 
 MAX_READ_BYTES = 32 * 1024
-"""Of a socket at once. asyncio reads 256 KiB; parsed as thousands of small messages they hold the event loop for long."""
+"""Of a socket at once. asyncio reads 256 KiB; to parse those as thousands of small messages holds the event loop."""
 CLOSE_SECONDS = 1.0
 """How long one that was told to close may take, and may go on sending."""
 

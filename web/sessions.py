@@ -25,8 +25,15 @@ from streamdream import display, models, references
 from streamdream.capture import LiveSource
 from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
-from streamdream.errors import (Closed, FieldTooSmall, SettingsError, SourceError, StreamdreamError, UnknownName,
-                                UsageError)
+from streamdream.errors import (
+    Closed,
+    FieldTooSmall,
+    SettingsError,
+    SourceError,
+    StreamdreamError,
+    UnknownName,
+    UsageError,
+)
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox
@@ -269,7 +276,8 @@ class Session:
     def _check(self, wish: Wish) -> None:
         check(self._studio, wish)
         if not fitting_octaves(self._model_of(wish), wish.dream, self._field(self._highest)):
-            raise FieldTooSmall(f"{wish.dream.layers} needs larger pictures than are dreamed here; choose a lower layer")
+            raise FieldTooSmall(f"{wish.dream.layers} needs larger pictures than are dreamed here; choose a lower "
+                                "layer")
 
     def _fit(self) -> str:
         """Leave out octaves that not even the largest field has room for, and begin on a field that has room for the
@@ -357,8 +365,8 @@ class Session:
             pass
         except FieldTooSmall:
             dream = self.controls.now()
-            error = f"these pictures are too small for {dream.octaves} octaves of {dream.layers}; choose fewer octaves, " \
-                    "a lower layer or larger pictures"
+            error = (f"these pictures are too small for {dream.octaves} octaves of {dream.layers}; choose fewer octaves,"
+                     " a lower layer or larger pictures")
         except StreamdreamError as problem:
             error = plain_words(problem)
         except Exception:
