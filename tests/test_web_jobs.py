@@ -137,7 +137,7 @@ def test_results_go_after_a_while(tmp_path: Path) -> None:
 
 
 def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
-    jobs, gate = Jobs("long", tmp_path / "long", most_seconds=0.05), Gate()
+    jobs, gate = Jobs("long", tmp_path / "long", max_seconds=0.05), Gate()
     long = jobs.submit("one", "long", gate)
     time.sleep(0.2)
     assert long.state == "running"

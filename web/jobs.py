@@ -13,6 +13,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ from streamdream.errors import StreamdreamError, UsageError
 
 Work = Callable[["Job"], None]
 Turn = Callable[[], AbstractContextManager[object]]
+MAX_PER_ADDRESS = 4
+"""Jobs of one line that wait or run."""
+MAX_REMEMBERED = 1000
+"""Visitors and addresses of whom is known when they were served last."""
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +48,8 @@ class Job:
     work: Work
     folder: Path
     """Its own, and gone with it."""
+    address: str = ""
+    """Where the visitor is."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     number: int = 0
     """In the order in which they came."""
@@ -64,8 +71,9 @@ class Job:
     first_seconds: float = 0.0
     """When the first frame was done: what lies before it is loading."""
     ended_seconds: float = 0.0
-    in_the_way: Callable[[Job], bool] = lambda job: False
-    """Has it had its time, while somebody waits?"""
+    spare_seconds: Callable[[Job], float] = lambda job: math.inf
+    """How much longer it may run, as others wait."""
+    clock: Callable[[], float] = time.monotonic
     stop: threading.Event = field(default_factory=threading.Event)
     changed: threading.Event = field(default_factory=threading.Event)
 
@@ -77,14 +85,14 @@ class Job:
         """Raises Cancelled when it was, StreamdreamError when it has had its time. The work calls it often."""
         if self.stop.is_set():
             raise Cancelled("cancelled")
-        if self.in_the_way(self):
+        if self.spare_seconds(self) < 0:
             raise StreamdreamError("others wait, and this has had its time; dream a shorter part, or a smaller size")
 
     def progress(self, done: int, total: int = 0) -> None:
         """So many frames or steps are done. Raises Cancelled."""
         self.check()
         if not self.done and done:
-            self.first_seconds = time.monotonic()
+            self.first_seconds = self.clock()
         self.done, self.total = done, total or self.total
         self.changed.set()
 
@@ -102,23 +110,27 @@ class Job:
         """At the speed so far; None while that is not known."""
         if self.state != "running" or self.done < 2 or not self.total:
             return None
-        speed = (self.done - 1) / max(1e-6, time.monotonic() - self.first_seconds)
+        speed = (self.done - 1) / max(1e-6, self.clock() - self.first_seconds)
         return max(0, self.total - self.done) / speed
 
 
 class Jobs:
     """A line of jobs and the one thread that does them; from any thread.
 
-    Whose last job lies longest back is served next, so nobody waits behind two of another's.
+    Round-robin over addresses, and over the visitors of each: nobody waits behind two of another's. A job that has run
+    for ``max_seconds`` ends when another visitor waits, and after ``max_shared_seconds`` when another address does.
     """
 
     def __init__(self, name: str, folder: Path, most: int = 16, most_from_visitor: int = 2,
-                 most_seconds: float = math.inf, keep_seconds: float = 1800.0) -> None:
+                 max_seconds: float = math.inf, max_shared_seconds: float = math.inf, keep_seconds: float = 1800.0,
+                 max_per_address: int = MAX_PER_ADDRESS, clock: Callable[[], float] = time.monotonic) -> None:
         self.name, self.folder = name, folder
-        self._most, self._most_from_visitor = most, most_from_visitor
-        self._most_seconds, self._keep_seconds = most_seconds, keep_seconds
+        self._most, self._most_from_visitor, self._max_per_address = most, most_from_visitor, max_per_address
+        self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
+        self._clock = clock
         self._jobs: dict[str, Job] = {}
-        self._served: dict[str, int] = {}
+        self._served: dict[tuple[str, str], int] = {}
+        """By kind ("visitor" or "address") and name: the number of the job that was served last."""
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._closed = False
@@ -126,8 +138,11 @@ class Jobs:
         self._runner = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
         self._runner.start()
 
-    def submit(self, visitor: str, title: str, work: Work) -> Job:
-        """Into the line. Raises UsageError when it, or the visitor's part of it, is full."""
+    def submit(self, visitor: str, title: str, work: Work, address: str = "") -> Job:
+        """Into the line. An unknown ``address`` counts as one of the visitor's own. Raises UsageError when the line is
+        full, or the visitor's or the address's part of it.
+        """
+        address = address or f"visitor {visitor}"
         self.sweep()
         with self._changed:
             open_jobs = [job for job in self._jobs.values() if not job.over]
@@ -137,10 +152,12 @@ class Jobs:
             if mine >= self._most_from_visitor:
                 raise UsageError("your last one is not done yet; cancel it, or wait" if self._most_from_visitor == 1
                                  else f"you have {mine} waiting or running; cancel one, or wait")
+            if sum(job.address == address for job in open_jobs) >= self._max_per_address:
+                raise UsageError(f"{self._max_per_address} from your address wait or run already; try again later")
             if len(open_jobs) >= self._most:
                 raise UsageError("the line is full; try again in a few minutes")
-            job = Job(title, visitor, work, self.folder, number=next(self._numbers))
-            job.folder, job.in_the_way = self.folder / job.token, self._is_in_the_way
+            job = Job(title, visitor, work, self.folder, address, number=next(self._numbers), clock=self._clock)
+            job.folder, job.spare_seconds = self.folder / job.token, self.spare_seconds
             self._jobs[job.token] = job
             self._changed.notify_all()
         return job
@@ -168,6 +185,19 @@ class Jobs:
             running = next((job for job in self._jobs.values() if job.state == "running"), None)
         return running.left_seconds if running else None
 
+    def spare_seconds(self, job: Job) -> float:
+        """How much longer a running job may take; below 0 it has to end. Infinite while nobody else waits."""
+        others = [other for other in self._all() if other.state == "waiting" and other.visitor != job.visitor]
+        if job.state != "running" or not others:
+            return math.inf
+        shared = any(other.address != job.address for other in others)
+        most = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
+        return most - (self._clock() - job.began_seconds)
+
+    def visitors(self) -> set[str]:
+        """Those who have a job here, or what one made."""
+        return {job.visitor for job in self._all()}
+
     def cancel(self, job: Job) -> None:
         """Ends it soon, and removes what it made."""
         with self._changed:
@@ -190,13 +220,16 @@ class Jobs:
             if job.visitor == visitor:
                 self.discard(job)
         with self._changed:
-            self._served.pop(visitor, None)
+            self._served.pop(("visitor", visitor), None)
 
     def sweep(self) -> None:
         """Results that nobody fetched for long go."""
         for job in self._all():
-            if job.over and time.monotonic() - job.ended_seconds > self._keep_seconds:
+            if job.over and self._clock() - job.ended_seconds > self._keep_seconds:
                 self.discard(job)
+        with self._changed:
+            for who in sorted(self._served, key=self._served.__getitem__)[:-MAX_REMEMBERED]:
+                del self._served[who]
 
     def close(self) -> None:
         """Cancels everything, waits for the runner, removes the folder."""
@@ -213,19 +246,21 @@ class Jobs:
             return list(self._jobs.values())
 
     def _line(self) -> list[Job]:
-        """Who waits, in the order in which they will be served: each visitor's next before anybody's next but one."""
+        """Who waits, in the order in which they will be served."""
         waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
-        rounds: dict[str, int] = {}
-        order = []
-        for job in waiting:
-            turn = rounds[job.visitor] = rounds.get(job.visitor, -1) + 1
-            order.append(((turn, self._served.get(job.visitor, 0) if turn == 0 else 0, job.number), job))
-        return [job for _, job in sorted(order, key=lambda pair: pair[0])]
+        for kind in ("visitor", "address"):
+            waiting = self._take_turns(waiting, kind)
+        return waiting
 
-    def _is_in_the_way(self, job: Job) -> bool:
-        if time.monotonic() - job.began_seconds <= self._most_seconds:
-            return False
-        return any(other.state == "waiting" for other in self._all())
+    def _take_turns(self, jobs: list[Job], kind: str) -> list[Job]:
+        """Each visitor's, or address's, next before anybody's next but one; first whose last one lies longest back."""
+        turns: Counter[str] = Counter()
+        order = []
+        for place, job in enumerate(jobs):
+            who = getattr(job, kind)
+            order.append((turns[who], 0 if turns[who] else self._served.get((kind, who), 0), place))
+            turns[who] += 1
+        return [jobs[place] for _, _, place in sorted(order)]
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -237,8 +272,8 @@ class Jobs:
             if self._closed:
                 return None
             job = self._line()[0]
-            job.state, job.began_seconds = "running", time.monotonic()
-            self._served[job.visitor] = job.number
+            job.state, job.began_seconds = "running", self._clock()
+            self._served["visitor", job.visitor] = self._served["address", job.address] = job.number
             return job
 
     def _do(self, job: Job) -> None:
@@ -265,7 +300,7 @@ class Jobs:
     def _end(self, job: Job, state: str) -> None:
         if state != "done":  # before anybody is told: then nothing of it is left
             self._remove(job)
-        job.state, job.ended_seconds, job.work = state, time.monotonic(), _nothing
+        job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
         job.changed.set()
 
     def _remove(self, job: Job) -> None:

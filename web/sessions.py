@@ -365,8 +365,8 @@ class Session:
             pass
         except FieldTooSmall:
             dream = self.controls.now()
-            error = (f"these pictures are too small for {dream.octaves} octaves of {dream.layers}; choose fewer octaves,"
-                     " a lower layer or larger pictures")
+            fewer = f" with {dream.octaves} octaves; choose fewer," if dream.octaves > 1 else "; choose"
+            error = f"these pictures are too small for {dream.layers}{fewer} a lower layer or larger pictures"
         except StreamdreamError as problem:
             error = plain_words(problem)
         except Exception:

@@ -11,8 +11,10 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from streamdream.sources import AvSource
 
 from . import inspection
 from .inspection import Facts, Limits
+from .visitors import EXPIRE_SECONDS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,6 +41,8 @@ MOST_UNCLAIMED = 16
 """Files of one address that no session asked for yet; beyond it, the oldest go."""
 MOST_TIMES = 20
 """All files together may weigh so many times what a single one may."""
+ADDRESS_SHARE = 4
+"""Files of one address may be one in so many, and weigh as much, of what there is room for."""
 LONGEST_SHOWN_NAME = 60
 LEAST_LARGEST = 1 << 20
 """Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
@@ -57,8 +62,10 @@ class Upload:
     address: str = ""
     """Where it came from."""
     size_bytes: int = 0
-    at_seconds: float = field(default_factory=time.monotonic)
+    at_seconds: float = 0.0
     """When it came, or was last asked for."""
+    seen_seconds: float = 0.0
+    """When its visitor was last seen."""
 
     @property
     def is_video(self) -> bool:
@@ -83,11 +90,17 @@ class Upload:
 
 
 class Uploads:
-    """All files that visitors have sent, in one folder; from any thread."""
+    """All files that visitors have sent, in one folder; from any thread.
 
-    def __init__(self, folder: Path, limits: Limits, most_from_visitor: int = 8, most: int = 256) -> None:
+    When there is no room for one more, those go that lie longest of the address that has most: the door stays open.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, most_from_visitor: int = 8, most: int = 256,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.limits = folder, limits
-        self._most_from_visitor, self._most = most_from_visitor, most
+        self._most_from_visitor, self._most, self._clock = most_from_visitor, most, clock
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "streamdream-upload")
+        """Disk and inspection; a thread for each file that comes in, so that none waits for another's."""
         self._kept: dict[str, Upload] = {}
         self._coming: list[str] = []
         self._lock = threading.Lock()
@@ -104,19 +117,15 @@ class Uploads:
             try:
                 async with asyncio.timeout(WHOLE_SECONDS):
                     await self._write(path, chunks)
-                facts = await asyncio.to_thread(inspection.inspect, path, suffix, self.limits)
-                path = path.with_suffix(facts.suffix)
-                upload = Upload(token, path, clean_name(name), facts, address=address, size_bytes=path.stat().st_size)
-                self._keep(upload)
-                return upload
-            except TimeoutError:
-                self._remove(token)
-                raise UsageError("the file came too slowly") from None
-            except BaseException:
-                self._remove(token)
+                return await self._in_thread(self._look_and_keep, token, path, name, address)
+            except BaseException as error:
+                with contextlib.suppress(RuntimeError):  # closed: the whole folder goes
+                    await asyncio.shield(self._in_thread(self._remove, token))
+                if isinstance(error, TimeoutError):
+                    raise UsageError("the file came too slowly") from None
                 raise
 
-    def take(self, data: bytes, name: str) -> Upload:
+    def take(self, data: bytes, name: str, address: str = "") -> Upload:
         """What came with an event instead, such as a drawing. Raises UsageError; then nothing of it is left."""
         suffix = inspection.known_suffix(name)
         self._check_bytes(len(data))
@@ -124,17 +133,24 @@ class Uploads:
         path = self.folder / f"{token}{suffix}"
         try:
             path.write_bytes(data)
-            facts = inspection.inspect(path, suffix, self.limits)
-            upload = Upload(token, path.with_suffix(facts.suffix), clean_name(name), facts)
-            self._keep(upload)
-            return upload
+            return self._look_and_keep(token, path, name, address)
         except BaseException:
             self._remove(token)
             raise
 
+    def _look_and_keep(self, token: str, path: Path, name: str, address: str) -> Upload:
+        facts, now = inspection.inspect(path, path.suffix, self.limits), self._clock()
+        path = path.with_suffix(facts.suffix)
+        upload = Upload(token, path, clean_name(name), facts, "", address, path.stat().st_size, now, now)
+        self._keep(upload)
+        return upload
+
+    def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
     async def _write(self, path: Path, chunks: AsyncIterator[bytes]) -> None:
         size = 0
-        with path.open("xb") as file:
+        with await self._in_thread(path.open, "xb") as file:
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     chunk = await anext(chunks, None)
@@ -142,7 +158,7 @@ class Uploads:
                     break
                 size += len(chunk)
                 self._check_bytes(size)
-                file.write(chunk)
+                await self._in_thread(file.write, chunk)
         if not size:
             raise UsageError("this file is empty")
 
@@ -167,10 +183,38 @@ class Uploads:
         for older in self._unclaimed(upload.address)[:-MOST_UNCLAIMED]:
             self.drop(older.token)
         with self._lock:
-            size = upload.size_bytes + sum(other.size_bytes for other in self._kept.values())
-            if len(self._kept) >= self._most or size > MOST_TIMES * self.limits.megabytes * 1e6:
-                raise UsageError("this server holds as many files as it can; try again in a few minutes")
+            evicted = self._make_room(upload)
             self._kept[upload.token] = upload
+        for token in evicted:
+            self._remove(token)
+
+    def _make_room(self, upload: Upload) -> list[str]:
+        """Forget what has to go, so that one more is within all limits; return the tokens."""
+        most_bytes, evicted = MOST_TIMES * self.limits.megabytes * 1e6, []
+        for part, share in ((upload.address, ADDRESS_SHARE), (None, 1)):
+            while True:
+                files, sizes = Counter({upload.address: 1}), Counter({upload.address: upload.size_bytes})
+                for other in self._kept.values():
+                    if part is None or other.address == part:
+                        files[other.address] += 1
+                        sizes[other.address] += other.size_bytes
+                if files.total() * share > self._most:
+                    over = files
+                elif sizes.total() > max(most_bytes / share, upload.size_bytes):
+                    over = sizes
+                else:
+                    break
+                evicted.append(self._forget_oldest(over))
+        return evicted
+
+    def _forget_oldest(self, held: Counter[str]) -> str:
+        """Of the address that holds most, among those that have a file here."""
+        mine = {other.address for other in self._kept.values() if other.address in held}
+        most = max(held[address] for address in mine)
+        oldest = min((other for other in self._kept.values() if other.address in mine and held[other.address] == most),
+                     key=lambda other: (other.seen_seconds, other.at_seconds))
+        del self._kept[oldest.token]
+        return oldest.token
 
     def _unclaimed(self, address: str) -> list[Upload]:
         """Of that address, which may be that of many, the oldest first."""
@@ -183,12 +227,19 @@ class Uploads:
             upload = self._kept.get(token)
             if upload is None or upload.visitor not in ("", visitor):
                 raise UsageError(GONE)
-            upload.visitor, upload.at_seconds = visitor, time.monotonic()
+            upload.visitor, upload.at_seconds, upload.seen_seconds = visitor, self._clock(), self._clock()
             mine = [other for other in self._kept.values() if other.visitor == visitor]
             oldest = sorted(mine, key=lambda other: other.at_seconds)[:-self._most_from_visitor]
         for other in oldest:
             self.drop(other.token)
         return upload
+
+    def seen(self, visitor: str) -> None:
+        """That visitor is here: their files stay."""
+        with self._lock:
+            for upload in self._kept.values():
+                if upload.visitor == visitor:
+                    upload.seen_seconds = self._clock()
 
     def drop(self, token: str) -> None:
         with self._lock:
@@ -202,15 +253,17 @@ class Uploads:
                 self.drop(upload.token)
 
     def sweep(self) -> None:
-        """Lets go what nobody asked for."""
+        """Lets go what nobody asked for, and what belongs to visitors who are gone."""
         for upload in self._all():
-            if not upload.visitor and time.monotonic() - upload.at_seconds > UNCLAIMED_SECONDS:
+            longest = EXPIRE_SECONDS if upload.visitor else UNCLAIMED_SECONDS
+            if self._clock() - upload.seen_seconds > longest:
                 self.drop(upload.token)
 
     def close(self) -> None:
         """Removes the folder and all that is in it."""
         with self._lock:
             self._kept.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _all(self) -> list[Upload]:

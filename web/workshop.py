@@ -17,8 +17,11 @@ from .inspection import Limits
 from .jobs import Job, Jobs, Turn
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
+from .visitors import Visitors
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from streamdream.dream import Dreamer
 
     from .pages.panel import Panel
@@ -29,7 +32,11 @@ BACKGROUND = "thumbnails"
 MOST_VIDEOS, MOST_STILLS = 16, 32
 MOST_FROM_VISITOR = 2
 VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
-"""A job that has taken longer ends when somebody waits for the next one."""
+"""A job that has taken longer ends when another visitor waits."""
+SHARED_VIDEO_SECONDS = 600.0
+"""The same for a video when a visitor of another address waits."""
+SWEEP_SECONDS = 30.0
+"""Between two looks for what nobody needs any more."""
 GRACE_SECONDS = 3.0
 """So long after its page has gone a visitor is forgotten."""
 
@@ -37,16 +44,22 @@ GRACE_SECONDS = 3.0
 class Workshop:
     """One for each studio, see ``of``; all it keeps is in the studio's folder, and by visitor: a Gradio session."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: Studio, clock: Callable[[], float] = time.monotonic) -> None:
         web = studio.web
         self.studio = studio
-        self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels))
-        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR, VIDEO_SECONDS)
-        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR, STILL_SECONDS)
+        self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels),
+                               clock=clock)
+        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR, VIDEO_SECONDS,
+                           SHARED_VIDEO_SECONDS, clock=clock)
+        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR, STILL_SECONDS,
+                           clock=clock)
         self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
         self.panels: list[Panel] = []
         """Of all tabs: what sets the layer everywhere asks them."""
-        self._seen_seconds: dict[str, float] = {}
+        self._visitors, self._clock = Visitors(clock), clock
+        self._closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_often, name="streamdream-sweeper", daemon=True)
+        self._sweeper.start()
 
     def _is_busy(self) -> bool:
         """Does somebody want the device for something better than pictures of layers?"""
@@ -94,24 +107,46 @@ class Workshop:
             finally:
                 self.studio.leave(who)
 
-        return line.submit(visitor, title, run)
+        return line.submit(visitor, title, run, self._visitors.address(visitor))
 
-    def seen(self, session: str | None) -> str:
+    def seen(self, request: gr.Request) -> str:
         """Who the visitor is: their Gradio session, which is there now."""
-        visitor = str(session or "")
+        visitor = str(request.session_hash or "")
         if not visitor:
             raise UsageError("open the page itself")
-        self._seen_seconds[visitor] = time.monotonic()
+        self._visitors.seen(visitor, request.client.host if request.client else "")
+        self.uploads.seen(visitor)
+        return visitor
+
+    def address(self, visitor: str) -> str:
+        """Where they are; "" when it is not known."""
+        return self._visitors.address(visitor)
+
+    def fetched(self, job: Job) -> None:
+        """Its visitor has come for the result."""
+        self._visitors.seen(job.visitor)
+        self.uploads.seen(job.visitor)
+
+    def sweep(self) -> None:
+        """Let go what nobody needs any more. Who has a job, or what one made, is here."""
+        busy = self.videos.visitors() | self.stills.visitors()
+        for visitor in busy:
+            self.uploads.seen(visitor)
+        for visitor in self._visitors.expired(busy):
+            self.forget(visitor)
         for kept in (self.uploads, self.videos, self.stills):
             kept.sweep()
-        return visitor
+
+    def _sweep_often(self) -> None:
+        while not self._closed.wait(SWEEP_SECONDS):
+            self.sweep()
 
     def left(self, session: str | None) -> None:
         """Their page was closed, or lost its connection for a moment: who is not seen again soon, is forgotten."""
-        visitor, now = str(session or ""), time.monotonic()
+        visitor, now = str(session or ""), self._clock()
 
         def decide() -> None:
-            if self._seen_seconds.get(visitor, 0.0) <= now:
+            if self._visitors.seen_seconds(visitor) <= now:
                 self.forget(visitor)
 
         timer = threading.Timer(GRACE_SECONDS, decide)
@@ -123,9 +158,10 @@ class Workshop:
         for line in (self.videos, self.stills):
             line.forget(visitor)
         self.uploads.forget(visitor)
-        self._seen_seconds.pop(visitor, None)
+        self._visitors.forget(visitor)
 
     def close(self) -> None:
+        self._closed.set()
         self.thumbnails.close()
         for line in (self.videos, self.stills):
             line.close()
@@ -153,7 +189,8 @@ def read_mask(workshop: Workshop, visitor: str, data: bytes) -> Upload | None:
     """A mask that was drawn on the page, through the same door as a file."""
     if not data:
         return None
-    return workshop.uploads.claim(workshop.uploads.take(data, "mask.png").token, visitor)
+    drawn = workshop.uploads.take(data, "mask.png", workshop.address(visitor))
+    return workshop.uploads.claim(drawn.token, visitor)
 
 
 def claim(workshop: Workshop, visitor: str, token: str, moving: bool) -> Upload:

@@ -26,7 +26,7 @@ def routes(studio: Studio) -> list[Route]:
     shop = workshop.of(studio)
     shop.show_layers()
 
-    async def picture(request: Request) -> Response:
+    def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
         model, number = request.path_params["model"], request.path_params["number"]
         taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
         path = shop.thumbnails.path(model, taps[number]) if number < len(taps) else None

@@ -77,7 +77,7 @@ class Panel:
     def keep(self, request: gr.Request, file: str) -> None:
         """What was dropped lives as long as the session, from now on."""
         if dropped := Dropped.parse(file):
-            self._shop.uploads.claim(dropped.token, self._shop.seen(request.session_hash))
+            self._shop.uploads.claim(dropped.token, self._shop.seen(request))
 
     def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
         """Raises UsageError in one line for anything that cannot be."""

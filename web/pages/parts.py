@@ -170,9 +170,10 @@ def _details(job: Job, jobs: Jobs, unit: str) -> str:
     if job.state == "waiting":
         ahead = jobs.ahead_seconds()
         return "another dream runs" + (f", about {describe_seconds(ahead)} to go" if ahead is not None else "")
-    left = job.left_seconds
+    left, spare = job.left_seconds, jobs.spare_seconds(job)
     parts = [f"{job.done} of {job.total} {unit}" if job.total else f"{job.done} {unit}" if job.done else "",
-             f"{describe_seconds(left)} left" if left is not None else ""]
+             f"{describe_seconds(left)} left" if left is not None else "",
+             f"others wait, so it ends in about {describe_seconds(max(0, spare))}" if spare < math.inf else ""]
     return ", ".join(part for part in parts if part)
 
 

@@ -57,7 +57,7 @@ class Page:
         listen(file.upload, self._panel.keep, [file], [])
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
-        visitor = self._shop.seen(request.session_hash)
+        visitor = self._shop.seen(request)
         dropped = Dropped.parse(file)
         if dropped is None:
             raise UsageError("drop a picture first")

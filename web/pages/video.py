@@ -37,10 +37,11 @@ def routes(studio: Studio) -> list[Route]:
     """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
     shop = workshop.of(studio)
 
-    async def result(request: Request) -> Response:
+    def result(request: Request) -> Response:  # in a thread, as it looks at the disk
         job = shop.find_job(request.path_params["token"])
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("it is not here any more", 404)
+        shop.fetched(job)
         how = "attachment" if request.query_params.get("save") else "inline"
         return FileResponse(job.result, media_type=workshop.media_type(job.result), content_disposition_type=how,
                             filename=parts.saved_name(job.title, job.result.suffix),
@@ -92,7 +93,7 @@ class Page:
         return workshop.claim(self._shop, visitor, dropped.token, True), Span(dropped.start, dropped.end)
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
-        visitor = self._shop.seen(request.session_hash)
+        visitor = self._shop.seen(request)
         upload, span = self._file(Dropped.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
@@ -104,7 +105,7 @@ class Page:
             self._shop.stills.discard(job)
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
-        visitor = self._shop.seen(request.session_hash)
+        visitor = self._shop.seen(request)
         upload, span = self._file(Dropped.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
@@ -116,7 +117,7 @@ class Page:
         return told, job, gr.Timer(active=True), *buttons
 
     def _tick(self, request: gr.Request, job: Job | None) -> tuple[Any, ...]:
-        self._shop.seen(request.session_hash)
+        self._shop.seen(request)
         return gr.Timer(active=job is not None and not job.over), *self._show(job)
 
     def _show(self, job: Job | None) -> tuple[Any, ...]:

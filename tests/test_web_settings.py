@@ -1,0 +1,205 @@
+"""Settings over the live socket: merged, bounded, explained; what does not fit the field; totals counted once."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from streamdream_web.field_fit import field_size, fitting_octaves
+from streamdream_web.livesocket import CLOSED_RULES
+from streamdream_web.metrics import Collector
+from streamdream_web.pending_settings import MAX_TEXT, NAMES, PendingSettings
+from streamdream_web.rate_limit import TokenBucket
+from streamdream_web.sessions import Session
+from streamdream_web.studio import Studio
+from web_client import Client, Running, running, until
+from websockets.exceptions import ConnectionClosed
+
+from streamdream import models
+from streamdream.controls import Controls
+from streamdream.errors import SettingsError
+from streamdream.opencv import cv2
+from streamdream.settings import DreamSettings, StreamSettings, WebSettings
+
+pytestmark = pytest.mark.alone
+
+DEEP = {"layers": "mixed5", "octaves": 6, "octave_scale": 2.0}
+"""The layer needs 43 lines; on a field of 96 there is room for two such octaves."""
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] = cv2().resize(lion, (160, 120))
+    return image
+
+
+# --- what waits to be checked
+
+
+def test_pending_settings_hold_one_value_for_each_known_name() -> None:
+    pending = PendingSettings()
+    for number in range(1000):
+        pending.add({f"invented {number}": 1, "strength": number, "layers": "x" * (MAX_TEXT + 1), "keep": [1, 2]})
+    batch = pending.take()
+    assert batch.values == {"strength": 999} and batch.messages == 1000 and batch.values.keys() <= NAMES
+    assert len(batch.problems) == 3 and sum(map(len, batch.problems)) < 300
+    assert pending.take().values == {}
+
+
+def test_unknown_settings_are_reported_once() -> None:
+    pending = PendingSettings()
+    pending.add({"y" * 5000: 1})
+    assert "yyy" in pending.take().problems[0]
+    pending.add({"another": 1})
+    assert pending.take().problems == []
+
+
+@pytest.mark.parametrize("value", [10**400, "9" * 400, -10**20])
+@pytest.mark.parametrize("name", ["steps", "strength"])
+def test_huge_numbers_are_refused_in_words(name: str, value: object) -> None:
+    with pytest.raises(SettingsError):
+        Controls(DreamSettings()).change({name: value})
+
+
+def test_a_token_bucket_gives_its_rate() -> None:
+    now = [0.0]
+    bucket = TokenBucket(rate=10, burst=5, clock=lambda: now[0])
+    assert [bucket.take() for _ in range(6)] == [True] * 5 + [False]
+    now[0] = 0.1
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    now[0] = 100
+    assert sum(bucket.take() for _ in range(20)) == 5
+
+
+# --- over the socket
+
+
+def test_settings_that_come_together_are_checked_once_and_the_newest_wins(web: Running) -> None:
+    with Client(web) as client:
+        client.welcome()
+        for number in range(100):
+            client.say(type="settings", values={"strength": 1 + number / 100, "keep": 0.5 + number / 1000})
+        answers: list[dict[str, object]] = []
+        while sum(int(str(answer["answers"])) for answer in answers) < 100:
+            answers.append(client.word("settings"))
+        assert len(answers) < 50
+        values = answers[-1]["values"]
+        assert isinstance(values, dict) and (values["strength"], values["keep"]) == (1.99, 0.599)
+
+
+def test_what_is_legal_of_a_message_is_taken(web: Running) -> None:
+    with Client(web) as client:
+        client.welcome()
+        client.say(type="settings", values={"layers": "nonsense", "steps": 400, "strength": 1.25, "guide": "/etc/x"})
+        refused = client.word("refused")
+        assert refused["values"]["strength"] == 1.25 and refused["values"]["guide"] == ""
+        assert refused["answers"] == 1 and "--" not in refused["message"]
+
+
+def test_an_unknown_layer_is_explained_without_a_shell(web: Running) -> None:
+    with Client(web) as client:
+        client.welcome()
+        client.say(type="settings", values={"layers": "mixed77"})
+        message = client.word("refused")["message"]
+        assert "mixed77" in message and "streamdream" not in message and "--" not in message
+
+
+def test_too_many_messages_end_the_connection(web: Running) -> None:
+    with Client(web) as client:
+        client.welcome()
+        with pytest.raises(ConnectionClosed) as closed:
+            for _ in range(5000):
+                client.say(type="settings", values={"strength": 1})
+            while True:
+                client.hear()
+        assert closed.value.rcvd and closed.value.rcvd.code == CLOSED_RULES
+
+
+# --- what does not fit the field
+
+
+def test_fitting_octaves() -> None:
+    model, dream = models.get("inception_v3"), DreamSettings(layers="mixed5", octaves=6, octave_scale=2)
+    assert [fitting_octaves(model, dream, size) for size in ((480, 640), (96, 128), (96, 54), (40, 40))] == [4, 2, 1, 0]
+    assert field_size(96, 1920, 1080) == (96, 54)
+
+
+def test_octaves_without_room_are_left_out_at_the_start_and_said(web: Running, small: NDArray[np.uint8]) -> None:
+    with Client(web, DEEP) as client:
+        assert client.welcome()["values"]["octaves"] == 2
+        message = client.word("refused")["message"]
+        assert "6 octaves" in message and "2 are dreamed" in message and "--" not in message
+        client.settle(small)  # two dreams: each octave has had its turn
+
+
+def test_octaves_without_room_in_a_portrait_picture_are_left_out(web: Running, small: NDArray[np.uint8]) -> None:
+    portrait: NDArray[np.uint8] = cv2().resize(small, (54, 96))
+    with Client(web, DEEP | {"octaves": 2}) as client:
+        assert client.welcome()["values"]["octaves"] == 2
+        client.dream(portrait)
+        assert "1 is dreamed" in client.word("refused")["message"]
+        client.settle(portrait)
+
+
+def test_the_first_field_has_room_for_all_octaves() -> None:
+    """Where it may be larger than it usually begins with, a larger one is taken."""
+    studio = Studio(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
+    try:
+        session = Session(studio, "", lambda message: None, lambda error: None)
+        assert session.lines == 144
+        assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 176
+        assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.now().octaves == 4
+    finally:
+        studio.close()
+
+
+def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
+    with Client(web, {"layers": "mixed5", "octaves": 1}) as client:
+        client.welcome()
+        tiny = np.full((32, 32, 3), 128, np.uint8)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                client.push(tiny)
+                client.hear()
+        message = client.word("error")["message"]
+        assert "too small for mixed5" in message and "--" not in message and message.endswith("pictures")
+        assert closed.value.rcvd and closed.value.rcvd.code == 4000
+
+
+# --- totals
+
+
+def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint8]) -> None:
+    """Read all the time while sessions end."""
+    collector = Collector(web.studio, web.hall)
+
+    def frames() -> float:
+        return next(family.samples[0].value for family in collector.collect() if family.name == "streamdream_frames")
+
+    seen: list[float] = []
+    stop = threading.Event()
+
+    def scrape() -> None:
+        while not stop.is_set():
+            seen.append(frames())
+
+    until(lambda: not web.hall.sessions)
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    for _ in range(5):
+        with Client(web) as client:
+            client.welcome()
+            for _ in range(5):
+                client.dream(small)
+    until(lambda: not web.hall.sessions)
+    stop.set()
+    scraper.join()
+    assert seen == sorted(seen) and seen[-1] == frames() >= 25
