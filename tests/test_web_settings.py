@@ -1,7 +1,7 @@
 """Settings over the live socket: merged, bounded, explained; what does not fit the field; totals counted once."""
 from __future__ import annotations
 
-import threading
+import inspect
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamdream_web.field_fit import field_size, fitting_octaves
 from streamdream_web.livesocket import CLOSED_RULES
 from streamdream_web.metrics import Collector
+from streamdream_web.pages import layers, live, video
 from streamdream_web.pending_settings import MAX_TEXT, NAMES, PendingSettings
 from streamdream_web.rate_limit import TokenBucket
 from streamdream_web.sessions import Session
@@ -62,7 +63,7 @@ def test_unknown_settings_are_reported_once() -> None:
     assert pending.take().problems == []
 
 
-@pytest.mark.parametrize("value", [10**400, "9" * 400, -10**20])
+@pytest.mark.parametrize("value", [10**400, "9" * 400, -10**20], ids=["number", "text", "negative"])
 @pytest.mark.parametrize("name", ["steps", "strength"])
 def test_huge_numbers_are_refused_in_words(name: str, value: object) -> None:
     with pytest.raises(SettingsError):
@@ -174,32 +175,38 @@ def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
         assert closed.value.rcvd and closed.value.rcvd.code == 4000
 
 
+# --- the event loop
+
+
+def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) -> None:
+    """Those that are wait for a visitor's body, or do nothing at all."""
+    routes = [*live.routes(web.studio), *video.routes(web.studio), *layers.routes(web.studio)]
+    on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
+    assert on_the_loop == {"/uploads", "/gradio_api/upload"}
+
+
 # --- totals
 
 
 def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint8]) -> None:
-    """Read all the time while sessions end."""
+    """Read at the moment at which a session's end is about to be told."""
     collector = Collector(web.studio, web.hall)
 
     def frames() -> float:
-        return next(family.samples[0].value for family in collector.collect() if family.name == "streamdream_frames")
+        return float(next(family.samples[0].value for family in collector.collect()
+                          if family.name == "streamdream_frames"))
 
-    seen: list[float] = []
-    stop = threading.Event()
+    with Client(web) as client:
+        client.welcome()
+        for _ in range(5):
+            client.dream(small)
+        session = web.hall.sessions[client.token]
+        tell, seen = session._ended, list[float]()
 
-    def scrape() -> None:
-        while not stop.is_set():
+        def ended(error: str) -> None:
             seen.append(frames())
+            tell(error)
 
-    until(lambda: not web.hall.sessions)
-    scraper = threading.Thread(target=scrape)
-    scraper.start()
-    for _ in range(5):
-        with Client(web) as client:
-            client.welcome()
-            for _ in range(5):
-                client.dream(small)
-    until(lambda: not web.hall.sessions)
-    stop.set()
-    scraper.join()
-    assert seen == sorted(seen) and seen[-1] == frames() >= 25
+        session._ended = ended
+    until(lambda: client.token not in web.hall.sessions)
+    assert seen == [frames()] and seen[0] >= 5

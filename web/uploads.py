@@ -117,7 +117,8 @@ class Uploads:
             try:
                 async with asyncio.timeout(WHOLE_SECONDS):
                     await self._write(path, chunks)
-                return await self._in_thread(self._look_and_keep, token, path, name, address)
+                upload: Upload = await self._in_thread(self._look_and_keep, token, path, name, address)
+                return upload
             except BaseException as error:
                 with contextlib.suppress(RuntimeError):  # closed: the whole folder goes
                     await asyncio.shield(self._in_thread(self._remove, token))
