@@ -120,6 +120,14 @@ def legal_values() -> bytes:
                     for number in range(1000))
 
 
+def pings() -> bytes:
+    return (b"\x89\x80" + bytes(4)) * 50_000
+
+
+def empty_parts_of_a_message() -> bytes:
+    return b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 50_000
+
+
 class Flooder(threading.Thread):
     """One visitor who sends all the time, and comes back when put out."""
 
@@ -152,15 +160,16 @@ class Flooder(threading.Thread):
 
 
 def test_a_flood_of_settings_holds_nobody_up(server: tuple[subprocess.Popen[bytes], int]) -> None:
-    """Two who dream and one who waits send far more than anybody could mean."""
+    """Two who dream and three who wait send far more than anybody could mean."""
     process, port = server
     warm_up(port)
     before_mb, slowest_seconds = resident_mb(process), 0.0
-    flooders = [Flooder(port, make) for make in (many_unknown_names, legal_values, many_new_names)]
+    flooders = [Flooder(port, make) for make in (many_unknown_names, legal_values, many_new_names, pings,
+                                                       empty_parts_of_a_message)]
     try:
         for flooder in flooders:
             flooder.enter()
-        assert [flooder.admitted for flooder in flooders] == [True, True, False]
+        assert [flooder.admitted for flooder in flooders] == [True, True, False, False, False]
         for flooder in flooders:
             flooder.start()
         deadline = time.monotonic() + FLOOD_SECONDS

@@ -10,11 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from .rate_limit import TokenBucket
+
 REQUEST_SECONDS = 10.0
 """From the opening of a connection, or the first byte of another request on it, until its headers are complete."""
 
 MAX_READ_BYTES = 32 * 1024
 """Of a socket at once. asyncio reads 256 KiB; to parse those as thousands of small messages holds the event loop."""
+MAX_FRAMES_PER_SECOND, MAX_BURST = 500.0, 1000
+"""Pings, pongs and parts of messages from one socket; whole messages are counted by the app."""
 CLOSE_SECONDS = 1.0
 """How long one that was told to close may take, and may go on sending."""
 
@@ -72,12 +76,36 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
 
     class LimitedSocket(WebSocketsSansIOProtocol):
         address = ""
+        frame_allowance: TokenBucket
 
         def connection_made(self, transport: Any) -> None:
             self.address = (get_remote_addr(transport) or ("",))[0]
             held[self.address] += 1
             transport.max_size, self.close_timeout = MAX_READ_BYTES, CLOSE_SECONDS
+            self.frame_allowance = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_BURST)
             super().connection_made(transport)
+
+        def handle_ping(self) -> None:
+            if self.may_go_on():
+                super().handle_ping()
+
+        def handle_pong(self, event: Any) -> None:
+            if self.may_go_on():
+                super().handle_pong(event)
+
+        def handle_cont(self, event: Any) -> None:
+            if self.may_go_on():
+                super().handle_cont(event)
+
+        def may_go_on(self) -> bool:
+            """False once too many frames came, and the connection is cut."""
+            if self.transport.is_closing():
+                return False
+            if not self.frame_allowance.take():
+                counts["refused floods"] += 1
+                self.transport.abort()
+                return False
+            return True
 
         def connection_lost(self, error: Exception | None) -> None:
             let_go(self.address)
