@@ -182,7 +182,7 @@ def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) ->
     """Those that are wait for a visitor's body, or do nothing at all."""
     routes = [*live.routes(web.studio), *video.routes(web.studio), *layers.routes(web.studio)]
     on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
-    assert on_the_loop == {"/uploads", "/gradio_api/upload"}
+    assert on_the_loop == {"/uploads"}
 
 
 # --- totals
