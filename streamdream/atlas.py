@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import __version__, stills
+from streamdream.atomic_file import remove_stale, write_file
 from streamdream.errors import SinkError, UsageError
 from streamdream.models.nodes import count_flop, needed
 from streamdream.references import resize
@@ -74,6 +75,11 @@ def make_key(image: Picture, settings: DreamSettings, stream: StreamSettings) ->
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
+def is_part(path: Path) -> bool:
+    """Does a file in the folder of an atlas belong to it, by its name?"""
+    return path.name == KEY_FILE or CELL_NAME.fullmatch(path.name) is not None
+
+
 def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
     """Make it, or go on in it. Dreams of another key are removed if that was asked for, else it is a UsageError.
 
@@ -81,6 +87,7 @@ def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
     """
     key_file = folder / KEY_FILE
     try:
+        remove_stale(folder, key_file.stem, key_file.suffix)
         if folder.exists() and any(folder.iterdir()):
             stored = json.loads(key_file.read_text()) if key_file.exists() else None
             found = stored.get("key") if isinstance(stored, dict) else None
@@ -93,7 +100,7 @@ def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
                 if CELL_NAME.fullmatch(path.name):
                     path.unlink()
         folder.mkdir(exist_ok=True)
-        key_file.write_text(json.dumps({"key": key}) + "\n")
+        write_file(str(key_file), (json.dumps({"key": key}) + "\n").encode(), overwrite=True)
     except (OSError, ValueError) as error:
         raise SinkError(f"{folder}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -127,7 +134,9 @@ class Maker:
         """``on_cell`` gets the number of cells done, of all, and the seconds left."""
         for cell in list(self.left):
             begin = time.perf_counter()
-            stills.write_image(str(cell.path), self._dream(cell, cell.settings))
+            picture = self._dream(cell, cell.settings)
+            if not cell.done:  # else another program that makes the same atlas was faster
+                stills.write_image(str(cell.path), picture)
             self._seconds, self._flop = self._seconds + time.perf_counter() - begin, self._flop + cell.flop
             self._flop_left -= cell.flop
             self.left.remove(cell)

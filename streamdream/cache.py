@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from streamdream.atomic_file import write_file
+from streamdream.errors import SinkError
+
 Engine = TypeVar("Engine")
 SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"
 LARGEST_BYTES = 4_000_000_000
@@ -70,7 +73,7 @@ def load_noted(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> En
 def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> bool:
     """That what ``recipe`` leads to is the engine of ``made_of``, and that it is sound. False, if it was not kept."""
     if _path_of(made_of).exists():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SinkError):
             _replace(_note_of(recipe), json.dumps(dict(made_of)).encode())
             return True
     return False
@@ -122,22 +125,16 @@ def _write(made_of: Mapping[str, str], data: bytes) -> None:
     path, head = _path_of(made_of), {"made_of": dict(made_of), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         _replace(path, json.dumps(head).encode() + b"\n" + data)
-    except OSError as error:
+    except (OSError, SinkError) as error:
         log.warning("the engine cannot be kept in %s (%s), so the next run builds it again", path.parent,
-                    error.strerror or error)
+                    getattr(error, "strerror", None) or error)
     _prune(path)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Under a name of this process first, then renamed: nobody ever finds half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    """Nobody ever finds half of it. Raises OSError or SinkError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(str(path), data, overwrite=True)
 
 
 def _prune(keep: Path) -> None:

@@ -1,12 +1,12 @@
 """Pictures from and to files."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.atomic_file import write_file
 from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.opencv import cv2
 
@@ -54,19 +54,11 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
         raise UsageError(f"{path} exists; -y overwrites it")
 
 
-def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95) -> None:
-    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all. Raises SinkError."""
-    target = Path(path)
-    suffix = target.suffix.lower()
+def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95, overwrite: bool = False) -> None:
+    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all. Raises SinkError; see ``atomic_file.Partial``."""
+    suffix = Path(path).suffix.lower()
     options = [] if suffix == ".png" else [cv2().IMWRITE_JPEG_QUALITY, jpeg_quality]
     done, data = cv2().imencode(suffix, image[..., ::-1], options)
     if not done:
         raise SinkError(f"{path}: the picture could not be encoded")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
-        partial.write_bytes(data.tobytes())
-        partial.replace(target)
-    except OSError as error:
-        raise SinkError(f"{path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, data.tobytes(), overwrite)

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from streamdream.atomic_file import Partial
 from streamdream.controls import Controls, Wish
-from streamdream.errors import SettingsError, StreamdreamError
-from streamdream.sinks.threaded import Partial
+from streamdream.errors import SettingsError, SinkError, StreamdreamError
 
 FORMAT = "streamdream settings 1"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Event:
 
 
 class Recorder:
-    """Writes a track; it appears under its name when it is whole. Raises SinkError, UsageError where it exists."""
+    """Writes a track; it appears under its name when it is whole. Raises SinkError; see ``Partial``."""
 
-    def __init__(self, path: str) -> None:
-        self._partial = Partial(path)
+    def __init__(self, path: str, overwrite: bool = False) -> None:
+        self._partial = Partial(path, overwrite=overwrite)
         self._file: IO[str] = self._partial.path.open("w", encoding="utf-8")
         self._last: dict[str, Any] = {}
 
@@ -71,6 +73,10 @@ class Recorder:
                 self._partial.commit()
         except OSError as failed:
             self._partial.fail(failed)
+        except SinkError as failed:
+            if error[0] is None:
+                raise
+            log.warning("%s", failed)  # what ended the run is the error
         finally:
             self._partial.discard()
 

@@ -25,6 +25,7 @@ from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
+from streamdream.atomic_file import Output
 from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
@@ -33,7 +34,7 @@ from streamdream.models import get
 from streamdream.settings import DreamSettings, RenderSettings
 from streamdream.sinks import NullSink, Show, open_sink, open_sinks
 from streamdream.sinks.tee import Tee
-from streamdream.sinks.threaded import LiveSink, Output
+from streamdream.sinks.threaded import LiveSink
 
 pytestmark = pytest.mark.alone
 

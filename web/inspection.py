@@ -120,7 +120,7 @@ def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
     scale = min(1.0, (LARGEST_KEPT / (height * width)) ** 0.5)
     picture = references.resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
     clean = path.with_suffix(".png")
-    stills.write_image(str(clean), picture)
+    stills.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
     if clean != path:
         path.unlink()
     return Facts(".png", picture.shape[1], picture.shape[0])

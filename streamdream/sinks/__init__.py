@@ -21,7 +21,7 @@ from streamdream.passthrough import is_pattern, pictures_of
 from streamdream.settings import RenderSettings
 from streamdream.sinks.encoders import CONTAINERS
 from streamdream.sinks.images import SUFFIXES, ImageWriter
-from streamdream.sinks.stream import StreamWriter, is_hls, is_stream
+from streamdream.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
 from streamdream.sinks.tee import Tee
 from streamdream.sinks.threaded import LiveSink, Managed, ThreadedSink, Writer
 from streamdream.sinks.video import VideoWriter
@@ -110,10 +110,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Kind:
-    """``open`` makes the sink for a path that ``matches``."""
+    """``open`` makes the sink for a path that ``matches``; ``files`` are those it writes, or patterns of them."""
 
     matches: Callable[[str], bool]
     open: Callable[[Order], Sink]
+    files: Callable[[str], list[str]] = lambda path: []
 
 
 def _open_window(order: Order) -> Sink:
@@ -145,7 +146,7 @@ def _open_images(order: Order) -> Sink:
         if order.input_path and Path(order.input_path).absolute() == Path(order.path).absolute():
             raise UsageError(f"{order.path} is the input itself; give the output another name")
         _check_overwrite(order)
-    return _in_thread(ImageWriter(order.path), order)
+    return _in_thread(ImageWriter(order.path, order.overwrite), order)
 
 
 def _in_thread(writer: Writer, order: Order) -> Sink:
@@ -160,7 +161,7 @@ def _in_thread(writer: Writer, order: Order) -> Sink:
 def _open_stream(order: Order) -> Sink:
     if is_hls(order.path):
         _check_folder(order.path)
-        if Path(order.path).exists():
+        if any(Path(name).exists() or (is_pattern(name) and pictures_of(name)) for name in hls_files(order.path)):
             _check_overwrite(order)
     return _newest(StreamWriter(order.path, order.source, order.settings), order)
 
@@ -187,9 +188,10 @@ SINKS: dict[str, Kind] = {
     "null": Kind(lambda path: path == "null", lambda order: NullSink()),
     "window": Kind(lambda path: path == "window", _open_window),
     "virtualcam": Kind(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
-    "stream": Kind(is_stream, _open_stream),
-    "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images),
-    "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video),
+    "stream": Kind(is_stream, _open_stream, hls_files),
+    "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images,
+                   lambda path: [path]),
+    "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
 }
 """The first one that matches is used."""
 

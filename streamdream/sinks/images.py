@@ -1,13 +1,15 @@
 """A sequence of pictures, one file each."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.atomic_file import Partial, Renames
 from streamdream.errors import SinkError
 from streamdream.frame import Frame
 from streamdream.passthrough import pictures_of
-from streamdream.sinks.threaded import Partial
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 JPEG_QUALITY = 95
@@ -18,11 +20,12 @@ PNG_EFFORT = 3
 class ImageWriter:
     """Numbers pictures from 1 into ``pattern`` (``frame_%04d.png``); they appear together, when all are written."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, overwrite: bool = False) -> None:
         self.warnings: list[str] = []
         self.bytes_written = 0
+        self.kept = ""
         self._count = 0
-        self.partial = Partial(pattern, folder=True)
+        self.partial = Partial(pattern, folder=True, overwrite=overwrite)
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
         return image[..., ::-1].copy()  # OpenCV wants BGR
@@ -35,7 +38,7 @@ class ImageWriter:
         done, data = cv2.imencode(target.suffix.lower(), item, quality)
         if not done:
             raise SinkError(f"{self.partial.name}: a picture could not be encoded")
-        path = self.partial.path / (target.name % (self._count + 1))
+        path = self._hidden_path(self._count + 1)
         try:
             self.bytes_written += path.write_bytes(data.tobytes())
         except OSError:
@@ -43,16 +46,21 @@ class ImageWriter:
             raise
         self._count += 1
 
+    def _hidden_path(self, number: int) -> Path:
+        return self.partial.path / (self.partial.target.name % number)
+
     def complete(self) -> None:
         pass
 
     def commit(self) -> None:
-        folder = self.partial.target.parent
-        ours = sorted(self.partial.path.iterdir())
-        older = set(pictures_of(str(self.partial.target)).values()) - {folder / path.name for path in ours}
-        for path in ours:
-            path.replace(folder / path.name)
-        self.partial.discard()
+        def renames(target: Path) -> Renames:
+            numbers = range(1, self._count + 1)
+            return [(self._hidden_path(number), target.with_name(target.name % number)) for number in numbers]
+
+        target = self.partial.target
+        older = set(pictures_of(str(target)).values()) - {new for _, new in renames(target)}
+        self.partial.commit_files(renames)
+        self.kept = f"{self._count} pictures are in {self.partial.name}"
         if older:
             self.warnings.append(f"{len(older)} older pictures of {self.partial.name} remain behind the new ones")
 
@@ -61,12 +69,11 @@ class ImageWriter:
 
     def keep(self) -> None:
         """Those that are whole."""
+        if not self.partial.path.exists():  # they have names already
+            return
         try:
             self.commit()
-        except (OSError, SinkError):
+        except SinkError as error:
+            self.kept = str(error)
+        except OSError:
             self.discard()
-
-    @property
-    def kept(self) -> str:
-        found = len(pictures_of(self.partial.name))
-        return f"{found} pictures are in {self.partial.name}" if found else ""

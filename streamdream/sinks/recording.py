@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamdream.errors import StreamdreamError
+from streamdream.atomic_file import Output, Partial, rename
+from streamdream.errors import SinkError, StreamdreamError
 from streamdream.passthrough import first_video, open_file
-from streamdream.sinks.threaded import Output, Partial
 
 MAX_NAME_BYTES = 230
 """A longer name has no room for ``.partial`` and a number; a file name has room for 255 bytes."""
@@ -105,12 +105,13 @@ class Recording(Partial):
         return str(path if Path(self.name).is_symlink() else Path(self.name).with_name(path.name))
 
     def commit(self) -> None:
-        """Makes the file appear. Raises OSError; then it still has its name from before."""
+        """Makes the file appear. Raises OSError or SinkError; then it still has its name from before."""
         self.file.sync()
         self.file.close()
-        if not self.overwrite and os.path.lexists(self.target):
-            raise FileExistsError(f"{self.name} was made by another program meanwhile")
-        self.path.replace(self.target)
+        try:
+            rename(self.path, self.target, self.overwrite)
+        except FileExistsError:
+            raise SinkError(f"{self.name} was made by another program meanwhile and is untouched") from None
         self._committed = True
         atexit.unregister(self.keep)
 

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.atomic_file import Output
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.frame import Frame
 from streamdream.passthrough import reason
 from streamdream.settings import RenderSettings
 from streamdream.sinks.encoders import Container, Encoder, find_codec, stored_size
-from streamdream.sinks.threaded import Output
 from streamdream.sinks.video import to_pixels
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ def is_stream(name: str) -> bool:
 
 def is_hls(name: str) -> bool:
     return Path(name).suffix.lower() == ".m3u8" and "://" not in name
+
+
+def hls_files(name: str) -> list[str]:
+    """The list and the pattern of its segments; none for what is sent over a network."""
+    return [name, str(Path(name).with_name(f"{Path(name).stem}%d.ts"))] if is_hls(name) else []
 
 
 class HlsFile:

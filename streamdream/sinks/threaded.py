@@ -1,28 +1,22 @@
-"""The thread a sink writes in, and the hidden name it writes under."""
+"""The thread a sink writes in."""
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
 import logging
-import os
 import queue
-import shutil
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.atomic_file import Output
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.frame import Frame
-from streamdream.passthrough import reason
 
 QUEUE_FRAMES = 4
 log = logging.getLogger(__name__)
-FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Managed:
@@ -42,76 +36,6 @@ class Managed:
             self.finish()
         else:
             self.abort()
-
-
-class Output:
-    """What a writer writes to, by its ``name``, and how its faults are told."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def fail(self, error: BaseException) -> NoReturn:
-        """Raises what went wrong with this output, in one line."""
-        if isinstance(error, StreamdreamError):
-            raise error
-        raise self._explain(error) from error
-
-    def _explain(self, error: BaseException) -> SinkError:
-        return SinkError(f"{self.name} cannot be written ({reason(error)})")
-
-
-class Partial(Output):
-    """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
-
-    Raises SinkError when the folder cannot be written.
-    """
-
-    def __init__(self, path: str, folder: bool = False) -> None:
-        super().__init__(path)
-        self._committed = False
-        self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
-        stem, suffix = self.target.stem[:50], self.target.suffix
-        self.path = self.target.with_name(f".{stem}.{os.getpid()}.partial{'' if folder else suffix}")
-        atexit.register(self.discard)  # a signal may come before anybody else knows of it
-        try:
-            self.path.mkdir() if folder else self.path.touch()
-        except OSError as error:
-            self.fail(error)
-
-    def _explain(self, error: BaseException) -> SinkError:
-        folder = self.target.parent
-        kept = "; the one from before is untouched" if self.target.exists() else ""
-        if getattr(error, "errno", None) in FULL:
-            return SinkError(f"no space left in {folder} for {self.name}{kept}")
-        if not folder.exists():
-            return SinkError(f"{self.name} cannot be written: its folder is gone")
-        return SinkError(f"{self.name} cannot be written ({reason(error)}){kept}")
-
-    def commit(self) -> None:
-        """Makes the file appear. What the disk still refuses, it refuses before the old file is gone."""
-        descriptor = os.open(self.path, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self.path.replace(self.target)
-        self._committed = True
-        atexit.unregister(self.discard)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file so far."""
-        with contextlib.suppress(OSError):
-            return (self.target if self._committed else self.path).stat().st_size
-        return 0
-
-    def discard(self) -> None:
-        if self.path.is_dir():
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # on a read-only disk even what is missing cannot be removed
-                self.path.unlink()
-        atexit.unregister(self.discard)
 
 
 class Writer(Protocol):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import process
+from streamdream.atomic_file import Partial
 from streamdream.errors import SinkError, UsageError
 from streamdream.frame import Frame
 from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
@@ -30,7 +31,6 @@ from streamdream.sinks.encoders import (
     video_encoders,
 )
 from streamdream.sinks.recording import Recording
-from streamdream.sinks.threaded import Partial
 
 if TYPE_CHECKING:
     from streamdream.sources import Source
@@ -61,7 +61,7 @@ class VideoWriter:
         self._passthrough: Passthrough | None = None
         self._container: Any = None
         self._last_gap = 0
-        self.partial = Recording(path, overwrite) if recording else Partial(path)
+        self.partial = Recording(path, overwrite) if recording else Partial(path, overwrite=overwrite)
         try:
             self._open(settings, input_path)
         except Exception as error:

@@ -1,0 +1,244 @@
+"""Outputs that appear under their name only when they are whole, and replace no other file unless that was asked for.
+
+    Partial(path) ──▶ .NAME.PID-HOST.RANDOM.partial.SUFFIX ──commit──▶ path, or path with a number if somebody else
+                      (hidden, in the same folder)                     made a file of that name meanwhile
+
+A process that was killed leaves its hidden file; the next process that writes the same output removes it.
+"""
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NoReturn
+
+from streamdream.errors import SinkError, StreamdreamError
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+MAX_STEM = 50
+"""Characters of an output's name that its hidden name begins with; a file name has room for 255 bytes."""
+MAX_NAME_BYTES = 240
+"""A longer name has no room for a number."""
+Renames = Sequence[tuple[Path, Path]]
+"""(old path, new path) of each file."""
+_open_paths: set[Path] = set()
+"""Hidden paths that this process writes to."""
+
+
+class Output:
+    """What a writer writes to, by its ``name``, and how its faults are told."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Raises what went wrong with this output, in one line."""
+        if isinstance(error, StreamdreamError):
+            raise error
+        raise self._explain(error) from error
+
+    def _explain(self, error: BaseException) -> SinkError:
+        from streamdream.passthrough import reason
+
+        return SinkError(f"{self.name} cannot be written ({reason(error)})")
+
+
+class Partial(Output):
+    """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
+
+    ``folder``: the hidden path is a folder, whose files get their names with ``commit_files``. Without ``overwrite`` a
+    file that has appeared under the output's name meanwhile is not replaced. Raises SinkError when the folder cannot
+    be written.
+    """
+
+    def __init__(self, path: str, folder: bool = False, overwrite: bool = False) -> None:
+        super().__init__(path)
+        self.overwrite = overwrite
+        self._committed = False
+        self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
+        stem, suffix = self.target.stem[:MAX_STEM], "" if folder else self.target.suffix
+        remove_stale(self.target.parent, stem, suffix)
+        self.path = self.target.with_name(
+            f".{stem}.{os.getpid()}-{_host()}.{secrets.token_hex(4)}.partial{suffix}")
+        _open_paths.add(self.path)
+        atexit.register(self.discard)  # a signal may come before anybody else knows of it
+        try:
+            self.path.mkdir() if folder else self.path.touch()
+        except OSError as error:
+            self._forget()
+            self.fail(error)
+
+    def _explain(self, error: BaseException) -> SinkError:
+        from streamdream.passthrough import reason
+
+        folder = self.target.parent
+        kept = "; the one from before is untouched" if self.target.exists() else ""
+        if getattr(error, "errno", None) in FULL:
+            return SinkError(f"no space left in {folder} for {self.name}{kept}")
+        if not folder.exists():
+            return SinkError(f"{self.name} cannot be written: its folder is gone")
+        return SinkError(f"{self.name} cannot be written ({reason(error)}){kept}")
+
+    def commit(self) -> None:
+        """Makes the file appear. What the disk still refuses, it refuses before the old file is gone.
+
+        Raises SinkError when somebody else made a file of that name meanwhile: this one then gets a number.
+        """
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.commit_files(lambda target: [(self.path, target)])
+
+    def commit_files(self, renames: Callable[[Path], Renames]) -> None:
+        """As ``commit``, for what consists of several files; ``renames`` says how they are named for a target."""
+        try:
+            rename_all(renames(self.target), self.overwrite)
+        except FileExistsError:
+            kept = self._rename_numbered(renames)
+            self.discard()
+            raise SinkError(f"{self.name} was made by another program meanwhile and is untouched; what was made here "
+                            f"is {kept}") from None
+        self._committed = True
+        self.discard()
+
+    def _rename_numbered(self, renames: Callable[[Path], Renames]) -> Path:
+        """To the first number that is free; the new path, as it would be typed."""
+        stem, suffix = self.target.stem, self.target.suffix
+        stem = stem if len(os.fsencode(self.target.name)) <= MAX_NAME_BYTES else stem[:MAX_STEM]
+        for number in itertools.count(1):
+            target = self.target.with_name(f"{stem}.{number}{suffix}")
+            with contextlib.suppress(FileExistsError):
+                rename_all(renames(target), overwrite=False)
+                return target if Path(self.name).is_symlink() else Path(self.name).with_name(target.name)
+        raise AssertionError("the numbers never end")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        with contextlib.suppress(OSError):
+            return (self.target if self._committed else self.path).stat().st_size
+        return 0
+
+    def discard(self) -> None:
+        _remove(self.path)
+        self._forget()
+
+    def _forget(self) -> None:
+        _open_paths.discard(self.path)
+        atexit.unregister(self.discard)
+
+
+def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
+    """A file that appears whole or not at all. Raises SinkError, also when it got another name: see ``Partial``."""
+    partial = Partial(path, overwrite=overwrite)
+    try:
+        partial.path.write_bytes(data)
+        partial.commit()
+    except OSError as error:
+        partial.fail(error)
+    finally:
+        partial.discard()
+
+
+def rename_all(renames: Renames, overwrite: bool) -> None:
+    """Renames files one by one; without ``overwrite`` all of them or none. Raises as ``rename``."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for old, new in renames:
+            rename(old, new, overwrite)
+            done.append((old, new))
+    except BaseException:
+        for old, new in [] if overwrite else done:
+            new.rename(old)
+        raise
+
+
+def rename(old: Path, new: Path, overwrite: bool) -> None:
+    """Renames a file on one file system.
+
+    Raises FileExistsError when there is one at ``new`` and not ``overwrite``, or something else than a file; OSError.
+    """
+    if overwrite and (new.is_file() or not os.path.lexists(new)):
+        old.replace(new)
+    elif os.name == "nt":  # where it replaces nothing
+        old.rename(new)
+    else:
+        _rename_exclusively(old, new)
+
+
+def _rename_exclusively(old: Path, new: Path) -> None:
+    """As ``rename`` without overwrite, which POSIX does not have: a second name, then without the first."""
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as FAT: an empty file keeps the name free
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        try:
+            old.replace(new)
+        except BaseException:
+            new.unlink()
+            raise
+        return
+    with contextlib.suppress(OSError):
+        old.unlink()
+
+
+def remove_stale(folder: Path, stem: str, suffix: str) -> None:
+    """Removes what processes that no longer run left of the output ``stem`` + ``suffix`` in ``folder``.
+
+    Only what belongs to this user and was made on this machine, where a process number can be looked up.
+    """
+    shape = re.compile(rf"\.{re.escape(stem)}\.([0-9]+)-{_host()}\.[0-9a-f]{{8}}\.partial{re.escape(suffix)}")
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            match = shape.fullmatch(path.name)
+            if match and path not in _open_paths and not _runs(int(match[1])) and path.lstat().st_uid == os.getuid():
+                _remove(path)
+
+
+def _runs(pid: int) -> bool:
+    """Is there such a process, other than this one? Yes, where that cannot be known."""
+    if os.name == "nt":  # there, signal 0 ends the process
+        return True
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Stands for this machine, and the container in it: elsewhere its process numbers mean other processes."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text(encoding="ascii", errors="replace"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder; nothing happens when it is gone, or cannot be removed, as on a read-only disk."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
