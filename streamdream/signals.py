@@ -1,4 +1,5 @@
 """Ctrl-C and SIGTERM end the program at any time: with one line, its code, and nothing half done under its name.
+SIGHUP, which comes when the terminal is closed, becomes SIGTERM.
 
 A signal raises an exception in the main thread, wherever that is. Now and then that is where somebody swallows it: a
 bare ``except`` of a library, C code that asks whether an attribute exists, what runs when an object goes. So an
@@ -87,8 +88,7 @@ def ending_by(stop: Callable[[], None]) -> Iterator[None]:
         watch()
         stop()
 
-    for number in KINDS:
-        signal.signal(number, handle)
+    _handle(handle)
     try:
         yield
     finally:
@@ -107,10 +107,14 @@ def keeping(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def _handle(handler: Callable[[int, object], None]) -> None:
-    """Of SIGINT, too, unless whoever began the process wants it ignored, as a shell does in the background."""
+    """Of SIGINT and SIGHUP, too, unless whoever began the process wants them ignored, as a shell does with the first in
+    the background, and nohup with the second.
+    """
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
 
 
 def _raise(number: int, frame: object) -> None:
