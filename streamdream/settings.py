@@ -28,7 +28,7 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
 
     ``choices`` names the registry of legal values as ``module:NAME`` (a dict), looked up only when it is needed;
     ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``, ``kind="picture"``
-    is the path of one.
+    is the path of one, ``kind="file"`` of any other file that is read.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
                                             "choices": choices, "flag": flag, "kind": kind})
@@ -142,7 +142,7 @@ class PlaySettings(_Checked):
     playlist_seconds: float = option(20.0, "how long an entry without a time of its own lasts", low=0.1, unit="s")
     fade: float = option(1.0, "a change of layer or network fades over so long", low=0, high=3600, unit="s")
     sound: str = option("", "the dream's strength follows this sound: 'source' is the input's own, 'mic' the "
-                            "microphone, or a file")
+                            "microphone, or a file", kind="file")
     sound_band: str = option("all", "the part of the sound that counts", choices="streamdream.sound:BANDS")
     sound_depth: float = option(0.5, "how much the sound changes the strength: 1 goes from none to twice", low=0,
                                 high=1)
@@ -169,8 +169,9 @@ class WebSettings(_Checked):
     token: str = option("", "a secret; whoever opens the link that holds it may in. 'new' makes one")
     hosts: str = option("", "names by which it may be reached beside its address, with commas, as behind a proxy")
     share: bool = option(False, "a public link through Gradio's tunnel, guarded by a token")
-    ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only")
-    ssl_keyfile: str = option("", "key of the certificate")
+    ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only",
+                               kind="file")
+    ssl_keyfile: str = option("", "key of the certificate", kind="file")
     max_sessions: int = option(4, "live dreams at once; who comes later waits in line", low=1, high=1000)
     sessions_per_address: int = option(0, "of them from one address; 0 is all but one, or all from this machine", low=0,
                                        high=1000)
@@ -271,9 +272,14 @@ def about_preset(name: str) -> str:
     return " ".join(str(tomllib.loads(text)["about"]).split())
 
 
+def preset_path(name: str) -> Path:
+    """The file of a shipped preset, or a ``.toml`` file of the user's; it need not exist."""
+    return Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+
+
 def read_preset(name: str) -> dict[str, Any]:
     """Values of a shipped preset, or of a ``.toml`` file of the user's."""
-    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    path = preset_path(name)
     if not name.endswith(".toml") and name not in preset_names():
         raise UnknownName("preset", name, preset_names())
     try:

@@ -6,6 +6,7 @@ tracebacks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal is closed
+        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     return code
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamdream import settings, signals
+from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
@@ -42,6 +43,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     if found.print_config:
         print(settings.to_toml((run.dream, run.live, run.play, run.stream, run.render)), end="")
         return 0
+    path_conflicts.check(found, run)
     show_log(found.json)
     from streamdream import models
     from streamdream.capture import open_live

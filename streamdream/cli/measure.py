@@ -5,9 +5,12 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from streamdream.atomic_file import write_file
+from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
-from streamdream.cli.show import say, write_text
+from streamdream.cli.show import say
 from streamdream.errors import UnknownName, UsageError
 
 
@@ -20,6 +23,7 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("name", help=", ".join(BENCHES))
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("-o", "--output", help="write the JSON to this file too")
+    parser.add_argument("-y", dest="overwrite", action="store_true", help="overwrite that file if it exists")
     for item in dataclasses.fields(Options):
         parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,
                             type=type(item.default), help=item.metadata.get("help"))
@@ -27,12 +31,15 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     if found.name not in BENCHES:
         raise UnknownName("benchmark", found.name, BENCHES)
     names = {item.name for item in dataclasses.fields(Options)}
+    path_conflicts.check(found)
+    if found.output and Path(found.output).exists() and not found.overwrite:
+        raise UsageError(f"{found.output} exists; -y overwrites it")
     options = Options(**{name: value for name, value in vars(found).items() if name in names})
     say(f"{found.name}: starting")  # loading PyTorch takes seconds
     report = run_bench(found.name, options, say)
     text = json.dumps(report.to_json())
     if found.output:
-        write_text(found.output, text + "\n")
+        write_file(found.output, (text + "\n").encode(), found.overwrite)
     print(text if found.json else report.table())
     return 0
 

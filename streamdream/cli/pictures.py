@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream import settings, signals
+from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.path_conflicts import NamedPath
 from streamdream.cli.show import print_report, say, show_log
 from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
@@ -47,6 +49,7 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o dream.png")
+    path_conflicts.check(found, run)
     from streamdream import models, objectives
 
     objectives.from_settings(run.dream, models.get(run.stream.model))  # before PyTorch is loaded, which takes seconds
@@ -81,7 +84,7 @@ def _image(found: argparse.Namespace, run: Run) -> int:
         dreamer = build_dreamer(run.stream)
         dreamer.on_step = progress.update
         state, dreamed = dreamer(DreamState(), image, run.dream)
-        stills.write_image(found.output, dreamed)
+        stills.write_image(found.output, dreamed, overwrite=found.overwrite)
     report = summarize(dreamer, run.dream, state.index, 0, dreamer.field_size(*image.shape[:2]), [])
     print_report(report, found.output, found.json)
     return 0
@@ -129,6 +132,8 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
 
     target = Path(found.output)
     sheet = bool(target.suffix)
+    folder = target.with_name(f".{target.name}.cells") if sheet else target
+    path_conflicts.check(found, run, _atlas_files(folder), folder=not sheet)
     if sheet:
         stills.check_output(found.output, found.overwrite, found.input)
     elif not target.absolute().parent.is_dir():
@@ -136,13 +141,12 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     model = models.get(run.stream.model)
     chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(found) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
-    folder = target.with_name(f".{target.name}.cells") if sheet else target
     cells, seconds = _dream_atlas(found, run, model, taps, folder, replace=sheet or found.overwrite)
     if sheet:
         from streamdream.atlas import draw_sheet
 
         stills.write_image(found.output, draw_sheet(stills.read_image(found.input), cells, run.atlas),
-                           SHEET_JPEG_QUALITY)
+                           SHEET_JPEG_QUALITY, found.overwrite)
         shutil.rmtree(folder, ignore_errors=True)
     if found.json:
         print(json.dumps({"output": found.output, "model": model.name, "seconds": round(seconds, 3),
@@ -150,6 +154,13 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     else:
         print(f"{found.output}: {len(cells)} layers of {model.name} in {seconds:.0f} s")
     return 0
+
+
+def _atlas_files(folder: Path) -> list[NamedPath]:
+    """What is there of an atlas, and may be removed."""
+    from streamdream import atlas
+
+    return [NamedPath("-o", str(path)) for path in folder.glob("*") if atlas.is_part(path)]
 
 
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool

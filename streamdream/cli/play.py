@@ -48,7 +48,7 @@ def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float
         if found.record_settings:
             if Path(found.record_settings).exists() and not found.overwrite:
                 raise UsageError(f"{found.record_settings} exists; -y overwrites it")
-            recorder = stack.enter_context(Recorder(found.record_settings))
+            recorder = stack.enter_context(Recorder(found.record_settings, found.overwrite))
         yield Play(controls, entries, run.play.fade, sound, run.play.sound_depth, track, recorder, offset)
 
 

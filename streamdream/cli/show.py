@@ -4,10 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from streamdream.errors import SinkError
 
 if TYPE_CHECKING:
     from streamdream.pipeline import Report
@@ -41,13 +38,6 @@ def print_report(report: Report, output: str, as_json: bool) -> None:
     noun = "frame" if report.frames == 1 else "frames"
     print(f"{output}: {report.frames} {noun} in {report.seconds:.1f} s ({report.fps:.1f} fps), {report.model} "
           f"{report.layers} on {report.field}, {report.backend} {report.precision} on {report.device}")
-
-
-def write_text(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path}: {error.strerror}") from None
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

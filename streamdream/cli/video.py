@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from streamdream import settings
+from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import print_report, show_log
@@ -30,6 +31,7 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o dream.mp4")
+    path_conflicts.check(found, run)
     from streamdream.progress import Progress
     from streamdream.references import Player
     from streamdream.sinks import open_sink

@@ -90,8 +90,11 @@ def adopt(model: Model, given: Path) -> tuple[Path, bool]:
         raise UsageError(f"{model.name} is embedded: it takes no file")
     if given.suffix.lower() not in (*SUFFIXES, *ARCHIVES):
         raise UsageError(f"{given.name}: weights are read from {', '.join((*SUFFIXES, *ARCHIVES))}")
+    part = folder() / f"{model.name}.given.part"
+    if any(path.exists() and given.exists() and path.samefile(given)
+           for path in (part, *(folder() / f"{model.name}{suffix}" for suffix in SUFFIXES))):
+        raise UsageError(f"{given} is the file that is kept already")
     with _lock():
-        part = folder() / f"{model.name}.given.part"
         try:
             shutil.copyfile(given, part)
             published = any(source.digest and not digest_differs(part, source.digest) for source in model.sources)

@@ -1,0 +1,177 @@
+"""No command writes to a file that it reads, or twice to one file; checked before anything is opened.
+
+Which options name files: ``READ`` and ``WRITTEN`` for those of the commands, the metadata ``kind`` for settings. A test
+fails for an option that is neither here nor known to be something else.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamdream import settings
+from streamdream.errors import UsageError
+from streamdream.settings import DreamSettings, Run
+
+READ = {"input": "the input", "source": "--source", "settings_track": "--settings-track", "preset": "--preset",
+        "file": "--from", "clip": "--clip"}
+"""Destinations of options that name a file to read -> how they are called in a message."""
+INPUTS = (READ["input"], READ["source"])
+WRITTEN = {"output": "-o", "sink": "--sink", "record_settings": "--record-settings"}
+"""As ``READ``, for a file to write."""
+FILE_KINDS = ("picture", "file")
+"""The kinds of settings that name a file; all of them are read."""
+NO_FILES = ("null", "window", "virtualcam", "stream")
+"""Kinds of sinks that write no file; ``files`` of a stream says which it does."""
+FILTER_FILE = re.compile(r"(?:^|[^a-z])a?movie=(?:filename=)?'?([^:,;'\[\]]+)")
+"""A file that an FFmpeg filter graph reads."""
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    """What an option was given: a path, a pattern of paths, or something that is no path."""
+
+    option: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.text}"
+
+
+def check(found: argparse.Namespace, run: Run | None = None, writes: Iterable[NamedPath] = (),
+          folder: bool = False) -> None:
+    """Raises UsageError when a file that the options write is read, too, or is written by two of them, or when it is
+    something that no file can replace. ``writes`` are paths beside those of ``WRITTEN``; with ``folder`` the output is
+    a folder.
+    """
+    outputs = list(_written(found))
+    for output in outputs:
+        _check_kind(output, folder)
+    for number, output in enumerate(outputs):
+        for other in outputs[:number]:
+            if _same_output(other.text, output.text):
+                raise UsageError(f"{other} and {output} are the same file; give one of them another name")
+    files = [(output, _identities(output.text)) for output in [*outputs, *writes]]
+    for named in _read(found, run) if files else ():
+        identities = _identities(named.text)
+        for output, written in files:
+            if identities & written:
+                what = "is the input itself" if named.option in INPUTS else f"would overwrite {named}"
+                raise UsageError(f"{output} {what}; give the output another name")
+
+
+def _written(found: argparse.Namespace) -> Iterator[NamedPath]:
+    from streamdream.sinks import SINKS
+
+    for destination, option in WRITTEN.items():
+        value = getattr(found, destination, None) or []
+        for text in [value] if isinstance(value, str) else value:
+            name, kind = next(((name, kind) for name, kind in SINKS.items() if kind.matches(text)), ("", None))
+            for file in kind.files(text) if kind is not None and name in NO_FILES else [text]:
+                yield NamedPath(option, file)
+
+
+def _read(found: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
+    for destination, option in READ.items():
+        if text := getattr(found, destination, None):
+            yield NamedPath(option, str(settings.preset_path(text)) if destination == "preset" else text)
+    for group in (getattr(run, item.name) for item in dataclasses.fields(run)) if run is not None else ():
+        for item in dataclasses.fields(group):
+            if item.metadata["kind"] in FILE_KINDS and (text := getattr(group, item.name)):
+                yield NamedPath(settings.flag(item), text)
+    if run is not None and getattr(found, "settings_track", None) is not None:
+        yield from _read_while_playing(found, run)
+
+
+def _read_while_playing(found: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
+    """The pictures that a playlist or a recorded track names. Raises what parsing them raises."""
+    from streamdream.play import parse_playlist
+    from streamdream.track import read_track
+
+    entries = [("--playlist", entry.values) for entry in parse_playlist(run.play.playlist, run.play.playlist_seconds)]
+    if found.settings_track:
+        entries += [("--settings-track", event.values) for event in read_track(found.settings_track)]
+    pictures = [item.name for item in dataclasses.fields(DreamSettings) if item.metadata["kind"] in FILE_KINDS]
+    for option, values in entries:
+        for name in pictures:
+            if text := values.get(name):
+                yield NamedPath(f"{option}, {name}", str(text))
+
+
+def _check_kind(output: NamedPath, folder: bool) -> None:
+    if output.text == "-":
+        raise UsageError(f"{output}: nothing is written to the standard output; name a file")
+    for path in _files(output.text) or [Path(output.text)]:
+        if path.is_dir() and not folder:
+            raise UsageError(f"{output}: {path} is a folder")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UsageError(f"{output}: {path} is a pipe or a device; only a file can be replaced")
+
+
+def _files(text: str) -> list[Path]:
+    """The files that exist of those that ``text`` names."""
+    if text.startswith("lavfi:"):
+        return [Path(name) for name in FILTER_FILE.findall(text)]
+    if "://" in text:
+        return [Path(text.partition("file:")[2])] if "file:" in text else []
+    path = Path(text)
+    with contextlib.suppress(OSError, ValueError, TypeError):  # no path at all, or another pattern than a number's
+        return [path] if path.exists() else _members(path)
+    return []
+
+
+def _members(pattern: Path) -> list[Path]:
+    """The files that exist of a numbered sequence, whatever case the file system tells apart."""
+    from streamdream.passthrough import is_pattern
+
+    if not is_pattern(str(pattern)):
+        return []
+    shape, members = _shape(pattern.name), []
+    for path in pattern.parent.iterdir():
+        if match := shape.fullmatch(_fold(path.name)):
+            member = pattern.with_name(pattern.name % int(match[1]))
+            members += [member] if member.exists() else []
+    return members
+
+
+def _identities(text: str) -> set[tuple[int, int]]:
+    """Device and number of each regular file, which all its names, links and spellings share."""
+    found = set()
+    for path in _files(text):
+        with contextlib.suppress(OSError):
+            info = path.stat()
+            if stat.S_ISREG(info.st_mode):
+                found.add((info.st_dev, info.st_ino))
+    return found
+
+
+def _same_output(first: str, second: str) -> bool:
+    """Would two outputs, which need not exist yet, be one file? Names that differ in case only count as the same."""
+    if _identities(first) & _identities(second):
+        return True
+    paths = [Path(os.path.realpath(text)) for text in (first, second)]
+    if len({_fold(str(path.parent)) for path in paths}) > 1:
+        return False
+    from streamdream.passthrough import NUMBER
+
+    numbered = [_fold(NUMBER.sub("1", path.name)) for path in paths]
+    return any(_shape(path.name).fullmatch(other) for path, other in zip(paths, reversed(numbered), strict=True))
+
+
+def _shape(name: str) -> re.Pattern[str]:
+    """What matches a folded file name, or all those of a pattern, with the number as the first group."""
+    from streamdream.passthrough import NUMBER
+
+    return re.compile("([0-9]+)".join(re.escape(_fold(part)) for part in NUMBER.split(name, maxsplit=1)))
+
+
+def _fold(name: str) -> str:
+    """As a file system that ignores case, or normalizes, compares names."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
