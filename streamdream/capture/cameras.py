@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ def find_camera(which: str) -> Camera:
 
     A number need not be listed: OpenCV may reach cameras that the list does not know.
     """
-    if which.isdigit():
+    if re.fullmatch("[0-9]{1,9}", which):
         listed = [camera for camera in list_cameras() if camera.index == int(which)]
         return listed[0] if listed else Camera(int(which), f"camera {which}")
     cameras = list_cameras()

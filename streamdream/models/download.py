@@ -91,6 +91,8 @@ class _Transfer:
             raise Failed(f"{self.host} sent nothing for {self.limits.stall_seconds:g} s", again=True) from None
         except (http.client.HTTPException, OSError) as error:
             raise Failed(f"{self.host} broke off ({_reason(error)})", again=True) from None
+        except ValueError as error:  # an address or a number in its answer
+            raise Failed(f"{self.host} answered what makes no sense ({_reason(error)})") from None
 
     def _headers(self, offset: int) -> dict[str, str]:
         headers = {"User-Agent": f"streamdream/{__version__}", "Accept-Encoding": "identity"}

@@ -149,7 +149,7 @@ class StreamWriter:
             else:
                 self._container = self._open_network(open)
             self._start()
-        except (FFmpegError, OSError) as error:
+        except (FFmpegError, OSError, ValueError) as error:  # ValueError: of an address that is none
             self._disconnect()
             verb = "written" if is_hls(self._name) else "reached"
             raise SinkError(f"{self._name} cannot be {verb} ({reason(error)})") from None
