@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 
 COST, BLOCK, PARALLEL = 2**15, 8, 1
@@ -29,8 +30,7 @@ def matches(password: str, kept: str) -> bool:
 
 
 def is_hash(text: str) -> bool:
-    parts = text.split(".")
-    return len(parts) == 4 and parts[0] == "scrypt" and parts[1].isdigit()
+    return bool(re.fullmatch(r"scrypt\.[0-9]{4,6}\.[\w-]+\.[\w-]+", text, re.ASCII))
 
 
 def _digest(password: str, salt: bytes, cost: int) -> bytes:
