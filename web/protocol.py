@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -10,7 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from .proxies import normalize
 from .rate_limit import TokenBucket
+from .response import HEADERS
 
 REQUEST_SECONDS = 10.0
 """From the opening of a connection, or the first byte of another request on it, until its headers are complete."""
@@ -23,14 +28,41 @@ CLOSE_SECONDS = 1.0
 """How long one that was told to close may take, and may go on sending."""
 
 
-def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
-    """uvicorn's protocols with those two limits. A connection above the number is closed at once."""
+LOG_SECONDS = 10.0
+"""Between two lines of the log on connections that were refused."""
+log = logging.getLogger(__name__)
+
+
+class RefusalLog:
+    """One line for many refused connections."""
+
+    def __init__(self) -> None:
+        self._count, self._due_seconds = 0, 0.0
+
+    def note(self, address: str, most: int) -> None:
+        self._count += 1
+        if time.monotonic() >= self._due_seconds:
+            log.warning("connections refused: there are %d from one address already; --connections-per-address is "
+                        "the limit, --trusted-proxies names a proxy", most,
+                        extra={"facts": {"address": address, "refused": self._count}})
+            self._count, self._due_seconds = 0, time.monotonic() + LOG_SECONDS
+
+
+def limited(most_from_address: int, counts: Counter[str], is_proxy: Callable[[str], bool] = lambda address: False
+            ) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
+    """uvicorn's protocols with those two limits. A connection above the number is closed at once; those of proxies are
+    not counted, as they are many visitors'.
+    """
     held: Counter[str] = Counter()
+    refusals = RefusalLog()
+
+    def address_of(transport: Any) -> str:
+        return normalize((get_remote_addr(transport) or ("",))[0])
 
     def let_go(address: str | None) -> None:
         if address is not None:
             held[address] -= 1
-            if not held[address]:
+            if held[address] <= 0:
                 del held[address]
 
     class Limited(H11Protocol):
@@ -38,9 +70,10 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
         patience: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            address = (get_remote_addr(transport) or ("",))[0]
-            if held[address] >= most_from_address:
+            address = address_of(transport)
+            if held[address] >= most_from_address and not is_proxy(address):
                 counts["refused connections"] += 1
+                refusals.note(address, most_from_address)
                 transport.abort()
                 return
             self.address = address
@@ -66,6 +99,16 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
             let_go(self.address)
             super().handle_websocket_upgrade(event)
 
+        def send_400_response(self, message: str) -> None:
+            """uvicorn's, with our headers; what came is no HTTP, so no app sees it."""
+            counts["refused 400"] += 1
+            log.info("refused: this is no HTTP", extra={"facts": {"address": self.address}})
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *HEADERS]
+            for event in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                          h11.Data(data=message.encode()), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+
         def watch(self) -> None:
             self.patience = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
 
@@ -79,7 +122,7 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
         frame_allowance: TokenBucket
 
         def connection_made(self, transport: Any) -> None:
-            self.address = (get_remote_addr(transport) or ("",))[0]
+            self.address = address_of(transport)
             held[self.address] += 1
             transport.max_size, self.close_timeout = MAX_READ_BYTES, CLOSE_SECONDS
             self.frame_allowance = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_BURST)
@@ -110,5 +153,25 @@ def limited(most_from_address: int, counts: Counter[str]) -> tuple[type[H11Proto
         def connection_lost(self, error: Exception | None) -> None:
             let_go(self.address)
             super().connection_lost(error)
+
+        def handle_connect(self, event: Any) -> None:
+            """A handshake that is none is refused by the library, without our headers."""
+            accept = self.conn.accept
+
+            def accept_with_headers(request: Any) -> Any:
+                response = accept(request)
+                if response.status_code != 101:
+                    counts[f"refused {response.status_code}"] += 1
+                    log.info("refused: this is no handshake of a WebSocket", extra={"facts": {"address": self.address}})
+                    response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
+                return response
+
+            self.conn.accept = accept_with_headers  # type: ignore[method-assign]
+            super().handle_connect(event)
+
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+                self.handshake_complete = True  # else uvicorn takes a refusal for an error, and logs it
 
     return Limited, LimitedSocket

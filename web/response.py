@@ -1,0 +1,98 @@
+"""The response to one request: the security headers, one refusal where something goes wrong, and an end."""
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+POLICY = "; ".join((
+    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's page needs both
+    "style-src 'self' 'unsafe-inline'", "img-src 'self' data: blob:", "media-src 'self' data: blob:",
+    "font-src 'self' data:", "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'",
+    "base-uri 'self'", "form-action 'self'", "frame-ancestors 'none'"))
+HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"),
+           (b"x-frame-options", b"DENY"), (b"referrer-policy", b"same-origin"),
+           (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
+           (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=()"))
+STARTS = ("http.response.start", "websocket.http.response.start")
+CLOSED_RULES, CLOSED_ERROR = 1008, 1011
+
+
+class Refused(Exception):
+    """``status`` and a line for whoever is refused."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+class Response:
+    """What the app sends goes through ``send``. An error of the app's own (500) is held back: ``answer`` may still say
+    something better.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self.status = 0
+        """Of what was sent; 0 until then."""
+        self.refusal: Refused | None = None
+        """Set where the body of the request is refused; whatever the app makes of that is left out."""
+        self.failed = False
+        """Whether the app wanted to say 500."""
+        self._kind = ""
+        self._finished = False
+
+    @property
+    def started(self) -> bool:
+        return bool(self.status)
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        self.failed |= kind in STARTS and message["status"] == 500
+        if not self.started and (self.refusal is not None or self.failed):
+            return
+        if kind == "websocket.close" and not self.started:  # uvicorn would answer without our headers
+            await self.answer(404, "there is nothing here")
+        else:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in STARTS:
+            self.status = message["status"]
+            own = {name.lower(): value for name, value in message.get("headers", ())}
+            self._kind = own.get(b"content-type", b"").decode("latin-1")
+            message["headers"] = [*message.get("headers", ()), *(pair for pair in HEADERS if pair[0] not in own)]
+            if self._scope["scheme"] in ("https", "wss"):
+                message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
+        elif kind == "websocket.accept":
+            self.status = 101
+        elif kind == "websocket.close" or (kind.endswith("response.body") and not message.get("more_body")):
+            self._finished = True
+        await self._send(message)
+
+    async def answer(self, status: int, text: str, headers: Headers | None = None) -> None:
+        """A whole response; to a socket that is not open yet, the same."""
+        prefix = "websocket.http" if self._scope["type"] == "websocket" else "http"
+        body = text.encode("utf-8", "replace")
+        own = headers or [(b"content-type", b"text/plain; charset=utf-8")]
+        if status >= 400 and self._scope.get("method") not in ("GET", "HEAD"):
+            own = [*own, (b"connection", b"close")]  # the rest of a body is not read
+        await self._pass_on({"type": f"{prefix}.response.start", "status": status, "headers": [
+            *own, (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]})
+        await self._pass_on({"type": f"{prefix}.response.body", "body": body})
+
+    async def break_off(self, code: int = CLOSED_ERROR, reason: str = "") -> None:
+        """Ends what has begun, so that it is seen to have: only a stream of events is over wherever it ends."""
+        if self._finished or not self.started:
+            return
+        if self._scope["type"] == "websocket":
+            await self._pass_on({"type": "websocket.close", "code": code, "reason": reason})
+        elif self._kind.startswith("text/event-stream"):
+            await self._pass_on({"type": "http.response.body", "body": b""})
