@@ -166,8 +166,11 @@ class WebSettings(_Checked):
     host: str = option("127.0.0.1", "address to listen on; any but this machine's own wants --auth or --token")
     port: int = option(7860, "to listen on; 0 takes a free one", low=0, high=65535)
     auth: str = option("", "who may in, as user:hash, several with commas; streamdream web --hash makes one")
-    token: str = option("", "a secret; whoever opens the link that holds it may in. 'new' makes one")
+    token: str = option("", "a secret; whoever opens the link that holds it may in. 'new' makes one; several as "
+                            "name:secret, with commas, can be put out one by one")
     hosts: str = option("", "names by which it may be reached beside its address, with commas, as behind a proxy")
+    trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, with commas; what their "
+                                      "X-Forwarded headers say of a visitor counts")
     share: bool = option(False, "a public link through Gradio's tunnel, guarded by a token")
     ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only",
                                kind="file")

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web import logs, passwords, protocol, server, sessions
+from streamdream_web import guard, logs, passwords, protocol, server, sessions
 from test_cli import fails, here
 from test_cli import streamdream as run
-from web_client import Client, Running, certificate, running, until
+from web_client import Client, Running, ask, certificate, refusal, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 from streamdream import backends
 from streamdream.errors import SourceError, UsageError
@@ -48,36 +47,11 @@ def closed() -> Iterator[Running]:
         yield running_server
 
 
-def ask(to: Running, path: str, body: bytes | None = None, method: str = "", **headers: str) -> tuple[int, Any, bytes]:
-    """Status, headers and body; redirections are not followed."""
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(to.url + path, data=body, headers=names, method=method or None)
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *more: Any) -> None:
-            return None
-
-    try:
-        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
-            return answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read()
-
-
 def jpeg_of(width: int, height: int) -> bytes:
     """A small JPEG whose header says that it is of that size."""
     data: bytes = cv2().imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", height, width) + data[place + 4:]
-
-
-def refusal(to: Running, origin: str | None) -> int:
-    """The status with which the socket is refused."""
-    named: Any = {"origin": origin} if origin else {}
-    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{to.port}/live", **named):
-        pass
-    return refused.value.response.status_code
 
 
 # --- from where -------------------------------------------------------------------------------------------------------
@@ -97,9 +71,9 @@ def test_foreign_names_and_pages_are_refused(web: Running) -> None:
 @pytest.mark.parametrize("path", ["/monitoring", "/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/redoc",
                                   "/gradio_api/upload", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/runs",
                                   "/openapi.json", "/gradio_api/call/x"])
-def test_what_the_app_does_not_use_is_not_there(web: Running, path: str) -> None:
+def test_a_route_of_gradio_that_is_not_used_answers_404(web: Running, path: str) -> None:
     for body in (None, b"x"):
-        assert ask(web, path, body)[0] in (404, 405, 422)
+        assert ask(web, path, body)[0] == 404
 
 
 def test_security_headers_and_no_word_to_others(web: Running) -> None:
@@ -148,8 +122,9 @@ def test_the_link_with_the_token_opens_all_of_it(closed: Running) -> None:
     assert ask(closed, "/config", Cookie=mine)[0] == 200
     with Client(closed, additional_headers={"Cookie": mine}) as client:
         client.welcome()
-    until_text, sign = mine.removeprefix("streamdream=").split(".")
-    for forged in (f"{until_text}.{sign[:-1]}x", f"{int(until_text) + 9}.{sign}", "9" * 30 + ".x", "x"):
+    digest, began, number, sign = mine.removeprefix("streamdream=").split(".")
+    for forged in (f"{digest}.{began}.{number}.{sign[:-1]}x", f"{digest}.{int(began) + 9}.{number}.{sign}",
+                   f"{digest}.{began}.{number[::-1]}.{sign}", "0" * 16 + f".{began}.{number}.{sign}", "9" * 30, "x"):
         assert ask(closed, "/config", Cookie=f"streamdream={forged}")[0] == 401
 
 
@@ -311,18 +286,53 @@ def test_who_says_its_request_slowly_is_cut_off(web: Running, monkeypatch: pytes
     still_serves(web, picture)
 
 
-def test_large_and_slow_bodies(web: Running) -> None:
-    assert ask(web, "/gradio_api/queue/join", b"", method="POST", Content_Length="90000000")[0] == 413
-    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:  # no length is stated
-        connection.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-                           b"Transfer-Encoding: chunked\r\n\r\n")
-        with suppress(OSError):
-            for _ in range(12):
-                connection.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
+def send_body(web: Running, path: str, *chunks: bytes) -> bytes:
+    """The answer to a POST of those chunks, which does not end, and says no length."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                           "Transfer-Encoding: chunked\r\n\r\n".encode())
+        with suppress(OSError):  # it need not read all of it
+            for chunk in chunks:
+                connection.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         answer = b""
-        with suppress(OSError):
-            answer = connection.recv(1000)
-    assert b" 200 " not in answer
+        with suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+        return answer
+
+
+BODIES = ["/gradio_api/queue/join", "/gradio_api/cancel", "/uploads?name=a.png", "/login"]
+
+
+def test_a_body_that_states_too_much_is_refused_with_413(web: Running) -> None:
+    assert ask(web, "/gradio_api/queue/join", b"", method="POST", Content_Length="90000000")[0] == 413
+
+
+@pytest.mark.parametrize("path", BODIES[:2])
+def test_a_body_that_grows_too_large_is_refused_with_413(web: Running, path: str) -> None:
+    answer = send_body(web, path, *[bytes(1_000_000)] * 12)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"content-security-policy" in answer
+
+
+@pytest.mark.parametrize("path", BODIES[:3])
+def test_a_body_that_stops_coming_is_refused_with_408(web: Running, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SILENCE_SECONDS", 0.5)
+    answer = send_body(web, path, b'{"da')
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"content-security-policy" in answer
+
+
+def test_a_body_that_comes_too_slowly_is_refused_with_408(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as connection:
+        connection.sendall(b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                           b"Content-Length: 999\r\n\r\n")
+        answer, began = b"", time.monotonic()
+        connection.settimeout(0.1)
+        while not answer and time.monotonic() < began + 8:
+            connection.sendall(b" ")
+            with suppress(TimeoutError):
+                answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_an_answer_is_sent_at_once() -> None:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from streamdream_web import server
 from streamdream_web.hall import Hall
 from streamdream_web.sessions import HEADER
 from streamdream_web.studio import Studio
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from streamdream.opencv import cv2
@@ -66,6 +70,31 @@ def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
         uvicorn.should_exit = True
         thread.join(20)
         listening.close()
+
+
+def ask(to: Running, path: str, body: bytes | None = None, method: str = "", **headers: Any) -> tuple[int, Any, bytes]:
+    """Status, headers and body; redirections are not followed."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(to.url + path, data=body, headers=names, method=method or None)
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *more: Any) -> None:
+            return None
+
+    try:
+        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def refusal(to: Running, origin: str | None) -> int:
+    """The status with which the socket is refused."""
+    named: Any = {"origin": origin} if origin else {}
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{to.port}/live", **named):
+        pass
+    return refused.value.response.status_code
 
 
 def until(condition: Any, seconds: float = 20.0) -> float:

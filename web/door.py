@@ -17,14 +17,15 @@ button { min-height: 48px; border: 0; border-radius: 99px; background: var(--ink
   font-weight: 650; cursor: pointer; margin-top: 6px; }
 p { margin: 0; color: var(--accent); min-height: 1.5em; } :focus-visible { outline: 3px solid var(--accent); }
 </style>
-<form method="post" action="login"><h1>streamdream</h1>
+<form method="post" action="ROOT/login"><h1>streamdream</h1>
 FIELDS<p role="alert">PROBLEM</p><button>Come in</button></form></html>
 """
 USER = '<label>Name<input name="user" autocomplete="username" required autofocus></label>'
 PASSWORD = '<label>KIND<input name="password" type="password" autocomplete="current-password" required></label>'
 
 
-def page(with_names: bool, wrong: bool) -> str:
-    """``with_names`` asks for a name and a password, else for the token."""
+def page(with_names: bool, wrong: bool, root: str = "") -> str:
+    """``with_names`` asks for a name and a password, else for the token. ``root`` is the app's place, as ``/dream``."""
     fields = USER + PASSWORD.replace("KIND", "Password") if with_names else PASSWORD.replace("KIND", "Token")
-    return PAGE.replace("FIELDS", fields).replace("PROBLEM", "That was not right." if wrong else "")
+    problem = "That was not right." if wrong else ""
+    return PAGE.replace("ROOT", root).replace("FIELDS", fields).replace("PROBLEM", problem)

@@ -1,65 +1,52 @@
 """What stands before every route, Gradio's and the socket included: who may in, from where, and how much at a time.
 
-    Host, Origin ──▶ token or login ──▶ allowed routes ──▶ size and patience of the body ──▶ app ──▶ security headers
+    proxy's headers ──▶ Host, Origin ──▶ token or login ──▶ allowed routes ──▶ bounds of the body ──▶ app ──▶ response
 """
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
+import contextlib
 import ipaddress
 import logging
-import secrets
+import os
+import re
 import socket as sockets
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from http.cookies import SimpleCookie
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
-from . import passwords
 from .allowed_routes import is_allowed
+from .authentication import COOKIE, Account, Authentication, Session
 from .door import page
+from .login_queue import TooManyLogins
+from .proxies import HOST, RequestLimit, TooManyRequests, TrustedProxies
+from .response import CLOSED_RULES, App, Headers, Message, Receive, Refused, Response, Scope, Send
+from .revocations import SESSION_SECONDS, Revocations, default_path
 
 if TYPE_CHECKING:
     from .studio import Studio
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-COOKIE = "streamdream"
-COOKIE_SECONDS = 7 * 24 * 3600
 SILENCE_SECONDS = 15.0
 """A body of which nothing comes for so long is given up."""
+BODY_SECONDS, UPLOAD_SECONDS = 60.0, 660.0
+"""A body is given up that takes longer; uploads.py gives up a file a little sooner, in words for the page."""
 SMALL_BODY = 8_000_000
 """Bytes of any body that is no upload."""
 UPLOADS = ("/uploads",)
 """What begins so may send as much as an upload."""
 OPEN = ("/healthz", "/login")
-LOGIN_PAUSE_SECONDS = 1.0
-"""After a wrong password; only one is looked at at a time, so this is all who guess get."""
-POLICY = "; ".join((
-    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's page needs both
-    "style-src 'self' 'unsafe-inline'", "img-src 'self' data: blob:", "media-src 'self' data: blob:",
-    "font-src 'self' data:", "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'",
-    "base-uri 'self'", "form-action 'self'", "frame-ancestors 'none'"))
-HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"),
-           (b"x-frame-options", b"DENY"), (b"referrer-policy", b"same-origin"),
-           (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
-           (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=()"))
+OWN = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
+"""Routes of ours: what they do not expect is an error of theirs. Elsewhere, what Gradio does not is the sender's."""
+INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
+UNKNOWN = Refused(400, "this was not understood")
+FAILED = Refused(500, "something went wrong here; the log of the server says what")
+MAX_NAME = 255
+"""Bytes between two slashes of a path; no file has a longer name."""
+MAX_FORM = 10_000
+"""Bytes of a login."""
+PREFIX = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 log = logging.getLogger(__name__)
-
-
-class Refused(Exception):
-    """``status`` and a line for whoever is refused."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status, self.text = status, text
 
 
 class Guard:
@@ -68,40 +55,111 @@ class Guard:
     def __init__(self, app: App, studio: Studio) -> None:
         web = studio.web
         self._app, self._studio = app, studio
-        self._token = web.token
-        self._users = dict(part.strip().partition(":")[::2] for part in web.auth.split(",") if part.strip())
-        self._key = hmac.digest(b"streamdream cookie", (web.auth + "\n" + web.token).encode(), "sha256")
+        self._proxies = TrustedProxies(self._respond, web.trusted_proxies)
+        self._limit = RequestLimit(web.connections_per_address)
+        self._logins = Authentication(web.token, web.auth, Revocations(default_path()), studio.counts)
+        self._prefix = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
         self._names = {"localhost", sockets.gethostname().lower(),
                        *(name.strip().lower() for name in web.hosts.split(",") if name.strip())}
-        self._guessing = asyncio.Semaphore(1)
         self._largest_upload = int(web.upload_mb * 1e6) + 1_000_000
 
     @property
     def closed(self) -> bool:
         """Whether there is anything to show before one may in."""
-        return bool(self._token or self._users)
+        return self._logins.is_needed
+
+    def is_proxy(self, address: str) -> bool:
+        return self._proxies.trust(address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+        if scope["type"] in ("http", "websocket"):
+            await self._proxies(scope, receive, send)
             return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        watch = asyncio.create_task(self._logins.watch())  # for as long as the server runs
         try:
-            self._check_place(scope, headers)
-            if scope["type"] == "http" and scope["path"] == "/login" and self.closed:
-                await self._login(scope, headers, self._bounded(scope, headers, receive), self._dressed(scope, send))
-                return
-            if self.closed and scope["path"] not in OPEN and not await self._is_known(headers):
-                await self._show_door(scope, headers, receive, send)
-                return
-            if not is_allowed(scope):
-                raise Refused(404, "there is nothing here")
-            await self._app(scope, self._bounded(scope, headers, receive), self._dressed(scope, send))
+            await self._app(scope, receive, send)
+        finally:
+            watch.cancel()
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever happens gets one response and, where it is none that was asked for, one line of the log."""
+        response, error = Response(scope, send), None
+        try:
+            async with self._place(scope):
+                await self._handle(scope, receive, response)
         except Refused as refusal:
-            self._studio.counts[f"refused {refusal.status}"] += 1
-            log.info("refused: %s", refusal.text, extra={"facts": {
-                "status": refusal.status, "path": scope["path"][:100], "address": (scope["client"] or ("",))[0]}})
-            await _answer(scope, self._dressed(scope, send), refusal.status, refusal.text)
+            response.refusal = refusal
+        except TooManyRequests:
+            response.refusal = Refused(429, "too much is open from this address")
+        except TooManyLogins:
+            response.refusal = Refused(429, "too many try to log in; wait a moment")
+        except asyncio.CancelledError:  # the session has been revoked, or the server stops
+            response.refusal = response.refusal or Refused(503, "the server stops")
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(OSError, RuntimeError):  # the other side has gone
+            await self._finish(scope, response, error)
+
+    async def _finish(self, scope: Scope, response: Response, error: Exception | None) -> None:
+        """Answers what was refused or failed; a line of the log for it, and for what the app itself refused."""
+        own, started = scope["path"].startswith(OWN), response.started
+        if not started and response.refusal is None and (error or response.failed):
+            response.refusal = UNKNOWN if isinstance(error, INPUT_ERRORS) and not own else FAILED
+        refusal = response.refusal
+        if refusal and not started:
+            await response.answer(refusal.status, refusal.text)
+        elif refusal or error:
+            await response.break_off(*((CLOSED_RULES, refusal.text) if refusal else ()))
+        elif response.status < 400:
+            return
+        if response.status >= 400:
+            self._studio.counts[f"refused {response.status}"] += 1
+        text = refusal.text if refusal else "" if error else HTTPStatus(response.status).phrase.lower()
+        words = f"{type(error).__name__}: {error}"[:300] if error else ""
+        level = logging.ERROR if refusal is FAILED or (own and error and started) else logging.INFO
+        what = "failed" if level == logging.ERROR else "broken off" if started and (refusal or error) else "refused"
+        log.log(level, "%s: %s", what, " – ".join(filter(None, (text, words))), extra={"facts": {
+            "status": response.status, "path": scope["path"][:100], "address": scope["client"][0]}})
+        if error:
+            log.debug("the traceback of that", exc_info=error)
+
+    def _place(self, scope: Scope) -> contextlib.AbstractAsyncContextManager[None]:
+        """Of a visitor behind a proxy; who has a connection of their own is counted below, and a proxy is nobody."""
+        address = scope["client"][0]
+        return contextlib.nullcontext() if self._proxies.trust(address) else self._limit.place(address)
+
+    async def _handle(self, scope: Scope, receive: Receive, response: Response) -> None:
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        self._check_place(scope, headers)
+        _check_path(scope["path"])
+        receive = self._bounded(scope, headers, receive, response)
+        if self.closed and scope["type"] == "http" and scope["path"] in ("/login", "/logout"):
+            await (self._login if scope["path"] == "/login" else self._logout)(scope, headers, receive, response)
+            return
+        who = None
+        if self.closed and scope["path"] not in OPEN:
+            if await self._follow_link(scope, headers, response):
+                return
+            who = await self._logins.identify(scope["headers"], scope["client"][0])
+            if who is None:
+                await self._show_door(scope, headers, response)
+                return
+        if not is_allowed(scope):
+            raise Refused(404, "there is nothing here")
+        with self._ending_with(who, response):
+            await self._app(scope, receive, response.send)
+
+    def _ending_with(self, who: Account | Session | None, response: Response
+                     ) -> contextlib.AbstractContextManager[None]:
+        """What is done within ends when ``who`` is not let in any more."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            response.refusal = Refused(401, "log in again")
+            task.cancel()
+
+        return self._logins.keep_open(who, end) if who else contextlib.nullcontext()
 
     # --- from where ---------------------------------------------------------------------------------------------------
 
@@ -110,20 +168,29 @@ class Guard:
         this machine (DNS rebinding) gets anything.
         """
         host = headers.get("host", "")
+        if host and not HOST.fullmatch(host):
+            raise Refused(400, "this is no Host")
         if not (self._is_ours(host) or self.closed):
             raise Refused(403, "this name is not known here; --hosts adds one")
         origin, changes = headers.get("origin"), scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["type"] == "websocket" and origin is None:
             raise Refused(403, "a socket needs an Origin")
         if origin is not None and changes:
-            named = urlsplit(origin).netloc.lower() if "://" in origin else ""
-            if named != host.lower() and named.partition(":")[0] not in self._names - {"localhost"}:
-                raise Refused(403, "another page asked for this")
+            self._check_origin(origin, host, headers.get("x-forwarded-host", ""))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             raise Refused(403, "another page asked for this")
 
+    def _check_origin(self, origin: str, *hosts: str) -> None:
+        _, separator, named = origin.lower().partition("://")
+        if separator and not HOST.fullmatch(named):
+            raise Refused(400, "this is no Origin")
+        if named not in {host.lower() for host in hosts} - {""} and (
+                named.partition(":")[0] not in self._names - {"localhost"}):
+            raise Refused(403, "another page asked for this")
+
     def _is_ours(self, host: str) -> bool:
-        name = urlsplit("//" + host).hostname or ""
+        parts = HOST.fullmatch(host)
+        name = parts[1].strip("[]").lower() if parts else ""
         if name in self._names:
             return True
         try:
@@ -132,137 +199,123 @@ class Guard:
             return False
         return True
 
+    def _root(self, scope: Scope, headers: Mapping[str, str]) -> str:
+        """What a proxy has taken from the beginning of the path; "" or as in ``/dream``."""
+        prefix = headers.get("x-forwarded-prefix", "").rstrip("/") or scope.get("root_path", "") or self._prefix
+        return prefix if PREFIX.fullmatch(prefix) else ""
+
     # --- who ----------------------------------------------------------------------------------------------------------
 
-    async def _is_known(self, headers: Mapping[str, str]) -> bool:
-        kind, _, secret = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return self._is_token(secret)
-        if kind.lower() == "basic":
-            try:
-                user, _, password = base64.b64decode(secret, validate=True).decode().partition(":")
-            except (binascii.Error, ValueError):
-                return False
-            return await self._is_user(user, password)
-        return self._is_cookie(headers)
-
-    def _is_token(self, secret: str) -> bool:
-        return bool(self._token) and hmac.compare_digest(secret.encode(), self._token.encode())
-
-    async def _is_user(self, user: str, password: str) -> bool:
-        """One at a time, in a thread: it is slow, so that guessing is."""
-        async with self._guessing:
-            kept = self._users.get(user, passwords.NOBODY)
-            good = await asyncio.to_thread(passwords.matches, password[:1000], kept)
-            if not good:
-                self._studio.counts["wrong passwords"] += 1
-                await asyncio.sleep(LOGIN_PAUSE_SECONDS)
-        return good and user in self._users
-
-    def _is_cookie(self, headers: Mapping[str, str]) -> bool:
-        cookies: SimpleCookie = SimpleCookie()
-        try:
-            cookies.load(headers.get("cookie", ""))
-        except Exception:  # whatever a parser makes of hostile text
+    async def _follow_link(self, scope: Scope, headers: Mapping[str, str], response: Response) -> bool:
+        """The link with the token opens; the token does not stay in the address."""
+        query = scope["query_string"].decode("latin-1")
+        if scope["type"] != "http" or scope["method"] != "GET" or "token=" not in query:
             return False
-        if COOKIE not in cookies:
+        fields = parse_qsl(query, keep_blank_values=True)
+        given = next((value for name, value in fields if name == "token"), "")
+        account = self._logins.find_token(given)
+        if account is None:
             return False
-        until, _, sign = cookies[COOKIE].value.partition(".")
-        return (until.isdigit() and len(until) < 16 and int(until) > time.time()
-                and hmac.compare_digest(sign, self._sign(until)))
+        others = urlencode([(name, value) for name, value in fields if name != "token"])
+        # quoted, and with one slash in front, so that no browser takes it for another host
+        path = self._root(scope, headers) + "/" + quote(scope["path"].lstrip("/"), safe="/:@!$&'()*+,;=~")
+        await self._let_in(scope, headers, response, account, path + ("?" + others if others else ""))
+        return True
 
-    def _sign(self, until: str) -> str:
-        return hmac.new(self._key, until.encode(), "sha256").hexdigest()
+    async def _show_door(self, scope: Scope, headers: Mapping[str, str], response: Response) -> None:
+        """A page to log in for whoever looks, a refusal for what runs."""
+        if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
+            raise Refused(401, "log in first")
+        await self._answer_page(scope, headers, response, wrong=False)
 
-    def _cookie(self, scope: Scope) -> bytes:
-        until = str(int(time.time()) + COOKIE_SECONDS)
-        secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
-        value = f"{COOKIE}={until}.{self._sign(until)}"
-        return f"{value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}".encode()
+    async def _answer_page(self, scope: Scope, headers: Mapping[str, str], response: Response, wrong: bool) -> None:
+        text = page(self._logins.has_users, wrong, self._root(scope, headers))
+        await response.answer(401, text, [(b"content-type", b"text/html; charset=utf-8")])
 
-    async def _show_door(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
-        """A page to log in for whoever looks, a refusal for what runs; the link with the token opens."""
-        if scope["type"] == "http" and scope["method"] == "GET":
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            if given and self._is_token(given):
-                await _answer(scope, self._dressed(scope, send), 303, "", [
-                    (b"location", b"/" + scope["path"].lstrip("/").encode()), (b"set-cookie", self._cookie(scope))])
-                return
-            if "text/html" in headers.get("accept", ""):
-                await _answer(scope, self._dressed(scope, send), 401, page(bool(self._users), False),
-                              [(b"content-type", b"text/html; charset=utf-8")])
-                return
-        raise Refused(401, "log in first")
-
-    async def _login(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
+    async def _login(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
         if scope["method"] != "POST":
-            await _answer(scope, send, 303, "", [(b"location", b"/")])
+            await response.answer(303, "", [(b"location", self._root(scope, headers).encode() + b"/")])
             return
         body = b""
-        while len(body) < 10_000:
+        while len(body) < MAX_FORM:
             message = await receive()
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        form = parse_qs(body.decode("utf-8", "replace"))
+        form = parse_qs(body[:MAX_FORM].decode("utf-8", "replace"))
         user, password = form.get("user", [""])[0], form.get("password", [""])[0]
-        if self._is_token(password) or (self._users and await self._is_user(user, password)):
-            await _answer(scope, send, 303, "", [(b"location", b"/"), (b"set-cookie", self._cookie(scope))])
+        account = self._logins.find_token(password) or (
+            await self._logins.check_password(user, password, scope["client"][0]))
+        if account is None:
+            await self._answer_page(scope, headers, response, wrong=True)
         else:
-            await _answer(scope, send, 401, page(bool(self._users), True),
-                          [(b"content-type", b"text/html; charset=utf-8")])
+            await self._let_in(scope, headers, response, account, self._root(scope, headers) + "/")
 
-    # --- how much, and what goes out ----------------------------------------------------------------------------------
+    async def _let_in(self, scope: Scope, headers: Mapping[str, str], response: Response, account: Account,
+                      to: str) -> None:
+        log.info("somebody logged in", extra={"facts": {"name": account.name, "address": scope["client"][0]}})
+        cookie = self._cookie(scope, headers, self._logins.begin_session(account).cookie, SESSION_SECONDS)
+        await response.answer(303, "", [(b"location", to.encode()), cookie])
 
-    def _bounded(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
-        """``receive``, which gives up on a body that is too large or does not come."""
+    async def _logout(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
+        """Ends this session; a POST with ``?all=1`` all that began with the same name. Pages of others end none."""
+        session = self._logins.find_session(scope["headers"])
+        asked_here = scope["method"] == "POST" or (
+            scope["method"] == "GET" and headers.get("sec-fetch-site", "none") in ("none", "same-origin"))
+        if session is not None and asked_here:
+            fields = parse_qs(scope["query_string"].decode("latin-1"))
+            everywhere = scope["method"] == "POST" and fields.get("all") == ["1"]
+            await asyncio.to_thread(self._logins.end_session, session, everywhere)
+            self._logins.close_revoked()
+            log.info("somebody logged out", extra={"facts": {
+                "name": session.account.name, "everywhere": everywhere, "address": scope["client"][0]}})
+        answer: Headers = [(b"location", self._root(scope, headers).encode() + b"/")]
+        await response.answer(303, "", [*answer, self._cookie(scope, headers, "", 0)] if asked_here else answer)
+
+    def _cookie(self, scope: Scope, headers: Mapping[str, str], value: str, seconds: int) -> tuple[bytes, bytes]:
+        secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
+        path = self._root(scope, headers) or "/"
+        return b"set-cookie", (f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+                               f"{secure}").encode()
+
+    # --- how much -----------------------------------------------------------------------------------------------------
+
+    def _bounded(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> Receive:
+        """``receive``, which gives up on a body that is too large or does not come; the refusal is the response then,
+        whatever the app makes of it.
+        """
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return receive
-        most = self._largest_upload if scope["path"].startswith(UPLOADS) else SMALL_BODY
+        is_upload = scope["path"].startswith(UPLOADS)
+        most = self._largest_upload if is_upload else SMALL_BODY
         stated = headers.get("content-length", "0")
-        if not stated.isdigit() or int(stated) > most:
+        if not re.fullmatch("[0-9]{1,15}", stated) or int(stated) > most:
             raise Refused(413, "this is too large")
         come, whole = 0, False
+        loop = asyncio.get_running_loop()
+        until_seconds = loop.time() + (UPLOAD_SECONDS if is_upload else BODY_SECONDS)
 
         async def bounded() -> Message:
             nonlocal come, whole
             if whole:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), SILENCE_SECONDS)
+                message = await asyncio.wait_for(receive(), min(SILENCE_SECONDS, until_seconds - loop.time()))
             except TimeoutError:
-                raise Refused(408, "nothing came for too long") from None
+                response.refusal = Refused(408, "nothing came for too long")
+                raise response.refusal from None
             come += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if come > most:
-                raise Refused(413, "this is too large")
+                response.refusal = Refused(413, "this is too large")
+                raise response.refusal
             return message
 
         return bounded
 
-    def _dressed(self, scope: Scope, send: Send) -> Send:
-        """``send``, which adds the security headers."""
-        async def dressed(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                own = {name.lower() for name, _ in message.get("headers", ())}
-                message["headers"] = [*message.get("headers", ()), *(pair for pair in HEADERS if pair[0] not in own)]
-                if scope["scheme"] == "https":
-                    message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
-            await send(message)
 
-        return dressed
+def _check_path(path: str) -> None:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path) or any(
+            len(part.encode("utf-8", "replace")) > MAX_NAME for part in path.split("/")):
+        raise Refused(404, "there is nothing here")
 
-
-async def _answer(scope: Scope, send: Send, status: int, text: str,
-                  headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    """A whole response; to a socket that is not open yet, the same."""
-    kind = "websocket.http" if scope["type"] == "websocket" else "http"
-    body = text.encode()
-    own = headers or [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": f"{kind}.response.start", "status": status,
-                "headers": [*own, (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]})
-    await send({"type": f"{kind}.response.body", "body": body})
-
-
-def new_token() -> str:
-    return secrets.token_urlsafe(24)

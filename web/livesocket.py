@@ -221,7 +221,7 @@ class Visitor:
                     self._take_picture(message["bytes"])
                 else:
                     self._take_word(json.loads(message.get("text", "")[:MOST_TEXT]))
-            except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError):
                 self.dismiss(CLOSED_RULES, "this was not understood")
                 return
             await asyncio.sleep(0)  # what has come already is read without a pause otherwise

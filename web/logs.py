@@ -8,6 +8,9 @@ import time
 from typing import Any
 
 NAMES = ("streamdream", "streamdream_web", "uvicorn.error")
+QUIET = ("ASGI callable returned without", "Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket",
+         "Cancel %s running task")
+"""What uvicorn reports as an error or a warning, and is none: our own line says it, or the server stops."""
 
 
 class Json(logging.Formatter):
@@ -33,11 +36,17 @@ class Text(logging.Formatter):
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
-def begin(kind: str) -> None:
-    """From here on the log goes to stderr; ``kind`` is a name of ``settings.LOGS``."""
+def is_told(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(QUIET)
+
+
+def begin(kind: str, debug: bool = False) -> None:
+    """From here on the log goes to stderr; ``kind`` is a name of ``settings.LOGS``; tracebacks are for ``debug``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if kind == "json" else Text())
     for name in NAMES:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
-        log.setLevel(logging.WARNING if name.startswith("uvicorn") else logging.INFO)
+        log.setLevel(logging.DEBUG if debug else logging.WARNING if name.startswith("uvicorn") else logging.INFO)
+        if not debug:
+            log.addFilter(is_told)

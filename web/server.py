@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from streamdream import __version__
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
-from . import guard, logs, metrics, passwords
+from . import authentication, guard, logs, metrics, proxies
 from .event_validation import EventValidation
 from .hall import Hall, is_loopback
 from .livesocket import Visitor
@@ -46,13 +48,13 @@ TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layer
 """Title -> the file of ``pages``."""
 ASSETS = Path(__file__).with_name("assets")
 log = logging.getLogger(__name__)
-SHORTEST_TOKEN = 16
 MOST_AT_ONCE = 1024
 """Connections of all addresses together."""
 ASSETS_PATH = "/streamdream"
 HEAD = '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
 HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><b>streamdream</b>
-<button type="button" class="sd-theme" aria-label="Dark or light" title="Dark or light">◐</button></header>"""
+LOGOUT<button type="button" class="sd-theme" aria-label="Dark or light" title="Dark or light">◐</button></header>"""
+LOGOUT = '<form class="sd-logout" method="post" action="logout"><button>Log out</button></form>'
 THEME = """
 const kept = localStorage.getItem("streamdream-theme");
 if (kept && !location.search.includes("__theme")) document.body.classList.toggle("dark", kept === "dark");
@@ -122,11 +124,13 @@ def _tell(warming: asyncio.Future[None]) -> None:
 
 def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        gr.HTML(html_template=HEADING, js_on_load=THEME, apply_default_css=False, elem_id="heading")
+        heading = HEADING.replace("LOGOUT", LOGOUT if studio.web.auth or studio.web.token else "")
+        gr.HTML(html_template=heading, js_on_load=THEME, apply_default_css=False, elem_id="heading")
         with gr.Tabs():
             for title, page in pages.items():
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
                     page.build(studio)
+    blocks.process_api = _tell_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and
     # ``mount_gradio_app`` never calls that: without this line an event may name any file of the server.
@@ -142,6 +146,22 @@ def _set_gradio_folder(folder: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
 
 
+def _tell_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Of data that no event can take, for which Gradio prints a traceback; ``panel.told`` tells those of functions."""
+    @functools.wraps(process)
+    async def process_api(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await process(*arguments, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.info("an event was refused: %s", f"{type(error).__name__}: {error}".partition("\n")[0][:300])
+            log.debug("its traceback", exc_info=error)
+            raise gr.Error("This was not understood; load the page again.", print_exception=False) from None
+
+    return process_api
+
+
 def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
     mounted: FastAPI = gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
@@ -152,13 +172,10 @@ def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
 
 def check(settings: WebSettings) -> WebSettings:
     """The settings as they will be used. Raises UsageError for those that would leave the door open."""
-    token = guard.new_token() if settings.token == "new" or (settings.share and not settings.token) else settings.token
-    for part in filter(None, (part.strip() for part in settings.auth.split(","))):
-        user, _, kept = part.partition(":")
-        if not user or not passwords.is_hash(kept):
-            raise UsageError("--auth is user:hash; streamdream web --hash asks for a password and prints its hash")
-    if token and len(token) < SHORTEST_TOKEN:
-        raise UsageError(f"--token has to be {SHORTEST_TOKEN} signs or more; --token new makes one")
+    tokens = authentication.parse_tokens(settings.token or ("new" if settings.share else ""))
+    authentication.check_names(tokens, authentication.parse_users(settings.auth))
+    token = ",".join(f"{name}:{secret}" for name, secret in tokens.items())
+    proxies.parse_networks(settings.trusted_proxies)
     if not (is_loopback(settings.host) or settings.auth or token):
         raise UsageError(f"--host {settings.host} opens the app to others; say who may in: --token new, or --auth "
                          "user:hash")
@@ -199,28 +216,35 @@ def open_port(settings: WebSettings) -> socket.socket:
     return opened
 
 
-def address(settings: WebSettings, listening: socket.socket) -> str:
-    """The link to open, with the token if there is one."""
+def links(settings: WebSettings, listening: socket.socket) -> list[str]:
+    """To open it: one for each token, with its name where there are several."""
     host, port = listening.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     name = socket.gethostname() if host in ("0.0.0.0", "::") else name
-    secret = f"/?token={settings.token}" if settings.token else ""
-    return f"http{'s' if settings.ssl_certfile else ''}://{name}:{port}{secret}"
+    return _with_tokens(f"http{'s' if settings.ssl_certfile else ''}://{name}:{port}", settings)
+
+
+def _with_tokens(url: str, settings: WebSettings) -> list[str]:
+    tokens = authentication.parse_tokens(settings.token)
+    found = {name: f"{url}/?token={quote(secret, safe='')}" for name, secret in tokens.items()}
+    return [f"{link} (for {name})" for name, link in found.items()] if len(found) > 1 else [*found.values()] or [url]
 
 
 def make_server(settings: WebSettings, app: Guarded) -> uvicorn.Server:
     """The server of ``create_app``, to be run with the socket of ``open_port``."""
-    http, websocket = limited(settings.connections_per_address, app.studio.counts)
+    http, websocket = limited(settings.connections_per_address, app.studio.counts, app.is_proxy)
     return uvicorn.Server(uvicorn.Config(
         app, http=http, ws=websocket, log_config=None, access_log=False,
         ws_max_size=MOST_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
+        proxy_headers=False,  # guard does that
         limit_concurrency=MOST_AT_ONCE, timeout_graceful_shutdown=3, server_header=False,
         ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
 
 
-def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = lambda link: None) -> None:
-    """Serves until it is told to stop; ``ready`` gets the link. ``settings`` come from ``check``. Raises UsageError."""
-    logs.begin(settings.log)
+def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = lambda link: None,
+          debug: bool = False) -> None:
+    """Serves until it is told to stop; ``ready`` gets each link. ``settings`` are from ``check``. Raises UsageError."""
+    logs.begin(settings.log, debug)
     listening = open_port(settings)
     app = create_app(settings, studio)
     server = make_server(settings, app)
@@ -228,9 +252,9 @@ def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = 
     try:
         if settings.metrics_port:
             ends.append(metrics.serve(settings.metrics_port, studio, app.hall))
-        ready(address(settings, listening))
-        if settings.share:
-            ready(share(settings, listening.getsockname()[1]))
+        for link in links(settings, listening) + (
+                share(settings, listening.getsockname()[1]) if settings.share else []):
+            ready(link)
         server.run([listening])
     finally:
         for end in reversed(ends):
@@ -238,12 +262,12 @@ def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = 
         studio.close()
 
 
-def share(settings: WebSettings, port: int) -> str:
-    """A public link, through Gradio's tunnel. Raises UsageError when there is none to be had."""
+def share(settings: WebSettings, port: int) -> list[str]:
+    """Public links, through Gradio's tunnel. Raises UsageError when there is none to be had."""
     from gradio import networking
 
     try:
-        link = networking.setup_tunnel("127.0.0.1", port, guard.new_token(), None, None)
+        link = networking.setup_tunnel("127.0.0.1", port, authentication.new_token(), None, None)
     except Exception as error:  # its program cannot be fetched or started
         raise UsageError(f"--share found no tunnel: {error}") from None
-    return f"{link}/?token={settings.token}"
+    return _with_tokens(link, settings)

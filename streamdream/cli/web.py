@@ -27,9 +27,14 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
                  without=("seconds", "mirror", "turn", "crop", "capture_size", "capture_rate", "loop", "guide", "style",
                           "mask"))
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
+    parser.add_argument("--revoke", metavar="NAME", help="put that user, or token of that name, out of all servers of "
+                        "this account, until there is another password or secret; 'all': everybody has to log in "
+                        "again; and stop")
     found = parser.parse(arguments)
     if found.hash:
         return _print_hash()
+    if found.revoke:
+        return _revoke(found.revoke)
     run = resolve(found, LIVE_PRESET)
     if found.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
@@ -45,7 +50,7 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
     if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
         studio.load()  # what was asked for by name may not be here; whatever is chosen by itself is
     server.serve(web, studio,
-                 lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"))
+                 lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"), debug=found.debug)
     return 0
 
 
@@ -61,4 +66,17 @@ def _print_hash() -> int:
     if len(password) < SHORTEST_PASSWORD:
         raise UsageError(f"a password has {SHORTEST_PASSWORD} signs or more")
     print(passwords.make(password))
+    return 0
+
+
+def _revoke(name: str) -> int:
+    from streamdream_web.revocations import EVERYBODY, Revocations, default_path
+
+    revocations = Revocations(default_path(), keep_in_memory=False)
+    if name == EVERYBODY:
+        revocations.end_sessions(EVERYBODY)
+        say("everybody has to log in again")
+    else:
+        revocations.revoke(name)
+        say(f"{name} is out; another password or secret under that name lets in again")
     return 0
