@@ -10,10 +10,10 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from streamdream.errors import UnknownName
+from streamdream.machine import processor_name
 
 BENCHES: dict[str, str] = {
     "step": "streamdream_bench.step:run",
@@ -99,14 +99,6 @@ def conditions(**more: Any) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         **more,
     }
-
-
-def processor_name() -> str:
-    """As Linux or macOS call it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _text(value: Any) -> str:

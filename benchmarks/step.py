@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from streamdream import backends, models, objectives
-from streamdream.backends.eager import has_bf16
+from streamdream.backends.precision import has_bf16
 from streamdream.dream import octave_sizes
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import count_flop, needed

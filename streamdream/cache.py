@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from streamdream.atomic_file import write_file
 from streamdream.errors import SinkError
@@ -77,6 +77,28 @@ def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> bool:
             _replace(_note_of(recipe), json.dumps(dict(made_of)).encode())
             return True
     return False
+
+
+def load_measurement(made_of: Mapping[str, str]) -> dict[str, Any] | None:
+    """What was stored by ``store_measurement`` for exactly that; None where there is nothing, or it is damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(_measurement_path(made_of).read_text())
+        if found["made_of"] == dict(made_of) and isinstance(found["figures"], dict):
+            figures: dict[str, Any] = found["figures"]
+            return figures
+    return None
+
+
+def store_measurement(made_of: Mapping[str, str], figures: Mapping[str, Any]) -> None:
+    """Keeps JSON values for later runs. A folder that cannot be written costs the storing only."""
+    try:
+        _replace(_measurement_path(made_of), json.dumps({"made_of": dict(made_of), "figures": dict(figures)}).encode())
+    except OSError as error:
+        log.debug("a measurement cannot be stored: %s", error)
+
+
+def _measurement_path(made_of: Mapping[str, str]) -> Path:
+    return folder("measurements") / f"{name_of(made_of)}.json"
 
 
 def name_of(made_of: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream import __version__, cache
+from streamdream.machine import processor_name
 
 GOOD, MISSING, INFO = "good", "missing", "info"
 HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "h264_amf")
@@ -53,12 +54,8 @@ def _program() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    findings = [Finding("processor", INFO, f"{name}, {os.cpu_count()} threads, {torch.get_num_threads()} used, "
-                        f"{torch.backends.cpu.get_cpu_capability()}")]
+    findings = [Finding("processor", INFO, f"{processor_name()}, {os.cpu_count()} threads, "
+                        f"{torch.get_num_threads()} used, {torch.backends.cpu.get_cpu_capability()}")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         page = os.sysconf("SC_PAGE_SIZE")
         free = page * os.sysconf("SC_AVPHYS_PAGES") / 1e9
@@ -87,7 +84,7 @@ def _accelerator() -> list[Finding]:
 
 def _precision() -> list[Finding]:
     from streamdream.backends import choose_device
-    from streamdream.backends.eager import choose_precision
+    from streamdream.backends.precision import choose_precision
 
     precision, reason = choose_precision(choose_device("auto"))
     return [Finding("precision", INFO, f"{precision}: {reason}")]

@@ -32,7 +32,7 @@ from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pr
 
 from streamdream import models, objectives
 from streamdream.backends import StepSpec, graph
-from streamdream.backends.eager import DTYPES
+from streamdream.backends.precision import DTYPES
 from streamdream.models.network import Network
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings

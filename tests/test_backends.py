@@ -11,7 +11,8 @@ from reference import plain
 
 from streamdream import backends, models, step
 from streamdream.backends import BACKENDS, StepSpec, tensorrt
-from streamdream.backends.eager import DTYPES, Eager
+from streamdream.backends.eager import Eager
+from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.frame import to_tensor, to_unit
 from streamdream.objectives import Objective

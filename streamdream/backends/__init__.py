@@ -37,7 +37,7 @@ BACKENDS = {
 }
 
 PRECISIONS = {
-    "auto": "fp16 on a GPU and bf16 where the processor has the instructions, if it measures faster; else fp32",
+    "auto": "fp16 on a GPU and bf16 on a processor, where it has instructions that make it faster; else fp32",
     "fp32": "float32",
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -73,7 +73,7 @@ class Backend(Protocol):
         ...
 
     def compile(self, spec: StepSpec) -> Step:
-        """A step for that picture size and objective. Raises SettingsError when the picture is too small for a tap."""
+        """A step for that picture size and objective. Raises FieldTooSmall when the picture is too small for a tap."""
         ...
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:

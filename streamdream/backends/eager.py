@@ -1,7 +1,6 @@
 """The reference backend: plain PyTorch and autograd, weights prepared once."""
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from streamdream import step as maths
 from streamdream.backends import choose_device
+from streamdream.backends.precision import DTYPES, choose_precision
 from streamdream.errors import FieldTooSmall
 from streamdream.models.network import Network
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from streamdream.objectives import Objective
     from streamdream.terms import Features, Pictures
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TIMED_SIZES, TIMED_SIZE_ELSEWHERE = {"cpu": (60, 80)}, (480, 640)
-"""By kind of device; a GPU is done with less before the next kernel is there."""
 NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
 
 
@@ -102,48 +99,3 @@ def _mean_what_is_said() -> None:
     """float32 is float32: PyTorch lets cuDNN round it to 10 bits."""
     cudnn: Any = torch.backends.cudnn  # its type stub is behind
     cudnn.conv.fp32_precision = "ieee"
-
-
-@lru_cache(maxsize=8)
-def choose_precision(device: torch.device) -> tuple[str, str]:
-    """(precision, why): half of float32 where the device has the instructions and a convolution measures faster so.
-
-    On a GPU that is fp16, whose gradients turn less than those of bf16 (cosine 0.973 against 0.84 at one random
-    network); a processor with bf16 instructions seldom has those for fp16.
-    """
-    half = "fp16" if device.type in ("cuda", "xpu", "mps") else "bf16"
-    if half == "bf16" and not (device.type == "cpu" and has_bf16()):
-        return "fp32", "no bf16 instructions here"
-    seconds = _time_convolutions(device, ("fp32", half))
-    ratio = seconds["fp32"] / seconds[half]
-    return half if ratio > 1.1 else "fp32", f"{half} measured {ratio:.1f}x the speed of fp32 here"
-
-
-def has_bf16() -> bool:
-    """Whether the processor has the instructions; elsewhere bf16 is emulated, slower than fp32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> dict[str, float]:
-    """Seconds of a 3x3 convolution of 64 channels: the shortest of several in turn, as whatever else the machine does
-    only adds to them.
-    """
-    def make(name: str, *size: int) -> Tensor:
-        return torch.ones(size, device=device, dtype=DTYPES[name]).to(memory_format=torch.channels_last)
-
-    def synchronize() -> None:
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-
-    size = TIMED_SIZES.get(device.type, TIMED_SIZE_ELSEWHERE)
-    operands = {name: (make(name, 1, 64, *size), make(name, 96, 64, 3, 3)) for name in precisions}
-    shortest = dict.fromkeys(precisions, float("inf"))
-    with torch.no_grad():
-        for _ in range(9):
-            for name, (features, kernel) in operands.items():
-                synchronize()
-                begin = time.perf_counter()
-                torch.nn.functional.conv2d(features, kernel, padding=1)
-                synchronize()
-                shortest[name] = min(shortest[name], time.perf_counter() - begin)
-    return shortest

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.backends import graph
-from streamdream.backends.eager import DTYPES, Eager
+from streamdream.backends.eager import Eager
+from streamdream.backends.precision import DTYPES
 from streamdream.errors import EngineError
 
 if TYPE_CHECKING:
