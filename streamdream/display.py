@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from streamdream import carry, flow, references
 from streamdream.opencv import cv2
+from streamdream.references import References
 from streamdream.settings import DreamSettings
 
+NO_REFERENCES = References()
 LUMA = np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1))
 """ITU-R BT.601, for each of the three channels."""
 
@@ -26,16 +28,17 @@ _own = threading.local()
 @dataclass(frozen=True)
 class Published:
     """What a dream added to a frame: ``levels`` int16 [h, w, 3] in grey levels on the field; ``grey`` uint8
-    [h/2, w/2] is that frame.
+    [h/2, w/2] is that frame; ``others`` are guide, style and mask of that dream, so that display reads no file.
     """
 
     levels: NDArray[np.int16]
     grey: flow.Grey
+    others: References = NO_REFERENCES
 
 
-def publish(residual: NDArray[np.float32], image: NDArray[np.uint8]) -> Published:
+def publish(residual: NDArray[np.float32], image: NDArray[np.uint8], others: References = NO_REFERENCES) -> Published:
     """``residual`` [h, w, 3] in [-1, 1] units belongs to the frame ``image`` [H, W, 3]."""
-    return Published(carry.to_levels(residual), _half_field(image, *residual.shape[:2]))
+    return Published(carry.to_levels(residual), _half_field(image, *residual.shape[:2]), others)
 
 
 def show(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
@@ -45,7 +48,7 @@ def show(published: Published | None, image: NDArray[np.uint8], settings: DreamS
     cv, levels = cv2(), moved(published, image, settings)
     if levels.shape != image.shape:
         levels = cv.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv.INTER_LINEAR)
-    mask = references.shown(references.read(settings), *image.shape[:2])
+    mask = references.shown(published.others, *image.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     dream: NDArray[np.uint8] = cv.add(image, levels, dtype=cv.CV_8U)

@@ -107,6 +107,15 @@ class Dreamer:
             return height, width
         return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
 
+    def count_fitting_octaves(self, height: int, width: int, settings: DreamSettings) -> int:
+        """How many of the octaves of a ``height`` x ``width`` field are large enough for all taps, but at least 1.
+
+        Raises UnknownName or SettingsError when the model lacks what the settings ask for.
+        """
+        least = self._least_side(objectives.from_settings(settings, self.model))
+        sizes = octave_sizes(height, width, settings.octaves, settings.octave_scale)
+        return max(1, sum(min(size) >= least for size in sizes))
+
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> Match:
         """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
         with self.stats.stage("match"):
@@ -176,10 +185,13 @@ class Dreamer:
             return step
         return partial(step, targets=self._targets(objective, others, height, width))
 
-    def _find_targets(self, objective: Objective, others: References, height: int, width: int) -> AllTargets:
+    def _least_side(self, objective: Objective) -> int:
+        """Pixels of the shorter side of a picture that all taps need."""
         taps = self.model.taps()
-        least = max(taps[name].min_size for name in objective.taps)
-        pictures = references.for_octave(others, height, width, least)
+        return max((taps[name].min_size for name in objective.taps), default=1)
+
+    def _find_targets(self, objective: Objective, others: References, height: int, width: int) -> AllTargets:
+        pictures = references.for_octave(others, height, width, self._least_side(objective))
         return self.backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
 
 

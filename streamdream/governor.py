@@ -69,12 +69,20 @@ class Governor:
         return max(0, min(wanted, int(self._allowed_seconds / a_pass) - 1))
 
     def refuse(self) -> bool:
-        """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then."""
+        """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then; no
+        smaller one is, until ``allow_all``.
+        """
         if self._pinned or self._rung + 1 >= len(self._ladder) - 1:
             return False
         self._lowest = self._rung + 1
-        self._move(1, 0.0)
+        log.info("%d lines are too few for these layers: %d lines from here on", self.field_height,
+                 self._ladder[self._lowest][0])
+        self._set_rung(self._lowest)
         return True
+
+    def allow_all(self) -> None:
+        """Something else is dreamed now, which may fit a field that was refused."""
+        self._lowest = 0
 
     def _leave_what_is_hopeless(self) -> bool:
         """For the highest rung below on which, by its area, a dream would be in time."""
@@ -90,8 +98,11 @@ class Governor:
 
     def _move(self, by: int, usual: float) -> None:
         before = self.field_height
-        self._rung += by
-        self._seconds.clear()
+        self._set_rung(self._rung + by)
         log.info("a dream on %d lines took %.0f ms, %.0f are allowed: %d lines from here on, %s", before,
                  1e3 * usual, 1e3 * self._allowed_seconds, self.field_height,
                  "one octave a dream" if self.in_turn else "all octaves")
+
+    def _set_rung(self, rung: int) -> None:
+        self._rung = rung
+        self._seconds.clear()  # those of another field

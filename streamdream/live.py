@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from streamdream import carry, display
 from streamdream.cast import Cast
 from streamdream.dream import DreamState
-from streamdream.errors import Closed, UsageError
+from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.frame import shrink
 from streamdream.opencv import cv2
-from streamdream.play import Play
+from streamdream.play import Play, substance
 from streamdream.process import spare_what_is_loaded, stand_back
+from streamdream.references import LiveReader
 from streamdream.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
@@ -128,8 +129,9 @@ class LiveReport:
     warnings: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        rates = {"fps": self.frames / self.seconds, "display_fps": self.frames / self.seconds,
-                 "dream_fps": self.dreams / self.seconds, "steps_per_s": self.steps / self.seconds,
+        seconds = self.seconds or float("inf")  # a run that ended at once has no rates
+        rates = {"fps": self.frames / seconds, "display_fps": self.frames / seconds,
+                 "dream_fps": self.dreams / seconds, "steps_per_s": self.steps / seconds,
                  "shown_ratio": self.frames / max(1, self.captured)}
         return {**{name: round(value, 3) for name, value in rates.items()}, **vars(self)}
 
@@ -152,6 +154,10 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: display.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
+        self._refused: tuple[Any, ...] = ()  # what the governor chose a larger field for
+        self._complaint = ""  # the last warning about what cannot be dreamed
+        self._octaves = 0  # how many were dreamed last
+        self._references = LiveReader()
         self._wanted, self._since_seconds = 0, 0.0  # lines of the field, and since when
         self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
@@ -232,34 +238,54 @@ class Live:
             with self._turn(), self._threads.applied():
                 begin = time.perf_counter()
                 try:
-                    onset = self._governor.onset(wish.dream.onset, wish.dream.octaves)
-                    state = dreamer.advance(state, image, replace(wish.dream, onset=onset))
-                except UsageError as error:
+                    others = self._references.read(wish.dream)
+                    octaves = self._fit_octaves(dreamer, wish, height, width)
+                    onset = self._governor.onset(wish.dream.onset, octaves)
+                    state = dreamer.advance(state, image, replace(wish.dream, onset=onset, octaves=octaves), others)
+                except (UsageError, SourceError) as error:
                     self._make_do(error, wish, height)
                     continue
-            self._good = wish
+            self._good, self._complaint = wish, ""
+            if self._refused and self._refused != substance(wish):
+                self._refused = ()
+                self._governor.allow_all()
             if state.residual is not None:
-                self._published = display.publish(state.residual, image)
+                self._published = display.publish(state.residual, image, others)
             self._dreams += 1
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
-            took, octaves = time.perf_counter() - begin, wish.dream.octaves
+            took = time.perf_counter() - begin
             if not self._threads.trying:
                 self._governor.observe(took, self._dreams, octaves, height)
             self._threads.observe(took, height, octaves)
 
-    def _make_do(self, error: UsageError, wish: Wish, lines: int) -> None:
-        """The field is too small for a layer: a larger one is taken, or else what was dreamed before. A show that has
-        begun does not end by it. Where a picture has fewer lines than are wanted, its source may be about to send more;
-        a still larger field would not help.
+    def _fit_octaves(self, dreamer: Dreamer, wish: Wish, height: int, width: int) -> int:
+        """How many octaves to dream: a small field leaves out the coarsest ones, which are too small for the layers."""
+        octaves = dreamer.count_fitting_octaves(height, width, wish.dream)
+        if octaves != self._octaves and octaves < wish.dream.octaves:
+            log.info("%d of %d octaves fit a field of %dx%d; the others are left out", octaves, wish.dream.octaves,
+                     width, height)
+        self._octaves = octaves
+        return octaves
+
+    def _make_do(self, error: UsageError | SourceError, wish: Wish, lines: int) -> None:
+        """What is wanted cannot be dreamed. A show that has begun does not end by it.
+
+        If the field is too small for a layer, a larger one is taken. Where a picture has fewer lines than are wanted,
+        its source may be about to send more; a still larger field would not help. In all other cases what was dreamed
+        before goes on, or if that is the same, the picture without a new dream.
         """
-        if lines < self._wanted:
-            if time.perf_counter() < self._since_seconds + LARGER_SECONDS:
+        if isinstance(error, FieldTooSmall):
+            if lines < self._wanted:
+                if time.perf_counter() < self._since_seconds + LARGER_SECONDS:
+                    return
+            elif self._governor.refuse():
+                self._refused = substance(wish)
                 return
-        elif self._governor.refuse():
-            return
-        if self._good is None or replace(self._good.dream, strength=0) == replace(wish.dream, strength=0):
+        if self._good is None:
             raise error
-        log.warning("%s; it goes on as before", error)
+        if self._complaint != str(error):
+            self._complaint = str(error)
+            log.warning("%s; it goes on as before", error)
         self._controls.take_back(self._good)
 
     def _count_step(self, done: int) -> None:
@@ -296,10 +322,11 @@ class Live:
                         for name, part in (("p50", 0.5), ("p95", 0.95))},
             longest_gap_ms=round(1e3 * self._longest_gap, 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
-            cpu_share=round(cpu_seconds / seconds, 3), field=f"{field[1]}x{field[0]}", fields=dict(self._fields),
-            layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
-            device=str(backend.device), reason=backend.reason, stages=dreamer.stats.stages(),
-            peak_rss_mb=round(peak_rss_mb(), 1), warnings=self._source.warnings + self._sink.warnings)
+            cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), field=f"{field[1]}x{field[0]}",
+            fields=dict(self._fields), layers=settings.layers, model=dreamer.model.name, backend=backend.name,
+            precision=backend.precision, device=str(backend.device), reason=backend.reason,
+            stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
+            warnings=self._source.warnings + self._sink.warnings)
 
 
 def resize_state(state: DreamState, height: int, width: int) -> DreamState:

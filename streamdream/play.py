@@ -71,7 +71,7 @@ class Fade:
 
     def pick(self, wish: Wish, seconds: float) -> Wish:
         """Whose turn it is at that time: what is wanted, or what was before."""
-        if self._new is None or _substance(wish) != _substance(self._new):
+        if self._new is None or substance(wish) != substance(self._new):
             self._old, self._began, self._owed = self._new, seconds, 0.0
         self._new = wish
         if self._old is None:
@@ -87,7 +87,8 @@ class Fade:
         return Wish(replace(wish.dream, **{name: getattr(self._old.dream, name) for name in FADED}), self._old.model)
 
 
-def _substance(wish: Wish) -> tuple[Any, ...]:
+def substance(wish: Wish) -> tuple[Any, ...]:
+    """What a dream is made of; equal ones differ in how they are dreamed only."""
     return (wish.model, *(getattr(wish.dream, name) for name in FADED))
 
 

@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,6 +33,10 @@ GUIDE_PIXELS = 320 * 240
 STYLE_PIXELS = 1024 * 1024
 BLACK = 8
 """Grey levels of a mask up to this are black: a JPEG file has no pure one."""
+ROLES = ("guide", "style", "mask")
+File = tuple[str, str, tuple[int, int]]
+"""Role, path, and what changes when the file does."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,27 +55,86 @@ def read(settings: DreamSettings) -> References:
 
     Raises UsageError or SourceError, naming the flag, for a file that is not there or not a picture.
     """
-    paths = {role: getattr(settings, role) for role in ("guide", "style", "mask")}
-    return _read(tuple((role, path, _age("--" + role, path)) for role, path in paths.items() if path))
+    return _read(tuple((role, path, _version(role, path)) for role, path in _named_in(settings).items()))
 
 
-def _age(flag: str, path: str) -> int:
+def _named_in(settings: DreamSettings) -> dict[str, str]:
+    """Role -> path."""
+    return {role: getattr(settings, role) for role in ROLES if getattr(settings, role)}
+
+
+def _version(role: str, path: str) -> tuple[int, int]:
+    """(time of the last change in ns, size in bytes)."""
     try:
-        return Path(path).stat().st_mtime_ns
+        found = Path(path).stat()
     except OSError as error:
-        raise UsageError(f"{flag} {path}: {error.strerror}") from None
+        raise UsageError(f"--{role} {path}: {error.strerror}") from None
+    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=4)
-def _read(files: tuple[tuple[str, str, int], ...]) -> References:
-    pictures: dict[str, Picture] = {}
-    for role, path, _ in files:
+def _read(files: tuple[File, ...]) -> References:
+    return References(**{file[0]: _read_file(file) for file in files})
+
+
+@lru_cache(maxsize=4)
+def _read_file(file: File) -> Picture:
+    role, path, _ = file
+    try:
+        image = stills.read_image(path)
+    except StreamdreamError as error:
+        raise type(error)(f"--{role}: {error}") from None
+    return _to_mask(image) if role == "mask" else image
+
+
+class LiveReader:
+    """References of a live run. Its files may change, vanish or be half written: then the last good picture of that
+    role is kept, with one warning in the log, until the file can be read again. For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[File | tuple[str, str, str]] | None = None
+        self._references = References()
+        self._failed: set[tuple[str, str]] = set()
+
+    def read(self, settings: DreamSettings) -> References:
+        """The pictures that the settings name; the same object as long as the files do not change.
+
+        Raises UsageError or SourceError where there is no last good picture: at the first call, and for a guide or a
+        style, without which there is nothing to dream toward. Without a mask all is dreamed.
+        """
+        seen = [_look_at(role, path) for role, path in _named_in(settings).items()]
+        if seen != self._seen:
+            pictures = {file[0]: self._read_file(file) for file in seen}
+            if any(pictures.get(role) is not getattr(self._references, role) for role in ROLES):
+                self._references = References(**pictures)
+            self._seen = seen
+        return self._references
+
+    def _read_file(self, file: File | tuple[str, str, str]) -> Picture | None:
+        role, path, version = file
         try:
-            image = stills.read_image(path)
+            if isinstance(version, str):
+                raise UsageError(version)
+            picture = _read_file((role, path, version))
         except StreamdreamError as error:
-            raise type(error)(f"--{role}: {error}") from None
-        pictures[role] = _to_mask(image) if role == "mask" else image
-    return References(**pictures)
+            last: Picture | None = getattr(self._references, role)
+            if last is None and (role != "mask" or self._seen is None):
+                raise
+            if (role, path) not in self._failed:
+                log.warning("%s; it goes on %s", error, "without it" if last is None else "with the last one")
+            self._failed.add((role, path))
+            return last
+        self._failed.discard((role, path))
+        return picture
+
+
+def _look_at(role: str, path: str) -> File | tuple[str, str, str]:
+    """The file's version, or as text why there is none."""
+    try:
+        return role, path, _version(role, path)
+    except UsageError as error:
+        return role, path, str(error)
 
 
 def _to_mask(image: Picture) -> Picture:
@@ -137,7 +201,7 @@ class Player:
         self._video = settings.guide if settings.guide and not stills.is_picture(settings.guide) else ""
         if self._video:
             if "://" not in self._video and not self._video.startswith("lavfi:"):
-                _age("--guide", self._video)
+                _version("guide", self._video)
             settings = replace(settings, guide="")
         self._references = read(settings)
         self._frames: Iterator[Frame] = iter(())

@@ -11,7 +11,7 @@ from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
 from streamdream_web import sessions
 
-from streamdream import carry, display
+from streamdream import carry, display, references
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer, DreamState
 from streamdream.live import resize_state
@@ -58,7 +58,8 @@ def test_a_mask_says_where(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    shown = display.show(display.publish(residual, image), image, replace(SETTINGS, mask=path)).astype(int)
+    published = display.publish(residual, image, references.read(replace(SETTINGS, mask=path)))
+    shown = display.show(published, image, SETTINGS).astype(int)
     assert (shown[:, :72] == image[:, :72]).all() and np.abs(shown - image)[:, 88:].mean() > 5
 
 
@@ -91,7 +92,8 @@ def test_its_halves_know_the_mask(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    more, less = np.split(sessions.halves(display.publish(residual, image), image, replace(SETTINGS, mask=path)), 2)
+    published = display.publish(residual, image, references.read(replace(SETTINGS, mask=path)))
+    more, less = np.split(sessions.halves(published, image, SETTINGS), 2)
     assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
 

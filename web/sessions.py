@@ -179,7 +179,7 @@ def halves(published: Published | None, image: NDArray[np.uint8], settings: Drea
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
     levels = display.moved(published, image, settings)
-    mask = references.shown(references.read(settings), *levels.shape[:2])
+    mask = references.shown(published.others, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])
