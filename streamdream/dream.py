@@ -107,15 +107,6 @@ class Dreamer:
             return height, width
         return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
 
-    def count_fitting_octaves(self, height: int, width: int, settings: DreamSettings) -> int:
-        """How many of the octaves of a ``height`` x ``width`` field are large enough for all taps, but at least 1.
-
-        Raises UnknownName or SettingsError when the model lacks what the settings ask for.
-        """
-        least = self._least_side(objectives.from_settings(settings, self.model))
-        sizes = octave_sizes(height, width, settings.octaves, settings.octave_scale)
-        return max(1, sum(min(size) >= least for size in sizes))
-
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> Match:
         """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
         with self.stats.stage("match"):
@@ -185,14 +176,25 @@ class Dreamer:
             return step
         return partial(step, targets=self._targets(objective, others, height, width))
 
-    def _least_side(self, objective: Objective) -> int:
-        """Pixels of the shorter side of a picture that all taps need."""
-        taps = self.model.taps()
-        return max((taps[name].min_size for name in objective.taps), default=1)
-
     def _find_targets(self, objective: Objective, others: References, height: int, width: int) -> AllTargets:
-        pictures = references.for_octave(others, height, width, self._least_side(objective))
+        pictures = references.for_octave(others, height, width, _min_side(self.model, objective))
         return self.backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
+
+
+def fitting_octaves(model: Model, settings: DreamSettings, size: tuple[int, int]) -> int:
+    """How many octaves a field of that (height, width) has room for, up to ``settings.octaves``; 0 if not even one.
+
+    Raises UnknownName or SettingsError when the model lacks what the settings ask for.
+    """
+    least = _min_side(model, objectives.from_settings(settings, model))
+    return next((octaves for octaves in range(settings.octaves, 0, -1)
+                 if min(map(min, octave_sizes(*size, octaves, settings.octave_scale))) >= least), 0)
+
+
+def _min_side(model: Model, objective: Objective) -> int:
+    """Pixels of the shorter side of a picture that all taps need."""
+    taps = model.taps()
+    return max((taps[name].min_size for name in objective.taps), default=1)
 
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from streamdream import carry, display
 from streamdream.cast import Cast
-from streamdream.dream import DreamState
+from streamdream.dream import DreamState, fitting_octaves
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.frame import shrink
 from streamdream.opencv import cv2
@@ -260,7 +260,7 @@ class Live:
 
     def _fit_octaves(self, dreamer: Dreamer, wish: Wish, height: int, width: int) -> int:
         """How many octaves to dream: a small field leaves out the coarsest ones, which are too small for the layers."""
-        octaves = dreamer.count_fitting_octaves(height, width, wish.dream)
+        octaves = max(1, fitting_octaves(dreamer.model, wish.dream, (height, width)))
         if octaves != self._octaves and octaves < wish.dream.octaves:
             log.info("%d of %d octaves fit a field of %dx%d; the others are left out", octaves, wish.dream.octaves,
                      width, height)

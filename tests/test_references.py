@@ -157,7 +157,7 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
 
 def test_a_guide_may_be_small_large_or_thin(eager: Backend, lion: Picture, tmp_path: Path) -> None:
     for height, width in ((20, 30), (2000, 1500), (10, 400)):
-        stills.write_image(str(tmp_path / "guide.png"), np.resize(lion, (height, width, 3)))
+        stills.write_image(str(tmp_path / "guide.png"), np.resize(lion, (height, width, 3)), overwrite=True)
         settings = DreamSettings(guide=str(tmp_path / "guide.png"), style=str(tmp_path / "guide.png"), onset=0)
         Dreamer(MODEL, eager, 96)(DreamState(), lion, settings)
 
@@ -166,7 +166,7 @@ def test_a_changed_file_is_read_again(stripes: Path, tmp_path: Path) -> None:
     settings = DreamSettings(guide=str(stripes))
     first = references.read(settings)
     assert references.read(settings) is first
-    stills.write_image(str(stripes), np.zeros((90, 90, 3), np.uint8))
+    stills.write_image(str(stripes), np.zeros((90, 90, 3), np.uint8), overwrite=True)
     again = references.read(settings).guide
     assert again is not None and again.shape == (90, 90, 3)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.field_fit import field_size, fitting_octaves
 from streamdream_web.livesocket import CLOSED_RULES
 from streamdream_web.metrics import Collector
 from streamdream_web.pages import layers, live, video
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from streamdream import models
 from streamdream.controls import Controls
+from streamdream.dream import fitting_octaves
 from streamdream.errors import SettingsError
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
@@ -130,7 +130,6 @@ def test_too_many_messages_end_the_connection(web: Running) -> None:
 def test_fitting_octaves() -> None:
     model, dream = models.get("inception_v3"), DreamSettings(layers="mixed5", octaves=6, octave_scale=2)
     assert [fitting_octaves(model, dream, size) for size in ((480, 640), (96, 128), (96, 54), (40, 40))] == [4, 2, 1, 0]
-    assert field_size(96, 1920, 1080) == (96, 54)
 
 
 def test_octaves_without_room_are_left_out_at_the_start_and_said(web: Running, small: NDArray[np.uint8]) -> None:
@@ -150,14 +149,15 @@ def test_octaves_without_room_in_a_portrait_picture_are_left_out(web: Running, s
         client.settle(portrait)
 
 
-def test_the_first_field_has_room_for_all_octaves() -> None:
-    """Where it may be larger than it usually begins with, a larger one is taken."""
+def test_many_octaves_do_not_enlarge_the_first_field() -> None:
+    """A slow machine could not dream on a larger one in time: the octaves without room wait until it grows."""
     studio = Studio(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
     try:
         session = Session(studio, "", lambda message: None, lambda error: None)
         assert session.lines == 144
-        assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 176
+        assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 144
         assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.now().octaves == 4
+        assert session.lines == 144
     finally:
         studio.close()
 

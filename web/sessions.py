@@ -25,6 +25,7 @@ from streamdream import display, models, references
 from streamdream.capture import LiveSource
 from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
+from streamdream.dream import fitting_octaves
 from streamdream.errors import (
     Closed,
     FieldTooSmall,
@@ -41,7 +42,6 @@ from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
 
-from .field_fit import field_size, fitting_octaves
 from .turns import Considerate
 
 if TYPE_CHECKING:
@@ -240,7 +240,6 @@ class Session:
         self._governor = SharedGovernor(self._highest, studio.live.dream_hz, studio.live.pin,
                                         lambda: len(studio.dreaming))
         self._fitting = threading.Lock()
-        self._had_picture = False
         self._live: Live | None = None
         self._backend: Backend | None = None
         self._stopping = threading.Event()
@@ -275,38 +274,34 @@ class Session:
 
     def _check(self, wish: Wish) -> None:
         check(self._studio, wish)
-        if not fitting_octaves(self._model_of(wish), wish.dream, self._field(self._highest)):
+        if not fitting_octaves(self._model_of(wish), wish.dream, self._largest_field):
             raise FieldTooSmall(f"{wish.dream.layers} needs larger pictures than are dreamed here; choose a lower "
                                 "layer")
 
     def _fit(self) -> str:
-        """Leave out octaves that not even the largest field has room for, and begin on a field that has room for the
-        others. Returns what the visitor should know of it, or "".
+        """Leave out octaves that not even the largest field has room for; ``Live`` leaves out those that the field of
+        now has no room for. Returns what the visitor should know of it, or "".
         """
         with self._fitting:
             wish = self.controls.wish
-            dream, model = wish.dream, self._model_of(wish)
-            fitting = max(1, fitting_octaves(model, dream, self._field(self._highest)))
+            dream = wish.dream
+            fitting = max(1, fitting_octaves(self._model_of(wish), dream, self._largest_field))
             message = ""
             if fitting < dream.octaves:
                 self.controls.change({"octaves": fitting})
                 message = (f"{dream.octaves} octaves at scale {dream.octave_scale:g} are too many for {dream.layers} "
                            f"here: {fitting} {'is' if fitting == 1 else 'are'} dreamed")
-                dream = self.controls.now()
-            if not self._had_picture:  # nothing is dreamed yet; later Live itself takes a larger field
-                while fitting_octaves(model, dream, self._field(self.lines)) < dream.octaves:
-                    if not self._governor.refuse():
-                        break
             return message[:MAX_MESSAGE]
 
     def _on_shape(self) -> None:
         """The pictures are of another shape than was thought, and so is the field. Called before they are dreamed."""
         if message := self._fit():
             self.notify(message)
-        self._had_picture = True
 
-    def _field(self, lines: int) -> tuple[int, int]:
-        return field_size(lines, self._source.height, self._source.width)
+    @property
+    def _largest_field(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self._highest, max(2, 2 * round(self._source.width * self._highest / self._source.height / 2))
 
     def _model_of(self, wish: Wish) -> Model:
         return models.get(wish.model or self._studio.model.name)
