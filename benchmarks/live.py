@@ -19,6 +19,7 @@ from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
 from streamdream.opencv import cv2
+from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.sinks import NullSink
 from streamdream.sources import open_source
@@ -100,6 +101,7 @@ def measure(options: Options, width: int, height: int, rate: int, field: int, pi
         field_height=field, seed=options.seed))
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
     live = Live(source, sink, dreamer, Governor(field, options.dream_hz, pinned), Controls(settings))
+    freeze_gc()
     with Sizes() as sizes:
         report = live.run()
     return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": sizes.growth_mb,

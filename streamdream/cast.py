@@ -49,8 +49,11 @@ class Cast:
         return self.now, self._wish
 
     def close(self) -> None:
+        """The dreamers no longer report to whoever listened, and so no longer keep it alive."""
         if self._thread is not None:
             self._thread.join()
+        for dreamer in {id(dreamer): dreamer for dreamer in (self.now, *self._ready.values())}.values():
+            dreamer.on_step = None
 
     def _prepare(self, model: str) -> None:
         if self._patient:

@@ -64,7 +64,7 @@ class Dreamer:
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
         self.on_picture: Callable[[Tensor], None] | None = None  # shown each of them, at the size of its octave
         self._steps = lru_cache(maxsize=64)(backend.compile)
-        self._targets = lru_cache(maxsize=32)(self._find_targets)
+        self._targets = lru_cache(maxsize=32)(partial(find_targets, model, backend))  # no cycle through this dreamer
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                  others: References | None = None, known: Match | None = None
@@ -176,9 +176,12 @@ class Dreamer:
             return step
         return partial(step, targets=self._targets(objective, others, height, width))
 
-    def _find_targets(self, objective: Objective, others: References, height: int, width: int) -> AllTargets:
-        pictures = references.for_octave(others, height, width, _min_side(self.model, objective))
-        return self.backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
+
+def find_targets(model: Model, backend: Backend, objective: Objective, others: References, height: int, width: int
+                 ) -> AllTargets:
+    """What the guide and the style look like to the objective's terms at an octave of that size."""
+    pictures = references.for_octave(others, height, width, _min_side(model, objective))
+    return backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
 
 
 def fitting_octaves(model: Model, settings: DreamSettings, size: tuple[int, int]) -> int:

@@ -28,7 +28,7 @@ from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.frame import shrink
 from streamdream.opencv import cv2
 from streamdream.play import Play, substance
-from streamdream.process import spare_what_is_loaded, stand_back
+from streamdream.process import stand_back
 from streamdream.references import LiveReader
 from streamdream.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
@@ -173,7 +173,6 @@ class Live:
 
         Raises what any worker raised. The caller owns source and sink.
         """
-        spare_what_is_loaded()  # a picture would wait for it
         began, cpu = time.perf_counter(), time.process_time()
         workers = [threading.Thread(target=self._guard, args=(work,), name=f"streamdream-{name}", daemon=True)
                    for name, work in (("capture", self._capture), ("dream", self._dream))]
@@ -189,9 +188,13 @@ class Live:
                 worker.join(PATIENCE_SECONDS)  # a source that stalls ends when its owner closes it
             self._cast.close()
         if self._error is not None:
-            if isinstance(self._error, UsageError) and not self._dreams:
+            error, self._error = self._error, None
+            if isinstance(error, UsageError) and not self._dreams:
                 self._sink.abort()  # nothing was dreamed, so nothing is worth keeping
-            raise self._error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, and so this run
         self._sink.finish()
         return self._report(time.perf_counter() - began, time.process_time() - cpu)
 

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -16,13 +17,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alive import tracked
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader, read_number, write_number
 
+from streamdream import cli, process
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
+from streamdream.errors import SinkError, SourceError
 from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox, resize_state
@@ -120,24 +124,54 @@ def test_frames_are_shown_at_the_sources_pace_and_dreamed(eager: Backend) -> Non
     assert 1.8 < report.seconds < 10 and workers() == []
 
 
-def test_no_picture_waits_for_a_search_among_all_that_is_loaded(eager: Backend) -> None:
-    """Python's, for garbage. What an earlier run left is searched."""
+def test_no_picture_waits_for_garbage_collection_of_all_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``streamdream live`` excludes from it what is loaded, once, before its first picture."""
     class Counts(NullSink):
         def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-            searched.append(len(gc.get_objects()))
+            collected.append(len(gc.get_objects()))
 
-    class Knot:
-        def __init__(self) -> None:
-            self.itself = self
-
-    searched: list[int] = []
+    collected: list[int] = []
+    monkeypatch.setattr(process, "_frozen", False)
     gc.unfreeze()
     everything = len(gc.get_objects())
-    live(Ends(after=5), Counts(), eager).run()
-    assert max(searched) < everything / 10
-    left = weakref.ref(Knot())
-    live(Ends(after=5), NullSink(), eager).run()
-    assert left() is None
+    monkeypatch.setattr(NullSink, "write", Counts.write)
+    assert cli.run(["live", "--source", "lavfi:testsrc=s=160x96:r=30:d=1", "--sink", "null", "--json",
+                    "--backend", "eager"]) == 0
+    assert collected and max(collected) < everything / 10
+
+
+def test_a_run_is_gone_when_it_has_ended(eager: Backend) -> None:
+    """However it ended, and though what was loaded before it is frozen; its report does not keep it either."""
+    class Raises(NullSink):
+        def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+            raise SinkError("the disk is full")
+
+    process.freeze_gc()
+    reports = []
+    with tracked(Live, Dreamer) as alive:
+        for number in range(50):
+            source = Ends(3, SourceError("the cable was pulled") if number % 10 == 5 else None)
+            run = live(source, Raises() if number % 10 == 7 else NullSink(), eager)
+            with suppress(SourceError, SinkError):
+                reports.append(run.run())
+        assert len(reports) == 40 and alive() == ["Dreamer", "Live"]  # those of ``run``
+        del run, source
+        assert alive() == []
+
+
+def test_a_run_needs_no_garbage_collection_to_be_gone(eager: Backend) -> None:
+    """So its pictures leave memory at once."""
+    gc.collect()
+    gc.disable()
+    try:
+        run = live(Ends(3), NullSink(), eager)
+        dreamer = weakref.ref(run._cast.now)
+        gone = weakref.ref(run)
+        run.run()
+        del run
+        assert gone() is None and dreamer() is None
+    finally:
+        gc.enable()
 
 
 class Slow(NullSink):

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alive import tracked
 from numpy.typing import NDArray
 from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
 
+from streamdream import process
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, stamped
+from streamdream.dream import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.frame import Frame
+from streamdream.live import Live
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
 from streamdream.stats import rss_mb
@@ -114,15 +118,18 @@ def test_it_stops_when_told_from_any_thread(eager: Backend) -> None:
     assert time.monotonic() - begin < 5 and workers() == []
 
 
+@pytest.mark.soak
 def test_a_thousand_runs_leave_nothing_behind(eager: Backend) -> None:
-    """Neither a thread nor a file descriptor, nor memory."""
+    """Neither a thread nor a file descriptor, nor an object, nor memory."""
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
 
-    for _ in range(50):
-        live(Ends(1), NullSink(), eager).run()
-    before, threads, size = descriptors(), threading.active_count(), rss_mb()
-    for _ in range(1000):
-        live(Ends(1), NullSink(), eager).run()
-    assert descriptors() <= before and threading.active_count() <= threads
-    assert rss_mb() - size < 30
+    process.freeze_gc()
+    with tracked(Live, Dreamer) as alive:
+        for _ in range(50):
+            live(Ends(1), NullSink(), eager).run()
+        before, threads, size = descriptors(), threading.active_count(), rss_mb()
+        for _ in range(1000):
+            live(Ends(1), NullSink(), eager).run()
+        assert descriptors() <= before and threading.active_count() <= threads
+        assert alive() == [] and rss_mb() - size < 10

@@ -253,6 +253,7 @@ def test_garbage_ends_the_connection(web: Running, message: bytes | str) -> None
         assert closed.value.rcvd and closed.value.rcvd.code == 1008
 
 
+@pytest.mark.soak
 def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Running, picture: NDArray[np.uint8]) -> None:
     with ExitStack() as held:
         opened = 0

@@ -5,11 +5,11 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from alive import tracked
 from numpy.typing import NDArray
 from streamdream_web import forms
 from streamdream_web.hall import KEPT_SECONDS
@@ -19,8 +19,11 @@ from streamdream_web.turns import Turns
 from web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
 
+from streamdream.dream import Dreamer
+from streamdream.live import Live
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
+from streamdream.stats import rss_mb
 
 pytestmark = pytest.mark.alone
 
@@ -167,26 +170,25 @@ def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: 
     assert took < (5.0 if KEPT_SECONDS < 4.5 else 0)
 
 
-def test_two_hundred_visits_leave_nothing(web: Running, small: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("visits", [50, pytest.param(1000, marks=pytest.mark.soak)])
+def test_visits_leave_nothing(web: Running, small: NDArray[np.uint8], visits: int) -> None:
     def visit() -> None:
         with Client(web) as client:
             client.welcome()
             client.dream(small)
 
-    for _ in range(8):
-        visit()
-    gc.collect()
-    before = resident_mb()
-    for _ in range(200):
-        visit()
-    until(lambda: not workers() and not web.hall.sessions)
-    gc.collect()
-    assert not web.hall.line and not web.studio.dreaming and len(web.studio._turns._held_seconds) <= 2
-    assert resident_mb() - before < 60
-
-
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    until(lambda: gc.get_freeze_count() > 0)  # the server has warmed up
+    with tracked(Session, Live, Dreamer) as alive:
+        for _ in range(8):
+            visit()
+        until(lambda: not workers() and not web.hall.sessions)
+        before = rss_mb()
+        for _ in range(visits):
+            visit()
+        until(lambda: not workers() and not web.hall.sessions)
+        assert not web.hall.line and not web.studio.dreaming and len(web.studio._turns._held_seconds) <= 2
+        until(lambda: alive() == [])
+        assert rss_mb() - before < 20
 
 
 def test_who_comes_too_late_waits_and_takes_over(small: NDArray[np.uint8]) -> None:

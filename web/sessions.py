@@ -310,8 +310,9 @@ class Session:
         """Ends it soon; does not wait."""
         self._stopping.set()
         self._source.close()
-        if self._live is not None:
-            self._live.stop()
+        live = self._live  # its thread may forget it meanwhile
+        if live is not None:
+            live.stop()
 
     @property
     def stopped(self) -> bool:
@@ -368,6 +369,7 @@ class Session:
             log.exception("a live dream failed")
             error = "the dream failed here; the server's log says why"
         finally:
+            self._live = None
             self._studio.dreaming.discard(self.token)
             self._studio.leave(self.token)
             self._ended(error)

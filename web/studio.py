@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream import models
 from streamdream.errors import UsageError
+from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
 from .turns import Turns
@@ -132,6 +133,8 @@ class Studio:
             for _ in range(2):
                 state = dreamer.advance(state, picture, dataclasses.replace(self.dream, onset=0))
         self.leave("warm-up")
+        del dreamer, state
+        freeze_gc()
 
     def leave(self, who: str) -> None:
         """That visitor, or job, takes no more turns."""

@@ -12,6 +12,7 @@ from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
+from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
             live.stop()
             apart.give_up()
 
+        freeze_gc()
         with signals.ending_by(end):
             report = live.run(run.live.seconds)
     for warning in report.warnings:
