@@ -20,12 +20,17 @@ def made_once(make: Callable[Given, Made]) -> Callable[Given, Made]:
     @wraps(make)
     def look_up(*given: Given.args, **named: Given.kwargs) -> Made:
         found: Made = remembered(*given, **named)  # type: ignore[arg-type]
-        used = _used.get()
-        if used is not None:
-            used.append(found)
+        note_use(found)
         return found
 
     return look_up
+
+
+def note_use(thing: Any) -> None:
+    """Tell ``noticed``, if this thread is within it, that ``thing`` is used."""
+    used = _used.get()
+    if used is not None:
+        used.append(thing)
 
 
 @contextmanager

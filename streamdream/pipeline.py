@@ -18,6 +18,7 @@ from streamdream.controls import Controls
 from streamdream.errors import SourceError
 from streamdream.match import Match, in_order
 from streamdream.play import Play
+from streamdream.settings import parse_memory
 from streamdream.sources import prefetch
 from streamdream.stats import Stats, peak_rss_mb
 
@@ -62,12 +63,13 @@ class Report:
 
 def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer:
     """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
-    from streamdream import backends, models
+    from streamdream import backends, memory, models
     from streamdream.backends.tiled import Tiled
     from streamdream.dream import Dreamer
 
     model = models.get(stream.model)
     backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
+    memory.set_limit(parse_memory(stream.memory), backend.device)
     return Dreamer(model, backend, stream.field_height, stream.seed, stats)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from streamdream.errors import SettingsError, UnknownName
 
 PRESETS = Path(__file__).with_name("presets")
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
+SMALLEST_MEMORY = "64M"
+"""Less does not hold one step."""
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = "",
@@ -27,8 +30,8 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
     """A dataclass field with its metadata.
 
     ``choices`` names the registry of legal values as ``module:NAME`` (a dict), looked up only when it is needed;
-    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``, ``kind="picture"``
-    is the path of one, ``kind="file"`` of any other file that is read.
+    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``, ``kind="memory"``
+    what ``parse_memory`` does, ``kind="picture"`` is the path of one, ``kind="file"`` of any other file that is read.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
                                             "choices": choices, "flag": flag, "kind": kind})
@@ -89,6 +92,9 @@ class StreamSettings(_Checked):
     precision: str = option("auto", "arithmetic of the network", choices="streamdream.backends:PRECISIONS")
     tile_memory: int = option(600, "memory that a step may take; larger pictures are dreamed in tiles", low=50,
                               high=10**6, unit="MB")
+    memory: str = option("auto", "what prepared steps (weights, engines) may hold in memory, as 500M or 2G; those that "
+                                 "were not used for the longest time go first, and come again when they are used. auto "
+                                 "is a quarter of the device's memory", kind="memory")
     seed: int = option(0, "of the random shifts; the same seed (and number of threads) gives the same dream", low=0,
                        high=2**31 - 1)
 
@@ -224,6 +230,8 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
     if low is not None and not low <= value <= (math.inf if high is None else high):
         wanted = f"{describe_range(item)} {item.metadata['unit']}".rstrip()
         raise SettingsError(f"{flag(item)} is {value:.10g}, but must be {wanted}")
+    if item.metadata["kind"] == "memory":
+        parse(item, value)
     legal = choices(item)
     if legal and value not in legal:
         raise UnknownName(item.name.replace("_", " "), str(value), legal)
@@ -244,7 +252,9 @@ def describe_type(item: dataclasses.Field[Any]) -> str:
 
 def _parser(item: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
     parsers: dict[object, tuple[Callable[[str], Any], str]] = {
-        "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"), bool: (parse_switch, "true or false"),
+        "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"),
+        "memory": (_check_memory, f"auto, or {SMALLEST_MEMORY} or more, as 500M, 2G or 1.5GiB"),
+        bool: (parse_switch, "true or false"),
         int: (int, "a whole number"), float: (float, "a number"), str: (str, "text")}
     return parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
 
@@ -255,6 +265,26 @@ def parse_seconds(text: str) -> float:
     if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
         raise ValueError(text)
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def parse_memory(text: str) -> int:
+    """``500M``, ``2G``, ``1.5GiB``, ``2GB`` or bytes -> bytes, and ``auto`` -> 0. Raises ValueError.
+
+    K, M, G and T are powers of 1024, as are KiB and so on; KB and so on are powers of 1000: as GNU's tools take them.
+    """
+    if text.strip().lower() == "auto":
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(I?B)?)?", text.strip().upper(), re.ASCII)
+    if found is None:
+        raise ValueError(text)
+    number, letter, end = found.groups()
+    return int(float(number) * (1000 if end == "B" else 1024) ** (" KMGT".index(letter) if letter else 0))
+
+
+def _check_memory(text: str) -> str:
+    if text.strip().lower() != "auto" and parse_memory(text) < parse_memory(SMALLEST_MEMORY):
+        raise ValueError(text)
+    return text
 
 
 def parse_switch(text: str) -> bool:

@@ -153,7 +153,7 @@ def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
 @GPU
 def test_a_recording_is_used_by_many_threads(lion: NDArray[np.uint8]) -> None:
     weight = torch.rand(64, 64, device="cuda")
-    work = Replayed(lambda x: (x @ weight) @ weight.T)
+    work = Replayed(lambda x: (x @ weight) @ weight.T, torch.device("cuda"))
     given = [torch.rand(64, 64) for _ in range(4)]
     expected = [(x.cuda() @ weight) @ weight.T for x in given]
     wrong: list[int] = []
@@ -174,7 +174,7 @@ def test_a_recording_is_used_by_many_threads(lion: NDArray[np.uint8]) -> None:
 
 @GPU
 def test_what_cannot_be_recorded_runs_as_it_is() -> None:
-    work = Replayed(lambda x: x * float(x.sum().item()))  # waits for the GPU
+    work = Replayed(lambda x: x * float(x.sum().item()), torch.device("cuda"))  # waits for the GPU
     x = torch.ones(4, device="cuda")
     for _ in range(5):
         assert work(x).tolist() == [4.0] * 4

@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from streamdream import memory
 from streamdream.errors import MissingPackage, UsageError
-from streamdream.stats import peak_rss_mb
+from streamdream.stats import peak_rss_mb, rss_mb
 
 if TYPE_CHECKING:
     from .hall import Hall
@@ -28,7 +29,10 @@ class Collector:
                 ("sessions", "live dreams now", len(self._hall.sessions)),
                 ("waiting", "visitors in line", len(self._hall.line)),
                 ("turns_waiting", "dreams that wait for the device", self._studio.turns_waiting),
-                ("peak_rss_megabytes", "the most memory held so far", peak_rss_mb())):
+                ("rss_megabytes", "memory held now", rss_mb()),
+                ("peak_rss_megabytes", "the most memory held so far", peak_rss_mb()),
+                ("prepared_megabytes", "memory of prepared steps and engines, see --memory",
+                 memory.held_bytes() / 1e6)):
             yield GaugeMetricFamily(f"streamdream_{name}", text, value=value)
         for name, text in (("frames", "pictures dreamed and sent"), ("dreams", "dreams renewed"),
                            ("frame_seconds", "time that pictures spent here"), ("sessions", "live dreams begun"),

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream import models
+from streamdream import memory, models
 from streamdream.errors import UsageError
 from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 MOST_RATE, RATE_OF_A_CORE = 60.0, 24.0
 """Pictures a second: of a page, and of all pages together on one core."""
-STEPS_KEPT = 96
-"""Prepared steps that are kept, of all visitors together."""
+STEPS_KEPT = 1024
+"""Steps whose preparations are known, of all visitors together: some KB each. What they hold is bounded by bytes, see
+``streamdream.memory``."""
 
 
 class Shared:
@@ -67,6 +68,8 @@ class Studio:
         self._turns = Turns()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
+        self._eviction = threading.Timer(0, memory.evict_idle)  # begun by leave
         self.check(dream)
 
     @property
@@ -137,8 +140,14 @@ class Studio:
         freeze_gc()
 
     def leave(self, who: str) -> None:
-        """That visitor, or job, takes no more turns."""
+        """That visitor, or job, takes no more turns. What only they used leaves memory a while later."""
         self._turns.forget(who)
+        with self._lock:
+            self._eviction.cancel()
+            if not self._closed:
+                self._eviction = threading.Timer(memory.IDLE_SECONDS + 1, memory.evict_idle)
+                self._eviction.daemon = True
+                self._eviction.start()
 
     def check(self, dream: DreamSettings, model: str = "") -> None:
         """Raises UsageError for settings that the network, the studio's own or another that is here, cannot dream with,
@@ -153,6 +162,9 @@ class Studio:
 
     def close(self) -> None:
         """Nothing of the visitors is left."""
+        with self._lock:
+            self._closed = True
+            self._eviction.cancel()
         while self.closing:
             self.closing.pop()()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from streamdream.backends.engine import EngineBackend
+from streamdream.backends.evictable import LoadedEngine
 from streamdream.backends.replayed import Replayed
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CXX = {"darwin": "clang++", "win32": "cl"}
 """What PyTorch looks for where CXX names nothing. To ask itself takes four seconds: the compiler is loaded for that."""
+CONSTANTS_FACTOR = 2
+"""An engine holds the graph's constants and what the compiler packed of them, which it does not tell: an estimate."""
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +44,7 @@ class Compiled(EngineBackend):
             return False, "PyTorch's compiler needs a C++ compiler; on Debian: apt-get install g++"
         return True, f"PyTorch's compiler with {compiler}"
 
-    def load(self, recorded: Graph) -> Engine:
+    def load(self, recorded: Graph) -> LoadedEngine:
         height, width = recorded.inputs[0].shape[2:]
         log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
         # freezing: weights are constants, laid out once
@@ -54,4 +57,6 @@ class Compiled(EngineBackend):
             return found
 
         engine(*recorded.inputs)
-        return Replayed(engine) if self.device.type == "cuda" else engine
+        run_engine: Engine = Replayed(engine, self.device) if self.device.type == "cuda" else engine
+        constants = sum(tensor.nbytes for tensor in recorded.module.buffers())
+        return LoadedEngine(run_engine, CONSTANTS_FACTOR * constants)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 from streamdream import step as maths
 from streamdream.backends import choose_device
 from streamdream.backends.precision import DTYPES, choose_precision
+from streamdream.constants import note_use
 from streamdream.errors import FieldTooSmall
+from streamdream.memory import Budget, Slot, budget_of
 from streamdream.models.network import Network
 
 if TYPE_CHECKING:
@@ -20,7 +24,8 @@ if TYPE_CHECKING:
     from streamdream.objectives import Objective
     from streamdream.terms import Features, Pictures
 
-NETWORKS_KEPT = 8  # prepared weight sets: a layer change and back costs nothing
+SLOTS_KEPT = 256
+"""Sets of taps whose place for a prepared network is known; what they hold is bounded by ``memory.Budget``."""
 
 
 class Eager:
@@ -39,7 +44,14 @@ class Eager:
         if self.device.type == "cuda":
             _mean_what_is_said()
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
-        self._network = lru_cache(maxsize=NETWORKS_KEPT)(self._prepare)
+        budget = self.budget
+        self._slots: Callable[[tuple[str, ...]], Slot[Network]] = lru_cache(maxsize=SLOTS_KEPT)(
+            lambda taps: Slot(budget, attrgetter("nbytes")))
+
+    @property
+    def budget(self) -> Budget:
+        """What is prepared here shares it with all that is prepared on this device."""
+        return budget_of(self.device)
 
     def compile(self, spec: StepSpec) -> Step:
         self.check_size(spec)
@@ -53,7 +65,13 @@ class Eager:
             return step
         from streamdream.backends.replayed import in_one_call
 
-        return in_one_call(step, self.device, spec)
+        replayed, pinned = in_one_call(step, self.device, spec), self._network(spec.objective)
+
+        def pinned_step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+            with pinned():  # a capture must find the network prepared; and it outlives its captures in the budget
+                return replayed(picture, step_size, targets)
+
+        return pinned_step
 
     def check_size(self, spec: StepSpec) -> None:
         """Raises FieldTooSmall when the picture is too small for a tap."""
@@ -65,25 +83,33 @@ class Eager:
                                 f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
-        network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input
+        prepared, to_input = self._network(objective), self.model.to_input
 
         def features_of(picture: Tensor) -> Features:
-            return network(to_input(picture.to(self.device)))
+            with prepared() as network:
+                return network(to_input(picture.to(self.device)))
 
         return tuple(term.targets(features_of, pictures) for term, _ in objective.terms)
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
         """What climbs each term, at a picture [1, 3, H, W] of any size, before it is tamed."""
-        network, to_input = self._network(tuple(sorted(objective.taps))), self.model.to_input
+        prepared, to_input = self._network(objective), self.model.to_input
         terms = [term for term, _ in objective.terms]
 
         def gradients(picture: Tensor, targets: AllTargets = ()) -> list[Tensor]:
             mine = targets or ((),) * len(terms)
-            found = network.gradients(to_input(picture.detach()), lambda features: [
-                term.value(features, own) for term, own in zip(terms, mine, strict=True)])
+            with prepared() as network:
+                note_use(network)
+                found = network.gradients(to_input(picture.detach()), lambda features: [
+                    term.value(features, own) for term, own in zip(terms, mine, strict=True)])
             return [to_input.gradient(gradient) for gradient in found]
 
         return gradients
+
+    def _network(self, objective: Objective) -> Callable[[], AbstractContextManager[Network]]:
+        """Each call gives the prepared network of the objective's taps, which stays until the end of the ``with``."""
+        taps = tuple(sorted(objective.taps))
+        return partial(self._slots(taps).use, partial(self._prepare, taps))
 
     def _prepare(self, taps: tuple[str, ...]) -> Network:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.backends import graph
-from streamdream.backends.eager import Eager
+from streamdream.backends.eager import Eager, grouped
+from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import EngineError
 
@@ -52,9 +53,25 @@ class EngineBackend(Eager):
 
     def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
         """The engine for pictures and targets such as these, compared with eager once. Raises EngineError."""
+        return self._evictable(self._build(spec, picture, targets), spec, targets)
+
+    def _build(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
         engine = self.load(self.record(spec, picture, targets))
         self.compare(engine, spec, picture, targets)
         return engine
+
+    def _evictable(self, engine: LoadedEngine, spec: StepSpec, targets: AllTargets) -> EvictableEngine:
+        """Keeps nothing of the targets but their number: those of the call are there when it is made again."""
+        counts = [len(own) for own in targets]
+
+        def reload(picture: Tensor, step_size: Tensor, *flat: Tensor) -> LoadedEngine:
+            return self._reload(spec, picture, grouped(flat, counts) if flat else ())
+
+        return EvictableEngine(engine, reload, self.budget)
+
+    def _reload(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
+        """One that was evicted."""
+        return self._build(spec, picture, targets)
 
     def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
         """The engine for such pictures and targets if it is at hand."""
@@ -100,7 +117,7 @@ class EngineBackend(Eager):
         return DTYPES[self.precision]
 
     @abstractmethod
-    def load(self, recorded: Graph) -> Engine:
+    def load(self, recorded: Graph) -> LoadedEngine:
         """The engine that runs it."""
 
     def describe_device(self) -> str:

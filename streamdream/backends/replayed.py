@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from streamdream.backends.eager import grouped
 from streamdream.constants import noticed
+from streamdream.memory import Slot, budget_of, no_eviction
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
@@ -28,6 +30,8 @@ LARGEST = 1920 * 1080
 """Pixels."""
 WARM_UPS = 2
 """Calls before the one that is recorded: libraries choose their kernels in them, and make what they make once."""
+GRAPH_BYTES = 4_000_000
+"""Taken for the kernels of one recording in the driver's memory."""
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +46,8 @@ def in_one_call(step: Step, device: torch.device, spec: StepSpec) -> Step:
         shapes = picture.shape, *(target.shape for target in flat)
         if shapes not in recordings:
             counts = [len(own) for own in targets]
-            recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)))
+            recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)),
+                                          device)
         return recordings[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
 
     return replayed
@@ -51,28 +56,30 @@ def in_one_call(step: Step, device: torch.device, spec: StepSpec) -> Step:
 class Replayed:
     """``work(*tensors) -> tensor`` on one GPU, always of the same shapes, with nothing in it that waits for the GPU.
 
-    Each call returns a new tensor, whichever thread it comes from. What cannot be recorded is run as it is.
+    Each call returns a new tensor, whichever thread it comes from. What cannot be recorded is run as it is. A recording
+    that was evicted is made again by the next call.
     """
 
-    def __init__(self, work: Callable[..., Tensor]) -> None:
+    def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
         self._work, self._calls = work, 0
         self._one_at_a_time = threading.Lock()
-        self._recording: Recording | None = None
+        self._recording: Slot[Recording] = Slot(budget_of(device), attrgetter("nbytes"))
+        self._unfit = False
 
     def __call__(self, *given: Tensor) -> Tensor:
         with self._one_at_a_time, torch.no_grad():
-            if self._recording is None:
-                self._calls += 1
-                if self._calls == WARM_UPS + 1:
-                    self._recording = self._record(given)
-            return self._work(*given) if self._recording is None else self._recording(given)
-
-    def _record(self, given: tuple[Tensor, ...]) -> Recording | None:
-        try:
-            return Recording(self._work, given)
-        except RuntimeError as error:
-            log.debug("not recorded: %s", error)
-            return None
+            self._calls += 1
+            if self._unfit or self._calls <= WARM_UPS:
+                return self._work(*given)
+            try:
+                with self._recording.use(lambda: Recording(self._work, given)) as recording:
+                    return recording(given)
+            except RuntimeError as error:
+                if self._recording.loaded:
+                    raise
+                log.debug("not recorded: %s", error)
+                self._unfit = True
+            return self._work(*given)
 
 
 class Recording:
@@ -84,12 +91,19 @@ class Recording:
         self._work, self._inputs = work, [tensor.clone() for tensor in given]
         self._graph: Any = torch.cuda.CUDAGraph()
         place = Place.on(given[0].device)
-        with place.taken(), noticed() as self._constants:
+        with place.taken(), no_eviction(), noticed() as self._constants:
             self._graph.capture_begin(pool=place.pool, capture_error_mode=ERRORS)
             try:
                 self._output = work(*self._inputs)
             finally:
                 self._graph.capture_end()
+
+    @property
+    def nbytes(self) -> int:
+        """Of its inputs and its output, and an estimate for its kernels, which CUDA does not tell; what lies between is
+        in memory that all recordings share, see ``Place``.
+        """
+        return sum(tensor.nbytes for tensor in (*self._inputs, self._output)) + GRAPH_BYTES
 
     def __call__(self, given: tuple[Tensor, ...]) -> Tensor:
         for place, tensor in zip(self._inputs, given, strict=True):

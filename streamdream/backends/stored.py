@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from streamdream import cache as kept
 from streamdream import models
 from streamdream.backends import apart
 from streamdream.backends.engine import EngineBackend
-from streamdream.backends.resting import Pool, Resting
+from streamdream.backends.evictable import LoadedEngine
 from streamdream.threads import most
 
 if TYPE_CHECKING:
@@ -44,52 +45,63 @@ class StoredEngineBackend(EngineBackend):
         """The engine of these bytes, for pictures of that shape. Raises anything over bytes that it cannot use."""
 
     @abstractmethod
+    def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
+        """Memory of what ``revive`` made of so many bytes."""
+
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """Of what makes the engines."""
 
     def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
-        engine = self.find(spec, picture, targets)
-        if engine is None:
-            recorded = self.record(spec, picture, targets)
-            engine = self.load(recorded)
-            self.compare(engine, spec, picture, targets)
-            if kept.note(self._recipe(spec, picture.shape, targets), self._made_of(recorded)):
-                engine = self._resting(engine, spec, picture.shape, targets)
-        return engine
+        return self.find(spec, picture, targets) or super().prepare(spec, picture, targets)
 
     def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
         engine = self._find(spec, picture.shape, targets)
-        return None if engine is None else self._resting(engine, spec, picture.shape, targets)
+        return None if engine is None else self._evictable(engine, spec, targets)
 
-    def _find(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> Engine | None:
-        return kept.load_noted(self._recipe(spec, shape, targets), lambda data: self.revive(data, shape))
+    def _find(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> LoadedEngine | None:
+        engine = kept.load_noted(self._recipe(spec, shape, targets), lambda data: self._revive(data, shape))
+        return None if engine is None else replace(engine, stored=True)
 
-    def _resting(self, engine: Engine, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> Engine:
-        def again() -> Engine:
-            found = self._find(spec, shape, targets)
-            if found is None:  # somebody has emptied the cache
-                built, _ = self.prepare_aside(spec, torch.zeros(shape, device=self.device), targets)
-                found = self._find(spec, shape, targets) or built
-            return found
+    def _revive(self, data: bytes, shape: torch.Size) -> LoadedEngine:
+        engine = self.revive(data, shape)
+        return LoadedEngine(engine, self.engine_bytes(engine, len(data), shape))
 
-        return Resting(engine, again, self.in_memory)
+    def _build(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
+        recorded = self.record(spec, picture, targets)
+        engine = self.load(recorded)
+        self.compare(engine, spec, picture, targets)
+        return replace(engine, stored=kept.note(self._recipe(spec, picture.shape, targets), self._made_of(recorded)))
+
+    def _reload(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
+        engine = self._find(spec, picture.shape, targets)
+        if engine is None:  # somebody has emptied the cache folder
+            self._build_apart(spec, picture, targets)
+            engine = self._find(spec, picture.shape, targets)
+        return engine or self._build(spec, picture, targets)
+
+    def _build_apart(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> float:
+        """Has it built by another process, unless that does not know the network; the seconds that it took."""
+        if models.MODELS.get(self.model.name) is not self.model:
+            return 0.0
+        return apart.build(apart.Order(
+            self.name, self.model.name, self.device_name, self.precision, most(), spec, tuple(picture.shape),
+            tuple(tuple(target.cpu() for target in own) for own in targets)))
 
     def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
         """In a process of its own, which finds the network by its name; here, where there is no such network, or
         nothing can be kept.
         """
         found, seconds = self.find(spec, picture, targets), 0.0
-        if found is None and models.MODELS.get(self.model.name) is self.model:
-            seconds = apart.build(apart.Order(
-                self.name, self.model.name, self.device_name, self.precision, most(), spec,
-                tuple(picture.shape), tuple(tuple(target.cpu() for target in own) for own in targets)))
+        if found is None:
+            seconds = self._build_apart(spec, picture, targets)
             found = self.find(spec, picture, targets)
         if found is not None:
             return found, seconds
         engine, more = super().prepare_aside(spec, picture, targets)
         return engine, seconds + more
 
-    def load(self, recorded: Graph) -> Engine:
+    def load(self, recorded: Graph) -> LoadedEngine:
         made_of = self._made_of(recorded)
 
         def announced() -> bytes:
@@ -99,7 +111,7 @@ class StoredEngineBackend(EngineBackend):
             log.info("built in %.1f s (%.1f MB); the next run finds it", time.perf_counter() - begin, len(data) / 1e6)
             return data
 
-        return kept.load_or_build(made_of, lambda data: self.revive(data, recorded.inputs[0].shape), announced)
+        return kept.load_or_build(made_of, lambda data: self._revive(data, recorded.inputs[0].shape), announced)
 
     @property
     def device_name(self) -> str:
@@ -119,10 +131,6 @@ class StoredEngineBackend(EngineBackend):
         size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
         return {"backend": self.name, "size": size, "dtype": self.precision, "device": self.describe_device(),
                 "torch": torch.__version__, **self.versions()}
-
-    @cached_property
-    def in_memory(self) -> Pool:
-        return Pool()
 
     @cached_property
     def _weights_digest(self) -> str:

@@ -76,6 +76,10 @@ class TensorRt(StoredEngineBackend):
     def revive(self, data: bytes, shape: torch.Size) -> Engine:
         return Loaded(data, self.device, shape)
 
+    def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
+        """Its weights are about the data; what it computes with, TensorRT tells."""
+        return data_bytes + getattr(engine, "workspace_bytes", 0)
+
 
 class Loaded:
     """An engine on its device. Inputs go in the order of the graph's; the one output is a picture."""
@@ -91,6 +95,7 @@ class Loaded:
             if self._engine is None:
                 raise EngineError("TensorRT cannot read it: made by another version, or for another GPU")
             self._context = self._engine.create_execution_context()
+            self.workspace_bytes = int(getattr(self._engine, "device_memory_size_v2", 0))
         names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
         mode = tensorrt.TensorIOMode.INPUT
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == mode]

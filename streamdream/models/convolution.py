@@ -51,9 +51,18 @@ class Convolution:
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
         self._prepare = prepare and can_prepare(weight.device, dtype)
-        self._forward_kernel = Kernel(lambda: self._forward_weight, self._padding, self._stride)
-        self._turned_kernel = Kernel(lambda: turn(self._weight), self._turned_padding, (1, 1))
-        self._woven_kernel = Kernel(lambda: weave(self._weight, node.stride), self._woven_padding, (1, 1))
+        weight, forward_weight = self._weight, self._forward_weight  # not self: no cycle, so memory goes at once
+        self._forward_kernel = Kernel(lambda: forward_weight, self._padding, self._stride)
+        self._turned_kernel = Kernel(lambda: turn(weight), self._turned_padding, (1, 1))
+        self._woven_kernel = Kernel(lambda: weave(weight, node.stride), self._woven_padding, (1, 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Of its weights and of what was packed of them. Packed ones are counted without the padding of their layout;
+        weights that are the file's own (float32, 1x1) are counted though other networks share them.
+        """
+        own = {id(tensor): tensor.nbytes for tensor in (self._weight, self._forward_weight, self._bias)}
+        return sum(own.values()) + self._forward_kernel.nbytes + self._turned_kernel.nbytes + self._woven_kernel.nbytes
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         """``x`` [N, C, H, W] -> the output, and what ``backward`` needs."""
@@ -133,15 +142,20 @@ class Kernel:
         self._weight, self._padding, self._stride = weight, padding, stride
         self._by_size: dict[torch.Size, Tensor] = {}
         self._by_layout: WeakValueDictionary[bytes, Tensor] = WeakValueDictionary()
+        self.nbytes = 0
+        """Of all layouts that are kept."""
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         kernel = self._by_size.pop(x.shape, None)
+        is_new = kernel is None
         if kernel is None:
             kernel = self._lay_out(x)
         self._by_size[x.shape] = kernel  # as the one used last
         if len(self._by_size) > SIZES_KEPT:
             self._by_size.pop(next(iter(self._by_size)), None)
+        if is_new:
+            self.nbytes = sum({id(kept): nbytes_of(kept) for kept in list(self._by_size.values())}.values())
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, kernel, bias, self._padding, self._stride, (1, 1), 1, "relu" if rectify else "none", [], "")
         return found
@@ -152,3 +166,8 @@ class Kernel:
                                    list(x.shape))
         described = torch.ops.mkldnn._get_mkldnn_serialized_md(laid_out).numpy().tobytes()
         return self._by_layout.setdefault(described, laid_out)
+
+
+def nbytes_of(packed: Tensor) -> int:
+    """Of a tensor in oneDNN's layout, which does not tell, without the padding of that layout."""
+    return packed.numel() * packed.element_size()

@@ -42,6 +42,11 @@ class Network:
                     node, weight, weights[f"{node.weights}.bias"].to(device), dtype, node.name in rectified, prepare,
                     exact=node.name in self._exact)
 
+    @property
+    def nbytes(self) -> int:
+        """Of weights, and of what was packed of them for the sizes met so far: it grows."""
+        return sum(convolution.nbytes for convolution in self._convolutions.values())
+
     def _rectified(self) -> set[str]:
         """Convolutions whose output is read by one ReLU and nothing else: it becomes part of them."""
         readers: dict[str, list[Node]] = {}

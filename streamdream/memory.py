@@ -1,0 +1,248 @@
+"""Memory of prepared steps: packed weights, engines, CUDA graphs. A budget for each device; the least recently used go.
+
+Whoever prepares something keeps it in a ``Slot`` and takes it from there for each use. While nobody uses it, it may be
+evicted, and the next use makes it again. How many bytes something holds is told by whoever made it; where that is an
+estimate, its docstring says so.
+"""
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
+
+from streamdream.process import trim_heap
+
+if TYPE_CHECKING:
+    import torch
+
+Resource = TypeVar("Resource")
+AUTO_SHARE = 0.25
+"""Of the device's memory, or of the control group's where that is less: what ``--memory auto`` is."""
+UNKNOWN_BYTES = 8 << 30
+"""Taken for the memory of a machine that does not tell."""
+IDLE_SECONDS = 30.0
+"""How long what is quickly made again stays unused: longer than octaves or sessions in turn take to come back."""
+CHECK_SECONDS, TRIM_SECONDS = 1.0, 5.0
+"""The shortest time between two checks while nothing is made, and between two returns of memory to the system."""
+_suspended = threading.local()
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+NO_LIMIT = 1 << 60
+
+
+class Budget:
+    """All slots of one device; together they hold at most ``limit_bytes``, and for a moment the newest one more.
+
+    What is in use is never evicted, so a limit below what one step needs is exceeded by that step. ``release`` returns
+    what was freed to the system.
+    """
+
+    def __init__(self, limit_bytes: float, release: Callable[[], None] = trim_heap) -> None:
+        self.limit_bytes = limit_bytes
+        self._release = release
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[ref[Slot[Any]], None] = OrderedDict()  # the least recently used first
+        self._checked_seconds = self._released_seconds = 0.0
+        self._unreleased = False
+    @property
+    def held_bytes(self) -> int:
+        """By all slots now."""
+        return sum(slot.nbytes for slot in self.slots())
+
+    def slots(self) -> list[Slot[Any]]:
+        """Those that are alive, the least recently used first."""
+        with self._lock:
+            return [slot for key in self._slots if (slot := key()) is not None]
+
+    def pin(self, slot: Slot[Any], key: ref[Slot[Any]]) -> None:
+        with self._lock:
+            slot.users += 1
+            slot.used_seconds = time.monotonic()
+            self._slots[key] = None
+            self._slots.move_to_end(key)
+
+    def unpin(self, slot: Slot[Any], key: ref[Slot[Any]]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            slot.users -= 1
+            slot.used_seconds = now
+            self._slots.move_to_end(key)
+            due = now >= self._checked_seconds + CHECK_SECONDS
+        if due:
+            self.evict()
+
+    def evict(self, all_unused: bool = False) -> None:
+        """Drops what is too much and what has been unused for its ``idle_seconds``; or all that nobody uses now."""
+        if getattr(_suspended, "on", False):
+            return
+        dropped, now = [], time.monotonic()
+        with self._lock:
+            self._checked_seconds = now
+            alive = {key: slot for key in self._slots if (slot := key()) is not None}
+            self._unreleased |= len(alive) < len(self._slots)
+            self._slots = OrderedDict.fromkeys(alive)
+            sizes = {key: slot.nbytes for key, slot in alive.items()}
+            held = sum(sizes.values())
+            for key, slot in alive.items():
+                idle = now - slot.used_seconds > slot.idle_seconds
+                if slot.loaded and not slot.users and (held > self.limit_bytes or idle or all_unused):
+                    held -= sizes[key]
+                    dropped.append(slot.take())
+            self._unreleased |= bool(dropped)
+            release = self._unreleased and now >= self._released_seconds + TRIM_SECONDS
+            if release:
+                self._released_seconds, self._unreleased = now, False
+        dropped.clear()  # not under the lock: an engine's end takes a while
+        if release:
+            self._release()
+
+
+class Slot(Generic[Resource]):
+    """The place of one resource. ``nbytes_of`` tells its size, which may grow; it is asked often, so it must be quick.
+
+    ``idle_seconds`` is infinite for what takes long to make. A slot that nobody holds any more leaves the budget.
+    """
+
+    def __init__(self, budget: Budget, nbytes_of: Callable[[Resource], int], idle_seconds: float | None = None,
+                 resource: Resource | None = None) -> None:
+        self.budget = budget
+        self.users, self.used_seconds = 0, 0.0  # the budget's
+        self.idle_seconds = IDLE_SECONDS if idle_seconds is None else idle_seconds
+        self._nbytes_of = nbytes_of
+        self._resource: Resource | None = None
+        self._making = threading.Lock()
+        self._key = ref(self)
+        if resource is not None:
+            with self.use(lambda: resource):
+                pass
+
+    @contextmanager
+    def use(self, make: Callable[[], Resource]) -> Iterator[Resource]:
+        """The resource, made if it is not there; it stays until the end of the ``with``. Raises what ``make`` does."""
+        self.budget.pin(self, self._key)
+        try:
+            resource = self._resource
+            if resource is None:
+                with self._making:
+                    if self._resource is None:
+                        self._resource = make()
+                        self.budget.evict()
+                    resource = self._resource
+            yield resource
+        finally:
+            self.budget.unpin(self, self._key)
+
+    def take(self) -> Resource | None:
+        """The resource; the slot is empty then."""
+        resource, self._resource = self._resource, None
+        return resource
+
+    @property
+    def loaded(self) -> bool:
+        return self._resource is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is held now."""
+        resource = self._resource
+        return 0 if resource is None else self._nbytes_of(resource)
+
+
+@contextmanager
+def no_eviction() -> Iterator[None]:
+    """Within it this thread evicts nothing: while a CUDA graph is captured, nothing else may happen on the GPU."""
+    _suspended.on = True
+    try:
+        yield
+    finally:
+        _suspended.on = False
+
+
+_budgets: dict[str, Budget] = {}
+_budgets_lock = threading.Lock()
+
+
+def budget_of(device: torch.device) -> Budget:
+    """The budget of a device, shared by all backends on it; a quarter of its memory until ``set_limit``."""
+    with _budgets_lock:
+        if str(device) not in _budgets:
+            release = trim_heap if device.type == "cpu" else _empty_cuda_cache if device.type == "cuda" else _nothing
+            _budgets[str(device)] = Budget(auto_bytes(device), release)
+        return _budgets[str(device)]
+
+
+def set_limit(limit_bytes: int, device: torch.device) -> None:
+    """What is prepared on the device may hold so many bytes; 0 is ``auto_bytes``."""
+    budget_of(device).limit_bytes = limit_bytes or auto_bytes(device)
+
+
+def evict_idle() -> None:
+    """On all devices; for whoever knows that nobody may dream for a while, as each use does it, too."""
+    with _budgets_lock:
+        budgets = list(_budgets.values())
+    for budget in budgets:
+        budget.evict()
+
+
+def held_bytes() -> int:
+    """By what is prepared on all devices."""
+    with _budgets_lock:
+        budgets = list(_budgets.values())
+    return sum(budget.held_bytes for budget in budgets)
+
+
+def auto_bytes(device: torch.device) -> int:
+    """``AUTO_SHARE`` of the device's memory; of a processor, that which this process may have."""
+    if device.type == "cuda":
+        import torch
+
+        return int(AUTO_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(AUTO_SHARE * min(_machine_bytes(), cgroup_bytes()))
+
+
+@cache
+def _machine_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return UNKNOWN_BYTES
+
+
+def cgroup_bytes() -> int:
+    """The lowest memory limit of this process's control groups, version 1 or 2; ``NO_LIMIT`` where there is none."""
+    found = [NO_LIMIT]
+    lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, name = (CGROUPS, "memory.max") if not controllers else (CGROUPS / "memory", "memory.limit_in_bytes")
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                found += _read_limit(folder / name)
+    return min(found)
+
+
+def _read_limit(file: Path) -> list[int]:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return []
+    return [int(text)] if text.isdecimal() else []  # "max" is none
+
+
+def _empty_cuda_cache() -> None:
+    import torch
+
+    torch.cuda.empty_cache()
+
+
+def _nothing() -> None:
+    """Other devices' allocators are left alone."""
