@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
-from streamdream import backends, dream, models, stills
+from streamdream import backends, dream, memory, models, stills
 from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
@@ -25,6 +25,7 @@ from streamdream.dream import Dreamer, DreamState
 from streamdream.frame import to_array, to_tensor, to_unit
 from streamdream.governor import Governor
 from streamdream.live import Live
+from streamdream.memory import Budget
 from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 
@@ -75,9 +76,40 @@ def test_what_a_recording_reads_is_noticed() -> None:
     for _ in range(2):
         with noticed() as used:
             step(torch.zeros(1, 3, 96, 96), 0.02)
-        assert len(used) == 2  # a blur's kernels, the numbers of channels
+        assert len(used) == 3  # a blur's kernels, the numbers of channels, the network
     step(torch.zeros(1, 3, 96, 96), 0.02)
-    assert len(used) == 2
+    assert len(used) == 3
+
+
+def test_an_evicted_recording_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what cannot be recorded is tried once, and runs as it is."""
+    class Recorded:
+        nbytes = 100
+
+        def __init__(self, work: Any, given: tuple[torch.Tensor, ...]) -> None:
+            made.append(fails)
+            if fails:
+                raise RuntimeError("not while a graph is captured")
+            self._work = work
+
+        def __call__(self, given: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            replays.append(1)
+            return torch.as_tensor(self._work(*given))
+
+    made: list[bool] = []
+    replays: list[int] = []
+    budget = Budget(1e9)
+    monkeypatch.setattr(replayed, "Recording", Recorded)
+    monkeypatch.setitem(memory._budgets, "cpu", budget)
+    for fails in (False, True):
+        made.clear()
+        work = Replayed(lambda x: 2 * x, torch.device("cpu"))
+        for _ in range(3):
+            for _ in range(4):
+                assert work(torch.ones(1)).item() == 2
+            budget.evict(all_unused=True)
+        assert made == ([True] if fails else [False] * 3)
+    assert len(replays) == 12 - replayed.WARM_UPS
 
 
 @pytest.mark.parametrize("kind", ["plain", "channels", "guide", "style"])
@@ -86,7 +118,7 @@ def test_a_step_in_one_call_is_given_all_that_it_is_made_of(kind: str, tmp_path:
     """Whatever replays it; for each shape of picture and targets another."""
     made = []
 
-    def as_it_is(work: Any) -> Any:
+    def as_it_is(work: Any, device: torch.device) -> Any:
         made.append(work)
         return work
 
@@ -148,6 +180,22 @@ def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
     for expected, size in zip(fresh, (0.02, 0.01), strict=True):
         torch.testing.assert_close(step(photo, size).cpu() - photo, expected - photo, atol=1e-4, rtol=1e-3)
     del rubbish
+
+
+@GPU
+def test_evicted_recordings_give_the_gpu_its_memory_back(lion: NDArray[np.uint8]) -> None:
+    """And the step goes on, with weights and a recording that are made again."""
+    backend, photo = on_gpu("eager", "fp32"), to_tensor(to_unit(lion[:160, :200]) * 0.8)
+    steps = [backend.compile(StepSpec(from_settings(DreamSettings(layers=layers), MODEL), 160, 200, 1.0, 0.4))
+             for layers in ("mixed3", "mixed5")]
+    first = [[step(photo, 0.02).cpu() for _ in range(4)][-1] for step in steps]
+    budget, before = memory.budget_of(backend.device), torch.cuda.memory_allocated()
+    held = budget.held_bytes
+    budget.evict(all_unused=True)
+    assert budget.held_bytes == 0 and before - torch.cuda.memory_allocated() > 0.5 * held > 1e7
+    for _ in range(4):
+        for step, expected in zip(steps, first, strict=True):
+            torch.testing.assert_close(step(photo, 0.02).cpu() - photo, expected - photo, atol=1e-4, rtol=1e-3)
 
 
 @GPU

@@ -22,7 +22,7 @@ from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.openvino import OpenVino
 from streamdream.memory import Budget, Slot
 from streamdream.pipeline import build_dreamer
-from streamdream.settings import DreamSettings, StreamSettings
+from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
 OPENVINO = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 CPU = torch.device("cpu")
@@ -305,3 +305,20 @@ def test_the_bytes_said_to_be_held_are_those_that_are_given_back(name: str, kept
         found = json.loads(done.stdout.splitlines()[-1])
     assert 0.6 < found["held"] / found["grown"] < 1.6, found
     assert found["left"] < 0.35 * found["grown"], found
+
+
+# --- what operators see -----------------------------------------------------------------------------------------------
+
+def test_metrics_tell_the_memory_of_now(budget: Budget) -> None:
+    pytest.importorskip("prometheus_client")
+    from streamdream_web.hall import Hall
+    from streamdream_web.metrics import Collector
+    from streamdream_web.studio import Studio
+
+    slot = Slot(budget, len)
+    with slot.use(lambda: bytes(3_000_000)):
+        studio = Studio(WebSettings(), DreamSettings(), StreamSettings())
+        found = {row.name: row.samples[0].value for row in Collector(studio, Hall(studio)).collect() if row.samples}
+        studio.close()
+    assert found["streamdream_prepared_megabytes"] == 3
+    assert 50 < found["streamdream_rss_megabytes"] <= found["streamdream_peak_rss_megabytes"]

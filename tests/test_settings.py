@@ -41,10 +41,28 @@ def test_printed_config_reads_back_the_same(tmp_path: Path) -> None:
     ("keep", "nan", "--keep is nan, but must be 0..0.999"),
     ("start", "1:2:3:4", "-ss is '1:2:3:4', but must be a time"),
     ("start", "-1", "-ss is '-1', but must be a time"),
+    ("memory", "much", "--memory is 'much', but must be auto, or 64M or more, as 500M, 2G or 1.5GiB"),
+    ("memory", "-1G", "--memory is '-1G', but must be auto, or 64M or more"),
+    ("memory", "0", "--memory is '0', but must be auto, or 64M or more"),
+    ("memory", "2 G", "--memory is '2 G', but must be auto, or 64M or more"),
+    ("memory", "٣G", "--memory is '٣G', but must be auto, or 64M or more"),
 ])
 def test_what_is_not_legal_names_flag_value_and_range(name: str, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match="^" + message.replace(".", r"\.")):
         resolve({name: text}, {})
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("auto", 0), ("Auto", 0), ("67108864", 2**26), ("64M", 2**26), ("64m", 2**26), ("500MB", 500 * 10**6),
+    ("2G", 2**31), ("1.5GiB", 3 * 2**29), ("1T", 2**40)])
+def test_memory_is_a_size_as_others_write_it(text: str, size: int) -> None:
+    stream = resolve({"memory": text}, {}).stream
+    assert stream.memory == text and settings.parse_memory(stream.memory) == size
+
+
+def test_memory_that_is_no_size_makes_no_settings() -> None:
+    with pytest.raises(SettingsError, match="--memory is 'much'"):
+        StreamSettings(memory="much")
 
 
 @pytest.mark.parametrize(("name", "text", "close"), [

@@ -6,6 +6,7 @@ points; where they are missing the plain operations run.
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,7 +23,7 @@ Pair = tuple[int, int]
 
 FEW_CHANNELS = 8
 """Input channels up to which a strided convolution's gradient is woven: those of a picture."""
-SIZES_KEPT = 8
+SIZES_KEPT, IDLE_SECONDS = 8, 30.0
 """Of inputs; a live field that finds its size passes through several, each with its octaves."""
 
 
@@ -135,30 +136,35 @@ def weave(weight: Tensor, stride: int) -> Tensor:
 class Kernel:
     """A weight OIHW as oneDNN likes it best for each size of input, which differs: laid out for another size, a step
     took 109 ms instead of 28 (96x170, AVX2). Layouts that turn out to be the same are kept once, and those of the last
-    ``SIZES_KEPT`` sizes.
+    ``SIZES_KEPT`` sizes; when another one is laid out, those go that were not used for ``IDLE_SECONDS``.
     """
 
     def __init__(self, weight: Callable[[], Tensor], padding: Pair, stride: Pair) -> None:
         self._weight, self._padding, self._stride = weight, padding, stride
-        self._by_size: dict[torch.Size, Tensor] = {}
+        self._by_size: dict[torch.Size, tuple[Tensor, float]] = {}  # and when it was used; the last one used is last
         self._by_layout: WeakValueDictionary[bytes, Tensor] = WeakValueDictionary()
         self.nbytes = 0
         """Of all layouts that are kept."""
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        kernel = self._by_size.pop(x.shape, None)
-        is_new = kernel is None
+        kernel, _ = self._by_size.pop(x.shape, (None, 0.0))
+        is_new, now = kernel is None, time.monotonic()
         if kernel is None:
             kernel = self._lay_out(x)
-        self._by_size[x.shape] = kernel  # as the one used last
-        if len(self._by_size) > SIZES_KEPT:
-            self._by_size.pop(next(iter(self._by_size)), None)
+        self._by_size[x.shape] = kernel, now
         if is_new:
-            self.nbytes = sum({id(kept): nbytes_of(kept) for kept in list(self._by_size.values())}.values())
+            self._forget(now)
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, kernel, bias, self._padding, self._stride, (1, 1), 1, "relu" if rectify else "none", [], "")
         return found
+
+    def _forget(self, now: float) -> None:
+        """Sizes that were used too long ago, or are too many."""
+        for size, (_, used_seconds) in list(self._by_size.items()):
+            if len(self._by_size) > SIZES_KEPT or used_seconds < now - IDLE_SECONDS:
+                self._by_size.pop(size, None)
+        self.nbytes = sum({id(kept): nbytes_of(kept) for kept, _ in list(self._by_size.values())}.values())
 
     def _lay_out(self, x: Tensor) -> Tensor:
         reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its type stub is behind
