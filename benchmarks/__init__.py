@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamdream.errors import UnknownName
-from streamdream.machine import processor_name
+from streamdream.system.machine import processor_name
 
 BENCHES: dict[str, str] = {
     "step": "streamdream_bench.step:run",

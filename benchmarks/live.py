@@ -19,11 +19,11 @@ from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
 from streamdream.opencv import cv2
-from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.sinks import NullSink
 from streamdream.sources import open_source
-from streamdream.stats import rss_mb
+from streamdream.system.process_tuning import freeze_gc
+from streamdream.system.stats import rss_mb
 
 from . import Options, Progress, Report, clips, conditions
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import __version__, stills
-from streamdream.atomic_file import remove_stale, write_file
 from streamdream.errors import SinkError, UsageError
 from streamdream.models.nodes import count_flop, needed
 from streamdream.references import resize
+from streamdream.system.atomic_file import remove_stale, write_file
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamdream.atomic_file import write_file
 from streamdream.errors import SinkError
+from streamdream.system.atomic_file import write_file
 
 Engine = TypeVar("Engine")
 SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream import __version__, cache
-from streamdream.machine import processor_name
+from streamdream.system.machine import processor_name
 
 GOOD, MISSING, INFO = "good", "missing", "info"
 HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "h264_amf")

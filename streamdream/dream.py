@@ -21,8 +21,8 @@ from streamdream.backends import Backend, StepSpec
 from streamdream.frame import shrink, to_array, to_tensor, to_unit
 from streamdream.match import Match, compare, match, named_in
 from streamdream.references import References
-from streamdream.stats import Stats
 from streamdream.step import bound, roll
+from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step

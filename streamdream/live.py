@@ -28,9 +28,9 @@ from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.frame import shrink
 from streamdream.opencv import cv2
 from streamdream.play import Play, substance
-from streamdream.process import stand_back
 from streamdream.references import LiveReader
-from streamdream.stats import peak_rss_mb, percentile
+from streamdream.system.process_tuning import stand_back
+from streamdream.system.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
 if TYPE_CHECKING:

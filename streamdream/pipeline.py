@@ -20,7 +20,7 @@ from streamdream.match import Match, in_order
 from streamdream.play import Play
 from streamdream.settings import parse_memory
 from streamdream.sources import prefetch
-from streamdream.stats import Stats, peak_rss_mb
+from streamdream.system.stats import Stats, peak_rss_mb
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
@@ -63,9 +63,10 @@ class Report:
 
 def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer:
     """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
-    from streamdream import backends, memory, models
+    from streamdream import backends, models
     from streamdream.backends.tiled import Tiled
     from streamdream.dream import Dreamer
+    from streamdream.system import memory
 
     model = models.get(stream.model)
     backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)

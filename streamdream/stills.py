@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.atomic_file import write_file
 from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.opencv import cv2
+from streamdream.system.atomic_file import write_file
 
 FORMATS = (".png", ".jpg", ".jpeg")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from streamdream.atomic_file import Partial
 from streamdream.controls import Controls, Wish
 from streamdream.errors import SettingsError, SinkError, StreamdreamError
+from streamdream.system.atomic_file import Partial
 
 FORMAT = "streamdream settings 1"
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamdream import process
+from streamdream.system import process_tuning
 
-process.tune()  # as the program does, before torch is loaded
+process_tuning.tune()  # as the program does, before torch is loaded
 if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)

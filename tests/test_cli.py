@@ -196,7 +196,7 @@ def test_an_interruption_within_exec_keeps_its_exit_code(tmp_path: Path) -> None
 
 
 def test_an_output_that_was_just_begun_goes_when_the_process_ends(tmp_path: Path) -> None:
-    script = ("import sys; from streamdream.atomic_file import Partial\n"
+    script = ("import sys; from streamdream.system.atomic_file import Partial\n"
               f"kept = [Partial({str(tmp_path / 'a.mp4')!r}), Partial({str(tmp_path / '%d.png')!r}, folder=True)]\n"
               "sys.exit(len(list(kept[0].path.parent.iterdir())))")
     assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=False).returncode == 2

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
-from streamdream import backends, dream, memory, models, stills
+from streamdream import backends, dream, models, stills
 from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
@@ -25,9 +25,10 @@ from streamdream.dream import Dreamer, DreamState
 from streamdream.frame import to_array, to_tensor, to_unit
 from streamdream.governor import Governor
 from streamdream.live import Live
-from streamdream.memory import Budget
 from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
+from streamdream.system import memory
+from streamdream.system.memory import Budget
 
 MODEL = models.get("inception_v3")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")

@@ -21,7 +21,7 @@ from alive import tracked
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader, read_number, write_number
 
-from streamdream import cli, process
+from streamdream import cli
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
@@ -31,9 +31,10 @@ from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox, resize_state
 from streamdream.models import get
-from streamdream.process import NICENESS
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
+from streamdream.system import process_tuning
+from streamdream.system.process_tuning import NICENESS
 
 pytestmark = pytest.mark.alone
 
@@ -131,7 +132,7 @@ def test_no_picture_waits_for_garbage_collection_of_all_that_is_loaded(monkeypat
             collected.append(len(gc.get_objects()))
 
     collected: list[int] = []
-    monkeypatch.setattr(process, "_frozen", False)
+    monkeypatch.setattr(process_tuning, "_frozen", False)
     gc.unfreeze()
     everything = len(gc.get_objects())
     monkeypatch.setattr(NullSink, "write", Counts.write)
@@ -146,7 +147,7 @@ def test_a_run_is_gone_when_it_has_ended(eager: Backend) -> None:
         def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
             raise SinkError("the disk is full")
 
-    process.freeze_gc()
+    process_tuning.freeze_gc()
     reports = []
     with tracked(Live, Dreamer) as alive:
         for number in range(50):

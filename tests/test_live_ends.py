@@ -15,7 +15,6 @@ from alive import tracked
 from numpy.typing import NDArray
 from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
 
-from streamdream import process
 from streamdream.backends import Backend
 from streamdream.capture import LiveSource, stamped
 from streamdream.dream import Dreamer
@@ -24,7 +23,8 @@ from streamdream.frame import Frame
 from streamdream.live import Live
 from streamdream.settings import DreamSettings
 from streamdream.sinks import NullSink
-from streamdream.stats import rss_mb
+from streamdream.system import process_tuning
+from streamdream.system.stats import rss_mb
 
 pytestmark = pytest.mark.alone
 
@@ -124,7 +124,7 @@ def test_a_thousand_runs_leave_nothing_behind(eager: Backend) -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
 
-    process.freeze_gc()
+    process_tuning.freeze_gc()
     with tracked(Live, Dreamer) as alive:
         for _ in range(50):
             live(Ends(1), NullSink(), eager).run()

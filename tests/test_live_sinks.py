@@ -25,7 +25,6 @@ from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.atomic_file import Output
 from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
@@ -35,6 +34,7 @@ from streamdream.settings import DreamSettings, RenderSettings
 from streamdream.sinks import NullSink, Show, open_sink, open_sinks
 from streamdream.sinks.tee import Tee
 from streamdream.sinks.threaded import LiveSink
+from streamdream.system.atomic_file import Output
 
 pytestmark = pytest.mark.alone
 

@@ -14,15 +14,16 @@ import torch
 from test_auto import wait_for
 from test_engines import MODEL, counted, spec
 
-from streamdream import backends, memory, objectives
+from streamdream import backends, objectives
 from streamdream.backends import StepSpec, apart, auto, engine
 from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.openvino import OpenVino
-from streamdream.memory import Budget, Slot
 from streamdream.pipeline import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
+from streamdream.system import memory
+from streamdream.system.memory import Budget, Slot
 
 OPENVINO = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 CPU = torch.device("cpu")

@@ -14,8 +14,6 @@ import pytest
 from sinking import copy, names, read
 from test_cli import ENVIRONMENT
 
-from streamdream import atomic_file
-from streamdream.atomic_file import Partial, write_file
 from streamdream.controls import Controls
 from streamdream.errors import SinkError, UsageError
 from streamdream.settings import DreamSettings, RenderSettings
@@ -24,6 +22,8 @@ from streamdream.sinks.images import ImageWriter
 from streamdream.sinks.recording import Recording
 from streamdream.sources import open_source
 from streamdream.stills import write_image
+from streamdream.system import atomic_file
+from streamdream.system.atomic_file import Partial, write_file
 from streamdream.track import Recorder
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

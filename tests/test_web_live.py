@@ -23,7 +23,7 @@ from streamdream.dream import Dreamer
 from streamdream.live import Live
 from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
-from streamdream.stats import rss_mb
+from streamdream.system.stats import rss_mb
 
 pytestmark = pytest.mark.alone
 

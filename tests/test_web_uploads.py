@@ -20,7 +20,7 @@ from streamdream_web.uploads import Upload, Uploads
 
 from streamdream import stills
 from streamdream.errors import SourceError, UsageError
-from streamdream.stats import peak_rss_mb
+from streamdream.system.stats import peak_rss_mb
 
 LIMITS = Limits(megabytes=8, seconds=60, pixels=1920 * 1080)
 HOUR = 3600

@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from streamdream import memory
 from streamdream.errors import MissingPackage, UsageError
-from streamdream.stats import peak_rss_mb, rss_mb
+from streamdream.system import memory
+from streamdream.system.stats import peak_rss_mb, rss_mb
 
 if TYPE_CHECKING:
     from .hall import Hall

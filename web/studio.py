@@ -13,10 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream import memory, models
+from streamdream import models
 from streamdream.errors import UsageError
-from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
+from streamdream.system import memory
+from streamdream.system.process_tuning import freeze_gc
 
 from .turns import Turns
 

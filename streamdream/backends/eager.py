@@ -15,8 +15,8 @@ from streamdream.backends import choose_device
 from streamdream.backends.precision import DTYPES, choose_precision
 from streamdream.constants import note_use
 from streamdream.errors import FieldTooSmall
-from streamdream.memory import Budget, Slot, budget_of
 from streamdream.models.network import Network
+from streamdream.system.memory import Budget, Slot, budget_of
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from streamdream.memory import Budget, Slot
+from streamdream.system.memory import Budget, Slot
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import streamdream
 from streamdream import cache
-from streamdream.machine import processor_name
+from streamdream.system.machine import processor_name
 from streamdream.threads import on
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from streamdream.backends.eager import grouped
 from streamdream.constants import noticed
-from streamdream.memory import Slot, budget_of, no_eviction
+from streamdream.system.memory import Slot, budget_of, no_eviction
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec

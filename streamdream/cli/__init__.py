@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from streamdream import __version__, process, signals
+from streamdream import __version__, signals
 from streamdream.cli import cameras, live, measure, networks, pictures, presets, video, web
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
+from streamdream.system import process_tuning
 
 COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "render": video.render_command,
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     debug = "--debug" in arguments
-    process.tune()
+    process_tuning.tune()
     try:
         signals.watch()
         return _dispatch([text for text in arguments if text != "--debug"])

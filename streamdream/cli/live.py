@@ -12,8 +12,8 @@ from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.play import add_play_flags, playing
 from streamdream.cli.show import say, show_log
-from streamdream.process import freeze_gc
 from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
+from streamdream.system.process_tuning import freeze_gc
 
 if TYPE_CHECKING:
     from streamdream.live import LiveReport

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamdream.atomic_file import write_file
 from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
 from streamdream.cli.show import say
 from streamdream.errors import UnknownName, UsageError
+from streamdream.system.atomic_file import write_file
 
 
 def bench_command(parser: Parser, arguments: Sequence[str]) -> int:

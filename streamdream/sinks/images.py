@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.atomic_file import Partial, Renames
 from streamdream.errors import SinkError
 from streamdream.frame import Frame
 from streamdream.passthrough import pictures_of
+from streamdream.system.atomic_file import Partial, Renames
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 JPEG_QUALITY = 95

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamdream.atomic_file import Output, Partial, rename
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.passthrough import first_video, open_file
+from streamdream.system.atomic_file import Output, Partial, rename
 
 MAX_NAME_BYTES = 230
 """A longer name has no room for ``.partial`` and a number; a file name has room for 255 bytes."""

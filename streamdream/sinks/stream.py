@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.atomic_file import Output
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.frame import Frame
 from streamdream.passthrough import reason
 from streamdream.settings import RenderSettings
 from streamdream.sinks.encoders import Container, Encoder, find_codec, stored_size
 from streamdream.sinks.video import to_pixels
+from streamdream.system.atomic_file import Output
 
 if TYPE_CHECKING:
     from streamdream.sources import Source

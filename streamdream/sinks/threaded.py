@@ -11,9 +11,9 @@ from typing import Any, NoReturn, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.atomic_file import Output
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.frame import Frame
+from streamdream.system.atomic_file import Output
 
 QUEUE_FRAMES = 4
 log = logging.getLogger(__name__)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import process
-from streamdream.atomic_file import Partial
 from streamdream.errors import SinkError, UsageError
 from streamdream.frame import Frame
 from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
@@ -31,6 +29,8 @@ from streamdream.sinks.encoders import (
     video_encoders,
 )
 from streamdream.sinks.recording import Recording
+from streamdream.system import process_tuning
+from streamdream.system.atomic_file import Partial
 
 if TYPE_CHECKING:
     from streamdream.sources import Source
@@ -131,7 +131,7 @@ class VideoWriter:
         if name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it would fill the screen
         try:
-            with process.keeping_priority():
+            with process_tuning.keeping_priority():
                 context.open()
         except (ArgumentError, ExternalError, ValueError):
             what = f"{context.width}x{context.height} {self._pixels}, {context.framerate} fps"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.atomic_file import Output
 from streamdream.errors import MissingPackage, SinkError
 from streamdream.frame import Frame
+from streamdream.system.atomic_file import Output
 
 if TYPE_CHECKING:
     from streamdream.sources import Source

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
-from streamdream.process import trim_heap
+from streamdream.system.process_tuning import trim_heap
 
 if TYPE_CHECKING:
     import torch
