@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamdream import carry, flow
 from streamdream.dream import Dreamer, DreamState
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 from .metrics import Picture
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from streamdream.errors import MissingPackage, SourceError
-from streamdream.opencv import cv2
-from streamdream.sources import open_source
-from streamdream.stills import read_image
+from streamdream.media.images import read_image
+from streamdream.media.opencv import cv2
+from streamdream.media.sources.video import open_source
 
 from .metrics import Picture
 

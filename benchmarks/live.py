@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import pipeline
-from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
-from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
-from streamdream.opencv import cv2
+from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
-from streamdream.sinks import NullSink
-from streamdream.sources import open_source
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
 

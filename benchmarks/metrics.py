@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import carry, flow
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -87,7 +87,7 @@ class Excitement:
     def __call__(self, picture: Picture) -> float:
         import torch
 
-        from streamdream.frame import to_tensor, to_unit
+        from streamdream.media.frame import to_tensor, to_unit
 
         height, width = self._field
         if picture.shape[:2] != self._field:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SourceError
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.video import open_source
 from streamdream.pipeline import build_dreamer, render
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
-from streamdream.sinks import open_sink
-from streamdream.sources import open_source
 
 from . import Options, Progress, Report, clips, conditions
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import MissingPackage
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 from . import Options, Progress, Report, conditions
 from .live import BITS, read_clip, write_number

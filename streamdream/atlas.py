@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import __version__, stills
+from streamdream import __version__
 from streamdream.errors import SinkError, UsageError
+from streamdream.media import images
 from streamdream.models.nodes import count_flop, needed
 from streamdream.references import resize
 from streamdream.system.atomic_file import remove_stale, write_file
@@ -137,7 +138,7 @@ class Maker:
             begin = time.perf_counter()
             picture = self._dream(cell, cell.settings)
             if not cell.done:  # else another program that makes the same atlas was faster
-                stills.write_image(str(cell.path), picture)
+                images.write_image(str(cell.path), picture)
             self._seconds, self._flop = self._seconds + time.perf_counter() - begin, self._flop + cell.flop
             self._flop_left -= cell.flop
             self.left.remove(cell)
@@ -160,7 +161,7 @@ def draw_sheet(image: Picture, cells: Sequence[Cell], settings: AtlasSettings) -
     """The picture and its dreams in rows, each with its tap's name below: uint8 [H, W, 3] RGB."""
     from PIL import Image, ImageDraw
 
-    pictures = [("the picture", image), *((cell.tap, stills.read_image(str(cell.path))) for cell in cells)]
+    pictures = [("the picture", image), *((cell.tap, images.read_image(str(cell.path))) for cell in cells)]
     width = settings.cell
     height = max(1, round(width * image.shape[0] / image.shape[1]))
     columns = settings.columns or _columns(len(pictures), width + GAP, height + LABEL)

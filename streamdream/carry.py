@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import UnknownName
 from streamdream.flow import Flow, FlowEstimator, Grey
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 Plane = NDArray[np.float32]
 """[H, W] or [H, W, C]."""

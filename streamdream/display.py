@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import carry, flow, references
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.references import References
 from streamdream.settings import DreamSettings
 

@@ -111,7 +111,7 @@ def _models() -> list[Finding]:
 
 
 def _encoders() -> list[Finding]:
-    from streamdream.sinks.encoders import ENCODERS, video_encoders
+    from streamdream.media.sinks.encoders import ENCODERS, video_encoders
 
     software, hardware = video_encoders(ENCODERS), video_encoders(HARDWARE_ENCODERS)
     return [Finding("encoders", GOOD if software else MISSING, ", ".join(software) or "none"),
@@ -132,7 +132,7 @@ def _cameras() -> list[Finding]:
 
 
 def _windows() -> list[Finding]:
-    from streamdream.opencv import cv2
+    from streamdream.media.opencv import cv2
 
     lines = [line for line in cv2().getBuildInformation().splitlines() if line.strip().startswith("GUI:")]
     kit = lines[0].partition(":")[2].strip() if lines else "NONE"

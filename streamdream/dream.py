@@ -18,8 +18,8 @@ from torch import Tensor
 
 from streamdream import carry, objectives, references
 from streamdream.backends import Backend, StepSpec
-from streamdream.frame import shrink, to_array, to_tensor, to_unit
 from streamdream.match import Match, compare, match, named_in
+from streamdream.media.frame import shrink, to_array, to_tensor, to_unit
 from streamdream.references import References
 from streamdream.step import bound, roll
 from streamdream.system.stats import Stats

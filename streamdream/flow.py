@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UnknownName
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.float32]

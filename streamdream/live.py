@@ -25,8 +25,8 @@ from streamdream import carry, display
 from streamdream.cast import Cast
 from streamdream.dream import DreamState, fitting_octaves
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
-from streamdream.frame import shrink
-from streamdream.opencv import cv2
+from streamdream.media.frame import shrink
+from streamdream.media.opencv import cv2
 from streamdream.play import Play, substance
 from streamdream.references import LiveReader
 from streamdream.system.process_tuning import stand_back
@@ -36,11 +36,11 @@ from streamdream.threads import Threads, most
 if TYPE_CHECKING:
     from streamdream.controls import Controls, Wish
     from streamdream.dream import Dreamer
-    from streamdream.frame import Frame
     from streamdream.governor import Governor
+    from streamdream.media.frame import Frame
+    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
-    from streamdream.sinks import Sink
-    from streamdream.sources import Source
 
 Item = TypeVar("Item")
 Compose = Callable[["display.Published | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]

@@ -12,7 +12,7 @@ from streamdream import carry, flow
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
-    from streamdream.frame import Frame
+    from streamdream.media.frame import Frame
     from streamdream.settings import DreamSettings
 
 

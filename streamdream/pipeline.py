@@ -17,18 +17,18 @@ from streamdream.cast import Cast
 from streamdream.controls import Controls
 from streamdream.errors import SourceError
 from streamdream.match import Match, in_order
+from streamdream.media.sources.video import prefetch
 from streamdream.play import Play
 from streamdream.settings import parse_memory
-from streamdream.sources import prefetch
 from streamdream.system.stats import Stats, peak_rss_mb
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
-    from streamdream.frame import Frame
+    from streamdream.media.frame import Frame
+    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sources.video import Source
     from streamdream.references import References
     from streamdream.settings import DreamSettings, StreamSettings
-    from streamdream.sinks import Sink
-    from streamdream.sources import Source
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
-    from streamdream.frame import Frame
-    from streamdream.sound import Sound
+    from streamdream.media.audio_level import Sound
+    from streamdream.media.frame import Frame
     from streamdream.track import Event, Recorder
 
 FADED = ("layers", "channel", "guide", "style", "style_weight", "style_layers")

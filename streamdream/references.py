@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import stills
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.opencv import cv2
+from streamdream.media import images
+from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
-    from streamdream.frame import Frame
+    from streamdream.media.frame import Frame
+    from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
-    from streamdream.sources import Source
 
 Picture = NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ def _read(files: tuple[File, ...]) -> References:
 def _read_file(file: File) -> Picture:
     role, path, _ = file
     try:
-        image = stills.read_image(path)
+        image = images.read_image(path)
     except StreamdreamError as error:
         raise type(error)(f"--{role}: {error}") from None
     return _to_mask(image) if role == "mask" else image
@@ -198,7 +198,7 @@ class Player:
 
     def __init__(self, settings: DreamSettings) -> None:
         self._open = ExitStack()
-        self._video = settings.guide if settings.guide and not stills.is_picture(settings.guide) else ""
+        self._video = settings.guide if settings.guide and not images.is_picture(settings.guide) else ""
         if self._video:
             if "://" not in self._video and not self._video.startswith("lavfi:"):
                 _version("guide", self._video)
@@ -229,7 +229,7 @@ class Player:
         return self._references
 
     def _start(self, began_seconds: float) -> None:
-        from streamdream.sources import open_source
+        from streamdream.media.sources.video import open_source
 
         self._open.close()
         try:

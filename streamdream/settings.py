@@ -131,7 +131,7 @@ class LiveSettings(_Checked):
     pin: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
     seconds: float = option(math.inf, "stop after that", low=0, unit="s", kind="time")
     mirror: bool = option(False, "left is right, as in a mirror")
-    turn: str = option("0", "turn the source clockwise", unit="degrees", choices="streamdream.capture.transform:TURNS")
+    turn: str = option("0", "turn the source clockwise", unit="degrees", choices="streamdream.media.sources.transform:TURNS")
     crop: str = option("", "dream this part of the turned source only, as 640x480+10+20, or 640x480 in the middle")
     capture_size: str = option("", "ask a camera for this size, as 1280x720; the best usual one when empty")
     capture_rate: float = option(0.0, "ask a camera or the screen for so many pictures; 0 is 30", low=0, high=1000,
@@ -149,7 +149,7 @@ class PlaySettings(_Checked):
     fade: float = option(1.0, "a change of layer or network fades over so long", low=0, high=3600, unit="s")
     sound: str = option("", "the dream's strength follows this sound: 'source' is the input's own, 'mic' the "
                             "microphone, or a file", kind="file")
-    sound_band: str = option("all", "the part of the sound that counts", choices="streamdream.sound:BANDS")
+    sound_band: str = option("all", "the part of the sound that counts", choices="streamdream.media.audio_level:BANDS")
     sound_depth: float = option(0.5, "how much the sound changes the strength: 1 goes from none to twice", low=0,
                                 high=1)
 

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
-from streamdream.frame import Frame
-from streamdream.opencv import cv2
-from streamdream.passthrough import assumed_color
+from streamdream.media.container import assumed_color
+from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
 from streamdream.pipeline import Report, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream import Dreamer
+    from streamdream.media.sinks.registry import Sink
     from streamdream.settings import DreamSettings, ZoomSettings
-    from streamdream.sinks import Sink
 
 Picture = NDArray[np.uint8]
 

@@ -29,7 +29,7 @@ from media import Clip, make
 from streamdream import backends, models
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer
-from streamdream.stills import read_image
+from streamdream.media.images import read_image
 
 
 def gradio_asset(name: str) -> Path:

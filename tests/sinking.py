@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import Sink, open_sink
+from streamdream.media.sources.video import Source, open_source, prefetch
 from streamdream.settings import RenderSettings
-from streamdream.sinks import Sink, open_sink
-from streamdream.sources import Source, open_source, prefetch
 
 NAMES = ["a.mp4", "a.m4v", "a.mov", "a.mkv", "a.webm", "a.avi", "a.gif", "%04d.png", "f_%d.jpg"]
 """One of each kind of output."""

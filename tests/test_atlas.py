@@ -15,8 +15,8 @@ from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import models
 from streamdream.atlas import draw_sheet, plan
+from streamdream.media.images import read_image, write_image
 from streamdream.settings import AtlasSettings, DreamSettings
-from streamdream.stills import read_image, write_image
 
 QUICK = ("--steps", 1, "--octaves", 1, "--field-height", 128)
 THREE = "mixed0,activation_5,mixed3"

@@ -14,7 +14,7 @@ from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.eager import Eager
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
-from streamdream.frame import to_tensor, to_unit
+from streamdream.media.frame import to_tensor, to_unit
 from streamdream.objectives import Objective
 from streamdream.terms import Activations
 

@@ -22,11 +22,12 @@ from media import Clip, make, number_of
 from numpy.typing import NDArray
 from test_cli import streamdream
 
-from streamdream.capture import devices, open_live, v4l2
-from streamdream.capture.cameras import Mode, find_camera, list_cameras
-from streamdream.capture.network import Address, NetworkReader, Playout
-from streamdream.capture.steady import Steady, measured_rate
 from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.media.sources import cameras, v4l2
+from streamdream.media.sources.camera_list import Mode, find_camera, list_cameras
+from streamdream.media.sources.live import open_live
+from streamdream.media.sources.network import Address, NetworkReader, Playout
+from streamdream.media.sources.reconnecting import Steady, measured_rate
 from streamdream.settings import LiveSettings
 
 pytestmark = pytest.mark.alone
@@ -135,7 +136,7 @@ def test_a_stall_is_no_loss(watch: Callable[[Any], Watcher]) -> None:
 
 def test_a_silent_stream_is_opened_anew(watch: Callable[[Any], Watcher], pieces: list[bytes],
                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamdream.capture.network.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("streamdream.media.sources.network.SILENT_SECONDS", 0.5)
     with broadcasting(pieces) as server:
         watcher = watch(open_live(server.url))
         watcher.wait_for_news()
@@ -189,7 +190,7 @@ def test_what_never_opened_is_an_error_at_once(tmp_path: Path) -> None:
 
 
 def test_a_silent_address_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamdream.capture.network.OPEN_SECONDS", 0.5)
+    monkeypatch.setattr("streamdream.media.sources.network.OPEN_SECONDS", 0.5)
     with pytest.raises(SourceError, match=r"nothing came for 0\.5 s"):
         open_live(f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
 
@@ -253,11 +254,11 @@ def test_an_unplugged_camera_is_opened_again(tmp_path: Path, watch: Callable[[An
     jpeg_film(films[1], 100, 30)
     opened: list[Path] = []
 
-    def open(stop: threading.Event) -> devices.OpenCvReader:
+    def open(stop: threading.Event) -> cameras.OpenCvReader:
         if len(opened) == 1 and time.perf_counter() < plug_at[0]:
             raise SourceError("there is no camera 0 here")
         opened.append(films[min(len(opened), 1)])
-        return devices.OpenCvReader("webcam:0", cv2.VideoCapture(str(opened[-1])), stop)
+        return cameras.OpenCvReader("webcam:0", cv2.VideoCapture(str(opened[-1])), stop)
 
     plug_at = [time.perf_counter() + 1]
     source = Steady("webcam:0", open)
@@ -275,7 +276,7 @@ def test_a_camera_that_refuses_is_named() -> None:
             pass
 
     with pytest.raises(SourceError, match="webcam:0 gives no picture: is another program using it"):
-        Steady("webcam:0", lambda stop: devices.OpenCvReader("webcam:0", Mute(), stop))
+        Steady("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", Mute(), stop))
 
 
 def test_a_camera_that_has_nothing_yet_is_asked_again() -> None:
@@ -303,7 +304,7 @@ def test_a_camera_that_has_nothing_yet_is_asked_again() -> None:
 def test_the_rate_is_measured_not_believed(watch: Callable[[Any], Watcher]) -> None:
     """A camera that was asked for 30 and gives 20."""
     class Slow:
-        rate, color, pixel_aspect, damaged = Fraction(0), devices.OpenCvReader.color, Fraction(1), 0
+        rate, color, pixel_aspect, damaged = Fraction(0), cameras.OpenCvReader.color, Fraction(1), 0
 
         def __iter__(self) -> Iterator[NDArray[np.uint8]]:
             begin = time.perf_counter()

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamdream import cli
-from streamdream.stills import read_image, write_image
+from streamdream.media.images import read_image, write_image
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("STREAMDREAM_")}
 
@@ -55,7 +55,7 @@ def test_import_and_help_stay_light() -> None:
         check = f"{code}; import sys; print(sorted({heavy} & set(sys.modules)))"
         result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
         assert result.stdout.splitlines()[-1] == "[]"
-    modules = "streamdream.sources, streamdream.sinks, streamdream.flow, streamdream.carry, streamdream.pipeline"
+    modules = "streamdream.media.sources.video, streamdream.media.sinks.registry, streamdream.flow, streamdream.carry, streamdream.pipeline"
     check = f"import {modules}, sys; print(sorted({{'torch', 'gradio', 'av', 'cv2'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
 

@@ -10,7 +10,7 @@ import pytest
 from media import Clip, make, number_of, only_sound, sound_with_cover, truncated
 
 from streamdream.errors import SourceError, UsageError
-from streamdream.sources import open_source
+from streamdream.media.sources.video import open_source
 
 NOBODY = 65534
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
-from streamdream import backends, dream, models, stills
+from streamdream import backends, dream, models
 from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
@@ -22,9 +22,10 @@ from streamdream.backends.tiled import Tiled
 from streamdream.constants import KEPT, noticed
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
-from streamdream.frame import to_array, to_tensor, to_unit
 from streamdream.governor import Governor
 from streamdream.live import Live
+from streamdream.media import images
+from streamdream.media.frame import to_array, to_tensor, to_unit
 from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 from streamdream.system import memory
@@ -40,7 +41,7 @@ WISHES: dict[str, dict[str, Any]] = {
 
 def settings(kind: str, folder: Path, picture: NDArray[np.uint8]) -> DreamSettings:
     path = folder / "picture.png"
-    stills.write_image(str(path), picture)
+    images.write_image(str(path), picture)
     given: dict[str, Any] = {name: str(path) if value == "picture" else value for name, value in WISHES[kind].items()}
     return DreamSettings(layers="mixed0", onset=1, **given)
 

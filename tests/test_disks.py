@@ -19,11 +19,11 @@ from sinking import NAMES, copy, names, noise, read
 from test_cli import here
 from test_live_sinks import SIZE, Camera, live_sink, show
 
-from streamdream.capture import stamped
 from streamdream.errors import SinkError
+from streamdream.media.sinks.registry import Sink, open_sink, open_sinks
+from streamdream.media.sources.live import stamped
+from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
-from streamdream.sinks import Sink, open_sink, open_sinks
-from streamdream.sources import open_source
 
 NOBODY = 65534
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -15,8 +15,8 @@ from streamdream import carry, display, references
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer, DreamState
 from streamdream.live import resize_state
+from streamdream.media.opencv import cv2
 from streamdream.models import get
-from streamdream.opencv import cv2
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings()

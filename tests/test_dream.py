@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from streamdream import carry, flow, models
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer, DreamState, octave_sizes
-from streamdream.frame import shrink
-from streamdream.opencv import cv2
+from streamdream.media.frame import shrink
+from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(onset=1)

@@ -23,16 +23,16 @@ from streamdream_bench.live import Numbered, Reader, read_number, write_number
 
 from streamdream import cli
 from streamdream.backends import Backend
-from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
-from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox, resize_state
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.models import get
 from streamdream.settings import DreamSettings
-from streamdream.sinks import NullSink
 from streamdream.system import process_tuning
 from streamdream.system.process_tuning import NICENESS
 

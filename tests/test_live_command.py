@@ -14,8 +14,8 @@ import pytest
 from media import Clip, make
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.capture import open_live
 from streamdream.live import LiveReport
+from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
 
 pytestmark = pytest.mark.alone

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
 
 from streamdream.backends import Backend
-from streamdream.capture import LiveSource, stamped
 from streamdream.dream import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
-from streamdream.frame import Frame
 from streamdream.live import Live
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.settings import DreamSettings
-from streamdream.sinks import NullSink
 from streamdream.system import process_tuning
 from streamdream.system.stats import rss_mb
 

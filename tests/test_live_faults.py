@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamdream.backends import Backend
-from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
-from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.models import get
 from streamdream.settings import DreamSettings, resolve
-from streamdream.sinks import NullSink
 
 SETTINGS = DreamSettings(onset=0, layers="mixed0", octaves=1, flow="none")
 UNREACHED_HZ = 1e6

@@ -25,15 +25,15 @@ from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.capture import LiveSource, stamped
 from streamdream.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink, Show, open_sink, open_sinks
+from streamdream.media.sinks.tee import Tee
+from streamdream.media.sinks.threaded import LiveSink
+from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.models import get
 from streamdream.settings import DreamSettings, RenderSettings
-from streamdream.sinks import NullSink, Show, open_sink, open_sinks
-from streamdream.sinks.tee import Tee
-from streamdream.sinks.threaded import LiveSink
 from streamdream.system.atomic_file import Output
 
 pytestmark = pytest.mark.alone
@@ -261,8 +261,8 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
                                                   ) -> None:
     """Meanwhile the show goes on; a returned one gets pictures that can be decoded."""
     caplog.set_level(logging.INFO, "streamdream")
-    monkeypatch.setattr("streamdream.sinks.stream.SETTLED_SECONDS", 0.3)
-    monkeypatch.setattr("streamdream.sinks.stream.FIRST_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("streamdream.media.sinks.stream.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("streamdream.media.sinks.stream.FIRST_WAIT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         port = server.getsockname()[1]
@@ -284,7 +284,7 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
 
 def test_a_receiver_that_is_away_at_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody got the end of the show; the run's exit code was 0."""
-    monkeypatch.setattr("streamdream.sinks.stream.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("streamdream.media.sinks.stream.SETTLED_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         name = f"tcp://127.0.0.1:{server.getsockname()[1]}"

@@ -7,8 +7,8 @@ import pytest
 from test_live_sinks import live_sink
 from unruly_server import running_server
 
-from streamdream.capture.cameras import find_camera
 from streamdream.errors import SinkError, SourceError
+from streamdream.media.sources.camera_list import find_camera
 from streamdream.models import download
 
 

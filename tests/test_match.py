@@ -13,13 +13,13 @@ from streamdream import pipeline
 from streamdream.backends import Backend
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
-from streamdream.frame import Frame
 from streamdream.match import in_order
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.play import Play
 from streamdream.settings import DreamSettings
-from streamdream.sinks import NullSink
-from streamdream.sources import open_source
 from streamdream.track import Event
 
 SETTINGS = DreamSettings(layers="conv2d_4", octaves=2, onset=1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from streamdream import backends, models, objectives
 from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
-from streamdream.frame import to_tensor, to_unit
+from streamdream.media.frame import to_tensor, to_unit
 from streamdream.settings import DreamSettings
 from streamdream.terms import Activations
 

@@ -16,12 +16,12 @@ from test_cli import ENVIRONMENT
 
 from streamdream.controls import Controls
 from streamdream.errors import SinkError, UsageError
+from streamdream.media.images import write_image
+from streamdream.media.sinks.image_sequence import ImageWriter
+from streamdream.media.sinks.recording import Recording
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, RenderSettings
-from streamdream.sinks import open_sink
-from streamdream.sinks.images import ImageWriter
-from streamdream.sinks.recording import Recording
-from streamdream.sources import open_source
-from streamdream.stills import write_image
 from streamdream.system import atomic_file
 from streamdream.system.atomic_file import Partial, write_file
 from streamdream.track import Recorder

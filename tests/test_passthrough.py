@@ -12,9 +12,9 @@ from media import Clip, add_cover, irregular, make, marked, mux_cover, number_of
 from numpy.typing import NDArray
 from sinking import copy, read
 
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
-from streamdream.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 

@@ -18,8 +18,8 @@ from streamdream import cli, settings
 from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
 from streamdream.errors import UsageError
+from streamdream.media.images import write_image
 from streamdream.models import fetch
-from streamdream.stills import write_image
 from streamdream.track import FORMAT
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -22,15 +22,15 @@ from streamdream.backends import Backend
 from streamdream.controls import Controls, Wish
 from streamdream.dream import Dreamer
 from streamdream.errors import StreamdreamError
-from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live
+from streamdream.media.audio_level import BLOCK, HZ, FileSound, Meter, open_sound
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.play import Entry, Fade, Play, parse_playlist
 from streamdream.settings import DreamSettings
-from streamdream.sinks import NullSink
-from streamdream.sound import BLOCK, HZ, FileSound, Meter, open_sound
-from streamdream.sources import open_source
 from streamdream.track import Event, Recorder, read_track
 
 SETTINGS = DreamSettings(onset=0)

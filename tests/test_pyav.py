@@ -9,10 +9,10 @@ import av
 import pytest
 from media import Clip, make
 
-from streamdream import pyav
+from streamdream.media import pyav
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
-from streamdream.sources import open_source
 
 GONE_IN_19 = {"metadata_encoding", "metadata_errors", "stream_options"}
 

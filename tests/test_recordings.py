@@ -19,10 +19,10 @@ from test_live_ends import broken
 from test_live_sinks import SIZE, Camera, live_sink, numbers_in, show, wait_for_line, write
 
 from streamdream.backends import Backend
-from streamdream.capture import stamped
 from streamdream.errors import SinkError, UsageError
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.live import stamped
 from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"]
 

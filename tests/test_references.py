@@ -11,11 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import carry, models, objectives, references, stills
+from streamdream import carry, models, objectives, references
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.frame import to_tensor, to_unit
+from streamdream.media import images
+from streamdream.media.frame import to_tensor, to_unit
 from streamdream.references import Player, References
 from streamdream.settings import DreamSettings
 from streamdream.terms import Guide, Style, Term
@@ -30,7 +31,7 @@ def stripes(tmp_path: Path) -> Path:
     down, across = np.mgrid[:160, :200]
     white = (down + across) // 12 % 2 == 0
     image = np.where(white[..., None], [250, 250, 250], [200, 20, 30]).astype(np.uint8)
-    stills.write_image(str(tmp_path / "stripes.png"), image)
+    images.write_image(str(tmp_path / "stripes.png"), image)
     return tmp_path / "stripes.png"
 
 
@@ -142,7 +143,7 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
     settings = DreamSettings(layers="mixed1", guide=str(stripes), style=str(stripes), style_layers="mixed0,mixed1")
     objective = objectives.from_settings(settings, MODEL)
     photo = to_tensor(to_unit(lion[:128, :128]) * 0.9)
-    other = {name: to_tensor(to_unit(stills.read_image(str(stripes)))) for name in ("guide", "style")}
+    other = {name: to_tensor(to_unit(images.read_image(str(stripes)))) for name in ("guide", "style")}
     watched, gradients = photo.clone().requires_grad_(), []
     for term, _ in objective.terms:
         def features_of(picture: torch.Tensor, taps: tuple[str, ...] = term.taps) -> dict[str, torch.Tensor]:
@@ -157,7 +158,7 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
 
 def test_a_guide_may_be_small_large_or_thin(eager: Backend, lion: Picture, tmp_path: Path) -> None:
     for height, width in ((20, 30), (2000, 1500), (10, 400)):
-        stills.write_image(str(tmp_path / "guide.png"), np.resize(lion, (height, width, 3)), overwrite=True)
+        images.write_image(str(tmp_path / "guide.png"), np.resize(lion, (height, width, 3)), overwrite=True)
         settings = DreamSettings(guide=str(tmp_path / "guide.png"), style=str(tmp_path / "guide.png"), onset=0)
         Dreamer(MODEL, eager, 96)(DreamState(), lion, settings)
 
@@ -166,7 +167,7 @@ def test_a_changed_file_is_read_again(stripes: Path, tmp_path: Path) -> None:
     settings = DreamSettings(guide=str(stripes))
     first = references.read(settings)
     assert references.read(settings) is first
-    stills.write_image(str(stripes), np.zeros((90, 90, 3), np.uint8), overwrite=True)
+    images.write_image(str(stripes), np.zeros((90, 90, 3), np.uint8), overwrite=True)
     again = references.read(settings).guide
     assert again is not None and again.shape == (90, 90, 3)
 

@@ -16,7 +16,7 @@ import pytest
 from media import Clip, make, only_sound, packets, truncated
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.sources import open_source
+from streamdream.media.sources.video import open_source
 
 SMALL = ("--field-height", "72", "--layers", "mixed0", "--onset", "1", "--backend", "eager")
 

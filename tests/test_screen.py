@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from display_server import display
 
-from streamdream.capture import open_live
 from streamdream.errors import SourceError, UsageError
+from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
 
 pytestmark = pytest.mark.alone

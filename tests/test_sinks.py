@@ -12,9 +12,9 @@ from media import Clip, make, marked, number_of
 from sinking import NAMES, copy, names, noise, read
 
 from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
+from streamdream.media.sinks.registry import NullSink, Sink, open_sink
+from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
-from streamdream.sinks import NullSink, Sink, open_sink
-from streamdream.sources import open_source
 
 FILES = NAMES[:7]
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

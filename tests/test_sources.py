@@ -15,9 +15,9 @@ import pytest
 from media import Clip, irregular, make, marked, number_of, shuffled
 
 from streamdream.errors import SourceError, UsageError
-from streamdream.frame import Frame
-from streamdream.passthrough import ColorTags
-from streamdream.sources import open_source, prefetch
+from streamdream.media.container import ColorTags
+from streamdream.media.frame import Frame
+from streamdream.media.sources.video import open_source, prefetch
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_frames_come_once(steady: str) -> None:
 
 def test_import_is_light() -> None:
     """Neither PyAV nor OpenCV is loaded before it is needed."""
-    code = "import sys, streamdream.sources, streamdream.sinks; assert not {'av', 'cv2'} & set(sys.modules)"
+    code = "import sys, streamdream.media.sources.video, streamdream.sinks; assert not {'av', 'cv2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from streamdream_bench.synthetic import Plane, Scene, Truth, crossing, turning
 
 from streamdream import carry, flow
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 SCENES = {"crossing": crossing, "turning": turning}
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamdream.capture.steady import fit
-from streamdream.capture.transform import Transformed, parse_region
 from streamdream.errors import SettingsError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
+from streamdream.media.sources.reconnecting import fit
+from streamdream.media.sources.transform import Transformed, parse_region
 
 
 class Still:

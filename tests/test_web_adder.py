@@ -10,7 +10,7 @@ import pytest
 import streamdream_web
 from numpy.typing import NDArray
 
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 wasmtime = pytest.importorskip("wasmtime")
 ASSETS = Path(streamdream_web.__file__).parent / "assets"

@@ -21,7 +21,7 @@ from streamdream_web import event_validation, guard
 from streamdream_web.allowed_routes import ALLOWED_ROUTES
 from web_client import Running, running
 
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 TOKEN = "a-token-for-the-tests"
 EVENTS = Counter({

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamdream import backends
 from streamdream.errors import SourceError, UsageError
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.settings import WebSettings
 
 TOKEN = "a-token-for-the-tests"

@@ -22,10 +22,11 @@ from streamdream_web.turns import Considerate, Turns
 from streamdream_web.uploads import Upload, Uploads
 from streamdream_web.work import Span
 
-from streamdream import models, stills
+from streamdream import models
 from streamdream.backends import Backend
 from streamdream.dream import Dreamer
 from streamdream.errors import SourceError, UsageError
+from streamdream.media import images
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 PATIENCE_SECONDS = 60
@@ -263,7 +264,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
     monkeypatch.setattr(work, "SHOWN_EVERY_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
     mask[:, :128] = 255
-    stills.write_image(str(tmp_path / "mask.png"), mask)
+    images.write_image(str(tmp_path / "mask.png"), mask)
     settings = DreamSettings(layers="mixed0", onset=0, octaves=2, steps=3, step_size=0.05,
                              mask=str(tmp_path / "mask.png"))
     sizes = []
@@ -271,7 +272,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
     job = wait(line.submit("me", "lion", lambda job: work.dream_picture(
         job, lion, settings, small(eager, 0), nullcontext)))
     assert job.result and job.state == "done", job.error
-    dream = stills.read_image(str(job.result))
+    dream = images.read_image(str(job.result))
     assert (job.done, job.total) == (6, 6) and len(set(sizes[:-1])) == 2 and sizes[-1] == (256, 256)
     assert np.array_equal(dream[:, 140:], lion[:, 140:])
     assert np.abs(dream[:, :120].astype(int) - lion[:, :120]).mean() > 2

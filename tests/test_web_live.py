@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from streamdream.dream import Dreamer
 from streamdream.live import Live
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb
 

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from web_client import Client, Running, difference, running, until
 
 from streamdream import models
+from streamdream.media.images import read_image
+from streamdream.media.opencv import cv2
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
-from streamdream.opencv import cv2
-from streamdream.stills import read_image
 
 pytestmark = [pytest.mark.alone, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -21,7 +21,7 @@ import pytest
 from conftest import gradio_asset
 from media import Clip, make
 
-from streamdream import stills
+from streamdream.media import images
 
 pytestmark = pytest.mark.alone
 
@@ -206,7 +206,7 @@ def test_a_picture_grows_where_it_is_drawn_on(page: Any, folder: Path) -> None:
     with page.expect_download() as download:
         page.click("#picture-job .sw-save")
     download.value.save_as(folder / "dream.png")
-    dream, lion = stills.read_image(str(folder / "dream.png")), stills.read_image(LION)
+    dream, lion = images.read_image(str(folder / "dream.png")), images.read_image(LION)
     change = np.abs(dream.astype(int) - lion).mean(axis=(0, 2))
     assert change[40:60].mean() > 3 and np.max(change[150:]) == 0
 

@@ -21,7 +21,7 @@ from streamdream import models
 from streamdream.controls import Controls
 from streamdream.dream import fitting_octaves
 from streamdream.errors import SettingsError
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
 pytestmark = pytest.mark.alone

@@ -18,8 +18,8 @@ from streamdream_web.inspection import Limits
 from streamdream_web.pages import parts
 from streamdream_web.uploads import Upload, Uploads
 
-from streamdream import stills
 from streamdream.errors import SourceError, UsageError
+from streamdream.media import images
 from streamdream.system.stats import peak_rss_mb
 
 LIMITS = Limits(megabytes=8, seconds=60, pixels=1920 * 1080)
@@ -71,16 +71,16 @@ def test_every_kind_of_video_that_is_offered(uploads: Uploads, tmp_path: Path, s
 
 def test_a_picture_is_kept_as_one_of_ours(uploads: Uploads, lion: Any, tmp_path: Path) -> None:
     """Decoded and written anew, so whatever else was in the file is gone."""
-    stills.write_image(str(tmp_path / "lion.jpg"), lion)
+    images.write_image(str(tmp_path / "lion.jpg"), lion)
     data = (tmp_path / "lion.jpg").read_bytes() + b"<?php evil"
     upload = send(uploads, data, "lion.jpg")
     assert upload.path.suffix == ".png" and b"evil" not in upload.path.read_bytes()
-    assert np.abs(stills.read_image(str(upload.path)).astype(int) - lion).mean() < 3
+    assert np.abs(images.read_image(str(upload.path)).astype(int) - lion).mean() < 3
     assert files(uploads) == [upload.path]
 
 
 def test_a_large_picture_is_made_smaller(uploads: Uploads, tmp_path: Path) -> None:
-    stills.write_image(str(tmp_path / "large.png"), np.zeros((1000, 2073, 3), np.uint8))
+    images.write_image(str(tmp_path / "large.png"), np.zeros((1000, 2073, 3), np.uint8))
     uploads.limits = Limits(8, 60, 1000 * 2073)
     upload = send(uploads, (tmp_path / "large.png").read_bytes(), "large.png")
     assert upload.facts.width * upload.facts.height <= 1920 * 1081
@@ -110,7 +110,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def jpeg_header(width: int, height: int, tmp_path: Path) -> bytes:
-    stills.write_image(str(tmp_path / "small.jpg"), np.zeros((16, 16, 3), np.uint8))
+    images.write_image(str(tmp_path / "small.jpg"), np.zeros((16, 16, 3), np.uint8))
     data = (tmp_path / "small.jpg").read_bytes()
     start = data.index(b"\xff\xc0") + 5
     return data[:start] + struct.pack(">HH", height, width) + data[start + 4:]

@@ -167,7 +167,7 @@ def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
 
 
 def test_pyav_before_opencv_is_said_not_waited_for(screen: str, tmp_path: Path) -> None:
-    code = ("import av\nfrom streamdream.errors import SinkError\nfrom streamdream.sinks.window import WindowSink\n"
+    code = ("import av\nfrom streamdream.errors import SinkError\nfrom streamdream.media.sinks.window import WindowSink\n"
             "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
                             env=ENVIRONMENT | {"DISPLAY": screen}, check=True)

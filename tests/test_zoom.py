@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
+from streamdream.media.images import write_image
 from streamdream.settings import ZoomSettings
-from streamdream.stills import write_image
 from streamdream.zoom import Move
 
 QUICK = ("--steps", 1, "--octaves", 1, "--onset", 1, "--field-height", 96)

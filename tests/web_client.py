@@ -25,7 +25,7 @@ from streamdream_web.studio import Studio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
 START = DreamSettings(onset=0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.pyav import fraction, open_av
+from streamdream.media.pyav import fraction, open_av
 
 CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
               ".gif": "gif"}
@@ -100,7 +100,8 @@ def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
     """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
     from PIL import Image, UnidentifiedImageError
 
-    from streamdream import references, stills
+    from streamdream import references
+    from streamdream.media import images
 
     try:
         with warnings.catch_warnings():
@@ -113,14 +114,14 @@ def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
         raise UsageError("this picture moves; the Video tab takes it as a .gif, .mp4 or .webm")
     check_size(width, height, limits)
     try:
-        picture = stills.read_image(str(path))
+        picture = images.read_image(str(path))
     except SourceError:
         raise UsageError("this picture is damaged") from None
     height, width = picture.shape[:2]
     scale = min(1.0, (LARGEST_KEPT / (height * width)) ** 0.5)
     picture = references.resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
     clean = path.with_suffix(".png")
-    stills.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
+    images.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
     if clean != path:
         path.unlink()
     return Facts(".png", picture.shape[1], picture.shape[0])
@@ -130,7 +131,7 @@ def look_at_video(path: Path, suffix: str, limits: Limits) -> Facts:
     """Streams, sizes and codecs from the header, the length both as stated and from every packet's time."""
     import av
 
-    from streamdream.passthrough import first_video
+    from streamdream.media.container import first_video
 
     container = open_video(path, suffix)
     try:

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import display, models, references
-from streamdream.capture import LiveSource
 from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
 from streamdream.dream import fitting_octaves
@@ -35,12 +34,13 @@ from streamdream.errors import (
     UnknownName,
     UsageError,
 )
-from streamdream.frame import Frame
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox
-from streamdream.opencv import cv2
+from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
+from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
-from streamdream.sinks import NullSink
 
 from .turns import Considerate
 

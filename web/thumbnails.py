@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import cache, models, stills
+from streamdream import cache, models
 from streamdream.errors import StreamdreamError
+from streamdream.media import images
 from streamdream.references import resize
 from streamdream.settings import StreamSettings, resolve
 from streamdream.threads import on
@@ -175,4 +176,4 @@ def stock() -> NDArray[np.uint8]:
     """The picture that layers are shown on, uint8 [SIDE, SIDE, 3] RGB."""
     spec = importlib.util.find_spec("gradio")
     assert spec and spec.origin
-    return resize(stills.read_image(str(Path(spec.origin).parent / STOCK)), SIDE, SIDE)
+    return resize(images.read_image(str(Path(spec.origin).parent / STOCK)), SIDE, SIDE)

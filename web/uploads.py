@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UsageError
-from streamdream.passthrough import Span
-from streamdream.sources import AvSource
+from streamdream.media.container import Span
+from streamdream.media.sources.video import AvSource
 
 from . import inspection
 from .inspection import Facts, Limits

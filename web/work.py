@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import references, stills
+from streamdream import references
 from streamdream.errors import SourceError, StreamdreamError
+from streamdream.media import images
 
 from .jobs import Job, StepByStep, Turn
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from streamdream.dream import Dreamer
-    from streamdream.frame import Frame
+    from streamdream.media.frame import Frame
+    from streamdream.media.sinks.registry import Sink
     from streamdream.settings import DreamSettings, RenderSettings
-    from streamdream.sinks import Sink
 
     from .uploads import Upload
 
@@ -84,9 +85,9 @@ class Watched:
 def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, encode: RenderSettings,
                  make: MakeDreamer, turn: Turn) -> None:
     """The whole span of a video with its sound, to ``job.result``."""
+    from streamdream.media.sinks.registry import open_sink
     from streamdream.pipeline import render
     from streamdream.references import Player
-    from streamdream.sinks import open_sink
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
     output = job.folder / RESULT
@@ -134,7 +135,7 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
 def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
     """A still to ``job.result``, seen in ``job.picture`` as it grows."""
     from streamdream.dream import DreamState
-    from streamdream.frame import to_array, to_uint8
+    from streamdream.media.frame import to_array, to_uint8
 
     others = references.read(settings)
     shown_seconds = 0.0
@@ -151,7 +152,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     with turns():
         _, dream = dreamer(DreamState(), image, settings, others)
     output = job.folder / STILL
-    stills.write_image(str(output), dream)
+    images.write_image(str(output), dream)
     job.show(dream)
     job.result = output
 

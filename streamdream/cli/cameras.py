@@ -15,12 +15,12 @@ def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
     """
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     found = parser.parse(arguments)
-    from streamdream.capture import cameras
+    from streamdream.media.sources import camera_list
 
-    rows = cameras.list_cameras()
+    rows = camera_list.list_cameras()
     if found.json:
         print(json.dumps({"cameras": [camera.as_json() for camera in rows],
-                          "advice": "" if rows else cameras.advice()}))
+                          "advice": "" if rows else camera_list.advice()}))
         return 0
     for camera in rows:
         may = "" if camera.allowed else ", not allowed: sudo usermod -aG video $USER, then log in again"
@@ -28,5 +28,5 @@ def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
         for mode in camera.modes:
             print(f"    {mode}")
     if not rows:
-        print(cameras.advice())
+        print(camera_list.advice())
     return 0

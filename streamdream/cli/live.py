@@ -47,8 +47,8 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     path_conflicts.check(found, run)
     show_log(found.json)
     from streamdream import models
-    from streamdream.capture import open_live
-    from streamdream.sinks import Show, open_sinks
+    from streamdream.media.sinks.registry import Show, open_sinks
+    from streamdream.media.sources.live import open_live
 
     def layers() -> list[str]:
         return models.get(play.controls.wish.model or run.stream.model).blocks()

@@ -68,7 +68,7 @@ def check(found: argparse.Namespace, run: Run | None = None, writes: Iterable[Na
 
 
 def _written(found: argparse.Namespace) -> Iterator[NamedPath]:
-    from streamdream.sinks import SINKS
+    from streamdream.media.sinks.registry import SINKS
 
     for destination, option in WRITTEN.items():
         value = getattr(found, destination, None) or []
@@ -129,7 +129,7 @@ def _files(text: str) -> list[Path]:
 
 def _members(pattern: Path) -> list[Path]:
     """The files that exist of a numbered sequence, whatever case the file system tells apart."""
-    from streamdream.passthrough import is_pattern
+    from streamdream.media.container import is_pattern
 
     if not is_pattern(str(pattern)):
         return []
@@ -159,7 +159,7 @@ def _same_output(first: str, second: str) -> bool:
     paths = [Path(os.path.realpath(text)) for text in (first, second)]
     if len({_fold(str(path.parent)) for path in paths}) > 1:
         return False
-    from streamdream.passthrough import NUMBER
+    from streamdream.media.container import NUMBER
 
     numbered = [_fold(NUMBER.sub("1", path.name)) for path in paths]
     return any(_shape(path.name).fullmatch(other) for path, other in zip(paths, reversed(numbered), strict=True))
@@ -167,7 +167,7 @@ def _same_output(first: str, second: str) -> bool:
 
 def _shape(name: str) -> re.Pattern[str]:
     """What matches a folded file name, or all those of a pattern, with the number as the first group."""
-    from streamdream.passthrough import NUMBER
+    from streamdream.media.container import NUMBER
 
     return re.compile("([0-9]+)".join(re.escape(_fold(part)) for part in NUMBER.split(name, maxsplit=1)))
 

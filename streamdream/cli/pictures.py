@@ -57,23 +57,25 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
 
 
 def _is_video(output: str) -> bool:
-    from streamdream import sinks, stills
+    from streamdream.media import images
+    from streamdream.media.sinks import registry
 
-    if Path(output).suffix.lower() in stills.FORMATS and "%" not in output:
+    if Path(output).suffix.lower() in images.FORMATS and "%" not in output:
         return False
-    return any(kind.matches(output) for kind in sinks.SINKS.values())
+    return any(kind.matches(output) for kind in registry.SINKS.values())
 
 
 def _image(found: argparse.Namespace, run: Run) -> int:
-    from streamdream import references, stills
+    from streamdream import references
+    from streamdream.media import images
     from streamdream.progress import Progress
 
     for group in (ZoomSettings, RenderSettings):
         for item in dataclasses.fields(group):
             if item.name in vars(found):
                 raise UsageError(f"{settings.flag(item)} is for videos, but {found.output} is a picture: -o zoom.mp4")
-    stills.check_output(found.output, found.overwrite, found.input)
-    image = stills.read_image(found.input)
+    images.check_output(found.output, found.overwrite, found.input)
+    image = images.read_image(found.input)
     references.read(run.dream)  # before anything large is loaded
     show_log(found.json)
     total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
@@ -84,22 +86,23 @@ def _image(found: argparse.Namespace, run: Run) -> int:
         dreamer = build_dreamer(run.stream)
         dreamer.on_step = progress.update
         state, dreamed = dreamer(DreamState(), image, run.dream)
-        stills.write_image(found.output, dreamed, overwrite=found.overwrite)
+        images.write_image(found.output, dreamed, overwrite=found.overwrite)
     report = summarize(dreamer, run.dream, state.index, 0, dreamer.field_size(*image.shape[:2]), [])
     print_report(report, found.output, found.json)
     return 0
 
 
 def _zoom(found: argparse.Namespace, run: Run) -> int:
-    from streamdream import references, stills
+    from streamdream import references
+    from streamdream.media import images
+    from streamdream.media.sinks.registry import open_sink
     from streamdream.progress import Progress
-    from streamdream.sinks import open_sink
     from streamdream.zoom import Move, Still, zoom
 
     references.read(run.dream)
     Move(run.zoom)  # a wrong --shift is known before anything is loaded
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
-    source = Still(found.input, stills.read_image(found.input), run.zoom.fps, seconds)
+    source = Still(found.input, images.read_image(found.input), run.zoom.fps, seconds)
     show_log(found.json)
     with (open_sink(found.output, source, run.render, found.overwrite) as sink,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
@@ -128,14 +131,15 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o sheet.png")
-    from streamdream import models, objectives, stills
+    from streamdream import models, objectives
+    from streamdream.media import images
 
     target = Path(found.output)
     sheet = bool(target.suffix)
     folder = target.with_name(f".{target.name}.cells") if sheet else target
     path_conflicts.check(found, run, _atlas_files(folder), folder=not sheet)
     if sheet:
-        stills.check_output(found.output, found.overwrite, found.input)
+        images.check_output(found.output, found.overwrite, found.input)
     elif not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
     model = models.get(run.stream.model)
@@ -145,7 +149,7 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     if sheet:
         from streamdream.atlas import draw_sheet
 
-        stills.write_image(found.output, draw_sheet(stills.read_image(found.input), cells, run.atlas),
+        images.write_image(found.output, draw_sheet(images.read_image(found.input), cells, run.atlas),
                            SHEET_JPEG_QUALITY, found.overwrite)
         shutil.rmtree(folder, ignore_errors=True)
     if found.json:
@@ -166,10 +170,11 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
-    from streamdream import atlas, references, stills
+    from streamdream import atlas, references
+    from streamdream.media import images
     from streamdream.progress import Progress, describe_seconds
 
-    image = stills.read_image(found.input)
+    image = images.read_image(found.input)
     references.read(run.dream)
     show_log(found.json)
     if not model.available()[0]:

@@ -26,8 +26,8 @@ def add_play_flags(parser: Parser) -> None:
 def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Play]:
     """What the flags ask for, as long as the run goes on. Raises StreamdreamError before anything is dreamed."""
     from streamdream.controls import Controls
+    from streamdream.media.audio_level import open_sound
     from streamdream.play import Play, parse_playlist
-    from streamdream.sound import open_sound
     from streamdream.track import Recorder, read_track
 
     track = read_track(found.settings_track) if found.settings_track else []
@@ -54,11 +54,12 @@ def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float
 
 def check_wish(wish: Wish) -> None:
     """Raises a StreamdreamError when the network lacks a layer or a channel, its weights or a picture are not here."""
-    from streamdream import models, objectives, references, stills
+    from streamdream import models, objectives, references
+    from streamdream.media import images
 
     model = models.get(wish.model)
     objectives.from_settings(wish.dream, model)
-    is_video = wish.dream.guide and not stills.is_picture(wish.dream.guide)
+    is_video = wish.dream.guide and not images.is_picture(wish.dream.guide)
     references.read(replace(wish.dream, guide="") if is_video else wish.dream)
     there, reason = model.available()
     if not there:

@@ -48,7 +48,7 @@ class Output:
         raise self._explain(error) from error
 
     def _explain(self, error: BaseException) -> SinkError:
-        from streamdream.passthrough import reason
+        from streamdream.media.container import reason
 
         return SinkError(f"{self.name} cannot be written ({reason(error)})")
 
@@ -79,7 +79,7 @@ class Partial(Output):
             self.fail(error)
 
     def _explain(self, error: BaseException) -> SinkError:
-        from streamdream.passthrough import reason
+        from streamdream.media.container import reason
 
         folder = self.target.parent
         kept = "; the one from before is untouched" if self.target.exists() else ""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UsageError
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.progress import describe_seconds
 from streamdream.references import resize
 

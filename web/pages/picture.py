@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from streamdream import stills
 from streamdream.errors import UsageError
+from streamdream.media import images
 
 from .. import work, workshop
 from ..jobs import Job
@@ -64,7 +64,7 @@ class Page:
         upload = workshop.claim(self._shop, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
-        image = stills.read_image(str(upload.path))
+        image = images.read_image(str(upload.path))
         if old is not None:
             self._shop.stills.discard(old)
         job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.dream_picture(

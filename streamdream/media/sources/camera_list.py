@@ -57,7 +57,7 @@ def list_cameras() -> list[Camera]:
     """All of them, by their number. Raises MissingPackage where OpenCV cannot be loaded."""
     from cv2_enumerate_cameras import enumerate_cameras, supported_backends
 
-    from streamdream.opencv import cv2
+    from streamdream.media.opencv import cv2
 
     native = {"linux": cv2().CAP_V4L2, "win32": cv2().CAP_DSHOW, "darwin": cv2().CAP_AVFOUNDATION}.get(sys.platform, 0)
     backend = native if native in supported_backends else 0
@@ -89,7 +89,7 @@ def _is_allowed(path: str | None) -> bool:
 def _modes(path: str | None) -> list[Mode]:
     if not sys.platform.startswith("linux") or not path:
         return []
-    from streamdream.capture import v4l2
+    from streamdream.media.sources import v4l2
 
     try:
         with Path(path).open("rb", buffering=0) as device:

@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from streamdream.capture.base import REPEAT_SECONDS, LiveSource, stamped
 from streamdream.errors import SourceError
-from streamdream.frame import Frame
-from streamdream.sources import Source
+from streamdream.media.frame import Frame
+from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, stamped
+from streamdream.media.sources.video import Source
 
 LATE_SECONDS = 1.0
 """What is later than this (the machine slept, or is too slow) is not hurried after."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.capture.cameras import Camera, find_camera
-from streamdream.capture.network import Address, NetworkReader
 from streamdream.errors import SourceError, UsageError
-from streamdream.opencv import cv2
-from streamdream.passthrough import ColorTags
+from streamdream.media.container import ColorTags
+from streamdream.media.opencv import cv2
+from streamdream.media.sources.camera_list import Camera, find_camera
+from streamdream.media.sources.network import Address, NetworkReader
 
 LISTING = "streamdream cameras lists what is here"
 USUAL_SIZES = ((1280, 720), (640, 480))

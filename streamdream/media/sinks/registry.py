@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UsageError
-from streamdream.frame import Frame
-from streamdream.passthrough import is_pattern, pictures_of
+from streamdream.media.container import is_pattern, pictures_of
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.encoders import CONTAINERS
+from streamdream.media.sinks.image_sequence import SUFFIXES, ImageWriter
+from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
+from streamdream.media.sinks.tee import Tee
+from streamdream.media.sinks.threaded import LiveSink, Managed, ThreadedSink, Writer
+from streamdream.media.sinks.video import VideoWriter
+from streamdream.media.sinks.virtual_camera import VirtualCameraWriter
 from streamdream.settings import RenderSettings
-from streamdream.sinks.encoders import CONTAINERS
-from streamdream.sinks.images import SUFFIXES, ImageWriter
-from streamdream.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
-from streamdream.sinks.tee import Tee
-from streamdream.sinks.threaded import LiveSink, Managed, ThreadedSink, Writer
-from streamdream.sinks.video import VideoWriter
-from streamdream.sinks.virtualcam import VirtualCameraWriter
 
 if TYPE_CHECKING:
     from streamdream.controls import Controls
-    from streamdream.sources import Source
+    from streamdream.media.sources.video import Source
 
 STREAM_DEPTH = 2
 """Pictures that wait for a stream or a virtual camera; the newest are the ones to show."""
@@ -118,7 +118,7 @@ class Kind:
 
 
 def _open_window(order: Order) -> Sink:
-    from streamdream.sinks.window import WindowSink
+    from streamdream.media.sinks.window import WindowSink
 
     def record(name: str) -> Sink:
         return _open_video(replace(order, path=name, overwrite=False, input_path=None))

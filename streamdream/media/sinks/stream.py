@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.frame import Frame
-from streamdream.passthrough import reason
+from streamdream.media.container import reason
+from streamdream.media.frame import Frame
+from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
+from streamdream.media.sinks.video import to_pixels
 from streamdream.settings import RenderSettings
-from streamdream.sinks.encoders import Container, Encoder, find_codec, stored_size
-from streamdream.sinks.video import to_pixels
 from streamdream.system.atomic_file import Output
 
 if TYPE_CHECKING:
-    from streamdream.sources import Source
+    from streamdream.media.sources.video import Source
 
 SILENT_SECONDS = 5
 """A receiver that takes nothing for so long is gone."""

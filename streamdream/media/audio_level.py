@@ -116,7 +116,7 @@ def _blocks(path: str) -> Any:
     """Mono float32 [BLOCK] at HZ, one after the other; silence before a sound that begins late."""
     import av
 
-    from streamdream.passthrough import open_file
+    from streamdream.media.container import open_file
 
     with open_file(path) as file:
         if not file.streams.audio:
@@ -137,7 +137,7 @@ def _blocks(path: str) -> Any:
 def _duration(path: str) -> float:
     import av
 
-    from streamdream.passthrough import open_file
+    from streamdream.media.container import open_file
 
     with open_file(path) as file:
         return float((file.duration or 0) / av.time_base)

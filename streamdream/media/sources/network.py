@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.passthrough import ColorTags, Turn, color_of, first_video, reason, tag
-from streamdream.pyav import fraction, open_av
+from streamdream.media.container import ColorTags, Turn, color_of, first_video, reason, tag
+from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
 """How long opening may take; a stream that is silent for so long is lost."""

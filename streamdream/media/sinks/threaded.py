@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
 from streamdream.system.atomic_file import Output
 
 QUEUE_FRAMES = 4

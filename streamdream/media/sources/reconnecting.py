@@ -17,11 +17,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.capture.base import REPEAT_SECONDS, LiveSource, stamped
 from streamdream.errors import SourceError, StreamdreamError
-from streamdream.frame import Frame
-from streamdream.opencv import cv2
-from streamdream.passthrough import ColorTags
+from streamdream.media.container import ColorTags
+from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
+from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, stamped
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 4.0
 """Between two attempts to open what was lost: the first, doubled each time, and the most."""

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError
-from streamdream.frame import Frame
-from streamdream.passthrough import ColorTags, Passthrough, Span, is_yuv, reason
-from streamdream.pyav import open_av
-from streamdream.settings import RenderSettings
-from streamdream.sinks.encoders import (
+from streamdream.media.container import ColorTags, Passthrough, Span, is_yuv, reason
+from streamdream.media.frame import Frame
+from streamdream.media.pyav import open_av
+from streamdream.media.sinks.encoders import (
     CONTAINERS,
     ENCODERS,
     Encoder,
@@ -28,12 +27,13 @@ from streamdream.sinks.encoders import (
     stored_tick,
     video_encoders,
 )
-from streamdream.sinks.recording import Recording
+from streamdream.media.sinks.recording import Recording
+from streamdream.settings import RenderSettings
 from streamdream.system import process_tuning
 from streamdream.system.atomic_file import Partial
 
 if TYPE_CHECKING:
-    from streamdream.sources import Source
+    from streamdream.media.sources.video import Source
 
 FRAME_DURATION = 1 << 8
 """FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: frames say how long they last."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
 
 Picture = NDArray[np.uint8]
 TURNS: dict[str, Callable[[Picture], Picture]] = {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.capture.devices import Wish
-from streamdream.capture.transform import Region
 from streamdream.errors import MissingPackage, SourceError, UsageError
-from streamdream.passthrough import ColorTags
+from streamdream.media.container import ColorTags
+from streamdream.media.sources.cameras import Wish
+from streamdream.media.sources.transform import Region
 
 EXAMPLE = "screen:, or screen:1280x720+100+50"
 

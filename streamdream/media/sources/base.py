@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.frame import Frame
-from streamdream.passthrough import ColorTags
+from streamdream.media.container import ColorTags
+from streamdream.media.frame import Frame
 
 TICK = Fraction(1, 90_000)
 """Unit of time of live frames, in seconds: that of MPEG, fine enough for any rate."""

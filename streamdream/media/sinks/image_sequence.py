@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError
-from streamdream.frame import Frame
-from streamdream.passthrough import pictures_of
+from streamdream.media.container import pictures_of
+from streamdream.media.frame import Frame
 from streamdream.system.atomic_file import Partial, Renames
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

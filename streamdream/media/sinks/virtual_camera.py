@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SinkError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
 from streamdream.system.atomic_file import Output
 
 if TYPE_CHECKING:
-    from streamdream.sources import Source
+    from streamdream.media.sources.video import Source
 
 
 class VirtualCameraWriter:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 
 LEAST_LINES = 480
 """A smaller picture is enlarged before words are put on it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.passthrough import first_video, open_file
+from streamdream.media.container import first_video, open_file
 from streamdream.system.atomic_file import Output, Partial, rename
 
 MAX_NAME_BYTES = 230

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream.capture import devices, network
-from streamdream.capture.base import REPEAT_SECONDS, TICK, LiveSource, stamped
-from streamdream.capture.devices import Wish
-from streamdream.capture.files import Paced
-from streamdream.capture.screen import ScreenReader
-from streamdream.capture.steady import Steady
-from streamdream.capture.transform import Transformed, parse_region
 from streamdream.errors import UsageError
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
+from streamdream.media.sources import cameras, network
+from streamdream.media.sources.base import REPEAT_SECONDS, TICK, LiveSource, stamped
+from streamdream.media.sources.cameras import Wish
+from streamdream.media.sources.paced_file import Paced
+from streamdream.media.sources.reconnecting import Steady
+from streamdream.media.sources.screen import ScreenReader
+from streamdream.media.sources.transform import Transformed, parse_region
+from streamdream.media.sources.video import open_source
 from streamdream.settings import LiveSettings
-from streamdream.sources import open_source
 
 if TYPE_CHECKING:
-    from streamdream.sources import Source
+    from streamdream.media.sources.video import Source
 
 __all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "stamped"]
 
@@ -44,12 +44,12 @@ def _wish(settings: LiveSettings) -> Wish:
 
 def _open_webcam(name: str, settings: LiveSettings) -> Source:
     wish = _wish(settings)
-    return Steady(name, devices.open_webcam(name, wish), wanted_rate=wish.wanted_rate)
+    return Steady(name, cameras.open_webcam(name, wish), wanted_rate=wish.wanted_rate)
 
 
 def _open_device(name: str, settings: LiveSettings) -> Source:
     wish = _wish(settings)
-    return Steady(name, devices.open_av_device(name, wish), wanted_rate=settings.capture_rate)
+    return Steady(name, cameras.open_av_device(name, wish), wanted_rate=settings.capture_rate)
 
 
 def _open_screen(name: str, settings: LiveSettings) -> Source:
@@ -77,7 +77,7 @@ def _open_file(name: str, settings: LiveSettings) -> Source:
 SOURCES: dict[str, Kind] = {
     "webcam": Kind("webcam:0 or webcam:NAME", lambda name: name.startswith("webcam:"), _open_webcam),
     "device": Kind("v4l2:/dev/video0, avfoundation:0 or dshow:NAME",
-                   lambda name: name.partition(":")[0] in devices.AV_DEVICES, _open_device),
+                   lambda name: name.partition(":")[0] in cameras.AV_DEVICES, _open_device),
     "screen": Kind("screen: or screen:640x480+10+20", lambda name: name.startswith("screen:"), _open_screen),
     "graph": Kind("lavfi:GRAPH", lambda name: name.startswith("lavfi:"), _open_graph),
     "network": Kind("an rtsp, rtmp, http, hls or udp URL", lambda name: "://" in name, _open_network),

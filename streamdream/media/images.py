@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, SourceError, UsageError
-from streamdream.opencv import cv2
+from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
 FORMATS = (".png", ".jpg", ".jpeg")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import Closed, StreamdreamError
-from streamdream.frame import Frame
+from streamdream.media.frame import Frame
 
 if TYPE_CHECKING:
-    from streamdream.sinks import Sink
+    from streamdream.media.sinks.registry import Sink
 
 log = logging.getLogger(__name__)
 

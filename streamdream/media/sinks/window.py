@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import stills
 from streamdream.errors import Closed, MissingPackage, SinkError, StreamdreamError
-from streamdream.frame import Frame
+from streamdream.media import images
+from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
+from streamdream.media.sinks import overlay
+from streamdream.media.sinks.threaded import Managed
 from streamdream.objectives import parse_layers
-from streamdream.opencv import cv2
-from streamdream.sinks import overlay
-from streamdream.sinks.threaded import Managed
 
 if TYPE_CHECKING:
-    from streamdream.sinks import Show, Sink
-    from streamdream.sources import Source
+    from streamdream.media.sinks.registry import Show, Sink
+    from streamdream.media.sources.video import Source
 
 TITLE = "streamdream"
 STRONGER = 1.25
@@ -177,7 +177,7 @@ class WindowSink(Managed):
 
     def _save(self, name: str, image: NDArray[np.uint8]) -> None:
         try:
-            stills.write_image(name, image)
+            images.write_image(name, image)
         except StreamdreamError as error:
             return self.say(str(error))
         self.say(f"kept as {name}")

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.frame import Frame
-from streamdream.passthrough import (
+from streamdream.media.container import (
     ColorTags,
     Span,
     Turn,
@@ -30,7 +29,8 @@ from streamdream.passthrough import (
     reason,
     tag,
 )
-from streamdream.pyav import fraction
+from streamdream.media.frame import Frame
+from streamdream.media.pyav import fraction
 
 Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
