@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.constants import made_once
+from streamdream.models.tensor_cache import made_once
 
 if TYPE_CHECKING:
     from streamdream.terms import Term

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from streamdream.constants import made_once
 from streamdream.models.nodes import INPUT
+from streamdream.models.tensor_cache import made_once
 
 if TYPE_CHECKING:
     import torch

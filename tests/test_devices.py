@@ -19,13 +19,13 @@ from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
 from streamdream.backends.tiled import Tiled
-from streamdream.constants import KEPT, noticed
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
 from streamdream.governor import Governor
 from streamdream.live import Live
 from streamdream.media import images
 from streamdream.media.frame import to_array, to_tensor, to_unit
+from streamdream.models.tensor_cache import KEPT, noticed
 from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 from streamdream.system import memory

@@ -13,9 +13,9 @@ from torch import Tensor
 from streamdream import step as maths
 from streamdream.backends import choose_device
 from streamdream.backends.precision import DTYPES, choose_precision
-from streamdream.constants import note_use
 from streamdream.errors import FieldTooSmall
 from streamdream.models.network import Network
+from streamdream.models.tensor_cache import note_use
 from streamdream.system.memory import Budget, Slot, budget_of
 
 if TYPE_CHECKING:

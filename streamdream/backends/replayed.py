@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from streamdream.backends.eager import grouped
-from streamdream.constants import noticed
+from streamdream.models.tensor_cache import noticed
 from streamdream.system.memory import Slot, budget_of, no_eviction
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.constants import made_once
 from streamdream.models.nodes import Lrn
+from streamdream.models.tensor_cache import made_once
 
 Saved = tuple[Tensor, Tensor, Tensor]
 
