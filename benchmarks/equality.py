@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, graph
 from streamdream.backends.engine import cosine, textured
 from streamdream.errors import EngineError

@@ -16,8 +16,8 @@ from streamdream import carry, flow
 from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
     from streamdream.models import Model
-    from streamdream.objectives import Objective
 
 Picture = NDArray[np.uint8]
 Residual = NDArray[np.float32]

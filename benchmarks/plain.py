@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream import step
+from streamdream.ascent import step
 from streamdream.backends import graph
 from streamdream.errors import UnknownName
 from streamdream.models import lrn

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
 from streamdream.backends.precision import has_bf16
 from streamdream.dream import octave_sizes
 from streamdream.errors import SettingsError

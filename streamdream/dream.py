@@ -16,19 +16,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamdream import carry, objectives, references
+from streamdream import carry, references
+from streamdream.ascent import objectives
+from streamdream.ascent.step import bound, roll
 from streamdream.backends import Backend, StepSpec
 from streamdream.match import Match, compare, match, named_in
 from streamdream.media.frame import shrink, to_array, to_tensor, to_unit
 from streamdream.references import References
-from streamdream.step import bound, roll
 from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
     from streamdream.backends import AllTargets, Step
     from streamdream.flow import Grey
     from streamdream.models import Model
-    from streamdream.objectives import Objective
     from streamdream.settings import DreamSettings
 
 

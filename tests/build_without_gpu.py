@@ -30,7 +30,8 @@ from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTER
 from torch_tensorrt.dynamo.conversion._TRTInterpreter import TRTInterpreter
 from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pre_export_lowering
 
-from streamdream import models, objectives
+from streamdream import models
+from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, graph
 from streamdream.backends.precision import DTYPES
 from streamdream.models.network import Network

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from reference import plain
 
-from streamdream import backends, models, step
+from streamdream import backends, models
+from streamdream.ascent import step
+from streamdream.ascent.objectives import Objective
+from streamdream.ascent.terms import Activations
 from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.eager import Eager
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.media.frame import to_tensor, to_unit
-from streamdream.objectives import Objective
-from streamdream.terms import Activations
 
 MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]

@@ -16,11 +16,11 @@ from streamdream_bench.baselines import blend_mask
 from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
+from streamdream.ascent.objectives import Objective
+from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
 from streamdream.backends.eager import Eager
 from streamdream.errors import EngineError, SourceError, UnknownName
-from streamdream.objectives import Objective
-from streamdream.terms import Activations
 
 Picture = NDArray[np.uint8]
 TINY = Options(height=96, width=128, field_height=0, frames=6, drift_frames=9, drift_height=96, backend="eager",

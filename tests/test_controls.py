@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import pytest
 
+from streamdream.ascent.objectives import from_settings
 from streamdream.controls import Controls, Wish
 from streamdream.errors import StreamdreamError
 from streamdream.models import get
-from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(onset=0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
 from streamdream import backends, dream, models
+from streamdream.ascent.objectives import from_settings
 from streamdream.backends import Backend, StepSpec, replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.replayed import Replayed
@@ -26,7 +27,6 @@ from streamdream.live import Live
 from streamdream.media import images
 from streamdream.media.frame import to_array, to_tensor, to_unit
 from streamdream.models.tensor_cache import KEPT, noticed
-from streamdream.objectives import from_settings
 from streamdream.settings import DreamSettings
 from streamdream.system import memory
 from streamdream.system.memory import Budget

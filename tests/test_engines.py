@@ -18,13 +18,13 @@ from streamdream_bench.step import with_weights
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import backends, cache, models
+from streamdream.ascent.objectives import Objective
+from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec, engine, graph, openvino, precise, stored
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.models.nodes import Concat
-from streamdream.objectives import Objective
-from streamdream.terms import Activations
 
 MODEL = models.get("inception_v3")
 MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}

@@ -12,7 +12,8 @@ from streamdream_bench.equality import by_itself, pictures, worst
 from streamdream_bench.plain import FORWARDS, Plain
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, graph, openvino
 from streamdream.backends.eager import Eager
 from streamdream.backends.engine import cosine, textured

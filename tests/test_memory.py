@@ -14,7 +14,8 @@ import torch
 from test_auto import wait_for
 from test_engines import MODEL, counted, spec
 
-from streamdream import backends, objectives
+from streamdream import backends
+from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, apart, auto, engine
 from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager

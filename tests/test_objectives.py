@@ -5,12 +5,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
+from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.media.frame import to_tensor, to_unit
 from streamdream.settings import DreamSettings
-from streamdream.terms import Activations
 
 MODEL = models.get("inception_v3")
 

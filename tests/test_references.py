@@ -11,7 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import carry, models, objectives, references
+from streamdream import carry, models, references
+from streamdream.ascent import objectives
+from streamdream.ascent.terms import Guide, Style, Term
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import Dreamer, DreamState
 from streamdream.errors import SourceError, StreamdreamError, UsageError
@@ -19,7 +21,6 @@ from streamdream.media import images
 from streamdream.media.frame import to_tensor, to_unit
 from streamdream.references import Player, References
 from streamdream.settings import DreamSettings
-from streamdream.terms import Guide, Style, Term
 
 MODEL = models.get("inception_v3")
 Picture = NDArray[np.uint8]
@@ -138,7 +139,7 @@ def test_original_colours_change_brightness_only(eager: Backend, lion: Picture) 
 def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion: Picture, stripes: Path) -> None:
     from reference import plain
 
-    from streamdream import step
+    from streamdream.ascent import step
 
     settings = DreamSettings(layers="mixed1", guide=str(stripes), style=str(stripes), style_layers="mixed0,mixed1")
     objective = objectives.from_settings(settings, MODEL)

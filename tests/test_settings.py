@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streamdream import models, objectives, settings
+from streamdream import models, settings
+from streamdream.ascent import objectives
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import GROUPS, DreamSettings, StreamSettings, resolve
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from streamdream import step
-from streamdream.terms import Activations, Energy, Term, Variation
+from streamdream.ascent import step
+from streamdream.ascent.terms import Activations, Energy, Term, Variation
 
 DREAM = Activations((("a", 1.0),))
 ONE: list[tuple[Term, float]] = [(DREAM, 1.0)]

@@ -13,7 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
 from streamdream.backends import Backend, StepSpec
 from streamdream.backends.tiled import Axis, Tiled, bytes_per_pixel, overlap_of
 from streamdream.dream import Dreamer, DreamState

@@ -154,7 +154,7 @@ class Studio:
         """Raises UsageError for settings that the network, the studio's own or another that is here, cannot dream with,
         or that name a file: a visitor's files come as uploads, never as paths.
         """
-        from streamdream import objectives
+        from streamdream.ascent import objectives
 
         for item in dataclasses.fields(dream):
             if item.metadata["kind"] == "picture" and getattr(dream, item.name):

@@ -76,7 +76,7 @@ class Workshop:
 
     def dream_settings(self, values: dict[str, Any], files: dict[str, Upload | None], model: str) -> DreamSettings:
         """Of a form and the visitor's files for guide, style and mask. Raises UsageError in one line."""
-        from streamdream import objectives
+        from streamdream.ascent import objectives
 
         dream = DreamSettings(**{**values, **{role: str(file.path) for role, file in files.items() if file}})
         if model == self.studio.stream.model:

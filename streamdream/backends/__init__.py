@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from streamdream.ascent.objectives import Objective
+    from streamdream.ascent.terms import Pictures, Targets
     from streamdream.models import Model
-    from streamdream.objectives import Objective
-    from streamdream.terms import Pictures, Targets
 
     AllTargets = tuple[Targets, ...]
     """Of each term of an objective, in order; empty when no term has any."""

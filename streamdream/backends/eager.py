@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream import step as maths
+from streamdream.ascent import step as maths
 from streamdream.backends import choose_device
 from streamdream.backends.precision import DTYPES, choose_precision
 from streamdream.errors import FieldTooSmall
@@ -19,10 +19,10 @@ from streamdream.models.tensor_cache import note_use
 from streamdream.system.memory import Budget, Slot, budget_of
 
 if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
+    from streamdream.ascent.terms import Features, Pictures
     from streamdream.backends import AllTargets, Step, StepSpec
     from streamdream.models import Model
-    from streamdream.objectives import Objective
-    from streamdream.terms import Features, Pictures
 
 SLOTS_KEPT = 256
 """Sets of taps whose place for a prepared network is known; what they hold is bounded by ``memory.Budget``."""

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
-from streamdream import step as maths
+from streamdream.ascent import step as maths
 from streamdream.backends.eager import grouped
 from streamdream.models.convolution import turn, weave
 from streamdream.models.network import Network

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from streamdream import step as maths
+from streamdream.ascent import step as maths
 from streamdream.models.nodes import INPUT, MaxPool, Relu, Window, beginning, needed
 
 if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
+    from streamdream.ascent.terms import Pictures
     from streamdream.backends import AllTargets, Backend, Step, StepSpec
     from streamdream.models import Model
-    from streamdream.objectives import Objective
-    from streamdream.terms import Pictures
 
 LONGEST_OVERLAP = 256
 """Pixels on every side of a tile that are computed and thrown away: at most, and"""

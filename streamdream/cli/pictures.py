@@ -50,7 +50,8 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
     if not found.output:
         parser.error("an output is needed: -o dream.png")
     path_conflicts.check(found, run)
-    from streamdream import models, objectives
+    from streamdream import models
+    from streamdream.ascent import objectives
 
     objectives.from_settings(run.dream, models.get(run.stream.model))  # before PyTorch is loaded, which takes seconds
     return _zoom(found, run) if moving else _image(found, run)
@@ -131,7 +132,8 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     if not found.output:
         parser.error("an output is needed: -o sheet.png")
-    from streamdream import models, objectives
+    from streamdream import models
+    from streamdream.ascent import objectives
     from streamdream.media import images
 
     target = Path(found.output)

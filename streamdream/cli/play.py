@@ -54,7 +54,8 @@ def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float
 
 def check_wish(wish: Wish) -> None:
     """Raises a StreamdreamError when the network lacks a layer or a channel, its weights or a picture are not here."""
-    from streamdream import models, objectives, references
+    from streamdream import models, references
+    from streamdream.ascent import objectives
     from streamdream.media import images
 
     model = models.get(wish.model)

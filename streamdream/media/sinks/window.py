@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.ascent.objectives import parse_layers
 from streamdream.errors import Closed, MissingPackage, SinkError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
 from streamdream.media.sinks.threaded import Managed
-from streamdream.objectives import parse_layers
 
 if TYPE_CHECKING:
     from streamdream.media.sinks.registry import Show, Sink

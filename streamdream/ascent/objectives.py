@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamdream.ascent.terms import Activations, Energy, Guide, Style, TapWeights, Term, Variation
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import Concat, Relu
-from streamdream.terms import Activations, Energy, Guide, Style, TapWeights, Term, Variation
 
 if TYPE_CHECKING:
     from streamdream.models import Model

@@ -17,7 +17,7 @@ from torch import Tensor
 from streamdream.models.tensor_cache import made_once
 
 if TYPE_CHECKING:
-    from streamdream.terms import Term
+    from streamdream.ascent.terms import Term
 
 SIGMAS = (0.5, 1.0, 2.0)
 """Widths in pixels of the Gaussians whose mean smooths a gradient (gordicaleksa/pytorch-deepdream averages three)."""
