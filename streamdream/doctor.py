@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from streamdream import __version__, cache
+from streamdream import __version__
+from streamdream.backends import engine_cache
 from streamdream.system.machine import processor_name
 
 GOOD, MISSING, INFO = "good", "missing", "info"
@@ -145,7 +146,7 @@ def _windows() -> list[Finding]:
 
 
 def _engines() -> list[Finding]:
-    kept = cache.stored()
+    kept = engine_cache.stored()
     size = sum(engine.size_bytes for engine in kept) / 1e6
     rows = [Finding("engines", INFO, f"{len(kept)} kept, {size:.1f} MB")]
     return rows + [Finding("engine", INFO, "{backend} {size} {dtype} for {device}".format_map(
@@ -155,7 +156,7 @@ def _engines() -> list[Finding]:
 def _folders() -> list[Finding]:
     rows = []
     for kind in ("weights", "engines"):
-        path = cache.folder(kind)
+        path = engine_cache.folder(kind)
         above = next(folder for folder in (path, *path.parents) if folder.exists())
         good = os.access(above, os.W_OK)
         rows.append(Finding(f"{kind} folder", GOOD, str(path)) if good else Finding(

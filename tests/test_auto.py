@@ -19,8 +19,8 @@ import torch
 from test_cli import ENVIRONMENT, streamdream
 from test_engines import MODEL, spec
 
-from streamdream import backends, cache
-from streamdream.backends import StepSpec, apart, auto, engine, graph
+from streamdream import backends
+from streamdream.backends import StepSpec, auto, build_process, engine, engine_cache, graph
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError
@@ -39,7 +39,7 @@ def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int
 @pytest.fixture()
 def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
-    monkeypatch.setattr(apart, "NICENESS", 0)  # tests have no time
+    monkeypatch.setattr(build_process, "NICENESS", 0)  # tests have no time
 
 
 def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None) -> None:
@@ -139,15 +139,15 @@ def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkey
     monkeypatch.setattr(graph, "build", build)
     backend = Auto(MODEL, "cpu", "fp32")
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
-    assert len(cache.stored()) == 1
-    monkeypatch.setattr(apart, "build", build)
+    assert len(engine_cache.stored()) == 1
+    monkeypatch.setattr(build_process, "build", build)
     monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
     backend = Auto(MODEL, "cpu", "fp32")
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
 
 
 def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
-    apart.give_up()  # one that waits from another test
+    build_process.give_up()  # one that waits from another test
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: bool(builders(os.getpid())))
@@ -157,8 +157,8 @@ def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -
     assert backend.name == "eager" and not builders(os.getpid())
 
 
-def order(width: int, model: str = "inception_v3") -> apart.Order:
-    return apart.Order("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
+def order(width: int, model: str = "inception_v3") -> build_process.Order:
+    return build_process.Order("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
 
 
 def engines(folder: Path) -> int:
@@ -168,45 +168,45 @@ def engines(folder: Path) -> int:
 def test_a_builder_waits_for_more(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch,
                                   tmp_path: Path) -> None:
     """And knows what has changed meanwhile: here the folder. One that has waited long enough is replaced."""
-    apart.give_up()
-    monkeypatch.setattr(apart, "WAITING_SECONDS", 2.0)
-    first = apart.build(order(112))
+    build_process.give_up()
+    monkeypatch.setattr(build_process, "WAITING_SECONDS", 2.0)
+    first = build_process.build(order(112))
     before = builders(os.getpid())
     with pytest.raises(EngineError, match="no_such_net"):
-        apart.build(order(112, "no_such_net"))
+        build_process.build(order(112, "no_such_net"))
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "another"))
-    second = apart.build(order(120))
+    second = build_process.build(order(120))
     assert builders(os.getpid()) == before and len(before) == 1 and second < first  # not all of its life
     assert engines(kept) == 1 and engines(tmp_path / "another" / "engines") == 1
     until(lambda: not builders(os.getpid()), 30)
-    apart.build(order(128))
+    build_process.build(order(128))
     assert engines(tmp_path / "another" / "engines") == 2 and builders(os.getpid()) not in ([], before)
 
 
 def test_an_order_that_comes_as_the_builder_leaves_is_not_lost(kept: Path, eager_to_build: None,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    apart.give_up()
-    monkeypatch.setattr(apart, "WAITING_SECONDS", 0.0)
-    builder = apart.Builder()
-    monkeypatch.setattr(apart, "WAITING_SECONDS", 20.0)
+    build_process.give_up()
+    monkeypatch.setattr(build_process, "WAITING_SECONDS", 0.0)
+    builder = build_process.Builder()
+    monkeypatch.setattr(build_process, "WAITING_SECONDS", 20.0)
     answers = builder._child.stdout
     assert answers is not None
     until(lambda: select.select([answers], [], [], 0)[0] != [], 60)  # it has said that it ends
     monkeypatch.setattr(builder, "serves", lambda: builder._child.returncode is None)
-    apart._builder = builder
-    apart.build(order(112))
+    build_process._builder = builder
+    build_process.build(order(112))
     assert engines(kept) == 1
 
 
 def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same session: among sessions, Linux shares the processors out evenly, however low the priority."""
-    monkeypatch.setattr(apart, "NICENESS", 19)
+    monkeypatch.setattr(build_process, "NICENESS", 19)
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: 19 in [os.getpriority(os.PRIO_PROCESS, child) for child in builders(os.getpid())])
     [child] = builders(os.getpid())
     assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
-    apart.give_up()
+    build_process.give_up()
     wait_for(backend, step, lambda: not builders(os.getpid()))
 
 
@@ -216,7 +216,7 @@ def builders(parent: int = 0) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
-            if b"streamdream.backends.apart" in command and int(status[1]) == (parent or int(status[1])):
+            if b"streamdream.backends.build_process" in command and int(status[1]) == (parent or int(status[1])):
                 found.append(int(path.name))
     return found
 

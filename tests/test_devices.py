@@ -16,9 +16,9 @@ from streamdream_bench.live import Numbered, Reader
 
 from streamdream import backends, dream, models
 from streamdream.ascent.objectives import from_settings
-from streamdream.backends import Backend, StepSpec, replayed
+from streamdream.backends import Backend, StepSpec, cuda_graphs
+from streamdream.backends.cuda_graphs import Replayed
 from streamdream.backends.eager import Eager
-from streamdream.backends.replayed import Replayed
 from streamdream.backends.tiled import Tiled
 from streamdream.controls import Controls
 from streamdream.dream import Dreamer, DreamState
@@ -101,7 +101,7 @@ def test_an_evicted_recording_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
     made: list[bool] = []
     replays: list[int] = []
     budget = Budget(1e9)
-    monkeypatch.setattr(replayed, "Recording", Recorded)
+    monkeypatch.setattr(cuda_graphs, "Recording", Recorded)
     monkeypatch.setitem(memory._budgets, "cpu", budget)
     for fails in (False, True):
         made.clear()
@@ -111,7 +111,7 @@ def test_an_evicted_recording_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
                 assert work(torch.ones(1)).item() == 2
             budget.evict(all_unused=True)
         assert made == ([True] if fails else [False] * 3)
-    assert len(replays) == 12 - replayed.WARM_UPS
+    assert len(replays) == 12 - cuda_graphs.WARM_UPS
 
 
 @pytest.mark.parametrize("kind", ["plain", "channels", "guide", "style"])
@@ -124,18 +124,18 @@ def test_a_step_in_one_call_is_given_all_that_it_is_made_of(kind: str, tmp_path:
         made.append(work)
         return work
 
-    monkeypatch.setattr(replayed, "Replayed", as_it_is)
+    monkeypatch.setattr(cuda_graphs, "Replayed", as_it_is)
     backend, wish = backends.create("eager", MODEL, "cpu", "fp32"), settings(kind, tmp_path, lion)
     spec = StepSpec(from_settings(wish, MODEL), 96, 128, 1.0, 0.4)
     photo = to_tensor(to_unit(lion[:96, :128]) * 0.8)
     seen = {role: photo.flip(3) for role in ("guide", "style")}
     targets, plain = backend.targets(spec.objective, seen), backend.compile(spec)
-    whole = replayed.in_one_call(plain, torch.device("cpu"), spec)
+    whole = cuda_graphs.in_one_call(plain, torch.device("cpu"), spec)
     for size in (0.02, 0.01):
         torch.testing.assert_close(whole(photo, size, targets), plain(photo, size, targets), atol=1e-6, rtol=1e-5)
     whole(torch.cat([photo, photo]), 0.02, targets)
     assert len(made) == 2
-    assert replayed.in_one_call(plain, torch.device("cpu"), replace(spec, height=2000, width=2000)) is plain
+    assert cuda_graphs.in_one_call(plain, torch.device("cpu"), replace(spec, height=2000, width=2000)) is plain
 
 
 # --- a GPU ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from test_cli import streamdream
 
-from streamdream import backends, cache, doctor
+from streamdream import backends, doctor
+from streamdream.backends import engine_cache
 from streamdream.models import MODELS
 
 
@@ -40,7 +41,7 @@ def test_whatever_is_missing_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Mo
 def test_kept_engines_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
     made_of = {"backend": "openvino", "size": "320x240", "dtype": "bf16", "device": "CPU of mine", "graph": "abc"}
-    cache.load_or_build(made_of, lambda data: data, lambda: b"x" * 2_000_000)
+    engine_cache.load_or_build(made_of, lambda data: data, lambda: b"x" * 2_000_000)
     findings = doctor.examine()
     assert found("engines", findings).text == "1 kept, 2.0 MB"
     assert found("engine", findings).text == "openvino 320x240 bf16 for CPU of mine"

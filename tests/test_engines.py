@@ -17,10 +17,10 @@ import torch
 from streamdream_bench.step import with_weights
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream import backends, cache, models
+from streamdream import backends, models
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.terms import Activations
-from streamdream.backends import StepSpec, engine, graph, openvino, precise, stored
+from streamdream.backends import StepSpec, cached_engine, engine, engine_cache, graph, openvino, openvino_precision
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
@@ -46,7 +46,7 @@ def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gets an entry whenever an engine is built."""
     built: list[str] = []
-    monkeypatch.setattr(stored.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
+    monkeypatch.setattr(cached_engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
     return built
 
 
@@ -85,7 +85,7 @@ def test_half_precision_leaves_out_what_is_before_the_first_pool(name: str) -> N
     wanted = replace(spec(), objective=Objective(((Activations(((layers, 1.0),)), 1.0),)))
     recorded = graph.build(model, wanted, torch.float32)
     plain, core = openvino.convert(recorded), openvino._core()
-    marked = precise.keep(core, openvino._openvino(), plain, precise.exact_nodes(recorded))
+    marked = openvino_precision.keep(core, openvino._openvino(), plain, openvino_precision.exact_nodes(recorded))
     found = [each.get_type_name() for each in marked.get_ordered_ops()
              if "DisablePrecisionConversion_0" in each.get_rt_info()]
     assert found.count("Convolution") == found.count("Relu") == {"inception_v3": 3, "bvlc_googlenet": 1}[name]
@@ -116,7 +116,7 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     step_once()
     monkeypatch.setattr("streamdream.backends.openvino.most", lambda: 7)
     step_once()
-    assert len(built) == len(ways) + 3 == len(cache.stored())
+    assert len(built) == len(ways) + 3 == len(engine_cache.stored())
 
 
 def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(graph, "build", counting)
     first = step_once()
     assert len(recorded) == 1 and torch.equal(step_once(), first) and len(recorded) == 1
-    monkeypatch.setattr("streamdream.backends.stored.code_digest", lambda: "of another release")
+    monkeypatch.setattr("streamdream.backends.cached_engine.code_digest", lambda: "of another release")
     built = counted(monkeypatch)
     assert torch.equal(step_once(), first) and len(recorded) == 2 and not built  # but the engine is the same
     for path in kept.glob("*.recipe"):
@@ -144,11 +144,11 @@ def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: b"{}\n",
                                     lambda data: data[:-9] + b"\0" * 9, lambda data: b"\xff\xfe" + data])
 def test_damaged_files_are_built_anew(kept: Path, damage: Callable[[bytes], bytes]) -> None:
-    cache.load_or_build(MADE_OF, lambda data: data, lambda: b"first" * 99)
+    engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"first" * 99)
     [path] = kept.iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"second") == b"second"
-    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"never built") == b"second"
+    assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"second") == b"second"
+    assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"never built") == b"second"
 
 
 def test_a_truncated_engine_is_built_anew(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,19 +166,19 @@ def test_an_engine_that_does_not_load_is_built_anew(kept: Path) -> None:
             raise RuntimeError("made by another version\nat line 9")
         return data
 
-    assert cache.load_or_build(MADE_OF, lambda data: data, lambda: b"stale") == b"stale"
-    assert cache.load_or_build(MADE_OF, load, lambda: b"fresh") == b"fresh"
-    assert cache.load_or_build(MADE_OF, load, lambda: b"never built") == b"fresh"
+    assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"stale") == b"stale"
+    assert engine_cache.load_or_build(MADE_OF, load, lambda: b"fresh") == b"fresh"
+    assert engine_cache.load_or_build(MADE_OF, load, lambda: b"never built") == b"fresh"
 
 
 def test_what_was_not_used_for_longest_goes_first(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LARGEST_BYTES", 3000)
+    monkeypatch.setattr(engine_cache, "LARGEST_BYTES", 3000)
     for name in "abc":
-        cache.load_or_build({**MADE_OF, "graph": name}, lambda data: data, lambda: b"x" * 800)
-        os.utime(kept / f"{cache.name_of({**MADE_OF, 'graph': name})}.engine", (1e9 + ord(name), 1e9 + ord(name)))
-    cache.load_or_build({**MADE_OF, "graph": "a"}, lambda data: data, lambda: b"never built")
-    cache.load_or_build({**MADE_OF, "graph": "d"}, lambda data: data, lambda: b"x" * 800)
-    assert {engine.made_of["graph"] for engine in cache.stored()} == {"a", "c", "d"}
+        engine_cache.load_or_build({**MADE_OF, "graph": name}, lambda data: data, lambda: b"x" * 800)
+        os.utime(kept / f"{engine_cache.name_of({**MADE_OF, 'graph': name})}.engine", (1e9 + ord(name), 1e9 + ord(name)))
+    engine_cache.load_or_build({**MADE_OF, "graph": "a"}, lambda data: data, lambda: b"never built")
+    engine_cache.load_or_build({**MADE_OF, "graph": "d"}, lambda data: data, lambda: b"x" * 800)
+    assert {engine.made_of["graph"] for engine in engine_cache.stored()} == {"a", "c", "d"}
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from test_engines import MODEL, counted, spec
 
 from streamdream import backends
 from streamdream.ascent import objectives
-from streamdream.backends import StepSpec, apart, auto, engine
+from streamdream.backends import StepSpec, auto, build_process, engine
 from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
@@ -251,7 +251,7 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
 
     monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
     monkeypatch.setattr(auto, "WORTH", 100.0)
-    monkeypatch.setattr(apart, "NICENESS", 0)
+    monkeypatch.setattr(build_process, "NICENESS", 0)
     backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), CPU)
     step = backend.compile(spec())
     expected = step(picture, 0.02)
@@ -259,7 +259,7 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
     budget.evict(all_unused=True)
     for path in kept.iterdir():
         path.unlink()
-    monkeypatch.setattr(apart, "build", build)
+    monkeypatch.setattr(build_process, "build", build)
     assert torch.equal(step(picture, 0.02), expected)
     assert backend.name == "eager" and "openvino failed (out of luck)" in backend.reason
     assert torch.equal(step(picture, 0.02), expected)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from streamdream import cache
+from streamdream.backends import engine_cache
 from streamdream.errors import UsageError
 
 SESSION_SECONDS = 7 * 24 * 3600
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def default_path() -> Path:
-    return cache.folder("web") / "revocations.json"
+    return engine_cache.folder("web") / "revocations.json"
 
 
 def now_ms() -> int:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import cache, models
+from streamdream import models
+from streamdream.backends import engine_cache
 from streamdream.errors import StreamdreamError
 from streamdream.media import images
 from streamdream.references import resize
@@ -46,7 +47,7 @@ class Thumbnails:
     def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
                  folder: Path | None = None) -> None:
         self._stream, self._turn, self._busy = stream, turn, busy
-        self._folder = folder or cache.folder("layers")
+        self._folder = folder or engine_cache.folder("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._wanted: list[str] = []
         self._changed = threading.Condition()

@@ -20,7 +20,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from streamdream.backends import apart, available, choose_device, create
+from streamdream.backends import available, build_process, choose_device, create
 from streamdream.backends.eager import Eager
 from streamdream.errors import StreamdreamError
 
@@ -251,7 +251,7 @@ def _begin(work: Callable[..., None], *given: object) -> None:
 
 def _end() -> None:
     _ending.set()
-    apart.give_up()
+    build_process.give_up()
     for thread in _threads:
         thread.join(PATIENCE_SECONDS)
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from streamdream.backends.cuda_graphs import Replayed
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
-from streamdream.backends.replayed import Replayed
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine

@@ -63,7 +63,7 @@ class Eager:
 
         if self.device.type != "cuda":
             return step
-        from streamdream.backends.replayed import in_one_call
+        from streamdream.backends.cuda_graphs import in_one_call
 
         replayed, pinned = in_one_call(step, self.device, spec), self._network(spec.objective)
 

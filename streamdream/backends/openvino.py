@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import precise
-from streamdream.backends.stored import StoredEngineBackend
+from streamdream.backends import openvino_precision
+from streamdream.backends.cached_engine import StoredEngineBackend
 from streamdream.errors import SettingsError
 from streamdream.threads import most
 
@@ -87,7 +87,7 @@ class OpenVino(StoredEngineBackend):
     def build(self, recorded: Graph) -> bytes:
         model, stream = convert(recorded), io.BytesIO()
         if self.precision != "fp32":
-            model = precise.keep(_core(), _openvino(), model, precise.exact_nodes(recorded))
+            model = openvino_precision.keep(_core(), _openvino(), model, openvino_precision.exact_nodes(recorded))
         _core().compile_model(model, self._plugin, self._options).export_model(stream)
         return stream.getvalue()
 

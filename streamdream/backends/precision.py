@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import streamdream
-from streamdream import cache
+from streamdream.backends import engine_cache
 from streamdream.system.machine import processor_name
 from streamdream.threads import on
 
@@ -84,7 +84,7 @@ def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
         precision = half if ratio > MIN_SPEEDUP else "fp32"
     reason = f"{half} measured {ratio:.1f}x the speed of fp32 here{'' if certain else ', which is not certain'}"
     measurements = stored["measurements"] + 1 if stored else 1
-    cache.store_measurement(made_of, {"precision": precision, "reason": reason, "certain": certain,
+    engine_cache.store_measurement(made_of, {"precision": precision, "reason": reason, "certain": certain,
                                       "measurements": measurements})
     return precision, reason
 
@@ -102,7 +102,7 @@ def _describe(device: torch.device, half: str) -> dict[str, str]:
 
 def _load(made_of: dict[str, str], half: str) -> dict[str, Any] | None:
     """The stored choice, unless there is none or it is damaged."""
-    stored = cache.load_measurement(made_of)
+    stored = engine_cache.load_measurement(made_of)
     kinds = {"precision": str, "reason": str, "certain": bool, "measurements": int}
     if stored is None or not all(isinstance(stored.get(name), kind) for name, kind in kinds.items()):
         return None

@@ -60,7 +60,9 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
             open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers, failures, kept)) as sink:
         if not found.json:
             say(f"{found.source} → {', '.join(sinks)}: starting")
-        from streamdream.backends import apart  # with PyTorch, seconds: whatever is wrong with the flags is said by now
+        from streamdream.backends import (
+            build_process,  # with PyTorch, seconds: whatever is wrong with the flags is said by now
+        )
         from streamdream.governor import Governor
         from streamdream.live import Live
         from streamdream.pipeline import build_dreamer
@@ -75,7 +77,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
 
         def end() -> None:
             live.stop()
-            apart.give_up()
+            build_process.give_up()
 
         freeze_gc()
         with signals.ending_by(end):

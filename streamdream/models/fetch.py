@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from streamdream import cache
+from streamdream.backends import engine_cache
 from streamdream.errors import MissingPackage, ModelError, UsageError
 from streamdream.models.download import LIMITS, Failed, Limits, Progress, download
 
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 def folder() -> Path:
     """Where weights are kept."""
-    return cache.folder("weights")
+    return engine_cache.folder("weights")
 
 
 def find(name: str) -> Path | None:

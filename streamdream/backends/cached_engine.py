@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import streamdream
-from streamdream import cache as kept
 from streamdream import models
-from streamdream.backends import apart
+from streamdream.backends import build_process
+from streamdream.backends import engine_cache as kept
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
 from streamdream.threads import most
@@ -84,7 +84,7 @@ class StoredEngineBackend(EngineBackend):
         """Has it built by another process, unless that does not know the network; the seconds that it took."""
         if models.MODELS.get(self.model.name) is not self.model:
             return 0.0
-        return apart.build(apart.Order(
+        return build_process.build(build_process.Order(
             self.name, self.model.name, self.device_name, self.precision, most(), spec, tuple(picture.shape),
             tuple(tuple(target.cpu() for target in own) for own in targets)))
 

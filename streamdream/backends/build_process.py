@@ -208,7 +208,7 @@ def _work(order: Order) -> None:
 def _backend(name: str, model: str, device: str, precision: str) -> Any:
     """With its weights, for the next order."""
     from streamdream import backends, models
-    from streamdream.backends.stored import StoredEngineBackend
+    from streamdream.backends.cached_engine import StoredEngineBackend
 
     backend: Any = backends.create(name, models.get(model), device, precision)
     assert isinstance(backend, StoredEngineBackend)
