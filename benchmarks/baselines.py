@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, flow
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream import optical_flow, warp
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.media.opencv import cv2
 
 from .metrics import Picture
@@ -47,14 +47,14 @@ def blend(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) 
     (theirs is RAFT, looked up in the wrong direction), look-ups are cubic, nothing passes through JPEG files, and a
     frame takes as many steps as one of streamdream's.
     """
-    estimate, once = flow.get(settings.flow), replace(settings, onset=0)
+    estimate, once = optical_flow.get(settings.flow), replace(settings, onset=0)
     dream, previous = None, None
     for index, frame in enumerate(frames):
         mixed = frame
         if dream is not None and previous is not None:
-            motion = estimate(flow.grey(frame), flow.grey(previous))
-            mask = blend_mask(frame, carry.warp(previous.astype(np.float32), motion))[..., None]
-            guided = mask * carry.warp(dream.astype(np.float32), motion) + (1 - mask) * frame
+            motion = estimate(optical_flow.grey(frame), optical_flow.grey(previous))
+            mask = blend_mask(frame, warp.warp(previous.astype(np.float32), motion))[..., None]
+            guided = mask * warp.warp(dream.astype(np.float32), motion) + (1 - mask) * frame
             mixed = np.clip(np.rint(BLEND * frame + (1 - BLEND) * guided), 0, 255).astype(np.uint8)
         _, dream = dreamer(DreamState(index=index), mixed, once)
         previous = frame
@@ -69,7 +69,7 @@ def blend_mask(frame: Picture, warped: NDArray[np.float32]) -> NDArray[np.float3
     """
     side = float(np.sqrt(frame.shape[0] * frame.shape[1]))
     opening, blur = (max(least, int(share * side)) // 2 * 2 + 1 for share, least in ((0.003, 3), (0.009, 5)))
-    difference = flow.grey(cv2().absdiff(frame, np.clip(np.rint(warped), 0, 255).astype(np.uint8)))
+    difference = optical_flow.grey(cv2().absdiff(frame, np.clip(np.rint(warped), 0, 255).astype(np.uint8)))
     same = (difference <= MASK_THRESHOLD).astype(np.float32)
     opened = cv2().morphologyEx(same, cv2().MORPH_OPEN, np.ones((opening, opening), np.uint8))
     mask: NDArray[np.float32] = cv2().GaussianBlur(opened, (blur, blur), 0)

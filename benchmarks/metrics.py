@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, flow
+from streamdream.dream import optical_flow, warp
 from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.4
 class Motion:
     """How one frame came from the one before, by a flow that no dream here is carried by, so that none is favoured."""
 
-    flow: flow.Flow
+    flow: optical_flow.Flow
     trusted: NDArray[np.bool_]
     """[H, W]"""
 
     @classmethod
     def between(cls, current: Picture, previous: Picture) -> Motion:
         """Farneback's flow, believed where it agrees with the flow back."""
-        now, before, estimate = flow.grey(current), flow.grey(previous), flow.get("farneback")
+        now, before, estimate = optical_flow.grey(current), optical_flow.grey(previous), optical_flow.get("farneback")
         motion = estimate(now, before)
-        return cls(motion, carry.trust("forward-backward", now, before, motion, estimate) > TRUSTED)
+        return cls(motion, warp.trust("forward-backward", now, before, motion, estimate) > TRUSTED)
 
     @classmethod
     def of(cls, frames: Sequence[Picture]) -> list[Motion]:
@@ -64,7 +64,7 @@ def flicker(dreams: Sequence[Picture], frames: Sequence[Picture], motions: Seque
     before = residual(dreams[first - 1], frames[first - 1])
     for index in range(first, len(frames)):
         now, motion = residual(dreams[index], frames[index]), motions[index - 1]
-        change = np.abs(now - carry.warp(before, motion.flow))[motion.trusted]
+        change = np.abs(now - warp.warp(before, motion.flow))[motion.trusted]
         size = np.abs(now)[motion.trusted]
         if size.any():
             found.append(float(change.mean() / size.mean()))
@@ -144,4 +144,4 @@ def correlation(a: Residual, b: Residual, where: NDArray[np.bool_] | None = None
 
 def followed(now: Residual, before: Residual, motion: Motion) -> float:
     """Correlation of a residual with the one before it, moved along the picture, over the trusted pixels."""
-    return correlation(now, carry.warp(before, motion.flow), motion.trusted)
+    return correlation(now, warp.warp(before, motion.flow), motion.trusted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamdream.ascent import objectives
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.pipeline import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings
 

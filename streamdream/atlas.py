@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import __version__
+from streamdream.dream.reference_images import resize
 from streamdream.errors import SinkError, UsageError
 from streamdream.media import images
 from streamdream.models.nodes import count_flop, needed
-from streamdream.references import resize
 from streamdream.system.atomic_file import remove_stale, write_file
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Cell:
 def plan(model: Model, taps: Sequence[str], settings: DreamSettings, field: tuple[int, int], folder: Path
          ) -> list[Cell]:
     """A cell for every tap; those that the picture is too small for are left out."""
-    from streamdream.dream import octave_sizes
+    from streamdream.dream.dreamer import octave_sizes
 
     known, nodes, cells = model.taps(), model.nodes(), []
     for number, tap in enumerate(taps, 1):
@@ -149,7 +149,7 @@ class Maker:
         return cell.settings.steps * (1 + cell.settings.onset)
 
     def _dream(self, cell: Cell, settings: DreamSettings) -> Picture:
-        from streamdream.dream import Dreamer, DreamState
+        from streamdream.dream.dreamer import Dreamer, DreamState
 
         # a dreamer for each, so that the networks cut at other taps are let go
         dreamer = Dreamer(self._model, self._backend, self._stream.field_height, self._stream.seed)

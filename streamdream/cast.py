@@ -10,7 +10,7 @@ from streamdream.errors import StreamdreamError
 
 if TYPE_CHECKING:
     from streamdream.controls import Controls, Wish
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
 
 log = logging.getLogger(__name__)
 

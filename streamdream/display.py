@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, flow, references
+from streamdream.dream import optical_flow, reference_images, warp
+from streamdream.dream.reference_images import References
 from streamdream.media.opencv import cv2
-from streamdream.references import References
 from streamdream.settings import DreamSettings
 
 NO_REFERENCES = References()
@@ -32,13 +32,13 @@ class Published:
     """
 
     levels: NDArray[np.int16]
-    grey: flow.Grey
+    grey: optical_flow.Grey
     others: References = NO_REFERENCES
 
 
 def publish(residual: NDArray[np.float32], image: NDArray[np.uint8], others: References = NO_REFERENCES) -> Published:
     """``residual`` [h, w, 3] in [-1, 1] units belongs to the frame ``image`` [H, W, 3]."""
-    return Published(carry.to_levels(residual), _half_field(image, *residual.shape[:2]), others)
+    return Published(warp.to_levels(residual), _half_field(image, *residual.shape[:2]), others)
 
 
 def show(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
@@ -48,7 +48,7 @@ def show(published: Published | None, image: NDArray[np.uint8], settings: DreamS
     cv, levels = cv2(), moved(published, image, settings)
     if levels.shape != image.shape:
         levels = cv.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv.INTER_LINEAR)
-    mask = references.shown(published.others, *image.shape[:2])
+    mask = reference_images.shown(published.others, *image.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     dream: NDArray[np.uint8] = cv.add(image, levels, dtype=cv.CV_8U)
@@ -62,7 +62,7 @@ def moved(published: Published, image: NDArray[np.uint8], settings: DreamSetting
     levels = published.levels
     if settings.flow != "none" and grey.shape == published.grey.shape:
         motion = _ultrafast().calc(grey, published.grey, None)
-        look = carry.places(cv.resize(motion * _scale(motion, width, height), (width, height)))
+        look = warp.places(cv.resize(motion * _scale(motion, width, height), (width, height)))
         levels = cv.remap(levels, look, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
     if settings.original_colors:
         levels = cv.transform(levels, LUMA)
@@ -71,15 +71,15 @@ def moved(published: Published, image: NDArray[np.uint8], settings: DreamSetting
     return levels
 
 
-def _half_field(image: NDArray[np.uint8], height: int, width: int) -> flow.Grey:
+def _half_field(image: NDArray[np.uint8], height: int, width: int) -> optical_flow.Grey:
     """Grey, at half of [height, width]. Halving is a mean of four pixels and the fastest that OpenCV has; what is left
     then is less than a halving, where the plain look-up between pixels misses none.
     """
-    cv, small = cv2(), flow.grey(image)
+    cv, small = cv2(), optical_flow.grey(image)
     height, width = max(height // 2, 1), max(width // 2, 1)
     while small.shape[0] >= 2 * height and small.shape[1] >= 2 * width:
         small = cv.resize(small, (small.shape[1] // 2, small.shape[0] // 2), interpolation=cv.INTER_LINEAR)
-    result: flow.Grey = small if small.shape == (height, width) else cv.resize(small, (width, height))
+    result: optical_flow.Grey = small if small.shape == (height, width) else cv.resize(small, (width, height))
     return result
 
 
@@ -90,5 +90,5 @@ def _ultrafast() -> Any:
     return _own.engine
 
 
-def _scale(motion: flow.Flow, width: int, height: int) -> NDArray[np.float32]:
+def _scale(motion: optical_flow.Flow, width: int, height: int) -> NDArray[np.float32]:
     return np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)

@@ -21,21 +21,22 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, display
+from streamdream import display
 from streamdream.cast import Cast
-from streamdream.dream import DreamState, fitting_octaves
+from streamdream.dream import warp
+from streamdream.dream.dreamer import DreamState, fitting_octaves
+from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.media.frame import shrink
 from streamdream.media.opencv import cv2
 from streamdream.play import Play, substance
-from streamdream.references import LiveReader
 from streamdream.system.process_tuning import stand_back
 from streamdream.system.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
 if TYPE_CHECKING:
     from streamdream.controls import Controls, Wish
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.governor import Governor
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.registry import Sink
@@ -336,5 +337,5 @@ def resize_state(state: DreamState, height: int, width: int) -> DreamState:
     """The same dream on a field of another size, so that a change of size is no new beginning."""
     if state.residual is None or state.grey is None or state.grey.shape == (height, width):
         return state
-    residual: carry.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
+    residual: warp.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
     return replace(state, residual=residual, grey=shrink(state.grey, height, width))

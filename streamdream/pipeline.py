@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream.cast import Cast
 from streamdream.controls import Controls
+from streamdream.dream.frame_matching import Match, in_order
 from streamdream.errors import SourceError
-from streamdream.match import Match, in_order
 from streamdream.media.sources.video import prefetch
 from streamdream.play import Play
 from streamdream.settings import parse_memory
 from streamdream.system.stats import Stats, peak_rss_mb
 
 if TYPE_CHECKING:
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.reference_images import References
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.registry import Sink
     from streamdream.media.sources.video import Source
-    from streamdream.references import References
     from streamdream.settings import DreamSettings, StreamSettings
 
 
@@ -65,7 +65,7 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
     """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
     from streamdream import backends, models
     from streamdream.backends.tiled import Tiled
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.system import memory
 
     model = models.get(stream.model)
@@ -87,7 +87,7 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
     """
-    from streamdream.dream import DreamState
+    from streamdream.dream.dreamer import DreamState
 
     play = settings if isinstance(settings, Play) else Play(Controls(settings))
     stats, state, resets, cast = dreamer.stats, DreamState(), play.controls.resets, Cast(dreamer, build, patient=True)

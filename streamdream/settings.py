@@ -72,8 +72,8 @@ class DreamSettings(_Checked):
     keep: float = option(0.97, "how much of the dream is carried to the next frame", low=0, high=0.999)
     onset: int = option(12, "extra steps on the first frame and after a cut, so that the dream is there at once",
                         low=0, high=500)
-    flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.flow:FLOWS")
-    trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.carry:TRUSTS")
+    flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.dream.optical_flow:FLOWS")
+    trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.dream.warp:TRUSTS")
     stillness: float = option(0.0, "motion clears the dream: what moves so far from one dream to the next keeps a "
                                     "third of it; 0 never clears", low=0, high=100, unit="px of the field")
     cut: float = option(0.5, "a frame less like the last one than this starts anew; 0 never does", low=0, high=1,

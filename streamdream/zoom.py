@@ -21,7 +21,7 @@ from streamdream.media.opencv import cv2
 from streamdream.pipeline import Report, summarize
 
 if TYPE_CHECKING:
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.media.sinks.registry import Sink
     from streamdream.settings import DreamSettings, ZoomSettings
 
@@ -64,7 +64,7 @@ class Still:
 def zoom(source: Still, sink: Sink, dreamer: Dreamer, settings: DreamSettings, moves: ZoomSettings,
          on_frame: Callable[[int], None] = lambda count: None) -> Report:
     """Dream ``source.frame_count`` frames into the sink and finish it. The caller owns the sink."""
-    from streamdream.dream import DreamState
+    from streamdream.dream.dreamer import DreamState
 
     move, image = Move(moves), source.image
     for index in range(source.frame_count):

@@ -28,7 +28,7 @@ from media import Clip, make
 
 from streamdream import backends, models
 from streamdream.backends import Backend
-from streamdream.dream import Dreamer
+from streamdream.dream.dreamer import Dreamer
 from streamdream.media.images import read_image
 
 

@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
-from streamdream import backends, dream, models
+from streamdream import backends, models
 from streamdream.ascent.objectives import from_settings
 from streamdream.backends import Backend, StepSpec, cuda_graphs
 from streamdream.backends.cuda_graphs import Replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.tiled import Tiled
 from streamdream.controls import Controls
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream import dreamer
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.governor import Governor
 from streamdream.live import Live
 from streamdream.media import images
@@ -56,7 +57,7 @@ def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Pa
         seen.append(picture.device.type)
         return to_array(torch.zeros(picture.shape))
 
-    monkeypatch.setattr(dream, "to_array", bring_back)
+    monkeypatch.setattr(dreamer, "to_array", bring_back)
     dreamer = Dreamer(MODEL, Eager(MODEL, torch.device("meta"), "fp16"), 120)
     dreamer.in_turn = in_turn
     wish, state = settings(kind, tmp_path, lion), DreamState()

@@ -11,9 +11,10 @@ from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
 from streamdream_web import sessions
 
-from streamdream import carry, display, references
+from streamdream import display
 from streamdream.backends import Backend
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream import reference_images, warp
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.live import resize_state
 from streamdream.media.opencv import cv2
 from streamdream.models import get
@@ -40,7 +41,7 @@ def residual_of(height: int, width: int) -> NDArray[np.float32]:
 def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[str, float]) -> None:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, residual = texture(240, 320), residual_of(240, 320)
-    plain = carry.compose(image, carry.to_luma(residual) if settings.original_colors else residual, settings.strength)
+    plain = warp.compose(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
     quick = display.show(display.publish(residual, image), image, settings)
     difference = np.abs(quick.astype(int) - plain)
     assert difference.max() <= 2 and difference.mean() < 0.5
@@ -49,7 +50,7 @@ def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[st
 def test_a_larger_frame_gets_it_smoothly() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
-    plain = carry.compose(image, residual, 1.0).astype(int)
+    plain = warp.compose(image, residual, 1.0).astype(int)
     quick = display.show(display.publish(residual, image), image, SETTINGS)
     assert np.abs(quick - plain).mean() < 0.15 * np.abs(plain - image).mean()
 
@@ -58,7 +59,7 @@ def test_a_mask_says_where(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = display.publish(residual, image, references.read(replace(SETTINGS, mask=path)))
+    published = display.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
     shown = display.show(published, image, SETTINGS).astype(int)
     assert (shown[:, :72] == image[:, :72]).all() and np.abs(shown - image)[:, 88:].mean() > 5
 
@@ -92,7 +93,7 @@ def test_its_halves_know_the_mask(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = display.publish(residual, image, references.read(replace(SETTINGS, mask=path)))
+    published = display.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
     more, less = np.split(sessions.halves(published, image, SETTINGS), 2)
     assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
@@ -112,8 +113,8 @@ def test_the_dream_sticks_to_moving_things_between_two_dreams(make: object, fram
     dots, centres = dotted(*truths[0].image.shape[:2])
     expected, visible = dots, np.ones(dots.shape, np.float32)
     for truth in truths[1:]:
-        expected = carry.warp(expected, truth.flow)
-        visible = carry.warp(visible, truth.flow) * truth.visible
+        expected = warp.warp(expected, truth.flow)
+        visible = warp.warp(visible, truth.flow) * truth.visible
     residual = np.repeat(dots[..., None], 3, axis=2) * np.float32(50 / 127.5)
     now = calm(truths[-1])
     shown = display.show(display.publish(residual, calm(truths[0])), now, SETTINGS).astype(np.float32) - now

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamdream import carry, flow, models
+from streamdream import models
 from streamdream.backends import Backend
-from streamdream.dream import Dreamer, DreamState, octave_sizes
+from streamdream.dream import optical_flow, warp
+from streamdream.dream.dreamer import Dreamer, DreamState, octave_sizes
 from streamdream.media.frame import shrink
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
@@ -133,14 +134,14 @@ def test_a_field_is_the_mean_of_what_it_covers(lion: Picture, height: int, width
 def test_what_is_carried_decays_by_keep_and_trust() -> None:
     residual = np.ones((8, 8, 3), np.float32)
     trust = np.full((8, 8), 0.5, np.float32)
-    assert np.allclose(carry.carry(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
+    assert np.allclose(warp.carry(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
 
 
 @pytest.mark.parametrize(("value", "step", "expected"), [(250, 0.5, 255), (5, -0.5, 0), (100, 0.1, 113)])
 def test_compose_saturates(value: int, step: float, expected: int) -> None:
     image = np.full((6, 6, 3), value, np.uint8)
-    assert (carry.compose(image, np.full((6, 6, 3), step, np.float32), 1.0) == expected).all()
-    assert (carry.compose(image, np.full((3, 3, 3), step, np.float32), 1.0) == expected).all()
+    assert (warp.compose(image, np.full((6, 6, 3), step, np.float32), 1.0) == expected).all()
+    assert (warp.compose(image, np.full((3, 3, 3), step, np.float32), 1.0) == expected).all()
 
 
 @pytest.mark.parametrize("noise", [2, 4, 8])
@@ -150,4 +151,4 @@ def test_a_noisy_plain_wall_is_not_a_cut_on_every_frame(noise: int) -> None:
     down, across = np.mgrid[:240, :320]
     wall = 100 + 5 * np.sin(across / 100 + down / 70)
     first, second = (np.clip(wall + random.normal(0, noise, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
-    assert carry.likeness(second, first, flow.get("dis")(second, first)) > DreamSettings().cut
+    assert warp.likeness(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut

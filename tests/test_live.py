@@ -24,7 +24,7 @@ from streamdream_bench.live import Numbered, Reader, read_number, write_number
 from streamdream import cli
 from streamdream.backends import Backend
 from streamdream.controls import Controls
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
 from streamdream.governor import Governor
 from streamdream.live import Live, Mailbox, resize_state

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
 
 from streamdream.backends import Backend
-from streamdream.dream import Dreamer
+from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.live import Live
 from streamdream.media.frame import Frame

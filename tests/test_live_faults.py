@@ -15,7 +15,7 @@ from PIL import Image
 
 from streamdream.backends import Backend
 from streamdream.controls import Controls
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from streamdream import pipeline
 from streamdream.backends import Backend
 from streamdream.controls import Controls
-from streamdream.dream import Dreamer, DreamState
-from streamdream.match import in_order
+from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.frame_matching import in_order
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.video import open_source

@@ -17,10 +17,11 @@ from streamdream_bench.live import Numbered
 from test_cli import fails, here, streamdream
 from test_live import images
 
-from streamdream import carry, pipeline
+from streamdream import pipeline
 from streamdream.backends import Backend
 from streamdream.controls import Controls, Wish
-from streamdream.dream import Dreamer
+from streamdream.dream import warp
+from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import StreamdreamError
 from streamdream.governor import Governor
 from streamdream.live import Live
@@ -92,7 +93,7 @@ def test_without_a_fade_a_change_acts_at_once() -> None:
 def test_stillness_dreams_and_motion_clears() -> None:
     flow = np.zeros((8, 8, 2), np.float32)
     flow[:, 4:] = 3, 4
-    still = carry.stillness(flow, 5.0)
+    still = warp.stillness(flow, 5.0)
     assert (still[:, :4] == 1).all() and still[:, 4:] == pytest.approx(np.exp(-1))
 
 
@@ -107,7 +108,7 @@ def test_where_it_moves_the_dream_is_cleared(eager: Backend) -> None:
         for number in range(12):
             image = texture[:, :160].copy()
             image[:, 80:] = texture[:, 80 + 3 * number:160 + 3 * number]
-            from streamdream.dream import DreamState
+            from streamdream.dream.dreamer import DreamState
             state = dreamer.advance(state or DreamState(), image, settings)
         assert state is not None and state.residual is not None
         size = np.abs(state.residual)

@@ -11,15 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import carry, models, references
+from streamdream import models
 from streamdream.ascent import objectives
 from streamdream.ascent.terms import Guide, Style, Term
 from streamdream.backends import Backend, StepSpec
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream import reference_images, warp
+from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.reference_images import Player, References
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media import images
 from streamdream.media.frame import to_tensor, to_unit
-from streamdream.references import Player, References
 from streamdream.settings import DreamSettings
 
 MODEL = models.get("inception_v3")
@@ -80,11 +81,11 @@ def test_style_is_taken_from_every_scale_when_no_tap_is_named() -> None:
 def test_a_dream_comes_closer_to_its_guide_or_style(role: str, eager: Backend, lion: Picture, stripes: Path) -> None:
     plain = DreamSettings(layers="mixed1", steps=3, octaves=1, step_size=0.02, color=1)
     asked = replace(plain, style_weight=3, **{role: str(stripes)})  # type: ignore[arg-type]
-    others = references.read(asked)
+    others = reference_images.read(asked)
     objective = objectives.from_settings(asked, MODEL)
     term = next(term for term, _ in objective.terms if term.needs == role)
     pictures = {name: to_tensor(to_unit(image)) for name, image in
-                references.for_octave(others, 128, 128, 75).items()}
+                reference_images.for_octave(others, 128, 128, 75).items()}
     found = {}
     for name, settings in (("plain", plain), (role, asked)):
         _, dream = Dreamer(MODEL, eager)(DreamState(), lion[64:192, 64:192].copy(), settings)
@@ -133,7 +134,7 @@ def test_original_colours_change_brightness_only(eager: Backend, lion: Picture) 
     assert inside.mean() > 0.9
     assert np.abs(change @ chroma.T)[inside].max() < 1
     residual = np.random.default_rng(1).normal(0, 0.1, (9, 8, 3)).astype(np.float32)
-    np.testing.assert_allclose(carry.to_luma(residual)[..., 1], residual @ [0.299, 0.587, 0.114], atol=1e-6)
+    np.testing.assert_allclose(warp.to_luma(residual)[..., 1], residual @ [0.299, 0.587, 0.114], atol=1e-6)
 
 
 def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion: Picture, stripes: Path) -> None:
@@ -166,10 +167,10 @@ def test_a_guide_may_be_small_large_or_thin(eager: Backend, lion: Picture, tmp_p
 
 def test_a_changed_file_is_read_again(stripes: Path, tmp_path: Path) -> None:
     settings = DreamSettings(guide=str(stripes))
-    first = references.read(settings)
-    assert references.read(settings) is first
+    first = reference_images.read(settings)
+    assert reference_images.read(settings) is first
     images.write_image(str(stripes), np.zeros((90, 90, 3), np.uint8), overwrite=True)
-    again = references.read(settings).guide
+    again = reference_images.read(settings).guide
     assert again is not None and again.shape == (90, 90, 3)
 
 
@@ -177,9 +178,9 @@ def test_a_changed_file_is_read_again(stripes: Path, tmp_path: Path) -> None:
 def test_a_wrong_file_is_one_line_that_names_the_flag(role: str, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UsageError, match=f"--{role} .*nowhere.png: No such file"):
-        references.read(DreamSettings(**{role: str(tmp_path / "nowhere.png")}))  # type: ignore[arg-type]
+        reference_images.read(DreamSettings(**{role: str(tmp_path / "nowhere.png")}))  # type: ignore[arg-type]
     with pytest.raises(SourceError, match=f"--{role}: .*text.png is not a picture"):
-        references.read(DreamSettings(**{role: str(tmp_path / "text.png")}))  # type: ignore[arg-type]
+        reference_images.read(DreamSettings(**{role: str(tmp_path / "text.png")}))  # type: ignore[arg-type]
 
 
 def test_a_style_layer_that_is_not_there(stripes: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.synthetic import Plane, Scene, Truth, crossing, turning
 
-from streamdream import carry, flow
+from streamdream.dream import optical_flow, warp
 from streamdream.media.opencv import cv2
 
 SCENES = {"crossing": crossing, "turning": turning}
@@ -21,7 +21,7 @@ def pair(name: str, seed: int = 0) -> tuple[Truth, Truth]:
     return before, now
 
 
-def endpoint_error(estimate: flow.Flow, truth: Truth) -> float:
+def endpoint_error(estimate: optical_flow.Flow, truth: Truth) -> float:
     """Mean length of the difference, in pixels, over what can be seen in both frames."""
     distance = np.linalg.norm(estimate - truth.flow, axis=2)
     return float(distance[truth.visible].mean())
@@ -73,14 +73,14 @@ def test_the_same_seed_gives_the_same_clip_and_another_one_another() -> None:
 def test_estimated_flow_is_near_the_true_one(name: str, estimator: str, limit_px: float) -> None:
     """Measured: DIS 0.20..0.23, Farneback 0.08..0.12, not moving at all 1.2..1.7."""
     before, now = pair(name)
-    motion = flow.get(estimator)(flow.grey(now.image), flow.grey(before.image))
+    motion = optical_flow.get(estimator)(optical_flow.grey(now.image), optical_flow.grey(before.image))
     assert motion.dtype == np.float32
     assert endpoint_error(motion, now) < limit_px
 
 
 def test_no_flow_is_zero() -> None:
     before, now = pair("crossing")
-    assert not flow.get("none")(flow.grey(now.image), flow.grey(before.image)).any()
+    assert not optical_flow.get("none")(optical_flow.grey(now.image), optical_flow.grey(before.image)).any()
     assert endpoint_error(np.zeros_like(now.flow), now) > 1
 
 
@@ -90,9 +90,9 @@ def test_no_flow_is_zero() -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_the_true_flow_warps_the_previous_frame_onto_this_one(name: str) -> None:
     before, now = pair(name)
-    error = np.abs(carry.warp(before.image.astype(np.float32), now.flow) - now.image)
+    error = np.abs(warp.warp(before.image.astype(np.float32), now.flow) - now.image)
     assert error[away_from_edges(now.visible)].mean() < 0.8  # both are rounded to whole grey levels
-    backward = np.abs(carry.warp(before.image.astype(np.float32), -now.flow) - now.image)
+    backward = np.abs(warp.warp(before.image.astype(np.float32), -now.flow) - now.image)
     assert backward[away_from_edges(now.visible)].mean() > 10
 
 
@@ -102,7 +102,7 @@ def test_many_warps_keep_the_detail() -> None:
     carried = scene.truth(0).image.astype(np.float32)
     truths = list(scene.clip(20, first=1))
     for truth in truths:
-        carried = carry.warp(carried, truth.flow)
+        carried = warp.warp(carried, truth.flow)
     middle = np.s_[30:-30, 30:-30]
     assert np.std(carried[middle]) > 0.95 * np.std(truths[-1].image[middle])
 
@@ -132,16 +132,16 @@ def test_what_was_hidden_is_mostly_not_trusted(trust: str, recall: float, precis
 
 def test_full_trust_doubts_only_what_came_from_outside() -> None:
     before, now = pair("crossing")
-    estimate = flow.get("dis")
-    doubted = carry.trust("full", flow.grey(now.image), flow.grey(before.image), now.flow, estimate) < 0.5
+    estimate = optical_flow.get("dis")
+    doubted = warp.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
     assert not doubted[8:-8, 8:-8].any()
     assert doubted[0].all() and doubted[:, -1].all()
 
 
-def trusted(trust: str, before: Truth, now: Truth) -> carry.Plane:
+def trusted(trust: str, before: Truth, now: Truth) -> warp.Plane:
     """By the flow that the program takes unless told otherwise."""
-    current, previous, estimate = flow.grey(now.image), flow.grey(before.image), flow.get("dis")
-    return carry.trust(trust, current, previous, estimate(current, previous), estimate)
+    current, previous, estimate = optical_flow.grey(now.image), optical_flow.grey(before.image), optical_flow.get("dis")
+    return warp.trust(trust, current, previous, estimate(current, previous), estimate)
 
 
 # -- cuts --
@@ -163,5 +163,5 @@ def test_a_change_of_light_is_no_cut() -> None:
 
 
 def likeness(now: Truth, before: Truth) -> float:
-    current, previous = flow.grey(now.image), flow.grey(before.image)
-    return carry.likeness(current, previous, flow.get("dis")(current, previous))
+    current, previous = optical_flow.grey(now.image), optical_flow.grey(before.image)
+    return warp.likeness(current, previous, optical_flow.get("dis")(current, previous))

@@ -17,7 +17,7 @@ from streamdream import backends, models
 from streamdream.ascent import objectives
 from streamdream.backends import Backend, StepSpec
 from streamdream.backends.tiled import Axis, Tiled, bytes_per_pixel, overlap_of
-from streamdream.dream import Dreamer, DreamState
+from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.media.frame import to_tensor, to_unit
 from streamdream.models import Model
 from streamdream.models.weights.random import random_weights

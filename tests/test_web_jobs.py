@@ -24,7 +24,7 @@ from streamdream_web.work import Span
 
 from streamdream import models
 from streamdream.backends import Backend
-from streamdream.dream import Dreamer
+from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings

@@ -19,7 +19,7 @@ from streamdream_web.turns import Turns
 from web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
 
-from streamdream.dream import Dreamer
+from streamdream.dream.dreamer import Dreamer
 from streamdream.live import Live
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import display, models, references
+from streamdream import display, models
 from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
-from streamdream.dream import fitting_octaves
+from streamdream.dream import reference_images
+from streamdream.dream.dreamer import fitting_octaves
 from streamdream.errors import (
     Closed,
     FieldTooSmall,
@@ -179,7 +180,7 @@ def halves(published: Published | None, image: NDArray[np.uint8], settings: Drea
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
     levels = display.moved(published, image, settings)
-    mask = references.shown(published.others, *levels.shape[:2])
+    mask = reference_images.shown(published.others, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])

@@ -23,7 +23,7 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
 
 MOST_RATE, RATE_OF_A_CORE = 60.0, 24.0
 """Pictures a second: of a page, and of all pages together on one core."""
@@ -98,7 +98,7 @@ class Studio:
         """A new dreamer on the backend that all share, of that network or the studio's own. Its steps may only run
         within ``turn``.
         """
-        from streamdream.dream import Dreamer
+        from streamdream.dream.dreamer import Dreamer
 
         row = models.get(model or self.model.name)
         return Dreamer(row, self._backend_of(row.name), self.stream.field_height, self.stream.seed)
@@ -128,7 +128,7 @@ class Studio:
         """Loads the network and dreams once, so that the first visitor need not wait for that."""
         import numpy as np
 
-        from streamdream.dream import DreamState
+        from streamdream.dream.dreamer import DreamState
 
         dreamer = self.dreamer()
         dreamer.in_turn = True

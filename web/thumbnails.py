@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from streamdream import models
 from streamdream.backends import engine_cache
+from streamdream.dream.reference_images import resize
 from streamdream.errors import StreamdreamError
 from streamdream.media import images
-from streamdream.references import resize
 from streamdream.settings import StreamSettings, resolve
 from streamdream.threads import on
 

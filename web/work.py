@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import references
+from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 
@@ -23,7 +23,7 @@ from .jobs import Job, StepByStep, Turn
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.registry import Sink
     from streamdream.settings import DreamSettings, RenderSettings
@@ -85,9 +85,9 @@ class Watched:
 def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, encode: RenderSettings,
                  make: MakeDreamer, turn: Turn) -> None:
     """The whole span of a video with its sound, to ``job.result``."""
+    from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
     from streamdream.pipeline import render
-    from streamdream.references import Player
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
     output = job.folder / RESULT
@@ -102,13 +102,13 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
 
 def preview_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
     """Three frames of the span as if the dream began there; ``job.answer`` grows by (seconds, frame, dream)."""
-    from streamdream.dream import DreamState
+    from streamdream.dream.dreamer import DreamState
 
     length = min(span.stop, upload.facts.seconds) - span.start
     found: list[tuple[float, Picture, Picture]] = []
     job.answer, job.total = found, len(PREVIEWS)
     with hiding(upload):
-        others = references.read(settings)
+        others = reference_images.read(settings)
         dreamer, turns = share(make(), job, turn)
         for part in PREVIEWS:
             job.check()
@@ -134,10 +134,10 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
 
 def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
     """A still to ``job.result``, seen in ``job.picture`` as it grows."""
-    from streamdream.dream import DreamState
+    from streamdream.dream.dreamer import DreamState
     from streamdream.media.frame import to_array, to_uint8
 
-    others = references.read(settings)
+    others = reference_images.read(settings)
     shown_seconds = 0.0
     job.total = (1 + settings.onset) * settings.octaves * settings.steps
     dreamer, turns = share(make(), job, turn, count_steps=True)

@@ -22,7 +22,7 @@ from .visitors import Visitors
 if TYPE_CHECKING:
     import gradio as gr
 
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
 
     from .pages.panel import Panel
     from .studio import Studio

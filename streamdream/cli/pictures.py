@@ -67,7 +67,7 @@ def _is_video(output: str) -> bool:
 
 
 def _image(found: argparse.Namespace, run: Run) -> int:
-    from streamdream import references
+    from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.progress import Progress
 
@@ -77,11 +77,11 @@ def _image(found: argparse.Namespace, run: Run) -> int:
                 raise UsageError(f"{settings.flag(item)} is for videos, but {found.output} is a picture: -o zoom.mp4")
     images.check_output(found.output, found.overwrite, found.input)
     image = images.read_image(found.input)
-    references.read(run.dream)  # before anything large is loaded
+    reference_images.read(run.dream)  # before anything large is loaded
     show_log(found.json)
     total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
     with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
-        from streamdream.dream import DreamState
+        from streamdream.dream.dreamer import DreamState
         from streamdream.pipeline import build_dreamer, summarize
 
         dreamer = build_dreamer(run.stream)
@@ -94,13 +94,13 @@ def _image(found: argparse.Namespace, run: Run) -> int:
 
 
 def _zoom(found: argparse.Namespace, run: Run) -> int:
-    from streamdream import references
+    from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.media.sinks.registry import open_sink
     from streamdream.progress import Progress
     from streamdream.zoom import Move, Still, zoom
 
-    references.read(run.dream)
+    reference_images.read(run.dream)
     Move(run.zoom)  # a wrong --shift is known before anything is loaded
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
     source = Still(found.input, images.read_image(found.input), run.zoom.fps, seconds)
@@ -172,12 +172,13 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
-    from streamdream import atlas, references
+    from streamdream import atlas
+    from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.progress import Progress, describe_seconds
 
     image = images.read_image(found.input)
-    references.read(run.dream)
+    reference_images.read(run.dream)
     show_log(found.json)
     if not model.available()[0]:
         model.load_weights()  # says what to fetch

@@ -54,14 +54,15 @@ def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float
 
 def check_wish(wish: Wish) -> None:
     """Raises a StreamdreamError when the network lacks a layer or a channel, its weights or a picture are not here."""
-    from streamdream import models, references
+    from streamdream import models
     from streamdream.ascent import objectives
+    from streamdream.dream import reference_images
     from streamdream.media import images
 
     model = models.get(wish.model)
     objectives.from_settings(wish.dream, model)
     is_video = wish.dream.guide and not images.is_picture(wish.dream.guide)
-    references.read(replace(wish.dream, guide="") if is_video else wish.dream)
+    reference_images.read(replace(wish.dream, guide="") if is_video else wish.dream)
     there, reason = model.available()
     if not there:
         raise ModelError(f"the weights of {wish.model} are not here: {reason}")

@@ -32,10 +32,10 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
     if not found.output:
         parser.error("an output is needed: -o dream.mp4")
     path_conflicts.check(found, run)
+    from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
     from streamdream.media.sources.video import open_source
     from streamdream.progress import Progress
-    from streamdream.references import Player
 
     show_log(found.json)
     with (Player(dream) as others,

@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streamdream import carry, references
 from streamdream.ascent import objectives
 from streamdream.ascent.step import bound, roll
 from streamdream.backends import Backend, StepSpec
-from streamdream.match import Match, compare, match, named_in
+from streamdream.dream import reference_images, warp
+from streamdream.dream.frame_matching import Match, compare, match, named_in
+from streamdream.dream.reference_images import References
 from streamdream.media.frame import shrink, to_array, to_tensor, to_unit
-from streamdream.references import References
 from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
     from streamdream.backends import AllTargets, Step
-    from streamdream.flow import Grey
+    from streamdream.dream.optical_flow import Grey
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
@@ -75,24 +75,24 @@ class Dreamer:
         ``others`` are guide, style and mask; without it they are read from the files that the settings name. ``known``
         is a match of the image, if there is one; of another frame, or by other settings, it is made anew.
         """
-        others = others or references.read(settings)
+        others = others or reference_images.read(settings)
         state = self.advance(state, image, settings, others, known)
         assert state.residual is not None
         with self.stats.stage("compose"):
-            shown = carry.to_luma(state.residual) if settings.original_colors else state.residual
-            dream = carry.compose(image, shown, settings.strength, references.shown(others, *image.shape[:2]))
+            shown = warp.to_luma(state.residual) if settings.original_colors else state.residual
+            dream = warp.compose(image, shown, settings.strength, reference_images.shown(others, *image.shape[:2]))
         return state, dream
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                 others: References | None = None, known: Match | None = None) -> DreamState:
         """The next state only; its residual is what the dream adds to ``image``."""
-        others = others or references.read(settings)
+        others = others or reference_images.read(settings)
         found = self.matched(state, image, settings, known)
         grey = found.grey
         with self.stats.stage("carry"):
             frame = to_unit(found.field)
             state, carried = self._carry(state, found, settings)
-            reach = references.reach(others, *grey.shape)
+            reach = reference_images.reach(others, *grey.shape)
             if carried is not None and reach is not None:
                 carried *= reach
         with self.stats.stage("dream"):
@@ -127,13 +127,13 @@ class Dreamer:
             return compare(known, previous, settings)
 
     def _carry(self, state: DreamState, found: Match, settings: DreamSettings
-               ) -> tuple[DreamState, carry.Plane | None]:
+               ) -> tuple[DreamState, warp.Plane | None]:
         """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
         if found.cut:
             return replace(state, residual=None, cuts=state.cuts + 1), None
         if state.residual is None or found.motion is None or found.trust is None:
             return state, None
-        return state, carry.carry(state.residual, found.motion, found.trust, settings.keep)
+        return state, warp.carry(state.residual, found.motion, found.trust, settings.keep)
 
     def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:
         """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
@@ -152,7 +152,7 @@ class Dreamer:
                 octave = _resize(base, height, width)
                 picture = octave if detail is None else octave + _resize(detail, height, width)
                 step = self._step(objective, height, width, settings, others)
-                mask = references.reach(others, height, width)
+                mask = reference_images.reach(others, height, width)
                 reach = None if mask is None else to_tensor(mask).to(seed.device)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
@@ -181,7 +181,7 @@ class Dreamer:
 def find_targets(model: Model, backend: Backend, objective: Objective, others: References, height: int, width: int
                  ) -> AllTargets:
     """What the guide and the style look like to the objective's terms at an octave of that size."""
-    pictures = references.for_octave(others, height, width, _min_side(model, objective))
+    pictures = reference_images.for_octave(others, height, width, _min_side(model, objective))
     return backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
 
 

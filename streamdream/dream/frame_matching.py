@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import carry, flow
+from streamdream.dream import optical_flow, warp
 
 if TYPE_CHECKING:
-    from streamdream.dream import Dreamer
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.media.frame import Frame
     from streamdream.settings import DreamSettings
 
@@ -23,12 +23,12 @@ class Match:
     image: NDArray[np.uint8]
     field: NDArray[np.uint8]
     """[h, w, 3]: the frame on the field."""
-    grey: flow.Grey
+    grey: optical_flow.Grey
     """[h, w] of it."""
-    previous: flow.Grey | None
+    previous: optical_flow.Grey | None
     by: tuple[object, ...]
-    motion: flow.Flow | None = None
-    trust: carry.Plane | None = None
+    motion: optical_flow.Flow | None = None
+    trust: warp.Plane | None = None
     """[h, w] in 0..1; None where nothing is carried: at the start, after a cut, and when the size changed."""
     cut: bool = False
 
@@ -38,24 +38,24 @@ def named_in(settings: DreamSettings) -> tuple[object, ...]:
     return settings.flow, settings.cut, settings.trust, settings.stillness
 
 
-def match(image: NDArray[np.uint8], field: NDArray[np.uint8], previous: flow.Grey | None, settings: DreamSettings
+def match(image: NDArray[np.uint8], field: NDArray[np.uint8], previous: optical_flow.Grey | None, settings: DreamSettings
           ) -> Match:
     """``field`` is ``image`` on the field; ``previous`` grey, on a field, or None. Raises UnknownName."""
-    return compare(Match(image, field, flow.grey(field), None, ()), previous, settings)
+    return compare(Match(image, field, optical_flow.grey(field), None, ()), previous, settings)
 
 
-def compare(found: Match, previous: flow.Grey | None, settings: DreamSettings) -> Match:
+def compare(found: Match, previous: optical_flow.Grey | None, settings: DreamSettings) -> Match:
     """The same frame with another one before it, or by other settings."""
     image, field, grey, by = found.image, found.field, found.grey, named_in(settings)
     if previous is None or previous.shape != grey.shape:
         return Match(image, field, grey, previous, by)
-    estimate = flow.get(settings.flow)
+    estimate = optical_flow.get(settings.flow)
     motion = estimate(grey, previous)
-    if settings.cut > 0 and carry.likeness(grey, previous, motion) < settings.cut:
+    if settings.cut > 0 and warp.likeness(grey, previous, motion) < settings.cut:
         return Match(image, field, grey, previous, by, motion, cut=True)
-    trust = carry.trust(settings.trust, grey, previous, motion, estimate)
+    trust = warp.trust(settings.trust, grey, previous, motion, estimate)
     if settings.stillness:
-        trust = trust * carry.stillness(motion, settings.stillness)
+        trust = trust * warp.stillness(motion, settings.stillness)
     return Match(image, field, grey, previous, by, motion, trust)
 
 

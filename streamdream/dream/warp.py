@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.dream.optical_flow import Flow, FlowEstimator, Grey
 from streamdream.errors import UnknownName
-from streamdream.flow import Flow, FlowEstimator, Grey
 from streamdream.media.opencv import cv2
 
 Plane = NDArray[np.float32]
