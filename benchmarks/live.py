@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import pipeline
-from streamdream.controls import Controls
+from streamdream.automation.controls import Controls
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
 from streamdream.media.frame import Frame

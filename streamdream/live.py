@@ -22,20 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import display
-from streamdream.cast import Cast
+from streamdream.automation.automation import Play, substance
+from streamdream.automation.model_switcher import Cast
 from streamdream.dream import warp
 from streamdream.dream.dreamer import DreamState, fitting_octaves
 from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.media.frame import shrink
 from streamdream.media.opencv import cv2
-from streamdream.play import Play, substance
 from streamdream.system.process_tuning import stand_back
 from streamdream.system.stats import peak_rss_mb, percentile
 from streamdream.threads import Threads, most
 
 if TYPE_CHECKING:
-    from streamdream.controls import Controls, Wish
+    from streamdream.automation.controls import Controls, Wish
     from streamdream.dream.dreamer import Dreamer
     from streamdream.governor import Governor
     from streamdream.media.frame import Frame

@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from streamdream.cast import Cast
-from streamdream.controls import Controls
+from streamdream.automation.automation import Play
+from streamdream.automation.controls import Controls
+from streamdream.automation.model_switcher import Cast
 from streamdream.dream.frame_matching import Match, in_order
 from streamdream.errors import SourceError
 from streamdream.media.sources.video import prefetch
-from streamdream.play import Play
 from streamdream.settings import parse_memory
 from streamdream.system.stats import Stats, peak_rss_mb
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from streamdream.ascent.objectives import from_settings
-from streamdream.controls import Controls, Wish
+from streamdream.automation.controls import Controls, Wish
 from streamdream.errors import StreamdreamError
 from streamdream.models import get
 from streamdream.settings import DreamSettings

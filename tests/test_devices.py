@@ -16,11 +16,11 @@ from streamdream_bench.live import Numbered, Reader
 
 from streamdream import backends, models
 from streamdream.ascent.objectives import from_settings
+from streamdream.automation.controls import Controls
 from streamdream.backends import Backend, StepSpec, cuda_graphs
 from streamdream.backends.cuda_graphs import Replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.tiled import Tiled
-from streamdream.controls import Controls
 from streamdream.dream import dreamer
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.governor import Governor

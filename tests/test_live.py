@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader, read_number, write_number
 
 from streamdream import cli
+from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
-from streamdream.controls import Controls
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
 from streamdream.governor import Governor

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
-from streamdream.controls import Controls
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
 from streamdream.governor import Governor

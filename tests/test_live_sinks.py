@@ -25,7 +25,7 @@ from media import marked, number_of
 from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.controls import Controls
+from streamdream.automation.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink, Show, open_sink, open_sinks

@@ -10,17 +10,17 @@ from media import Clip, make
 from numpy.typing import NDArray
 
 from streamdream import pipeline
+from streamdream.automation.automation import Play
+from streamdream.automation.controls import Controls
+from streamdream.automation.settings_track import Event
 from streamdream.backends import Backend
-from streamdream.controls import Controls
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.frame_matching import in_order
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
-from streamdream.play import Play
 from streamdream.settings import DreamSettings
-from streamdream.track import Event
 
 SETTINGS = DreamSettings(layers="conv2d_4", octaves=2, onset=1)
 Picture = NDArray[np.uint8]

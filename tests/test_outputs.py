@@ -14,7 +14,8 @@ import pytest
 from sinking import copy, names, read
 from test_cli import ENVIRONMENT
 
-from streamdream.controls import Controls
+from streamdream.automation.controls import Controls
+from streamdream.automation.settings_track import Recorder
 from streamdream.errors import SinkError, UsageError
 from streamdream.media.images import write_image
 from streamdream.media.sinks.image_sequence import ImageWriter
@@ -24,7 +25,6 @@ from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, RenderSettings
 from streamdream.system import atomic_file
 from streamdream.system.atomic_file import Partial, write_file
-from streamdream.track import Recorder
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 

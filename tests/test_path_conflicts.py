@@ -15,12 +15,12 @@ from sinking import names
 from test_cli import fails, here
 
 from streamdream import cli, settings
+from streamdream.automation.settings_track import FORMAT
 from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
 from streamdream.errors import UsageError
 from streamdream.media.images import write_image
 from streamdream.models import fetch
-from streamdream.track import FORMAT
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 SETTINGS = {item.name: item for group in settings.GROUPS for item in dataclasses.fields(group)}

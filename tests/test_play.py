@@ -18,8 +18,10 @@ from test_cli import fails, here, streamdream
 from test_live import images
 
 from streamdream import pipeline
+from streamdream.automation.automation import Entry, Fade, Play, parse_playlist
+from streamdream.automation.controls import Controls, Wish
+from streamdream.automation.settings_track import Event, Recorder, read_track
 from streamdream.backends import Backend
-from streamdream.controls import Controls, Wish
 from streamdream.dream import warp
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import StreamdreamError
@@ -30,9 +32,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
-from streamdream.play import Entry, Fade, Play, parse_playlist
 from streamdream.settings import DreamSettings
-from streamdream.track import Event, Recorder, read_track
 
 SETTINGS = DreamSettings(onset=0)
 

@@ -18,7 +18,7 @@ from web_client import Client, Running, running, until
 from websockets.exceptions import ConnectionClosed
 
 from streamdream import models
-from streamdream.controls import Controls
+from streamdream.automation.controls import Controls
 from streamdream.dream.dreamer import fitting_octaves
 from streamdream.errors import SettingsError
 from streamdream.media.opencv import cv2

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import display, models
-from streamdream.controls import SUBSTANCE, Controls, Wish, parse_values
+from streamdream.automation.controls import SUBSTANCE, Controls, Wish, parse_values
 from streamdream.display import Published
 from streamdream.dream import reference_images
 from streamdream.dream.dreamer import fitting_octaves

@@ -92,8 +92,8 @@ def _read(found: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
 
 def _read_while_playing(found: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
     """The pictures that a playlist or a recorded track names. Raises what parsing them raises."""
-    from streamdream.play import parse_playlist
-    from streamdream.track import read_track
+    from streamdream.automation.automation import parse_playlist
+    from streamdream.automation.settings_track import read_track
 
     entries = [("--playlist", entry.values) for entry in parse_playlist(run.play.playlist, run.play.playlist_seconds)]
     if found.settings_track:

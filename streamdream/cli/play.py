@@ -13,8 +13,8 @@ from streamdream.errors import ModelError, UsageError
 from streamdream.settings import Run
 
 if TYPE_CHECKING:
-    from streamdream.controls import Wish
-    from streamdream.play import Play
+    from streamdream.automation.automation import Play
+    from streamdream.automation.controls import Wish
 
 
 def add_play_flags(parser: Parser) -> None:
@@ -25,10 +25,10 @@ def add_play_flags(parser: Parser) -> None:
 @contextmanager
 def playing(found: argparse.Namespace, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Play]:
     """What the flags ask for, as long as the run goes on. Raises StreamdreamError before anything is dreamed."""
-    from streamdream.controls import Controls
+    from streamdream.automation.automation import Play, parse_playlist
+    from streamdream.automation.controls import Controls
+    from streamdream.automation.settings_track import Recorder, read_track
     from streamdream.media.audio_level import open_sound
-    from streamdream.play import Play, parse_playlist
-    from streamdream.track import Recorder, read_track
 
     track = read_track(found.settings_track) if found.settings_track else []
     controls = Controls(run.dream, check_wish, run.stream.model)

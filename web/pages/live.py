@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from streamdream import models, settings
-from streamdream.controls import Wish
+from streamdream.automation.controls import Wish
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 

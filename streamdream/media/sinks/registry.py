@@ -28,7 +28,7 @@ from streamdream.media.sinks.virtual_camera import VirtualCameraWriter
 from streamdream.settings import RenderSettings
 
 if TYPE_CHECKING:
-    from streamdream.controls import Controls
+    from streamdream.automation.controls import Controls
     from streamdream.media.sources.video import Source
 
 STREAM_DEPTH = 2

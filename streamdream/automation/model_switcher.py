@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from streamdream.errors import StreamdreamError
 
 if TYPE_CHECKING:
-    from streamdream.controls import Controls, Wish
+    from streamdream.automation.controls import Controls, Wish
     from streamdream.dream.dreamer import Dreamer
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from streamdream import settings
-from streamdream.controls import Controls, Wish
+from streamdream.automation.controls import Controls, Wish
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
+    from streamdream.automation.settings_track import Event, Recorder
     from streamdream.media.audio_level import Sound
     from streamdream.media.frame import Frame
-    from streamdream.track import Event, Recorder
 
 FADED = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
 """What a dream is made of: it fades over. All else acts at once."""

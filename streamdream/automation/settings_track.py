@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from streamdream.controls import Controls, Wish
+from streamdream.automation.controls import Controls, Wish
 from streamdream.errors import SettingsError, SinkError, StreamdreamError
 from streamdream.system.atomic_file import Partial
 
