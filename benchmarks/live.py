@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import pipeline
 from streamdream.automation.controls import Controls
 from streamdream.governor import Governor
 from streamdream.live import Live, LiveReport
@@ -21,6 +20,7 @@ from streamdream.media.opencv import cv2
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.media.sources.video import open_source
+from streamdream.render import pipeline
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb

@@ -10,7 +10,7 @@ import numpy as np
 
 from streamdream.ascent import objectives
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.pipeline import build_dreamer
+from streamdream.render.pipeline import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions

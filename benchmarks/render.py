@@ -9,7 +9,7 @@ from typing import Any
 from streamdream.errors import SourceError
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
-from streamdream.pipeline import build_dreamer, render
+from streamdream.render.pipeline import build_dreamer, render
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream import models
-from streamdream.atlas import draw_sheet, plan
 from streamdream.media.images import read_image, write_image
+from streamdream.render.atlas import draw_sheet, plan
 from streamdream.settings import AtlasSettings, DreamSettings
 
 QUICK = ("--steps", 1, "--octaves", 1, "--field-height", 128)

@@ -55,7 +55,7 @@ def test_import_and_help_stay_light() -> None:
         check = f"{code}; import sys; print(sorted({heavy} & set(sys.modules)))"
         result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
         assert result.stdout.splitlines()[-1] == "[]"
-    modules = "streamdream.media.sources.video, streamdream.media.sinks.registry, streamdream.dream.optical_flow, streamdream.dream.warp, streamdream.pipeline"
+    modules = "streamdream.media.sources.video, streamdream.media.sinks.registry, streamdream.dream.optical_flow, streamdream.dream.warp, streamdream.render.pipeline"
     check = f"import {modules}, sys; print(sorted({{'torch', 'gradio', 'av', 'cv2'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
 

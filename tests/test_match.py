@@ -9,7 +9,6 @@ import pytest
 from media import Clip, make
 from numpy.typing import NDArray
 
-from streamdream import pipeline
 from streamdream.automation.automation import Play
 from streamdream.automation.controls import Controls
 from streamdream.automation.settings_track import Event
@@ -20,6 +19,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
+from streamdream.render import pipeline
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(layers="conv2d_4", octaves=2, onset=1)

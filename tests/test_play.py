@@ -17,7 +17,6 @@ from streamdream_bench.live import Numbered
 from test_cli import fails, here, streamdream
 from test_live import images
 
-from streamdream import pipeline
 from streamdream.automation.automation import Entry, Fade, Play, parse_playlist
 from streamdream.automation.controls import Controls, Wish
 from streamdream.automation.settings_track import Event, Recorder, read_track
@@ -32,6 +31,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
+from streamdream.render import pipeline
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(onset=0)

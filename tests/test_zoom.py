@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.images import write_image
+from streamdream.render.zoom import Move
 from streamdream.settings import ZoomSettings
-from streamdream.zoom import Move
 
 QUICK = ("--steps", 1, "--octaves", 1, "--onset", 1, "--field-height", 96)
 

@@ -26,8 +26,8 @@ from streamdream.threads import on
 from .jobs import Cancelled, StepByStep, Turn
 
 if TYPE_CHECKING:
-    from streamdream.atlas import Cell
     from streamdream.backends import Backend
+    from streamdream.render.atlas import Cell
 
 STOCK = "media_assets/images/lion.jpg"
 """A picture that comes with gradio."""
@@ -108,7 +108,7 @@ class Thumbnails:
             return self._cells[model]
 
     def _prepare(self, name: str) -> dict[str, Cell]:
-        from streamdream import atlas
+        from streamdream.render import atlas
 
         model, image = models.get(name), stock()
         settings = resolve({"steps": str(STEPS)}, {}, "atlas").dream
@@ -143,7 +143,8 @@ class Thumbnails:
 
     def _make(self, name: str) -> None:
         """Until it is done, or another network is wanted first."""
-        from streamdream import atlas, backends
+        from streamdream import backends
+        from streamdream.render import atlas
 
         model = models.get(name)
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)

@@ -87,7 +87,7 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
     """The whole span of a video with its sound, to ``job.result``."""
     from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
-    from streamdream.pipeline import render
+    from streamdream.render.pipeline import render
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
     output = job.folder / RESULT

@@ -65,7 +65,7 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         )
         from streamdream.governor import Governor
         from streamdream.live import Live
-        from streamdream.pipeline import build_dreamer
+        from streamdream.render.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
         highest = min(run.stream.field_height or source.height, source.height)

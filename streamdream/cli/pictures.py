@@ -18,8 +18,8 @@ from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
 
 if TYPE_CHECKING:
-    from streamdream.atlas import Cell
     from streamdream.models import Model
+    from streamdream.render.atlas import Cell
 
 STILL_PRESET, ZOOM_PRESET, ATLAS_PRESET = "still", "zoom", "atlas"
 """What is started from when no preset is named."""
@@ -82,7 +82,7 @@ def _image(found: argparse.Namespace, run: Run) -> int:
     total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
     with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
         from streamdream.dream.dreamer import DreamState
-        from streamdream.pipeline import build_dreamer, summarize
+        from streamdream.render.pipeline import build_dreamer, summarize
 
         dreamer = build_dreamer(run.stream)
         dreamer.on_step = progress.update
@@ -98,7 +98,7 @@ def _zoom(found: argparse.Namespace, run: Run) -> int:
     from streamdream.media import images
     from streamdream.media.sinks.registry import open_sink
     from streamdream.progress import Progress
-    from streamdream.zoom import Move, Still, zoom
+    from streamdream.render.zoom import Move, Still, zoom
 
     reference_images.read(run.dream)
     Move(run.zoom)  # a wrong --shift is known before anything is loaded
@@ -107,7 +107,7 @@ def _zoom(found: argparse.Namespace, run: Run) -> int:
     show_log(found.json)
     with (open_sink(found.output, source, run.render, found.overwrite) as sink,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
-        from streamdream.pipeline import build_dreamer
+        from streamdream.render.pipeline import build_dreamer
 
         report = zoom(source, sink, build_dreamer(run.stream), run.dream, run.zoom, progress.update)
     print_report(report, found.output, found.json)
@@ -149,7 +149,7 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
     cells, seconds = _dream_atlas(found, run, model, taps, folder, replace=sheet or found.overwrite)
     if sheet:
-        from streamdream.atlas import draw_sheet
+        from streamdream.render.atlas import draw_sheet
 
         images.write_image(found.output, draw_sheet(images.read_image(found.input), cells, run.atlas),
                            SHEET_JPEG_QUALITY, found.overwrite)
@@ -164,7 +164,7 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
 
 def _atlas_files(folder: Path) -> list[NamedPath]:
     """What is there of an atlas, and may be removed."""
-    from streamdream import atlas
+    from streamdream.render import atlas
 
     return [NamedPath("-o", str(path)) for path in folder.glob("*") if atlas.is_part(path)]
 
@@ -172,10 +172,10 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
-    from streamdream import atlas
     from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.progress import Progress, describe_seconds
+    from streamdream.render import atlas
 
     image = images.read_image(found.input)
     reference_images.read(run.dream)
@@ -183,7 +183,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     if not model.available()[0]:
         model.load_weights()  # says what to fetch
     atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)
-    from streamdream.pipeline import build_dreamer
+    from streamdream.render.pipeline import build_dreamer
 
     dreamer = build_dreamer(run.stream)
     cells = atlas.plan(model, taps, run.dream, dreamer.field_size(*image.shape[:2]), folder)

@@ -43,7 +43,7 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
           open_sink(found.output, source, encode, found.overwrite, found.input) as sink,
           playing(found, run, found.input, encode.start) as play,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
-        from streamdream.pipeline import build_dreamer, render
+        from streamdream.render.pipeline import build_dreamer, render
 
         report = render(source, sink, build_dreamer(stream), play, progress.update, others.at,
                         lambda model: build_dreamer(replace(stream, model=model)))

@@ -18,7 +18,7 @@ from streamdream.errors import SettingsError
 from streamdream.media.container import assumed_color
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.pipeline import Report, summarize
+from streamdream.render.pipeline import Report, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
