@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.automation.controls import Controls
-from streamdream.governor import Governor
-from streamdream.live import Live, LiveReport
+from streamdream.live.pipeline import Live, LiveReport
+from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks.registry import NullSink

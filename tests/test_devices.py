@@ -23,8 +23,8 @@ from streamdream.backends.eager import Eager
 from streamdream.backends.tiled import Tiled
 from streamdream.dream import dreamer
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.governor import Governor
-from streamdream.live import Live
+from streamdream.live.pipeline import Live
+from streamdream.live.resolution import Governor
 from streamdream.media import images
 from streamdream.media.frame import to_array, to_tensor, to_unit
 from streamdream.models.tensor_cache import KEPT, noticed

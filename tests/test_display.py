@@ -11,11 +11,11 @@ from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
 from streamdream_web import sessions
 
-from streamdream import display
 from streamdream.backends import Backend
 from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.live import resize_state
+from streamdream.live import compositor
+from streamdream.live.pipeline import resize_state
 from streamdream.media.opencv import cv2
 from streamdream.models import get
 from streamdream.settings import DreamSettings
@@ -42,7 +42,7 @@ def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[st
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, residual = texture(240, 320), residual_of(240, 320)
     plain = warp.compose(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
-    quick = display.show(display.publish(residual, image), image, settings)
+    quick = compositor.show(compositor.publish(residual, image), image, settings)
     difference = np.abs(quick.astype(int) - plain)
     assert difference.max() <= 2 and difference.mean() < 0.5
 
@@ -51,7 +51,7 @@ def test_a_larger_frame_gets_it_smoothly() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
     plain = warp.compose(image, residual, 1.0).astype(int)
-    quick = display.show(display.publish(residual, image), image, SETTINGS)
+    quick = compositor.show(compositor.publish(residual, image), image, SETTINGS)
     assert np.abs(quick - plain).mean() < 0.15 * np.abs(plain - image).mean()
 
 
@@ -59,19 +59,19 @@ def test_a_mask_says_where(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = display.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
-    shown = display.show(published, image, SETTINGS).astype(int)
+    published = compositor.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
+    shown = compositor.show(published, image, SETTINGS).astype(int)
     assert (shown[:, :72] == image[:, :72]).all() and np.abs(shown - image)[:, 88:].mean() > 5
 
 
 def test_a_frame_of_another_size_is_shown_without_flow() -> None:
-    published = display.publish(residual_of(96, 160), texture(96, 160))
+    published = compositor.publish(residual_of(96, 160), texture(96, 160))
     for height, width in ((240, 320), (40, 40), (333, 111)):
-        assert display.show(published, texture(height, width), SETTINGS).shape == (height, width, 3)
+        assert compositor.show(published, texture(height, width), SETTINGS).shape == (height, width, 3)
 
 
 def test_before_there_is_a_dream_the_frame_is_shown() -> None:
-    assert np.array_equal(display.show(None, texture(96, 160), SETTINGS), texture(96, 160))
+    assert np.array_equal(compositor.show(None, texture(96, 160), SETTINGS), texture(96, 160))
 
 
 @pytest.mark.parametrize("changes", [{}, {"strength": 1.7}, {"original_colors": True}])
@@ -79,12 +79,12 @@ def test_its_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, floa
     """As the page puts it together: what is above nought is added, the other taken away, each bilinear and saturating.
     """
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    image, published = texture(480, 640), display.publish(residual_of(240, 320), texture(480, 640))
+    image, published = texture(480, 640), compositor.publish(residual_of(240, 320), texture(480, 640))
     halves = sessions.halves(published, image, settings)
     assert halves.shape == (480, 320, 3) and not np.minimum(halves[:240], halves[240:]).any()
     more, less = (cv2().resize(half, (640, 480)) for half in np.split(halves, 2))
     together = cv2().add(cv2().subtract(image, less), more)
-    off = np.abs(together.astype(int) - display.show(published, image, settings))
+    off = np.abs(together.astype(int) - compositor.show(published, image, settings))
     assert off.mean() < 0.3 and np.percentile(off, 99) <= 2
     assert not sessions.halves(None, image, settings).any()
 
@@ -93,7 +93,7 @@ def test_its_halves_know_the_mask(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = display.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
+    published = compositor.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
     more, less = np.split(sessions.halves(published, image, SETTINGS), 2)
     assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
@@ -117,7 +117,7 @@ def test_the_dream_sticks_to_moving_things_between_two_dreams(make: object, fram
         visible = warp.warp(visible, truth.flow) * truth.visible
     residual = np.repeat(dots[..., None], 3, axis=2) * np.float32(50 / 127.5)
     now = calm(truths[-1])
-    shown = display.show(display.publish(residual, calm(truths[0])), now, SETTINGS).astype(np.float32) - now
+    shown = compositor.show(compositor.publish(residual, calm(truths[0])), now, SETTINGS).astype(np.float32) - now
     there, here = places(expected, visible, centres), places(shown[..., 0] / np.float32(50), visible, centres)
     errors = np.linalg.norm(there - here, axis=1)
     errors = errors[~np.isnan(errors)]
@@ -160,7 +160,7 @@ def test_a_change_of_the_field_is_no_visible_jump(eager: Backend) -> None:
         dreamer.field_height = 120 if 30 <= number < 45 else 96
         state = dreamer.advance(resize_state(state, *dreamer.field_size(192, 320)), image, settings)
         assert state.residual is not None
-        shown.append(display.show(display.publish(state.residual, image), image, settings))
+        shown.append(compositor.show(compositor.publish(state.residual, image), image, settings))
     changes = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairwise(shown)]
     usual = max(changes[20:29] + changes[34:44] + changes[50:])
     assert max(changes[29:31] + changes[44:46]) < 2 * usual, changes

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from streamdream.governor import FIRST, HEIGHTS, Governor
+from streamdream.live.resolution import FIRST, HEIGHTS, Governor
 
 
 def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:

@@ -26,8 +26,8 @@ from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
-from streamdream.governor import Governor
-from streamdream.live import Live, Mailbox, resize_state
+from streamdream.live.pipeline import Live, Mailbox, resize_state
+from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
@@ -201,7 +201,7 @@ def test_the_longest_gap_is_not_forgotten(eager: Backend, monkeypatch: pytest.Mo
             time.sleep(0.5 if next(written) == 5 else 0.0)
 
     written = itertools.count()
-    monkeypatch.setattr("streamdream.live.WINDOW", 10)
+    monkeypatch.setattr("streamdream.live.pipeline.WINDOW", 10)
     report = live(Numbered(images(), 30, 3.0), Stumbles(), eager).run()
     assert report.frames > 30 and report.longest_gap_ms > 400
 

@@ -14,7 +14,7 @@ import pytest
 from media import Clip, make
 from test_cli import ENVIRONMENT, fails, streamdream
 
-from streamdream.live import LiveReport
+from streamdream.live.pipeline import LiveReport
 from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
 

@@ -18,7 +18,7 @@ from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
-from streamdream.live import Live
+from streamdream.live.pipeline import Live
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.live import LiveSource, stamped

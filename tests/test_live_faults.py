@@ -17,8 +17,8 @@ from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
-from streamdream.governor import Governor
-from streamdream.live import Live, LiveReport
+from streamdream.live.pipeline import Live, LiveReport
+from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
@@ -184,7 +184,7 @@ def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Bac
             whole = super().picture()
             return np.ascontiguousarray(whole[:24, :40]) if self.dreams >= DREAMS else whole
 
-    monkeypatch.setattr("streamdream.live.LARGER_SECONDS", 0.2)
+    monkeypatch.setattr("streamdream.live.pipeline.LARGER_SECONDS", 0.2)
     report = run(eager, Controls(replace(SETTINGS, layers="mixed3")), camera=Shrinks((96, 160), [bool]))
     assert report.dreams >= DREAMS and report.frames > 100
 

@@ -24,8 +24,8 @@ from streamdream.backends import Backend
 from streamdream.dream import warp
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import StreamdreamError
-from streamdream.governor import Governor
-from streamdream.live import Live
+from streamdream.live.pipeline import Live
+from streamdream.live.resolution import Governor
 from streamdream.media.audio_level import BLOCK, HZ, FileSound, Meter, open_sound
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.registry import NullSink

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from streamdream.threads import HOLD, Threads, most, on
+from streamdream.live.thread_tuner import HOLD, Threads, most, on
 
 
 def dream(threads: Threads, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:

@@ -20,7 +20,7 @@ from web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.dream.dreamer import Dreamer
-from streamdream.live import Live
+from streamdream.live.pipeline import Live
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb

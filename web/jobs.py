@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import threads
 from streamdream.errors import StreamdreamError, UsageError
+from streamdream.live import thread_tuner
 
 Work = Callable[["Job"], None]
 Turn = Callable[[], AbstractContextManager[object]]
@@ -281,7 +281,7 @@ class Jobs:
         try:
             job.check()
             job.folder.mkdir(mode=0o700)
-            with threads.on(threads.most()):  # whatever a live dream takes meanwhile
+            with thread_tuner.on(thread_tuner.most()):  # whatever a live dream takes meanwhile
                 job.work(job)
             job.check()
         except Cancelled:

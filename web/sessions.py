@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import display, models
+from streamdream import models
 from streamdream.automation.controls import SUBSTANCE, Controls, Wish, parse_values
-from streamdream.display import Published
 from streamdream.dream import reference_images
 from streamdream.dream.dreamer import fitting_octaves
 from streamdream.errors import (
@@ -35,8 +34,10 @@ from streamdream.errors import (
     UnknownName,
     UsageError,
 )
-from streamdream.governor import Governor
-from streamdream.live import Live, Mailbox
+from streamdream.live import compositor
+from streamdream.live.compositor import Published
+from streamdream.live.pipeline import Live, Mailbox
+from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks.registry import NullSink
@@ -179,7 +180,7 @@ def halves(published: Published | None, image: NDArray[np.uint8], settings: Drea
     """
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
-    levels = display.moved(published, image, settings)
+    levels = compositor.moved(published, image, settings)
     mask = reference_images.shown(published.others, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)

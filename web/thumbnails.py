@@ -19,9 +19,9 @@ from streamdream import models
 from streamdream.backends import engine_cache
 from streamdream.dream.reference_images import resize
 from streamdream.errors import StreamdreamError
+from streamdream.live.thread_tuner import on
 from streamdream.media import images
 from streamdream.settings import StreamSettings, resolve
-from streamdream.threads import on
 
 from .jobs import Cancelled, StepByStep, Turn
 

@@ -16,7 +16,7 @@ from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, Rend
 from streamdream.system.process_tuning import freeze_gc
 
 if TYPE_CHECKING:
-    from streamdream.live import LiveReport
+    from streamdream.live.pipeline import LiveReport
 
 LIVE_PRESET = "live"
 """What is started from when no preset is named."""
@@ -63,8 +63,8 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         from streamdream.backends import (
             build_process,  # with PyTorch, seconds: whatever is wrong with the flags is said by now
         )
-        from streamdream.governor import Governor
-        from streamdream.live import Live
+        from streamdream.live.pipeline import Live
+        from streamdream.live.resolution import Governor
         from streamdream.render.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)

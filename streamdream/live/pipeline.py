@@ -21,30 +21,30 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream import display
 from streamdream.automation.automation import Play, substance
 from streamdream.automation.model_switcher import Cast
 from streamdream.dream import warp
 from streamdream.dream.dreamer import DreamState, fitting_octaves
 from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
+from streamdream.live import compositor
+from streamdream.live.thread_tuner import Threads, most
 from streamdream.media.frame import shrink
 from streamdream.media.opencv import cv2
 from streamdream.system.process_tuning import stand_back
 from streamdream.system.stats import peak_rss_mb, percentile
-from streamdream.threads import Threads, most
 
 if TYPE_CHECKING:
     from streamdream.automation.controls import Controls, Wish
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.governor import Governor
+    from streamdream.live.resolution import Governor
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.registry import Sink
     from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
 
 Item = TypeVar("Item")
-Compose = Callable[["display.Published | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
+Compose = Callable[["compositor.Published | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
 log = logging.getLogger(__name__)
 WINDOW = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
@@ -147,13 +147,13 @@ class Live:
 
     def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
                  turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
-                 build: Callable[[str], Dreamer] | None = None, compose: Compose = display.show) -> None:
+                 build: Callable[[str], Dreamer] | None = None, compose: Compose = compositor.show) -> None:
         self._source, self._sink, self._governor = source, sink, governor
         self._controls, self._turn, self._play, self._compose = controls, turn, play or Play(controls), compose
         self._cast, self._stats = Cast(dreamer, build), dreamer.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
-        self._published: display.Published | None = None
+        self._published: compositor.Published | None = None
         self._good: Wish | None = None  # what was dreamed last
         self._refused: tuple[Any, ...] = ()  # what the governor chose a larger field for
         self._complaint = ""  # the last warning about what cannot be dreamed
@@ -254,7 +254,7 @@ class Live:
                 self._refused = ()
                 self._governor.allow_all()
             if state.residual is not None:
-                self._published = display.publish(state.residual, image, others)
+                self._published = compositor.publish(state.residual, image, others)
             self._dreams += 1
             self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
             took = time.perf_counter() - begin
