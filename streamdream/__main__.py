@@ -1,7 +1,7 @@
 """``streamdream`` and ``python -m streamdream``: the command line, which signals end cleanly from the first moment."""
 from __future__ import annotations
 
-from streamdream import signals
+from streamdream.cli import signals
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from test_cli import streamdream
 
-from streamdream import backends, doctor
+from streamdream import backends
 from streamdream.backends import engine_cache
+from streamdream.cli import doctor
 from streamdream.models import MODELS
 
 

@@ -17,7 +17,8 @@ import pytest
 from safetensors.torch import save
 from unruly_server import Server, running_server
 
-from streamdream import cli, models, signals
+from streamdream import cli, models
+from streamdream.cli import signals
 from streamdream.errors import ModelError, UsageError
 from streamdream.models import Model, Source, download, fetch
 from streamdream.models.download import Failed, Limits

@@ -12,25 +12,25 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from streamdream import __version__, signals
-from streamdream.cli import cameras, live, measure, networks, pictures, presets, video, web
+from streamdream import __version__
+from streamdream.cli import bench, cameras, image, live, models, presets, render, signals, web
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
 from streamdream.system import process_tuning
 
 COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
-    "render": video.render_command,
+    "render": render.render_command,
     "live": live.live_command,
     "web": web.web_command,
     "cameras": cameras.cameras_command,
-    "image": pictures.image_command,
-    "atlas": pictures.atlas_command,
+    "image": image.image_command,
+    "atlas": image.atlas_command,
     "presets": presets.presets_command,
-    "models": networks.models_command,
-    "layers": networks.layers_command,
-    "fetch": networks.fetch_command,
-    "bench": measure.bench_command,
-    "doctor": measure.doctor_command,
+    "models": models.models_command,
+    "layers": models.layers_command,
+    "fetch": models.fetch_command,
+    "bench": bench.bench_command,
+    "doctor": bench.doctor_command,
 }
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from streamdream import settings, signals
-from streamdream.cli import path_conflicts
+from streamdream import settings
+from streamdream.cli import path_conflicts, signals
+from streamdream.cli.automation import add_play_flags, playing
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.play import add_play_flags, playing
-from streamdream.cli.show import say, show_log
+from streamdream.cli.output import say, show_log
 from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
 from streamdream.system.process_tuning import freeze_gc
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from streamdream import settings
 from streamdream.cli.flags import Parser, add_settings, resolve
 from streamdream.cli.live import LIVE_PRESET
-from streamdream.cli.show import say
+from streamdream.cli.output import say
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 

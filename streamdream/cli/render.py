@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from streamdream import settings
 from streamdream.cli import path_conflicts
+from streamdream.cli.automation import add_play_flags, playing
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.play import add_play_flags, playing
-from streamdream.cli.show import print_report, show_log
+from streamdream.cli.output import print_report, show_log
 from streamdream.settings import DreamSettings, PlaySettings, RenderSettings, StreamSettings
 
 
@@ -32,10 +32,10 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
     if not found.output:
         parser.error("an output is needed: -o dream.mp4")
     path_conflicts.check(found, run)
+    from streamdream.cli.progress import Progress
     from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
     from streamdream.media.sources.video import open_source
-    from streamdream.progress import Progress
 
     show_log(found.json)
     with (Player(dream) as others,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import signals
+from streamdream.cli import signals
 from streamdream.cli.flags import Parser
-from streamdream.cli.show import print_table, say
+from streamdream.cli.output import print_table, say
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -77,8 +77,8 @@ def fetch_command(parser: Parser, arguments: Sequence[str]) -> int:
 
 
 def _download(model: Model) -> Path:
+    from streamdream.cli.progress import Progress
     from streamdream.models import fetch
-    from streamdream.progress import Progress
 
     with contextlib.ExitStack() as stack:
         bars: list[Progress] = []

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import settings, signals
-from streamdream.cli import path_conflicts
+from streamdream import settings
+from streamdream.cli import path_conflicts, signals
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.output import print_report, say, show_log
 from streamdream.cli.path_conflicts import NamedPath
-from streamdream.cli.show import print_report, say, show_log
 from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
 
@@ -67,9 +67,9 @@ def _is_video(output: str) -> bool:
 
 
 def _image(found: argparse.Namespace, run: Run) -> int:
+    from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
-    from streamdream.progress import Progress
 
     for group in (ZoomSettings, RenderSettings):
         for item in dataclasses.fields(group):
@@ -94,10 +94,10 @@ def _image(found: argparse.Namespace, run: Run) -> int:
 
 
 def _zoom(found: argparse.Namespace, run: Run) -> int:
+    from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.media.sinks.registry import open_sink
-    from streamdream.progress import Progress
     from streamdream.render.zoom import Move, Still, zoom
 
     reference_images.read(run.dream)
@@ -172,9 +172,9 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
+    from streamdream.cli.progress import Progress, describe_seconds
     from streamdream.dream import reference_images
     from streamdream.media import images
-    from streamdream.progress import Progress, describe_seconds
     from streamdream.render import atlas
 
     image = images.read_image(found.input)

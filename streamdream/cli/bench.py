@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
-from streamdream.cli.show import say
+from streamdream.cli.output import say
 from streamdream.errors import UnknownName, UsageError
 from streamdream.system.atomic_file import write_file
 
@@ -48,7 +48,7 @@ def doctor_command(parser: Parser, arguments: Sequence[str]) -> int:
     """what this machine can do, what it lacks, and what to type for that"""
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     found = parser.parse(arguments)
-    from streamdream import doctor
+    from streamdream.cli import doctor
 
     say("looking at this machine")  # PyTorch and what engines there are: seconds
     findings = doctor.examine()
