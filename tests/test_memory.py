@@ -313,9 +313,9 @@ def test_the_bytes_said_to_be_held_are_those_that_are_given_back(name: str, kept
 
 def test_metrics_tell_the_memory_of_now(budget: Budget) -> None:
     pytest.importorskip("prometheus_client")
-    from streamdream_web.hall import Hall
-    from streamdream_web.metrics import Collector
-    from streamdream_web.studio import Studio
+    from streamdream_web.core.state import Studio
+    from streamdream_web.live.waiting_room import Hall
+    from streamdream_web.server.metrics import Collector
 
     slot = Slot(budget, len)
     with slot.use(lambda: bytes(3_000_000)):

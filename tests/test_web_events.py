@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streamdream_web import event_validation, guard
-from streamdream_web.allowed_routes import ALLOWED_ROUTES
+from streamdream_web.auth import event_validation, middleware
+from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
 from web_client import Running, running
 
 from streamdream.media.opencv import cv2
@@ -228,7 +228,7 @@ def test_no_event_gives_a_file_to_who_has_the_token_or_not(closed: Running, tmp_
 
 def test_gradio_alone_gives_no_file(web: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without our check of events and routes, Gradio's own holds."""
-    monkeypatch.setattr(guard, "is_allowed", lambda scope: True)
+    monkeypatch.setattr(middleware, "is_allowed", lambda scope: True)
     monkeypatch.setattr(event_validation, "API", "/nowhere/")
     assert attack(web, tmp_path, files=("text", "upload"), shapes=("object",)) == []
 
@@ -268,7 +268,7 @@ def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
     ('{"data": [], "fn_index": -1}', 404), ('{"data": [], "fn_index": 999}', 404), ('{"data": []}', 404),
 ])
 def test_an_event_that_no_page_sends_is_refused(body: str, status: int) -> None:
-    with pytest.raises(guard.Refused) as refused:
+    with pytest.raises(middleware.Refused) as refused:
         event_validation.read_event(body.encode(), {1})
     assert refused.value.status == status and "\n" not in refused.value.text
 

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from streamdream_web import uploads as door
-from streamdream_web.inspection import Facts, Limits
-from streamdream_web.jobs import Job, Jobs
-from streamdream_web.pages import parts
-from streamdream_web.studio import Studio
-from streamdream_web.uploads import Upload, Uploads
-from streamdream_web.visitors import EXPIRE_SECONDS, MAX_VISITORS, Visitors
-from streamdream_web.workshop import Workshop
+from streamdream_web.core.state import Studio
+from streamdream_web.jobs import uploads as door
+from streamdream_web.jobs.file_inspection import Facts, Limits
+from streamdream_web.jobs.queue import Job, Jobs
+from streamdream_web.jobs.service import Workshop
+from streamdream_web.jobs.uploads import Upload, Uploads
+from streamdream_web.jobs.visitors import EXPIRE_SECONDS, MAX_VISITORS, Visitors
+from streamdream_web.pages import components
 
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
@@ -103,11 +103,11 @@ def test_a_video_has_less_time_while_another_address_waits(jobs: Jobs, clock: Cl
     clock.seconds += 4000
     time.sleep(0.05)
     assert long.state == "running"  # nobody gives way to themselves
-    assert "others wait" not in parts.card(long, jobs, "")
+    assert "others wait" not in components.card(long, jobs, "")
     jobs.cancel(own)
     clock.seconds = long.began_seconds + 400
     other = jobs.submit("other", "other", gate, "198.51.100.7")
-    assert "others wait, so it ends in about 3 min" in parts.card(long, jobs, "")
+    assert "others wait, so it ends in about 3 min" in components.card(long, jobs, "")
     clock.seconds += 201
     assert "others wait" in wait_for(long, "failed").error
     wait_for(other, "running")

@@ -5,7 +5,7 @@ import dataclasses
 
 import gradio as gr
 import pytest
-from streamdream_web import forms
+from streamdream_web.pages import setting_controls
 from web_client import building
 
 from streamdream.errors import SettingsError, UnknownName
@@ -13,25 +13,25 @@ from streamdream.settings import DreamSettings, StreamSettings
 
 
 def test_every_field_but_pictures_has_a_control() -> None:
-    names = [row["name"] for row in forms.describe()]
+    names = [row["name"] for row in setting_controls.describe()]
     assert set(names) == {item.name for item in dataclasses.fields(DreamSettings)} - {"guide", "style", "mask"}
     assert names[0] == "layers" and names.index("keep") < names.index("flow")  # what is used most comes first
 
 
 def test_ranges_have_round_steps_that_reach_their_ends() -> None:
-    for row in forms.describe() + forms.describe(StreamSettings):
+    for row in setting_controls.describe() + setting_controls.describe(StreamSettings):
         if row["kind"] != "range":
             continue
         assert row["low"] <= row["default"] <= row["high"] and row["help"]
         notches = (row["high"] - row["low"]) / row["step"]
         assert notches >= 9 and (row["whole"] or float(f"{row['step']:.0e}") == row["step"])
-    lowered = {row["name"]: row for row in forms.describe(highest={"steps": 6})}
+    lowered = {row["name"]: row for row in setting_controls.describe(highest={"steps": 6})}
     assert lowered["steps"]["high"] == 6 and lowered["octaves"]["high"] == 12
 
 
 def test_a_form_gives_back_settings() -> None:
     with building(), gr.Blocks():
-        form = forms.build(values={"steps": 3}, choices={"layers": ["mixed0", "mixed3"]})
+        form = setting_controls.build(values={"steps": 3}, choices={"layers": ["mixed0", "mixed3"]})
     values = [component.value for component in form.inputs]
     assert DreamSettings(**form.read(values)) == DreamSettings(steps=3)
     place = form.names.index("keep")

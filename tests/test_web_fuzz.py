@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from streamdream_web import guard, login_queue, logs, passwords
-from streamdream_web.allowed_routes import ALLOWED_ROUTES
-from streamdream_web.sessions import HEADER
+from streamdream_web.auth import login_queue, middleware, passwords
+from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
+from streamdream_web.live.session import HEADER
+from streamdream_web.server import logs
 from web_client import Client, Running, ask, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -73,7 +74,7 @@ def fuzzed() -> Iterator[Fuzzed]:
         handler.setStream(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(login_queue, "PAUSE_SECONDS", 0.0)
-        patch.setattr(guard, "SILENCE_SECONDS", 0.3)  # of a body that is shorter than its length
+        patch.setattr(middleware, "SILENCE_SECONDS", 0.3)  # of a body that is shorter than its length
         with running(token=TOKEN, auth="anna:" + passwords.make("right words")) as web:
             yield Fuzzed(web, text)
     for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web import guard, logs, passwords, protocol, server, sessions
+from streamdream_web.auth import middleware, passwords
+from streamdream_web.live import session
+from streamdream_web.server import app, connection_limits, logs
 from test_cli import fails, here
 from test_cli import streamdream as run
 from web_client import Client, Running, ask, certificate, refusal, running, until
@@ -158,7 +160,7 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
     settings: dict[str, Any] = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
                                 zip(flags[::2], flags[1::2], strict=True)}
     with pytest.raises(UsageError) as refused:
-        server.check(WebSettings(**settings))
+        app.check(WebSettings(**settings))
     assert all(word in str(refused.value) for word in words)
 
 
@@ -170,8 +172,8 @@ def test_the_command_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="cannot listen"):
-            server.open_port(WebSettings(port=port))
-    assert len(server.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
+            app.open_port(WebSettings(port=port))
+    assert len(app.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
@@ -227,15 +229,15 @@ def test_a_frame_of_a_hundred_megabytes(web: Running, picture: NDArray[np.uint8]
                                    b"GIF89a" + bytes(500), b"<svg onload='alert(1)'/>", jpeg_of(64, 64)[:-2]])
 def test_what_is_no_picture_is_not_decoded(web: Running, picture: NDArray[np.uint8], frame: bytes) -> None:
     with pytest.raises(SourceError):
-        sessions.decode(frame)
+        session.decode(frame)
     with Client(web) as client:
         client.welcome()
-        client.socket.send(sessions.HEADER.pack(1, 0) + frame)
+        client.socket.send(session.HEADER.pack(1, 0) + frame)
         client.number = 1
         assert client.dream(picture).shape == picture.shape  # one is forgiven
         with pytest.raises(ConnectionClosed):
             for number in range(2, 60):
-                client.socket.send(sessions.HEADER.pack(number, 0) + frame)
+                client.socket.send(session.HEADER.pack(number, 0) + frame)
                 with suppress(TimeoutError):
                     client.hear(0.1)
     until(lambda: not web.hall.sessions)
@@ -271,7 +273,7 @@ def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Runnin
 
 def test_who_says_its_request_slowly_is_cut_off(web: Running, monkeypatch: pytest.MonkeyPatch,
                                                 picture: NDArray[np.uint8]) -> None:
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 1.0)
     with ExitStack() as held:
         slow = [held.enter_context(socket.create_connection(("127.0.0.1", web.port))) for _ in range(10)]
         began = time.monotonic()
@@ -317,13 +319,13 @@ def test_a_body_that_grows_too_large_is_refused_with_413(web: Running, path: str
 
 @pytest.mark.parametrize("path", BODIES[:3])
 def test_a_body_that_stops_coming_is_refused_with_408(web: Running, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "SILENCE_SECONDS", 0.5)
     answer = send_body(web, path, b'{"da')
     assert answer.startswith(b"HTTP/1.1 408 ") and b"content-security-policy" in answer
 
 
 def test_a_body_that_comes_too_slowly_is_refused_with_408(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as connection:
         connection.sendall(b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                            b"Content-Length: 999\r\n\r\n")
@@ -338,7 +340,7 @@ def test_a_body_that_comes_too_slowly_is_refused_with_408(web: Running, monkeypa
 
 def test_an_answer_is_sent_at_once() -> None:
     """asyncio sets TCP_NODELAY only on sockets whose protocol is named; others wait for the browser's ACK."""
-    with server.open_port(WebSettings(port=0)) as listening:
+    with app.open_port(WebSettings(port=0)) as listening:
         assert listening.proto == socket.IPPROTO_TCP
 
 
@@ -351,7 +353,7 @@ def test_log_lines_cannot_be_forged() -> None:
 
 
 def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
-    from streamdream_web import metrics
+    from streamdream_web.server import metrics
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

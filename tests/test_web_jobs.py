@@ -13,14 +13,14 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web import work
-from streamdream_web.inspection import Limits
-from streamdream_web.jobs import Job, Jobs, StepByStep
-from streamdream_web.pages import parts
-from streamdream_web.thumbnails import Thumbnails
-from streamdream_web.turns import Considerate, Turns
-from streamdream_web.uploads import Upload, Uploads
-from streamdream_web.work import Span
+from streamdream_web.core.scheduler import Considerate, Turns
+from streamdream_web.jobs import tasks
+from streamdream_web.jobs.file_inspection import Limits
+from streamdream_web.jobs.queue import Job, Jobs, StepByStep
+from streamdream_web.jobs.tasks import Span
+from streamdream_web.jobs.thumbnails import Thumbnails
+from streamdream_web.jobs.uploads import Upload, Uploads
+from streamdream_web.pages import components
 
 from streamdream import models
 from streamdream.backends import Backend
@@ -178,7 +178,7 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
 
     def dream(work: Callable[[], None], dream_hz: float = 1.0) -> float:
         with Considerate(free, dream_hz, rests.append)():
-            work()
+            tasks()
         return rests[-1]
 
     def compute(seconds: float) -> None:
@@ -209,7 +209,7 @@ def clip(tmp_path: Path, world: Path) -> Iterator[Upload]:
     uploads.close()
 
 
-def small(eager: Backend, height: int = 96) -> work.MakeDreamer:
+def small(eager: Backend, height: int = 96) -> tasks.MakeDreamer:
     return lambda: Dreamer(models.get("inception_v3"), eager, field_height=height)
 
 
@@ -223,11 +223,11 @@ def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
 
 def test_a_video_keeps_times_and_sound(line: Jobs, clip: Upload, eager: Backend) -> None:
     looks = []
-    job = line.submit("me", "clip", lambda job: work.render_video(
+    job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(1.0, 1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
     while not job.over:
         if job.picture is not None:
-            looks.append(parts.card(job, line, ""))
+            looks.append(components.card(job, line, ""))
         time.sleep(0.02)
     assert job.state == "done", job.error
     assert job.result and (job.done, job.total) == (15, 15) and looks and "data:image/jpeg;base64," in looks[-1]
@@ -239,7 +239,7 @@ def test_a_video_keeps_times_and_sound(line: Jobs, clip: Upload, eager: Backend)
 
 
 def test_a_cancelled_video_leaves_nothing(line: Jobs, clip: Upload, eager: Backend) -> None:
-    job = line.submit("me", "clip", lambda job: work.render_video(
+    job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(), CHEAP, RenderSettings(), small(eager), nullcontext))
     while job.done < 3 and not job.over:
         time.sleep(0.01)
@@ -251,7 +251,7 @@ def test_three_frames_to_try(line: Jobs, clip: Upload, eager: Backend) -> None:
     found: list[Any] = []
 
     def preview(job: Job) -> None:
-        work.preview_video(job, clip, Span(3.0, 9.0), CHEAP, small(eager), nullcontext)
+        tasks.preview_video(job, clip, Span(3.0, 9.0), CHEAP, small(eager), nullcontext)
         found.extend(job.answer)
 
     wait(line.submit("me", "clip", preview))
@@ -261,7 +261,7 @@ def test_three_frames_to_try(line: Jobs, clip: Upload, eager: Backend) -> None:
 
 def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
         line: Jobs, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "SHOWN_EVERY_SECONDS", 0)
+    monkeypatch.setattr(tasks, "SHOWN_EVERY_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
     mask[:, :128] = 255
     images.write_image(str(tmp_path / "mask.png"), mask)
@@ -269,7 +269,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
                              mask=str(tmp_path / "mask.png"))
     sizes = []
     monkeypatch.setattr(Job, "show", lambda job, picture: sizes.append(picture.shape[:2]))
-    job = wait(line.submit("me", "lion", lambda job: work.dream_picture(
+    job = wait(line.submit("me", "lion", lambda job: tasks.dream_picture(
         job, lion, settings, small(eager, 0), nullcontext)))
     assert job.result and job.state == "done", job.error
     dream = images.read_image(str(job.result))
@@ -306,7 +306,7 @@ def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) ->
 
 
 def test_the_network_that_is_not_here_is_one_calm_line(tmp_path: Path) -> None:
-    from streamdream_web.pages.panel import gallery, missing_html
+    from streamdream_web.pages.settings_panel import gallery, missing_html
 
     made = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
     made.want("bvlc_googlenet")

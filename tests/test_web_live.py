@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from alive import tracked
 from numpy.typing import NDArray
-from streamdream_web import forms
-from streamdream_web.hall import KEPT_SECONDS
-from streamdream_web.livesocket import CLOSED_IDLE, CLOSED_TIME
-from streamdream_web.sessions import Session
-from streamdream_web.turns import Turns
+from streamdream_web.core.scheduler import Turns
+from streamdream_web.live.session import Session
+from streamdream_web.live.waiting_room import KEPT_SECONDS
+from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
+from streamdream_web.pages import setting_controls
 from web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
 
@@ -67,7 +67,7 @@ MOVING = {"flow", "trust", "cut", "octave_scale", "onset", "style_weight", "styl
 
 
 def test_every_control_changes_the_picture(web: Running, small: NDArray[np.uint8]) -> None:
-    assert CHANGES.keys() | MOVING == {item.name for item in forms.fields()}
+    assert CHANGES.keys() | MOVING == {item.name for item in setting_controls.fields()}
     with Client(web, STILL) as client:
         client.welcome()
         bare = client.dream(small)

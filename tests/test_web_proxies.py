@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from streamdream_web import proxies
+from streamdream_web.auth import proxies
 from web_client import Running, ask, running, until
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
@@ -49,7 +49,7 @@ def test_one_visitor_behind_a_proxy_has_a_limit(web: Running, monkeypatch: pytes
 
 def test_who_is_no_proxy_is_one_visitor_whatever_it_says(web: Running, caplog: pytest.LogCaptureFixture) -> None:
     refused = web.studio.counts["refused connections"]
-    with ExitStack() as held, caplog.at_level(logging.WARNING, "streamdream_web.protocol"):
+    with ExitStack() as held, caplog.at_level(logging.WARNING, "streamdream_web.server.connection_limits"):
         for number in range(LIMIT):
             held.enter_context(open_socket(web, f"198.51.100.{number}", peer="127.0.0.2"))
         for number in range(30):

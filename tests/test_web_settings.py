@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.livesocket import CLOSED_RULES
-from streamdream_web.metrics import Collector
+from streamdream_web.core.rate_limit import TokenBucket
+from streamdream_web.core.state import Studio
+from streamdream_web.live.pending_settings import MAX_TEXT, NAMES, PendingSettings
+from streamdream_web.live.session import Session
+from streamdream_web.live.websocket import CLOSED_RULES
 from streamdream_web.pages import layers, live, video
-from streamdream_web.pending_settings import MAX_TEXT, NAMES, PendingSettings
-from streamdream_web.rate_limit import TokenBucket
-from streamdream_web.sessions import Session
-from streamdream_web.studio import Studio
+from streamdream_web.server.metrics import Collector
 from web_client import Client, Running, running, until
 from websockets.exceptions import ConnectionClosed
 

@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 from media import Clip, make
-from streamdream_web import uploads as door
-from streamdream_web.inspection import Limits
-from streamdream_web.pages import parts
-from streamdream_web.uploads import Upload, Uploads
+from streamdream_web.jobs import uploads as door
+from streamdream_web.jobs.file_inspection import Limits
+from streamdream_web.jobs.uploads import Upload, Uploads
+from streamdream_web.pages import components
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
@@ -94,7 +94,7 @@ def test_names_never_reach_the_disk_nor_the_page(uploads: Uploads, tmp_path: Pat
     assert upload.path.parent == uploads.folder and upload.path.name == f"{upload.token}.mp4"
     assert files(uploads) == [upload.path]
     assert len(upload.name) <= 60 and "/" not in upload.name and "\0" not in upload.name
-    assert "<" not in parts.saved_name(upload.name, ".mp4") and "/" not in parts.saved_name(upload.name, ".mp4")
+    assert "<" not in components.saved_name(upload.name, ".mp4") and "/" not in components.saved_name(upload.name, ".mp4")
 
 
 # --- what is refused
@@ -328,7 +328,7 @@ def test_files_live_as_long_as_their_session(uploads: Uploads, tmp_path: Path, m
 
 def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
     few = Uploads(tmp_path / "few", LIMITS, most_from_visitor=1)
-    older, newer = (few.claim(few.take(parts.one_pixel(), "mask.png").token, "me") for _ in range(2))
+    older, newer = (few.claim(few.take(components.one_pixel(), "mask.png").token, "me") for _ in range(2))
     assert not older.path.exists() and newer.path.exists()
 
 
@@ -337,4 +337,4 @@ def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
                                    '{"token": "a", "start": "NaN"}'])
 def test_what_a_page_says_of_a_file_is_checked(value: object) -> None:
     with pytest.raises(UsageError):
-        parts.Dropped.parse(value)
+        components.Dropped.parse(value)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web import server
-from streamdream_web.hall import Hall
-from streamdream_web.sessions import HEADER
-from streamdream_web.studio import Studio
+from streamdream_web.core.state import Studio
+from streamdream_web.live.session import HEADER
+from streamdream_web.live.waiting_room import Hall
+from streamdream_web.server import app
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -55,12 +55,12 @@ def building() -> Iterator[None]:
 @contextmanager
 def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     """A server on a free port, with the real network on a small field."""
-    settings = server.check(WebSettings(**{"port": 0, **web}))
+    settings = app.check(WebSettings(**{"port": 0, **web}))
     studio = Studio(settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(pin=True))
-    listening = server.open_port(settings)
+    listening = app.open_port(settings)
     with building():
-        app = server.create_app(settings, studio)
-    uvicorn = server.make_server(settings, app)
+        app = app.create_app(settings, studio)
+    uvicorn = app.make_server(settings, app)
     thread = threading.Thread(target=uvicorn.run, args=([listening],), daemon=True)
     thread.start()
     try:

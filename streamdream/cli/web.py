@@ -41,21 +41,21 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
         return 0
     say(f"{run.stream.model} → the browser: starting")  # Gradio takes seconds to load
     try:
-        from streamdream_web import server
-        from streamdream_web.studio import Studio
+        from streamdream_web.core.state import Studio
+        from streamdream_web.server import app
     except ImportError as error:
         raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
-    web = server.check(run.web)
+    web = app.check(run.web)
     studio = Studio(web, run.dream, run.stream, run.live)
     if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
         studio.load()  # what was asked for by name may not be here; whatever is chosen by itself is
-    server.serve(web, studio,
+    app.serve(web, studio,
                  lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"), debug=found.debug)
     return 0
 
 
 def _print_hash() -> int:
-    from streamdream_web import passwords
+    from streamdream_web.auth import passwords
 
     if sys.stdin.isatty():
         password = getpass.getpass("password: ")
@@ -70,7 +70,7 @@ def _print_hash() -> int:
 
 
 def _revoke(name: str) -> int:
-    from streamdream_web.revocations import EVERYBODY, Revocations, default_path
+    from streamdream_web.auth.revocations import EVERYBODY, Revocations, default_path
 
     revocations = Revocations(default_path(), keep_in_memory=False)
     if name == EVERYBODY:

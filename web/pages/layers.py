@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from streamdream import models
 
-from .. import workshop
-from ..studio import Studio
-from ..workshop import Workshop
-from . import parts
-from .panel import Panel, gallery, layer_names, listen, missing_html
+from ..core.state import Studio
+from ..jobs import service
+from ..jobs.service import Workshop
+from . import components
+from .settings_panel import Panel, gallery, layer_names, listen, missing_html
 
 TICK_SECONDS = 3.0
 MAIN, WHOLE = "Blocks", "All layers"
@@ -23,7 +23,7 @@ MAIN, WHOLE = "Blocks", "All layers"
 
 def routes(studio: Studio) -> list[Route]:
     """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
-    shop = workshop.of(studio)
+    shop = service.of(studio)
     shop.show_layers()
 
     def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
@@ -31,7 +31,7 @@ def routes(studio: Studio) -> list[Route]:
         taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
         path = shop.thumbnails.path(model, taps[number]) if number < len(taps) else None
         if path is None:
-            return Response(parts.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
+            return Response(components.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
         return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
     return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
@@ -39,7 +39,7 @@ def routes(studio: Studio) -> list[Route]:
 
 def build(studio: Studio) -> None:
     """Within its ``gr.Tab``, after all tabs that hold layers."""
-    Page(workshop.of(studio)).build()
+    Page(service.of(studio)).build()
 
 
 class Page:
@@ -50,16 +50,16 @@ class Page:
 
     def build(self) -> None:
         here = self._shop.studio.stream.model
-        parts.style()
+        components.style()
         with gr.Row(elem_classes="sw-choose"):
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
             which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="Lowest first", elem_id="layers-which")
-        said = parts.flat(self._say(here))
-        shown = parts.flat(gallery(here, whole=False, chosen=self._shop.studio.dream.layers),
-                           js=parts.asset("pick.js"), elem_id="layers-gallery")
+        said = components.flat(self._say(here))
+        shown = components.flat(gallery(here, whole=False, chosen=self._shop.studio.dream.layers),
+                           js=components.asset("pick.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
-        listen(parts.root().load, self._begin, [], [said, timer])
+        listen(components.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):
             listen(changed, self._choose, [model, which], [model, shown, said, timer])
         listen(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
@@ -82,7 +82,7 @@ class Page:
         if not models.get(model).available()[0]:
             return f'<p class="sw-missing">{missing_html(model)}</p>'
         if problem := self._shop.thumbnails.problem.get(model):
-            return f'<p class="sw-missing">{escape(parts.sentence(problem))}</p>'
+            return f'<p class="sw-missing">{escape(components.sentence(problem))}</p>'
         coming = ""
         if self._shop.thumbnails.is_coming(model):
             done, count = self._shop.thumbnails.count(model)

@@ -14,9 +14,10 @@ from streamdream.automation.controls import Wish
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
-from .. import forms, sessions
-from ..studio import Studio
-from .panel import middle_block
+from ..core.state import Studio
+from ..live import session
+from . import setting_controls
+from .settings_panel import middle_block
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK = "look-"
@@ -38,7 +39,7 @@ def routes(studio: Studio) -> list[APIRoute]:
 
 def facts(studio: Studio) -> dict[str, Any]:
     """What the page makes its controls from."""
-    start = sessions.legal_start(studio)
+    start = session.legal_start(studio)
     own, names = studio.model.name, studio.networks()
     networks = {name: network(name) for name in names}
     for layer in networks[own]["layers"]:
@@ -46,7 +47,7 @@ def facts(studio: Studio) -> dict[str, Any]:
     networks[own]["start"] = start.layers
     chooser = [{"name": "model", "label": "Network", "help": "what dreams", "unit": "", "kind": "choice",
                 "choices": names, "basic": True, "default": own}] if len(names) > 1 else []
-    return {"model": own, "fields": chooser + forms.describe(DreamSettings, highest=sessions.HIGHEST),
+    return {"model": own, "fields": chooser + setting_controls.describe(DreamSettings, highest=session.HIGHEST),
             "values": dataclasses.asdict(start) | {"model": own}, "looks": looks(studio, start), "networks": networks}
 
 
@@ -67,7 +68,7 @@ def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:
         values = settings.read_preset(name)
         own = {key: value for key, value in values.items() if key in known}
         try:
-            sessions.check(studio, Wish(dataclasses.replace(start, **own)))
+            session.check(studio, Wish(dataclasses.replace(start, **own)))
         except StreamdreamError:
             continue  # for another network
         label = name.removeprefix(LOOK).replace("-", " ").capitalize()

@@ -9,13 +9,13 @@ import gradio as gr
 from streamdream.errors import UsageError
 from streamdream.media import images
 
-from .. import work, workshop
-from ..jobs import Job
-from ..studio import Studio
-from ..workshop import Workshop
-from . import parts
-from .panel import Panel, listen
-from .parts import Dropped
+from ..core.state import Studio
+from ..jobs import service, tasks
+from ..jobs.queue import Job
+from ..jobs.service import Workshop
+from . import components
+from .components import Dropped
+from .settings_panel import Panel, listen
 
 LOOK_SECONDS = 0.3
 WITHOUT = ("channel", "style_layers", "keep", "onset", "flow", "trust", "cut")
@@ -25,7 +25,7 @@ IDLE = "Draw on the picture to dream in those places only. A guide or a style ca
 
 def build(studio: Studio) -> None:
     """Within its ``gr.Tab``."""
-    Page(workshop.of(studio)).build()
+    Page(service.of(studio)).build()
 
 
 class Page:
@@ -36,17 +36,17 @@ class Page:
 
     def build(self) -> None:
         web = self._shop.studio.web
-        parts.style()
+        components.style()
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = parts.drop(
+                file = components.drop(
                     "Drop a picture here, or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
-                    note=f"{workshop.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
+                    note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
                 with gr.Row(elem_classes="sw-actions"):
                     start = gr.Button("Dream it", variant="primary", elem_id="picture-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="picture-cancel")
-                shown = parts.flat(parts.card(None, self._shop.stills, IDLE), parts.COMPARE_JS, "picture-job")
+                shown = components.flat(components.card(None, self._shop.stills, IDLE), components.COMPARE_JS, "picture-job")
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, "still", WITHOUT)
         self._panel = panel
@@ -61,13 +61,13 @@ class Page:
         dropped = Dropped.parse(file)
         if dropped is None:
             raise UsageError("drop a picture first")
-        upload = workshop.claim(self._shop, visitor, dropped.token, False)
+        upload = service.claim(self._shop, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
         image = images.read_image(str(upload.path))
         if old is not None:
             self._shop.stills.discard(old)
-        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.dream_picture(
+        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: tasks.dream_picture(
             job, image, chosen.dream, make, turn))
         job.before = image
         told, *buttons = self._show(job)
@@ -84,9 +84,9 @@ class Page:
     def _show(self, job: Job | None) -> tuple[Any, ...]:
         running = job is not None and not job.over
         if job is not None and job.state == "done" and job.before is not None:
-            told = parts.result_picture(job, job.before, job.title)
+            told = components.result_picture(job, job.before, job.title)
         else:
-            told = parts.card(job, self._shop.stills, IDLE, "steps")
+            told = components.card(job, self._shop.stills, IDLE, "steps")
         return told, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> None:

@@ -12,15 +12,15 @@ from starlette.routing import Route
 from streamdream.errors import UsageError
 from streamdream.settings import RenderSettings
 
-from .. import inspection, work, workshop
-from ..jobs import Job
-from ..studio import Studio
-from ..uploads import Upload, upload_route
-from ..work import Span
-from ..workshop import Workshop
-from . import parts
-from .panel import Panel, listen
-from .parts import Dropped
+from ..core.state import Studio
+from ..jobs import file_inspection, service, tasks
+from ..jobs.queue import Job
+from ..jobs.service import Workshop
+from ..jobs.tasks import Span
+from ..jobs.uploads import Upload, upload_route
+from . import components
+from .components import Dropped
+from .settings_panel import Panel, listen
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
@@ -29,13 +29,13 @@ IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its
 
 def build(studio: Studio) -> None:
     """Within its ``gr.Tab``."""
-    page = Page(workshop.of(studio))
+    page = Page(service.of(studio))
     page.build()
 
 
 def routes(studio: Studio) -> list[Route]:
     """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
-    shop = workshop.of(studio)
+    shop = service.of(studio)
 
     def result(request: Request) -> Response:  # in a thread, as it looks at the disk
         job = shop.find_job(request.path_params["token"])
@@ -43,8 +43,8 @@ def routes(studio: Studio) -> list[Route]:
             return PlainTextResponse("it is not here any more", 404)
         shop.fetched(job)
         how = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=workshop.media_type(job.result), content_disposition_type=how,
-                            filename=parts.saved_name(job.title, job.result.suffix),
+        return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=how,
+                            filename=components.saved_name(job.title, job.result.suffix),
                             headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
     return [Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
@@ -59,21 +59,21 @@ class Page:
 
     def build(self) -> None:
         web = self._shop.studio.web
-        parts.style()
-        hint = (f"{workshop.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
-                f"{inspection.describe_length(web.upload_seconds)}")
-        parts.root().unload(self._left)
+        components.style()
+        hint = (f"{service.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
+                f"{file_inspection.describe_length(web.upload_seconds)}")
+        components.root().unload(self._left)
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = parts.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
+                file = components.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
                                   note=hint, elem_id="video-drop")
                 with gr.Row(elem_classes="sw-actions"):
                     tried = gr.Button("Preview", elem_id="video-try")
                     start = gr.Button("Dream it", variant="primary", elem_id="video-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
-                preview = parts.flat("", elem_id="video-preview")
-                shown = parts.flat(parts.card(None, self._shop.videos, IDLE), elem_id="video-job")
+                preview = components.flat("", elem_id="video-preview")
+                shown = components.flat(components.card(None, self._shop.videos, IDLE), elem_id="video-job")
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
                 panel = Panel(self._shop, without=WITHOUT)
         self._panel = panel
@@ -90,14 +90,14 @@ class Page:
     def _file(self, dropped: Dropped | None, visitor: str) -> tuple[Upload, Span]:
         if dropped is None:
             raise UsageError("drop a video first")
-        return workshop.claim(self._shop, visitor, dropped.token, True), Span(dropped.start, dropped.end)
+        return service.claim(self._shop, visitor, dropped.token, True), Span(dropped.start, dropped.end)
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
         visitor = self._shop.seen(request)
         upload, span = self._file(Dropped.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
-        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: work.preview_video(
+        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: tasks.preview_video(
             job, upload, span, chosen.dream, make, turn))
         try:
             yield from _watch(job)
@@ -111,7 +111,7 @@ class Page:
         make = self._shop.dreamer_of(chosen.model, chosen.field_height)
         if old is not None:
             self._shop.videos.discard(old)
-        job = self._shop.start(self._shop.videos, visitor, upload.name, lambda job, turn: work.render_video(
+        job = self._shop.start(self._shop.videos, visitor, upload.name, lambda job, turn: tasks.render_video(
             job, upload, span, chosen.dream, RenderSettings(), make, turn))
         told, *buttons = self._show(job)
         return told, job, gr.Timer(active=True), *buttons
@@ -124,15 +124,15 @@ class Page:
         """The card, and which of the buttons makes sense."""
         running = job is not None and not job.over
         if job is not None and job.state == "done":
-            told = parts.result_video(job, job.title)
+            told = components.result_video(job, job.title)
         else:
-            told = parts.card(job, self._shop.videos, IDLE)
+            told = components.card(job, self._shop.videos, IDLE)
         return told, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> str:
         if job is not None:
             self._shop.videos.cancel(job)
-        return "" if job is None else parts.card(job, self._shop.videos, IDLE)
+        return "" if job is None else components.card(job, self._shop.videos, IDLE)
 
     def _left(self, request: gr.Request) -> None:
         self._shop.left(request.session_hash)
@@ -159,5 +159,5 @@ def _watch(job: Job) -> Iterator[str]:
 
 
 def _strip(found: list[Any]) -> str:
-    return parts.strip([(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found],
-                       len(work.PREVIEWS))
+    return components.strip([(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found],
+                       len(tasks.PREVIEWS))

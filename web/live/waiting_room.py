@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .sessions import Session
+from .session import Session
 
 if TYPE_CHECKING:
-    from .studio import Studio
+    from ..core.state import Studio
 
 KEPT_SECONDS = 4.0
 """A session whose connection broke waits so long for its visitor."""

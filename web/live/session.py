@@ -44,13 +44,13 @@ from streamdream.media.sinks.registry import NullSink
 from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 
-from .turns import Considerate
+from ..core.scheduler import Considerate
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
     from streamdream.models import Model
 
-    from .studio import Studio
+    from ..core.state import Studio
 
 MOST_BYTES = 2_000_000
 MOST_PIXELS = 1920 * 1080

@@ -19,7 +19,7 @@ from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, We
 from streamdream.system import memory
 from streamdream.system.process_tuning import freeze_gc
 
-from .turns import Turns
+from .scheduler import Turns
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec

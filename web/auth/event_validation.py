@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from .response import App, Message, Receive, Refused, Scope, Send
+from ..core.response import App, Message, Receive, Refused, Scope, Send
 
 API = "/gradio_api/"
 MAX_BODY_BYTES = 2_000_000

@@ -26,13 +26,14 @@ from streamdream import __version__
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
-from . import authentication, guard, logs, metrics, proxies
-from .event_validation import EventValidation
-from .hall import Hall, is_loopback
-from .livesocket import Visitor
-from .protocol import limited
-from .sessions import MOST_BYTES
-from .studio import Studio
+from ..auth import authentication, middleware, proxies
+from ..auth.event_validation import EventValidation
+from ..core.state import Studio
+from ..live.session import MOST_BYTES
+from ..live.waiting_room import Hall, is_loopback
+from ..live.websocket import Visitor
+from . import logs, metrics
+from .connection_limits import limited
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor counted, which loads pandas for each event
@@ -63,7 +64,7 @@ element.querySelector(".sd-theme").addEventListener("click", () =>
 """
 
 
-class Guarded(guard.Guard):
+class Guarded(middleware.Guard):
     """The whole app."""
 
     studio: Studio

@@ -18,7 +18,7 @@ from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 
-from .jobs import Job, StepByStep, Turn
+from .queue import Job, StepByStep, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,16 +16,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
+from ..core.response import CLOSED_RULES, App, Headers, Message, Receive, Refused, Response, Scope, Send
 from .allowed_routes import is_allowed
 from .authentication import COOKIE, Account, Authentication, Session
-from .door import page
+from .login_page import page
 from .login_queue import TooManyLogins
 from .proxies import HOST, RequestLimit, TooManyRequests, TrustedProxies
-from .response import CLOSED_RULES, App, Headers, Message, Receive, Refused, Response, Scope, Send
 from .revocations import SESSION_SECONDS, Revocations, default_path
 
 if TYPE_CHECKING:
-    from .studio import Studio
+    from ..core.state import Studio
 
 SILENCE_SECONDS = 15.0
 """A body of which nothing comes for so long is given up."""

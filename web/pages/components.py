@@ -23,10 +23,10 @@ from streamdream.dream.reference_images import resize
 from streamdream.errors import UsageError
 from streamdream.media.opencv import cv2
 
-from .. import inspection
+from ..jobs import file_inspection
 
 if TYPE_CHECKING:
-    from ..jobs import Job, Jobs
+    from ..jobs.queue import Job, Jobs
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK_PIXELS = 480 * 270
@@ -67,7 +67,7 @@ def drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = F
     """A ``gr.HTML`` to drop a file on. Its value is what ``Dropped.parse`` reads; events: ``upload`` and ``clear``."""
     import gradio as gr
 
-    suffixes = inspection.CONTAINERS if moving else inspection.PICTURES
+    suffixes = file_inspection.CONTAINERS if moving else file_inspection.PICTURES
     accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
     looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
              '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif

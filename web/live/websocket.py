@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from .hall import Hall
+from ..core.rate_limit import TokenBucket
 from .pending_settings import PendingSettings
-from .rate_limit import TokenBucket
-from .sessions import HEADER, LOWEST_QUALITY, MOST_BYTES, QUALITY, Session
+from .session import HEADER, LOWEST_QUALITY, MOST_BYTES, QUALITY, Session
+from .waiting_room import Hall
 
 if TYPE_CHECKING:
-    from .studio import Studio
+    from ..core.state import Studio
 
 HELLO_SECONDS = 5.0
 MOST_TEXT = 8192

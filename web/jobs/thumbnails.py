@@ -23,7 +23,7 @@ from streamdream.live.thread_tuner import on
 from streamdream.media import images
 from streamdream.settings import StreamSettings, resolve
 
-from .jobs import Cancelled, StepByStep, Turn
+from .queue import Cancelled, StepByStep, Turn
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend

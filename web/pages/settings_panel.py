@@ -15,10 +15,10 @@ from streamdream import models, settings
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 
-from .. import forms, workshop
-from ..workshop import Workshop
-from . import parts
-from .parts import Dropped, sentence
+from ..jobs import service
+from ..jobs.service import Workshop
+from . import components, setting_controls
+from .components import Dropped, sentence
 
 HIGHEST = {"steps": 40, "onset": 100, "octaves": 8, "jitter": 128}
 """What a visitor may ask of a device that others share."""
@@ -51,16 +51,16 @@ class Panel:
         self._preset = gr.Dropdown([("None", ""), *presets], value=preset, label="Preset",
                                    info="Where the sliders start")
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
-        self._missing = parts.flat("")
-        self._picker = parts.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
-                                  js=parts.asset("pick.js"), elem_classes=["sw-picker"])
+        self._missing = components.flat("")
+        self._picker = components.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
+                                  js=components.asset("pick.js"), elem_classes=["sw-picker"])
         self._fixed = {name: getattr(dream, name) for name in without}
         values = dataclasses.asdict(dream) | {"layers": shop.studio.dream.layers}
-        self._form = forms.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
-        self._size = forms.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
+        self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
+        self._size = setting_controls.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
                                  highest={"field_height": HIGHEST_FIELD}, more="Size")
         with gr.Accordion("Guide and style", open=False):
-            self._files = {role: parts.drop(label, most_mb=shop.studio.web.upload_mb, elem_id="")
+            self._files = {role: components.drop(label, most_mb=shop.studio.web.upload_mb, elem_id="")
                            for role, label in FILES.items()}
         self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
         layers = self._form.inputs[self._form.names.index("layers")]
@@ -89,8 +89,8 @@ class Panel:
         found = {}
         for role, value in zip(self._files, files, strict=True):
             dropped = Dropped.parse(value)
-            found[role] = workshop.claim(self._shop, visitor, dropped.token, False) if dropped else None
-        found["mask"] = workshop.read_mask(self._shop, visitor, mask)
+            found[role] = service.claim(self._shop, visitor, dropped.token, False) if dropped else None
+        found["mask"] = service.read_mask(self._shop, visitor, mask)
         form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
         return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"] or HIGHEST_FIELD)
 
@@ -140,7 +140,7 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
     cells = []
     for number, tap in enumerate(models.get(model).taps()):
         if whole or tap in main:
-            name, source = escape(tap), workshop.picture_address(model, number)
+            name, source = escape(tap), service.picture_address(model, number)
             cells.append(f'<button type="button" data-layer="{name}" data-model="{model}" title="{name}" '
                          f'aria-pressed="{str(tap in taken).lower()}">'
                          f'<img loading="lazy" alt="" src="{source}"><span>{name}</span></button>')

@@ -22,8 +22,8 @@ from streamdream.errors import UsageError
 from streamdream.media.container import Span
 from streamdream.media.sources.video import AvSource
 
-from . import inspection
-from .inspection import Facts, Limits
+from . import file_inspection
+from .file_inspection import Facts, Limits
 from .visitors import EXPIRE_SECONDS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Upload:
 
     @property
     def is_video(self) -> bool:
-        return self.facts.suffix in inspection.CONTAINERS
+        return self.facts.suffix in file_inspection.CONTAINERS
 
     def open(self, start: float = 0.0, end: float = float("inf")) -> AvSource:
         """The frames of a video in that span. Pictures that are much larger than its header says are damage. Raises
@@ -80,7 +80,7 @@ class Upload:
         largest = max(LEAST_LARGEST, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:
-            container = inspection.open_video(self.path, self.facts.suffix)
+            container = file_inspection.open_video(self.path, self.facts.suffix)
             for stream in container.streams.video:
                 if stream.codec_context is not None:
                     stream.codec_context.options = {"max_pixels": str(largest)}
@@ -109,7 +109,7 @@ class Uploads:
     async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = ""
                       ) -> Upload:
         """What ``chunks`` holds, once it has passed. Raises UsageError; then nothing of it is left."""
-        suffix = inspection.known_suffix(name)
+        suffix = file_inspection.known_suffix(name)
         self._check_bytes(stated_bytes)
         with self._coming_from(address):
             token = secrets.token_urlsafe(18)
@@ -128,7 +128,7 @@ class Uploads:
 
     def take(self, data: bytes, name: str, address: str = "") -> Upload:
         """What came with an event instead, such as a drawing. Raises UsageError; then nothing of it is left."""
-        suffix = inspection.known_suffix(name)
+        suffix = file_inspection.known_suffix(name)
         self._check_bytes(len(data))
         token = secrets.token_urlsafe(18)
         path = self.folder / f"{token}{suffix}"
@@ -140,7 +140,7 @@ class Uploads:
             raise
 
     def _look_and_keep(self, token: str, path: Path, name: str, address: str) -> Upload:
-        facts, now = inspection.inspect(path, path.suffix, self.limits), self._clock()
+        facts, now = file_inspection.inspect(path, path.suffix, self.limits), self._clock()
         path = path.with_suffix(facts.suffix)
         upload = Upload(token, path, clean_name(name), facts, "", address, path.stat().st_size, now, now)
         self._keep(upload)

@@ -12,9 +12,9 @@ from streamdream import models
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings
 
-from . import inspection, work
-from .inspection import Limits
-from .jobs import Job, Jobs, Turn
+from . import file_inspection, tasks
+from .file_inspection import Limits
+from .queue import Job, Jobs, Turn
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
 from .visitors import Visitors
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from streamdream.dream.dreamer import Dreamer
 
-    from .pages.panel import Panel
-    from .studio import Studio
+    from ..core.state import Studio
+    from ..pages.settings_panel import Panel
 
 BACKGROUND = "thumbnails"
 """Who takes turns for pictures of layers."""
@@ -84,7 +84,7 @@ class Workshop:
         objectives.from_settings(dream, models.get(model))
         return dream
 
-    def dreamer_of(self, model: str, field_height: int) -> work.MakeDreamer:
+    def dreamer_of(self, model: str, field_height: int) -> tasks.MakeDreamer:
         """Makes a dreamer for one job, when the job begins."""
         def make() -> Dreamer:
             if model == self.studio.stream.model:
@@ -201,7 +201,7 @@ def claim(workshop: Workshop, visitor: str, token: str, moving: bool) -> Upload:
     return upload
 
 
-VIDEO_KINDS, PICTURE_KINDS = inspection.listed(inspection.CONTAINERS), inspection.listed(inspection.PICTURES)
+VIDEO_KINDS, PICTURE_KINDS = file_inspection.listed(file_inspection.CONTAINERS), file_inspection.listed(file_inspection.PICTURES)
 SAVED_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 
 

@@ -13,9 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from .proxies import normalize
-from .rate_limit import TokenBucket
-from .response import HEADERS
+from ..auth.proxies import normalize
+from ..core.rate_limit import TokenBucket
+from ..core.response import HEADERS
 
 REQUEST_SECONDS = 10.0
 """From the opening of a connection, or the first byte of another request on it, until its headers are complete."""

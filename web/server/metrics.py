@@ -9,8 +9,8 @@ from streamdream.system import memory
 from streamdream.system.stats import peak_rss_mb, rss_mb
 
 if TYPE_CHECKING:
-    from .hall import Hall
-    from .studio import Studio
+    from ..core.state import Studio
+    from ..live.waiting_room import Hall
 
 ADDRESS = "127.0.0.1"
 
