@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.automation.controls import Controls
+from streamdream.dream import build
 from streamdream.live.pipeline import Live, LiveReport
 from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.media.sources.video import open_source
-from streamdream.render import pipeline
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
@@ -96,7 +96,7 @@ def run(options: Options, progress: Progress) -> Report:
 def measure(options: Options, width: int, height: int, rate: int, field: int, pinned: bool, seconds: float
             ) -> dict[str, Any]:
     settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or DreamSettings.layers})
-    dreamer = pipeline.build_dreamer(StreamSettings(
+    dreamer = build.build_dreamer(StreamSettings(
         model=options.model, backend=options.backend, device=options.device, precision=options.precision,
         field_height=field, seed=options.seed))
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamdream.ascent import objectives
+from streamdream.dream.build import build_dreamer
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.render.pipeline import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from streamdream.dream.build import build_dreamer
 from streamdream.errors import SourceError
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
-from streamdream.render.pipeline import build_dreamer, render
+from streamdream.render.pipeline import render
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import Sink, open_sink
-from streamdream.media.sources.video import Source, open_source, prefetch
+from streamdream.media.sinks.base import Sink
+from streamdream.media.sinks.registry import open_sink
+from streamdream.media.sources.prefetch import prefetch
+from streamdream.media.sources.video import Source, open_source
 from streamdream.settings import RenderSettings
 
 NAMES = ["a.mp4", "a.m4v", "a.mov", "a.mkv", "a.webm", "a.avi", "a.gif", "%04d.png", "f_%d.jpg"]

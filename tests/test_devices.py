@@ -21,7 +21,7 @@ from streamdream.backends import Backend, StepSpec, cuda_graphs
 from streamdream.backends.cuda_graphs import Replayed
 from streamdream.backends.eager import Eager
 from streamdream.backends.tiled import Tiled
-from streamdream.dream import dreamer
+from streamdream.dream import dreamer as dreamer_module
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import Governor
@@ -57,7 +57,7 @@ def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Pa
         seen.append(picture.device.type)
         return to_array(torch.zeros(picture.shape))
 
-    monkeypatch.setattr(dreamer, "to_array", bring_back)
+    monkeypatch.setattr(dreamer_module, "to_array", bring_back)
     dreamer = Dreamer(MODEL, Eager(MODEL, torch.device("meta"), "fp16"), 120)
     dreamer.in_turn = in_turn
     wish, state = settings(kind, tmp_path, lion), DreamState()

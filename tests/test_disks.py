@@ -20,7 +20,8 @@ from test_cli import here
 from test_live_sinks import SIZE, Camera, live_sink, show
 
 from streamdream.errors import SinkError
-from streamdream.media.sinks.registry import Sink, open_sink, open_sinks
+from streamdream.media.sinks.base import Sink
+from streamdream.media.sinks.registry import open_sink, open_sinks
 from streamdream.media.sources.live import stamped
 from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings

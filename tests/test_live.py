@@ -26,10 +26,11 @@ from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
-from streamdream.live.pipeline import Live, Mailbox, resize_state
+from streamdream.live.mailbox import Mailbox
+from streamdream.live.pipeline import Live, resize_state
 from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.models import get
 from streamdream.settings import DreamSettings

@@ -20,7 +20,7 @@ from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.live.pipeline import Live
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.settings import DreamSettings
 from streamdream.system import process_tuning

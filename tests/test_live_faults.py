@@ -20,7 +20,7 @@ from streamdream.errors import StreamdreamError
 from streamdream.live.pipeline import Live, LiveReport
 from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, stamped
 from streamdream.models import get
 from streamdream.settings import DreamSettings, resolve

@@ -14,12 +14,12 @@ from streamdream.automation.controls import Controls
 from streamdream.automation.settings_track import Event
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.dream.frame_matching import in_order
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.render import pipeline
+from streamdream.render.pipeline import in_order
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(layers="conv2d_4", octaves=2, onset=1)

@@ -21,7 +21,7 @@ from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.openvino import OpenVino
-from streamdream.render.pipeline import build_dreamer
+from streamdream.dream.build import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from streamdream.system import memory
 from streamdream.system.memory import Budget, Slot

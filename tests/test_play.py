@@ -28,7 +28,7 @@ from streamdream.live.pipeline import Live
 from streamdream.live.resolution import Governor
 from streamdream.media.audio_level import BLOCK, HZ, FileSound, Meter, open_sound
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.render import pipeline

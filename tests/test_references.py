@@ -17,10 +17,11 @@ from streamdream.ascent.terms import Guide, Style, Term
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.dream.reference_images import Player, References
+from streamdream.dream.reference_images import References
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media import images
 from streamdream.media.frame import to_tensor, to_unit
+from streamdream.render.guide_video import Player
 from streamdream.settings import DreamSettings
 
 MODEL = models.get("inception_v3")

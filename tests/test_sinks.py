@@ -12,7 +12,8 @@ from media import Clip, make, marked, number_of
 from sinking import NAMES, copy, names, noise, read
 
 from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
-from streamdream.media.sinks.registry import NullSink, Sink, open_sink
+from streamdream.media.sinks.base import NullSink, Sink
+from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
 

@@ -17,7 +17,8 @@ from media import Clip, irregular, make, marked, number_of, shuffled
 from streamdream.errors import SourceError, UsageError
 from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
-from streamdream.media.sources.video import open_source, prefetch
+from streamdream.media.sources.prefetch import prefetch
+from streamdream.media.sources.video import open_source
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from streamdream.live.thread_tuner import HOLD, Threads, most, on
+from streamdream.live.thread_tuner import HOLD, Threads
+from streamdream.system.torch_threads import most, on
 
 
 def dream(threads: Threads, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from streamdream_web.core.state import Studio
 from streamdream_web.live.session import HEADER
 from streamdream_web.live.waiting_room import Hall
-from streamdream_web.server import app
+from streamdream_web.server import app as server_app
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -55,12 +55,12 @@ def building() -> Iterator[None]:
 @contextmanager
 def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     """A server on a free port, with the real network on a small field."""
-    settings = app.check(WebSettings(**{"port": 0, **web}))
+    settings = server_app.check(WebSettings(**{"port": 0, **web}))
     studio = Studio(settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(pin=True))
-    listening = app.open_port(settings)
+    listening = server_app.open_port(settings)
     with building():
-        app = app.create_app(settings, studio)
-    uvicorn = app.make_server(settings, app)
+        app = server_app.create_app(settings, studio)
+    uvicorn = server_app.make_server(settings, app)
     thread = threading.Thread(target=uvicorn.run, args=([listening],), daemon=True)
     thread.start()
     try:

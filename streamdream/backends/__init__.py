@@ -6,7 +6,7 @@ BACKENDS.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,3 +124,9 @@ def _load(name: str) -> Any:
     """The class of a backend."""
     module, _, attribute = BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def grouped(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
+    """Targets as a step takes them, from all in a row and how many each term has."""
+    left = iter(flat)
+    return tuple(tuple(next(left) for _ in range(count)) for count in counts)

@@ -19,7 +19,7 @@ from streamdream.backends import build_process
 from streamdream.backends import engine_cache as kept
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
-from streamdream.live.thread_tuner import most
+from streamdream.system.torch_threads import most
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, StepSpec

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends.eager import grouped
+from streamdream.backends import grouped
 from streamdream.models.tensor_cache import noticed
 from streamdream.system.memory import Slot, budget_of, no_eviction
 

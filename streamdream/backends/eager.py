@@ -1,7 +1,7 @@
 """The reference backend: plain PyTorch and autograd, weights prepared once."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from operator import attrgetter
@@ -113,12 +113,6 @@ class Eager:
 
     def _prepare(self, taps: tuple[str, ...]) -> Network:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])
-
-
-def grouped(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
-    """Targets as a step takes them, from all in a row and how many each term has."""
-    left = iter(flat)
-    return tuple(tuple(next(left) for _ in range(count)) for count in counts)
 
 
 def _mean_what_is_said() -> None:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.backends import graph
-from streamdream.backends.eager import Eager, grouped
+from streamdream.backends import graph, grouped
+from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import EngineError

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from streamdream.errors import SinkError
 from streamdream.system.atomic_file import write_file
+from streamdream.system.cache_dir import folder
 
 Engine = TypeVar("Engine")
 SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"
@@ -21,15 +21,6 @@ LARGEST_BYTES = 4_000_000_000
 LONGEST_HEAD = 1 << 16
 """Bytes; it is read one by one."""
 log = logging.getLogger(__name__)
-
-
-def folder(kind: str) -> Path:
-    """``kind`` in $STREAMDREAM_CACHE, or in the platform's cache folder; it need not exist."""
-    if moved := os.environ.get("STREAMDREAM_CACHE"):
-        return Path(moved).expanduser() / kind
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("streamdream", appauthor=False)) / kind
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from streamdream.ascent import step as maths
-from streamdream.backends.eager import grouped
+from streamdream.backends import grouped
 from streamdream.models.convolution import turn, weave
 from streamdream.models.network import Network
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from streamdream.backends import openvino_precision
 from streamdream.backends.cached_engine import StoredEngineBackend
 from streamdream.errors import SettingsError
-from streamdream.live.thread_tuner import most
+from streamdream.system.torch_threads import most
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import streamdream
 from streamdream.backends import engine_cache
-from streamdream.live.thread_tuner import on
 from streamdream.system.machine import processor_name
+from streamdream.system.torch_threads import on
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TIMED_SIZES, TIMED_SIZE_ELSEWHERE = {"cpu": (30, 40)}, (480, 640)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import engine_cache
 from streamdream.backends.cached_engine import StoredEngineBackend
 from streamdream.errors import EngineError, SettingsError
+from streamdream.system import cache_dir
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -70,7 +70,7 @@ class TensorRt(StoredEngineBackend):
             data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
                 recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
                 require_full_compilation=True, min_block_size=1,
-                timing_cache_path=str(engine_cache.folder("engines") / "timing_cache.bin"))
+                timing_cache_path=str(cache_dir.folder("engines") / "timing_cache.bin"))
         return data
 
     def revive(self, data: bytes, shape: torch.Size) -> Engine:

@@ -13,6 +13,7 @@ from typing import Any
 
 from streamdream import __version__
 from streamdream.backends import engine_cache
+from streamdream.system import cache_dir
 from streamdream.system.machine import processor_name
 
 GOOD, MISSING, INFO = "good", "missing", "info"
@@ -156,7 +157,7 @@ def _engines() -> list[Finding]:
 def _folders() -> list[Finding]:
     rows = []
     for kind in ("weights", "engines"):
-        path = engine_cache.folder(kind)
+        path = cache_dir.folder(kind)
         above = next(folder for folder in (path, *path.parents) if folder.exists())
         good = os.access(above, os.W_OK)
         rows.append(Finding(f"{kind} folder", GOOD, str(path)) if good else Finding(

@@ -81,8 +81,9 @@ def _image(found: argparse.Namespace, run: Run) -> int:
     show_log(found.json)
     total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
     with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
+        from streamdream.dream.build import build_dreamer
         from streamdream.dream.dreamer import DreamState
-        from streamdream.render.pipeline import build_dreamer, summarize
+        from streamdream.render.report import summarize
 
         dreamer = build_dreamer(run.stream)
         dreamer.on_step = progress.update
@@ -107,7 +108,7 @@ def _zoom(found: argparse.Namespace, run: Run) -> int:
     show_log(found.json)
     with (open_sink(found.output, source, run.render, found.overwrite) as sink,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
-        from streamdream.render.pipeline import build_dreamer
+        from streamdream.dream.build import build_dreamer
 
         report = zoom(source, sink, build_dreamer(run.stream), run.dream, run.zoom, progress.update)
     print_report(report, found.output, found.json)
@@ -172,10 +173,11 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
-    from streamdream.cli.progress import Progress, describe_seconds
+    from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.render import atlas
+    from streamdream.system.durations import describe_seconds
 
     image = images.read_image(found.input)
     reference_images.read(run.dream)
@@ -183,7 +185,7 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     if not model.available()[0]:
         model.load_weights()  # says what to fetch
     atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)
-    from streamdream.render.pipeline import build_dreamer
+    from streamdream.dream.build import build_dreamer
 
     dreamer = build_dreamer(run.stream)
     cells = atlas.plan(model, taps, run.dream, dreamer.field_size(*image.shape[:2]), folder)

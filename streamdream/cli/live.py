@@ -63,9 +63,9 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
         from streamdream.backends import (
             build_process,  # with PyTorch, seconds: whatever is wrong with the flags is said by now
         )
+        from streamdream.dream.build import build_dreamer
         from streamdream.live.pipeline import Live
         from streamdream.live.resolution import Governor
-        from streamdream.render.pipeline import build_dreamer
 
         dreamer = build_dreamer(run.stream)
         highest = min(run.stream.field_height or source.height, source.height)

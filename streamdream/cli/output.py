@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamdream.render.pipeline import Report
+    from streamdream.render.report import Report
 
 
 def say(line: str) -> None:

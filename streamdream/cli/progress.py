@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from streamdream.system.durations import describe_seconds
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -56,16 +58,6 @@ class Progress:
             of = f" of {self._total}" if self._total else ""
             sys.stderr.write(", ".join(part for part in (f"{done}{of} {self._unit}", rate, left) if part) + "\n")
             sys.stderr.flush()
-
-
-def describe_seconds(seconds: float) -> str:
-    """``40 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _make_bar(unit: str) -> Any:

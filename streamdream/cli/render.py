@@ -33,9 +33,9 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
         parser.error("an output is needed: -o dream.mp4")
     path_conflicts.check(found, run)
     from streamdream.cli.progress import Progress
-    from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
     from streamdream.media.sources.video import open_source
+    from streamdream.render.guide_video import Player
 
     show_log(found.json)
     with (Player(dream) as others,
@@ -43,7 +43,8 @@ def render_command(parser: Parser, arguments: Sequence[str]) -> int:
           open_sink(found.output, source, encode, found.overwrite, found.input) as sink,
           playing(found, run, found.input, encode.start) as play,
           Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
-        from streamdream.render.pipeline import build_dreamer, render
+        from streamdream.dream.build import build_dreamer
+        from streamdream.render.pipeline import render
 
         report = render(source, sink, build_dreamer(stream), play, progress.update, others.at,
                         lambda model: build_dreamer(replace(stream, model=model)))

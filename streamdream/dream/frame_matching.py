@@ -1,7 +1,6 @@
 """How a frame matches the one before it: all of carrying that needs no dream, so that it can be known beforehand."""
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from streamdream.dream import optical_flow, warp
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import Dreamer
-    from streamdream.media.frame import Frame
     from streamdream.settings import DreamSettings
 
 
@@ -59,13 +56,3 @@ def compare(found: Match, previous: optical_flow.Grey | None, settings: DreamSet
     return Match(image, field, grey, previous, by, motion, trust)
 
 
-def in_order(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
-             ) -> Generator[tuple[Frame, Match], None, None]:
-    """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
-    dreamer looks at again.
-    """
-    previous = None
-    for frame in frames:
-        found = dreamer.match(frame.image, previous, settings())
-        previous = found.grey
-        yield frame, found

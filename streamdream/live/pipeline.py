@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,20 @@ from streamdream.dream.dreamer import DreamState, fitting_octaves
 from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
-from streamdream.live.thread_tuner import Threads, most
+from streamdream.live.mailbox import Mailbox
+from streamdream.live.thread_tuner import Threads
 from streamdream.media.frame import shrink
 from streamdream.media.opencv import cv2
 from streamdream.system.process_tuning import stand_back
 from streamdream.system.stats import peak_rss_mb, percentile
+from streamdream.system.torch_threads import most
 
 if TYPE_CHECKING:
     from streamdream.automation.controls import Controls, Wish
     from streamdream.dream.dreamer import Dreamer
     from streamdream.live.resolution import Governor
     from streamdream.media.frame import Frame
-    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
 
@@ -54,41 +56,6 @@ LARGER_SECONDS = 1.0
 """How long a source that sends as many lines as are dreamed, as a browser does, has to send more."""
 PATIENCE_SECONDS = 5.0
 """How long the end waits for a worker."""
-
-
-class Mailbox(Generic[Item]):
-    """One slot: what is put replaces what nobody took."""
-
-    def __init__(self) -> None:
-        self._item: Item | None = None
-        self._closed = False
-        self._changed = threading.Condition()
-        self.replaced = 0
-
-    def put(self, item: Item) -> None:
-        with self._changed:
-            self.replaced += self._item is not None
-            self._item = item
-            self._changed.notify()
-
-    def take(self, timeout: float | None = None) -> Item | None:
-        """The newest, as soon as there is one; None once the box is closed and empty, or after ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout)
-            item, self._item = self._item, None
-            return item
-
-    @property
-    def closed(self) -> bool:
-        """No more will come, and nothing is left."""
-        with self._changed:
-            return self._closed and self._item is None
-
-    def close(self) -> None:
-        """No more will come; what is in it may still be taken."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 @dataclass(frozen=True)

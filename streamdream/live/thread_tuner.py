@@ -6,9 +6,9 @@ thread is faster than two. Alone it is slower. So both are tried, again and agai
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+
+from streamdream.system.torch_threads import on
 
 ROUNDS = 2
 """Dreams of each octave for which a number is tried."""
@@ -16,27 +16,6 @@ HOLD, HOLD_ANOTHER = 240, 24
 """Dreams until they are tried again, and after the field has changed."""
 ALIKE = 1.1
 """The fewest are taken that need no more than this times the time of the best."""
-
-
-@cache
-def most() -> int:
-    """PyTorch's own choice, or what OMP_NUM_THREADS says; asked for before anything changes it."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-@contextmanager
-def on(number: int) -> Iterator[None]:
-    """So many threads for what this one computes meanwhile."""
-    import torch
-
-    all_of_them = most()  # asked for before it is changed
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(all_of_them)  # threads that begin later take on what was set last
 
 
 class Threads:

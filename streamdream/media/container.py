@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import io
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.media.pyav import fraction, open_av
+from streamdream.media.pyav import open_av
 
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,"
@@ -34,10 +32,6 @@ MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9,
 UNKNOWN = {0, 2, 3}
 """AVCOL_PRI and AVCOL_TRC numbers that say nothing."""
 NUMBER = re.compile(r"%0?\d*d")
-COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}
-STALE_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
-                        r"|(duration|bps|number_of_|_statistics).*", re.IGNORECASE)
-"""Metadata that describe the file they were found in, and are wrong or made anew in another."""
 
 
 @dataclass(frozen=True)
@@ -207,152 +201,3 @@ def clock_origin(container: Any) -> Fraction:
     return Fraction(container.start_time or 0, 1_000_000) if free else Fraction(0)
 
 
-class Passthrough:
-    """Copies what is not dreamed: sound, subtitles, attachments, covers, chapters and metadata, untouched.
-
-    ``output`` is an av container whose header is not yet written, ``video`` its dreamed stream. What it cannot hold
-    is left out and named in ``warnings``.
-    """
-
-    def __init__(self, path: str, output: Any, video: Any, span: Span, warnings: list[str]) -> None:
-        self._path, self._output, self._span, self._warnings = path, output, span, warnings
-        self._input = open_file(path)
-        origin = clock_origin(self._input)
-        self._offset = origin + span.start
-        self._windows = {stream.index: span.window(origin, fraction(stream.time_base, Fraction(1, 1000)))
-                         for stream in self._input.streams}
-        output.metadata.update(_lasting(self._input.metadata))
-        output.set_chapters(list(self._chapters()))
-        self._twins = self._add_streams(video)
-        self._refused: dict[int, int] = {}
-        self._packets = self._read()
-        self._waiting = next(self._packets, None)
-
-    def copy_until(self, seconds: float) -> None:
-        """Copies all that belongs before ``seconds`` of the output."""
-        while self._waiting is not None and self._waiting[0] <= seconds:
-            self._copy(self._waiting[1])
-            self._waiting = next(self._packets, None)
-
-    def close(self) -> None:
-        self._waiting, self._packets = None, iter(())
-        self._input.close()
-        for index, count in self._refused.items():
-            self._warnings.append(f"{count} damaged packets of stream {index} of {self._path} were left out")
-        self._refused = {}
-
-    def _chapters(self) -> Iterator[dict[str, Any]]:
-        length = None if self._span.end is None else self._span.end - self._span.start
-        for chapter in self._input.chapters():
-            tick = fraction(chapter["time_base"], Fraction(1, 1000))
-            start, end = (chapter[key] * tick - self._offset for key in ("start", "end"))
-            start, end = max(start, Fraction(0)), end if length is None else min(end, length)
-            if start < end:
-                yield {**chapter, "start": round(start / tick), "end": round(end / tick)}
-
-    def _add_streams(self, video: Any) -> dict[int, Any]:
-        """Gives streams of the input a twin in the output; index -> twin."""
-        from av.stream import Discard
-
-        dreamed = first_video(self._input)
-        twins = {}
-        for stream in self._input.streams:
-            if stream is dreamed:
-                twin = video
-            elif self._attach_cover(stream):
-                continue
-            elif self._can_hold(stream):
-                twin = twins[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
-            elif stream.type == "data" and self._input.chapters():
-                continue  # the titles of an mp4's chapters, which are copied as chapters
-            else:
-                self._warnings.append(f"{self._output.format.name} cannot hold stream {stream.index} of {self._path} "
-                                      f"({_describe(stream)}); it is left out")
-                continue
-            twin.metadata.update(_lasting(stream.metadata))
-            twin.disposition = stream.disposition
-        for stream in self._input.streams:
-            if stream.index not in twins:
-                stream.discard = Discard.all
-        return twins
-
-    def _attach_cover(self, stream: Any) -> bool:
-        """Matroska keeps covers as attachments. Covers come first in the input, so nothing else is passed over."""
-        kind = COVER_TYPES.get(stream.codec_context.name) if stream.codec_context else None
-        if not kind or not is_cover(stream) or self._output.format.name != "matroska":
-            return False
-        data = bytes(next(self._input.demux(stream)))
-        self._output.add_attachment(f"cover.{kind}", f"image/{kind}", data)
-        return True
-
-    def _can_hold(self, stream: Any) -> bool:
-        """Rehearses: some streams are refused when they are added, some only when the header is written."""
-        import av
-
-        # Others take attachments and covers without a word, and drop them or show them as video.
-        only = {"attachment": "matroska", "video": "mp4", "data": ""}.get(stream.type, self._output.format.name)
-        if only != self._output.format.name or (stream.type == "video" and not is_cover(stream)):
-            return False
-        try:
-            with av.open(io.BytesIO(), "w", format=self._output.format.name) as rehearsal:
-                rehearsal.add_stream_from_template(stream, opaque=True).disposition = stream.disposition
-                rehearsal.start_encoding()
-        except (av.FFmpegError, ValueError):
-            return False
-        return True
-
-    def _read(self) -> Iterator[tuple[float, Any]]:
-        """Wanted packets with their times in the output, in the order of the file."""
-        from av import FFmpegError
-
-        streams = [stream for stream in self._input.streams if stream.index in self._twins]
-        streams = [stream for stream in streams if stream.type != "attachment"]
-        if not streams:
-            return
-        time = 0.0
-        try:
-            if self._span.start:
-                self._input.seek(int(max(self._offset - 1, Fraction(0)) * 1_000_000))
-            for packet in self._input.demux(streams):
-                if packet.size and self._wants(packet):
-                    packet.dts = packet.pts if packet.dts is None else packet.dts
-                    time = float((packet.dts or 0) * packet.time_base)
-                    yield time, packet
-        except FFmpegError as error:
-            self._warnings.append(f"the sound of {self._path} is damaged after {time:.1f} s ({reason(error)})")
-
-    def _wants(self, packet: Any) -> bool:
-        """Moves the packet to the output's clock. Is it within the span?"""
-        if is_cover(packet.stream):
-            packet.pts = packet.dts = 0
-            return True
-        window = self._windows[packet.stream.index]
-        if packet.pts is None or not window.first <= packet.pts < window.end:
-            return packet.pts is None and not self._span.start
-        packet.pts -= window.shift
-        packet.dts = None if packet.dts is None else packet.dts - window.shift
-        return True
-
-    def _copy(self, packet: Any) -> None:
-        from av.error import ArgumentError, InvalidDataError
-
-        index = packet.stream.index
-        packet.stream = self._twins[index]
-        try:
-            self._output.mux_one(packet)
-        except (ArgumentError, InvalidDataError):
-            self._refused[index] = self._refused.get(index, 0) + 1
-
-
-def _lasting(metadata: dict[str, str]) -> dict[str, str]:
-    """Without what is stale. An mp4 reads a stream's title as ``name``, and writes it from ``title``."""
-    lasting = {key: value for key, value in metadata.items() if not STALE_TAGS.fullmatch(key)}
-    if "name" in metadata:
-        lasting.setdefault("title", metadata["name"])
-    return lasting
-
-
-def _describe(stream: Any) -> str:
-    """As in ``subtitle subrip, eng``."""
-    name = stream.codec_context.name if stream.codec_context else stream.name
-    return " ".join(filter(None, (stream.type, name))) + (f", {stream.language}" if stream.language else "")

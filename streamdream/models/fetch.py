@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from streamdream.backends import engine_cache
 from streamdream.errors import MissingPackage, ModelError, UsageError
 from streamdream.models.download import LIMITS, Failed, Limits, Progress, download
+from streamdream.system import cache_dir
 
 if TYPE_CHECKING:
     from streamdream.models import Model, Source
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 def folder() -> Path:
     """Where weights are kept."""
-    return engine_cache.folder("weights")
+    return cache_dir.folder("weights")
 
 
 def find(name: str) -> Path | None:

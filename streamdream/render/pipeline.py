@@ -10,68 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from streamdream.automation.automation import Play
 from streamdream.automation.controls import Controls
 from streamdream.automation.model_switcher import Cast
-from streamdream.dream.frame_matching import Match, in_order
+from streamdream.dream.frame_matching import Match
 from streamdream.errors import SourceError
-from streamdream.media.sources.video import prefetch
-from streamdream.settings import parse_memory
-from streamdream.system.stats import Stats, peak_rss_mb
+from streamdream.media.sources.prefetch import prefetch
+from streamdream.render.report import Report, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
     from streamdream.dream.reference_images import References
     from streamdream.media.frame import Frame
-    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import Source
-    from streamdream.settings import DreamSettings, StreamSettings
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did; ``as_json`` is what ``--json`` prints."""
-
-    frames: int
-    seconds: float
-    cuts: int
-    dropped: int
-    field: str
-    layers: str
-    model: str
-    backend: str
-    precision: str
-    device: str
-    reason: str
-    stages: dict[str, dict[str, float]]
-    peak_rss_mb: float
-    warnings: list[str]
-
-    @property
-    def fps(self) -> float:
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        return {"frames": self.frames, "seconds": round(self.seconds, 3), "fps": round(self.fps, 2), **{
-            name: getattr(self, name) for name in (
-                "backend", "precision", "device", "model", "layers", "field", "stages", "dropped", "peak_rss_mb",
-                "cuts", "reason", "warnings")}}
-
-
-def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer:
-    """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
-    from streamdream import backends, models
-    from streamdream.backends.tiled import Tiled
-    from streamdream.dream.dreamer import Dreamer
-    from streamdream.system import memory
-
-    model = models.get(stream.model)
-    backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
-    memory.set_limit(parse_memory(stream.memory), backend.device)
-    return Dreamer(model, backend, stream.field_height, stream.seed, stats)
+    from streamdream.settings import DreamSettings
 
 
 def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Play,
@@ -128,11 +84,13 @@ def matches_ahead(dreamer: Dreamer) -> bool:
     return dreamer.backend.device.type != "cpu"
 
 
-def summarize(dreamer: Dreamer, settings: DreamSettings, frames: int, cuts: int, field: tuple[int, int],
-              warnings: list[str]) -> Report:
-    """The report of a run that has just ended."""
-    stats, backend = dreamer.stats, dreamer.backend
-    return Report(frames=frames, seconds=stats.elapsed_seconds, cuts=cuts, dropped=0, field=f"{field[1]}x{field[0]}",
-                  layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
-                  device=str(backend.device), reason=backend.reason, stages=stats.stages(),
-                  peak_rss_mb=round(peak_rss_mb(), 1), warnings=warnings)
+def in_order(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
+             ) -> Generator[tuple[Frame, Match], None, None]:
+    """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
+    dreamer looks at again.
+    """
+    previous = None
+    for frame in frames:
+        found = dreamer.match(frame.image, previous, settings())
+        previous = found.grey
+        yield frame, found

@@ -18,11 +18,11 @@ from streamdream.errors import SettingsError
 from streamdream.media.container import assumed_color
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.render.pipeline import Report, summarize
+from streamdream.render.report import Report, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sinks.base import Sink
     from streamdream.settings import DreamSettings, ZoomSettings
 
 Picture = NDArray[np.uint8]

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from streamdream.backends import engine_cache
 from streamdream.errors import UsageError
+from streamdream.system import cache_dir
 
 SESSION_SECONDS = 7 * 24 * 3600
 """A login lasts so long."""
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def default_path() -> Path:
-    return engine_cache.folder("web") / "revocations.json"
+    return cache_dir.folder("web") / "revocations.json"
 
 
 def now_ms() -> int:

@@ -86,7 +86,7 @@ class Studio:
         self._backend_of(self.model.name)
 
     def _backend_of(self, model: str) -> Backend:
-        from streamdream.render.pipeline import build_dreamer
+        from streamdream.dream.build import build_dreamer
 
         with self._loading:
             if model not in self._backends:

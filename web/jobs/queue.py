@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import StreamdreamError, UsageError
-from streamdream.live import thread_tuner
+from streamdream.system import torch_threads
 
 Work = Callable[["Job"], None]
 Turn = Callable[[], AbstractContextManager[object]]
@@ -281,7 +281,7 @@ class Jobs:
         try:
             job.check()
             job.folder.mkdir(mode=0o700)
-            with thread_tuner.on(thread_tuner.most()):  # whatever a live dream takes meanwhile
+            with torch_threads.on(torch_threads.most()):  # whatever a live dream takes meanwhile
                 job.work(job)
             job.check()
         except Cancelled:

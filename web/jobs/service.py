@@ -90,7 +90,7 @@ class Workshop:
             if model == self.studio.stream.model:
                 dreamer = self.studio.dreamer()
             else:
-                from streamdream.render.pipeline import build_dreamer
+                from streamdream.dream.build import build_dreamer
 
                 dreamer = build_dreamer(replace(self.studio.stream, model=model))
             dreamer.field_height = field_height

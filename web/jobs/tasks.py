@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from streamdream.dream.dreamer import Dreamer
     from streamdream.media.frame import Frame
-    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sinks.base import Sink
     from streamdream.settings import DreamSettings, RenderSettings
 
     from .uploads import Upload
@@ -85,8 +85,8 @@ class Watched:
 def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, encode: RenderSettings,
                  make: MakeDreamer, turn: Turn) -> None:
     """The whole span of a video with its sound, to ``job.result``."""
-    from streamdream.dream.reference_images import Player
     from streamdream.media.sinks.registry import open_sink
+    from streamdream.render.guide_video import Player
     from streamdream.render.pipeline import render
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))

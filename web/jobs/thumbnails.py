@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import models
-from streamdream.backends import engine_cache
 from streamdream.dream.reference_images import resize
 from streamdream.errors import StreamdreamError
-from streamdream.live.thread_tuner import on
 from streamdream.media import images
 from streamdream.settings import StreamSettings, resolve
+from streamdream.system import cache_dir
+from streamdream.system.torch_threads import on
 
 from .queue import Cancelled, StepByStep, Turn
 
@@ -47,7 +47,7 @@ class Thumbnails:
     def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
                  folder: Path | None = None) -> None:
         self._stream, self._turn, self._busy = stream, turn, busy
-        self._folder = folder or engine_cache.folder("layers")
+        self._folder = folder or cache_dir.folder("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._wanted: list[str] = []
         self._changed = threading.Condition()

@@ -36,11 +36,12 @@ from streamdream.errors import (
 )
 from streamdream.live import compositor
 from streamdream.live.compositor import Published
-from streamdream.live.pipeline import Live, Mailbox
+from streamdream.live.mailbox import Mailbox
+from streamdream.live.pipeline import Live
 from streamdream.live.resolution import Governor
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.media.sinks.registry import NullSink
+from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 

@@ -10,19 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
 from streamdream.media.container import is_pattern, pictures_of
-from streamdream.media.frame import Frame
+from streamdream.media.sinks.base import NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import SUFFIXES, ImageWriter
 from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
 from streamdream.media.sinks.tee import Tee
-from streamdream.media.sinks.threaded import LiveSink, Managed, ThreadedSink, Writer
+from streamdream.media.sinks.threaded import LiveSink, ThreadedSink, Writer
 from streamdream.media.sinks.video import VideoWriter
 from streamdream.media.sinks.virtual_camera import VirtualCameraWriter
 from streamdream.settings import RenderSettings
@@ -36,50 +33,6 @@ STREAM_DEPTH = 2
 RECORDING_BYTES = 256 << 20
 """Of pictures that wait for a recording: what a busy encoder makes up later is not lost."""
 LEAST_DEPTH, MOST_DEPTH = 8, 256
-
-
-class Sink(Protocol):
-    """Takes pictures in order. A context manager: finishes, or aborts when there was an error."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """What was lost on the way, a line each; complete after ``finish``."""
-
-    @property
-    def bytes_written(self) -> int:
-        """What it takes on the disk so far."""
-
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        """``image`` [H, W, 3] RGB is shown at the time of ``frame``; it is copied.
-
-        Raises SinkError, also for what was written before; then nothing is left behind, except of a live recording.
-        """
-
-    def finish(self) -> None:
-        """Writes what waits and gives the output its name. Raises SinkError as ``write`` does."""
-
-    def abort(self) -> None:
-        """Stops and removes what was written; does nothing after ``finish`` or ``abort``."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *error: object) -> None: ...
-
-
-class NullSink(Managed):
-    """Forgets everything; to measure the rest."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.bytes_written = 0
-
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from streamdream.errors import Closed, StreamdreamError
 from streamdream.media.frame import Frame
 
 if TYPE_CHECKING:
-    from streamdream.media.sinks.registry import Sink
+    from streamdream.media.sinks.base import Sink
 
 log = logging.getLogger(__name__)
 

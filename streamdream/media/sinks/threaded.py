@@ -6,36 +6,18 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.media.frame import Frame
+from streamdream.media.sinks.base import Managed
 from streamdream.system.atomic_file import Output
 
 QUEUE_FRAMES = 4
 log = logging.getLogger(__name__)
-
-
-class Managed:
-    """The context manager of all sinks: finishes, or aborts when there was an error."""
-
-    def finish(self) -> None:
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self.finish()
-        else:
-            self.abort()
 
 
 class Writer(Protocol):

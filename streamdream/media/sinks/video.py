@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError
-from streamdream.media.container import ColorTags, Passthrough, Span, is_yuv, reason
+from streamdream.media.container import ColorTags, Span, is_yuv, reason
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import (
@@ -28,6 +28,7 @@ from streamdream.media.sinks.encoders import (
     video_encoders,
 )
 from streamdream.media.sinks.recording import Recording
+from streamdream.media.sinks.stream_copy import Passthrough
 from streamdream.settings import RenderSettings
 from streamdream.system import process_tuning
 from streamdream.system.atomic_file import Partial

@@ -21,10 +21,11 @@ from streamdream.media import images
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
-from streamdream.media.sinks.threaded import Managed
+from streamdream.media.sinks.base import Managed
 
 if TYPE_CHECKING:
-    from streamdream.media.sinks.registry import Show, Sink
+    from streamdream.media.sinks.base import Sink
+    from streamdream.media.sinks.registry import Show
     from streamdream.media.sources.video import Source
 
 TITLE = "streamdream"

@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import math
-import queue
 import re
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -363,35 +361,3 @@ def open_source(name: str, start: float = 0, duration: float = math.inf, end: fl
     return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
 
 
-def prefetch(source: Iterable[Item], depth: int = 4, name: str = "decode") -> Generator[Item, None, None]:
-    """The same items, made ahead in a thread of its own; never more than ``depth`` of them wait.
-
-    An error of the source is raised here, after the frames before it. Closing the generator ends the thread.
-    """
-    ready: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
-    room = threading.Semaphore(depth)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            items = iter(source)
-            while room.acquire() and not stop.is_set():
-                item = next(items, None)
-                ready.put(item)
-                if item is None:
-                    return
-        except BaseException as error:
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name=f"streamdream-{name}", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            room.release()
-            yield item
-    finally:
-        stop.set()
-        room.release()
-        thread.join()

@@ -1,0 +1,98 @@
+"""The child process of ``build_process``: builds the engines that it is asked for on stdin, answers on stdout."""
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import threading
+import time
+from functools import lru_cache
+from queue import Empty, Queue
+from typing import IO, TYPE_CHECKING, Any
+
+from streamdream.backends.build_process import Order, _environment
+from streamdream.errors import StreamdreamError
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def main(niceness: str, waiting_seconds: str) -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed here goes nowhere
+    if hasattr(os, "nice"):
+        os.nice(int(niceness))
+    orders: Queue[tuple[Order, dict[str, str]]] = Queue()
+    threading.Thread(target=_receive, args=(os.fdopen(os.dup(0), "rb"), orders), daemon=True).start()
+    relay = Relay(answers)
+    logging.getLogger("streamdream").setLevel(logging.INFO)
+    logging.getLogger("streamdream").addHandler(relay)
+    accounted_seconds = 0.0
+    with contextlib.suppress(Empty):
+        while True:
+            order, environment = orders.get(timeout=float(waiting_seconds))
+            _take_on(environment)
+            try:
+                _work(order)
+            except Exception as error:  # whatever an engine's maker raises
+                text = str(error) if isinstance(error, StreamdreamError) else f"{type(error).__name__}: {error}"
+                relay.say(error=text.strip().splitlines()[0])
+            else:
+                relay.say(cpu_seconds=time.process_time() - accounted_seconds)
+            accounted_seconds = time.process_time()
+    relay.say(left=True)
+    os._exit(0)  # engines' libraries take seconds to end
+
+
+def _take_on(environment: dict[str, str]) -> None:
+    for name in _environment().keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _receive(given: IO[bytes], orders: Queue[Any]) -> None:
+    """Ends this process when nobody holds the other end any more."""
+    try:
+        while True:
+            orders.put(pickle.load(given))
+    finally:
+        os._exit(1)
+
+
+def _work(order: Order) -> None:
+    import torch
+
+    torch.set_num_threads(order.threads)
+    backend = _backend(order.backend, order.model, order.device, order.precision)
+    targets = tuple(tuple(target.to(backend.device) for target in own) for own in order.targets)
+    backend.prepare(order.spec, torch.zeros(order.shape, device=backend.device), targets)
+
+
+@lru_cache(maxsize=1)
+def _backend(name: str, model: str, device: str, precision: str) -> Any:
+    """With its weights, for the next order."""
+    from streamdream import backends, models
+    from streamdream.backends.cached_engine import StoredEngineBackend
+
+    backend: Any = backends.create(name, models.get(model), device, precision)
+    assert isinstance(backend, StoredEngineBackend)
+    return backend
+
+
+class Relay(logging.Handler):
+    """Lines for the one who asked."""
+
+    def __init__(self, answers: IO[bytes]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(log=record.getMessage(), level=record.levelno)
+
+    def say(self, **word: Any) -> None:
+        self._answers.write(json.dumps(word).encode() + b"\n")
+        self._answers.flush()
