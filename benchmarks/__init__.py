@@ -45,7 +45,7 @@ class Options:
     octave_scale: float = option(1 / 0.6, "size ratio between them (step)")
     frames: int = option(0, "frames of the clip (render, quality), or steps that are timed (step)")
     seconds: float = option(0.0, "that each row runs (live)")
-    dream_hz: float = option(12.0, "as --dream-hz of live (live)")
+    min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live)")
     drift_frames: int = option(3000, "frames of the still clip that shows drift; 0 leaves drift out (quality)")
     drift_height: int = option(240, "of the still clip, px (quality)")
     backend: str = option("auto", "auto is every one that runs here (step), or the fastest (render, quality)")

@@ -33,7 +33,7 @@ def streamdream(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSett
         yield dream
 
 
-def alone(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) -> Iterator[Picture]:
+def independent(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) -> Iterator[Picture]:
     """Every frame dreamed from scratch, with the steps that a first frame takes, each with random shifts of its own."""
     for index, frame in enumerate(frames):
         yield dreamer(DreamState(index=index), frame, settings)[1]
@@ -47,7 +47,7 @@ def blend(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) 
     (theirs is RAFT, looked up in the wrong direction), look-ups are cubic, nothing passes through JPEG files, and a
     frame takes as many steps as one of streamdream's.
     """
-    estimate, once = optical_flow.get(settings.flow), replace(settings, onset=0)
+    estimate, once = optical_flow.get(settings.flow), replace(settings, warmup_steps=0)
     dream, previous = None, None
     for index, frame in enumerate(frames):
         mixed = frame
@@ -76,4 +76,4 @@ def blend_mask(frame: Picture, warped: NDArray[np.float32]) -> NDArray[np.float3
     return mask
 
 
-METHODS: dict[str, Method] = {"streamdream": streamdream, "alone": alone, "blend": blend}
+METHODS: dict[str, Method] = {"streamdream": streamdream, "alone": independent, "blend": blend}

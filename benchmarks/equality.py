@@ -16,7 +16,7 @@ import torch
 from streamdream import backends, models
 from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, graph
-from streamdream.backends.engine import cosine, textured
+from streamdream.backends.engine import cosine, natural_noise
 from streamdream.errors import EngineError
 from streamdream.settings import DreamSettings
 
@@ -69,7 +69,7 @@ def pictures(height: int, width: int) -> dict[str, Tensor]:
     halves[..., : width // 2] = 0.3
     found = {"random": noise, "flat areas": halves, "quantised": (noise * 4).round() / 4,
              "constant": torch.full_like(noise, 0.2),
-             "textured": textured(torch.Size((1, 3, height, width)), torch.device("cpu"))}
+             "textured": natural_noise(torch.Size((1, 3, height, width)), torch.device("cpu"))}
     return {name: picture.contiguous(memory_format=torch.channels_last) for name, picture in found.items()}
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from streamdream.automation.controls import Controls
 from streamdream.dream import build
 from streamdream.live.pipeline import Live, LiveReport
-from streamdream.live.resolution import Governor
+from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.system.process_tuning import freeze_gc
@@ -54,7 +54,7 @@ class Numbered(LiveSource):
             image = self._images[number % len(self._images)].copy()
             write_number(image, number % 2**BITS)
             self.due[number] = due
-            yield stamped(image, number / float(self.rate))
+            yield timestamped_frame(image, number / float(self.rate))
 
 
 def write_number(image: NDArray[np.uint8], number: int) -> None:
@@ -90,7 +90,7 @@ def run(options: Options, progress: Progress) -> Report:
         progress(f"{width}x{height} at {rate}/s for {seconds:g} s")
         rows.append(measure(options, width, height, rate, field, pinned, seconds))
         backend = f"{rows[-1]['backend']} {rows[-1]['precision']}"
-    return Report("live", conditions(seconds=seconds, backend=backend, dream_hz=options.dream_hz), rows)
+    return Report("live", conditions(seconds=seconds, backend=backend, min_dream_rate=options.min_dream_rate), rows)
 
 
 def measure(options: Options, width: int, height: int, rate: int, field: int, pinned: bool, seconds: float
@@ -100,15 +100,15 @@ def measure(options: Options, width: int, height: int, rate: int, field: int, pi
         model=options.model, backend=options.backend, device=options.device, precision=options.precision,
         field_height=field, seed=options.seed))
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
-    live = Live(source, sink, dreamer, Governor(field, options.dream_hz, pinned), Controls(settings))
+    live = Live(source, sink, dreamer, ResolutionController(field, options.min_dream_rate, pinned), Controls(settings))
     freeze_gc()
-    with Sizes() as sizes:
+    with MemoryMonitor() as sizes:
         report = live.run()
     return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": sizes.growth_mb,
             "reason": report.reason}
 
 
-class Sizes:
+class MemoryMonitor:
     """The memory of this process, once a second."""
 
     def __enter__(self) -> Self:

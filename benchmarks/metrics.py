@@ -72,7 +72,7 @@ def flicker(dreams: Sequence[Picture], frames: Sequence[Picture], motions: Seque
     return float(np.mean(found)) if found else 0.0
 
 
-class Excitement:
+class ObjectiveValue:
     """The value of the objective for a picture, in float32 on the field: what the dream is meant to raise."""
 
     def __init__(self, model: Model, objective: Objective, field: tuple[int, int]) -> None:
@@ -87,17 +87,17 @@ class Excitement:
     def __call__(self, picture: Picture) -> float:
         import torch
 
-        from streamdream.media.frame import to_tensor, to_unit
+        from streamdream.media.frame import to_signed_unit, to_tensor
 
         height, width = self._field
         if picture.shape[:2] != self._field:
             picture = cv2().resize(picture, (width, height), interpolation=cv2().INTER_AREA)
         with torch.no_grad():
-            features = self._network(self._model.to_input(to_tensor(to_unit(picture))))
+            features = self._network(self._model.to_input(to_tensor(to_signed_unit(picture))))
             return sum(weight * float(term.value(features, ())) for term, weight in self._objective.terms)
 
 
-def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: Excitement, first: int) -> float:
+def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: ObjectiveValue, first: int) -> float:
     """Mean over the frames from ``first`` on of the objective's value for the dream ÷ its value for the frame."""
     ratios = [excitement(dreams[index]) / frame_values[index] for index in range(first, len(dreams))]
     return float(np.mean(ratios))
@@ -142,6 +142,6 @@ def correlation(a: Residual, b: Residual, where: NDArray[np.bool_] | None = None
     return float(np.sum(left * right)) / size if size else 0.0
 
 
-def followed(now: Residual, before: Residual, motion: Motion) -> float:
+def warped_correlation(now: Residual, before: Residual, motion: Motion) -> float:
     """Correlation of a residual with the one before it, moved along the picture, over the trusted pixels."""
     return correlation(now, warp.warp(before, motion.flow), motion.trusted)

@@ -28,8 +28,8 @@ from streamdream.models.nodes import (
     Node,
     Relu,
     Softmax,
-    needed,
     project_before_pooling,
+    subgraph,
 )
 from streamdream.models.operations import pad_same
 
@@ -57,7 +57,7 @@ class Plain:
         self._weights = {name: weight.to(device, dtype) for name, weight in model.load_weights().items()}
 
     def compile(self, spec: StepSpec) -> Step:
-        nodes, terms = needed(self.model.nodes(), spec.objective.taps), spec.objective.terms
+        nodes, terms = subgraph(self.model.nodes(), spec.objective.taps), spec.objective.terms
         if self._forward != "written":
             nodes = project_before_pooling(nodes, tuple(sorted(spec.objective.taps)))
 

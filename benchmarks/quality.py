@@ -15,7 +15,7 @@ from streamdream.settings import DreamSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions
 from .baselines import METHODS, Method, streamdream
-from .metrics import Drift, Excitement, Motion, Picture, correlation, flicker, followed, gain, residual
+from .metrics import Drift, Motion, ObjectiveValue, Picture, correlation, flicker, gain, residual, warped_correlation
 
 if TYPE_CHECKING:
     from .metrics import Residual
@@ -39,7 +39,7 @@ class Footage:
 
     name: str
     frames: list[Picture]
-    excitement: Excitement
+    excitement: ObjectiveValue
 
     @cached_property
     def motions(self) -> list[Motion]:
@@ -77,7 +77,7 @@ def run(options: Options, progress: Progress) -> Report:
 def load(options: Options, height: int, width: int, dreamer: Dreamer, settings: DreamSettings) -> Footage:
     path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
     frames = clips.read(path, options.frames or DEFAULT_FRAMES, height, width)
-    excitement = Excitement(dreamer.model, objectives.from_settings(settings, dreamer.model),
+    excitement = ObjectiveValue(dreamer.model, objectives.from_settings(settings, dreamer.model),
                             dreamer.field_size(height, width))
     return Footage(Path(path).name, frames, excitement)
 
@@ -120,7 +120,7 @@ def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> di
         state, dream = dreamer(state, frame, settings)
         residuals.append(residual(dream, frame))
     motions = Motion.of(film)
-    within = [followed(residuals[index], residuals[index - 1], motions[index - 1])
+    within = [warped_correlation(residuals[index], residuals[index - 1], motions[index - 1])
               for index in range(1, len(film)) if index not in starts]
     across = [most(residuals[index], residuals[index - 1], motions[index - 1]) for index in starts]
     fresh = {index: residual(dreamer(DreamState(index=index), film[index], settings)[1], film[index])
@@ -134,4 +134,4 @@ def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> di
 
 def most(now: Residual, before: Residual, motion: Motion) -> float:
     """The larger |correlation| of what stayed in place and of what followed the flow, if any is believed there."""
-    return max(abs(correlation(now, before)), abs(followed(now, before, motion)))
+    return max(abs(correlation(now, before)), abs(warped_correlation(now, before, motion)))

@@ -18,7 +18,7 @@ from streamdream.ascent import objectives
 from streamdream.backends.precision import has_bf16
 from streamdream.dream.dreamer import octave_sizes
 from streamdream.errors import SettingsError
-from streamdream.models.nodes import count_flop, needed
+from streamdream.models.nodes import count_flop, subgraph
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
@@ -89,7 +89,7 @@ def measure(model: Model, backend: Backend | Plain, spec: backends.StepSpec, set
                             for _ in range(STEPS_A_TURN if turn >= 0 else 2 * STEPS_A_TURN)]
         for name, seconds in measured.items() if turn >= 0 else ():
             times[name] += seconds
-    flop = count_flop(needed(model.nodes(), spec.objective.taps), spec.height, spec.width)
+    flop = count_flop(subgraph(model.nodes(), spec.objective.taps), spec.height, spec.width)
     rates = {name: product.flop / median(times[name]) for name, product in products.items()}
     return {"backend": backend.name, "precision": backend.precision, "model": model.name, "layers": settings.layers,
             "size": f"{spec.width}x{spec.height}", **_speed(times["step"], flop, rates, backend.precision)}
@@ -137,14 +137,14 @@ class Product:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _wait_for(device)
+    _synchronize(device)
     begin = time.perf_counter()
     work()
-    _wait_for(device)
+    _synchronize(device)
     return time.perf_counter() - begin
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

@@ -174,7 +174,7 @@ def serving(options: Options) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "streamdream", "web", "--port", str(port), "--backend", options.backend,
                "--model", options.model, "--field-height", str(options.field_height),
-               "--precision", options.precision, "--dream-hz", str(options.dream_hz),
+               "--precision", options.precision, "--min-dream-rate", str(options.min_dream_rate),
                *(("--layers", options.layers) if options.layers else ())]
     with running(command):
         answers(f"http://127.0.0.1:{port}/healthz")

@@ -11,13 +11,13 @@ _HOMES = {
     "StreamSettings": "settings",
     "RenderSettings": "settings",
     "StreamdreamError": "errors",
-    "Frame": "frame",
-    "DreamState": "dream",
-    "Dreamer": "dream",
-    "build_dreamer": "pipeline",
-    "render": "pipeline",
-    "open_source": "sources",
-    "open_sink": "sinks",
+    "Frame": "media.frame",
+    "DreamState": "dream.dreamer",
+    "Dreamer": "dream.dreamer",
+    "build_dreamer": "dream.build",
+    "render": "render.pipeline",
+    "open_source": "media.sources.video",
+    "open_sink": "media.sinks.registry",
 }
 __all__ = ["__version__", *_HOMES]
 

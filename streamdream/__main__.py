@@ -5,7 +5,7 @@ from streamdream.cli import signals
 
 
 def main() -> None:
-    signals.end_at_once()
+    signals.exit_on_signal()
     from streamdream import cli
 
     cli.main()

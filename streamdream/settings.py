@@ -70,7 +70,7 @@ class DreamSettings(_Checked):
     smooth: float = option(1.5, "gradient smoothing, relative; 0 is none", low=0, high=8)
     color: float = option(0.4, "how much of the gradient's colour is kept; 0 dreams in grey", low=0, high=1)
     keep: float = option(0.97, "how much of the dream is carried to the next frame", low=0, high=0.999)
-    onset: int = option(12, "extra steps on the first frame and after a cut, so that the dream is there at once",
+    warmup_steps: int = option(12, "extra steps on the first frame and after a cut, so that the dream is there at once",
                         low=0, high=500)
     flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.dream.optical_flow:FLOWS")
     trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.dream.warp:TRUSTS")
@@ -126,12 +126,14 @@ class ZoomSettings(_Checked):
 class LiveSettings(_Checked):
     """How a live run goes."""
 
-    dream_hz: float = option(12.0, "the dream is renewed at least so often: its field shrinks for that", low=1,
+    min_dream_rate: float = option(12.0, "the dream is renewed at least so often: its field shrinks for that", low=1,
                              high=120, unit="Hz")
-    pin: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
+    fixed_field: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
     seconds: float = option(math.inf, "stop after that", low=0, unit="s", kind="time")
     mirror: bool = option(False, "left is right, as in a mirror")
-    turn: str = option("0", "turn the source clockwise", unit="degrees", choices="streamdream.media.sources.transform:TURNS")
+    rotate_source: str = option(
+        "0", "turn the source clockwise", unit="degrees", choices="streamdream.media.sources.transform:ROTATIONS"
+    )
     crop: str = option("", "dream this part of the turned source only, as 640x480+10+20, or 640x480 in the middle")
     capture_size: str = option("", "ask a camera for this size, as 1280x720; the best usual one when empty")
     capture_rate: float = option(0.0, "ask a camera or the screen for so many pictures; 0 is 30", low=0, high=1000,
@@ -140,7 +142,7 @@ class LiveSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class PlaySettings(_Checked):
+class AutomationSettings(_Checked):
     """What turns the knobs by itself, live and when a file is rendered."""
 
     playlist: str = option("", "layers one after the other, each for some seconds and with settings of its own: "
@@ -199,7 +201,7 @@ class WebSettings(_Checked):
 Group = type[_Checked]
 Settings = TypeVar("Settings", bound=_Checked)
 GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings,
-                             PlaySettings, WebSettings)
+                             AutomationSettings, WebSettings)
 
 
 def choices(item: dataclasses.Field[Any]) -> list[str]:
@@ -338,7 +340,7 @@ class Run:
     zoom: ZoomSettings
     atlas: AtlasSettings
     live: LiveSettings
-    play: PlaySettings
+    automation: AutomationSettings
     web: WebSettings
 
 

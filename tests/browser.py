@@ -31,8 +31,8 @@ def write_camera(path: Path, images: list[NDArray[np.uint8]]) -> Path:
 def chromium(camera: Path) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, headless=True,
+    with sync_playwright() as automation:
+        browser = automation.chromium.launch(executable_path=CHROMIUM, headless=True,
                                        args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"])
         try:
             yield browser

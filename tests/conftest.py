@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamdream.system import process_tuning
 
-process_tuning.tune()  # as the program does, before torch is loaded
+process_tuning.tune_process()  # as the program does, before torch is loaded
 if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)

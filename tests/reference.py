@@ -21,7 +21,7 @@ def plain(taps: list[str], picture: torch.Tensor, dtype: torch.dtype = torch.flo
         scales = json.loads(file.metadata()["scale_and_min"])
         stored = {key: file.get_tensor(key).to(dtype) * scales[key][0] + scales[key][1] for key in scales}
     values = {INPUT: picture.to(dtype)}
-    for node in nodes.needed(NODES, taps):
+    for node in nodes.subgraph(NODES, taps):
         x = [values[name] for name in node.inputs]
         match node:
             case Conv() if folded:

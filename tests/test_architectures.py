@@ -192,7 +192,7 @@ def test_torchvision_s_networks(function: str, row: str, functional: int, torchv
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in ((.485, .456, .406), (.229, .224, .225)))
     expected = outputs(network, set(model.taps()), ((picture + 1) / 2 - mean) / deviation)
     assert len(expected) == len(model.taps()) - functional
-    stored = weights.fit(network.state_dict(), model)
+    stored = weights.match_to_nodes(network.state_dict(), model)
     found = run(model.nodes(), stored, list(model.taps()), model.to_input(picture))
     for name, values in expected.items():
         assert difference(found[name], values) < 1e-4, name

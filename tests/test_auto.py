@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="O
 
 
 def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int = 112) -> None:
-    picture = engine.textured(torch.Size((1, 3, 96, width)), torch.device("cpu"))
+    picture = engine.natural_noise(torch.Size((1, 3, 96, width)), torch.device("cpu"))
     deadline = time.monotonic() + 60
     while not done() and time.monotonic() < deadline:
         step(picture, 0.02)
@@ -46,7 +46,7 @@ def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None)
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     begin = time.monotonic()
-    step(engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu")), 0.02)
+    step(engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu")), 0.02)
     assert time.monotonic() - begin < 2  # an engine takes longer
     wait_for(backend, step, lambda: "goes on" in backend.reason)
     assert backend.name in ("eager", "openvino")
@@ -57,8 +57,11 @@ def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None)
 def test_auto_keeps_what_measured_faster(kept: Path, eager_to_build: None, winner: str,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever wins, no step is another than eager's."""
-    monkeypatch.setattr(auto, "WORTH", 100.0 if winner == "openvino" else 0.0)
-    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0 if winner == "openvino" else 0.0)
+    backend, picture = (
+        Auto(MODEL, "cpu", "fp32"),
+        engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu")),
+    )
     step = backend.compile(spec())
     expected = step(picture, 0.02)
     wait_for(backend, step, lambda: "goes on" in backend.reason)
@@ -71,7 +74,7 @@ def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build
     def load(*_: object) -> None:
         raise RuntimeError("out of luck\nat line 7")
 
-    monkeypatch.setattr(OpenVino, "load", load)
+    monkeypatch.setattr(OpenVino, "build_engine", load)
     backend = Auto(replace(MODEL, name="mine"), "cpu", "fp32")  # of a network that only this process has
     step = backend.compile(spec())
     wait_for(backend, step, lambda: "openvino failed (out of luck)" in backend.reason)
@@ -81,7 +84,7 @@ def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build
 def test_an_engine_that_fails_is_one_size_s_affair(kept: Path, eager_to_build: None,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of other sizes are built and go on, until so many failed in a row that no more are worth the trying."""
-    prepare, asked = OpenVino.prepare_aside, []
+    prepare, asked = OpenVino.build_out_of_process, []
 
     def prepare_some(self: OpenVino, wanted: StepSpec, *given: Any) -> tuple[Any, float]:
         asked.append(wanted.width)
@@ -89,8 +92,8 @@ def test_an_engine_that_fails_is_one_size_s_affair(kept: Path, eager_to_build: N
             raise RuntimeError("out of luck")
         return prepare(self, wanted, *given)[0], 0.0
 
-    monkeypatch.setattr(OpenVino, "prepare_aside", prepare_some)
-    monkeypatch.setattr(auto, "WORTH", 100.0)
+    monkeypatch.setattr(OpenVino, "build_out_of_process", prepare_some)
+    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
     backend = Auto(MODEL, "cpu", "fp32")
 
     def try_it(width: int, until: str) -> None:
@@ -118,7 +121,7 @@ def test_what_engines_saved_pays_for_further_ones(kept: Path, eager_to_build: No
         asked.append(wanted.width)
         return lambda picture, *rest: picture, 1e6
 
-    monkeypatch.setattr(OpenVino, "prepare_aside", prepare)
+    monkeypatch.setattr(OpenVino, "build_out_of_process", prepare)
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: "openvino goes on" in backend.reason)
@@ -139,15 +142,15 @@ def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkey
     monkeypatch.setattr(graph, "build", build)
     backend = Auto(MODEL, "cpu", "fp32")
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
-    assert len(engine_cache.stored()) == 1
-    monkeypatch.setattr(build_process, "build", build)
+    assert len(engine_cache.list_engines()) == 1
+    monkeypatch.setattr(build_process, "build_in_subprocess", build)
     monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
     backend = Auto(MODEL, "cpu", "fp32")
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
 
 
 def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
-    build_process.give_up()  # one that waits from another test
+    build_process.cancel()  # one that waits from another test
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: bool(builders(os.getpid())))
@@ -157,8 +160,8 @@ def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -
     assert backend.name == "eager" and not builders(os.getpid())
 
 
-def order(width: int, model: str = "inception_v3") -> build_process.Order:
-    return build_process.Order("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
+def order(width: int, model: str = "inception_v3") -> build_process.BuildRequest:
+    return build_process.BuildRequest("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
 
 
 def engines(folder: Path) -> int:
@@ -168,33 +171,33 @@ def engines(folder: Path) -> int:
 def test_a_builder_waits_for_more(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch,
                                   tmp_path: Path) -> None:
     """And knows what has changed meanwhile: here the folder. One that has waited long enough is replaced."""
-    build_process.give_up()
-    monkeypatch.setattr(build_process, "WAITING_SECONDS", 2.0)
-    first = build_process.build(order(112))
+    build_process.cancel()
+    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 2.0)
+    first = build_process.build_in_subprocess(order(112))
     before = builders(os.getpid())
     with pytest.raises(EngineError, match="no_such_net"):
-        build_process.build(order(112, "no_such_net"))
+        build_process.build_in_subprocess(order(112, "no_such_net"))
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "another"))
-    second = build_process.build(order(120))
+    second = build_process.build_in_subprocess(order(120))
     assert builders(os.getpid()) == before and len(before) == 1 and second < first  # not all of its life
     assert engines(kept) == 1 and engines(tmp_path / "another" / "engines") == 1
     until(lambda: not builders(os.getpid()), 30)
-    build_process.build(order(128))
+    build_process.build_in_subprocess(order(128))
     assert engines(tmp_path / "another" / "engines") == 2 and builders(os.getpid()) not in ([], before)
 
 
 def test_an_order_that_comes_as_the_builder_leaves_is_not_lost(kept: Path, eager_to_build: None,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    build_process.give_up()
-    monkeypatch.setattr(build_process, "WAITING_SECONDS", 0.0)
-    builder = build_process.Builder()
-    monkeypatch.setattr(build_process, "WAITING_SECONDS", 20.0)
+    build_process.cancel()
+    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 0.0)
+    builder = build_process.Worker()
+    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 20.0)
     answers = builder._child.stdout
     assert answers is not None
     until(lambda: select.select([answers], [], [], 0)[0] != [], 60)  # it has said that it ends
-    monkeypatch.setattr(builder, "serves", lambda: builder._child.returncode is None)
-    build_process._builder = builder
-    build_process.build(order(112))
+    monkeypatch.setattr(builder, "usable", lambda: builder._child.returncode is None)
+    build_process._worker = builder
+    build_process.build_in_subprocess(order(112))
     assert engines(kept) == 1
 
 
@@ -206,7 +209,7 @@ def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, mo
     wait_for(backend, step, lambda: 19 in [os.getpriority(os.PRIO_PROCESS, child) for child in builders(os.getpid())])
     [child] = builders(os.getpid())
     assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
-    build_process.give_up()
+    build_process.cancel()
     wait_for(backend, step, lambda: not builders(os.getpid()))
 
 

@@ -17,7 +17,7 @@ from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.eager import Eager
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
-from streamdream.media.frame import to_tensor, to_unit
+from streamdream.media.frame import to_signed_unit, to_tensor
 
 MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]
@@ -58,7 +58,7 @@ def objective_of(name: str, number: int = 0) -> Activations:
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8], device: str) -> None:
-    photo, objective = to_tensor(to_unit(lion[:HEIGHT, :WIDTH]) * 0.9), objective_of(name, number)
+    photo, objective = to_tensor(to_signed_unit(lion[:HEIGHT, :WIDTH]) * 0.9), objective_of(name, number)
     taken = create(name, "fp32", device).compile(spec(objective))(photo, 0.02).cpu()
     expected = reference(objective, photo)
     assert taken.dtype == torch.float32
@@ -71,7 +71,7 @@ def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.
 def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDArray[np.uint8], device: str) -> None:
     if (name, precision) == ("compiled", "fp16"):
         pytest.skip("emulated here, and compiled for half a minute")
-    photo, objective = to_tensor(to_unit(lion) * 0.9), objective_of(name)
+    photo, objective = to_tensor(to_signed_unit(lion) * 0.9), objective_of(name)
     taken = create(name, precision, device).compile(spec(objective, 256, 256))(photo, 0.02).cpu()
     expected = reference(objective, photo)
     assert float(torch.cosine_similarity((taken - photo).flatten(), (expected - photo).flatten(), 0)) > 0.98
@@ -80,7 +80,7 @@ def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDAr
 @on_each_device
 @pytest.mark.parametrize("name", NAMES)
 def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8], device: str) -> None:
-    photo = to_tensor(to_unit(lion[:HEIGHT, :WIDTH]) * 0.5)
+    photo = to_tensor(to_signed_unit(lion[:HEIGHT, :WIDTH]) * 0.5)
     take = create(name, "fp32", device).compile(spec(objective_of(name)))
     full, half = take(photo, 0.02).cpu() - photo, take(photo, 0.01).cpu() - photo
     torch.testing.assert_close(full, 2 * half, atol=1e-5, rtol=1e-3)
@@ -133,13 +133,13 @@ def test_tensorrt_rtx_is_not_offered_where_it_cannot_run(capability: tuple[int, 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_of_no_length_changes_nothing(name: str, lion: NDArray[np.uint8], device: str) -> None:
     """Whatever the precision, the picture itself stays in float32."""
-    photo = to_tensor(to_unit(lion))
+    photo = to_tensor(to_signed_unit(lion))
     take = create(name, "bf16", device).compile(spec(objective_of(name), 256, 256))
     torch.testing.assert_close(take(photo, 0.0).cpu(), photo, atol=1e-6, rtol=0)
 
 
 def test_compiling_happens_once(lion: NDArray[np.uint8]) -> None:
-    photo = to_tensor(to_unit(lion[:HEIGHT, :WIDTH]))
+    photo = to_tensor(to_signed_unit(lion[:HEIGHT, :WIDTH]))
     with torch._dynamo.config.patch(error_on_recompile=True):
         create("compiled", "fp32").compile(spec(objective_of("compiled")))(photo, 0.02)
 
@@ -147,7 +147,9 @@ def test_compiling_happens_once(lion: NDArray[np.uint8]) -> None:
 @on_each_device
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "compiled"])
 def test_a_batch_is_its_pictures_one_by_one(name: str, lion: NDArray[np.uint8], device: str) -> None:
-    photos = torch.cat([to_tensor(to_unit(lion[:96, :96])), to_tensor(to_unit(lion[96:192, 96:192])) * 0.3])
+    photos = torch.cat(
+        [to_tensor(to_signed_unit(lion[:96, :96])), to_tensor(to_signed_unit(lion[96:192, 96:192])) * 0.3]
+    )
     take = create(name, "fp32", device).compile(spec(SHALLOW[0], 96, 96))
     together = take(photos, 0.02).cpu()
     for number in range(2):

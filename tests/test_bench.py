@@ -175,7 +175,7 @@ def test_flicker_follows_the_motion() -> None:
 
 def test_gain_of_the_same_picture_is_one_and_of_a_flat_one_less(lion: Picture) -> None:
     objective = Objective(((Activations((("mixed0", 1.0),)), 1.0),))
-    excitement = metrics.Excitement(models.get("inception_v3"), objective, (96, 96))
+    excitement = metrics.ObjectiveValue(models.get("inception_v3"), objective, (96, 96))
     value = excitement(lion)
     assert metrics.gain([lion] * 3, [value] * 3, excitement, 1) == pytest.approx(1)
     assert metrics.gain([np.full_like(lion, 128)], [value], excitement, 0) < 0.9

@@ -26,8 +26,8 @@ from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.sources import cameras, v4l2
 from streamdream.media.sources.camera_list import Mode, find_camera, list_cameras
 from streamdream.media.sources.live import open_live
-from streamdream.media.sources.network import Address, NetworkReader, Playout
-from streamdream.media.sources.reconnecting import Steady, measured_rate
+from streamdream.media.sources.network import Address, NetworkReader, PlayoutClock
+from streamdream.media.sources.reconnecting import ReconnectingSource, measured_rate
 from streamdream.settings import LiveSettings
 
 pytestmark = pytest.mark.alone
@@ -226,7 +226,7 @@ def test_a_picture_that_cannot_be_decoded_is_no_end(tmp_path: Path) -> None:
 
 
 def test_bursts_are_played_at_their_own_pace() -> None:
-    playout, now = Playout(), 100.0
+    playout, now = PlayoutClock(), 100.0
     assert playout.wait_seconds(5.0, now) == 0
     assert playout.wait_seconds(5.5, now + 0.1) == pytest.approx(0.4)
     assert playout.wait_seconds(6.0, now + 1.2) == 0  # a little late is shown at once, and changes nothing
@@ -261,7 +261,7 @@ def test_an_unplugged_camera_is_opened_again(tmp_path: Path, watch: Callable[[An
         return cameras.OpenCvReader("webcam:0", cv2.VideoCapture(str(opened[-1])), stop)
 
     plug_at = [time.perf_counter() + 1]
-    source = Steady("webcam:0", open)
+    source = ReconnectingSource("webcam:0", open)
     watcher = watch(source)
     watcher.wait_for(lambda: any(number >= 100 for number, _, _ in watcher.seen))
     assert any("webcam:0 was lost" in text for text in source.warnings) and watcher.error is None
@@ -276,7 +276,7 @@ def test_a_camera_that_refuses_is_named() -> None:
             pass
 
     with pytest.raises(SourceError, match="webcam:0 gives no picture: is another program using it"):
-        Steady("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", Mute(), stop))
+        ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", Mute(), stop))
 
 
 def test_a_camera_that_has_nothing_yet_is_asked_again() -> None:
@@ -315,7 +315,7 @@ def test_the_rate_is_measured_not_believed(watch: Callable[[Any], Watcher]) -> N
         def close(self) -> None:
             pass
 
-    with Steady("webcam:0", lambda stop: Slow(), wanted_rate=30) as source:
+    with ReconnectingSource("webcam:0", lambda stop: Slow(), wanted_rate=30) as source:
         assert 15 <= source.rate < 24
         assert "webcam:0 gives" in source.warnings[0] and "not 30" in source.warnings[0]
 

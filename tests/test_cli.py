@@ -55,7 +55,8 @@ def test_import_and_help_stay_light() -> None:
         check = f"{code}; import sys; print(sorted({heavy} & set(sys.modules)))"
         result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
         assert result.stdout.splitlines()[-1] == "[]"
-    modules = "streamdream.media.sources.video, streamdream.media.sinks.registry, streamdream.dream.optical_flow, streamdream.dream.warp, streamdream.render.pipeline"
+    modules = ", ".join(f"streamdream.{name}" for name in (
+        "media.sources.video", "media.sinks.registry", "dream.optical_flow", "dream.warp", "render.pipeline"))
     check = f"import {modules}, sys; print(sorted({{'torch', 'gradio', 'av', 'cv2'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
 

@@ -18,16 +18,16 @@ from streamdream import backends, models
 from streamdream.ascent.objectives import from_settings
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend, StepSpec, cuda_graphs
-from streamdream.backends.cuda_graphs import Replayed
+from streamdream.backends.cuda_graphs import GraphedCallable
 from streamdream.backends.eager import Eager
 from streamdream.backends.tiled import Tiled
 from streamdream.dream import dreamer as dreamer_module
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.live.pipeline import Live
-from streamdream.live.resolution import Governor
+from streamdream.live.resolution import ResolutionController
 from streamdream.media import images
-from streamdream.media.frame import to_array, to_tensor, to_unit
-from streamdream.models.tensor_cache import KEPT, noticed
+from streamdream.media.frame import to_array, to_signed_unit, to_tensor
+from streamdream.models.tensor_cache import CACHE_SIZE, record_uses
 from streamdream.settings import DreamSettings
 from streamdream.system import memory
 from streamdream.system.memory import Budget
@@ -44,7 +44,7 @@ def settings(kind: str, folder: Path, picture: NDArray[np.uint8]) -> DreamSettin
     path = folder / "picture.png"
     images.write_image(str(path), picture)
     given: dict[str, Any] = {name: str(path) if value == "picture" else value for name, value in WISHES[kind].items()}
-    return DreamSettings(layers="mixed0", onset=1, **given)
+    return DreamSettings(layers="mixed0", warmup_steps=1, **given)
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
@@ -59,10 +59,10 @@ def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Pa
 
     monkeypatch.setattr(dreamer_module, "to_array", bring_back)
     dreamer = Dreamer(MODEL, Eager(MODEL, torch.device("meta"), "fp16"), 120)
-    dreamer.in_turn = in_turn
-    wish, state = settings(kind, tmp_path, lion), DreamState()
+    dreamer.cycle_octaves = in_turn
+    request, state = settings(kind, tmp_path, lion), DreamState()
     for _ in range(3):
-        state, _ = dreamer(state, lion[:120, :160], wish)
+        state, _ = dreamer(state, lion[:120, :160], request)
     assert seen == 3 * ["meta"]
 
 
@@ -77,7 +77,7 @@ def test_what_a_recording_reads_is_noticed() -> None:
     spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2", channel="3,17"), MODEL), 96, 96, 1.0, 0.4)
     step = backends.create("eager", MODEL, "cpu", "fp32").compile(spec)
     for _ in range(2):
-        with noticed() as used:
+        with record_uses() as used:
             step(torch.zeros(1, 3, 96, 96), 0.02)
         assert len(used) == 3  # a blur's kernels, the numbers of channels, the network
     step(torch.zeros(1, 3, 96, 96), 0.02)
@@ -102,17 +102,17 @@ def test_an_evicted_recording_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
     made: list[bool] = []
     replays: list[int] = []
     budget = Budget(1e9)
-    monkeypatch.setattr(cuda_graphs, "Recording", Recorded)
+    monkeypatch.setattr(cuda_graphs, "CapturedGraph", Recorded)
     monkeypatch.setitem(memory._budgets, "cpu", budget)
     for fails in (False, True):
         made.clear()
-        work = Replayed(lambda x: 2 * x, torch.device("cpu"))
+        work = GraphedCallable(lambda x: 2 * x, torch.device("cpu"))
         for _ in range(3):
             for _ in range(4):
                 assert work(torch.ones(1)).item() == 2
             budget.evict(all_unused=True)
         assert made == ([True] if fails else [False] * 3)
-    assert len(replays) == 12 - cuda_graphs.WARM_UPS
+    assert len(replays) == 12 - cuda_graphs.WARMUP_CALLS
 
 
 @pytest.mark.parametrize("kind", ["plain", "channels", "guide", "style"])
@@ -125,18 +125,18 @@ def test_a_step_in_one_call_is_given_all_that_it_is_made_of(kind: str, tmp_path:
         made.append(work)
         return work
 
-    monkeypatch.setattr(cuda_graphs, "Replayed", as_it_is)
-    backend, wish = backends.create("eager", MODEL, "cpu", "fp32"), settings(kind, tmp_path, lion)
-    spec = StepSpec(from_settings(wish, MODEL), 96, 128, 1.0, 0.4)
-    photo = to_tensor(to_unit(lion[:96, :128]) * 0.8)
+    monkeypatch.setattr(cuda_graphs, "GraphedCallable", as_it_is)
+    backend, request = backends.create("eager", MODEL, "cpu", "fp32"), settings(kind, tmp_path, lion)
+    spec = StepSpec(from_settings(request, MODEL), 96, 128, 1.0, 0.4)
+    photo = to_tensor(to_signed_unit(lion[:96, :128]) * 0.8)
     seen = {role: photo.flip(3) for role in ("guide", "style")}
     targets, plain = backend.targets(spec.objective, seen), backend.compile(spec)
-    whole = cuda_graphs.in_one_call(plain, torch.device("cpu"), spec)
+    whole = cuda_graphs.capture_step(plain, torch.device("cpu"), spec)
     for size in (0.02, 0.01):
         torch.testing.assert_close(whole(photo, size, targets), plain(photo, size, targets), atol=1e-6, rtol=1e-5)
     whole(torch.cat([photo, photo]), 0.02, targets)
     assert len(made) == 2
-    assert cuda_graphs.in_one_call(plain, torch.device("cpu"), replace(spec, height=2000, width=2000)) is plain
+    assert cuda_graphs.capture_step(plain, torch.device("cpu"), replace(spec, height=2000, width=2000)) is plain
 
 
 # --- a GPU ------------------------------------------------------------------------------------------------------------
@@ -154,12 +154,12 @@ def test_a_gpu_dreams_what_the_processor_dreams(kind: str, tmp_path: Path, lion:
     """Six frames of it: the first run as they are, the others replayed. A rounding that flips a pool here or there is
     in every frame after it, so the longer, the less alike: measured 0.94 at least after the sixth.
     """
-    wish = settings(kind, tmp_path, lion)
+    request = settings(kind, tmp_path, lion)
     dreamers = [Dreamer(MODEL, backend, 120)
                 for backend in (backends.create("eager", MODEL, "cpu", "fp32"), on_gpu("eager", "fp32"))]
     states = [DreamState(), DreamState()]
     for shift in range(6):
-        states = [dreamer.advance(state, lion[:120, shift:160 + shift], wish)
+        states = [dreamer.advance(state, lion[:120, shift:160 + shift], request)
                   for dreamer, state in zip(dreamers, states, strict=True)]
         here, there = (state.residual for state in states)
         assert here is not None and there is not None
@@ -172,11 +172,11 @@ def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
     """With whatever picture and step size, and after everything that was made for it once has been forgotten."""
     backend = on_gpu("eager", "fp32")
     spec = StepSpec(from_settings(DreamSettings(layers="mixed0"), MODEL), 160, 200, 1.0, 0.4)
-    step, photo = backend.compile(spec), to_tensor(to_unit(lion[:160, :200]) * 0.8)
+    step, photo = backend.compile(spec), to_tensor(to_signed_unit(lion[:160, :200]) * 0.8)
     fresh = [step(photo, size).cpu() for size in (0.02, 0.01)]
     for _ in range(3):
         step(photo.flip(3), 0.05)
-    for smooth in range(KEPT + 1):
+    for smooth in range(CACHE_SIZE + 1):
         backend.compile(replace(spec, smooth=1.0 + smooth / 100))(photo, 0.05)
     torch.cuda.empty_cache()
     rubbish = torch.full((64, 1 << 20), float("nan"), device="cuda")
@@ -188,7 +188,7 @@ def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
 @GPU
 def test_evicted_recordings_give_the_gpu_its_memory_back(lion: NDArray[np.uint8]) -> None:
     """And the step goes on, with weights and a recording that are made again."""
-    backend, photo = on_gpu("eager", "fp32"), to_tensor(to_unit(lion[:160, :200]) * 0.8)
+    backend, photo = on_gpu("eager", "fp32"), to_tensor(to_signed_unit(lion[:160, :200]) * 0.8)
     steps = [backend.compile(StepSpec(from_settings(DreamSettings(layers=layers), MODEL), 160, 200, 1.0, 0.4))
              for layers in ("mixed3", "mixed5")]
     first = [[step(photo, 0.02).cpu() for _ in range(4)][-1] for step in steps]
@@ -204,7 +204,7 @@ def test_evicted_recordings_give_the_gpu_its_memory_back(lion: NDArray[np.uint8]
 @GPU
 def test_a_recording_is_used_by_many_threads(lion: NDArray[np.uint8]) -> None:
     weight = torch.rand(64, 64, device="cuda")
-    work = Replayed(lambda x: (x @ weight) @ weight.T, torch.device("cuda"))
+    work = GraphedCallable(lambda x: (x @ weight) @ weight.T, torch.device("cuda"))
     given = [torch.rand(64, 64) for _ in range(4)]
     expected = [(x.cuda() @ weight) @ weight.T for x in given]
     wrong: list[int] = []
@@ -225,7 +225,7 @@ def test_a_recording_is_used_by_many_threads(lion: NDArray[np.uint8]) -> None:
 
 @GPU
 def test_what_cannot_be_recorded_runs_as_it_is() -> None:
-    work = Replayed(lambda x: x * float(x.sum().item()), torch.device("cuda"))  # waits for the GPU
+    work = GraphedCallable(lambda x: x * float(x.sum().item()), torch.device("cuda"))  # waits for the GPU
     x = torch.ones(4, device="cuda")
     for _ in range(5):
         assert work(x).tolist() == [4.0] * 4
@@ -238,7 +238,9 @@ def test_live_on_a_gpu(name: str, lion: NDArray[np.uint8]) -> None:
     images = [np.ascontiguousarray(np.roll(lion, 2 * number, 1)[:180]) for number in range(30)]
     source, sink = Numbered(images, 30, 6.0), Reader()
     dreamer = Dreamer(MODEL, on_gpu(name), 144)
-    dreamer.in_turn = True
-    report = Live(source, sink, dreamer, Governor(144, 12.0, True), Controls(DreamSettings(layers="mixed0"))).run()
+    dreamer.cycle_octaves = True
+    report = Live(
+        source, sink, dreamer, ResolutionController(144, 12.0, True), Controls(DreamSettings(layers="mixed0"))
+    ).run()
     assert report.dreams > 20 and report.device.startswith("cuda")
     assert len(sink.seen) > 100

@@ -22,7 +22,7 @@ from test_live_sinks import SIZE, Camera, live_sink, show
 from streamdream.errors import SinkError
 from streamdream.media.sinks.base import Sink
 from streamdream.media.sinks.registry import open_sink, open_sinks
-from streamdream.media.sources.live import stamped
+from streamdream.media.sources.live import timestamped_frame
 from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
 
@@ -124,7 +124,7 @@ def record(sink: Sink, count: int) -> None:
     random = np.random.default_rng(0)
     for number in range(count):
         image = random.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-        sink.write(image, stamped(image, number / 30))
+        sink.write(image, timestamped_frame(image, number / 30))
 
 
 def plays(path: Path) -> int:
@@ -187,7 +187,7 @@ def test_an_hls_list_that_cannot_be_written_says_so(disk: Callable[..., Path], c
     with open_sinks([str(out), "null"], Camera(), RenderSettings(), False, lent) as sink:
         for number in range(420):
             image = marked(number % 256, SIZE)
-            sink.write(image, stamped(image, number / 30))
+            sink.write(image, timestamped_frame(image, number / 30))
             time.sleep(0.003)
             if number == 200:
                 before = out.read_text()

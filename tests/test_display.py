@@ -42,7 +42,7 @@ def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[st
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, residual = texture(240, 320), residual_of(240, 320)
     plain = warp.compose(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
-    quick = compositor.show(compositor.publish(residual, image), image, settings)
+    quick = compositor.composite(compositor.prepare_residual(residual, image), image, settings)
     difference = np.abs(quick.astype(int) - plain)
     assert difference.max() <= 2 and difference.mean() < 0.5
 
@@ -51,7 +51,7 @@ def test_a_larger_frame_gets_it_smoothly() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
     plain = warp.compose(image, residual, 1.0).astype(int)
-    quick = compositor.show(compositor.publish(residual, image), image, SETTINGS)
+    quick = compositor.composite(compositor.prepare_residual(residual, image), image, SETTINGS)
     assert np.abs(quick - plain).mean() < 0.15 * np.abs(plain - image).mean()
 
 
@@ -59,19 +59,19 @@ def test_a_mask_says_where(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = compositor.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
-    shown = compositor.show(published, image, SETTINGS).astype(int)
+    published = compositor.prepare_residual(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
+    shown = compositor.composite(published, image, SETTINGS).astype(int)
     assert (shown[:, :72] == image[:, :72]).all() and np.abs(shown - image)[:, 88:].mean() > 5
 
 
 def test_a_frame_of_another_size_is_shown_without_flow() -> None:
-    published = compositor.publish(residual_of(96, 160), texture(96, 160))
+    published = compositor.prepare_residual(residual_of(96, 160), texture(96, 160))
     for height, width in ((240, 320), (40, 40), (333, 111)):
-        assert compositor.show(published, texture(height, width), SETTINGS).shape == (height, width, 3)
+        assert compositor.composite(published, texture(height, width), SETTINGS).shape == (height, width, 3)
 
 
 def test_before_there_is_a_dream_the_frame_is_shown() -> None:
-    assert np.array_equal(compositor.show(None, texture(96, 160), SETTINGS), texture(96, 160))
+    assert np.array_equal(compositor.composite(None, texture(96, 160), SETTINGS), texture(96, 160))
 
 
 @pytest.mark.parametrize("changes", [{}, {"strength": 1.7}, {"original_colors": True}])
@@ -79,22 +79,22 @@ def test_its_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, floa
     """As the page puts it together: what is above nought is added, the other taken away, each bilinear and saturating.
     """
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    image, published = texture(480, 640), compositor.publish(residual_of(240, 320), texture(480, 640))
-    halves = session.halves(published, image, settings)
+    image, published = texture(480, 640), compositor.prepare_residual(residual_of(240, 320), texture(480, 640))
+    halves = session.split_residual(published, image, settings)
     assert halves.shape == (480, 320, 3) and not np.minimum(halves[:240], halves[240:]).any()
     more, less = (cv2().resize(half, (640, 480)) for half in np.split(halves, 2))
     together = cv2().add(cv2().subtract(image, less), more)
-    off = np.abs(together.astype(int) - compositor.show(published, image, settings))
+    off = np.abs(together.astype(int) - compositor.composite(published, image, settings))
     assert off.mean() < 0.3 and np.percentile(off, 99) <= 2
-    assert not session.halves(None, image, settings).any()
+    assert not session.split_residual(None, image, settings).any()
 
 
 def test_its_halves_know_the_mask(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
-    published = compositor.publish(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
-    more, less = np.split(session.halves(published, image, SETTINGS), 2)
+    published = compositor.prepare_residual(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
+    more, less = np.split(session.split_residual(published, image, SETTINGS), 2)
     assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
 
@@ -117,7 +117,10 @@ def test_the_dream_sticks_to_moving_things_between_two_dreams(make: object, fram
         visible = warp.warp(visible, truth.flow) * truth.visible
     residual = np.repeat(dots[..., None], 3, axis=2) * np.float32(50 / 127.5)
     now = calm(truths[-1])
-    shown = compositor.show(compositor.publish(residual, calm(truths[0])), now, SETTINGS).astype(np.float32) - now
+    shown = (
+        compositor.composite(compositor.prepare_residual(residual, calm(truths[0])), now, SETTINGS).astype(np.float32)
+        - now
+    )
     there, here = places(expected, visible, centres), places(shown[..., 0] / np.float32(50), visible, centres)
     errors = np.linalg.norm(there - here, axis=1)
     errors = errors[~np.isnan(errors)]
@@ -153,14 +156,14 @@ def places(picture: NDArray[np.float32], visible: NDArray[np.float32], centres: 
 
 def test_a_change_of_the_field_is_no_visible_jump(eager: Backend) -> None:
     """The picture stands still, and its field goes up and down a rung of the governor's ladder."""
-    settings = replace(SETTINGS, onset=0, octaves=1, trust="photometric")
+    settings = replace(SETTINGS, warmup_steps=0, octaves=1, trust="photometric")
     dreamer, state, image = Dreamer(get("inception_v3"), eager, 96), DreamState(), texture(192, 320)
     shown: list[NDArray[np.uint8]] = []
     for number in range(60):
         dreamer.field_height = 120 if 30 <= number < 45 else 96
         state = dreamer.advance(resize_state(state, *dreamer.field_size(192, 320)), image, settings)
         assert state.residual is not None
-        shown.append(compositor.show(compositor.publish(state.residual, image), image, settings))
+        shown.append(compositor.composite(compositor.prepare_residual(state.residual, image), image, settings))
     changes = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairwise(shown)]
     usual = max(changes[20:29] + changes[34:44] + changes[50:])
     assert max(changes[29:31] + changes[44:46]) < 2 * usual, changes

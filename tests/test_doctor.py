@@ -14,7 +14,7 @@ from streamdream.models import MODELS
 
 
 def found(about: str, findings: list[doctor.Finding]) -> doctor.Finding:
-    [finding] = [finding for finding in findings if finding.about == about]
+    [finding] = [finding for finding in findings if finding.subject == about]
     return finding
 
 
@@ -33,19 +33,19 @@ def test_whatever_is_missing_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
     monkeypatch.setattr(backends, "available",
                         lambda name: (name != "openvino", "OpenVINO is not here: pip install it"))
-    findings = doctor.examine()
-    assert [finding for finding in findings if finding.state == doctor.MISSING and not finding.remedy] == []
+    findings = doctor.run_checks()
+    assert [finding for finding in findings if finding.state == doctor.MISSING and not finding.fix] == []
     missing = found("backend openvino", findings)
-    assert (missing.state, missing.text, missing.remedy) == (doctor.MISSING, "OpenVINO is not here", "pip install it")
+    assert (missing.state, missing.message, missing.fix) == (doctor.MISSING, "OpenVINO is not here", "pip install it")
 
 
 def test_kept_engines_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
     made_of = {"backend": "openvino", "size": "320x240", "dtype": "bf16", "device": "CPU of mine", "graph": "abc"}
     engine_cache.load_or_build(made_of, lambda data: data, lambda: b"x" * 2_000_000)
-    findings = doctor.examine()
-    assert found("engines", findings).text == "1 kept, 2.0 MB"
-    assert found("engine", findings).text == "openvino 320x240 bf16 for CPU of mine"
+    findings = doctor.run_checks()
+    assert found("engines", findings).message == "1 kept, 2.0 MB"
+    assert found("engine", findings).message == "openvino 320x240 bf16 for CPU of mine"
 
 
 def test_one_look_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +53,6 @@ def test_one_look_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError("a library is broken")
 
     monkeypatch.setattr(backends, "available", broken)
-    findings = doctor.examine()
-    assert found("backends", findings).text == "cannot be examined: a library is broken"
+    findings = doctor.run_checks()
+    assert found("backends", findings).message == "cannot be examined: a library is broken"
     assert found("processor", findings).state == doctor.INFO

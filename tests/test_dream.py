@@ -10,11 +10,11 @@ from streamdream import models
 from streamdream.backends import Backend
 from streamdream.dream import optical_flow, warp
 from streamdream.dream.dreamer import Dreamer, DreamState, octave_sizes
-from streamdream.media.frame import shrink
+from streamdream.media.frame import downscale_area
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 
-SETTINGS = DreamSettings(onset=1)
+SETTINGS = DreamSettings(warmup_steps=1)
 Picture = NDArray[np.uint8]
 
 
@@ -75,8 +75,8 @@ def test_a_cut_starts_anew(dreamer: Dreamer, lion: Picture) -> None:
 
 
 def test_onset_makes_the_first_frame_a_dream(dreamer: Dreamer, lion: Picture) -> None:
-    def strength(onset: int) -> float:
-        state, _ = dreamer(DreamState(), lion, replace(SETTINGS, onset=onset))
+    def strength(warmup_steps: int) -> float:
+        state, _ = dreamer(DreamState(), lion, replace(SETTINGS, warmup_steps=warmup_steps))
         assert state.residual is not None
         return float(np.abs(state.residual).mean())
 
@@ -122,19 +122,19 @@ def test_pictures_of_nearly_the_same_size_share_their_coarse_octaves() -> None:
 def test_a_field_is_the_mean_of_what_it_covers(lion: Picture, height: int, width: int) -> None:
     """In stages: as good as at once, and exact where whole pixels make one."""
     image = np.tile(lion, (2, 3, 1))[:480, :640]
-    found = shrink(image, height, width).astype(int)
+    found = downscale_area(image, height, width).astype(int)
     at_once = cv2().resize(image, (width, height), interpolation=cv2().INTER_AREA)
     assert np.abs(found - at_once).mean() < 2.5 and found.shape == (height, width, 3)
     if (height, width) == (240, 320):
         assert np.abs(found - image.reshape(240, 2, 320, 2, 3).mean((1, 3))).max() <= 0.5
-    grey = shrink(np.full((300, 400), 77, np.uint8), height, width)
+    grey = downscale_area(np.full((300, 400), 77, np.uint8), height, width)
     assert grey.shape == (height, width) and (grey == 77).all()
 
 
 def test_what_is_carried_decays_by_keep_and_trust() -> None:
     residual = np.ones((8, 8, 3), np.float32)
     trust = np.full((8, 8), 0.5, np.float32)
-    assert np.allclose(warp.carry(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
+    assert np.allclose(warp.propagate(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
 
 
 @pytest.mark.parametrize(("value", "step", "expected"), [(250, 0.5, 255), (5, -0.5, 0), (100, 0.1, 113)])
@@ -151,4 +151,4 @@ def test_a_noisy_plain_wall_is_not_a_cut_on_every_frame(noise: int) -> None:
     down, across = np.mgrid[:240, :320]
     wall = 100 + 5 * np.sin(across / 100 + down / 70)
     first, second = (np.clip(wall + random.normal(0, noise, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
-    assert warp.likeness(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut
+    assert warp.frame_similarity(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut

@@ -39,14 +39,16 @@ def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | 
               ) -> torch.Tensor:
     """One step by a backend of its own, as a new run would make it."""
     wanted = wanted or spec()
-    picture = engine.textured(torch.Size((batch, 3, wanted.height, wanted.width)), torch.device("cpu"))
+    picture = engine.natural_noise(torch.Size((batch, 3, wanted.height, wanted.width)), torch.device("cpu"))
     return OpenVino(model, "cpu", precision).compile(wanted)(picture, 0.02)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gets an entry whenever an engine is built."""
     built: list[str] = []
-    monkeypatch.setattr(cached_engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None)
+    monkeypatch.setattr(
+        cached_engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None
+    )
     return built
 
 
@@ -69,7 +71,7 @@ def test_its_threads_run_wherever_there_is_room(kept: Path) -> None:
     """One that is bound to a processor waits for whoever has that: a display, while the other one is idle."""
     wanted = spec()
     step = OpenVino(MODEL, "cpu", "fp32").compile(wanted)
-    picture = engine.textured(torch.Size((1, 3, wanted.height, wanted.width)), torch.device("cpu"))
+    picture = engine.natural_noise(torch.Size((1, 3, wanted.height, wanted.width)), torch.device("cpu"))
     for _ in range(3):
         picture = step(picture, 0.02)
     for task in Path("/proc/self/task").glob("*"):
@@ -85,12 +87,12 @@ def test_half_precision_leaves_out_what_is_before_the_first_pool(name: str) -> N
     wanted = replace(spec(), objective=Objective(((Activations(((layers, 1.0),)), 1.0),)))
     recorded = graph.build(model, wanted, torch.float32)
     plain, core = openvino.convert(recorded), openvino._core()
-    marked = openvino_precision.keep(core, openvino._openvino(), plain, openvino_precision.exact_nodes(recorded))
+    marked = openvino_precision.keep_fp32(core, openvino._openvino(), plain, openvino_precision.fp32_nodes(recorded))
     found = [each.get_type_name() for each in marked.get_ordered_ops()
              if "DisablePrecisionConversion_0" in each.get_rt_info()]
     assert found.count("Convolution") == found.count("Relu") == {"inception_v3": 3, "bvlc_googlenet": 1}[name]
     assert "MaxPool" not in found
-    picture = engine.textured(torch.Size((1, 3, 96, 112)), torch.device("cpu")).contiguous().numpy()
+    picture = engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu")).contiguous().numpy()
     given = [picture, np.array([0.02], np.float32)]
     first, second = (core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
                      for each in (plain, marked))
@@ -114,9 +116,9 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     step_once()
     monkeypatch.setattr(torch, "__version__", "3.0")
     step_once()
-    monkeypatch.setattr("streamdream.backends.openvino.most", lambda: 7)
+    monkeypatch.setattr("streamdream.backends.openvino.default_threads", lambda: 7)
     step_once()
-    assert len(built) == len(ways) + 3 == len(engine_cache.stored())
+    assert len(built) == len(ways) + 3 == len(engine_cache.list_engines())
 
 
 def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,13 +174,15 @@ def test_an_engine_that_does_not_load_is_built_anew(kept: Path) -> None:
 
 
 def test_what_was_not_used_for_longest_goes_first(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_cache, "LARGEST_BYTES", 3000)
+    monkeypatch.setattr(engine_cache, "MAX_CACHE_BYTES", 3000)
     for name in "abc":
         engine_cache.load_or_build({**MADE_OF, "graph": name}, lambda data: data, lambda: b"x" * 800)
-        os.utime(kept / f"{engine_cache.name_of({**MADE_OF, 'graph': name})}.engine", (1e9 + ord(name), 1e9 + ord(name)))
+        os.utime(
+            kept / f"{engine_cache.file_stem({**MADE_OF, 'graph': name})}.engine", (1e9 + ord(name), 1e9 + ord(name))
+        )
     engine_cache.load_or_build({**MADE_OF, "graph": "a"}, lambda data: data, lambda: b"never built")
     engine_cache.load_or_build({**MADE_OF, "graph": "d"}, lambda data: data, lambda: b"x" * 800)
-    assert {engine.made_of["graph"] for engine in engine_cache.stored()} == {"a", "c", "d"}
+    assert {engine.build_key["graph"] for engine in engine_cache.list_engines()} == {"a", "c", "d"}
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
@@ -215,13 +219,13 @@ def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
 
 
 def test_one_that_computes_something_else_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = OpenVino.load
+    right = OpenVino.build_engine
 
     def wrong(self: OpenVino, recorded: Any) -> Any:
         run = right(self, recorded)
         return lambda picture, *rest: picture + (run(picture, *rest) - picture).flip(3)
 
-    monkeypatch.setattr(OpenVino, "load", wrong)
+    monkeypatch.setattr(OpenVino, "build_engine", wrong)
     with pytest.raises(EngineError, match="openvino does not compute the step right here: cosine"):
         step_once()
 

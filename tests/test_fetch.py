@@ -20,8 +20,8 @@ from unruly_server import Server, running_server
 from streamdream import cli, models
 from streamdream.cli import signals
 from streamdream.errors import ModelError, UsageError
-from streamdream.models import Model, Source, download, fetch
-from streamdream.models.download import Failed, Limits
+from streamdream.models import Model, WeightSource, download, fetch
+from streamdream.models.download import DownloadError, Limits
 from streamdream.models.weights.random import random_weights
 
 QUICK = Limits(stall_seconds=1.0, attempts=3)
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "weights"
 
 
-def stem(*sources: Source) -> Model:
+def stem(*sources: WeightSource) -> Model:
     """A network of the first layers of GoogLeNet; its last block is what they end with."""
     from streamdream.models.nodes import Concat
 
@@ -63,7 +63,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_is_fetched_checked_and_kept(server: Server, cache: Path) -> None:
     server.files["/w.safetensors"] = WEIGHTS
-    path, said, steps = run(stem(Source(f"{server.url}/w.safetensors", DIGEST, len(WEIGHTS))))
+    path, said, steps = run(stem(WeightSource(f"{server.url}/w.safetensors", DIGEST, len(WEIGHTS))))
     assert path == cache / "stem.safetensors" and path.read_bytes() == WEIGHTS
     assert names(cache) == ["stem.safetensors"]
     assert said == [f"from {server.url}/w.safetensors (0 MB)"]
@@ -75,8 +75,8 @@ def test_a_file_is_fetched_checked_and_kept(server: Server, cache: Path) -> None
 def test_a_transfer_that_breaks_off_once_goes_on(manner: str, server: Server, cache: Path) -> None:
     server.files |= {"/w.safetensors": WEIGHTS, "/mirror.safetensors": WEIGHTS}
     server.manners["/w.safetensors"] = manner
-    path, _, _ = run(stem(Source(f"{server.url}/w.safetensors", DIGEST),
-                          Source(f"{server.url}/mirror.safetensors", DIGEST)))
+    path, _, _ = run(stem(WeightSource(f"{server.url}/w.safetensors", DIGEST),
+                          WeightSource(f"{server.url}/mirror.safetensors", DIGEST)))
     assert path.read_bytes() == WEIGHTS and names(cache) == ["stem.safetensors"]
     half = f"bytes={len(WEIGHTS) // 2}-"
     assert server.asked("/w.safetensors") == ["", half]
@@ -87,7 +87,7 @@ def test_a_transfer_that_breaks_off_once_goes_on(manner: str, server: Server, ca
 def test_a_second_run_goes_on_where_the_first_was_cut_off(server: Server, cache: Path) -> None:
     server.files["/w.safetensors"] = WEIGHTS
     server.manners["/w.safetensors"] = "always cuts"
-    model = stem(Source(f"{server.url}/w.safetensors", DIGEST))
+    model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST))
     with pytest.raises(ModelError, match=r"stem could not be fetched: 127.0.0.1 broke off after \d+ of \d+ bytes\. If"):
         run(model)
     (part,) = names(cache)
@@ -104,7 +104,7 @@ def test_a_second_run_goes_on_where_the_first_was_cut_off(server: Server, cache:
 def test_a_part_that_is_whole_or_bad_is_found_out(content: bytes, server: Server, cache: Path) -> None:
     """Whole but not renamed: the machine went down in between. Bad: from a server that lied."""
     server.files["/w.safetensors"] = WEIGHTS
-    model = stem(Source(f"{server.url}/w.safetensors", DIGEST))
+    model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST))
     server.manners["/w.safetensors"] = "always cuts"
     with pytest.raises(ModelError):
         run(model)
@@ -116,7 +116,7 @@ def test_a_part_that_is_whole_or_bad_is_found_out(content: bytes, server: Server
 def test_without_a_digest_nothing_old_is_built_upon(server: Server, cache: Path) -> None:
     server.files["/w.safetensors"] = WEIGHTS
     server.manners["/w.safetensors"] = "always cuts"
-    model = stem(Source(f"{server.url}/w.safetensors"))
+    model = stem(WeightSource(f"{server.url}/w.safetensors"))
     with pytest.raises(ModelError):
         run(model)
     server.manners.clear()
@@ -144,7 +144,7 @@ def test_only_the_named_member_of_an_archive_is_taken(kind: str, server: Server,
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(link)
     server.files[f"/net.{kind}"] = packed.getvalue()
-    source = Source(f"{server.url}/net.{kind}", member="w.safetensors")
+    source = WeightSource(f"{server.url}/net.{kind}", member="w.safetensors")
     path, _, _ = run(stem(source))
     assert path == cache / "stem.safetensors" and path.read_bytes() == WEIGHTS
     assert names(cache) == ["stem.safetensors"]
@@ -173,8 +173,12 @@ def test_the_next_mirror_is_tried(manner: str, reason: str, server: Server, cach
     if manner == "wrong bytes":
         server.files["/bad.safetensors"] = WEIGHTS[:-1] + b"?"
     server.manners["/bad.safetensors"] = manner
-    path, said, _ = run(stem(Source(f"{server.url}/bad.safetensors", DIGEST),
-                             Source(f"{server.url}/good.safetensors", "sha1:" + hashlib.sha1(WEIGHTS).hexdigest())))
+    path, said, _ = run(
+        stem(
+            WeightSource(f"{server.url}/bad.safetensors", DIGEST),
+            WeightSource(f"{server.url}/good.safetensors", "sha1:" + hashlib.sha1(WEIGHTS).hexdigest()),
+        )
+    )
     assert path.read_bytes() == WEIGHTS and names(cache) == ["stem.safetensors"]
     if reason:
         assert len(said) == 3 and said[1].startswith("that failed: ") and reason in said[1]
@@ -184,8 +188,8 @@ def test_the_next_mirror_is_tried(manner: str, reason: str, server: Server, cach
 def test_when_every_source_fails_each_reason_is_named_in_one_line(server: Server, cache: Path) -> None:
     server.manners |= {"/a.pth": "404", "/b.pth": "500"}
     with pytest.raises(ModelError) as caught:
-        run(stem(Source(f"{server.url}/a.pth", DIGEST), Source(f"{server.url}/b.pth", DIGEST),
-                 Source("ftp://127.0.0.1/c.pth", DIGEST)))
+        run(stem(WeightSource(f"{server.url}/a.pth", DIGEST), WeightSource(f"{server.url}/b.pth", DIGEST),
+                 WeightSource("ftp://127.0.0.1/c.pth", DIGEST)))
     text = str(caught.value)
     assert "answered 404 Not Found; 127.0.0.1 answered 500" in text and "neither http nor https" in text
     assert "streamdream fetch stem --from FILE" in text and "\n" not in text
@@ -197,7 +201,7 @@ def test_weights_of_another_network_do_not_stay(server: Server, cache: Path) -> 
                   "conv1/7x7_s2.bias": random_weights(TABLE)["conv1/7x7_s2.bias"]})
     server.files["/w.safetensors"] = other
     with pytest.raises(ModelError, match=r"w.safetensors does not fit: conv1/7x7_s2.weight is 64x2x7x7, not 64x3x7x7"):
-        run(stem(Source(f"{server.url}/w.safetensors")))
+        run(stem(WeightSource(f"{server.url}/w.safetensors")))
     assert names(cache) == []
 
 
@@ -220,14 +224,14 @@ def test_without_a_network_the_error_is_one_line(cache: Path, monkeypatch: pytes
 def test_a_server_that_announces_too_much_is_not_waited_for(server: Server) -> None:
     server.files["/w.pth"] = WEIGHTS
     with pytest.raises(ModelError, match=rf"wants to send {len(WEIGHTS)} bytes"):
-        run(stem(Source(f"{server.url}/w.pth", DIGEST)), replace(QUICK, most_bytes=1000))
+        run(stem(WeightSource(f"{server.url}/w.pth", DIGEST)), replace(QUICK, max_bytes=1000))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"file/weights: Not a directory; STREAMDREAM_CACHE names another folder"):
-        run(stem(Source("http://127.0.0.1/w.pth")))
+        run(stem(WeightSource("http://127.0.0.1/w.pth")))
 
 
 def test_a_full_disk_is_not_the_server_s_fault(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,13 +241,17 @@ def test_a_full_disk_is_not_the_server_s_fault(server: Server, cache: Path, monk
     server.files |= {"/a.safetensors": WEIGHTS, "/b.safetensors": WEIGHTS}
     monkeypatch.setattr(download, "_write", full)
     with pytest.raises(ModelError, match="No space left on device"):
-        run(stem(Source(f"{server.url}/a.safetensors", DIGEST), Source(f"{server.url}/b.safetensors", DIGEST)))
+        run(
+            stem(
+                WeightSource(f"{server.url}/a.safetensors", DIGEST), WeightSource(f"{server.url}/b.safetensors", DIGEST)
+            )
+        )
     assert server.asked("/b.safetensors") == []
 
 
 def test_two_at_once_do_not_write_into_each_other(server: Server, cache: Path) -> None:
     server.files["/w.safetensors"] = WEIGHTS
-    model = stem(Source(f"{server.url}/w.safetensors", DIGEST))
+    model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST))
     with fetch._lock(), pytest.raises(ModelError, match="another streamdream is fetching"):
         run(model)
     assert run(model)[0].is_file()
@@ -253,7 +261,7 @@ def test_two_at_once_do_not_write_into_each_other(server: Server, cache: Path) -
 def test_an_interrupted_fetch_leaves_no_half_file_under_the_final_name(stop: int, server: Server, cache: Path) -> None:
     server.files["/w.safetensors"] = WEIGHTS
     server.manners["/w.safetensors"] = "always cuts"  # several chunks
-    model = stem(Source(f"{server.url}/w.safetensors", DIGEST))
+    model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST))
     seen = 0
 
     def interrupt(done: int, total: int) -> None:
@@ -276,13 +284,13 @@ def test_an_interrupted_fetch_leaves_no_half_file_under_the_final_name(stop: int
 ])
 def test_every_kind_of_digest(kind: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
-    assert fetch.digest_differs(tmp_path / "f", f"{kind}:{value}") == ""
-    assert f"{kind} {value[:8]}" in fetch.digest_differs(tmp_path / "f", f"{kind}:0{value[1:]}")
+    assert fetch.digest_mismatch(tmp_path / "f", f"{kind}:{value}") == ""
+    assert f"{kind} {value[:8]}" in fetch.digest_mismatch(tmp_path / "f", f"{kind}:0{value[1:]}")
 
 
 def test_only_http_and_https(tmp_path: Path) -> None:
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "nonsense"):
-        with pytest.raises(Failed, match="neither http nor https"):
+        with pytest.raises(DownloadError, match="neither http nor https"):
             download.download(url, tmp_path / "part", lambda done, total: None)
 
 
@@ -290,7 +298,7 @@ def test_a_redirect_never_leaves_https() -> None:
     request, answer = urllib.request.Request("https://127.0.0.1/w"), io.BytesIO()
     follow = download._Redirects().redirect_request
     assert follow(request, answer, 302, "Found", {}, "https://127.0.0.2/w")
-    with pytest.raises(Failed, match=r"redirects to http://127\.0\.0\.2/w, which is not followed"):
+    with pytest.raises(DownloadError, match=r"redirects to http://127\.0\.0\.2/w, which is not followed"):
         follow(request, answer, 302, "Found", {}, "http://127.0.0.2/w")
 
 
@@ -308,7 +316,7 @@ def test_a_file_is_adopted(name: str, write: Callable[[Path], object], cache: Pa
     given = tmp_path / name
     write(given)
     before = given.read_bytes()
-    path, published = fetch.adopt(stem(Source("http://127.0.0.1/w.safetensors", DIGEST)), given)
+    path, published = fetch.import_file(stem(WeightSource("http://127.0.0.1/w.safetensors", DIGEST)), given)
     assert path == cache / "stem.safetensors" and path.read_bytes() == WEIGHTS
     assert published == (name == "mine.safetensors")
     assert given.read_bytes() == before and names(cache) == ["stem.safetensors"]
@@ -317,17 +325,17 @@ def test_a_file_is_adopted(name: str, write: Callable[[Path], object], cache: Pa
 def test_a_file_that_does_not_fit_changes_nothing(cache: Path, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.pth"
     good.write_bytes(WEIGHTS)
-    model = stem(Source("http://127.0.0.1/w.pth"))
-    fetch.adopt(model, good)
+    model = stem(WeightSource("http://127.0.0.1/w.pth"))
+    fetch.import_file(model, good)
     bad.write_bytes(b"<html>")
     with pytest.raises(ModelError, match=r"^bad.pth is a web page"):
-        fetch.adopt(model, bad)
+        fetch.import_file(model, bad)
     with pytest.raises(UsageError, match=r"picture.png: weights are read from .safetensors, .caffemodel, "):
-        fetch.adopt(model, tmp_path / "picture.png")
+        fetch.import_file(model, tmp_path / "picture.png")
     with pytest.raises(ModelError, match=r"none.pth: No such file"):
-        fetch.adopt(model, tmp_path / "none.pth")
+        fetch.import_file(model, tmp_path / "none.pth")
     with pytest.raises(UsageError, match="inception_v3 is embedded"):
-        fetch.adopt(models.get("inception_v3"), good)
+        fetch.import_file(models.get("inception_v3"), good)
     assert names(cache) == ["stem.safetensors"] and (cache / "stem.safetensors").read_bytes() == WEIGHTS
 
 
@@ -338,7 +346,7 @@ def row(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a network in the registry whose weights the server has."""
     handler = signal.getsignal(signal.SIGTERM)
     server.files["/w.safetensors"] = WEIGHTS
-    model = stem(Source(f"{server.url}/w.safetensors", DIGEST, 1_500_000))
+    model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST, 1_500_000))
     monkeypatch.setitem(models.MODELS, "stem", replace(model, load_weights=models._fetched_weights("stem")))
     yield "stem"
     signal.signal(signal.SIGTERM, handler)  # the command line sets its own

@@ -3,17 +3,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from streamdream.live.resolution import FIRST, HEIGHTS, Governor
+from streamdream.live.resolution import HEIGHTS, START_HEIGHT, ResolutionController
 
 
 def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
     """A machine on which 240 lines take 0.15 s, once others want it too, and any other size as its area."""
-    governor = Governor(240, 12)
+    resolution = ResolutionController(240, 12)
     heights = []
     for number in range(1, 500):
-        heights.append(governor.field_height)
-        governor.observe((0.02 if number < 100 else 0.15) * (governor.field_height / 240) ** 2, number)
-    assert heights[0] == FIRST and heights[99] == 240
+        heights.append(resolution.field_height)
+        resolution.observe((0.02 if number < 100 else 0.15) * (resolution.field_height / 240) ** 2, number)
+    assert heights[0] == START_HEIGHT and heights[99] == 240
     assert heights[-1] == 176  # 0.081 s; 208 would take 0.113, more than 1/12
     assert len(set(heights[200:])) == 1  # and it stays there
     assert {HEIGHTS.index(a) - HEIGHTS.index(b) for a, b in pairwise(heights)} == {-1, 0, 1}
@@ -21,76 +21,78 @@ def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
 
 def test_a_field_that_is_far_too_large_is_left_at_once() -> None:
     """A machine on which 720 lines take 3 s when four visitors come; 120 are 0.083 s. Three dreams are enough."""
-    governor = Governor(720, 12)
+    resolution = ResolutionController(720, 12)
     for number in range(1, 200):
-        governor.observe(0.001, number)
-    assert governor.field_height == 720
+        resolution.observe(0.001, number)
+    assert resolution.field_height == 720
     for number in range(200, 203):
-        governor.observe(3.0, number)
-    assert governor.field_height == 120
+        resolution.observe(3.0, number)
+    assert resolution.field_height == 120
     for number in range(203, 400):
-        governor.observe(3.0 * (governor.field_height / 720) ** 2, number)
-    assert governor.field_height == 120
+        resolution.observe(3.0 * (resolution.field_height / 720) ** 2, number)
+    assert resolution.field_height == 120
 
 
 def test_a_dream_begins_with_as_many_passes_as_there_is_time_for() -> None:
-    governor = Governor(240, 12)
-    assert governor.onset(8, 3) == 0  # nothing is known yet
+    resolution = ResolutionController(240, 12)
+    assert resolution.warmup_steps(8, 3) == 0  # nothing is known yet
     for number in range(1, 8):
-        governor.observe(0.008, number)
-    assert governor.onset(8, 3) == 2 and governor.onset(1, 3) == 1  # three passes of three octaves are 72 ms
+        resolution.observe(0.008, number)
+    assert (
+        resolution.warmup_steps(8, 3) == 2 and resolution.warmup_steps(1, 3) == 1
+    )  # three passes of three octaves are 72 ms
     for number in range(9, 16):
-        governor.observe(0.05, number)
-    assert governor.onset(8, 3) == 0
+        resolution.observe(0.05, number)
+    assert resolution.warmup_steps(8, 3) == 0
 
 
 def test_the_governor_grows_it_again_when_there_is_room() -> None:
-    governor = Governor(240, 12)
+    resolution = ResolutionController(240, 12)
     for number in range(1, 200):
-        governor.observe(0.3, number)
-    low = governor.field_height
+        resolution.observe(0.3, number)
+    low = resolution.field_height
     for number in range(200, 5000):
-        governor.observe(0.001, number)
-    assert low == HEIGHTS[0] and governor.field_height == 240
+        resolution.observe(0.001, number)
+    assert low == HEIGHTS[0] and resolution.field_height == 240
 
 
 def test_what_a_picture_of_fewer_lines_takes_says_nothing_of_more() -> None:
     """A page goes on with few for a moment, after more were wanted; a camera may have no more."""
-    governor = Governor(240, 12)
+    resolution = ResolutionController(240, 12)
     for number in range(1, 200):
-        governor.observe(0.001, number, lines=FIRST - 24)
-    assert governor.field_height == FIRST
+        resolution.observe(0.001, number, lines=START_HEIGHT - 24)
+    assert resolution.field_height == START_HEIGHT
     for number in range(200, 300):
-        governor.observe(0.3, number, lines=FIRST - 24)
-    assert governor.field_height == HEIGHTS[0]
+        resolution.observe(0.3, number, lines=START_HEIGHT - 24)
+    assert resolution.field_height == HEIGHTS[0]
     for number in range(300, 5000):
-        governor.observe(0.001, number, lines=governor.field_height)
-    assert governor.field_height == 240
+        resolution.observe(0.001, number, lines=resolution.field_height)
+    assert resolution.field_height == 240
 
 
 def test_where_there_is_room_at_the_highest_all_octaves_are_dreamed_at_once() -> None:
     """A machine on which an octave of 240 lines takes 20 ms: three of them fit into 1/12 s, six do not."""
     for octaves, in_turn in ((3, False), (6, True)):
-        governor, seen = Governor(240, 12), []
+        resolution, seen = ResolutionController(240, 12), []
         for number in range(1, 400):
-            seen.append(governor.in_turn)
-            governor.observe(0.02 * (1 if governor.in_turn else octaves), number, octaves)
-        assert seen[0] and seen[-1] is in_turn and governor.field_height == 240
+            seen.append(resolution.cycle_octaves)
+            resolution.observe(0.02 * (1 if resolution.cycle_octaves else octaves), number, octaves)
+        assert seen[0] and seen[-1] is in_turn and resolution.field_height == 240
         assert sum(a != b for a, b in pairwise(seen)) <= 1
 
 
 def test_octaves_that_do_not_fit_any_more_are_taken_in_turn_again() -> None:
-    governor = Governor(240, 12)
+    resolution = ResolutionController(240, 12)
     for number in range(1, 100):
-        governor.observe(0.01, number, 2)
-    assert not governor.in_turn
+        resolution.observe(0.01, number, 2)
+    assert not resolution.cycle_octaves
     for number in range(100, 200):
-        governor.observe(0.07 if governor.in_turn else 0.14, number, 2)
-    assert governor.in_turn and governor.field_height == 240
+        resolution.observe(0.07 if resolution.cycle_octaves else 0.14, number, 2)
+    assert resolution.cycle_octaves and resolution.field_height == 240
 
 
 def test_a_pinned_field_stays() -> None:
-    governor = Governor(230, 12, pinned=True)
+    resolution = ResolutionController(230, 12, pinned=True)
     for number in range(1, 50):
-        governor.observe(5.0, number)
-    assert governor.field_height == 230
+        resolution.observe(5.0, number)
+    assert resolution.field_height == 230

@@ -16,7 +16,7 @@ from streamdream import backends, models
 from streamdream.ascent import objectives
 from streamdream.backends import StepSpec, graph, openvino
 from streamdream.backends.eager import Eager
-from streamdream.backends.engine import cosine, textured
+from streamdream.backends.engine import cosine, natural_noise
 from streamdream.models import Model
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
@@ -87,7 +87,7 @@ def test_fp16_holds_every_network(name: str, layers: str, kind: dict[str, Any]) 
     """Caffe's have features of 300, whose squares it does not hold; a mean's gradient it would round to nothing."""
     model = with_weights(name)
     wanted, seen = spec(model, layers, 99, 115, **kind), {"guide": torch.rand(1, 3, 96, 112) * 2 - 1}
-    picture, moves = textured(torch.Size((1, 3, 99, 115)), CPU), []
+    picture, moves = natural_noise(torch.Size((1, 3, 99, 115)), CPU), []
     for precision in ("fp32", "fp16"):
         backend = Eager(model, "cpu", precision)
         moves.append(backend.compile(wanted)(picture, 0.02, backend.targets(wanted.objective, seen)) - picture)

@@ -28,10 +28,10 @@ from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SinkError, SourceError
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.pipeline import Live, resize_state
-from streamdream.live.resolution import Governor
+from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
 from streamdream.settings import DreamSettings
 from streamdream.system import process_tuning
@@ -40,7 +40,7 @@ from streamdream.system.process_tuning import NICENESS
 pytestmark = pytest.mark.alone
 
 SIZE = 160, 96
-SETTINGS = DreamSettings(onset=0)
+SETTINGS = DreamSettings(warmup_steps=0)
 
 
 def images(count: int = 8) -> list[NDArray[np.uint8]]:
@@ -51,8 +51,8 @@ def images(count: int = 8) -> list[NDArray[np.uint8]]:
 
 def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.in_turn = True
-    return Live(source, sink, dreamer, Governor(96, 12, pinned=True), Controls(settings))
+    dreamer.cycle_octaves = True
+    return Live(source, sink, dreamer, ResolutionController(96, 12, pinned=True), Controls(settings))
 
 
 def workers() -> list[threading.Thread]:
@@ -97,7 +97,7 @@ def test_a_dream_outlives_a_change_of_its_size() -> None:
 def test_octaves_in_turn_all_get_theirs(eager: Backend) -> None:
     """Two octaves, one a frame: both sizes are stepped at, and the dream is as large as the field."""
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.in_turn = True
+    dreamer.cycle_octaves = True
     seen: list[tuple[int, int]] = []
     compiled = dreamer._steps
     dreamer._steps = lambda spec: seen.append((spec.height, spec.width)) or compiled(spec)  # type: ignore
@@ -167,7 +167,7 @@ def test_a_run_needs_no_garbage_collection_to_be_gone(eager: Backend) -> None:
     gc.disable()
     try:
         run = live(Ends(3), NullSink(), eager)
-        dreamer = weakref.ref(run._cast.now)
+        dreamer = weakref.ref(run._models.current)
         gone = weakref.ref(run)
         run.run()
         del run
@@ -202,7 +202,7 @@ def test_the_longest_gap_is_not_forgotten(eager: Backend, monkeypatch: pytest.Mo
             time.sleep(0.5 if next(written) == 5 else 0.0)
 
     written = itertools.count()
-    monkeypatch.setattr("streamdream.live.pipeline.WINDOW", 10)
+    monkeypatch.setattr("streamdream.live.pipeline.MAX_SAMPLES", 10)
     report = live(Numbered(images(), 30, 3.0), Stumbles(), eager).run()
     assert report.frames > 30 and report.longest_gap_ms > 400
 
@@ -241,7 +241,7 @@ class Ends(LiveSource):
     def __iter__(self) -> Iterator[Frame]:
         for number in range(self._after):
             time.sleep(0.005)
-            yield stamped(images(1)[0], number / 30)
+            yield timestamped_frame(images(1)[0], number / 30)
         if self._last is not None:
             raise self._last
 
@@ -249,26 +249,26 @@ class Ends(LiveSource):
 def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
     """The field grows for it where it may; where it may not, what was dreamed before goes on."""
     for pinned, expected in ((False, "mixed3"), (True, "conv2d_1")):
-        governor = Governor(96, 12, pinned)
-        governor._ladder = [(32, True), *governor._ladder] if not pinned else [(32, True), (32, False)]
-        governor._rung = 0
+        resolution = ResolutionController(96, 12, pinned)
+        resolution._heights = [(32, True), *resolution._heights] if not pinned else [(32, True), (32, False)]
+        resolution._level = 0
         controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
         timer = threading.Timer(1.0, controls.change, ({"layers": "mixed3"},))
         timer.start()
-        report = Live(Numbered(images(), 30, 2.5), NullSink(), Dreamer(get("inception_v3"), eager, 32), governor,
+        report = Live(Numbered(images(), 30, 2.5), NullSink(), Dreamer(get("inception_v3"), eager, 32), resolution,
                       controls).run()
         timer.join()
         assert report.layers == expected and report.dreams > 10
-        assert governor.field_height == (32 if pinned else 96)
+        assert resolution.field_height == (32 if pinned else 96)
 
 
 class Asked(LiveSource):
     """A browser: it sends as many lines as were wanted a while ago, if its camera has so many."""
 
-    def __init__(self, governor: Governor, highest: int, seconds: float) -> None:
+    def __init__(self, resolution: ResolutionController, highest: int, seconds: float) -> None:
         super().__init__("asked")
         self.height, self.width, self.rate = highest, 320, Fraction(30)
-        self._governor, self._highest, self._count = governor, highest, int(30 * seconds)
+        self._governor, self._highest, self._count = resolution, highest, int(30 * seconds)
 
     def __iter__(self) -> Iterator[Frame]:
         wanted = [self._governor.field_height] * 8
@@ -276,7 +276,7 @@ class Asked(LiveSource):
             time.sleep(1 / 30)
             wanted.append(self._governor.field_height)
             lines = min(wanted[-8], self._highest)
-            yield stamped(np.ascontiguousarray(np.resize(images(1)[0], (lines, 2 * lines, 3))), number / 30)
+            yield timestamped_frame(np.ascontiguousarray(np.resize(images(1)[0], (lines, 2 * lines, 3))), number / 30)
 
 
 @pytest.mark.parametrize(("highest", "layers", "lines"), [(240, "mixed3", 96), (32, "conv2d_1", 32)])
@@ -285,15 +285,15 @@ def test_a_field_that_the_next_pictures_have_is_waited_for(eager: Backend, highe
     """And no larger one is asked for meanwhile; a camera that has no more lines goes on with what it dreamed, on the
     field that it had.
     """
-    governor = Governor(240, 1e6)  # nothing is fast enough: only what the layer needs is taken
-    governor._ladder, governor._rung = [(32, True), (96, True), (144, True), (208, True), (240, False)], 0
+    resolution = ResolutionController(240, 1e6)  # nothing is fast enough: only what the layer needs is taken
+    resolution._heights, resolution._level = [(32, True), (96, True), (144, True), (208, True), (240, False)], 0
     controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
     timer = threading.Timer(0.5, controls.change, ({"layers": "mixed3"},))
     timer.start()
-    report = Live(Asked(governor, highest, 3.0), NullSink(), Dreamer(get("inception_v3"), eager, 32), governor,
+    report = Live(Asked(resolution, highest, 3.0), NullSink(), Dreamer(get("inception_v3"), eager, 32), resolution,
                   controls).run()
     timer.join()
-    assert report.layers == layers and governor.field_height == lines
+    assert report.layers == layers and resolution.field_height == lines
     assert not any(field.endswith(("x144", "x208")) for field in report.fields)
 
 
@@ -303,8 +303,13 @@ def test_settings_may_change_a_hundred_times_a_second(eager: Backend) -> None:
                for layers in ("mixed0", "conv2d_3", "mixed1:1,mixed0:-0.5") for strength in (0.5, 1.5)
                for octaves in (1, 2)]
     controls, over = Controls(SETTINGS), threading.Event()
-    run = Live(Numbered(images(), 30, 2.0), NullSink(), Dreamer(get("inception_v3"), eager, 96), Governor(96, 12),
-               controls)
+    run = Live(
+        Numbered(images(), 30, 2.0),
+        NullSink(),
+        Dreamer(get("inception_v3"), eager, 96),
+        ResolutionController(96, 12),
+        controls,
+    )
 
     def change() -> None:
         for choice in itertools.cycle(choices):
@@ -325,9 +330,9 @@ def test_a_frozen_picture_stands_still_and_goes_on_dreaming(eager: Backend) -> N
     controls, sink = Controls(SETTINGS), Slow()
     threading.Timer(0.5, setattr, (controls, "frozen", True)).start()
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.in_turn = True
+    dreamer.cycle_octaves = True
     moving = [np.full((96, 160, 3), 60 + 8 * number, np.uint8) for number in range(16)]
-    Live(Numbered(moving, 30, 3.0), sink, dreamer, Governor(96, 12, pinned=True), controls).run()
+    Live(Numbered(moving, 30, 3.0), sink, dreamer, ResolutionController(96, 12, pinned=True), controls).run()
     shown = [picture[40:].astype(float) for picture in sink.kept[-6:]]
     assert max(np.abs(a.mean() - b.mean()) for a, b in pairwise(shown)) < 3  # else it moves by 8 a frame
     assert max(np.abs(a - b).mean() for a, b in pairwise(shown)) > 0.2
@@ -339,5 +344,5 @@ def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
     advance = dreamer.advance
     dreamer.advance = lambda state, *rest: seen.append(state.residual is None) or advance(state, *rest)  # type: ignore
     threading.Timer(1.0, controls.reset).start()
-    Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, Governor(96, 12, pinned=True), controls).run()
+    Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, ResolutionController(96, 12, pinned=True), controls).run()
     assert sum(seen) == 2 and len(seen) > 10

@@ -21,7 +21,7 @@ from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.live.pipeline import Live
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.settings import DreamSettings
 from streamdream.system import process_tuning
 from streamdream.system.stats import rss_mb
@@ -86,7 +86,7 @@ class Stalls(LiveSource):
         for number in range(35):
             self.over.wait(self._seconds if number == 5 else 1 / 30)
             shape = (96, 160) if number < 5 else (120, 100) if number < 20 else (64, 200)
-            yield stamped(np.full((*shape, 3), 7 * number, np.uint8), number / 30)
+            yield timestamped_frame(np.full((*shape, 3), 7 * number, np.uint8), number / 30)
 
     def close(self) -> None:
         self.over.set()

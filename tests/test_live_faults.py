@@ -18,14 +18,14 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
 from streamdream.live.pipeline import Live, LiveReport
-from streamdream.live.resolution import Governor
+from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
 from streamdream.settings import DreamSettings, resolve
 
-SETTINGS = DreamSettings(onset=0, layers="mixed0", octaves=1, flow="none")
+SETTINGS = DreamSettings(warmup_steps=0, layers="mixed0", octaves=1, flow="none")
 UNREACHED_HZ = 1e6
 """No dream is so fast: the governor has no reason to enlarge the field."""
 SMALL_FIELDS = {"160x96", "200x120", "240x144"}
@@ -49,7 +49,7 @@ class Camera(LiveSource):
             until, latest = self.dreams + DREAMS, number + self.max_frames
             while self.dreams < until and number < latest:
                 time.sleep(1 / 60)
-                yield stamped(self.picture(), number / 60)
+                yield timestamped_frame(self.picture(), number / 60)
                 number += 1
             event()
 
@@ -65,10 +65,20 @@ class Keeps(NullSink):
         self.added = np.abs(image.astype(int) - frame.image)
 
 
-def run(eager: Backend, controls: Controls, *events: Callable[[], object], governor: Governor | None = None,
-        size: tuple[int, int] = (96, 160), sink: NullSink | None = None, camera: Camera | None = None) -> LiveReport:
-    governor, camera = governor or Governor(size[0], UNREACHED_HZ, pinned=True), camera or Camera(size, events)
-    dreamer = Dreamer(get("inception_v3"), eager, governor.field_height)
+def run(
+    eager: Backend,
+    controls: Controls,
+    *events: Callable[[], object],
+    resolution: ResolutionController | None = None,
+    size: tuple[int, int] = (96, 160),
+    sink: NullSink | None = None,
+    camera: Camera | None = None,
+) -> LiveReport:
+    resolution, camera = (
+        resolution or ResolutionController(size[0], UNREACHED_HZ, pinned=True),
+        camera or Camera(size, events),
+    )
+    dreamer = Dreamer(get("inception_v3"), eager, resolution.field_height)
     advance = dreamer.advance
 
     def counted(*given: Any) -> DreamState:
@@ -77,7 +87,7 @@ def run(eager: Backend, controls: Controls, *events: Callable[[], object], gover
         return state
 
     dreamer.advance = counted  # type: ignore
-    return Live(camera, sink or NullSink(), dreamer, governor, controls).run()
+    return Live(camera, sink or NullSink(), dreamer, resolution, controls).run()
 
 
 def half_mask(path: Path, white: str) -> bytes:
@@ -111,8 +121,10 @@ def test_a_mask_that_comes_back_is_taken(eager: Backend, tmp_path: Path) -> None
 def test_a_picture_that_is_removed_does_not_enlarge_the_field(eager: Backend, tmp_path: Path, role: str) -> None:
     path = tmp_path / "picture.png"
     half_mask(path, "right")
-    wish = replace(SETTINGS, style_weight=1.0, style_layers="mixed0", **{role: str(path)})  # type: ignore[arg-type]
-    report = run(eager, Controls(wish), path.unlink, governor=Governor(240, UNREACHED_HZ), size=(240, 400))
+    request = replace(SETTINGS, style_weight=1.0, style_layers="mixed0", **{role: str(path)})  # type: ignore[arg-type]
+    report = run(
+        eager, Controls(request), path.unlink, resolution=ResolutionController(240, UNREACHED_HZ), size=(240, 400)
+    )
     assert report.dreams >= 2 * DREAMS and set(report.fields) <= SMALL_FIELDS
 
 
@@ -121,9 +133,9 @@ def test_settings_that_cannot_be_dreamed_are_taken_back(eager: Backend, change: 
                                                         caplog: pytest.LogCaptureFixture) -> None:
     """And the field, which is not their fault, is not enlarged."""
     controls = Controls(SETTINGS)
-    report = run(eager, controls, lambda: controls.change(change), governor=Governor(240, UNREACHED_HZ),
+    report = run(eager, controls, lambda: controls.change(change), resolution=ResolutionController(240, UNREACHED_HZ),
                  size=(240, 400))
-    assert report.dreams >= 2 * DREAMS and set(report.fields) <= SMALL_FIELDS and controls.now() == SETTINGS
+    assert report.dreams >= 2 * DREAMS and set(report.fields) <= SMALL_FIELDS and controls.current() == SETTINGS
     assert len([message for message in caplog.messages if "goes on as before" in message]) == 1
 
 
@@ -141,25 +153,25 @@ def test_a_show_does_not_begin_without_its_mask(eager: Backend) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 def aurora() -> DreamSettings:
-    return replace(resolve({}, {}, "look-aurora").dream, onset=0, flow="none")
+    return replace(resolve({}, {}, "look-aurora").dream, warmup_steps=0, flow="none")
 
 
-def governor_at(height: int) -> Governor:
-    governor = Governor(240, UNREACHED_HZ)
-    governor._rung = next(rung for rung, (lines, _) in enumerate(governor._ladder) if lines == height)
-    return governor
+def governor_at(height: int) -> ResolutionController:
+    resolution = ResolutionController(240, UNREACHED_HZ)
+    resolution._level = next(rung for rung, (lines, _) in enumerate(resolution._heights) if lines == height)
+    return resolution
 
 
 def test_octaves_that_do_not_fit_do_not_enlarge_the_field(eager: Backend) -> None:
     """The look Aurora has four, of which 96 lines hold two."""
-    report = run(eager, Controls(aurora()), governor=governor_at(96), size=(240, 400))
+    report = run(eager, Controls(aurora()), resolution=governor_at(96), size=(240, 400))
     assert set(report.fields) == {"160x96"} and report.steps == report.dreams >= DREAMS
 
 
 def test_a_field_that_is_too_slow_is_left_whatever_octaves_fit(eager: Backend) -> None:
-    governor = governor_at(144)
-    run(eager, Controls(aurora()), governor=governor, size=(240, 400))
-    assert governor.field_height == 96
+    resolution = governor_at(144)
+    run(eager, Controls(aurora()), resolution=resolution, size=(240, 400))
+    assert resolution.field_height == 96
 
 
 def test_a_show_begins_with_the_octaves_that_fit(eager: Backend) -> None:
@@ -168,10 +180,12 @@ def test_a_show_begins_with_the_octaves_that_fit(eager: Backend) -> None:
 
 
 def test_a_field_that_one_layer_needed_is_left_with_it(eager: Backend) -> None:
-    governor, controls = Governor(240, UNREACHED_HZ), Controls(replace(SETTINGS, layers="mixed3"))
-    governor._ladder, governor._rung = [(32, True), (96, True), (240, True), (240, False)], 0
-    report = run(eager, controls, lambda: controls.change({"layers": "conv2d_1"}), governor=governor, size=(240, 400))
-    assert set(report.fields) == {"160x96", "54x32"} and governor.field_height == 32
+    resolution, controls = ResolutionController(240, UNREACHED_HZ), Controls(replace(SETTINGS, layers="mixed3"))
+    resolution._heights, resolution._level = [(32, True), (96, True), (240, True), (240, False)], 0
+    report = run(
+        eager, controls, lambda: controls.change({"layers": "conv2d_1"}), resolution=resolution, size=(240, 400)
+    )
+    assert set(report.fields) == {"160x96", "54x32"} and resolution.field_height == 32
 
 
 def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Backend, monkeypatch: pytest.MonkeyPatch
@@ -184,7 +198,7 @@ def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Bac
             whole = super().picture()
             return np.ascontiguousarray(whole[:24, :40]) if self.dreams >= DREAMS else whole
 
-    monkeypatch.setattr("streamdream.live.pipeline.LARGER_SECONDS", 0.2)
+    monkeypatch.setattr("streamdream.live.pipeline.RESIZE_GRACE_SECONDS", 0.2)
     report = run(eager, Controls(replace(SETTINGS, layers="mixed3")), camera=Shrinks((96, 160), [bool]))
     assert report.dreams >= DREAMS and report.frames > 100
 

@@ -29,13 +29,13 @@ from streamdream.automation.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sinks.registry import Show, open_sink, open_sinks
+from streamdream.media.sinks.registry import LiveContext, open_sink, open_sinks
 from streamdream.media.sinks.tee import Tee
-from streamdream.media.sinks.threaded import LiveSink
-from streamdream.media.sources.live import LiveSource, stamped
+from streamdream.media.sinks.threaded import DroppingSink
+from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
 from streamdream.settings import DreamSettings, RenderSettings
-from streamdream.system.atomic_file import Output
+from streamdream.system.atomic_file import OutputTarget
 
 pytestmark = pytest.mark.alone
 
@@ -51,8 +51,8 @@ class Camera(LiveSource):
         self.width, self.height, self.rate = *SIZE, Fraction(rate)
 
 
-def show() -> Show:
-    return Show(Controls(DreamSettings()), lambda: get("inception_v3").blocks())
+def show() -> LiveContext:
+    return LiveContext(Controls(DreamSettings()), lambda: get("inception_v3").blocks())
 
 
 def live_sink(path: str, **settings: Any) -> Any:
@@ -72,7 +72,7 @@ def play(sink: Any, seconds: float, first: int = 0, until: Callable[[], bool] = 
     while (number - first) / 30 < seconds and not until():
         time.sleep(max(0.0, began + number / 30 - time.perf_counter()))
         begin = time.perf_counter()
-        sink.write(marked(number % 256, SIZE), stamped(marked(number % 256, SIZE), number / 30))
+        sink.write(marked(number % 256, SIZE), timestamped_frame(marked(number % 256, SIZE), number / 30))
         assert time.perf_counter() - begin < 0.5
         number += 1
     return number
@@ -99,7 +99,7 @@ class Keeps(NullSink):
 
 def write(sink: Any, count: int) -> None:
     for number in range(count):
-        sink.write(marked(number, SIZE), stamped(marked(number, SIZE), number / 30))
+        sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), number / 30))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -147,7 +147,7 @@ class SlowWriter:
 
     def __init__(self, seconds: float) -> None:
         self.warnings: list[str] = []
-        self.partial, self.seconds, self.numbers = Output("slow"), seconds, list[int]()
+        self.partial, self.seconds, self.numbers = OutputTarget("slow"), seconds, list[int]()
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> int:
         return number_of(image)
@@ -164,7 +164,7 @@ class SlowWriter:
 
 def test_a_slow_recording_drops_what_it_cannot_hold() -> None:
     writer, other = SlowWriter(0.05), Keeps()
-    with Tee([other, LiveSink(writer, 8, remedy="--encoder-preset ultrafast is faster")]) as tee:
+    with Tee([other, DroppingSink(writer, 8, remedy="--encoder-preset ultrafast is faster")]) as tee:
         begin = time.perf_counter()
         write(tee, 40)
         assert time.perf_counter() - begin < 1
@@ -175,7 +175,7 @@ def test_a_slow_recording_drops_what_it_cannot_hold() -> None:
 
 def test_a_slow_stream_sends_the_newest() -> None:
     writer = SlowWriter(0.05)
-    with LiveSink(writer, 2, newest=True) as sink:
+    with DroppingSink(writer, 2, newest=True) as sink:
         write(sink, 40)
     assert writer.numbers[-2:] == [38, 39] and len(writer.numbers) <= 6
 
@@ -198,7 +198,7 @@ def test_a_very_long_recording_with_gaps_keeps_its_times(suffix: str, tmp_path: 
     times = [0.0, 0.031, 0.07, 1.5, *(3600.0 * hour + hour / 7 for hour in range(1, 25))]
     with live_sink(str(out)) as sink:
         for number, seconds in enumerate(times):
-            sink.write(marked(number, SIZE), stamped(marked(number, SIZE), seconds))
+            sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), seconds))
     file: Any
     with av.open(str(out)) as file:
         found = [(float(picture.pts * picture.time_base), number_of(picture.to_ndarray(format="rgb24")))
@@ -262,7 +262,7 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
                                                   ) -> None:
     """Meanwhile the show goes on; a returned one gets pictures that can be decoded."""
     caplog.set_level(logging.INFO, "streamdream")
-    monkeypatch.setattr("streamdream.media.sinks.stream.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("streamdream.media.sinks.stream.STABLE_SECONDS", 0.3)
     monkeypatch.setattr("streamdream.media.sinks.stream.FIRST_WAIT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
@@ -285,7 +285,7 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
 
 def test_a_receiver_that_is_away_at_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody got the end of the show; the run's exit code was 0."""
-    monkeypatch.setattr("streamdream.media.sinks.stream.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("streamdream.media.sinks.stream.STABLE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         name = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -325,7 +325,7 @@ def test_hls_is_played_while_it_grows_and_after(tmp_path: Path) -> None:
     out = tmp_path / "show.m3u8"
     with live_sink(str(out)) as sink:
         for number in range(600):  # 20 s by their times; the encoder need not wait for them
-            sink.write(marked(number % 256, SIZE), stamped(marked(number % 256, SIZE), number / 30))
+            sink.write(marked(number % 256, SIZE), timestamped_frame(marked(number % 256, SIZE), number / 30))
             time.sleep(0.005)
             if number == 300:
                 assert "#EXT-X-ENDLIST" not in out.read_text() and out.read_text().count(".ts") >= 2

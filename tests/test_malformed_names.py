@@ -27,5 +27,5 @@ def test_a_receiver_at_an_address_that_is_none_cannot_be_reached(address: str) -
 def test_a_redirect_to_an_address_that_is_none_is_a_failed_download(tmp_path: Path) -> None:
     with running_server() as server:
         server.manners["/w"] = "to http://["
-        with pytest.raises(download.Failed, match="makes no sense"):
+        with pytest.raises(download.DownloadError, match="makes no sense"):
             download.download(server.url + "/w", tmp_path / "part", lambda done, total: None)

@@ -167,7 +167,7 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
         for layers in LAYERS * 2:
             for width in (96, 128):
                 at = StepSpec(objectives.from_settings(DreamSettings(layers=layers), MODEL), 96, width, 1.5, 0.4)
-                picture = engine.textured(torch.Size((1, 3, 96, width)), CPU)
+                picture = engine.natural_noise(torch.Size((1, 3, 96, width)), CPU)
                 found.append(backend.compile(at)(picture, 0.02))
                 held.append(budget.held_bytes)
         largest.append(max(slot.nbytes for slot in budget.slots()))
@@ -188,7 +188,7 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
 
 def test_a_step_makes_its_evicted_network_again(budget: Budget) -> None:
     step = Eager(MODEL, "cpu", "fp32").compile(spec())
-    picture = engine.textured(torch.Size((1, 3, 96, 112)), CPU)
+    picture = engine.natural_noise(torch.Size((1, 3, 96, 112)), CPU)
     first = step(picture, 0.02)
     assert len(loaded(budget)) == 1 and budget.held_bytes > 0
     budget.evict(all_unused=True)
@@ -206,7 +206,7 @@ def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, budget: Bud
     monkeypatch.setattr(memory, "CHECK_SECONDS", 0.0)
     backend, built = OpenVino(MODEL, "cpu", "fp32"), counted(monkeypatch)
     steps = [backend.compile(spec(width=width)) for width in (112, 128)]
-    pictures = [engine.textured(torch.Size((1, 3, 96, width)), CPU) for width in (112, 128)]
+    pictures = [engine.natural_noise(torch.Size((1, 3, 96, width)), CPU) for width in (112, 128)]
 
     def turn() -> list[torch.Tensor]:
         found = []
@@ -232,7 +232,7 @@ def test_engines_beyond_the_limit_are_evicted_and_loaded_again(kept: Path, budge
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     backend, built = OpenVino(MODEL, "cpu", "fp32"), counted(monkeypatch)
     steps = {width: backend.compile(spec(width=width)) for width in (112, 128)}
-    pictures = {width: engine.textured(torch.Size((1, 3, 96, width)), CPU) for width in steps}
+    pictures = {width: engine.natural_noise(torch.Size((1, 3, 96, width)), CPU) for width in steps}
     expected = {width: step(pictures[width], 0.02) for width, step in steps.items()}
     budget.evict(all_unused=True)
     steps[112](pictures[112], 0.02)
@@ -250,16 +250,16 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
-    monkeypatch.setattr(auto, "WORTH", 100.0)
+    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
     monkeypatch.setattr(build_process, "NICENESS", 0)
-    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.textured(torch.Size((1, 3, 96, 112)), CPU)
+    backend, picture = Auto(MODEL, "cpu", "fp32"), engine.natural_noise(torch.Size((1, 3, 96, 112)), CPU)
     step = backend.compile(spec())
     expected = step(picture, 0.02)
     wait_for(backend, step, lambda: backend.name == "openvino")
     budget.evict(all_unused=True)
     for path in kept.iterdir():
         path.unlink()
-    monkeypatch.setattr(build_process, "build", build)
+    monkeypatch.setattr(build_process, "build_in_subprocess", build)
     assert torch.equal(step(picture, 0.02), expected)
     assert backend.name == "eager" and "openvino failed (out of luck)" in backend.reason
     assert torch.equal(step(picture, 0.02), expected)
@@ -272,7 +272,7 @@ import torch
 from streamdream import backends, memory, models, objectives
 from streamdream.backends import StepSpec, engine
 from streamdream.settings import DreamSettings
-from streamdream.stats import rss_mb
+from streamdream.system.stats import rss_mb
 
 name, layers = sys.argv[1:]
 cpu, model = torch.device("cpu"), models.get("inception_v3")
@@ -313,14 +313,18 @@ def test_the_bytes_said_to_be_held_are_those_that_are_given_back(name: str, kept
 
 def test_metrics_tell_the_memory_of_now(budget: Budget) -> None:
     pytest.importorskip("prometheus_client")
-    from streamdream_web.core.state import Studio
-    from streamdream_web.live.waiting_room import Hall
+    from streamdream_web.core.state import AppState
+    from streamdream_web.live.waiting_room import WaitingRoom
     from streamdream_web.server.metrics import Collector
 
     slot = Slot(budget, len)
     with slot.use(lambda: bytes(3_000_000)):
-        studio = Studio(WebSettings(), DreamSettings(), StreamSettings())
-        found = {row.name: row.samples[0].value for row in Collector(studio, Hall(studio)).collect() if row.samples}
-        studio.close()
+        app_state = AppState(WebSettings(), DreamSettings(), StreamSettings())
+        found = {
+            row.name: row.samples[0].value
+            for row in Collector(app_state, WaitingRoom(app_state)).collect()
+            if row.samples
+        }
+        app_state.close()
     assert found["streamdream_prepared_megabytes"] == 3
     assert 50 < found["streamdream_rss_megabytes"] <= found["streamdream_peak_rss_megabytes"]

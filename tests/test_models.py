@@ -72,14 +72,14 @@ def test_smallest_picture_reaches_the_tap_and_one_less_does_not() -> None:
 
 
 def test_the_network_is_cut_after_the_deepest_tap() -> None:
-    assert [node.name for node in nodes.needed(NODES, ["conv2d_2"])] == ["conv2d_1", "activation_1", "conv2d_2"]
+    assert [node.name for node in nodes.subgraph(NODES, ["conv2d_2"])] == ["conv2d_1", "activation_1", "conv2d_2"]
 
 
 def test_counted_flop_equal_those_pytorch_counts() -> None:
     picture = torch.zeros(1, 3, 120, 160, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         torch.autograd.grad(plain(["mixed3"], picture, torch.float32)["mixed3"].sum(), picture)
-    assert counter.get_total_flops() == nodes.count_flop(nodes.needed(NODES, ["mixed3"]), 120, 160)
+    assert counter.get_total_flops() == nodes.count_flop(nodes.subgraph(NODES, ["mixed3"]), 120, 160)
 
 
 def test_a_tap_before_its_relu_is_not_overwritten_by_it() -> None:

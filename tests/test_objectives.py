@@ -10,7 +10,7 @@ from streamdream.ascent import objectives
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
-from streamdream.media.frame import to_tensor, to_unit
+from streamdream.media.frame import to_signed_unit, to_tensor
 from streamdream.settings import DreamSettings
 
 MODEL = models.get("inception_v3")
@@ -46,7 +46,7 @@ def test_a_layer_or_channel_that_is_not_there() -> None:
 
 def test_total_variation_and_energy_are_terms_beside_the_dream(lion: NDArray[np.uint8]) -> None:
     """With a large weight they win: the picture becomes smoother, or greyer, than the dream alone makes it."""
-    photo = to_tensor(to_unit(lion[:128, :128]))
+    photo = to_tensor(to_signed_unit(lion[:128, :128]))
     backend = backends.create("eager", MODEL, "cpu", "fp32")
 
     def dreamed(**changes: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sinking import copy, names, read
 from test_cli import ENVIRONMENT
 
 from streamdream.automation.controls import Controls
-from streamdream.automation.settings_track import Recorder
+from streamdream.automation.settings_track import SettingsRecorder
 from streamdream.errors import SinkError, UsageError
 from streamdream.media.images import write_image
 from streamdream.media.sinks.image_sequence import ImageWriter
@@ -24,7 +24,7 @@ from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, RenderSettings
 from streamdream.system import atomic_file
-from streamdream.system.atomic_file import Partial, write_file
+from streamdream.system.atomic_file import AtomicFile, write_file
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -56,11 +56,11 @@ def test_with_y_what_appears_meanwhile_is_replaced(name: str, tmp_path: Path, cl
 def test_settings_and_pictures_are_kept_beside_what_appears(tmp_path: Path) -> None:
     controls = Controls(DreamSettings(), model="inception_v3")
     track = tmp_path / "show.jsonl"
-    with pytest.raises(SinkError, match=r"show\.1\.jsonl"), Recorder(str(track)) as recorder:
-        recorder.note(0.0, controls.wish, False, 0)
+    with pytest.raises(SinkError, match=r"show\.1\.jsonl"), SettingsRecorder(str(track)) as recorder:
+        recorder.record(0.0, controls.request, False, 0)
         track.write_text("precious")
-    with pytest.raises(ZeroDivisionError), Recorder(str(track)) as recorder:  # what ended the run is said
-        recorder.note(0.0, controls.wish, False, 0)
+    with pytest.raises(ZeroDivisionError), SettingsRecorder(str(track)) as recorder:  # what ended the run is said
+        recorder.record(0.0, controls.request, False, 0)
         raise ZeroDivisionError
     picture = tmp_path / "a.png"
     picture.write_text("precious")
@@ -82,7 +82,7 @@ def test_without_hard_links_nothing_is_replaced_either(tmp_path: Path, monkeypat
 
 
 def test_a_pipe_that_appears_is_not_replaced_even_with_y(tmp_path: Path) -> None:
-    partial = Partial(str(tmp_path / "a.mp4"), overwrite=True)
+    partial = AtomicFile(str(tmp_path / "a.mp4"), overwrite=True)
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(SinkError, match=r"a\.1\.mp4"):
         partial.commit()
@@ -121,7 +121,7 @@ def test_a_very_long_name_is_shortened_for_its_number(tmp_path: Path) -> None:
 def test_two_outputs_whose_names_begin_alike_are_two_files(tmp_path: Path) -> None:
     """Fifty characters of a name are in the hidden one."""
     paths = [str(tmp_path / ("n" * 60 + end)) for end in ("a.mp4", "b.mp4")]
-    partials = [Partial(path) for path in paths]
+    partials = [AtomicFile(path) for path in paths]
     for partial, path in zip(partials, paths, strict=True):
         partial.path.write_text(path)
     for partial in partials:
@@ -161,9 +161,9 @@ def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Pat
     process.communicate()
     [left] = names(tmp_path)
     assert left.startswith(".out.")
-    Partial(str(tmp_path / "else.mp4")).discard()
+    AtomicFile(str(tmp_path / "else.mp4")).discard()
     assert names(tmp_path) == [left]  # of another output
-    Partial(str(output)).commit()
+    AtomicFile(str(output)).commit()
     assert names(tmp_path) == ["out.mp4"]
 
 
@@ -181,7 +181,7 @@ def test_only_what_surely_belongs_to_nobody_is_cleared(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = atomic_file._host()
-    mine = Partial(str(tmp_path / "a.mp4"))
+    mine = AtomicFile(str(tmp_path / "a.mp4"))
     kept = [f".a.1-{host}.00000000.partial.mp4",  # of a process that runs
             f".a.{dead.pid}-00000000.00000000.partial.mp4",  # of another machine
             f".a.{dead.pid}-{host}.00000000.partial.mkv", f".ab.{dead.pid}-{host}.00000000.partial.mp4",
@@ -191,14 +191,14 @@ def test_only_what_surely_belongs_to_nobody_is_cleared(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / f".a.{dead.pid}-{host}.00000000.partial.mp4").touch()
     (tmp_path / f".a.{os.getpid()}-{host}.00000000.partial.mp4").touch()  # of one that had this number before
-    other = Partial(str(tmp_path / "a.mp4"))
+    other = AtomicFile(str(tmp_path / "a.mp4"))
     assert names(tmp_path) == sorted([*kept, other.path.name])
     mine.discard()
     other.discard()
 
     (folder := tmp_path / f".%d.{dead.pid}-{host}.00000000.partial").mkdir()
     (folder / "1.png").touch()
-    Partial(str(tmp_path / "%d.png"), folder=True).discard()
+    AtomicFile(str(tmp_path / "%d.png"), folder=True).discard()
     assert not folder.exists()
 
 

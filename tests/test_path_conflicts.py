@@ -191,8 +191,8 @@ def test_bench_overwrites_only_with_y(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_weights_that_are_kept_are_not_taken_for_a_user_s_file(kept: Path, tmp_path: Path,
                                                                capsys: pytest.CaptureFixture[str]) -> None:
-    fetch.folder().mkdir(parents=True)
-    own = fetch.folder() / "bvlc_googlenet.given.part"
+    fetch.weights_dir().mkdir(parents=True)
+    own = fetch.weights_dir() / "bvlc_googlenet.given.part"
     own.write_bytes(b"x")
     (tmp_path / "w.caffemodel").symlink_to(own)
     result = here(capsys, "fetch", "bvlc_googlenet", "--from", tmp_path / "w.caffemodel")

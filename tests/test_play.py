@@ -17,16 +17,16 @@ from streamdream_bench.live import Numbered
 from test_cli import fails, here, streamdream
 from test_live import images
 
-from streamdream.automation.automation import Entry, Fade, Play, parse_playlist
-from streamdream.automation.controls import Controls, Wish
-from streamdream.automation.settings_track import Event, Recorder, read_track
+from streamdream.automation.automation import Automation, Crossfade, PlaylistEntry, parse_playlist
+from streamdream.automation.controls import Controls, DreamRequest
+from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder, read_track
 from streamdream.backends import Backend
 from streamdream.dream import warp
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import StreamdreamError
 from streamdream.live.pipeline import Live
-from streamdream.live.resolution import Governor
-from streamdream.media.audio_level import BLOCK, HZ, FileSound, Meter, open_sound
+from streamdream.live.resolution import ResolutionController
+from streamdream.media.audio_level import BLOCK, HZ, FileLevel, LevelMeter, open_sound
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.video import open_source
@@ -34,7 +34,7 @@ from streamdream.models import get
 from streamdream.render import pipeline
 from streamdream.settings import DreamSettings
 
-SETTINGS = DreamSettings(onset=0)
+SETTINGS = DreamSettings(warmup_steps=0)
 
 
 def frame(seconds: float, level: int = 0) -> Frame:
@@ -50,8 +50,11 @@ def decode(path: Path) -> list[NDArray[np.uint8]]:
 
 def test_a_playlist_is_read() -> None:
     entries = parse_playlist("mixed3@20; mixed4:1,mixed5:0.5 strength=1.5 @ 1:30 ;conv2d_3", 7)
-    assert entries == (Entry({"layers": "mixed3"}, 20), Entry({"layers": "mixed4:1,mixed5:0.5", "strength": 1.5}, 90),
-                       Entry({"layers": "conv2d_3"}, 7))
+    assert entries == (
+        PlaylistEntry({"layers": "mixed3"}, 20),
+        PlaylistEntry({"layers": "mixed4:1,mixed5:0.5", "strength": 1.5}, 90),
+        PlaylistEntry({"layers": "conv2d_3"}, 7),
+    )
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -64,36 +67,40 @@ def test_a_playlist_that_is_wrong_is_one_line(text: str, words: str) -> None:
 
 def test_a_playlist_plays_and_begins_again_and_leaves_what_is_changed_by_hand() -> None:
     controls = Controls(SETTINGS)
-    play = Play(controls, parse_playlist("mixed0@2; mixed1@1", 1))
+    play = Automation(controls, parse_playlist("mixed0@2; mixed1@1", 1))
     heard = []
     for number in range(14):
-        play.see(frame(number / 2))
+        play.on_frame(frame(number / 2))
         if number == 1:
             controls.change({"layers": "conv2d_3"})
-        heard.append(controls.now().layers)
+        heard.append(controls.current().layers)
     assert heard == ["mixed0", "conv2d_3", "conv2d_3", "conv2d_3", "mixed1", "mixed1"] + ["mixed0"] * 4 + [
         "mixed1", "mixed1", "mixed0", "mixed0"]
 
 
 def test_a_fade_hands_over_turn_by_turn() -> None:
-    fade, old, new = Fade(2.0), Wish(SETTINGS), Wish(replace(SETTINGS, layers="mixed0", strength=2.0))
-    assert fade.pick(old, 0.0) is old
-    picked = [fade.pick(new, 1.0 + number / 50) for number in range(150)]
+    fade, old, new = (
+        Crossfade(2.0),
+        DreamRequest(SETTINGS),
+        DreamRequest(replace(SETTINGS, layers="mixed0", strength=2.0)),
+    )
+    assert fade.select(old, 0.0) is old
+    picked = [fade.select(new, 1.0 + number / 50) for number in range(150)]
     chosen = np.array([wish.dream.layers == "mixed0" for wish in picked])
     assert 0 < chosen[:25].mean() < 0.2 < chosen[40:60].mean() < 0.6 < chosen[80:100].mean() and chosen[101:].all()
     assert all(wish.dream.strength == 2.0 for wish in picked)  # what is not a matter of substance acts at once
 
 
 def test_without_a_fade_a_change_acts_at_once() -> None:
-    fade = Fade(0.0)
-    fade.pick(Wish(SETTINGS), 0.0)
-    assert fade.pick(Wish(replace(SETTINGS, layers="mixed0")), 0.1).dream.layers == "mixed0"
+    fade = Crossfade(0.0)
+    fade.select(DreamRequest(SETTINGS), 0.0)
+    assert fade.select(DreamRequest(replace(SETTINGS, layers="mixed0")), 0.1).dream.layers == "mixed0"
 
 
 def test_stillness_dreams_and_motion_clears() -> None:
     flow = np.zeros((8, 8, 2), np.float32)
     flow[:, 4:] = 3, 4
-    still = warp.stillness(flow, 5.0)
+    still = warp.stillness_mask(flow, 5.0)
     assert (still[:, :4] == 1).all() and still[:, 4:] == pytest.approx(np.exp(-1))
 
 
@@ -144,8 +151,15 @@ def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, 
             time.sleep(0.01)
         return dreamers[model]
 
-    run = Live(Numbered(images(), 30, 7.0), NullSink(), dreamers["inception_v3"], Governor(96, 12, pinned=True),
-               controls, play=Play(controls, fade=3.0), build=build)
+    run = Live(
+        Numbered(images(), 30, 7.0),
+        NullSink(),
+        dreamers["inception_v3"],
+        ResolutionController(96, 12, pinned=True),
+        controls,
+        play=Automation(controls, fade=3.0),
+        build=build,
+    )
     timers = [threading.Timer(0.5, controls.change, ({"model": "other", "layers": "mixed0"},)),
               threading.Timer(4.5, controls.change, ({"model": "missing"},))]
     for timer in timers:
@@ -153,7 +167,7 @@ def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, 
     report = run.run()
     switch = seen.index("other")
     assert switch >= enough[0] and "inception_v3" in seen[switch:] and set(seen[-5:]) == {"other"}
-    assert report.longest_gap_ms < 1000 and controls.wish.model == "other" and report.layers == "mixed0"
+    assert report.longest_gap_ms < 1000 and controls.request.model == "other" and report.layers == "mixed0"
 
 
 # --- sound ------------------------------------------------------------------------------------------------------------
@@ -169,7 +183,7 @@ def test_the_level_follows_the_loudness_of_its_band() -> None:
     loudness = np.repeat([0.0001, 0.5, 0.0001, 0.25], 50)  # a second of each
     levels = {}
     for band in ("all", "bass", "treble"):
-        meter = Meter(band)
+        meter = LevelMeter(band)
         levels[band] = np.array([meter.add(block) for block in blocks(80, loudness)])
     quiet, loud, again = levels["bass"][40:50].max(), levels["bass"][90:100].min(), levels["bass"][145]
     assert quiet < 0.1 and loud > 0.9 and again < 0.2 and 0.6 < levels["bass"][195] <= 1
@@ -178,7 +192,7 @@ def test_the_level_follows_the_loudness_of_its_band() -> None:
 
 
 def test_a_quiet_piece_counts_after_a_loud_one_and_silence_never() -> None:
-    meter = Meter()
+    meter = LevelMeter()
     loudness = np.concatenate([np.full(50, 0.9), np.full(1500, 0.02), np.full(3000, 0.0)])
     levels = np.array([meter.add(block) for block in blocks(440, loudness)])
     assert levels[60:90].max() < levels[1500] and levels[1500] > 0.8 and levels[-1] == pytest.approx(0, abs=1e-3)
@@ -197,7 +211,7 @@ def write_beats(path: Path, seconds: int) -> None:
 
 def test_a_files_sound_has_its_level_at_each_time_and_is_looped(tmp_path: Path) -> None:
     write_beats(tmp_path / "beats.wav", 4)
-    sound = FileSound(str(tmp_path / "beats.wav"))
+    sound = FileLevel(str(tmp_path / "beats.wav"))
     levels = [sound.level(seconds) for seconds in (0.5, 1.9, 2.5, 3.9, 4.5, 5.9, 400.5)]
     sound.close()
     assert [level > 0.5 for level in levels] == [True, False, True, False, True, False, True]
@@ -205,11 +219,11 @@ def test_a_files_sound_has_its_level_at_each_time_and_is_looped(tmp_path: Path) 
 
 def test_the_strength_follows_the_sound(tmp_path: Path) -> None:
     write_beats(tmp_path / "beats.wav", 2)
-    sound = FileSound(str(tmp_path / "beats.wav"))
-    play = Play(Controls(SETTINGS), sound=sound, sound_depth=0.8)
-    loud, silent = play.shown(0.6).strength, play.shown(1.9).strength
+    sound = FileLevel(str(tmp_path / "beats.wav"))
+    play = Automation(Controls(SETTINGS), sound=sound, sound_depth=0.8)
+    loud, silent = play.display_settings_at(0.6).strength, play.display_settings_at(1.9).strength
     play.close()
-    assert 1.6 < loud <= 1.8 and 0.19 < silent < 0.4 and play.controls.now().strength == 1
+    assert 1.6 < loud <= 1.8 and 0.19 < silent < 0.4 and play.controls.current().strength == 1
 
 
 def test_no_sound_is_one_clear_line(tmp_path: Path) -> None:
@@ -226,8 +240,8 @@ def test_no_sound_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_what_is_played_comes_back_as_it_was(tmp_path: Path) -> None:
     path, controls = tmp_path / "show.jsonl", Controls(SETTINGS, model="inception_v3")
-    with Recorder(str(path)) as recorder:
-        play = Play(controls, recorder=recorder)
+    with SettingsRecorder(str(path)) as recorder:
+        play = Automation(controls, recorder=recorder)
         for number in range(40):
             if number == 10:
                 controls.change({"layers": "mixed0", "strength": 2})
@@ -236,24 +250,24 @@ def test_what_is_played_comes_back_as_it_was(tmp_path: Path) -> None:
             if number == 30:
                 controls.frozen = False
                 controls.reset()
-            play.see(frame(number / 10))
+            play.on_frame(frame(number / 10))
         assert not path.exists()  # not before it is whole
     assert len(path.read_text().splitlines()) == 4
     again = Controls(DreamSettings(layers="mixed5", strength=0.1), model="inception_v3")
-    replay, seen = Play(again, track=read_track(str(path))), []
+    replay, seen = Automation(again, track=read_track(str(path))), []
     for number in range(40):
-        replay.see(frame(number / 10))
-        seen.append((again.now().layers, again.now().strength, again.frozen, again.resets))
+        replay.on_frame(frame(number / 10))
+        seen.append((again.current().layers, again.current().strength, again.frozen, again.resets))
     assert seen == ([("mixed3", 1, False, 0)] * 10 + [("mixed0", 2, False, 0)] * 10 + [("mixed0", 2, True, 0)] * 10
                     + [("mixed0", 2, False, 1)] * 10)
 
 
 def test_a_frozen_picture_is_held_while_its_time_goes_on() -> None:
     controls = Controls(SETTINGS)
-    play, seen = Play(controls), []
+    play, seen = Automation(controls), []
     for number in range(4):
         controls.frozen = number in (1, 2)
-        seen.append(play.see(frame(number, 10 * number)))
+        seen.append(play.on_frame(frame(number, 10 * number)))
     assert [(shown.image[0, 0, 0], shown.pts_seconds) for shown in seen] == [(0, 0), (10, 1), (10, 2), (30, 3)]
 
 
@@ -277,13 +291,17 @@ def test_a_render_follows_its_play(eager: Backend, tmp_path: Path) -> None:
             kept.append(image)
 
     controls = Controls(SETTINGS, model="inception_v3")
-    track = [Event(0.1, {"strength": 0.0}), Event(0.3, {"strength": 1.0, "model": "other"})]
+    track = [SettingsEvent(0.1, {"strength": 0.0}), SettingsEvent(0.3, {"strength": 1.0, "model": "other"})]
     built = []
     originals = decode(tmp_path / "a.mp4")
     with open_source(str(tmp_path / "a.mp4")) as source:
-        report = pipeline.render(source, Keeps(), Dreamer(get("inception_v3"), eager, 96), Play(controls, track=track),
-                                 build=lambda name: built.append(name) or Dreamer(  # type: ignore[func-returns-value]
-                                     get("inception_v3"), eager, 96))
+        report = pipeline.render(
+            source,
+            Keeps(),
+            Dreamer(get("inception_v3"), eager, 96),
+            Automation(controls, track=track),
+            build=lambda name: built.append(name) or Dreamer(get("inception_v3"), eager, 96),  # type: ignore[func-returns-value]
+        )
     changed = [np.abs(a.astype(int) - b).mean() > 0.5 for a, b in zip(kept, originals, strict=True)]
     assert changed == [number < 3 or number >= 9 for number in range(12)] and report.frames == 12 and built == ["other"]
 
@@ -291,9 +309,23 @@ def test_a_render_follows_its_play(eager: Backend, tmp_path: Path) -> None:
 def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "a.mp4", Clip(frames=45, size=(160, 96)))
     track = tmp_path / "show.jsonl"
-    live = streamdream("live", "--source", str(tmp_path / "a.mp4"), "--no-loop", "--sink", "null", "--record-settings",
-                       str(track), "--playlist", "mixed0@0.5; conv2d_3 strength=0@0.5", "--cut", "0", "--onset", "0",
-                       "--json")
+    live = streamdream(
+        "live",
+        "--source",
+        str(tmp_path / "a.mp4"),
+        "--no-loop",
+        "--sink",
+        "null",
+        "--record-settings",
+        str(track),
+        "--playlist",
+        "mixed0@0.5; conv2d_3 strength=0@0.5",
+        "--cut",
+        "0",
+        "--warmup-steps",
+        "0",
+        "--json",
+    )
     assert live.returncode == 0, live.stderr
     events = [json.loads(line) for line in track.read_text().splitlines()]
     assert [event["set"]["layers"] for event in events] == ["mixed0", "conv2d_3", "mixed0"]
@@ -317,9 +349,22 @@ def test_a_render_that_follows_its_sound_breathes(tmp_path: Path) -> None:
     """Silence and noise by turns: the frames of the loud half carry more of the dream."""
     make(tmp_path / "a.mp4", Clip(frames=60, size=(160, 96)))
     write_beats(tmp_path / "beats.wav", 2)
-    result = streamdream("render", str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4"), "--sound",
-                         str(tmp_path / "beats.wav"), "--sound-depth", "1", "--cut", "0", "--onset", "0", "--backend",
-                         "eager")
+    result = streamdream(
+        "render",
+        str(tmp_path / "a.mp4"),
+        "-o",
+        str(tmp_path / "b.mp4"),
+        "--sound",
+        str(tmp_path / "beats.wav"),
+        "--sound-depth",
+        "1",
+        "--cut",
+        "0",
+        "--warmup-steps",
+        "0",
+        "--backend",
+        "eager",
+    )
     assert result.returncode == 0, result.stderr
     before, after = decode(tmp_path / "a.mp4"), decode(tmp_path / "b.mp4")
     size = [float(np.abs(a.astype(int) - b).mean()) for a, b in zip(before, after, strict=True)]

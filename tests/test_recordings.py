@@ -21,7 +21,7 @@ from test_live_sinks import SIZE, Camera, live_sink, numbers_in, show, wait_for_
 from streamdream.backends import Backend
 from streamdream.errors import SinkError, UsageError
 from streamdream.media.sinks.registry import open_sink
-from streamdream.media.sources.live import stamped
+from streamdream.media.sources.live import timestamped_frame
 from streamdream.settings import RenderSettings
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"]
@@ -75,7 +75,7 @@ def test_a_finished_recording_is_the_file_that_a_rendering_makes(suffix: str, tm
     for name, lent in (("live", show()), ("rendered", None)):
         with open_sink(str(tmp_path / f"{name}{suffix}"), Camera(), RenderSettings(), show=lent) as sink:
             for number, seconds in enumerate(times):
-                sink.write(marked(number, SIZE), stamped(marked(number, SIZE), seconds))
+                sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), seconds))
     assert facts(tmp_path / f"live{suffix}") == facts(tmp_path / f"rendered{suffix}")
 
 
@@ -84,7 +84,7 @@ def test_the_last_picture_does_not_lengthen_a_recording(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     with open_sink(str(out), Camera(1), RenderSettings(), show=show()) as sink:
         for number in range(70):
-            sink.write(marked(number, SIZE), stamped(marked(number, SIZE), number / 10))
+            sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), number / 10))
     container: Any
     with av.open(str(out)) as container:
         assert container.duration / 1e6 == pytest.approx(7.0, abs=0.01)
@@ -94,10 +94,10 @@ def test_the_last_picture_does_not_lengthen_a_recording(tmp_path: Path) -> None:
 
 RECORDER = """
 import time
-from test_live_sinks import SIZE, live_sink, marked, stamped
+from test_live_sinks import SIZE, live_sink, marked, timestamped_frame
 sink, number = live_sink({path!r}), 0
 while True:
-    sink.write(marked(number % 256, SIZE), stamped(marked(number % 256, SIZE), number / 30))
+    sink.write(marked(number % 256, SIZE), timestamped_frame(marked(number % 256, SIZE), number / 30))
     number += 1
     time.sleep(0.005)
     if number == 300:
@@ -179,7 +179,7 @@ def test_a_picture_s_time_is_exact_in_ticks_of_90_khz(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     with live_sink(str(out)) as sink:
         for ticks in (0, 3001, 5999, 10007):
-            sink.write(marked(0, SIZE), stamped(marked(0, SIZE), float(Fraction(ticks, 90_000))))
+            sink.write(marked(0, SIZE), timestamped_frame(marked(0, SIZE), float(Fraction(ticks, 90_000))))
     container: Any
     with av.open(str(out)) as container:
         assert [picture.pts * picture.time_base * 90_000 for picture in container.decode(video=0)] == [

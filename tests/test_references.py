@@ -20,8 +20,8 @@ from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.reference_images import References
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media import images
-from streamdream.media.frame import to_tensor, to_unit
-from streamdream.render.guide_video import Player
+from streamdream.media.frame import to_signed_unit, to_tensor
+from streamdream.render.guide_video import GuideVideo
 from streamdream.settings import DreamSettings
 
 MODEL = models.get("inception_v3")
@@ -85,7 +85,7 @@ def test_a_dream_comes_closer_to_its_guide_or_style(role: str, eager: Backend, l
     others = reference_images.read(asked)
     objective = objectives.from_settings(asked, MODEL)
     term = next(term for term, _ in objective.terms if term.needs == role)
-    pictures = {name: to_tensor(to_unit(image)) for name, image in
+    pictures = {name: to_tensor(to_signed_unit(image)) for name, image in
                 reference_images.for_octave(others, 128, 128, 75).items()}
     found = {}
     for name, settings in (("plain", plain), (role, asked)):
@@ -98,13 +98,13 @@ def value_of(term: Term, pictures: dict[str, torch.Tensor], dream: Picture) -> f
     from streamdream.models.network import Network
 
     network = Network(MODEL.nodes(), MODEL.load_weights(), term.taps, torch.device("cpu"), torch.float32)
-    return float(term.value(network(to_tensor(to_unit(dream))), term.targets(network, pictures)))
+    return float(term.value(network(to_tensor(to_signed_unit(dream))), term.targets(network, pictures)))
 
 
 def test_dreamed_where_the_mask_is_white_and_nowhere_else(eager: Backend, lion: Picture) -> None:
     mask = np.zeros(lion.shape[:2], np.uint8)
     mask[:, 128:] = 255
-    others, settings = References(mask=mask), DreamSettings(onset=4)
+    others, settings = References(mask=mask), DreamSettings(warmup_steps=4)
     dreamer, state = Dreamer(MODEL, eager, field_height=128), DreamState()
     for shift in range(4):  # the scene moves, and what was dreamed must not be carried out of the mask
         frame = np.roll(lion, -8 * shift, 1)
@@ -145,8 +145,8 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
 
     settings = DreamSettings(layers="mixed1", guide=str(stripes), style=str(stripes), style_layers="mixed0,mixed1")
     objective = objectives.from_settings(settings, MODEL)
-    photo = to_tensor(to_unit(lion[:128, :128]) * 0.9)
-    other = {name: to_tensor(to_unit(images.read_image(str(stripes)))) for name in ("guide", "style")}
+    photo = to_tensor(to_signed_unit(lion[:128, :128]) * 0.9)
+    other = {name: to_tensor(to_signed_unit(images.read_image(str(stripes)))) for name in ("guide", "style")}
     watched, gradients = photo.clone().requires_grad_(), []
     for term, _ in objective.terms:
         def features_of(picture: torch.Tensor, taps: tuple[str, ...] = term.taps) -> dict[str, torch.Tensor]:
@@ -162,7 +162,7 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
 def test_a_guide_may_be_small_large_or_thin(eager: Backend, lion: Picture, tmp_path: Path) -> None:
     for height, width in ((20, 30), (2000, 1500), (10, 400)):
         images.write_image(str(tmp_path / "guide.png"), np.resize(lion, (height, width, 3)), overwrite=True)
-        settings = DreamSettings(guide=str(tmp_path / "guide.png"), style=str(tmp_path / "guide.png"), onset=0)
+        settings = DreamSettings(guide=str(tmp_path / "guide.png"), style=str(tmp_path / "guide.png"), warmup_steps=0)
         Dreamer(MODEL, eager, 96)(DreamState(), lion, settings)
 
 
@@ -192,8 +192,8 @@ def test_a_style_layer_that_is_not_there(stripes: Path) -> None:
 def test_a_guide_video_plays_beside_the_first_and_starts_anew(tmp_path: Path) -> None:
     clip = tmp_path / "guide.mp4"
     media.make(clip, media.Clip(frames=6, rate=Fraction(10), time_base=Fraction(1, 10)))
-    with Player(DreamSettings(guide=str(clip))) as player:
-        shown = [player.at(seconds) for seconds in (0.0, 0.05, 0.1, 0.35, 0.5, 0.6, 0.75)]
+    with GuideVideo(DreamSettings(guide=str(clip))) as player:
+        shown = [player.references_at(seconds) for seconds in (0.0, 0.05, 0.1, 0.35, 0.5, 0.6, 0.75)]
     numbers = [media.number_of(found.guide) for found in shown if found.guide is not None]
     assert numbers[:5] == [0, 0, 1, 3, 5]
     assert numbers[5] in (0, 5) and numbers[6] in (0, 1, 2)  # begun again
@@ -202,9 +202,9 @@ def test_a_guide_video_plays_beside_the_first_and_starts_anew(tmp_path: Path) ->
 
 def test_a_guide_video_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--guide .*none.mp4: No such file"):
-        Player(DreamSettings(guide=str(tmp_path / "none.mp4")))
+        GuideVideo(DreamSettings(guide=str(tmp_path / "none.mp4")))
     (tmp_path / "no.mp4").write_text("nothing")
     with pytest.raises(SourceError, match="--guide: "):
-        Player(DreamSettings(guide=str(tmp_path / "no.mp4")))
+        GuideVideo(DreamSettings(guide=str(tmp_path / "no.mp4")))
 
 

@@ -18,7 +18,7 @@ from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.sources.video import open_source
 
-SMALL = ("--field-height", "72", "--layers", "mixed0", "--onset", "1", "--backend", "eager")
+SMALL = ("--field-height", "72", "--layers", "mixed0", "--warmup-steps", "1", "--backend", "eager")
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class Server:
     process: subprocess.Popen[str]
     port: int
     metrics_port: int
-    hall: Any = None
+    waiting_room: Any = None
     rows: list[dict[str, float]] = field(default_factory=list)
 
     @property

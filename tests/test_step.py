@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from streamdream.ascent import step
-from streamdream.ascent.terms import Activations, Energy, Term, Variation
+from streamdream.ascent.terms import Activations, L2Penalty, Term, TotalVariation
 
 DREAM = Activations((("a", 1.0),))
 ONE: list[tuple[Term, float]] = [(DREAM, 1.0)]
@@ -48,16 +48,18 @@ def test_a_flat_gradient_moves_nothing() -> None:
 
 def test_terms_are_mixed_by_their_gradients_not_their_numbers() -> None:
     small, large = picture(1), 1e6 * picture(2)
-    mixed = direction([small, large], [(Variation(), 1.0), (Energy(), -0.5)], 1.0, 0.4)
+    mixed = direction([small, large], [(TotalVariation(), 1.0), (L2Penalty(), -0.5)], 1.0, 0.4)
     torch.testing.assert_close(mixed, (small / small.abs().mean() - 0.5 * large / large.abs().mean()) / 1.5)
 
 
 def test_only_what_amplifies_loses_its_colour_and_its_mean() -> None:
     slope = picture(1) + 0.3
-    pulled = direction([slope], [(Energy(), 1.0)], 1.0, 0.0)
+    pulled = direction([slope], [(L2Penalty(), 1.0)], 1.0, 0.0)
     torch.testing.assert_close(pulled, slope / slope.abs().mean())
     amplified = direction([slope], [(DREAM, -3.0)], 1.0, 0.0)
-    torch.testing.assert_close(amplified, -step.make_unit(step.refine(slope, DREAM, 1.0, 0.0), centred=True))
+    torch.testing.assert_close(
+        amplified, -step.normalize_mean_abs_(step.smooth_and_desaturate(slope, DREAM, 1.0, 0.0), centred=True)
+    )
     grey = amplified.mean(1, keepdim=True)
     torch.testing.assert_close(amplified, grey.expand_as(amplified))
 
@@ -93,5 +95,5 @@ def test_colour_is_tamed() -> None:
 
 def test_jitter_is_undone() -> None:
     start = picture(7)
-    assert torch.equal(step.roll(step.roll(start, (5, -3)), (-5, 3)), start)
-    assert torch.equal(step.roll(start, (1, 0))[..., 1:, :], start[..., :-1, :])
+    assert torch.equal(step.shift_circular(step.shift_circular(start, (5, -3)), (-5, 3)), start)
+    assert torch.equal(step.shift_circular(start, (1, 0))[..., 1:, :], start[..., :-1, :])

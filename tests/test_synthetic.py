@@ -133,7 +133,9 @@ def test_what_was_hidden_is_mostly_not_trusted(trust: str, recall: float, precis
 def test_full_trust_doubts_only_what_came_from_outside() -> None:
     before, now = pair("crossing")
     estimate = optical_flow.get("dis")
-    doubted = warp.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
+    doubted = (
+        warp.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
+    )
     assert not doubted[8:-8, 8:-8].any()
     assert doubted[0].all() and doubted[:, -1].all()
 
@@ -164,4 +166,4 @@ def test_a_change_of_light_is_no_cut() -> None:
 
 def likeness(now: Truth, before: Truth) -> float:
     current, previous = optical_flow.grey(now.image), optical_flow.grey(before.image)
-    return warp.likeness(current, previous, optical_flow.get("dis")(current, previous))
+    return warp.frame_similarity(current, previous, optical_flow.get("dis")(current, previous))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from streamdream.live.thread_tuner import HOLD, Threads
-from streamdream.system.torch_threads import most, on
+from streamdream.live.thread_tuner import REPROBE_AFTER, ThreadTuner
+from streamdream.system.torch_threads import default_threads, use_threads
 
 
-def dream(threads: Threads, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:
+def dream(threads: ThreadTuner, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:
     """So many dreams; how many of them were computed on which number of threads."""
     used: Counter[int] = Counter()
     for _ in range(number):
@@ -27,21 +27,21 @@ def dream(threads: Threads, number: int, seconds: Callable[[int], float], field_
     (lambda threads: 0.04 if threads < 8 else 0.039, 1),  # as good as the same: the rest is for others
     (lambda threads: {1: 0.04, 4: 0.02, 8: 0.03}[threads], 4)])
 def test_the_fewest_are_taken_that_are_about_as_fast(seconds: Callable[[int], float], expected: int) -> None:
-    threads = Threads(8)
+    threads = ThreadTuner(8)
     dream(threads, 50, seconds)
-    assert threads.number == expected and not threads.trying
+    assert threads.number == expected and not threads.probing
 
 
 def test_a_busy_machine_is_noticed_and_trials_are_few() -> None:
-    threads = Threads(2)
-    used = dream(threads, 4 * HOLD, lambda number: 0.04 / number)
+    threads = ThreadTuner(2)
+    used = dream(threads, 4 * REPROBE_AFTER, lambda number: 0.04 / number)
     assert threads.number == 2 and used[1] < 0.05 * used[2]
-    used = dream(threads, 4 * HOLD, lambda number: 0.04 * number)
-    assert threads.number == 1 and used[2] < 1.5 * HOLD
+    used = dream(threads, 4 * REPROBE_AFTER, lambda number: 0.04 * number)
+    assert threads.number == 1 and used[2] < 1.5 * REPROBE_AFTER
 
 
 def test_another_field_is_tried_soon() -> None:
-    threads = Threads(2)
+    threads = ThreadTuner(2)
     dream(threads, 50, lambda number: 0.02)
     assert threads.number == 1
     dream(threads, 60, lambda number: 0.2 / number, field_height=480)
@@ -49,13 +49,13 @@ def test_another_field_is_tried_soon() -> None:
 
 
 def test_one_thread_is_never_tried() -> None:
-    threads = Threads(1)
-    assert dream(threads, 1000, lambda number: 0.02) == {1: 1000} and not threads.trying
+    threads = ThreadTuner(1)
+    assert dream(threads, 1000, lambda number: 0.02) == {1: 1000} and not threads.probing
 
 
 def test_it_holds_for_the_thread_that_dreams_and_nothing_else() -> None:
-    before = most()
-    threads, seen = Threads(before + 1), []
+    before = default_threads()
+    threads, seen = ThreadTuner(before + 1), []
 
     def work() -> None:
         with threads.applied():
@@ -70,8 +70,8 @@ def test_it_holds_for_the_thread_that_dreams_and_nothing_else() -> None:
 
 def test_what_there_is_at_most_is_known_before_anything_changes_it() -> None:
     """Pictures of layers on one thread, the first thing that a server does, leave it all of them."""
-    before = most()
-    most.cache_clear()
-    with on(before + 1):
+    before = default_threads()
+    default_threads.cache_clear()
+    with use_threads(before + 1):
         pass
-    assert most() == before
+    assert default_threads() == before

@@ -18,7 +18,7 @@ from streamdream.ascent import objectives
 from streamdream.backends import Backend, StepSpec
 from streamdream.backends.tiled import Axis, Tiled, bytes_per_pixel, overlap_of
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.media.frame import to_tensor, to_unit
+from streamdream.media.frame import to_signed_unit, to_tensor
 from streamdream.models import Model
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
@@ -50,7 +50,7 @@ def test_tiles_cover_every_pixel_once(length: int, longest: int, overlap: int, s
 
 def one_step(backend: Backend, settings: DreamSettings, photo: NDArray[np.uint8]) -> torch.Tensor:
     objective = objectives.from_settings(settings, backend.model)
-    picture = to_tensor(to_unit(photo))
+    picture = to_tensor(to_signed_unit(photo))
     height, width, _ = photo.shape
     step = backend.compile(StepSpec(objective, height, width, settings.smooth, settings.color))
     return step(picture, settings.step_size) - picture
@@ -93,7 +93,7 @@ def test_tiles_lie_on_the_grid_of_every_architecture(name: str, layers: str, pho
 def test_no_edge_shows_after_many_steps(eager: Backend, photo: NDArray[np.uint8]) -> None:
     """A dream is chaotic: the last bit of one step is another picture ten steps on, tiled or not. What must not be is
     a line where tiles meet: the change across such a line is as the change across any other."""
-    settings = DreamSettings(steps=3, octaves=1, onset=0, step_size=0.02)
+    settings = DreamSettings(steps=3, octaves=1, warmup_steps=0, step_size=0.02)
     tiled = Tiled(eager, 50)
     state, _ = Dreamer(MODEL, tiled)(DreamState(), photo, settings)
     residual = state.residual

@@ -169,7 +169,7 @@ def upload(web: Running, **headers: str) -> tuple[str, Path]:
         status, told = visitor.ask("POST", "/uploads?name=mine.png", picture())
     token = json.loads(told)["token"]
     assert status == 200
-    return token, next((web.studio.folder / "uploads").glob(f"*{token}*"))
+    return token, next((web.app_state.folder / "uploads").glob(f"*{token}*"))
 
 
 def attack(web: Running, folder: Path, files: Collection[str] = ("text", "process", "upload"),
@@ -218,7 +218,7 @@ def test_every_event_is_known(web: Running) -> None:
 
 def test_no_event_gives_a_file(web: Running, tmp_path: Path) -> None:
     assert attack(web, tmp_path) == []
-    assert not [path for path in (web.studio.folder / "gradio").rglob("*") if not path.is_symlink()]
+    assert not [path for path in (web.app_state.folder / "gradio").rglob("*") if not path.is_symlink()]
 
 
 def test_no_event_gives_a_file_to_who_has_the_token_or_not(closed: Running, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_gradio_alone_gives_no_file(web: Running, tmp_path: Path, monkeypatch: p
 def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
     with running() as web:
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
-        assert folder.parent == web.studio.folder
+        assert folder.parent == web.app_state.folder
         assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
         assert all(str(folder) == block.GRADIO_CACHE for block in web.server.config.app.blocks.blocks.values())
     assert not folder.exists()
@@ -268,7 +268,7 @@ def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
     ('{"data": [], "fn_index": -1}', 404), ('{"data": [], "fn_index": 999}', 404), ('{"data": []}', 404),
 ])
 def test_an_event_that_no_page_sends_is_refused(body: str, status: int) -> None:
-    with pytest.raises(middleware.Refused) as refused:
+    with pytest.raises(middleware.HttpError) as refused:
         event_validation.read_event(body.encode(), {1})
     assert refused.value.status == status and "\n" not in refused.value.text
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from streamdream_web.core.state import Studio
+from streamdream_web.core.state import AppState
 from streamdream_web.jobs import uploads as door
-from streamdream_web.jobs.file_inspection import Facts, Limits
-from streamdream_web.jobs.queue import Job, Jobs
-from streamdream_web.jobs.service import Workshop
+from streamdream_web.jobs.file_inspection import InspectionLimits, MediaInfo
+from streamdream_web.jobs.queue import Job, JobQueue
+from streamdream_web.jobs.service import JobService
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.jobs.visitors import EXPIRE_SECONDS, MAX_VISITORS, Visitors
 from streamdream_web.pages import components
@@ -38,8 +38,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture()
-def jobs(tmp_path: Path, clock: Clock) -> Iterator[Jobs]:
-    line = Jobs("tests", tmp_path / "jobs", most=32, max_seconds=3600, max_shared_seconds=600, clock=clock)
+def jobs(tmp_path: Path, clock: Clock) -> Iterator[JobQueue]:
+    line = JobQueue("tests", tmp_path / "jobs", most=32, max_seconds=3600, max_shared_seconds=600, clock=clock)
     yield line
     line.close()
 
@@ -65,7 +65,7 @@ def wait_for(job: Job, *states: str) -> Job:
     return job
 
 
-def test_invented_sessions_of_one_address_do_not_fill_the_line(jobs: Jobs) -> None:
+def test_invented_sessions_of_one_address_do_not_fill_the_line(jobs: JobQueue) -> None:
     gate = Gate()
     taken = 0
     for number in range(40):
@@ -79,7 +79,7 @@ def test_invented_sessions_of_one_address_do_not_fill_the_line(jobs: Jobs) -> No
     gate.open.set()
 
 
-def test_addresses_take_turns_not_sessions(jobs: Jobs) -> None:
+def test_addresses_take_turns_not_sessions(jobs: JobQueue) -> None:
     gate = Gate()
     many = [jobs.submit(f"invented {number}", f"greedy {number}", gate, "203.0.113.5") for number in range(4)]
     wait_for(many[0], "running")
@@ -91,7 +91,7 @@ def test_addresses_take_turns_not_sessions(jobs: Jobs) -> None:
     assert gate.order[:2] == ["greedy 0", "modest"]
 
 
-def test_a_video_has_less_time_while_another_address_waits(jobs: Jobs, clock: Clock) -> None:
+def test_a_video_has_less_time_while_another_address_waits(jobs: JobQueue, clock: Clock) -> None:
     gate = Gate()
     long = wait_for(jobs.submit("one", "long", gate, "203.0.113.5"), "running")
     own = jobs.submit("one", "own", gate, "203.0.113.5")
@@ -103,11 +103,11 @@ def test_a_video_has_less_time_while_another_address_waits(jobs: Jobs, clock: Cl
     clock.seconds += 4000
     time.sleep(0.05)
     assert long.state == "running"  # nobody gives way to themselves
-    assert "others wait" not in components.card(long, jobs, "")
+    assert "others wait" not in components.job_card(long, jobs, "")
     jobs.cancel(own)
     clock.seconds = long.began_seconds + 400
     other = jobs.submit("other", "other", gate, "198.51.100.7")
-    assert "others wait, so it ends in about 3 min" in components.card(long, jobs, "")
+    assert "others wait, so it ends in about 3 min" in components.job_card(long, jobs, "")
     clock.seconds += 201
     assert "others wait" in wait_for(long, "failed").error
     wait_for(other, "running")
@@ -120,8 +120,8 @@ def test_a_video_has_less_time_while_another_address_waits(jobs: Jobs, clock: Cl
 @pytest.fixture()
 def uploads(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploads]:
     """Nothing is looked at, which would take a process for each of hundreds of files."""
-    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: Facts(".png", 1, 1))
-    kept = Uploads(tmp_path / "uploads", Limits(megabytes=1, seconds=60, pixels=10**6), clock=clock)
+    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
+    kept = Uploads(tmp_path / "uploads", InspectionLimits(megabytes=1, seconds=60, pixels=10**6), clock=clock)
     yield kept
     kept.close()
 
@@ -192,27 +192,27 @@ def request(visitor: str, address: str) -> Any:
 
 def test_a_job_and_the_fetch_of_its_result_keep_the_files_of_a_visitor(clock: Clock, monkeypatch: pytest.MonkeyPatch
                                                                        ) -> None:
-    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: Facts(".png", 1, 1))
-    studio, gate = Studio(WebSettings(), DreamSettings(), StreamSettings()), Gate()
-    shop = Workshop(studio, clock)
-    studio.closing.append(shop.close)
+    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
+    app_state, gate = AppState(WebSettings(), DreamSettings(), StreamSettings()), Gate()
+    jobs_service = JobService(app_state, clock)
+    app_state.closing.append(jobs_service.close)
     try:
-        here, gone = (shop.seen(request(visitor, "203.0.113.5")) for visitor in ("here", "gone"))
-        mine, theirs = (give(shop.uploads, visitor, "203.0.113.5") for visitor in (here, gone))
-        job = wait_for(shop.start(shop.videos, here, "x", lambda job, turn: gate(job)), "running")
+        here, gone = (jobs_service.seen(request(visitor, "203.0.113.5")) for visitor in ("here", "gone"))
+        mine, theirs = (give(jobs_service.uploads, visitor, "203.0.113.5") for visitor in (here, gone))
+        job = wait_for(jobs_service.start(jobs_service.videos, here, "x", lambda job, turn: gate(job)), "running")
         assert job.address == "203.0.113.5"
         clock.seconds += EXPIRE_SECONDS + 1
-        shop.sweep()
+        jobs_service.sweep()
         assert mine.path.exists() and not theirs.path.exists()
         gate.open.set()
         wait_for(job, "done")
         clock.seconds += EXPIRE_SECONDS - 1
-        shop.fetched(job)
+        jobs_service.fetched(job)
         clock.seconds += EXPIRE_SECONDS - 1
-        shop.sweep()  # the result goes, after as long
-        assert shop.find_job(job.token) is None and mine.path.exists()
+        jobs_service.sweep()  # the result goes, after as long
+        assert jobs_service.find_job(job.token) is None and mine.path.exists()
         clock.seconds += 2
-        shop.sweep()
+        jobs_service.sweep()
         assert not mine.path.exists()
     finally:
-        studio.close()
+        app_state.close()

@@ -34,7 +34,7 @@ MAX_GROWTH_MB = 50.0
 def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process and its port; two may dream at once."""
     command = [sys.executable, "-m", "streamdream", "web", "--port", "0", "--field-height", "96", "--backend", "eager",
-               "--onset", "0", "--max-sessions", "2"]
+               "--warmup-steps", "0", "--max-sessions", "2"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"TMPDIR": str(tmp_path)})
     try:

@@ -67,15 +67,15 @@ def fuzzed() -> Iterator[Fuzzed]:
     loggers = [logging.getLogger(name) for name in logs.NAMES]
     kept = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     text = io.StringIO()
-    logs.begin("text")
+    logs.configure_logging("text")
     for logger in loggers:
         handler = logger.handlers[0]
         assert isinstance(handler, logging.StreamHandler)
         handler.setStream(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(login_queue, "PAUSE_SECONDS", 0.0)
-        patch.setattr(middleware, "SILENCE_SECONDS", 0.3)  # of a body that is shorter than its length
-        with running(token=TOKEN, auth="anna:" + passwords.make("right words")) as web:
+        patch.setattr(middleware, "BODY_TIMEOUT_SECONDS", 0.3)  # of a body that is shorter than its length
+        with running(token=TOKEN, auth="anna:" + passwords.hash_password("right words")) as web:
             yield Fuzzed(web, text)
     for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
         logger.handlers, logger.propagate = handlers, propagate

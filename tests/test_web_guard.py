@@ -45,7 +45,7 @@ def web() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[Running]:
-    with running(token=TOKEN, auth="anna:" + passwords.make(PASSWORD)) as running_server:
+    with running(token=TOKEN, auth="anna:" + passwords.hash_password(PASSWORD)) as running_server:
         yield running_server
 
 
@@ -142,11 +142,11 @@ def test_a_password_opens_it_too(closed: Running) -> None:
 
 
 def test_passwords_are_kept_as_scrypt() -> None:
-    kept = passwords.make("secret words")
-    assert "secret" not in kept and kept != passwords.make("secret words")
-    assert passwords.matches("secret words", kept) and not passwords.matches("secret word", kept)
-    for broken in ("", "scrypt.1.2.3", kept[:-4], "scrypt.99999999999.AA.AA", passwords.NOBODY):
-        assert not passwords.matches("", broken)
+    kept = passwords.hash_password("secret words")
+    assert "secret" not in kept and kept != passwords.hash_password("secret words")
+    assert passwords.verify_password("secret words", kept) and not passwords.verify_password("secret word", kept)
+    for broken in ("", "scrypt.1.2.3", kept[:-4], "scrypt.99999999999.AA.AA", passwords.DUMMY_HASH):
+        assert not passwords.verify_password("", broken)
 
 
 @pytest.mark.parametrize(("flags", "words"), [
@@ -167,7 +167,7 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
 def test_the_command_line() -> None:
     made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
                           capture_output=True, timeout=60).stdout.strip()
-    assert passwords.matches(PASSWORD, made)
+    assert passwords.verify_password(PASSWORD, made)
     fails(run("web", "--port", "70000"), 2, "--port", "0..65535")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -240,7 +240,7 @@ def test_what_is_no_picture_is_not_decoded(web: Running, picture: NDArray[np.uin
                 client.socket.send(session.HEADER.pack(number, 0) + frame)
                 with suppress(TimeoutError):
                     client.hear(0.1)
-    until(lambda: not web.hall.sessions)
+    until(lambda: not web.waiting_room.sessions)
 
 
 @pytest.mark.parametrize("message", [b"", b"x", "no json", "[]", "{}", '{"type": "what"}', '{"type": "settings"}',
@@ -266,7 +266,7 @@ def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Runnin
             with suppress(OSError):
                 connection.connect(("127.0.0.1", web.port))
                 opened += 1
-        until(lambda: web.studio.counts["refused connections"] >= 900)
+        until(lambda: web.app_state.counts["refused connections"] >= 900)
         still_serves(web, picture)
     assert opened > 900
 
@@ -319,7 +319,7 @@ def test_a_body_that_grows_too_large_is_refused_with_413(web: Running, path: str
 
 @pytest.mark.parametrize("path", BODIES[:3])
 def test_a_body_that_stops_coming_is_refused_with_408(web: Running, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT_SECONDS", 0.5)
     answer = send_body(web, path, b'{"da')
     assert answer.startswith(b"HTTP/1.1 408 ") and b"content-security-policy" in answer
 
@@ -347,8 +347,8 @@ def test_an_answer_is_sent_at_once() -> None:
 def test_log_lines_cannot_be_forged() -> None:
     record = logging.LogRecord("streamdream", logging.INFO, "", 1, "refused: a\nb %s", ("\x1b[2J<script>",), None)
     record.facts = {"path": "/\r\nforged"}
-    assert "\n" not in logs.Text().format(record) and "\x1b" not in logs.Text().format(record)
-    entry = json.loads(logs.Json().format(record))
+    assert "\n" not in logs.TextFormatter().format(record) and "\x1b" not in logs.TextFormatter().format(record)
+    entry = json.loads(logs.JsonFormatter().format(record))
     assert entry["path"] == "/\r\nforged" and entry["level"] == "info"
 
 
@@ -357,7 +357,7 @@ def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    end = metrics.serve(port, web.studio, web.hall)
+    end = metrics.serve(port, web.app_state, web.waiting_room)
     try:
         still_serves(web, picture)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:

@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.core.scheduler import Considerate, Turns
+from streamdream_web.core.scheduler import CpuYield, FairScheduler
 from streamdream_web.jobs import tasks
-from streamdream_web.jobs.file_inspection import Limits
-from streamdream_web.jobs.queue import Job, Jobs, StepByStep
+from streamdream_web.jobs.file_inspection import InspectionLimits
+from streamdream_web.jobs.queue import Job, JobQueue, StepwiseSlot
 from streamdream_web.jobs.tasks import Span
 from streamdream_web.jobs.thumbnails import Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
@@ -30,12 +30,12 @@ from streamdream.media import images
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 PATIENCE_SECONDS = 60
-CHEAP = DreamSettings(layers="mixed0", onset=1, octaves=1)
+CHEAP = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1)
 
 
 @pytest.fixture()
-def line(tmp_path: Path) -> Iterator[Jobs]:
-    jobs = Jobs("tests", tmp_path / "jobs", most=4, most_from_visitor=2)
+def line(tmp_path: Path) -> Iterator[JobQueue]:
+    jobs = JobQueue("tests", tmp_path / "jobs", most=4, most_from_visitor=2)
     yield jobs
     jobs.close()
     assert not (tmp_path / "jobs").exists()
@@ -62,7 +62,7 @@ class Gate:
             job.check()
 
 
-def test_nobody_waits_behind_two_of_another(line: Jobs) -> None:
+def test_nobody_waits_behind_two_of_another(line: JobQueue) -> None:
     gate = Gate()
     greedy = [line.submit("greedy", f"greedy {number}", gate) for number in (1, 2)]
     modest = line.submit("modest", "modest", gate)
@@ -73,7 +73,7 @@ def test_nobody_waits_behind_two_of_another(line: Jobs) -> None:
     assert gate.order == ["greedy 1", "modest", "greedy 2"]
 
 
-def test_a_line_is_bounded(line: Jobs) -> None:
+def test_a_line_is_bounded(line: JobQueue) -> None:
     gate = Gate()
     for number in range(2):
         line.submit("one", str(number), gate)
@@ -85,7 +85,7 @@ def test_a_line_is_bounded(line: Jobs) -> None:
         line.submit("three", "first", gate)
 
 
-def test_what_waits_and_what_runs_can_be_cancelled(line: Jobs) -> None:
+def test_what_waits_and_what_runs_can_be_cancelled(line: JobQueue) -> None:
     gate, written = Gate(), threading.Event()
 
     def write(job: Job) -> None:
@@ -103,7 +103,7 @@ def test_what_waits_and_what_runs_can_be_cancelled(line: Jobs) -> None:
     assert not list(line.folder.rglob("*"))
 
 
-def test_errors_are_one_line_and_no_secret(line: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_are_one_line_and_no_secret(line: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
     def fail(job: Job) -> None:
         raise SourceError("the video is damaged")
 
@@ -117,7 +117,7 @@ def test_errors_are_one_line_and_no_secret(line: Jobs, caplog: pytest.LogCapture
     assert wait(line.submit("one", "c", lambda job: None)).state == "done"
 
 
-def test_a_session_takes_its_jobs_along(line: Jobs) -> None:
+def test_a_session_takes_its_jobs_along(line: JobQueue) -> None:
     def write(job: Job) -> None:
         job.result = job.folder / "dream.mp4"
         job.result.write_bytes(b"dream")
@@ -129,7 +129,7 @@ def test_a_session_takes_its_jobs_along(line: Jobs) -> None:
 
 
 def test_results_go_after_a_while(tmp_path: Path) -> None:
-    jobs = Jobs("short", tmp_path / "short", keep_seconds=0)
+    jobs = JobQueue("short", tmp_path / "short", keep_seconds=0)
     job = wait(jobs.submit("me", "a", lambda job: None))
     time.sleep(0.01)
     jobs.sweep()
@@ -138,7 +138,7 @@ def test_results_go_after_a_while(tmp_path: Path) -> None:
 
 
 def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
-    jobs, gate = Jobs("long", tmp_path / "long", max_seconds=0.05), Gate()
+    jobs, gate = JobQueue("long", tmp_path / "long", max_seconds=0.05), Gate()
     long = jobs.submit("one", "long", gate)
     time.sleep(0.2)
     assert long.state == "running"
@@ -149,7 +149,7 @@ def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
 
 def test_the_device_is_given_away_after_every_step() -> None:
     """Who is live gets a turn among the steps of a picture, and not after all of them."""
-    turns, stop, came = Turns(), threading.Event(), []
+    turns, stop, came = FairScheduler(), threading.Event(), []
 
     def live() -> None:
         while not stop.is_set():
@@ -157,7 +157,7 @@ def test_the_device_is_given_away_after_every_step() -> None:
                 came.append(time.monotonic())
 
     visitor = threading.Thread(target=live)
-    shared = StepByStep(lambda: turns.turn("job"))
+    shared = StepwiseSlot(lambda: turns.turn("job"))
     with shared():
         visitor.start()
         for _ in range(10):
@@ -176,8 +176,8 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
     def free() -> Iterator[None]:
         yield
 
-    def dream(work: Callable[[], None], dream_hz: float = 1.0) -> float:
-        with Considerate(free, dream_hz, rests.append)():
+    def dream(work: Callable[[], None], min_dream_rate: float = 1.0) -> float:
+        with CpuYield(free, min_dream_rate, rests.append)():
             tasks()
         return rests[-1]
 
@@ -187,11 +187,11 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
             pass
 
     assert 0.07 < dream(lambda: time.sleep(0.02)) < 0.98
-    assert dream(lambda: time.sleep(0.02), dream_hz=1000) == 0  # a slow one is slow enough already
-    above = [dream(lambda: time.sleep(0.02), dream_hz=40) for _ in range(20)]
+    assert dream(lambda: time.sleep(0.02), min_dream_rate=1000) == 0  # a slow one is slow enough already
+    above = [dream(lambda: time.sleep(0.02), min_dream_rate=40) for _ in range(20)]
     assert 0 < max(above) < 0.006  # only what is above is given away
     assert min(dream(lambda: compute(0.002)) for _ in range(30)) < 0.004
-    with pytest.raises(UsageError), Considerate(free, 5.0, rests.append)():
+    with pytest.raises(UsageError), CpuYield(free, 5.0, rests.append)():
         raise UsageError("it is not swallowed")
 
 
@@ -200,7 +200,7 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
 
 @pytest.fixture()
 def clip(tmp_path: Path, world: Path) -> Iterator[Upload]:
-    uploads = Uploads(tmp_path / "uploads", Limits(50, 60, 10**6))
+    uploads = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
 
     async def chunks() -> AsyncIterator[bytes]:
         yield world.read_bytes()
@@ -221,13 +221,13 @@ def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
                 [bytes(packet) for packet in packets if packet.stream.type == "audio"])
 
 
-def test_a_video_keeps_times_and_sound(line: Jobs, clip: Upload, eager: Backend) -> None:
+def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Backend) -> None:
     looks = []
     job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(1.0, 1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
     while not job.over:
         if job.picture is not None:
-            looks.append(components.card(job, line, ""))
+            looks.append(components.job_card(job, line, ""))
         time.sleep(0.02)
     assert job.state == "done", job.error
     assert job.result and (job.done, job.total) == (15, 15) and looks and "data:image/jpeg;base64," in looks[-1]
@@ -238,7 +238,7 @@ def test_a_video_keeps_times_and_sound(line: Jobs, clip: Upload, eager: Backend)
     assert not any(str(clip.path.parent) in warning for warning in job.warnings)
 
 
-def test_a_cancelled_video_leaves_nothing(line: Jobs, clip: Upload, eager: Backend) -> None:
+def test_a_cancelled_video_leaves_nothing(line: JobQueue, clip: Upload, eager: Backend) -> None:
     job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(), CHEAP, RenderSettings(), small(eager), nullcontext))
     while job.done < 3 and not job.over:
@@ -247,7 +247,7 @@ def test_a_cancelled_video_leaves_nothing(line: Jobs, clip: Upload, eager: Backe
     assert wait(job).state == "cancelled" and not list(line.folder.rglob("*"))
 
 
-def test_three_frames_to_try(line: Jobs, clip: Upload, eager: Backend) -> None:
+def test_three_frames_to_try(line: JobQueue, clip: Upload, eager: Backend) -> None:
     found: list[Any] = []
 
     def preview(job: Job) -> None:
@@ -260,12 +260,13 @@ def test_three_frames_to_try(line: Jobs, clip: Upload, eager: Backend) -> None:
 
 
 def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
-        line: Jobs, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line: JobQueue, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tasks, "SHOWN_EVERY_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
     mask[:, :128] = 255
     images.write_image(str(tmp_path / "mask.png"), mask)
-    settings = DreamSettings(layers="mixed0", onset=0, octaves=2, steps=3, step_size=0.05,
+    settings = DreamSettings(layers="mixed0", warmup_steps=0, octaves=2, steps=3, step_size=0.05,
                              mask=str(tmp_path / "mask.png"))
     sizes = []
     monkeypatch.setattr(Job, "show", lambda job, picture: sizes.append(picture.shape[:2]))
@@ -281,7 +282,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
 def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) -> None:
     busy = threading.Event()
     steps = []
-    turns = Turns()
+    turns = FairScheduler()
 
     def turn() -> Any:
         steps.append(time.monotonic())

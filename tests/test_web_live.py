@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from alive import tracked
 from numpy.typing import NDArray
-from streamdream_web.core.scheduler import Turns
+from streamdream_web.core.scheduler import FairScheduler
 from streamdream_web.live.session import Session
-from streamdream_web.live.waiting_room import KEPT_SECONDS
+from streamdream_web.live.waiting_room import RECONNECT_SECONDS
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
 from web_client import Client, Running, difference, running, until
@@ -27,7 +27,7 @@ from streamdream.system.stats import rss_mb
 
 pytestmark = pytest.mark.alone
 
-STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "onset": 0}
+STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0}
 """With these a dream is one step from the picture: always the same."""
 
 
@@ -61,7 +61,7 @@ def test_a_picture_comes_back_dreamed(web: Running, small: NDArray[np.uint8]) ->
 CHANGES: dict[str, Any] = {
     "layers": "mixed0", "channel": "3,5", "strength": 2.0, "steps": 3, "step_size": 0.04, "octaves": 3, "jitter": 40,
     "smooth": 0.0, "color": 1.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95}
-MOVING = {"flow", "trust", "cut", "octave_scale", "onset", "style_weight", "style_layers",
+MOVING = {"flow", "trust", "cut", "octave_scale", "warmup_steps", "style_weight", "style_layers",
           "stillness"}
 """They change how a dream moves, begins or looks with a style: tested where those are."""
 
@@ -157,17 +157,17 @@ def test_a_dropped_connection_resumes_with_its_dream(web: Running, small: NDArra
 @pytest.mark.parametrize("politely", [True, False])
 def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: NDArray[np.uint8],
                                                            politely: bool) -> None:
-    until(lambda: not workers() and not web.hall.sessions)
+    until(lambda: not workers() and not web.waiting_room.sessions)
     client = Client(web)
     client.welcome()
     client.dream(small)
-    assert workers() and web.studio.dreaming
+    assert workers() and web.app_state.dreaming
     if politely:
         client.close()
     else:
         client.socket.socket.close()
-    took = until(lambda: not workers() and not web.hall.sessions and not web.studio.dreaming)
-    assert took < (5.0 if KEPT_SECONDS < 4.5 else 0)
+    took = until(lambda: not workers() and not web.waiting_room.sessions and not web.app_state.dreaming)
+    assert took < (5.0 if RECONNECT_SECONDS < 4.5 else 0)
 
 
 @pytest.mark.parametrize("visits", [50, pytest.param(1000, marks=pytest.mark.soak)])
@@ -181,12 +181,12 @@ def test_visits_leave_nothing(web: Running, small: NDArray[np.uint8], visits: in
     with tracked(Session, Live, Dreamer) as alive:
         for _ in range(8):
             visit()
-        until(lambda: not workers() and not web.hall.sessions)
+        until(lambda: not workers() and not web.waiting_room.sessions)
         before = rss_mb()
         for _ in range(visits):
             visit()
-        until(lambda: not workers() and not web.hall.sessions)
-        assert not web.hall.line and not web.studio.dreaming and len(web.studio._turns._held_seconds) <= 2
+        until(lambda: not workers() and not web.waiting_room.sessions)
+        assert not web.waiting_room.line and not web.app_state.dreaming and len(web.app_state._turns._held_seconds) <= 2
         until(lambda: alive() == [])
         assert rss_mb() - before < 20
 
@@ -241,7 +241,7 @@ def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uin
 
 def test_turns_are_shared_by_time() -> None:
     """One takes three times as long for each turn: it gets a third as many."""
-    turns, held, stop = Turns(), {"quick": 0.0, "slow": 0.0}, threading.Event()
+    turns, held, stop = FairScheduler(), {"quick": 0.0, "slow": 0.0}, threading.Event()
 
     def work(who: str, seconds: float) -> None:
         while not stop.is_set():
@@ -261,7 +261,7 @@ def test_turns_are_shared_by_time() -> None:
 
 
 def test_who_asks_seldom_gives_no_start_to_who_comes_new() -> None:
-    turns, had, stop = Turns(), {"first": 0.0, "second": 0.0}, threading.Event()
+    turns, had, stop = FairScheduler(), {"first": 0.0, "second": 0.0}, threading.Event()
 
     def work(who: str) -> None:
         while not stop.is_set():
@@ -296,4 +296,4 @@ def test_a_server_that_stops_says_so(small: NDArray[np.uint8]) -> None:
             while True:
                 client.hear()
         assert closed.value.rcvd and closed.value.rcvd.code == 1012
-    assert not web.studio.folder.exists()
+    assert not web.app_state.folder.exists()

@@ -28,7 +28,7 @@ ANNA, BOB, PASSWORD = "token-of-anna-for-tests", "token-of-bob-for-tests", "corr
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Running]:
-    with running(token=f"anna:{ANNA},bob:{BOB}", auth="carl:" + passwords.make(PASSWORD)) as running_server:
+    with running(token=f"anna:{ANNA},bob:{BOB}", auth="carl:" + passwords.hash_password(PASSWORD)) as running_server:
         yield running_server
 
 
@@ -36,13 +36,13 @@ def web() -> Iterator[Running]:
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passwords that were checked."""
     made: list[str] = []
-    matches = passwords.matches
+    matches = passwords.verify_password
 
     def count(password: str, kept: str) -> bool:
         made.append(password)
         return bool(matches(password, kept))
 
-    monkeypatch.setattr(passwords, "matches", count)
+    monkeypatch.setattr(passwords, "verify_password", count)
     return made
 
 
@@ -76,7 +76,7 @@ def test_a_right_login_passes_all_who_guess(monkeypatch: pytest.MonkeyPatch) -> 
     """60 addresses that have guessed wrong before; a new one waits for the check that runs, and for no other."""
     monkeypatch.setattr(login_queue, "PAUSE_SECONDS", 0.0)
 
-    async def play() -> tuple[list[str], int]:
+    async def automation() -> tuple[list[str], int]:
         queue, checked = login_queue.LoginQueue(), []
 
         def check(address: str, right: bool) -> bool:
@@ -101,7 +101,7 @@ def test_a_right_login_passes_all_who_guess(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.wait([guessing])
         return checked, before
 
-    checked, before = run_async(play())
+    checked, before = run_async(automation())
     assert checked.index("visitor") - before <= 2
 
 
@@ -306,7 +306,7 @@ def test_without_a_folder_a_logout_counts_until_the_restart(tmp_path: Path, capl
 @pytest.mark.parametrize(("settings", "words"), [
     ({"token": "anna:short"}, "16"), ({"token": f"anna:{ANNA},{BOB}"}, "name:secret"),
     ({"token": f"anna:{ANNA},anna:{BOB}"}, "name:secret"), ({"token": f"all:{ANNA}"}, "all"),
-    ({"token": f"anna:{ANNA}", "auth": "anna:" + passwords.NOBODY}, "both name anna"),
+    ({"token": f"anna:{ANNA}", "auth": "anna:" + passwords.DUMMY_HASH}, "both name anna"),
     ({"trusted_proxies": "proxy.example"}, "--trusted-proxies"),
     ({"auth": "anna:scrypt.².AA.AA"}, "--hash"),
 ])

@@ -41,7 +41,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -
 @pytest.fixture()
 def page(browser: Any, web: Running) -> Iterator[Any]:
     """The page, loaded; a console error, a failed request or a word to another server fails the test."""
-    until(lambda: not web.hall.sessions)
+    until(lambda: not web.waiting_room.sessions)
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=web.url)
     opened, problems = context.new_page(), []
@@ -91,7 +91,7 @@ def saved(page: Any, key: str, folder: Path) -> Path:
 
 def test_one_press_and_one_sees_oneself_dream(page: Any, web: Running, tmp_path: Path) -> None:
     begin(page)
-    dreamed(next(iter(web.hall.sessions.values())), 6)
+    dreamed(next(iter(web.waiting_room.sessions.values())), 6)
     until(lambda: "fps" in page.inner_text("[data-figure=fps]"))
     assert "ms" in page.inner_text("[data-figure=latency]")
     until(lambda: "dreams/s" in page.inner_text("[data-figure=dreams]"))
@@ -201,7 +201,7 @@ def test_out_of_sight_nothing_is_sent(page: Any) -> None:
 
 def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None:
     begin(page)
-    session = next(iter(web.hall.sessions.values()))
+    session = next(iter(web.waiting_room.sessions.values()))
     page.click("[data-layer=mixed5]")
     until(lambda: session.controls.now().layers == "mixed5")
     page.click("[data-layer=mixed4]", modifiers=["Shift"])
@@ -216,12 +216,12 @@ def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None
     link = page.evaluate("navigator.clipboard.readText()")
     assert "strength=1.1" in link and "layers=mixed5" in link
     page.click(".sd-defaults")
-    until(lambda: session.controls.now() == session.controls.now().__class__(onset=0))
+    until(lambda: session.controls.now() == session.controls.now().__class__(warmup_steps=0))
     page.goto("about:blank")
     page.goto(link)
     page.wait_for_function("document.querySelector('.sd')?.page?.panel.values.octaves === 3")
     begin(page)
-    until(lambda: any(one.controls.now().strength == pytest.approx(1.1) for one in web.hall.sessions.values()))
+    until(lambda: any(one.controls.now().strength == pytest.approx(1.1) for one in web.waiting_room.sessions.values()))
 
 
 def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(LIVE, timeout=20_000)
     shown(page, 3)
-    session = next(iter(web.hall.sessions.values()))
+    session = next(iter(web.waiting_room.sessions.values()))
     page.keyboard.press("z")
     until(lambda: session.controls.frozen)
     assert page.get_attribute("[data-do=freeze]", "aria-pressed") == "true"
@@ -264,7 +264,7 @@ def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
 def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own layers as tiles, which can be picked; and back again."""
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
-    folder = fetch.folder()
+    folder = fetch.weights_dir()
     folder.mkdir(parents=True)
     stored = random_weights(models.get("bvlc_googlenet").nodes())
     save_file(stored, folder / "bvlc_googlenet.safetensors")
@@ -273,7 +273,7 @@ def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: py
         page.goto(web.url)
         page.wait_for_function("document.querySelector('.sd')?.page")
         begin(page)
-        session = next(iter(web.hall.sessions.values()))
+        session = next(iter(web.waiting_room.sessions.values()))
         page.select_option("#sd-model", "bvlc_googlenet")
         until(lambda: session.controls.wish.model == "bvlc_googlenet")
         assert session.controls.now().layers == "inception_4c/output"
@@ -290,15 +290,15 @@ def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: py
 
 def test_a_dropped_connection_comes_back_by_itself(page: Any, web: Running) -> None:
     begin(page)
-    session = next(iter(web.hall.sessions.values()))
+    session = next(iter(web.waiting_room.sessions.values()))
     page.evaluate("document.querySelector('.sd').page.link.socket.close(3999)")
     page.wait_for_selector(".sd[data-state=lost]", timeout=5000)
     page.wait_for_selector(LIVE, timeout=10_000)
     shown(page, 3)
-    assert next(iter(web.hall.sessions.values())) is session and web.studio.counts["resumed"] >= 1
+    assert next(iter(web.waiting_room.sessions.values())) is session and web.app_state.counts["resumed"] >= 1
     page.click("[data-do=stop]")
     page.wait_for_selector(".sd[data-state=idle]")
-    assert until(lambda: not web.hall.sessions) < 5
+    assert until(lambda: not web.waiting_room.sessions) < 5
 
 
 def test_who_waits_is_told_and_gets_in(page: Any, web: Running) -> None:

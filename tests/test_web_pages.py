@@ -45,8 +45,28 @@ def server(folder: Path) -> Iterator[str]:
     """Its address. Its temporary files are in ``folder/tmp``."""
     (folder / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "STREAMDREAM_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "streamdream", "web", "--port", "0", "--field-height", "64", "--backend", "eager",
-               "--layers", "mixed0", "--octaves", "1", "--onset", "1", "--upload-mb", "5", "--upload-seconds", "40"]
+    command = [
+        sys.executable,
+        "-m",
+        "streamdream",
+        "web",
+        "--port",
+        "0",
+        "--field-height",
+        "64",
+        "--backend",
+        "eager",
+        "--layers",
+        "mixed0",
+        "--octaves",
+        "1",
+        "--warmup-steps",
+        "1",
+        "--upload-mb",
+        "5",
+        "--upload-seconds",
+        "40",
+    ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
     try:

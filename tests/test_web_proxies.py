@@ -48,14 +48,14 @@ def test_one_visitor_behind_a_proxy_has_a_limit(web: Running, monkeypatch: pytes
 
 
 def test_who_is_no_proxy_is_one_visitor_whatever_it_says(web: Running, caplog: pytest.LogCaptureFixture) -> None:
-    refused = web.studio.counts["refused connections"]
+    refused = web.app_state.counts["refused connections"]
     with ExitStack() as held, caplog.at_level(logging.WARNING, "streamdream_web.server.connection_limits"):
         for number in range(LIMIT):
             held.enter_context(open_socket(web, f"198.51.100.{number}", peer="127.0.0.2"))
         for number in range(30):
             with pytest.raises((InvalidMessage, ConnectionClosed, OSError, EOFError)):
                 open_socket(web, f"192.0.2.{number}", peer="127.0.0.2")
-    assert web.studio.counts["refused connections"] - refused >= 30
+    assert web.app_state.counts["refused connections"] - refused >= 30
     lines = [record for record in caplog.records if "refused" in record.message]
     assert len(lines) == 1 and vars(lines[0])["facts"]["address"] == "127.0.0.2"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from streamdream_web.core.rate_limit import TokenBucket
-from streamdream_web.core.state import Studio
+from streamdream_web.core.state import AppState
 from streamdream_web.live.pending_settings import MAX_TEXT, NAMES, PendingSettings
 from streamdream_web.live.session import Session
 from streamdream_web.live.websocket import CLOSED_RULES
@@ -151,15 +151,15 @@ def test_octaves_without_room_in_a_portrait_picture_are_left_out(web: Running, s
 
 def test_many_octaves_do_not_enlarge_the_first_field() -> None:
     """A slow machine could not dream on a larger one in time: the octaves without room wait until it grows."""
-    studio = Studio(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
+    app_state = AppState(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
     try:
-        session = Session(studio, "", lambda message: None, lambda error: None)
+        session = Session(app_state, "", lambda message: None, lambda error: None)
         assert session.lines == 144
         assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 144
         assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.now().octaves == 4
         assert session.lines == 144
     finally:
-        studio.close()
+        app_state.close()
 
 
 def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
@@ -180,7 +180,7 @@ def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
 
 def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) -> None:
     """Those that are wait for a visitor's body, or do nothing at all."""
-    routes = [*live.routes(web.studio), *video.routes(web.studio), *layers.routes(web.studio)]
+    routes = [*live.routes(web.app_state), *video.routes(web.app_state), *layers.routes(web.app_state)]
     on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
     assert on_the_loop == {"/uploads"}
 
@@ -190,7 +190,7 @@ def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) ->
 
 def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint8]) -> None:
     """Read at the moment at which a session's end is about to be told."""
-    collector = Collector(web.studio, web.hall)
+    collector = Collector(web.app_state, web.waiting_room)
 
     def frames() -> float:
         return float(next(family.samples[0].value for family in collector.collect()
@@ -200,7 +200,7 @@ def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint
         client.welcome()
         for _ in range(5):
             client.dream(small)
-        session = web.hall.sessions[client.token]
+        session = web.waiting_room.sessions[client.token]
         tell, seen = session._ended, list[float]()
 
         def ended(error: str) -> None:
@@ -208,5 +208,5 @@ def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint
             tell(error)
 
         session._ended = ended
-    until(lambda: client.token not in web.hall.sessions)
+    until(lambda: client.token not in web.waiting_room.sessions)
     assert seen == [frames()] and seen[0] >= 5

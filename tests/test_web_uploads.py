@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from media import Clip, make
 from streamdream_web.jobs import uploads as door
-from streamdream_web.jobs.file_inspection import Limits
+from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
 
@@ -22,7 +22,7 @@ from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
 from streamdream.system.stats import peak_rss_mb
 
-LIMITS = Limits(megabytes=8, seconds=60, pixels=1920 * 1080)
+LIMITS = InspectionLimits(megabytes=8, seconds=60, pixels=1920 * 1080)
 HOUR = 3600
 
 
@@ -81,7 +81,7 @@ def test_a_picture_is_kept_as_one_of_ours(uploads: Uploads, lion: Any, tmp_path:
 
 def test_a_large_picture_is_made_smaller(uploads: Uploads, tmp_path: Path) -> None:
     images.write_image(str(tmp_path / "large.png"), np.zeros((1000, 2073, 3), np.uint8))
-    uploads.limits = Limits(8, 60, 1000 * 2073)
+    uploads.limits = InspectionLimits(8, 60, 1000 * 2073)
     upload = send(uploads, (tmp_path / "large.png").read_bytes(), "large.png")
     assert upload.facts.width * upload.facts.height <= 1920 * 1081
 
@@ -94,7 +94,9 @@ def test_names_never_reach_the_disk_nor_the_page(uploads: Uploads, tmp_path: Pat
     assert upload.path.parent == uploads.folder and upload.path.name == f"{upload.token}.mp4"
     assert files(uploads) == [upload.path]
     assert len(upload.name) <= 60 and "/" not in upload.name and "\0" not in upload.name
-    assert "<" not in components.saved_name(upload.name, ".mp4") and "/" not in components.saved_name(upload.name, ".mp4")
+    assert "<" not in components.saved_name(upload.name, ".mp4") and "/" not in components.saved_name(
+        upload.name, ".mp4"
+    )
 
 
 # --- what is refused
@@ -239,7 +241,7 @@ def test_size_is_counted_whatever_is_stated(uploads: Uploads) -> None:
 
 
 def test_a_body_that_does_not_come_is_given_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(door, "BODY_TIMEOUT_SECONDS", 0.05)
 
     async def silent() -> AsyncIterator[bytes]:
         yield b"x"
@@ -273,7 +275,7 @@ def test_one_address_cannot_take_all_places(uploads: Uploads, tmp_path: Path) ->
 
     answers = asyncio.run(crowd())
     assert isinstance(answers[-1], Upload)
-    assert sum(isinstance(answer, UsageError) for answer in answers[:-1]) == 6 - door.MOST_FROM_ONE_ADDRESS
+    assert sum(isinstance(answer, UsageError) for answer in answers[:-1]) == 6 - door.MAX_CONCURRENT_PER_ADDRESS
 
 
 def test_pictures_that_grow_in_the_middle_are_damage(uploads: Uploads, tmp_path: Path) -> None:
@@ -337,4 +339,4 @@ def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
                                    '{"token": "a", "start": "NaN"}'])
 def test_what_a_page_says_of_a_file_is_checked(value: object) -> None:
     with pytest.raises(UsageError):
-        components.Dropped.parse(value)
+        components.DroppedFile.parse(value)

@@ -302,5 +302,5 @@ def test_weights_are_kept_in_memory_until_the_file_changes(bvlc: Stored, tmp_pat
 def test_every_convolution_of_every_network_is_found_in_its_own_layout() -> None:
     for model in models.MODELS.values():
         stored = random_weights(model.nodes())
-        assert list(weights.fit(stored, model)) == list(stored)
+        assert list(weights.match_to_nodes(stored, model)) == list(stored)
         assert sum(isinstance(node, Conv) for node in model.nodes()) * 2 == len(stored)

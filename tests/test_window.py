@@ -38,20 +38,20 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 from test_live_sinks import Camera, show
 from media import marked
-from streamdream.capture import stamped
+from streamdream.media.sources.base import timestamped_frame
 from streamdream.errors import Closed
 from streamdream.settings import RenderSettings
-from streamdream.sinks import open_sink
+from streamdream.media.sinks.registry import open_sink
 
 lent, camera = show(), Camera()
-camera.began = time.perf_counter()
+camera.start_seconds = time.perf_counter()
 with open_sink("window", camera, RenderSettings(), show=lent) as sink:
     print("open", flush=True)
     try:
         for number in range(3000):
             time.sleep(1 / 60)
             image = marked(number % 256, (160, 96))
-            sink.write(image, stamped(image, time.perf_counter() - camera.began))
+            sink.write(image, timestamped_frame(image, time.perf_counter() - camera.start_seconds))
             now = lent.controls.now()
             print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._words,
                   sink._full, sink._recording is not None, sep="|", flush=True)
@@ -167,8 +167,10 @@ def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
 
 
 def test_pyav_before_opencv_is_said_not_waited_for(screen: str, tmp_path: Path) -> None:
-    code = ("import av\nfrom streamdream.errors import SinkError\nfrom streamdream.media.sinks.window import WindowSink\n"
-            "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')")
+    code = (
+        "import av\nfrom streamdream.errors import SinkError\nfrom streamdream.media.sinks.window import WindowSink\n"
+        "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
                             env=ENVIRONMENT | {"DISPLAY": screen}, check=True)
     assert result.stdout.strip() == "opened" or "import cv2 before av" in result.stdout

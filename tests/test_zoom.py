@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.images import write_image
-from streamdream.render.zoom import Move
+from streamdream.render.zoom import ZoomTransform
 from streamdream.settings import ZoomSettings
 
-QUICK = ("--steps", 1, "--octaves", 1, "--onset", 1, "--field-height", 96)
+QUICK = ("--steps", 1, "--octaves", 1, "--warmup-steps", 1, "--field-height", 96)
 
 
 @pytest.fixture()
@@ -40,7 +40,7 @@ def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path) -> None:
     assert len(found) == 10 and found[0].shape[:2] == (182, 244)  # even for this codec
     with av.open(str(tmp_path / "zoom.mp4")) as container:
         assert container.streams.video[0].average_rate == 25
-    move = Move(ZoomSettings(zoom=1.1))
+    move = ZoomTransform(ZoomSettings(zoom=1.1))
     for before, after in pairwise(found):
         followed = np.abs(move(before)[20:-20, 20:-20].astype(int) - after[20:-20, 20:-20]).mean()
         stayed = np.abs(before[20:-20, 20:-20].astype(int) - after[20:-20, 20:-20]).mean()
@@ -51,11 +51,11 @@ def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path) -> None:
 def test_moves() -> None:
     image = np.zeros((41, 61, 3), np.uint8)
     image[20, 30] = 255
-    assert Move(ZoomSettings(zoom=1, shift="5,-3"))(image)[17, 35].max() > 250
+    assert ZoomTransform(ZoomSettings(zoom=1, shift="5,-3"))(image)[17, 35].max() > 250
     image[20, 40] = 200
-    assert Move(ZoomSettings(zoom=1, rotate=90))(image)[10, 30].max() > 190  # counter-clockwise
-    assert Move(ZoomSettings(zoom=2))(image)[20, 50].max() > 190
-    assert (Move(ZoomSettings(zoom=0.5, shift="9,9"))(np.maximum(image, 40)) > 20).all()  # no black comes in
+    assert ZoomTransform(ZoomSettings(zoom=1, rotate=90))(image)[10, 30].max() > 190  # counter-clockwise
+    assert ZoomTransform(ZoomSettings(zoom=2))(image)[20, 50].max() > 190
+    assert (ZoomTransform(ZoomSettings(zoom=0.5, shift="9,9"))(np.maximum(image, 40)) > 20).all()  # no black comes in
 
 
 @pytest.mark.parametrize(("arguments", "part"), [

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.core.state import Studio
+from streamdream_web.core.state import AppState
 from streamdream_web.live.session import HEADER
-from streamdream_web.live.waiting_room import Hall
+from streamdream_web.live.waiting_room import WaitingRoom
 from streamdream_web.server import app as server_app
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -28,19 +28,19 @@ from websockets.sync.client import ClientConnection, connect
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
-START = DreamSettings(onset=0)
+START = DreamSettings(warmup_steps=0)
 
 
 @dataclass
 class Running:
-    studio: Studio
-    hall: Hall
+    app_state: AppState
+    waiting_room: WaitingRoom
     port: int
     server: Any
 
     @property
     def url(self) -> str:
-        return f"http{'s' if self.studio.web.ssl_certfile else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.app_state.web.ssl_certfile else ''}://127.0.0.1:{self.port}"
 
 
 @contextmanager
@@ -56,16 +56,18 @@ def building() -> Iterator[None]:
 def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     """A server on a free port, with the real network on a small field."""
     settings = server_app.check(WebSettings(**{"port": 0, **web}))
-    studio = Studio(settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(pin=True))
+    app_state = AppState(
+        settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(fixed_field=True)
+    )
     listening = server_app.open_port(settings)
     with building():
-        app = server_app.create_app(settings, studio)
+        app = server_app.create_app(settings, app_state)
     uvicorn = server_app.make_server(settings, app)
     thread = threading.Thread(target=uvicorn.run, args=([listening],), daemon=True)
     thread.start()
     try:
         until(lambda: uvicorn.started)
-        yield Running(studio, app.hall, listening.getsockname()[1], uvicorn)
+        yield Running(app_state, app.waiting_room, listening.getsockname()[1], uvicorn)
     finally:
         uvicorn.should_exit = True
         thread.join(20)
@@ -183,7 +185,7 @@ class Client:
 
     def settle(self, image: NDArray[np.uint8], dreams: int = 3) -> NDArray[np.uint8]:
         """What is shown once so many dreams more are done."""
-        session = self._to.hall.sessions[self.token]
+        session = self._to.waiting_room.sessions[self.token]
         enough, deadline = session.dreams + dreams, time.monotonic() + 30
         while session.dreams < enough:
             assert time.monotonic() < deadline, f"{session.dreams} of {enough} dreams"

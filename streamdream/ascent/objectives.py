@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamdream.ascent.terms import Activations, Energy, Guide, Style, TapWeights, Term, Variation
+from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, TapWeights, Term, TotalVariation
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import Concat, Relu
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
-COARSEST_STYLE = 16
+MAX_STYLE_STRIDE = 16
 """Stride in pixels of the highest tap that a style is taken from when none is named."""
 
 
@@ -65,7 +65,7 @@ def style_taps(model: Model) -> tuple[str, ...]:
     """One of each scale not coarser than ``COARSEST_STYLE``: the last block's output there, or the last ReLU's."""
     kinds = {node.name: type(node) for node in model.nodes()}
     last = {tap.stride: tap.name for kind in (Relu, Concat) for tap in model.taps().values() if kinds[tap.name] is kind}
-    return tuple(name for stride, name in last.items() if stride <= COARSEST_STYLE)
+    return tuple(name for stride, name in last.items() if stride <= MAX_STYLE_STRIDE)
 
 
 def from_settings(settings: DreamSettings, model: Model) -> Objective:
@@ -83,6 +83,6 @@ def from_settings(settings: DreamSettings, model: Model) -> Objective:
         named = [name.strip() for name in settings.style_layers.split(",") if name.strip()]
         style = Style(tuple(dict.fromkeys(map(model.resolve_tap, named))) or style_taps(model))
         terms.append((style, settings.style_weight))
-    terms += [(Variation(), settings.tv)] if settings.tv else []
-    terms += [(Energy(), settings.l2)] if settings.l2 else []
+    terms += [(TotalVariation(), settings.tv)] if settings.tv else []
+    terms += [(L2Penalty(), settings.l2)] if settings.l2 else []
     return Objective(tuple(terms))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.models.tensor_cache import made_once
+from streamdream.models.tensor_cache import cached_tensor
 
 if TYPE_CHECKING:
     from streamdream.ascent.terms import Term
@@ -32,24 +32,28 @@ def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[T
     ``picture`` is [N, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
     ``step_size``, a number or [1], is in those units. Returns a new tensor of the same kind.
     """
-    return climb(picture, [refine(g, term, smooth, color) for g, (term, _) in zip(gradients, terms, strict=True)],
-                 terms, step_size)
+    return apply_step(
+        picture,
+        [smooth_and_desaturate(g, term, smooth, color) for g, (term, _) in zip(gradients, terms, strict=True)],
+        terms,
+        step_size,
+    )
 
 
-def refine(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
+def smooth_and_desaturate(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
     """Smooth what came through the network, and take colour out of what amplifies; a new float32 tensor."""
     # in float32: oneDNN takes 13 ms for the blur in bf16 and 2 so (320x240, AMX), and mixed by a bf16 kernel, a still
     # picture's dream drifted by 2.4 % where this drifts by 1.7 (one seed)
     exact = gradient.float() if gradient.dtype.itemsize < 4 else gradient
     smoothed = blur(exact, smooth) if smooth > 0 and term.taps else exact
-    if not term.amplifies:
+    if not term.unbounded:
         return smoothed.to(torch.float32, copy=smoothed is gradient)
     smoothed = smoothed.float()
     grey = smoothed.mean(1, keepdim=True)
     return color * smoothed + (1 - color) * grey
 
 
-def climb(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term, float]],
+def apply_step(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term, float]],
           step_size: float | Tensor) -> Tensor:
     """Go where all terms together lead, by the weighted mean of their unit gradients; ``refined`` is written into.
 
@@ -57,14 +61,14 @@ def climb(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term
     mean magnitude of one, a weight means the same for all. Where they pull against each other the step gets shorter.
     """
     total = sum(abs(weight) for _, weight in terms)
-    moves = [make_unit(g, term.amplifies).mul_(step_size * weight / total)
+    moves = [normalize_mean_abs_(g, term.unbounded).mul_(step_size * weight / total)
              for g, (term, weight) in zip(refined, terms, strict=True)]
     for move in moves[1:]:
         moves[0].add_(move)
-    return bound(moves[0].add_(picture))
+    return clamp_(moves[0].add_(picture))
 
 
-def make_unit(gradient: Tensor, centred: bool) -> Tensor:
+def normalize_mean_abs_(gradient: Tensor, centred: bool) -> Tensor:
     """Scale each picture's, in place, to a mean magnitude of one; ``centred``: without its mean.
 
     With its mean, a gradient that amplifies can push the whole picture brighter or toward one hue, frame after frame.
@@ -74,7 +78,7 @@ def make_unit(gradient: Tensor, centred: bool) -> Tensor:
     return gradient.div_(gradient.abs().mean((1, 2, 3), keepdim=True) + EPSILON)
 
 
-def bound(picture: Tensor) -> Tensor:
+def clamp_(picture: Tensor) -> Tensor:
     """Keep the picture a picture; in place."""
     return picture.clamp_(-1, 1)
 
@@ -90,7 +94,7 @@ def blur(gradient: Tensor, smooth: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, across), down)
 
 
-@made_once
+@cached_tensor
 def _gaussians(smooth: float, radius: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Kernels [9, 3, 1, K] and [3, 9, K, 1]: dense, as that is faster than grouped; zero between colours."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
@@ -103,6 +107,6 @@ def _gaussians(smooth: float, radius: int, device: torch.device, dtype: torch.dt
     return across.to(dtype), down.to(dtype)
 
 
-def roll(picture: Tensor, shift: tuple[int, int]) -> Tensor:
+def shift_circular(picture: Tensor, shift: tuple[int, int]) -> Tensor:
     """Shift down and right, wrapping around: the jitter that keeps the network's grid from showing."""
     return torch.roll(picture, shift, (2, 3))

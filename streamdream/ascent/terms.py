@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from streamdream.models.nodes import INPUT
-from streamdream.models.tensor_cache import made_once
+from streamdream.models.tensor_cache import cached_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TapWeights = tuple[tuple[str, float], ...]
 
-COMPARED_AT_ONCE = 1 << 23
+CHUNK_PRODUCTS = 1 << 23
 """Dot products that a guide holds at a time: 32 MB of them."""
 
 
@@ -37,7 +37,7 @@ class Term(Protocol):
 
     needs: ClassVar[str]
     """The picture that its targets come from, "guide" or "style"; "" for none."""
-    amplifies: ClassVar[bool]
+    unbounded: ClassVar[bool]
     """Whether it has no end: then its gradient loses its mean and some of its colour, or the picture would turn to a
     hue and to confetti. What pulls toward something, such as a style, keeps both."""
 
@@ -53,7 +53,7 @@ class Term(Protocol):
         ...
 
 
-class _NeedsNothing:
+class _NoReference:
     """No other picture."""
 
     needs: ClassVar[str] = ""
@@ -63,7 +63,7 @@ class _NeedsNothing:
 
 
 @dataclass(frozen=True)
-class Activations(_NeedsNothing):
+class Activations(_NoReference):
     """Weighted mean square of taps, over all their channels or the chosen ones.
 
     Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
@@ -73,14 +73,14 @@ class Activations(_NeedsNothing):
 
     weights: TapWeights
     channels: tuple[int, ...] = ()
-    amplifies: ClassVar[bool] = True
+    unbounded: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.weights)
 
     def value(self, features: Features, targets: Targets) -> Tensor:
-        terms = [weight * _chosen(features[name], self.channels).float().square().mean()
+        terms = [weight * _select_channels(features[name], self.channels).float().square().mean()
                  for name, weight in self.weights]
         return sum(terms[1:], terms[0])
 
@@ -96,7 +96,7 @@ class Guide:
     weights: TapWeights
     channels: tuple[int, ...] = ()
     needs: ClassVar[str] = "guide"
-    amplifies: ClassVar[bool] = True
+    unbounded: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -104,12 +104,12 @@ class Guide:
 
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
         features = features_of(pictures[self.needs])
-        return tuple(_positions(_chosen(features[name], self.channels)).contiguous() for name in self.taps)
+        return tuple(_positions(_select_channels(features[name], self.channels)).contiguous() for name in self.taps)
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         terms = []
         for (name, weight), target in zip(self.weights, targets, strict=True):
-            mine, target = _wide(_positions(_chosen(features[name], self.channels))), _wide(target)
+            mine, target = _to_float32(_positions(_select_channels(features[name], self.channels))), _to_float32(target)
             terms.append(weight * (mine * target[_best_matches(mine.detach(), target)]).float().mean())
         return sum(terms[1:], terms[0])
 
@@ -124,7 +124,7 @@ class Style:
 
     taps: tuple[str, ...]
     needs: ClassVar[str] = "style"
-    amplifies: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = False
 
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
         features = features_of(pictures[self.needs])
@@ -137,11 +137,11 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Variation(_NeedsNothing):
+class TotalVariation(_NoReference):
     """Total variation, negated: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
 
     taps: tuple[str, ...] = ()
-    amplifies: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = False
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         picture = features[INPUT].float()
@@ -150,22 +150,22 @@ class Variation(_NeedsNothing):
 
 
 @dataclass(frozen=True)
-class Energy(_NeedsNothing):
+class L2Penalty(_NoReference):
     """The mean square of the picture, negated: pulls it toward grey (the L2 term of neural-dream)."""
 
     taps: tuple[str, ...] = ()
-    amplifies: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = False
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         return -features[INPUT].float().square().mean()
 
 
-def _chosen(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
-    return feature[:, _numbers(channels, feature.device)] if channels else feature
+def _select_channels(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
+    return feature[:, _channel_indices(channels, feature.device)] if channels else feature
 
 
-@made_once
-def _numbers(channels: tuple[int, ...], device: torch.device) -> Tensor:
+@cached_tensor
+def _channel_indices(channels: tuple[int, ...], device: torch.device) -> Tensor:
     """On the device: a list would be sent there in every step, and a GPU waited for."""
     import torch
 
@@ -177,7 +177,7 @@ def _positions(feature: Tensor) -> Tensor:
     return feature.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _wide(features: Tensor) -> Tensor:
+def _to_float32(features: Tensor) -> Tensor:
     """Products of Caffe's features do not fit into fp16."""
     import torch
 
@@ -188,7 +188,7 @@ def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
     """For each of ``mine`` [P, C] the row of ``target`` [M, C] with the largest dot product: [P]."""
     import torch
 
-    rows = max(1, COMPARED_AT_ONCE // target.shape[0])
+    rows = max(1, CHUNK_PRODUCTS // target.shape[0])
     turned = target.T
     return torch.cat([(mine[at:at + rows] @ turned).argmax(1) for at in range(0, mine.shape[0], rows)])
 

@@ -1,6 +1,6 @@
 """What turns the knobs by itself, along the time of the pictures: playlists, fades, the sound, a recorded track.
 
-A live run and a render follow the same ``Play``: ``see`` once for each frame that comes, then ``wish`` says what to
+A live run and a render follow the same ``Play``: ``see`` once for each frame that comes, then ``request`` says what to
 dream there and ``shown`` how to show it.
 """
 from __future__ import annotations
@@ -11,29 +11,29 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from streamdream import settings
-from streamdream.automation.controls import Controls, Wish
+from streamdream.automation.controls import Controls, DreamRequest
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
-    from streamdream.automation.settings_track import Event, Recorder
-    from streamdream.media.audio_level import Sound
+    from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder
+    from streamdream.media.audio_level import LevelSource
     from streamdream.media.frame import Frame
 
-FADED = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
+CROSSFADED_FIELDS = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
 """What a dream is made of: it fades over. All else acts at once."""
-MOST_STRENGTH = 4.0
+MAX_STRENGTH = 4.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class PlaylistEntry:
     """Settings that hold for some seconds."""
 
     values: dict[str, Any]
     seconds: float
 
 
-def parse_playlist(text: str, seconds: float) -> tuple[Entry, ...]:
+def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
     """``mixed3@20; mixed4:1,mixed5:0.5 strength=1.5`` -> its entries. Raises SettingsError or UnknownName."""
     known = {item.name: item for item in fields(DreamSettings)}
     entries = []
@@ -54,24 +54,24 @@ def parse_playlist(text: str, seconds: float) -> tuple[Entry, ...]:
         if lasts <= 0 or not values:
             raise SettingsError(f"--playlist has {part!r}, but an entry is as 'mixed3' or 'mixed4:1,mixed5:0.5 "
                                 "strength=1.5@30'")
-        entries.append(Entry(values, lasts))
+        entries.append(PlaylistEntry(values, lasts))
     return tuple(entries)
 
 
-class Fade:
+class Crossfade:
     """Turns: the newer of two dreams gets ever more of them, and the residual, in which they add up, passes over from
     one to the other. It costs no second network in memory for longer, and no step more.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._old: Wish | None = None
-        self._new: Wish | None = None
+        self._old: DreamRequest | None = None
+        self._new: DreamRequest | None = None
         self._began = self._owed = 0.0
 
-    def pick(self, wish: Wish, seconds: float) -> Wish:
+    def select(self, wish: DreamRequest, seconds: float) -> DreamRequest:
         """Whose turn it is at that time: what is wanted, or what was before."""
-        if self._new is None or substance(wish) != substance(self._new):
+        if self._new is None or content_key(wish) != content_key(self._new):
             self._old, self._began, self._owed = self._new, seconds, 0.0
         self._new = wish
         if self._old is None:
@@ -84,43 +84,45 @@ class Fade:
         if self._owed >= 1:
             self._owed -= 1
             return wish
-        return Wish(replace(wish.dream, **{name: getattr(self._old.dream, name) for name in FADED}), self._old.model)
+        return DreamRequest(
+            replace(wish.dream, **{name: getattr(self._old.dream, name) for name in CROSSFADED_FIELDS}), self._old.model
+        )
 
 
-def substance(wish: Wish) -> tuple[Any, ...]:
+def content_key(wish: DreamRequest) -> tuple[Any, ...]:
     """What a dream is made of; equal ones differ in how they are dreamed only."""
-    return (wish.model, *(getattr(wish.dream, name) for name in FADED))
+    return (wish.model, *(getattr(wish.dream, name) for name in CROSSFADED_FIELDS))
 
 
-class Play:
+class Automation:
     """Turns the knobs of ``controls``. ``offset`` is the time of the input at which the run begins, in seconds."""
 
-    def __init__(self, controls: Controls, playlist: Sequence[Entry] = (), fade: float = 0.0,
-                 sound: Sound | None = None, sound_depth: float = 0.5, track: Sequence[Event] = (),
-                 recorder: Recorder | None = None, offset: float = 0.0) -> None:
+    def __init__(self, controls: Controls, playlist: Sequence[PlaylistEntry] = (), fade: float = 0.0,
+                 sound: LevelSource | None = None, sound_depth: float = 0.5, track: Sequence[SettingsEvent] = (),
+                 recorder: SettingsRecorder | None = None, offset: float = 0.0) -> None:
         self.controls = controls
-        named = {name: getattr(controls.now(), name) for entry in playlist for name in entry.values}
+        named = {name: getattr(controls.current(), name) for entry in playlist for name in entry.values}
         # What another entry sets, this one sets back.
-        self._playlist = [Entry({**named, **entry.values}, entry.seconds) for entry in playlist]
+        self._playlist = [PlaylistEntry({**named, **entry.values}, entry.seconds) for entry in playlist]
         self._playing = -1
-        self._fade = Fade(fade)
+        self._fade = Crossfade(fade)
         self._sound, self._depth = sound, sound_depth
         self._track, self._replayed = track, 0
         self._recorder, self._offset = recorder, offset
         self._held: Frame | None = None
         self._lock = threading.Lock()
 
-    def see(self, frame: Frame) -> Frame:
+    def on_frame(self, frame: Frame) -> Frame:
         """What is due at its time is done; the frame, or the one that it is frozen at."""
         seconds = frame.pts_seconds + self._offset
         with self._lock:
             self._follow_playlist(seconds)
             while self._replayed < len(self._track) and self._track[self._replayed].seconds <= seconds + 1e-6:
-                self._track[self._replayed].happen(self.controls)
+                self._track[self._replayed].apply(self.controls)
                 self._replayed += 1
             if self._recorder is not None:
-                wish = self.controls.wish
-                self._recorder.note(seconds, replace(wish, dream=self.shown(frame.pts_seconds)),
+                wish = self.controls.request
+                self._recorder.record(seconds, replace(wish, dream=self.display_settings_at(frame.pts_seconds)),
                                     self.controls.frozen, self.controls.resets)
         if not self.controls.frozen:
             self._held = None
@@ -128,17 +130,17 @@ class Play:
         self._held = self._held or frame
         return replace(frame, image=self._held.image)
 
-    def wish(self, seconds: float) -> Wish:
+    def dream_settings_at(self, seconds: float) -> DreamRequest:
         """What to dream at that time."""
-        return self._fade.pick(replace(self.controls.wish, dream=self.shown(seconds)), seconds)
+        return self._fade.select(replace(self.controls.request, dream=self.display_settings_at(seconds)), seconds)
 
-    def shown(self, seconds: float) -> DreamSettings:
+    def display_settings_at(self, seconds: float) -> DreamSettings:
         """How the dream is shown at that time: its strength follows the sound."""
-        now = self.controls.now()
+        now = self.controls.current()
         if self._sound is None or not self._depth:
             return now
         factor = 1 + self._depth * (2 * self._sound.level(seconds + self._offset) - 1)
-        return replace(now, strength=min(MOST_STRENGTH, round(now.strength * factor, 3)))
+        return replace(now, strength=min(MAX_STRENGTH, round(now.strength * factor, 3)))
 
     def close(self) -> None:
         if self._sound is not None:

@@ -13,12 +13,21 @@ from streamdream.settings import DreamSettings
 
 MAX_WHOLE = 2**53
 """Whole numbers above are no exact floats, and far above no floats at all."""
-SUBSTANCE = ("layers", "channel", "guide", "style", "style_weight", "style_layers", "octaves", "octave_scale")
+MODEL_DEPENDENT_FIELDS = (
+    "layers",
+    "channel",
+    "guide",
+    "style",
+    "style_weight",
+    "style_layers",
+    "octaves",
+    "octave_scale",
+)
 """What a network or a field may turn out to be unfit for."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class DreamRequest:
     """What is wanted now."""
 
     dream: DreamSettings
@@ -26,7 +35,7 @@ class Wish:
     """Name of the network; empty is the one that the run began with."""
 
 
-Check = Callable[[Wish], None]
+Check = Callable[[DreamRequest], None]
 """Raises a StreamdreamError for what this run cannot dream, such as a layer that its network lacks."""
 
 
@@ -40,15 +49,15 @@ class Controls:
     def __init__(self, dream: DreamSettings, check: Check = lambda wish: None, model: str = "") -> None:
         self._check = check
         self._lock = threading.Lock()
-        self._wish = Wish(dream, model)
+        self._wish = DreamRequest(dream, model)
         self.frozen = False
         self.resets = 0
 
-    def now(self) -> DreamSettings:
+    def current(self) -> DreamSettings:
         return self._wish.dream
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> DreamRequest:
         """Settings and network of the same moment."""
         return self._wish
 
@@ -64,16 +73,16 @@ class Controls:
         model = typed.pop("model", None)
         with self._lock:
             before = self._wish
-            wish = Wish(dataclasses.replace(before.dream, **typed), before.model if model is None else model)
+            wish = DreamRequest(dataclasses.replace(before.dream, **typed), before.model if model is None else model)
             self._check(wish)
             self._wish = wish
             return wish.dream
 
-    def take_back(self, instead: Wish) -> None:
+    def revert_to(self, instead: DreamRequest) -> None:
         """What was wanted cannot be, as it turned out: ``instead`` is dreamed, as before. All else stays as it is."""
         with self._lock:
-            back = {name: getattr(instead.dream, name) for name in SUBSTANCE}
-            self._wish = Wish(dataclasses.replace(self._wish.dream, **back), instead.model)
+            back = {name: getattr(instead.dream, name) for name in MODEL_DEPENDENT_FIELDS}
+            self._wish = DreamRequest(dataclasses.replace(self._wish.dream, **back), instead.model)
 
     def reset(self) -> None:
         """The dream starts anew, as at the first frame."""
@@ -95,7 +104,7 @@ def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageE
             elif name not in known:
                 raise UnknownName("setting", str(name), [*known, "model"])
             else:
-                number = _typed(known[name], value)
+                number = _to_field_type(known[name], value)
                 settings.check(known[name], number)
                 typed[name] = number
         except UsageError as error:
@@ -103,7 +112,7 @@ def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageE
     return typed, errors
 
 
-def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
+def _to_field_type(item: dataclasses.Field[Any], value: Any) -> Any:
     """``value`` as the field's type; a JSON number may be whole where a fraction is meant."""
     wanted = type(item.default)
     if isinstance(value, str) and wanted is not str:

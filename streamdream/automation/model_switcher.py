@@ -9,53 +9,53 @@ from typing import TYPE_CHECKING
 from streamdream.errors import StreamdreamError
 
 if TYPE_CHECKING:
-    from streamdream.automation.controls import Controls, Wish
+    from streamdream.automation.controls import Controls, DreamRequest
     from streamdream.dream.dreamer import Dreamer
 
 log = logging.getLogger(__name__)
 
 
-class Cast:
+class ModelSwitcher:
     """``build`` makes the dreamer of a network by its name; ``patient`` waits for it, as a render does."""
 
     def __init__(self, first: Dreamer, build: Callable[[str], Dreamer] | None = None, patient: bool = False) -> None:
-        self.now = first
+        self.current = first
         self._build, self._patient = build, patient
         # The one of now, and the one that it fades from or will be; of more, none is needed.
         self._ready = {"": first, first.model.name: first}
-        self._wish: Wish | None = None
+        self._wish: DreamRequest | None = None
         self._thread: threading.Thread | None = None
         self._failed: dict[str, str] = {}
 
-    def dreamer_of(self, wish: Wish, controls: Controls) -> tuple[Dreamer, Wish]:
+    def dreamer_for(self, request: DreamRequest, controls: Controls) -> tuple[Dreamer, DreamRequest]:
         """The dreamer that the wish names, or while that is being prepared the one of now, with settings it can dream.
 
         A network that cannot be had is said in the log, and no longer wanted.
         """
-        dreamer = self._ready.get(wish.model)
-        if dreamer is None and self._build is not None and wish.model not in self._failed:
-            self._prepare(wish.model)
-            dreamer = self._ready.get(wish.model)
+        dreamer = self._ready.get(request.model)
+        if dreamer is None and self._build is not None and request.model not in self._failed:
+            self._load_in_background(request.model)
+            dreamer = self._ready.get(request.model)
         if dreamer is not None:
-            if dreamer is not self.now:
-                dreamer.stats, dreamer.on_step = self.now.stats, self.now.on_step
-            self.now, self._wish = dreamer, wish
-            return dreamer, wish
-        if wish.model in self._failed:
-            log.warning("%s is not dreamed with: %s", wish.model, self._failed.pop(wish.model))
+            if dreamer is not self.current:
+                dreamer.stats, dreamer.on_step = self.current.stats, self.current.on_step
+            self.current, self._wish = dreamer, request
+            return dreamer, request
+        if request.model in self._failed:
+            log.warning("%s is not dreamed with: %s", request.model, self._failed.pop(request.model))
             if self._wish is not None:
-                controls.take_back(self._wish)
+                controls.revert_to(self._wish)
         assert self._wish is not None  # the first wish is for the first dreamer
-        return self.now, self._wish
+        return self.current, self._wish
 
     def close(self) -> None:
         """The dreamers no longer report to whoever listened, and so no longer keep it alive."""
         if self._thread is not None:
             self._thread.join()
-        for dreamer in {id(dreamer): dreamer for dreamer in (self.now, *self._ready.values())}.values():
+        for dreamer in {id(dreamer): dreamer for dreamer in (self.current, *self._ready.values())}.values():
             dreamer.on_step = None
 
-    def _prepare(self, model: str) -> None:
+    def _load_in_background(self, model: str) -> None:
         if self._patient:
             self._load(model)
             if model in self._failed:
@@ -71,4 +71,4 @@ class Cast:
         except Exception as error:
             self._failed[model] = str(error) or type(error).__name__
             return
-        self._ready = {**{name: ready for name, ready in self._ready.items() if ready is self.now}, model: dreamer}
+        self._ready = {**{name: ready for name, ready in self._ready.items() if ready is self.current}, model: dreamer}

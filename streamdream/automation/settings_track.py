@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from streamdream.automation.controls import Controls, Wish
+from streamdream.automation.controls import Controls, DreamRequest
 from streamdream.errors import SettingsError, SinkError, StreamdreamError
-from streamdream.system.atomic_file import Partial
+from streamdream.system.atomic_file import AtomicFile
 
 FORMAT = "streamdream settings 1"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Event:
+class SettingsEvent:
     """What changed, and when."""
 
     seconds: float
@@ -28,7 +28,7 @@ class Event:
     frozen: bool | None = None
     reset: bool = False
 
-    def happen(self, controls: Controls) -> None:
+    def apply(self, controls: Controls) -> None:
         if self.values:
             controls.change(self.values)
         if self.frozen is not None:
@@ -37,17 +37,17 @@ class Event:
             controls.reset()
 
 
-class Recorder:
+class SettingsRecorder:
     """Writes a track; it appears under its name when it is whole. Raises SinkError; see ``Partial``."""
 
     def __init__(self, path: str, overwrite: bool = False) -> None:
-        self._partial = Partial(path, overwrite=overwrite)
+        self._partial = AtomicFile(path, overwrite=overwrite)
         self._file: IO[str] = self._partial.path.open("w", encoding="utf-8")
         self._last: dict[str, Any] = {}
 
-    def note(self, seconds: float, wish: Wish, frozen: bool, resets: int) -> None:
+    def record(self, seconds: float, request: DreamRequest, frozen: bool, resets: int) -> None:
         """What is so at that time; only what differs from before is written."""
-        now = {**dataclasses.asdict(wish.dream), "model": wish.model, "frozen": frozen, "resets": resets}
+        now = {**dataclasses.asdict(request.dream), "model": request.model, "frozen": frozen, "resets": resets}
         if now == self._last:
             return
         changed = {name: value for name, value in now.items() if self._last.get(name, now) != value}
@@ -60,10 +60,10 @@ class Recorder:
         try:
             self._file.write(json.dumps({**event, **({"set": changed} if changed else {})}, ensure_ascii=False) + "\n")
         except OSError as error:
-            self._partial.fail(error)
+            self._partial.raise_error(error)
         self._last = now
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> SettingsRecorder:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,7 +72,7 @@ class Recorder:
             if self._last:  # what was played is kept, whatever ended the run
                 self._partial.commit()
         except OSError as failed:
-            self._partial.fail(failed)
+            self._partial.raise_error(failed)
         except SinkError as failed:
             if error[0] is None:
                 raise
@@ -81,33 +81,33 @@ class Recorder:
             self._partial.discard()
 
 
-def read_track(path: str) -> list[Event]:
+def read_track(path: str) -> list[SettingsEvent]:
     """The events of a track; the first, at 0, sets everything. Raises SettingsError, with the line."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise SettingsError(f"--settings-track {path}: {why}") from None
-    events: list[Event] = []
+    events: list[SettingsEvent] = []
     for number, line in enumerate(lines, 1):
         try:
             event = _read_event(json.loads(line), first=not events)
             if events and event.seconds < events[-1].seconds:
                 raise SettingsError("time goes backward")
         except (ValueError, KeyError, TypeError, AttributeError, StreamdreamError) as error:
-            raise SettingsError(f"--settings-track {path}, line {number}: {_why(error)}") from None
+            raise SettingsError(f"--settings-track {path}, line {number}: {_error_text(error)}") from None
         events.append(event)
     if not events:
         raise SettingsError(f"--settings-track {path} is empty")
     return events
 
 
-def _read_event(stored: dict[str, Any], first: bool) -> Event:
+def _read_event(stored: dict[str, Any], first: bool) -> SettingsEvent:
     if first and stored.get("format") != FORMAT:
         raise SettingsError("it is no track that --record-settings wrote")
-    return Event(0.0 if first else float(stored["seconds"]), dict(stored.get("set", {})), stored.get("frozen"),
+    return SettingsEvent(0.0 if first else float(stored["seconds"]), dict(stored.get("set", {})), stored.get("frozen"),
                  bool(stored.get("reset")))
 
 
-def _why(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) if isinstance(error, StreamdreamError) else "it is not as --record-settings writes it"

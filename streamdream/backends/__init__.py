@@ -126,7 +126,7 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def grouped(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
+def unflatten_targets(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
     """Targets as a step takes them, from all in a row and how many each term has."""
     left = iter(flat)
     return tuple(tuple(next(left) for _ in range(count)) for count in counts)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streamdream.backends.engine import Engine, EngineBackend
     from streamdream.models import Model
 
-    Wanted = tuple["Contest", StepSpec, Tensor, AllTargets]
+    Wanted = tuple["Trial", StepSpec, Tensor, AllTargets]
 
 CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
 """By kind of device, the likeliest first; the first that is installed is tried. PyTorch's compiler is not among them:
@@ -37,13 +37,13 @@ it takes half a minute of this process, which a live picture would notice, and a
 """
 BUILD_SECONDS = 8.0
 """Taken for the time that a first engine takes, until one was built. Two cores: 5 to 9 s for OpenVINO."""
-TURNS = 5
+TRIAL_STEPS = 5
 """Timed steps of each, after one that is not."""
-WORTH = 0.97
+MAX_TIME_RATIO = 0.97
 """An engine is kept when it takes less than this of eager's time."""
-FAILURES_BORNE = 3
+MAX_FAILURES = 3
 """Engines that fail one after the other until no more are built; those that run go on."""
-PATIENCE_SECONDS = 10.0
+JOIN_TIMEOUT_SECONDS = 10.0
 """How long the end of the process waits for a thread that is loading an engine."""
 _threads: list[threading.Thread] = []
 _ending = threading.Event()
@@ -65,12 +65,12 @@ class Auto(Eager):
         super().__init__(model, device, precision)
         self._precision_reason = self.reason
         self._engines, found = self._find_engines(device)
-        self._say(found)
+        self._log_choice(found)
         self._build_seconds = BUILD_SECONDS
         self._failures = 0
-        self._won: WeakSet[Contest] = WeakSet()
+        self._winners: WeakSet[Trial] = WeakSet()
         self._saved_seconds = 0.0
-        self._wanted: list[Wanted] = []
+        self._pending: list[Wanted] = []
         self._building = threading.Lock()
 
     def _find_engines(self, device: str) -> tuple[EngineBackend | None, str]:
@@ -87,12 +87,12 @@ class Auto(Eager):
                     return found, f"eager; {name} is tried when the run is long enough"
         return None, f"eager, as {reason}"
 
-    def _say(self, choice: str) -> None:
+    def _log_choice(self, choice: str) -> None:
         self.reason = f"{choice}; {self._precision_reason}"
 
     def compile(self, spec: StepSpec) -> Step:
         eager = super().compile(spec)
-        contests: dict[Any, Contest] = {}
+        contests: dict[Any, Trial] = {}
 
         def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
             if self._engines is None:
@@ -100,106 +100,108 @@ class Auto(Eager):
             picture = picture.to(self.device)
             key = picture.shape[0], *(tuple(target.shape) for own in targets for target in own)
             if key not in contests:
-                contests[key] = Contest()
-            return self._take_turn(contests[key], spec, eager, picture, step_size, targets)
+                contests[key] = Trial()
+            return self._run_step(contests[key], spec, eager, picture, step_size, targets)
 
         return step
 
-    def _take_turn(self, contest: Contest, spec: StepSpec, eager: Step, picture: Tensor, step_size: float,
+    def _run_step(self, contest: Trial, spec: StepSpec, eager: Step, picture: Tensor, step_size: float,
                    targets: AllTargets) -> Tensor:
         if contest.winner == "eager":
             return eager(picture, step_size, targets)
         if contest.engine is None:
-            self._see_to_an_engine(contest, spec, picture, targets)
-            _wait(picture.device)
+            self._request_engine(contest, spec, picture, targets)
+            _synchronize(picture.device)
             begin = time.perf_counter()
             found = eager(picture, step_size, targets)
-            _wait(picture.device)
+            _synchronize(picture.device)
             contest.spent_seconds += time.perf_counter() - begin
             return found
         unmeasured = contest.winner is None and self._building.locked()  # no time for it: another one is being built
-        if unmeasured and not self._won:
+        if unmeasured and not self._winners:
             return eager(picture, step_size, targets)
         try:
             if unmeasured or contest.winner is not None:
                 self._saved_seconds += contest.saves_seconds
                 return contest.run(picture, step_size, targets)
-            found = contest.turn(eager, picture, step_size, targets)
+            found = contest.time_one(eager, picture, step_size, targets)
             if contest.winner is not None:
-                self._announce(contest, spec)
+                self._record_result(contest, spec)
             return found
         except Exception as error:  # one that rested is not to be had again, perhaps: a show does not end by it
-            self._give_up(contest, spec, error)
+            self._reject_engine(contest, spec, error)
             return eager(picture, step_size, targets)
 
-    def _see_to_an_engine(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+    def _request_engine(self, contest: Trial, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
         """One that was kept is taken at once; a new one is built when its time has come."""
-        if self._failures >= FAILURES_BORNE:
+        if self._failures >= MAX_FAILURES:
             return
-        if not contest.sought:
-            contest.sought = True
-        elif contest.missing and contest.spent_seconds + self._saved_seconds > self._build_seconds:
-            contest.missing, contest.begun = False, True
+        if not contest.cache_checked:
+            contest.cache_checked = True
+        elif contest.cache_miss and contest.spent_seconds + self._saved_seconds > self._build_seconds:
+            contest.cache_miss, contest.build_started = False, True
             self._saved_seconds = max(0.0, self._saved_seconds - self._build_seconds)
         else:
             return
-        self._wanted.append((contest, spec, picture, targets))
+        self._pending.append((contest, spec, picture, targets))
         if not self._building.locked():  # else whoever builds finds it
-            _begin(self._bring_wanted)
+            _start_thread(self._build_pending)
 
-    def _bring_wanted(self) -> None:
+    def _build_pending(self) -> None:
         """In the background, one after the other, the newest first: it is the size of now."""
-        while self._wanted and not _ending.is_set() and self._building.acquire(False):
+        while self._pending and not _ending.is_set() and self._building.acquire(False):
             try:
-                if self._wanted:  # nobody else took it meanwhile
-                    self._bring(*self._wanted.pop())
+                if self._pending:  # nobody else took it meanwhile
+                    self._load_or_build(*self._pending.pop())
             finally:
                 self._building.release()
 
-    def _bring(self, contest: Contest, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+    def _load_or_build(self, contest: Trial, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
         """Whatever goes wrong here, eager goes on."""
         assert self._engines is not None
         try:
-            if contest.begun:
-                contest.engine, self._build_seconds = self._engines.prepare_aside(spec, picture, targets)
+            if contest.build_started:
+                contest.engine, self._build_seconds = self._engines.build_out_of_process(spec, picture, targets)
             else:
-                contest.engine = self._engines.find(spec, picture, targets)
-                contest.missing = contest.engine is None
+                contest.engine = self._engines.load_cached(spec, picture, targets)
+                contest.cache_miss = contest.engine is None
         except Exception as error:
             if not _ending.is_set():
-                self._give_up(contest, spec, error)
+                self._reject_engine(contest, spec, error)
 
-    def _give_up(self, contest: Contest, spec: StepSpec, error: Exception) -> None:
+    def _reject_engine(self, contest: Trial, spec: StepSpec, error: Exception) -> None:
         """On this engine: eager goes on for its size."""
         assert self._engines is not None
         self._failures += 1
-        self._won.discard(contest)
+        self._winners.discard(contest)
         contest.winner, contest.engine = "eager", None
-        self._say(f"eager at {spec.width}x{spec.height}, as {self._engines.name} failed "
+        self._log_choice(f"eager at {spec.width}x{spec.height}, as {self._engines.name} failed "
                   f"({(str(error) or type(error).__name__).splitlines()[0]})")
-        self.name = self._engines.name if self._won else "eager"
+        self.name = self._engines.name if self._winners else "eager"
         log.warning("%s", self.reason)
 
-    def _announce(self, contest: Contest, spec: StepSpec) -> None:
+    def _record_result(self, contest: Trial, spec: StepSpec) -> None:
         assert self._engines is not None and contest.winner is not None
         engine, ratio = self._engines.name, contest.eager_seconds / contest.engine_seconds
-        self._say(f"{engine} took {1e3 * contest.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where "
-                  f"eager took {1e3 * contest.eager_seconds:.1f}, {ratio:.2f}x its speed: "
-                  f"{engine if contest.winner == 'engine' else 'eager'} goes on")
+        self._log_choice(
+            f"{engine} took {1e3 * contest.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where "
+            f"eager took {1e3 * contest.eager_seconds:.1f}, {ratio:.2f}x its speed: "
+            f"{engine if contest.winner == 'engine' else 'eager'} goes on"
+        )
         self._failures = 0
         if contest.winner == "engine":
             self.name = engine
-            self._won.add(contest)
+            self._winners.add(contest)
         else:
             contest.engine = None
         log.info("%s", self.reason)
 
 
-class Contest:
+class Trial:
     """Eager and an engine in turn at real steps, for one size, objective and batch."""
 
     def __init__(self) -> None:
-        self.sought = self.missing = self.begun = False
+        self.cache_checked = self.cache_miss = self.build_started = False
         """Whether one that was kept was looked for, whether there is none, and whether a new one is, or was, built."""
         self.spent_seconds = 0.0
         self.engine: Engine | None = None
@@ -225,37 +227,37 @@ class Contest:
             return self.engine(picture, torch.full((1,), step_size, device=picture.device),
                                *(target for own in targets for target in own))
 
-    def turn(self, eager: Step, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
+    def time_one(self, eager: Step, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
         name = min(self._times, key=lambda name: len(self._times[name]))
         work: Callable[..., Tensor] = eager if name == "eager" else self.run
-        _wait(picture.device)
+        _synchronize(picture.device)
         begin = time.perf_counter()
         found = work(picture, step_size, targets)
-        _wait(picture.device)
+        _synchronize(picture.device)
         self._times[name].append(time.perf_counter() - begin)
-        if len(self._times["engine"]) > TURNS:
-            self.winner = "engine" if self.engine_seconds < WORTH * self.eager_seconds else "eager"
+        if len(self._times["engine"]) > TRIAL_STEPS:
+            self.winner = "engine" if self.engine_seconds < MAX_TIME_RATIO * self.eager_seconds else "eager"
         return found
 
 
-def _begin(work: Callable[..., None], *given: object) -> None:
+def _start_thread(work: Callable[..., None], *given: object) -> None:
     """In a thread. The process waits for it at its end: one that came back from an engine's library after the
     interpreter was gone would abort it.
     """
-    atexit.unregister(_end)
-    atexit.register(_end)
+    atexit.unregister(_stop_threads)
+    atexit.register(_stop_threads)
     _threads[:] = [thread for thread in _threads if thread.is_alive()]
     _threads.append(threading.Thread(target=work, args=given, daemon=True, name="streamdream-engine"))
     _threads[-1].start()
 
 
-def _end() -> None:
+def _stop_threads() -> None:
     _ending.set()
-    build_process.give_up()
+    build_process.cancel()
     for thread in _threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(JOIN_TIMEOUT_SECONDS)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

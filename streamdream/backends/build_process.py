@@ -21,26 +21,26 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamdream.backends.build_worker import main
 from streamdream.errors import EngineError
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, StepSpec
 
+WORKER_MODULE = "streamdream.backends.build_worker"
 NICENESS = 10
 """Of the child: what dreams goes first. It must stay in this process's session: Linux shares the processors out among
 sessions before it looks at niceness (autogroups), and steps took 462 ms beside a build in one of its own, where they
 take 54 beside this and 49 alone (two cores, 256x144). A process group of its own keeps Ctrl-C from it.
 """
-WAITING_SECONDS = 20.0
+IDLE_TIMEOUT_SECONDS = 20.0
 """How long the child waits for another order."""
-_builder: Builder | None = None
-_one_at_a_time = threading.Lock()
+_worker: Worker | None = None
+_lock = threading.Lock()
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """What to build: of a network in the registry, for pictures of ``shape`` and targets such as these.
 
     Tensors lie on the processor. ``threads`` are those that the engine will run on.
@@ -56,61 +56,61 @@ class Order:
     targets: AllTargets
 
 
-def build(order: Order) -> float:
+def build_in_subprocess(order: BuildRequest) -> float:
     """Has it built and kept in the cache, where ``find`` of its backend finds it, unless nothing can be kept.
 
     Returns the processor's seconds that it took. Raises EngineError with what the child said.
     """
-    with _one_at_a_time:
+    with _lock:
         try:
-            return _at_hand().ask(order)
-        except _Left:
-            return _at_hand().ask(order)
+            return _current_worker().request(order)
+        except WorkerExited:
+            return _current_worker().request(order)
 
 
-def give_up() -> None:
+def cancel() -> None:
     """Nobody wants any more what is being built. From any thread."""
-    builder = _builder  # another thread may forget it meanwhile
+    builder = _worker  # another thread may forget it meanwhile
     if builder is not None:
-        builder.give_up()
-        if _one_at_a_time.acquire(False):  # else whoever asks it finds it dead, and does the rest
+        builder.cancel()
+        if _lock.acquire(False):  # else whoever asks it finds it dead, and does the rest
             try:
-                builder.end()
+                builder.close()
             finally:
-                _one_at_a_time.release()
+                _lock.release()
 
 
-def _at_hand() -> Builder:
+def _current_worker() -> Worker:
     """The child that waits, or a new one."""
-    global _builder
-    if _builder is not None and not _builder.serves():
-        _builder.end()
-        _builder = None
-    if _builder is None:
-        _builder = Builder()
-        atexit.unregister(give_up)
-        atexit.register(give_up)
-    return _builder
+    global _worker
+    if _worker is not None and not _worker.usable():
+        _worker.close()
+        _worker = None
+    if _worker is None:
+        _worker = Worker()
+        atexit.unregister(cancel)
+        atexit.register(cancel)
+    return _worker
 
 
-class _Left(Exception):
+class WorkerExited(Exception):
     """The child had ended before it took the order up."""
 
 
-class Builder:
+class Worker:
     """The child, from here."""
 
     def __init__(self) -> None:
         self._niceness = NICENESS
         found_here = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", __name__, str(NICENESS), str(WAITING_SECONDS)]
+        command = [sys.executable, "-m", WORKER_MODULE, str(NICENESS), str(IDLE_TIMEOUT_SECONDS)]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        stderr=subprocess.DEVNULL, process_group=0, env=found_here)
 
-    def serves(self) -> bool:
+    def usable(self) -> bool:
         return self._child.poll() is None and self._niceness == NICENESS
 
-    def ask(self, order: Order) -> float:
+    def request(self, order: BuildRequest) -> float:
         """The processor's seconds that it took. Raises EngineError, and _Left where another child may be asked."""
         assert self._child.stdin is not None and self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # what it died of is told below
@@ -123,21 +123,21 @@ class Builder:
             elif "error" in word:
                 raise EngineError(word["error"])
             elif "left" in word:
-                self.end()
-                raise _Left
+                self.close()
+                raise WorkerExited
             else:
                 return float(word["cpu_seconds"])
-        self.end()
+        self.close()
         raise EngineError("the process that built the engine has died")
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """From any thread."""
         self._child.kill()
         self._child.wait()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Where nobody asks it."""
-        self.give_up()
+        self.cancel()
         for pipe in (self._child.stdin, self._child.stdout):
             with contextlib.suppress(OSError):  # what nobody will read
                 assert pipe is not None
@@ -148,9 +148,3 @@ def _environment() -> dict[str, str]:
     """What may have changed since the child was begun."""
     return {name: value for name, value in os.environ.items() if name.startswith("STREAMDREAM_")}
 
-
-# --- the child --------------------------------------------------------------------------------------------------------
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import pickle
+import sys
 import threading
 import time
 from functools import lru_cache
 from queue import Empty, Queue
 from typing import IO, TYPE_CHECKING, Any
 
-from streamdream.backends.build_process import Order, _environment
+from streamdream.backends.build_process import BuildRequest, _environment
 from streamdream.errors import StreamdreamError
 
 if TYPE_CHECKING:
@@ -26,18 +27,18 @@ def main(niceness: str, waiting_seconds: str) -> None:
     os.dup2(2, 1)  # whatever else is printed here goes nowhere
     if hasattr(os, "nice"):
         os.nice(int(niceness))
-    orders: Queue[tuple[Order, dict[str, str]]] = Queue()
-    threading.Thread(target=_receive, args=(os.fdopen(os.dup(0), "rb"), orders), daemon=True).start()
-    relay = Relay(answers)
+    orders: Queue[tuple[BuildRequest, dict[str, str]]] = Queue()
+    threading.Thread(target=_read_requests, args=(os.fdopen(os.dup(0), "rb"), orders), daemon=True).start()
+    relay = JsonLogHandler(answers)
     logging.getLogger("streamdream").setLevel(logging.INFO)
     logging.getLogger("streamdream").addHandler(relay)
     accounted_seconds = 0.0
     with contextlib.suppress(Empty):
         while True:
             order, environment = orders.get(timeout=float(waiting_seconds))
-            _take_on(environment)
+            _apply_environment(environment)
             try:
-                _work(order)
+                _build(order)
             except Exception as error:  # whatever an engine's maker raises
                 text = str(error) if isinstance(error, StreamdreamError) else f"{type(error).__name__}: {error}"
                 relay.say(error=text.strip().splitlines()[0])
@@ -48,13 +49,13 @@ def main(niceness: str, waiting_seconds: str) -> None:
     os._exit(0)  # engines' libraries take seconds to end
 
 
-def _take_on(environment: dict[str, str]) -> None:
+def _apply_environment(environment: dict[str, str]) -> None:
     for name in _environment().keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
 
 
-def _receive(given: IO[bytes], orders: Queue[Any]) -> None:
+def _read_requests(given: IO[bytes], orders: Queue[Any]) -> None:
     """Ends this process when nobody holds the other end any more."""
     try:
         while True:
@@ -63,7 +64,7 @@ def _receive(given: IO[bytes], orders: Queue[Any]) -> None:
         os._exit(1)
 
 
-def _work(order: Order) -> None:
+def _build(order: BuildRequest) -> None:
     import torch
 
     torch.set_num_threads(order.threads)
@@ -76,14 +77,14 @@ def _work(order: Order) -> None:
 def _backend(name: str, model: str, device: str, precision: str) -> Any:
     """With its weights, for the next order."""
     from streamdream import backends, models
-    from streamdream.backends.cached_engine import StoredEngineBackend
+    from streamdream.backends.cached_engine import CachedEngineBackend
 
     backend: Any = backends.create(name, models.get(model), device, precision)
-    assert isinstance(backend, StoredEngineBackend)
+    assert isinstance(backend, CachedEngineBackend)
     return backend
 
 
-class Relay(logging.Handler):
+class JsonLogHandler(logging.Handler):
     """Lines for the one who asked."""
 
     def __init__(self, answers: IO[bytes]) -> None:
@@ -96,3 +97,7 @@ class Relay(logging.Handler):
     def say(self, **word: Any) -> None:
         self._answers.write(json.dumps(word).encode() + b"\n")
         self._answers.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

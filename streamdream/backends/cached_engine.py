@@ -19,7 +19,7 @@ from streamdream.backends import build_process
 from streamdream.backends import engine_cache as kept
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
-from streamdream.system.torch_threads import most
+from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, StepSpec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class StoredEngineBackend(EngineBackend):
+class CachedEngineBackend(EngineBackend):
     """Builds an engine once for a graph, size, precision, device and version of everything.
 
     Recording a graph takes seconds, and only it tells which engine is wanted. So what it would be recorded from is
@@ -41,7 +41,7 @@ class StoredEngineBackend(EngineBackend):
         """The engine's bytes."""
 
     @abstractmethod
-    def revive(self, data: bytes, shape: torch.Size) -> Engine:
+    def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
         """The engine of these bytes, for pictures of that shape. Raises anything over bytes that it cannot use."""
 
     @abstractmethod
@@ -52,57 +52,59 @@ class StoredEngineBackend(EngineBackend):
     def versions(self) -> dict[str, str]:
         """Of what makes the engines."""
 
-    def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
-        return self.find(spec, picture, targets) or super().prepare(spec, picture, targets)
+    def get_or_build(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
+        return self.load_cached(spec, picture, targets) or super().get_or_build(spec, picture, targets)
 
-    def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
-        engine = self._find(spec, picture.shape, targets)
+    def load_cached(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
+        engine = self._load_cached(spec, picture.shape, targets)
         return None if engine is None else self._evictable(engine, spec, targets)
 
-    def _find(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> LoadedEngine | None:
-        engine = kept.load_noted(self._recipe(spec, shape, targets), lambda data: self._revive(data, shape))
+    def _load_cached(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> LoadedEngine | None:
+        engine = kept.load_by_trace_key(self._trace_key(spec, shape, targets), lambda data: self._revive(data, shape))
         return None if engine is None else replace(engine, stored=True)
 
     def _revive(self, data: bytes, shape: torch.Size) -> LoadedEngine:
-        engine = self.revive(data, shape)
+        engine = self.deserialize(data, shape)
         return LoadedEngine(engine, self.engine_bytes(engine, len(data), shape))
 
     def _build(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
-        recorded = self.record(spec, picture, targets)
-        engine = self.load(recorded)
-        self.compare(engine, spec, picture, targets)
-        return replace(engine, stored=kept.note(self._recipe(spec, picture.shape, targets), self._made_of(recorded)))
+        recorded = self.trace(spec, picture, targets)
+        engine = self.build_engine(recorded)
+        self.verify(engine, spec, picture, targets)
+        return replace(
+            engine, stored=kept.write_index(self._trace_key(spec, picture.shape, targets), self._build_key(recorded))
+        )
 
     def _reload(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
-        engine = self._find(spec, picture.shape, targets)
+        engine = self._load_cached(spec, picture.shape, targets)
         if engine is None:  # somebody has emptied the cache folder
             self._build_apart(spec, picture, targets)
-            engine = self._find(spec, picture.shape, targets)
+            engine = self._load_cached(spec, picture.shape, targets)
         return engine or self._build(spec, picture, targets)
 
     def _build_apart(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> float:
         """Has it built by another process, unless that does not know the network; the seconds that it took."""
         if models.MODELS.get(self.model.name) is not self.model:
             return 0.0
-        return build_process.build(build_process.Order(
-            self.name, self.model.name, self.device_name, self.precision, most(), spec, tuple(picture.shape),
+        return build_process.build_in_subprocess(build_process.BuildRequest(
+            self.name, self.model.name, self.device_name, self.precision, default_threads(), spec, tuple(picture.shape),
             tuple(tuple(target.cpu() for target in own) for own in targets)))
 
-    def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
+    def build_out_of_process(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
         """In a process of its own, which finds the network by its name; here, where there is no such network, or
         nothing can be kept.
         """
-        found, seconds = self.find(spec, picture, targets), 0.0
+        found, seconds = self.load_cached(spec, picture, targets), 0.0
         if found is None:
             seconds = self._build_apart(spec, picture, targets)
-            found = self.find(spec, picture, targets)
+            found = self.load_cached(spec, picture, targets)
         if found is not None:
             return found, seconds
-        engine, more = super().prepare_aside(spec, picture, targets)
+        engine, more = super().build_out_of_process(spec, picture, targets)
         return engine, seconds + more
 
-    def load(self, recorded: Graph) -> LoadedEngine:
-        made_of = self._made_of(recorded)
+    def build_engine(self, recorded: Graph) -> LoadedEngine:
+        made_of = self._build_key(recorded)
 
         def announced() -> bytes:
             log.info("building an engine for %s on %s in %s", made_of["size"], self.name, self.precision)
@@ -118,15 +120,15 @@ class StoredEngineBackend(EngineBackend):
         """As ``--device`` takes it."""
         return str(self.device)
 
-    def _made_of(self, recorded: Graph) -> dict[str, str]:
-        return {"graph": recorded.digest, **self._bound_to(recorded.inputs[0].shape)}
+    def _build_key(self, recorded: Graph) -> dict[str, str]:
+        return {"graph": recorded.digest, **self._environment_key(recorded.inputs[0].shape)}
 
-    def _recipe(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> dict[str, str]:
+    def _trace_key(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> dict[str, str]:
         shapes = [[str((target.dtype, tuple(target.shape))) for target in own] for own in targets]
         return {"spec": repr(spec), "targets": str(shapes), "weights": self._weights_digest, "code": code_digest(),
-                "network": f"{self.model.to_input} {self.model.nodes()}", **self._bound_to(shape)}
+                "network": f"{self.model.to_input} {self.model.nodes()}", **self._environment_key(shape)}
 
-    def _bound_to(self, shape: torch.Size) -> dict[str, str]:
+    def _environment_key(self, shape: torch.Size) -> dict[str, str]:
         number, _, height, width = shape
         size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
         return {"backend": self.name, "size": size, "dtype": self.precision, "device": self.describe_device(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from streamdream.backends.cuda_graphs import Replayed
+from streamdream.backends.cuda_graphs import GraphedCallable
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
 
@@ -44,7 +44,7 @@ class Compiled(EngineBackend):
             return False, "PyTorch's compiler needs a C++ compiler; on Debian: apt-get install g++"
         return True, f"PyTorch's compiler with {compiler}"
 
-    def load(self, recorded: Graph) -> LoadedEngine:
+    def build_engine(self, recorded: Graph) -> LoadedEngine:
         height, width = recorded.inputs[0].shape[2:]
         log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
         # freezing: weights are constants, laid out once
@@ -57,6 +57,6 @@ class Compiled(EngineBackend):
             return found
 
         engine(*recorded.inputs)
-        run_engine: Engine = Replayed(engine, self.device) if self.device.type == "cuda" else engine
+        run_engine: Engine = GraphedCallable(engine, self.device) if self.device.type == "cuda" else engine
         constants = sum(tensor.nbytes for tensor in recorded.module.buffers())
         return LoadedEngine(run_engine, CONSTANTS_FACTOR * constants)

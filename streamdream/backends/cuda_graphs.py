@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import grouped
-from streamdream.models.tensor_cache import noticed
+from streamdream.backends import unflatten_targets
+from streamdream.models.tensor_cache import record_uses
 from streamdream.system.memory import Slot, budget_of, no_eviction
 
 if TYPE_CHECKING:
@@ -26,34 +26,35 @@ if TYPE_CHECKING:
 
 ERRORS = "thread_local"
 """Whose calls must not disturb a recording: other threads may ask the GPU for memory meanwhile."""
-LARGEST = 1920 * 1080
+MAX_PIXELS = 1920 * 1080
 """Pixels."""
-WARM_UPS = 2
+WARMUP_CALLS = 2
 """Calls before the one that is recorded: libraries choose their kernels in them, and make what they make once."""
 GRAPH_BYTES = 4_000_000
 """Taken for the kernels of one recording in the driver's memory."""
 log = logging.getLogger(__name__)
 
 
-def in_one_call(step: Step, device: torch.device, spec: StepSpec) -> Step:
+def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
     """The same step, repeated as a whole; a picture so large that the GPU is never waiting is not worth the memory."""
-    if spec.height * spec.width > LARGEST:
+    if spec.height * spec.width > MAX_PIXELS:
         return step
-    recordings: dict[Any, Replayed] = {}
+    recordings: dict[Any, GraphedCallable] = {}
 
     def replayed(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
         flat = [target for own in targets for target in own]
         shapes = picture.shape, *(target.shape for target in flat)
         if shapes not in recordings:
             counts = [len(own) for own in targets]
-            recordings[shapes] = Replayed(lambda picture, size, *flat: step(picture, size, grouped(flat, counts)),
-                                          device)
+            recordings[shapes] = GraphedCallable(
+                lambda picture, size, *flat: step(picture, size, unflatten_targets(flat, counts)), device
+            )
         return recordings[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
 
     return replayed
 
 
-class Replayed:
+class GraphedCallable:
     """``work(*tensors) -> tensor`` on one GPU, always of the same shapes, with nothing in it that waits for the GPU.
 
     Each call returns a new tensor, whichever thread it comes from. What cannot be recorded is run as it is. A recording
@@ -63,16 +64,16 @@ class Replayed:
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
         self._work, self._calls = work, 0
         self._one_at_a_time = threading.Lock()
-        self._recording: Slot[Recording] = Slot(budget_of(device), attrgetter("nbytes"))
+        self._recording: Slot[CapturedGraph] = Slot(budget_of(device), attrgetter("nbytes"))
         self._unfit = False
 
     def __call__(self, *given: Tensor) -> Tensor:
         with self._one_at_a_time, torch.no_grad():
             self._calls += 1
-            if self._unfit or self._calls <= WARM_UPS:
+            if self._unfit or self._calls <= WARMUP_CALLS:
                 return self._work(*given)
             try:
-                with self._recording.use(lambda: Recording(self._work, given)) as recording:
+                with self._recording.use(lambda: CapturedGraph(self._work, given)) as recording:
                     return recording(given)
             except RuntimeError as error:
                 if self._recording.loaded:
@@ -82,7 +83,7 @@ class Replayed:
             return self._work(*given)
 
 
-class Recording:
+class CapturedGraph:
     """The kernels of one run, its inputs' places and its output's. It has only the addresses of what it reads, so it
     keeps that: ``work`` holds the weights.
     """
@@ -90,8 +91,8 @@ class Recording:
     def __init__(self, work: Callable[..., Tensor], given: tuple[Tensor, ...]) -> None:
         self._work, self._inputs = work, [tensor.clone() for tensor in given]
         self._graph: Any = torch.cuda.CUDAGraph()
-        place = Place.on(given[0].device)
-        with place.taken(), no_eviction(), noticed() as self._constants:
+        place = CapturePool.on(given[0].device)
+        with place.capturing(), no_eviction(), record_uses() as self._constants:
             self._graph.capture_begin(pool=place.pool, capture_error_mode=ERRORS)
             try:
                 self._output = work(*self._inputs)
@@ -112,7 +113,7 @@ class Recording:
         return self._output.clone()
 
 
-class Place:
+class CapturePool:
     """Where a GPU's recordings are made, one after the other: one stream, and memory that all of them share for what
     lies between their input and output, as no two are repeated at the same time.
     """
@@ -122,18 +123,18 @@ class Place:
         self._device, self._stream, self._one_at_a_time = device, stream(device), threading.Lock()
         self._first: Any = torch.cuda.CUDAGraph()  # the memory is there as long as one recording is: this one
         self.pool = torch.cuda.graph_pool_handle()
-        with self.taken():
+        with self.capturing():
             self._first.capture_begin(pool=self.pool, capture_error_mode=ERRORS)
             self._held = torch.zeros(1, device=device)
             self._first.capture_end()
 
     @classmethod
     @cache
-    def on(cls, device: torch.device) -> Place:
+    def on(cls, device: torch.device) -> CapturePool:
         return cls(device)
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def capturing(self) -> Iterator[None]:
         with self._one_at_a_time, torch.cuda.device(self._device):
             torch.cuda.synchronize(self._device)
             with torch.cuda.stream(self._stream):

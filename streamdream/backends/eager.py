@@ -42,7 +42,7 @@ class Eager:
         self.model = model
         self.device = choose_device(device)
         if self.device.type == "cuda":
-            _mean_what_is_said()
+            _disable_tf32()
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
         budget = self.budget
         self._slots: Callable[[tuple[str, ...]], Slot[Network]] = lru_cache(maxsize=SLOTS_KEPT)(
@@ -63,9 +63,9 @@ class Eager:
 
         if self.device.type != "cuda":
             return step
-        from streamdream.backends.cuda_graphs import in_one_call
+        from streamdream.backends.cuda_graphs import capture_step
 
-        replayed, pinned = in_one_call(step, self.device, spec), self._network(spec.objective)
+        replayed, pinned = capture_step(step, self.device, spec), self._network(spec.objective)
 
         def pinned_step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
             with pinned():  # a capture must find the network prepared; and it outlives its captures in the budget
@@ -115,7 +115,7 @@ class Eager:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])
 
 
-def _mean_what_is_said() -> None:
+def _disable_tf32() -> None:
     """float32 is float32: PyTorch lets cuDNN round it to 10 bits."""
     cudnn: Any = torch.backends.cudnn  # its type stub is behind
     cudnn.conv.fp32_precision = "ieee"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.backends import graph, grouped
+from streamdream.backends import graph, unflatten_targets
 from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.precision import DTYPES
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Engine = Callable[..., Tensor]
 """(picture [N, 3, H, W], step_size [1], *targets) -> picture, as the graph's module."""
 
-LEAST_COSINE, FLOOR_COSINE, MARGIN = 0.99, 0.85, 0.01
+MIN_COSINE, FLOOR_COSINE, MARGIN = 0.99, 0.85, 0.01
 """Between a step of an engine and one of eager. Sound ones were measured at 0.997 and more in bf16 up to ``mixed5``; at
 GoogLeNet with random weights two sound ones are at 0.945 to each other, and both at 0.947 to float32."""
 
@@ -44,20 +44,20 @@ class EngineBackend(Eager):
             if shapes not in engines:
                 # in a thread, somebody else is waiting for the interpreter: a picture that must move
                 here = threading.current_thread() is threading.main_thread()
-                engines[shapes] = (self.prepare(spec, picture, targets) if here
-                                   else self.prepare_aside(spec, picture, targets)[0])
+                engines[shapes] = (self.get_or_build(spec, picture, targets) if here
+                                   else self.build_out_of_process(spec, picture, targets)[0])
             with torch.no_grad():
                 return engines[shapes](picture, torch.full((1,), step_size, device=self.device), *flat)
 
         return step
 
-    def prepare(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
+    def get_or_build(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
         """The engine for pictures and targets such as these, compared with eager once. Raises EngineError."""
         return self._evictable(self._build(spec, picture, targets), spec, targets)
 
     def _build(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
-        engine = self.load(self.record(spec, picture, targets))
-        self.compare(engine, spec, picture, targets)
+        engine = self.build_engine(self.trace(spec, picture, targets))
+        self.verify(engine, spec, picture, targets)
         return engine
 
     def _evictable(self, engine: LoadedEngine, spec: StepSpec, targets: AllTargets) -> EvictableEngine:
@@ -65,7 +65,7 @@ class EngineBackend(Eager):
         counts = [len(own) for own in targets]
 
         def reload(picture: Tensor, step_size: Tensor, *flat: Tensor) -> LoadedEngine:
-            return self._reload(spec, picture, grouped(flat, counts) if flat else ())
+            return self._reload(spec, picture, unflatten_targets(flat, counts) if flat else ())
 
         return EvictableEngine(engine, reload, self.budget)
 
@@ -73,32 +73,34 @@ class EngineBackend(Eager):
         """One that was evicted."""
         return self._build(spec, picture, targets)
 
-    def find(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
+    def load_cached(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
         """The engine for such pictures and targets if it is at hand."""
         return None
 
-    def prepare_aside(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
+    def build_out_of_process(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
         """As ``prepare``, in a thread, while others dream; and the seconds that it took from them."""
         begin = time.perf_counter()
-        engine = self.prepare(spec, picture, targets)
+        engine = self.get_or_build(spec, picture, targets)
         return engine, time.perf_counter() - begin
 
-    def record(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> Graph:
+    def trace(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> Graph:
         """The step's graph for pictures and targets such as these."""
         return graph.build(self.model, spec, self.graph_dtype, targets, self.device, batch=picture.shape[0])
 
-    def compare(self, engine: Engine, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
+    def verify(self, engine: Engine, spec: StepSpec, picture: Tensor, targets: AllTargets) -> None:
         """Raises EngineError when its step is not eager's, for a picture such as this one."""
         flat = [target for own in targets for target in own]
-        trial = textured(picture.shape, self.device)
+        trial = natural_noise(picture.shape, self.device)
         with torch.no_grad():
             move = engine(trial, torch.full((1,), 0.02, device=self.device), *flat) - trial
-        likeness, least = self._judge(move, spec, trial, targets)
+        likeness, least = self._cosine_and_threshold(move, spec, trial, targets)
         if not likeness >= least:
             raise EngineError(f"{self.name} does not compute the step right here: cosine {likeness:.3f} to eager's, "
                               f"{least:.3f} is the least; --backend eager does, please report this")
 
-    def _judge(self, move: Tensor, spec: StepSpec, trial: Tensor, targets: AllTargets) -> tuple[float, float]:
+    def _cosine_and_threshold(
+        self, move: Tensor, spec: StepSpec, trial: Tensor, targets: AllTargets
+    ) -> tuple[float, float]:
         """Its cosine and the least it must be: to eager in the same precision, or, where a deep network's rounding
         makes a chaos of that, to eager in float32, to which it must be about as close as the former is."""
         def eager(precision: str) -> Tensor:
@@ -106,10 +108,10 @@ class EngineBackend(Eager):
 
         same = eager(self.precision)
         likeness = cosine(move, same)
-        if likeness >= LEAST_COSINE or self.precision == "fp32":
-            return likeness, LEAST_COSINE
+        if likeness >= MIN_COSINE or self.precision == "fp32":
+            return likeness, MIN_COSINE
         exact = eager("fp32")
-        return cosine(move, exact), max(FLOOR_COSINE, min(LEAST_COSINE, cosine(same, exact) - MARGIN))
+        return cosine(move, exact), max(FLOOR_COSINE, min(MIN_COSINE, cosine(same, exact) - MARGIN))
 
     @property
     def graph_dtype(self) -> torch.dtype:
@@ -117,7 +119,7 @@ class EngineBackend(Eager):
         return DTYPES[self.precision]
 
     @abstractmethod
-    def load(self, recorded: Graph) -> LoadedEngine:
+    def build_engine(self, recorded: Graph) -> LoadedEngine:
         """The engine that runs it."""
 
     def describe_device(self) -> str:
@@ -128,7 +130,7 @@ class EngineBackend(Eager):
         return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def textured(shape: torch.Size, device: torch.device) -> Tensor:
+def natural_noise(shape: torch.Size, device: torch.device) -> Tensor:
     """Noise with the spectrum of a photograph, always the same, within [-1, 1]."""
     number, channels, height, width = shape
     random = torch.Generator().manual_seed(0)

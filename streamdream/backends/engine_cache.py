@@ -12,23 +12,23 @@ from typing import Any, TypeVar
 
 from streamdream.errors import SinkError
 from streamdream.system.atomic_file import write_file
-from streamdream.system.cache_dir import folder
+from streamdream.system.cache_dir import cache_dir
 
 Engine = TypeVar("Engine")
-SUFFIX, NOTE_SUFFIX = ".engine", ".recipe"
-LARGEST_BYTES = 4_000_000_000
+SUFFIX, INDEX_SUFFIX = ".engine", ".recipe"
+MAX_CACHE_BYTES = 4_000_000_000
 """Of all engines together; beyond it, those go first that were not used for longest."""
-LONGEST_HEAD = 1 << 16
+MAX_HEADER_BYTES = 1 << 16
 """Bytes; it is read one by one."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stored:
+class CachedEngine:
     """An engine in a file: one line of JSON (what it was made of, and the digest of the rest), then its bytes."""
 
     path: Path
-    made_of: dict[str, str]
+    build_key: dict[str, str]
     size_bytes: int
 
 
@@ -43,17 +43,19 @@ def load_or_build(made_of: Mapping[str, str], load: Callable[[bytes], Engine], b
     except FileNotFoundError:
         pass
     except Exception as error:
-        log.warning("the stored engine %s cannot be used (%s); it is built anew", name_of(made_of), _first_line(error))
+        log.warning(
+            "the stored engine %s cannot be used (%s); it is built anew", file_stem(made_of), _first_line(error)
+        )
     data = build()
     engine = load(data)
     _write(made_of, data)
     return engine
 
 
-def load_noted(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine | None:
+def load_by_trace_key(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine | None:
     """The engine that was noted for ``recipe``, if it is still here and can be used."""
     try:
-        return _load(json.loads(_note_of(recipe).read_text()), load)
+        return _load(json.loads(_index_path(recipe).read_text()), load)
     except FileNotFoundError:
         return None
     except Exception as error:  # it is built anew, and that is told
@@ -61,11 +63,11 @@ def load_noted(recipe: Mapping[str, str], load: Callable[[bytes], Engine]) -> En
         return None
 
 
-def note(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> bool:
+def write_index(recipe: Mapping[str, str], made_of: Mapping[str, str]) -> bool:
     """That what ``recipe`` leads to is the engine of ``made_of``, and that it is sound. False, if it was not kept."""
-    if _path_of(made_of).exists():
+    if _engine_path(made_of).exists():
         with contextlib.suppress(OSError, SinkError):
-            _replace(_note_of(recipe), json.dumps(dict(made_of)).encode())
+            _replace(_index_path(recipe), json.dumps(dict(made_of)).encode())
             return True
     return False
 
@@ -89,43 +91,43 @@ def store_measurement(made_of: Mapping[str, str], figures: Mapping[str, Any]) ->
 
 
 def _measurement_path(made_of: Mapping[str, str]) -> Path:
-    return folder("measurements") / f"{name_of(made_of)}.json"
+    return cache_dir("measurements") / f"{file_stem(made_of)}.json"
 
 
-def name_of(made_of: Mapping[str, str]) -> str:
+def file_stem(made_of: Mapping[str, str]) -> str:
     """Short and readable, with a digest of everything in it."""
-    digest = hashlib.sha256(_line(made_of)).hexdigest()[:24]
+    digest = hashlib.sha256(_header(made_of)).hexdigest()[:24]
     return "-".join(part for part in (made_of.get("backend", ""), made_of.get("size", ""), digest) if part)
 
 
-def stored() -> list[Stored]:
+def list_engines() -> list[CachedEngine]:
     """All engines that are kept, the one used last first."""
     found = []
-    for path in folder("engines").glob(f"*{SUFFIX}"):
+    for path in cache_dir("engines").glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError, ValueError):
             with path.open("rb") as file:
                 head = json.loads(file.readline())
-            found.append((path.stat().st_mtime, Stored(path, head["made_of"], path.stat().st_size)))
+            found.append((path.stat().st_mtime, CachedEngine(path, head["made_of"], path.stat().st_size)))
     return [engine for _, engine in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _line(made_of: Mapping[str, str]) -> bytes:
+def _header(made_of: Mapping[str, str]) -> bytes:
     return json.dumps(dict(made_of), sort_keys=True).encode()
 
 
-def _path_of(made_of: Mapping[str, str]) -> Path:
-    return folder("engines") / f"{name_of(made_of)}{SUFFIX}"
+def _engine_path(made_of: Mapping[str, str]) -> Path:
+    return cache_dir("engines") / f"{file_stem(made_of)}{SUFFIX}"
 
 
-def _note_of(recipe: Mapping[str, str]) -> Path:
-    return folder("engines") / f"{name_of(recipe)}{NOTE_SUFFIX}"
+def _index_path(recipe: Mapping[str, str]) -> Path:
+    return cache_dir("engines") / f"{file_stem(recipe)}{INDEX_SUFFIX}"
 
 
 def _load(made_of: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine:
     """From its file. Raises FileNotFoundError, and whatever else for one that is cut short, damaged or another's."""
-    path = _path_of(made_of)
+    path = _engine_path(made_of)
     with path.open("rb", buffering=0) as file:  # a buffered one copies 20 MB, and holds the interpreter for 30 ms
-        head, data = json.loads(file.readline(LONGEST_HEAD)), file.readall()
+        head, data = json.loads(file.readline(MAX_HEADER_BYTES)), file.readall()
     if head["made_of"] != dict(made_of) or head["sha256"] != hashlib.sha256(data).hexdigest():
         raise ValueError("it is damaged")
     engine = load(data)
@@ -135,7 +137,7 @@ def _load(made_of: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine
 
 
 def _write(made_of: Mapping[str, str], data: bytes) -> None:
-    path, head = _path_of(made_of), {"made_of": dict(made_of), "sha256": hashlib.sha256(data).hexdigest()}
+    path, head = _engine_path(made_of), {"made_of": dict(made_of), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         _replace(path, json.dumps(head).encode() + b"\n" + data)
     except (OSError, SinkError) as error:
@@ -153,14 +155,14 @@ def _replace(path: Path, data: bytes) -> None:
 def _prune(keep: Path) -> None:
     """Engines beyond LARGEST_BYTES go, and notes of engines that are gone."""
     total = 0
-    for engine in stored():
+    for engine in list_engines():
         total += engine.size_bytes
-        if total > LARGEST_BYTES and engine.path != keep:
+        if total > MAX_CACHE_BYTES and engine.path != keep:
             with contextlib.suppress(OSError):
                 engine.path.unlink()
-    for path in folder("engines").glob(f"*{NOTE_SUFFIX}"):
+    for path in cache_dir("engines").glob(f"*{INDEX_SUFFIX}"):
         with contextlib.suppress(OSError, ValueError):
-            if not _path_of(json.loads(path.read_text())).exists():
+            if not _engine_path(json.loads(path.read_text())).exists():
                 path.unlink()
 
 

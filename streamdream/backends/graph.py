@@ -19,8 +19,8 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from streamdream.ascent import step as maths
-from streamdream.backends import grouped
-from streamdream.models.convolution import turn, weave
+from streamdream.backends import unflatten_targets
+from streamdream.models.convolution import depth_to_space_kernel, flip_kernel
 from streamdream.models.network import Network
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
     counts = [len(own) for own in targets] or [0] * len(terms)
 
     def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
-        mine = grouped(flat, counts)
+        mine = unflatten_targets(flat, counts)
         found = network.gradients(model.to_input(picture), lambda features: [
             term.value(features, own) for (term, _), own in zip(terms, mine, strict=True)])
         gradients = [model.to_input.gradient(gradient) for gradient in found]
@@ -119,13 +119,13 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, bias_size
     (height, width), kernel = x.shape[2:], weight.shape[2:]
     if tuple(stride) == (1, 1):
         with disable_proxy_modes_tracing():
-            turned = turn(weight)
+            turned = flip_kernel(weight)
         return _convolve(gradient, turned, [k - 1 - p for k, p in zip(kernel, padding, strict=True)]), None, None
     with disable_proxy_modes_tracing():
-        woven = weave(weight, stride[0])
+        woven = depth_to_space_kernel(weight, stride[0])
     reach = woven.shape[2]
     found = aten.pixel_shuffle(_convolve(gradient, woven, [reach - 1, reach - 1]), stride[0])
-    return fit(found, padding, height, width), None, None
+    return crop_or_pad(found, padding, height, width), None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
@@ -133,7 +133,7 @@ def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
     return found
 
 
-def fit(found: Tensor, start: Pair, height: int, width: int) -> Tensor:
+def crop_or_pad(found: Tensor, start: Pair, height: int, width: int) -> Tensor:
     """``found`` from ``start`` on, cropped or filled with zeros to that size."""
     found = found[:, :, start[0]:start[0] + height, start[1]:start[1] + width]
     missing = height - found.shape[2], width - found.shape[3]
@@ -145,11 +145,11 @@ def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0)
     """Rows, then columns, so that the gradient finds both maxima already there. The indices are never read."""
     if kernel[0] == 1 or kernel[1] == 1:
         return NotImplemented
-    _, _, found = _separately(x, kernel, stride or kernel, padding, ceil)
+    _, _, found = _separable_max(x, kernel, stride or kernel, padding, ceil)
     return found, torch.zeros_like(found, dtype=torch.int64)
 
 
-def _separately(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _separable_max(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool) -> tuple[Tensor, Tensor, Tensor]:
     """``x`` padded so that plain windows cover it, its maxima along rows, and theirs along columns."""
     lengths = [_length(x.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil) for axis in (0, 1)]
     after = [(lengths[axis] - 1) * stride[axis] + kernel[axis] - x.shape[2 + axis] - padding[axis] for axis in (0, 1)]
@@ -173,15 +173,15 @@ def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, 
 
     Where equal values all got it, the gradient would be another one: behind a pool, they are the rule.
     """
-    padded, rows, found = _separately(x, kernel, stride or kernel, padding, ceil)
+    padded, rows, found = _separable_max(x, kernel, stride or kernel, padding, ceil)
     down, across = stride or kernel
-    parts = [part for phase, at_rows in enumerate(_to_first(gradient, rows, found, 2, kernel[0], down))
-             for part in _to_first(at_rows, _every(padded, 2, phase, down), _every(rows, 2, phase, down),
+    parts = [part for phase, at_rows in enumerate(_route_to_argmax(gradient, rows, found, 2, kernel[0], down))
+             for part in _route_to_argmax(at_rows, _strided(padded, 2, phase, down), _strided(rows, 2, phase, down),
                                    3, kernel[1], across)]
-    return fit(_weave(parts, down, across), padding, *x.shape[2:])
+    return crop_or_pad(_depth_to_space(parts, down, across), padding, *x.shape[2:])
 
 
-def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> list[Tensor]:
+def _route_to_argmax(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> list[Tensor]:
     """Along ``axis``, each window's gradient to the first place of ``x`` that equals its maximum; what places
     0, stride, 2 * stride... get, then 1, stride + 1..., and so on.
     """
@@ -203,7 +203,7 @@ def _to_first(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: in
     return [phases[phase] for phase in range(stride)]
 
 
-def _every(x: Tensor, axis: int, start: int, step: int) -> Tensor:
+def _strided(x: Tensor, axis: int, start: int, step: int) -> Tensor:
     """Every ``step``-th along ``axis``; with one more, of zeros, where others would have it."""
     if step == 1:
         return x
@@ -212,7 +212,7 @@ def _every(x: Tensor, axis: int, start: int, step: int) -> Tensor:
     return aten.constant_pad_nd(found, [0, 0] * (3 - axis) + [0, short]) if short else found
 
 
-def _weave(parts: list[Tensor], down: int, across: int) -> Tensor:
+def _depth_to_space(parts: list[Tensor], down: int, across: int) -> Tensor:
     """``down * across`` pictures into one: engines know it as depth to space, blocks first."""
     if len(parts) == 1:
         return parts[0]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from streamdream.backends import openvino_precision
-from streamdream.backends.cached_engine import StoredEngineBackend
+from streamdream.backends.cached_engine import CachedEngineBackend
 from streamdream.errors import SettingsError
-from streamdream.system.torch_threads import most
+from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -33,7 +33,7 @@ MEMORY_FP32, MEMORY_HALF = (2.8, 650), (2.2, 400)
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenVino(StoredEngineBackend):
+class OpenVino(CachedEngineBackend):
     """Converts the graph once per size, and keeps what OpenVINO made of it."""
 
     name = "openvino"
@@ -65,7 +65,7 @@ class OpenVino(StoredEngineBackend):
 
     def describe_device(self) -> str:
         name = _core().get_property(self._plugin, "FULL_DEVICE_NAME")
-        return f"{self._plugin} {name}, {super().describe_device()}, {most()} threads"
+        return f"{self._plugin} {name}, {super().describe_device()}, {default_threads()} threads"
 
     @property
     def device_name(self) -> str:
@@ -81,17 +81,17 @@ class OpenVino(StoredEngineBackend):
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
             # not pinned: a thread that a display or a camera has put aside goes on where there is room
-            options |= {"INFERENCE_NUM_THREADS": str(most()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
+            options |= {"INFERENCE_NUM_THREADS": str(default_threads()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
         return options
 
     def build(self, recorded: Graph) -> bytes:
         model, stream = convert(recorded), io.BytesIO()
         if self.precision != "fp32":
-            model = openvino_precision.keep(_core(), _openvino(), model, openvino_precision.exact_nodes(recorded))
+            model = openvino_precision.keep_fp32(_core(), _openvino(), model, openvino_precision.fp32_nodes(recorded))
         _core().compile_model(model, self._plugin, self._options).export_model(stream)
         return stream.getvalue()
 
-    def revive(self, data: bytes, shape: torch.Size) -> Engine:
+    def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
         # bytes: from a stream it reads with the interpreter held, 10 ms where this takes 3
         request = _core().import_model(data, self._plugin, self._options).create_infer_request()
 

@@ -23,7 +23,7 @@ ATTRIBUTE = {"name": "DisablePrecisionConversion", "version": "0", "value": "dyn
 ENDS = (aten.convolution.default, aten.relu.default)
 
 
-def exact_nodes(recorded: Graph) -> set[str]:
+def fp32_nodes(recorded: Graph) -> set[str]:
     """Names of the graph's nodes that lead from the picture to the last convolution before the first pooling."""
     module: Any = recorded.module
     nodes = list(module.graph.nodes)
@@ -41,7 +41,7 @@ def exact_nodes(recorded: Graph) -> set[str]:
     return wanted
 
 
-def keep(core: Any, openvino: Any, model: Any, exact: set[str]) -> Any:
+def keep_fp32(core: Any, openvino: Any, model: Any, exact: set[str]) -> Any:
     """The model, with those of its operations marked that stem from the nodes of these names."""
     with tempfile.TemporaryDirectory(prefix="streamdream-") as folder:
         path = Path(folder) / "model.xml"

@@ -17,7 +17,7 @@ from torch import Tensor
 import streamdream
 from streamdream.backends import engine_cache
 from streamdream.system.machine import processor_name
-from streamdream.system.torch_threads import on
+from streamdream.system.torch_threads import use_threads
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TIMED_SIZES, TIMED_SIZE_ELSEWHERE = {"cpu": (30, 40)}, (480, 640)
@@ -129,7 +129,7 @@ def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> tup
     operands = {name: (make(name, 1, 64, *size), make(name, 96, 64, 3, 3)) for name in precisions}
     seconds: dict[str, list[float]] = {name: [] for name in precisions}
     deadline = time.perf_counter() + MAX_SECONDS
-    with torch.no_grad(), on(1):
+    with torch.no_grad(), use_threads(1):
         for number in range(MAX_ROUNDS):
             if number >= MIN_ROUNDS and (repeated() or time.perf_counter() > deadline):
                 break

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends.cached_engine import StoredEngineBackend
+from streamdream.backends.cached_engine import CachedEngineBackend
 from streamdream.errors import EngineError, SettingsError
 from streamdream.system import cache_dir
 
@@ -32,7 +32,7 @@ builds an engine, and then refuses to read it.
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
 
-class TensorRt(StoredEngineBackend):
+class TensorRt(CachedEngineBackend):
     """Builds an engine for each size, on the GPU that will run it."""
 
     name = "tensorrt"
@@ -70,18 +70,18 @@ class TensorRt(StoredEngineBackend):
             data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
                 recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
                 require_full_compilation=True, min_block_size=1,
-                timing_cache_path=str(cache_dir.folder("engines") / "timing_cache.bin"))
+                timing_cache_path=str(cache_dir.cache_dir("engines") / "timing_cache.bin"))
         return data
 
-    def revive(self, data: bytes, shape: torch.Size) -> Engine:
-        return Loaded(data, self.device, shape)
+    def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
+        return TensorRtEngine(data, self.device, shape)
 
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
         """Its weights are about the data; what it computes with, TensorRT tells."""
         return data_bytes + getattr(engine, "workspace_bytes", 0)
 
 
-class Loaded:
+class TensorRtEngine:
     """An engine on its device. Inputs go in the order of the graph's; the one output is a picture."""
 
     def __init__(self, data: bytes, device: torch.device, shape: torch.Size) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from streamdream.ascent import step as maths
-from streamdream.models.nodes import INPUT, MaxPool, Relu, Window, beginning, needed
+from streamdream.models.nodes import INPUT, MaxPool, Relu, Window, fp32_prefix, subgraph
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Backend, Step, StepSpec
     from streamdream.models import Model
 
-LONGEST_OVERLAP = 256
+MAX_OVERLAP = 256
 """Pixels on every side of a tile that are computed and thrown away: at most, and"""
-BEYOND_REACH = 48
+EXTRA_OVERLAP = 48
 """this many more than a tap's receptive field has to a side. One step then differs from the untiled one by less than
 1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3): CONTRIBUTING.md."""
-BYTES_OF_A_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
-BYTES_BESIDE_THE_NETWORK = 250
+BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
+BASE_BYTES_PER_PIXEL = 250
 """A pixel's, of the picture and its gradient while they are smoothed and added."""
-ON_THE_WAY_DOWN = 1.3
+BACKWARD_MEMORY_FACTOR = 1.3
 """What is kept on the way up, times this, is held while the gradient comes down. Measured: 0.6 to 1.1 of the sum."""
 
 
@@ -62,7 +62,7 @@ class Tiled:
         return self._backend.term_gradients(objective)
 
     def compile(self, spec: StepSpec) -> Step:
-        per_pixel = bytes_per_pixel(self.model, spec.objective, BYTES_OF_A_VALUE[self.precision])
+        per_pixel = bytes_per_pixel(self.model, spec.objective, BYTES_PER_VALUE[self.precision])
         if spec.height * spec.width * per_pixel <= self._budget_bytes:
             return self._backend.compile(spec)
         side = int((self._budget_bytes / per_pixel) ** 0.5)
@@ -77,9 +77,9 @@ class Tiled:
                 for across in axes[1].tiles():
                     part = picture[:, :, down.read, across.read].contiguous(memory_format=torch.channels_last)
                     for whole, gradient, (term, _) in zip(refined, gradients(part, targets), terms, strict=True):
-                        found = maths.refine(gradient, term, spec.smooth, spec.color)
+                        found = maths.smooth_and_desaturate(gradient, term, spec.smooth, spec.color)
                         whole[:, :, down.write, across.write] = found[:, :, down.used, across.used]
-            return maths.climb(picture, refined, terms, step_size)
+            return maths.apply_step(picture, refined, terms, step_size)
 
         return step
 
@@ -125,26 +125,26 @@ def overlap_of(model: Model, objective: Objective) -> tuple[int, int]:
     A pixel reaches a feature, and that feature's gradient other pixels: twice the receptive field's radius, at most.
     """
     reach, strides = {INPUT: 0.0}, {INPUT: 1}
-    for node in needed(model.nodes(), objective.taps):
+    for node in subgraph(model.nodes(), objective.taps):
         below = node.inputs[0]
         reach[node.name], strides[node.name] = max(reach[name] for name in node.inputs), strides[below]
         if isinstance(node, Window):
             reach[node.name] += (max(node.kernel) - 1) / 2 * strides[below]
             strides[node.name] *= node.stride
     stride = max(strides.values())
-    pixels = min(max(reach.values()) + BEYOND_REACH, 2 * max(reach.values()) + stride, LONGEST_OVERLAP)
+    pixels = min(max(reach.values()) + EXTRA_OVERLAP, 2 * max(reach.values()) + stride, MAX_OVERLAP)
     return stride, -(-int(pixels) // stride) * stride
 
 
 def bytes_per_pixel(model: Model, objective: Objective, value_bytes: int) -> float:
     """What a step keeps for each pixel of the picture: every value on the way up, and where each maximum was."""
-    area, channels, total = {INPUT: 1.0}, {INPUT: 3}, float(BYTES_BESIDE_THE_NETWORK)
-    nodes = needed(model.nodes(), objective.taps)
-    exact = beginning(nodes)  # float32 in every precision
+    area, channels, total = {INPUT: 1.0}, {INPUT: 3}, float(BASE_BYTES_PER_PIXEL)
+    nodes = subgraph(model.nodes(), objective.taps)
+    exact = fp32_prefix(nodes)  # float32 in every precision
     for node in nodes:
         area[node.name] = area[node.inputs[0]] / (node.stride**2 if isinstance(node, Window) else 1)
         channels[node.name] = node.channels([channels[name] for name in node.inputs])
         size = max(4, value_bytes) if node.name in exact else value_bytes
         held = 0 if isinstance(node, Relu) else size + (8 if isinstance(node, MaxPool) else 0)
-        total += ON_THE_WAY_DOWN * channels[node.name] * area[node.name] * held
+        total += BACKWARD_MEMORY_FACTOR * channels[node.name] * area[node.name] * held
     return total

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from streamdream.cli import path_conflicts
 from streamdream.cli.flags import Parser
-from streamdream.cli.output import say
+from streamdream.cli.output import log_line
 from streamdream.errors import UnknownName, UsageError
 from streamdream.system.atomic_file import write_file
 
 
-def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
+def bench_command(parser: Parser, argv: Sequence[str]) -> int:
     """measure: step, render, live, web, quality or equality"""
     try:
         from streamdream_bench import BENCHES, Options, run_bench
@@ -27,38 +27,38 @@ def bench_command(parser: Parser, arguments: Sequence[str]) -> int:
     for item in dataclasses.fields(Options):
         parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,
                             type=type(item.default), help=item.metadata.get("help"))
-    found = parser.parse(arguments)
-    if found.name not in BENCHES:
-        raise UnknownName("benchmark", found.name, BENCHES)
+    args = parser.parse(argv)
+    if args.name not in BENCHES:
+        raise UnknownName("benchmark", args.name, BENCHES)
     names = {item.name for item in dataclasses.fields(Options)}
-    path_conflicts.check(found)
-    if found.output and Path(found.output).exists() and not found.overwrite:
-        raise UsageError(f"{found.output} exists; -y overwrites it")
-    options = Options(**{name: value for name, value in vars(found).items() if name in names})
-    say(f"{found.name}: starting")  # loading PyTorch takes seconds
-    report = run_bench(found.name, options, say)
+    path_conflicts.check(args)
+    if args.output and Path(args.output).exists() and not args.overwrite:
+        raise UsageError(f"{args.output} exists; -y overwrites it")
+    options = Options(**{name: value for name, value in vars(args).items() if name in names})
+    log_line(f"{args.name}: starting")  # loading PyTorch takes seconds
+    report = run_bench(args.name, options, log_line)
     text = json.dumps(report.to_json())
-    if found.output:
-        write_file(found.output, (text + "\n").encode(), found.overwrite)
-    print(text if found.json else report.table())
+    if args.output:
+        write_file(args.output, (text + "\n").encode(), args.overwrite)
+    print(text if args.json else report.table())
     return 0
 
 
-def doctor_command(parser: Parser, arguments: Sequence[str]) -> int:
+def doctor_command(parser: Parser, argv: Sequence[str]) -> int:
     """what this machine can do, what it lacks, and what to type for that"""
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse(arguments)
+    args = parser.parse(argv)
     from streamdream.cli import doctor
 
-    say("looking at this machine")  # PyTorch and what engines there are: seconds
-    findings = doctor.examine()
-    if found.json:
+    log_line("looking at this machine")  # PyTorch and what engines there are: seconds
+    findings = doctor.run_checks()
+    if args.json:
         print(json.dumps(doctor.as_json(findings)))
         return 0
-    marks = {doctor.GOOD: "+", doctor.MISSING: "-", doctor.INFO: " "}
-    width = max(len(finding.about) for finding in findings)
+    marks = {doctor.OK: "+", doctor.MISSING: "-", doctor.INFO: " "}
+    width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        print(f"{marks[finding.state]} {finding.about:<{width}}  {finding.text}")
-        if finding.remedy:
-            print(f"  {'':<{width}}  → {finding.remedy}")
+        print(f"{marks[finding.state]} {finding.subject:<{width}}  {finding.message}")
+        if finding.fix:
+            print(f"  {'':<{width}}  → {finding.fix}")
     return 0

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from streamdream.cli.flags import Parser
 
 
-def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
+def cameras_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the cameras, what they are called and what they can do
 
     streamdream cameras
     streamdream live --source webcam:NAME --capture-size 1280x720 --capture-rate 60
     """
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse(arguments)
+    args = parser.parse(argv)
     from streamdream.media.sources import camera_list
 
     rows = camera_list.list_cameras()
-    if found.json:
+    if args.json:
         print(json.dumps({"cameras": [camera.as_json() for camera in rows],
-                          "advice": "" if rows else camera_list.advice()}))
+                          "advice": "" if rows else camera_list.no_camera_hint()}))
         return 0
     for camera in rows:
         may = "" if camera.allowed else ", not allowed: sudo usermod -aG video $USER, then log in again"
@@ -28,5 +28,5 @@ def cameras_command(parser: Parser, arguments: Sequence[str]) -> int:
         for mode in camera.modes:
             print(f"    {mode}")
     if not rows:
-        print(camera_list.advice())
+        print(camera_list.no_camera_hint())
     return 0

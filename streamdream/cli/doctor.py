@@ -16,7 +16,7 @@ from streamdream.backends import engine_cache
 from streamdream.system import cache_dir
 from streamdream.system.machine import processor_name
 
-GOOD, MISSING, INFO = "good", "missing", "info"
+OK, MISSING, INFO = "good", "missing", "info"
 HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "h264_amf")
 
 
@@ -24,13 +24,13 @@ HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_
 class Finding:
     """One line of the report; ``remedy`` is what to type where something is missing."""
 
-    about: str
+    subject: str
     state: str
-    text: str
-    remedy: str = ""
+    message: str
+    fix: str = ""
 
 
-def examine() -> list[Finding]:
+def run_checks() -> list[Finding]:
     """Looks at everything; nothing here fails, whatever is broken."""
     findings = []
     for look in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _cameras, _windows,
@@ -71,13 +71,13 @@ def _accelerator() -> list[Finding]:
     if torch.cuda.is_available():
         rows = []
         for number in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(number)
-            rows.append(Finding("GPU", GOOD, f"cuda:{number}: {found.name}, {found.total_memory / 1e9:.1f} GB, "
-                                f"capability {found.major}.{found.minor}"))
+            args = torch.cuda.get_device_properties(number)
+            rows.append(Finding("GPU", OK, f"cuda:{number}: {args.name}, {args.total_memory / 1e9:.1f} GB, "
+                                f"capability {args.major}.{args.minor}"))
         return rows
     device = torch.accelerator.current_accelerator(check_available=True)
     if device is not None:
-        return [Finding("GPU", GOOD, str(device))]
+        return [Finding("GPU", OK, str(device))]
     if shutil.which("nvidia-smi") and torch.version.cuda is None:
         return [Finding("GPU", MISSING, "there may be one, but this PyTorch is made for processors only",
                         "pip install --force-reinstall torch")]
@@ -99,7 +99,7 @@ def _backends() -> list[Finding]:
     for name in backends.BACKENDS:
         runs, reason = backends.available(name)
         text, _, remedy = reason.partition(": ")
-        rows.append(Finding(f"backend {name}", GOOD, reason) if runs else
+        rows.append(Finding(f"backend {name}", OK, reason) if runs else
                     Finding(f"backend {name}", MISSING, text, remedy))
     return rows
 
@@ -108,7 +108,7 @@ def _models() -> list[Finding]:
     from streamdream.models import MODELS
 
     rows = [(name, *row.available()) for name, row in MODELS.items()]
-    return [Finding(f"model {name}", GOOD if here else MISSING, reason if here else "its weights are not here",
+    return [Finding(f"model {name}", OK if here else MISSING, reason if here else "its weights are not here",
                     "" if here else reason) for name, here, reason in rows]
 
 
@@ -116,7 +116,7 @@ def _encoders() -> list[Finding]:
     from streamdream.media.sinks.encoders import ENCODERS, video_encoders
 
     software, hardware = video_encoders(ENCODERS), video_encoders(HARDWARE_ENCODERS)
-    return [Finding("encoders", GOOD if software else MISSING, ", ".join(software) or "none"),
+    return [Finding("encoders", OK if software else MISSING, ", ".join(software) or "none"),
             Finding("GPU encoders", INFO, ", ".join(hardware) + " (compiled in)" if hardware else "none")]
 
 
@@ -130,7 +130,7 @@ def _cameras() -> list[Finding]:
         names.append(f"{path} ({about.read_text().strip() if about.exists() else 'unknown'}{may})")
     if any("not allowed" in name for name in names):
         return [Finding("cameras", MISSING, ", ".join(names), "sudo usermod -aG video $USER, then log in again")]
-    return [Finding("cameras", GOOD if names else INFO, ", ".join(names) or "none")]
+    return [Finding("cameras", OK if names else INFO, ", ".join(names) or "none")]
 
 
 def _windows() -> list[Finding]:
@@ -143,23 +143,23 @@ def _windows() -> list[Finding]:
                         "pip uninstall -y opencv-python-headless && pip install --force-reinstall opencv-python")]
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return [Finding("windows", INFO, f"{kit}, but there is no display here")]
-    return [Finding("windows", GOOD, kit)]
+    return [Finding("windows", OK, kit)]
 
 
 def _engines() -> list[Finding]:
-    kept = engine_cache.stored()
+    kept = engine_cache.list_engines()
     size = sum(engine.size_bytes for engine in kept) / 1e6
     rows = [Finding("engines", INFO, f"{len(kept)} kept, {size:.1f} MB")]
     return rows + [Finding("engine", INFO, "{backend} {size} {dtype} for {device}".format_map(
-        {"backend": "", "size": "", "dtype": "", "device": "", **engine.made_of})) for engine in kept]
+        {"backend": "", "size": "", "dtype": "", "device": "", **engine.build_key})) for engine in kept]
 
 
 def _folders() -> list[Finding]:
     rows = []
     for kind in ("weights", "engines"):
-        path = cache_dir.folder(kind)
+        path = cache_dir.cache_dir(kind)
         above = next(folder for folder in (path, *path.parents) if folder.exists())
         good = os.access(above, os.W_OK)
-        rows.append(Finding(f"{kind} folder", GOOD, str(path)) if good else Finding(
+        rows.append(Finding(f"{kind} folder", OK, str(path)) if good else Finding(
             f"{kind} folder", MISSING, f"{path} cannot be written", "export STREAMDREAM_CACHE=FOLDER"))
     return rows

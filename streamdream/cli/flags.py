@@ -19,15 +19,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """As parse_args, but an unknown flag names the close ones."""
-        found, unknown = self.parse_known_args(arguments)
+        args, unknown = self.parse_known_args(argv)
         flags = [text for action in self._actions for text in action.option_strings]
         for text in unknown:
             close = difflib.get_close_matches(text.partition("=")[0], flags, n=3) if text.startswith("-") else []
             hint = f"; did you mean {', '.join(close)}?" if close else ""
             self.error(f"unexpected {text!r}{hint}")
-        return found
+        return args
 
 
 def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) -> None:
@@ -58,11 +58,11 @@ def _help(item: dataclasses.Field[Any]) -> str:
     return f"{item.metadata['help']} ({details})".replace(" ()", "").replace("%", "%%")
 
 
-def resolve(found: argparse.Namespace, preset: str = "") -> Run:
+def resolve(args: argparse.Namespace, preset: str = "") -> Run:
     """The settings of a run from its flags, the environment and the preset."""
     names = {item.name for group in settings.GROUPS for item in dataclasses.fields(group)}
-    flags = {name: text for name, text in vars(found).items() if name in names}
-    return settings.resolve(flags, os.environ, found.preset or preset)
+    flags = {name: text for name, text in vars(args).items() if name in names}
+    return settings.resolve(flags, os.environ, args.preset or preset)
 
 
 def add_run_flags(parser: Parser) -> None:

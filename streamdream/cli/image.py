@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streamdream import settings
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.output import print_report, say, show_log
+from streamdream.cli.output import log_line, print_report, show_log
 from streamdream.cli.path_conflicts import NamedPath
 from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
@@ -29,7 +29,7 @@ SHEET_JPEG_QUALITY = 80
 SPANS_OF_A_VIDEO = ("start", "end")
 
 
-def image_command(parser: Parser, arguments: Sequence[str]) -> int:
+def image_command(parser: Parser, argv: Sequence[str]) -> int:
     """dream one picture, over many octaves, or zoom into it
 
     streamdream image photo.jpg -o dream.png
@@ -40,47 +40,47 @@ def image_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", help="the dreamed picture, .png or .jpg; or a video that zooms into it, .mp4")
     add_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=SPANS_OF_A_VIDEO)
-    found = parser.parse(arguments)
-    moving = bool(found.output) and _is_video(found.output)
-    run = resolve(found, ZOOM_PRESET if moving else STILL_PRESET)
-    if found.print_config:
+    args = parser.parse(argv)
+    moving = bool(args.output) and _is_video(args.output)
+    run = resolve(args, ZOOM_PRESET if moving else STILL_PRESET)
+    if args.print_config:
         groups = (run.dream, run.stream, run.zoom, run.render) if moving else (run.dream, run.stream)
         print(settings.to_toml(groups), end="")
         return 0
-    if not found.output:
+    if not args.output:
         parser.error("an output is needed: -o dream.png")
-    path_conflicts.check(found, run)
+    path_conflicts.check(args, run)
     from streamdream import models
     from streamdream.ascent import objectives
 
     objectives.from_settings(run.dream, models.get(run.stream.model))  # before PyTorch is loaded, which takes seconds
-    return _zoom(found, run) if moving else _image(found, run)
+    return _zoom(args, run) if moving else _image(args, run)
 
 
 def _is_video(output: str) -> bool:
     from streamdream.media import images
     from streamdream.media.sinks import registry
 
-    if Path(output).suffix.lower() in images.FORMATS and "%" not in output:
+    if Path(output).suffix.lower() in images.WRITABLE and "%" not in output:
         return False
     return any(kind.matches(output) for kind in registry.SINKS.values())
 
 
-def _image(found: argparse.Namespace, run: Run) -> int:
+def _image(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
 
     for group in (ZoomSettings, RenderSettings):
         for item in dataclasses.fields(group):
-            if item.name in vars(found):
-                raise UsageError(f"{settings.flag(item)} is for videos, but {found.output} is a picture: -o zoom.mp4")
-    images.check_output(found.output, found.overwrite, found.input)
-    image = images.read_image(found.input)
+            if item.name in vars(args):
+                raise UsageError(f"{settings.flag(item)} is for videos, but {args.output} is a picture: -o zoom.mp4")
+    images.check_output(args.output, args.overwrite, args.input)
+    image = images.read_image(args.input)
     reference_images.read(run.dream)  # before anything large is loaded
-    show_log(found.json)
-    total = (1 + run.dream.onset) * run.dream.octaves * run.dream.steps
-    with Progress(f"{found.input} → {found.output}", total, "steps", found.json) as progress:
+    show_log(args.json)
+    total = (1 + run.dream.warmup_steps) * run.dream.octaves * run.dream.steps
+    with Progress(f"{args.input} → {args.output}", total, "steps", args.json) as progress:
         from streamdream.dream.build import build_dreamer
         from streamdream.dream.dreamer import DreamState
         from streamdream.render.report import summarize
@@ -88,34 +88,34 @@ def _image(found: argparse.Namespace, run: Run) -> int:
         dreamer = build_dreamer(run.stream)
         dreamer.on_step = progress.update
         state, dreamed = dreamer(DreamState(), image, run.dream)
-        images.write_image(found.output, dreamed, overwrite=found.overwrite)
+        images.write_image(args.output, dreamed, overwrite=args.overwrite)
     report = summarize(dreamer, run.dream, state.index, 0, dreamer.field_size(*image.shape[:2]), [])
-    print_report(report, found.output, found.json)
+    print_report(report, args.output, args.json)
     return 0
 
 
-def _zoom(found: argparse.Namespace, run: Run) -> int:
+def _zoom(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
     from streamdream.media.sinks.registry import open_sink
-    from streamdream.render.zoom import Move, Still, zoom
+    from streamdream.render.zoom import StillSource, ZoomTransform, zoom
 
     reference_images.read(run.dream)
-    Move(run.zoom)  # a wrong --shift is known before anything is loaded
+    ZoomTransform(run.zoom)  # a wrong --shift is known before anything is loaded
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
-    source = Still(found.input, images.read_image(found.input), run.zoom.fps, seconds)
-    show_log(found.json)
-    with (open_sink(found.output, source, run.render, found.overwrite) as sink,
-          Progress(f"{found.input} → {found.output}", source.frame_count, "frames", found.json) as progress):
+    source = StillSource(args.input, images.read_image(args.input), run.zoom.fps, seconds)
+    show_log(args.json)
+    with (open_sink(args.output, source, run.render, args.overwrite) as sink,
+          Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
         from streamdream.dream.build import build_dreamer
 
         report = zoom(source, sink, build_dreamer(run.stream), run.dream, run.zoom, progress.update)
-    print_report(report, found.output, found.json)
+    print_report(report, args.output, args.json)
     return 0
 
 
-def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
+def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     """dream one picture at every layer of a network, on one sheet
 
     streamdream atlas photo.jpg -o sheet.png
@@ -126,40 +126,40 @@ def atlas_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", help="the sheet, .png or .jpg; or a folder for single files")
     add_run_flags(parser)
     add_settings(parser, AtlasSettings, DreamSettings, StreamSettings)
-    found = parser.parse(arguments)
-    run = resolve(found, ATLAS_PRESET)
-    if found.print_config:
+    args = parser.parse(argv)
+    run = resolve(args, ATLAS_PRESET)
+    if args.print_config:
         print(settings.to_toml((run.atlas, run.dream, run.stream)), end="")
         return 0
-    if not found.output:
+    if not args.output:
         parser.error("an output is needed: -o sheet.png")
     from streamdream import models
     from streamdream.ascent import objectives
     from streamdream.media import images
 
-    target = Path(found.output)
+    target = Path(args.output)
     sheet = bool(target.suffix)
     folder = target.with_name(f".{target.name}.cells") if sheet else target
-    path_conflicts.check(found, run, _atlas_files(folder), folder=not sheet)
+    path_conflicts.check(args, run, _atlas_files(folder), folder=not sheet)
     if sheet:
-        images.check_output(found.output, found.overwrite, found.input)
+        images.check_output(args.output, args.overwrite, args.input)
     elif not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
     model = models.get(run.stream.model)
-    chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(found) else []
+    chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
-    cells, seconds = _dream_atlas(found, run, model, taps, folder, replace=sheet or found.overwrite)
+    cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)
     if sheet:
         from streamdream.render.atlas import draw_sheet
 
-        images.write_image(found.output, draw_sheet(images.read_image(found.input), cells, run.atlas),
-                           SHEET_JPEG_QUALITY, found.overwrite)
+        images.write_image(args.output, draw_sheet(images.read_image(args.input), cells, run.atlas),
+                           SHEET_JPEG_QUALITY, args.overwrite)
         shutil.rmtree(folder, ignore_errors=True)
-    if found.json:
-        print(json.dumps({"output": found.output, "model": model.name, "seconds": round(seconds, 3),
+    if args.json:
+        print(json.dumps({"output": args.output, "model": model.name, "seconds": round(seconds, 3),
                           "layers": [cell.tap for cell in cells]}))
     else:
-        print(f"{found.output}: {len(cells)} layers of {model.name} in {seconds:.0f} s")
+        print(f"{args.output}: {len(cells)} layers of {model.name} in {seconds:.0f} s")
     return 0
 
 
@@ -170,7 +170,7 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
     return [NamedPath("-o", str(path)) for path in folder.glob("*") if atlas.is_part(path)]
 
 
-def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
+def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
     """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
     from streamdream.cli.progress import Progress
@@ -179,9 +179,9 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     from streamdream.render import atlas
     from streamdream.system.durations import describe_seconds
 
-    image = images.read_image(found.input)
+    image = images.read_image(args.input)
     reference_images.read(run.dream)
-    show_log(found.json)
+    show_log(args.json)
     if not model.available()[0]:
         model.load_weights()  # says what to fetch
     atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)
@@ -192,14 +192,17 @@ def _dream_atlas(found: argparse.Namespace, run: Run, model: Model, taps: list[s
     if not cells:
         raise SettingsError(f"the picture is too small for {', '.join(taps)}; a larger --field-height reaches higher")
     for tap in sorted(set(taps) - {cell.tap for cell in cells}):
-        say(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
-    maker = atlas.Maker(image, model, dreamer.backend, run.stream, cells)
-    done = len(cells) - len(maker.left)
-    with signals.keeping(lambda: f"{len(cells) - len(maker.left)} of {len(cells)} layers are kept, the same command "
-                                 "goes on from there"):
-        if not found.json:
-            say(f"{len(maker.left)} layers to dream, about {describe_seconds(maker.estimate_seconds())}"
+        log_line(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
+    maker = atlas.AtlasRenderer(image, model, dreamer.backend, run.stream, cells)
+    done = len(cells) - len(maker.remaining)
+    with signals.report_interrupted(
+        lambda: (
+            f"{len(cells) - len(maker.remaining)} of {len(cells)} layers are kept, the same command goes on from there"
+        )
+    ):
+        if not args.json:
+            log_line(f"{len(maker.remaining)} layers to dream, about {describe_seconds(maker.estimate_seconds())}"
                 + (f"; {done} are there already" if done else ""))
-        with Progress(f"{found.input} → {found.output}", len(cells), "layers", found.json) as progress:
+        with Progress(f"{args.input} → {args.output}", len(cells), "layers", args.json) as progress:
             maker.run(progress.update)
     return cells, dreamer.stats.elapsed_seconds

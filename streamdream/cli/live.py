@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from streamdream import settings
 from streamdream.cli import path_conflicts, signals
-from streamdream.cli.automation import add_play_flags, playing
+from streamdream.cli.automation import add_automation_flags, open_automation
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.output import say, show_log
-from streamdream.settings import DreamSettings, LiveSettings, PlaySettings, RenderSettings, StreamSettings
+from streamdream.cli.output import log_line, show_log
+from streamdream.settings import AutomationSettings, DreamSettings, LiveSettings, RenderSettings, StreamSettings
 from streamdream.system.process_tuning import freeze_gc
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ LIVE_PRESET = "live"
 """What is started from when no preset is named."""
 
 
-def live_command(parser: Parser, arguments: Sequence[str]) -> int:
+def live_command(parser: Parser, argv: Sequence[str]) -> int:
     """dream a webcam or a stream while it happens
 
     streamdream live                                     webcam 0 in a window
@@ -36,55 +36,70 @@ def live_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("--sink", action="append", help="window, virtualcam, null, a video file to record, a URL to "
                         "stream to (rtmp, udp), or an HLS list .m3u8; several may be given (window)")
     add_run_flags(parser)
-    add_play_flags(parser)
-    add_settings(parser, DreamSettings, LiveSettings, PlaySettings, StreamSettings, RenderSettings,
+    add_automation_flags(parser)
+    add_settings(parser, DreamSettings, LiveSettings, AutomationSettings, StreamSettings, RenderSettings,
                  without=("start", "duration", "end"))
-    found = parser.parse(arguments)
-    run = resolve(found, LIVE_PRESET)
-    if found.print_config:
-        print(settings.to_toml((run.dream, run.live, run.play, run.stream, run.render)), end="")
+    args = parser.parse(argv)
+    run = resolve(args, LIVE_PRESET)
+    if args.print_config:
+        print(settings.to_toml((run.dream, run.live, run.automation, run.stream, run.render)), end="")
         return 0
-    path_conflicts.check(found, run)
-    show_log(found.json)
+    path_conflicts.check(args, run)
+    show_log(args.json)
     from streamdream import models
-    from streamdream.media.sinks.registry import Show, open_sinks
+    from streamdream.media.sinks.registry import LiveContext, open_sinks
     from streamdream.media.sources.live import open_live
 
     def layers() -> list[str]:
-        return models.get(play.controls.wish.model or run.stream.model).blocks()
+        return models.get(play.controls.request.model or run.stream.model).blocks()
 
-    sinks = found.sink or ["window"]
+    sinks = args.sink or ["window"]
     failures: dict[str, str] = {}
     kept: list[str] = []
-    with _naming(kept), playing(found, run, found.source) as play, open_live(found.source, run.live) as source, \
-            open_sinks(sinks, source, run.render, found.overwrite, Show(play.controls, layers, failures, kept)) as sink:
-        if not found.json:
-            say(f"{found.source} → {', '.join(sinks)}: starting")
+    with (
+        _naming(kept),
+        open_automation(args, run, args.source) as play,
+        open_live(args.source, run.live) as source,
+        open_sinks(
+            sinks, source, run.render, args.overwrite, LiveContext(play.controls, layers, failures, kept)
+        ) as sink,
+    ):
+        if not args.json:
+            log_line(f"{args.source} → {', '.join(sinks)}: starting")
         from streamdream.backends import (
             build_process,  # with PyTorch, seconds: whatever is wrong with the flags is said by now
         )
         from streamdream.dream.build import build_dreamer
         from streamdream.live.pipeline import Live
-        from streamdream.live.resolution import Governor
+        from streamdream.live.resolution import ResolutionController
 
         dreamer = build_dreamer(run.stream)
         highest = min(run.stream.field_height or source.height, source.height)
-        live = Live(source, sink, dreamer, Governor(highest, run.live.dream_hz, run.live.pin), play.controls, play=play,
-                    build=lambda model: build_dreamer(replace(run.stream, model=model)))
-        if not found.json:
-            say(f"{found.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
-                "Ctrl-C ends it")
+        live = Live(
+            source,
+            sink,
+            dreamer,
+            ResolutionController(highest, run.live.min_dream_rate, run.live.fixed_field),
+            play.controls,
+            play=play,
+            build=lambda model: build_dreamer(replace(run.stream, model=model)),
+        )
+        if not args.json:
+            log_line(
+                f"{args.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
+                "Ctrl-C ends it"
+            )
 
         def end() -> None:
             live.stop()
-            build_process.give_up()
+            build_process.cancel()
 
         freeze_gc()
-        with signals.ending_by(end):
+        with signals.stop_on_signal(end):
             report = live.run(run.live.seconds)
     for warning in report.warnings:
-        say(f"warning: {warning}")
-    print(json.dumps(report.as_json() | {"failed_sinks": failures}) if found.json else _summary(report))
+        log_line(f"warning: {warning}")
+    print(json.dumps(report.as_json() | {"failed_sinks": failures}) if args.json else _summary(report))
     return 1 if failures else 0
 
 
@@ -93,10 +108,10 @@ def _naming(kept: list[str]) -> Iterator[None]:
     """Within it an interruption is an error that says what was kept, if anything was."""
     try:
         yield
-    except signals.Signalled:
+    except signals.SignalReceived:
         if not kept:
             raise
-        with signals.keeping(lambda: "; ".join(kept)):
+        with signals.report_interrupted(lambda: "; ".join(kept)):
             raise
 
 

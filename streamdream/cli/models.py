@@ -9,44 +9,44 @@ from typing import TYPE_CHECKING
 
 from streamdream.cli import signals
 from streamdream.cli.flags import Parser
-from streamdream.cli.output import print_table, say
+from streamdream.cli.output import log_line, print_table
 
 if TYPE_CHECKING:
     from streamdream.models import Model
 
 
-def models_command(parser: Parser, arguments: Sequence[str]) -> int:
+def models_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the networks"""
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse(arguments)
+    args = parser.parse(argv)
     from streamdream.models import MODELS
 
     rows = [{"name": row.name, "available": row.available()[0], "reason": row.available()[1], "licence": row.licence,
              "about": row.about} for row in MODELS.values()]
-    if found.json:
+    if args.json:
         print(json.dumps({"models": rows}))
     else:
         print_table(rows)
     return 0
 
 
-def layers_command(parser: Parser, arguments: Sequence[str]) -> int:
+def layers_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the layers of a network, lowest first"""
     parser.add_argument("model", help="its name, as in: streamdream models")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    found = parser.parse(arguments)
+    args = parser.parse(argv)
     from streamdream import models
 
     taps = [{"name": tap.name, "channels": tap.channels, "stride": tap.stride}
-            for tap in models.get(found.model).taps().values()]
-    if found.json:
-        print(json.dumps({"model": found.model, "taps": taps}))
+            for tap in models.get(args.model).taps().values()]
+    if args.json:
+        print(json.dumps({"model": args.model, "taps": taps}))
     else:
         print_table(taps)
     return 0
 
 
-def fetch_command(parser: Parser, arguments: Sequence[str]) -> int:
+def fetch_command(parser: Parser, argv: Sequence[str]) -> int:
     """fetch the weights of a network
 
     streamdream fetch                                   what there is
@@ -56,22 +56,22 @@ def fetch_command(parser: Parser, arguments: Sequence[str]) -> int:
     parser.add_argument("model", nargs="?", help="its name, as in: streamdream models")
     parser.add_argument("--from", dest="file", metavar="FILE", help="check this file and keep a copy, download nothing")
     parser.add_argument("--again", action="store_true", help="download it although it is here")
-    found = parser.parse(arguments)
+    args = parser.parse(argv)
     from streamdream import models
     from streamdream.models import fetch
 
-    if not found.model:
+    if not args.model:
         print_table([{"name": row.name, "here": "yes" if row.available()[0] else "no", "licence": row.licence,
                        "about": row.about} for row in models.MODELS.values() if row.sources])
         return 0
-    model = models.get(found.model)
-    say(f"{model.name}: {model.about}")
-    say(f"licence: {model.licence}")
-    if found.file:
-        path, published = fetch.adopt(model, Path(found.file))
-        say(f"{found.file} fits" + (" and is the published file" if published else ""))
+    model = models.get(args.model)
+    log_line(f"{model.name}: {model.about}")
+    log_line(f"licence: {model.licence}")
+    if args.file:
+        path, published = fetch.import_file(model, Path(args.file))
+        log_line(f"{args.file} fits" + (" and is the published file" if published else ""))
     else:
-        path = (not found.again and fetch.find_good(model, say)) or _download(model)
+        path = (not args.again and fetch.find_valid(model, log_line)) or _download(model)
     print(f"{model.name}: {path}")
     return 0
 
@@ -88,5 +88,5 @@ def _download(model: Model) -> Path:
                 bars.append(stack.enter_context(Progress(model.name, total // 10**6, "MB")))
             bars[0].update(done // 10**6)
 
-        with signals.keeping(lambda: "what has come is kept, the same command goes on from there"):
-            return fetch.fetch(model, say, show)
+        with signals.report_interrupted(lambda: "what has come is kept, the same command goes on from there"):
+            return fetch.fetch(model, log_line, show)

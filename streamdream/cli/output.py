@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from streamdream.render.report import Report
 
 
-def say(line: str) -> None:
+def log_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -26,7 +26,7 @@ class _Lines(logging.Handler):
     """To whatever stderr is at the time: a progress bar puts itself in its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+        log_line(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
 
 def print_report(report: Report, output: str, as_json: bool) -> None:

@@ -45,13 +45,13 @@ class NamedPath:
         return f"{self.option} {self.text}"
 
 
-def check(found: argparse.Namespace, run: Run | None = None, writes: Iterable[NamedPath] = (),
+def check(args: argparse.Namespace, run: Run | None = None, writes: Iterable[NamedPath] = (),
           folder: bool = False) -> None:
     """Raises UsageError when a file that the options write is read, too, or is written by two of them, or when it is
     something that no file can replace. ``writes`` are paths beside those of ``WRITTEN``; with ``folder`` the output is
     a folder.
     """
-    outputs = list(_written(found))
+    outputs = list(_written(args))
     for output in outputs:
         _check_kind(output, folder)
     for number, output in enumerate(outputs):
@@ -59,7 +59,7 @@ def check(found: argparse.Namespace, run: Run | None = None, writes: Iterable[Na
             if _same_output(other.text, output.text):
                 raise UsageError(f"{other} and {output} are the same file; give one of them another name")
     files = [(output, _identities(output.text)) for output in [*outputs, *writes]]
-    for named in _read(found, run) if files else ():
+    for named in _read(args, run) if files else ():
         identities = _identities(named.text)
         for output, written in files:
             if identities & written:
@@ -67,37 +67,40 @@ def check(found: argparse.Namespace, run: Run | None = None, writes: Iterable[Na
                 raise UsageError(f"{output} {what}; give the output another name")
 
 
-def _written(found: argparse.Namespace) -> Iterator[NamedPath]:
+def _written(args: argparse.Namespace) -> Iterator[NamedPath]:
     from streamdream.media.sinks.registry import SINKS
 
     for destination, option in WRITTEN.items():
-        value = getattr(found, destination, None) or []
+        value = getattr(args, destination, None) or []
         for text in [value] if isinstance(value, str) else value:
             name, kind = next(((name, kind) for name, kind in SINKS.items() if kind.matches(text)), ("", None))
             for file in kind.files(text) if kind is not None and name in NO_FILES else [text]:
                 yield NamedPath(option, file)
 
 
-def _read(found: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
+def _read(args: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
     for destination, option in READ.items():
-        if text := getattr(found, destination, None):
+        if text := getattr(args, destination, None):
             yield NamedPath(option, str(settings.preset_path(text)) if destination == "preset" else text)
     for group in (getattr(run, item.name) for item in dataclasses.fields(run)) if run is not None else ():
         for item in dataclasses.fields(group):
             if item.metadata["kind"] in FILE_KINDS and (text := getattr(group, item.name)):
                 yield NamedPath(settings.flag(item), text)
-    if run is not None and getattr(found, "settings_track", None) is not None:
-        yield from _read_while_playing(found, run)
+    if run is not None and getattr(args, "settings_track", None) is not None:
+        yield from _read_while_playing(args, run)
 
 
-def _read_while_playing(found: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
+def _read_while_playing(args: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
     """The pictures that a playlist or a recorded track names. Raises what parsing them raises."""
     from streamdream.automation.automation import parse_playlist
     from streamdream.automation.settings_track import read_track
 
-    entries = [("--playlist", entry.values) for entry in parse_playlist(run.play.playlist, run.play.playlist_seconds)]
-    if found.settings_track:
-        entries += [("--settings-track", event.values) for event in read_track(found.settings_track)]
+    entries = [
+        ("--playlist", entry.values)
+        for entry in parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
+    ]
+    if args.settings_track:
+        entries += [("--settings-track", event.values) for event in read_track(args.settings_track)]
     pictures = [item.name for item in dataclasses.fields(DreamSettings) if item.metadata["kind"] in FILE_KINDS]
     for option, values in entries:
         for name in pictures:
@@ -143,13 +146,13 @@ def _members(pattern: Path) -> list[Path]:
 
 def _identities(text: str) -> set[tuple[int, int]]:
     """Device and number of each regular file, which all its names, links and spellings share."""
-    found = set()
+    args = set()
     for path in _files(text):
         with contextlib.suppress(OSError):
             info = path.stat()
             if stat.S_ISREG(info.st_mode):
-                found.add((info.st_dev, info.st_ino))
-    return found
+                args.add((info.st_dev, info.st_ino))
+    return args
 
 
 def _same_output(first: str, second: str) -> bool:

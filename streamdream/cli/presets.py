@@ -8,9 +8,9 @@ from streamdream import settings
 from streamdream.cli.flags import Parser
 
 
-def presets_command(parser: Parser, arguments: Sequence[str]) -> int:
+def presets_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the presets, and what each stands for"""
-    parser.parse(arguments)
+    parser.parse(argv)
     for name in settings.preset_names():
         print(name)
         print(textwrap.indent(textwrap.fill(settings.about_preset(name), 100), "    "))

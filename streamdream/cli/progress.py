@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
         self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._bar: Any = None
-        self._began = self._reported = time.monotonic()
+        self._start_seconds = self._reported = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._quiet:
@@ -45,8 +45,8 @@ class Progress:
             return
         now = time.monotonic()
         if done == 1:  # speed counts from here: before it lies the loading
-            self._began, self._first = now, done
-        speed = (done - 1) / (now - self._began) if done > 1 else 0.0
+            self._start_seconds, self._first = now, done
+        speed = (done - 1) / (now - self._start_seconds) if done > 1 else 0.0
         if left_seconds is None and self._total and speed:
             left_seconds = max(0, self._total - done) / speed
         left = f"{describe_seconds(left_seconds)} left" if left_seconds is not None else ""

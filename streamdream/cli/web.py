@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from streamdream import settings
 from streamdream.cli.flags import Parser, add_settings, resolve
 from streamdream.cli.live import LIVE_PRESET
-from streamdream.cli.output import say
+from streamdream.cli.output import log_line
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
 SHORTEST_PASSWORD = 8
 
 
-def web_command(parser: Parser, arguments: Sequence[str]) -> int:
+def web_command(parser: Parser, argv: Sequence[str]) -> int:
     """dream in the browser: the camera live, videos, pictures
 
     streamdream web                                      http://127.0.0.1:7860, for this machine only
@@ -23,34 +23,50 @@ def web_command(parser: Parser, arguments: Sequence[str]) -> int:
     streamdream web --hash                               a password's hash, for --auth user:hash
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    add_settings(parser, WebSettings, StreamSettings, DreamSettings, LiveSettings,
-                 without=("seconds", "mirror", "turn", "crop", "capture_size", "capture_rate", "loop", "guide", "style",
-                          "mask"))
+    add_settings(
+        parser,
+        WebSettings,
+        StreamSettings,
+        DreamSettings,
+        LiveSettings,
+        without=(
+            "seconds",
+            "mirror",
+            "rotate_source",
+            "crop",
+            "capture_size",
+            "capture_rate",
+            "loop",
+            "guide",
+            "style",
+            "mask",
+        ),
+    )
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
     parser.add_argument("--revoke", metavar="NAME", help="put that user, or token of that name, out of all servers of "
                         "this account, until there is another password or secret; 'all': everybody has to log in "
                         "again; and stop")
-    found = parser.parse(arguments)
-    if found.hash:
+    args = parser.parse(argv)
+    if args.hash:
         return _print_hash()
-    if found.revoke:
-        return _revoke(found.revoke)
-    run = resolve(found, LIVE_PRESET)
-    if found.print_config:
+    if args.revoke:
+        return _revoke(args.revoke)
+    run = resolve(args, LIVE_PRESET)
+    if args.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
-    say(f"{run.stream.model} → the browser: starting")  # Gradio takes seconds to load
+    log_line(f"{run.stream.model} → the browser: starting")  # Gradio takes seconds to load
     try:
-        from streamdream_web.core.state import Studio
+        from streamdream_web.core.state import AppState
         from streamdream_web.server import app
     except ImportError as error:
         raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
     web = app.check(run.web)
-    studio = Studio(web, run.dream, run.stream, run.live)
+    app_state = AppState(web, run.dream, run.stream, run.live)
     if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
-        studio.load()  # what was asked for by name may not be here; whatever is chosen by itself is
-    app.serve(web, studio,
-                 lambda link: say(f"streamdream is on {link} ; Ctrl-C ends it"), debug=found.debug)
+        app_state.load()  # what was asked for by name may not be here; whatever is chosen by itself is
+    app.serve(web, app_state,
+                 lambda link: log_line(f"streamdream is on {link} ; Ctrl-C ends it"), debug=args.debug)
     return 0
 
 
@@ -65,7 +81,7 @@ def _print_hash() -> int:
         password = sys.stdin.readline().rstrip("\n")
     if len(password) < SHORTEST_PASSWORD:
         raise UsageError(f"a password has {SHORTEST_PASSWORD} signs or more")
-    print(passwords.make(password))
+    print(passwords.hash_password(password))
     return 0
 
 
@@ -75,8 +91,8 @@ def _revoke(name: str) -> int:
     revocations = Revocations(default_path(), keep_in_memory=False)
     if name == EVERYBODY:
         revocations.end_sessions(EVERYBODY)
-        say("everybody has to log in again")
+        log_line("everybody has to log in again")
     else:
         revocations.revoke(name)
-        say(f"{name} is out; another password or secret under that name lets in again")
+        log_line(f"{name} is out; another password or secret under that name lets in again")
     return 0

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamdream.ascent import objectives
-from streamdream.ascent.step import bound, roll
+from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
-from streamdream.dream.frame_matching import Match, compare, match, named_in
+from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.reference_images import References
-from streamdream.media.frame import shrink, to_array, to_tensor, to_unit
+from streamdream.media.frame import downscale_area, to_array, to_signed_unit, to_tensor
 from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 
-GRID = 16
+SIZE_MULTIPLE = 16
 """Pixels; the coarsest stride of most layers that are dreamed."""
 
 
@@ -61,14 +61,14 @@ class Dreamer:
         self.field_height = field_height
         self.seed = seed
         self.stats = stats or Stats()
-        self.in_turn = False  # one octave a frame, the next one with the next: a live dream is renewed more often
+        self.cycle_octaves = False  # one octave a frame, the next one with the next: a live dream is renewed more often
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
         self.on_picture: Callable[[Tensor], None] | None = None  # shown each of them, at the size of its octave
         self._steps = lru_cache(maxsize=64)(backend.compile)
         self._targets = lru_cache(maxsize=32)(partial(find_targets, model, backend))  # no cycle through this dreamer
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                 others: References | None = None, known: Match | None = None
+                 others: References | None = None, known: FrameMatch | None = None
                  ) -> tuple[DreamState, NDArray[np.uint8]]:
         """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size.
 
@@ -80,25 +80,29 @@ class Dreamer:
         assert state.residual is not None
         with self.stats.stage("compose"):
             shown = warp.to_luma(state.residual) if settings.original_colors else state.residual
-            dream = warp.compose(image, shown, settings.strength, reference_images.shown(others, *image.shape[:2]))
+            dream = warp.compose(
+                image, shown, settings.strength, reference_images.mask_weights(others, *image.shape[:2])
+            )
         return state, dream
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                others: References | None = None, known: Match | None = None) -> DreamState:
+                others: References | None = None, known: FrameMatch | None = None) -> DreamState:
         """The next state only; its residual is what the dream adds to ``image``."""
         others = others or reference_images.read(settings)
-        found = self.matched(state, image, settings, known)
+        found = self.reuse_or_match(state, image, settings, known)
         grey = found.grey
         with self.stats.stage("carry"):
-            frame = to_unit(found.field)
+            frame = to_signed_unit(found.field)
             state, carried = self._carry(state, found, settings)
-            reach = reference_images.reach(others, *grey.shape)
+            reach = reference_images.mask_support(others, *grey.shape)
             if carried is not None and reach is not None:
                 carried *= reach
         with self.stats.stage("dream"):
-            passes = 1 if carried is not None else 1 + settings.onset
+            passes = 1 if carried is not None else 1 + settings.warmup_steps
             seed = frame if carried is None else frame + carried
-            dreamed = self._dream(bound(to_tensor(seed)).to(self.backend.device), state.index, passes, settings, others)
+            dreamed = self._dream(
+                clamp_(to_tensor(seed)).to(self.backend.device), state.index, passes, settings, others
+            )
             residual = to_array(dreamed) - frame
         return replace(state, residual=residual, grey=grey, index=state.index + 1)
 
@@ -108,32 +112,33 @@ class Dreamer:
             return height, width
         return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
 
-    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> Match:
+    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> FrameMatch:
         """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
         with self.stats.stage("match"):
             height, width = self.field_size(*image.shape[:2])
-            field = image if (height, width) == image.shape[:2] else shrink(image, height, width)
-            return match(image, field, previous, settings)
+            field = image if (height, width) == image.shape[:2] else downscale_area(image, height, width)
+            return match_frame(image, field, previous, settings)
 
-    def matched(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings, known: Match | None
-                ) -> Match:
+    def reuse_or_match(
+        self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings, known: FrameMatch | None
+    ) -> FrameMatch:
         """``known``, if it is what is asked for now; otherwise as much of it as still holds, and the rest anew."""
         previous = None if state.residual is None else state.grey
         if known is None or known.image is not image or known.grey.shape != self.field_size(*image.shape[:2]):
             return self.match(image, previous, settings)
-        if known.previous is previous and known.by == named_in(settings):
+        if known.previous is previous and known.key == match_key(settings):
             return known
         with self.stats.stage("match"):
-            return compare(known, previous, settings)
+            return rematch(known, previous, settings)
 
-    def _carry(self, state: DreamState, found: Match, settings: DreamSettings
+    def _carry(self, state: DreamState, found: FrameMatch, settings: DreamSettings
                ) -> tuple[DreamState, warp.Plane | None]:
         """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
         if found.cut:
             return replace(state, residual=None, cuts=state.cuts + 1), None
         if state.residual is None or found.motion is None or found.trust is None:
             return state, None
-        return state, warp.carry(state.residual, found.motion, found.trust, settings.keep)
+        return state, warp.propagate(state.residual, found.motion, found.trust, settings.keep)
 
     def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:
         """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
@@ -143,7 +148,7 @@ class Dreamer:
         random = np.random.default_rng((self.seed, index))
         objective = objectives.from_settings(settings, self.model)
         sizes = octave_sizes(seed.shape[2], seed.shape[3], settings.octaves, settings.octave_scale)
-        if self.in_turn and passes == 1:
+        if self.cycle_octaves and passes == 1:
             sizes = [sizes[index % len(sizes)]]
         picture, done = seed, 0
         for _ in range(passes):
@@ -152,11 +157,13 @@ class Dreamer:
                 octave = _resize(base, height, width)
                 picture = octave if detail is None else octave + _resize(detail, height, width)
                 step = self._step(objective, height, width, settings, others)
-                mask = reference_images.reach(others, height, width)
+                mask = reference_images.mask_support(others, height, width)
                 reach = None if mask is None else to_tensor(mask).to(seed.device)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
-                    picture = roll(step(roll(picture, (down, right)), settings.step_size), (-down, -right))
+                    picture = shift_circular(
+                        step(shift_circular(picture, (down, right)), settings.step_size), (-down, -right)
+                    )
                     if reach is not None:
                         picture = octave + (picture - octave) * reach
                     done += 1
@@ -167,7 +174,7 @@ class Dreamer:
                 detail = picture - octave
             if picture.shape != base.shape and detail is not None:  # it was a coarse octave's turn
                 picture = base + _resize(detail, *base.shape[2:])
-        return bound(picture) if self.in_turn else picture
+        return clamp_(picture) if self.cycle_octaves else picture
 
     def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, others: References
               ) -> Step:
@@ -182,7 +189,7 @@ def find_targets(model: Model, backend: Backend, objective: Objective, others: R
                  ) -> AllTargets:
     """What the guide and the style look like to the objective's terms at an octave of that size."""
     pictures = reference_images.for_octave(others, height, width, _min_side(model, objective))
-    return backend.targets(objective, {name: to_tensor(to_unit(image)) for name, image in pictures.items()})
+    return backend.targets(objective, {name: to_tensor(to_signed_unit(image)) for name, image in pictures.items()})
 
 
 def fitting_octaves(model: Model, settings: DreamSettings, size: tuple[int, int]) -> int:
@@ -212,9 +219,9 @@ def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tu
 
 
 def _on_grid(length: int, scale: float) -> int:
-    if length / scale < 6 * GRID:  # half a step of it would be more than a twelfth
+    if length / scale < 6 * SIZE_MULTIPLE:  # half a step of it would be more than a twelfth
         return max(1, round(length / scale))
-    return GRID * min(round(length / scale / GRID), length // GRID)
+    return SIZE_MULTIPLE * min(round(length / scale / SIZE_MULTIPLE), length // SIZE_MULTIPLE)
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Match:
+class FrameMatch:
     """Of the frame ``image`` [H, W, 3] with the frame ``previous``, by the settings ``by`` (see ``named_in``)."""
 
     image: NDArray[np.uint8]
@@ -23,36 +23,37 @@ class Match:
     grey: optical_flow.Grey
     """[h, w] of it."""
     previous: optical_flow.Grey | None
-    by: tuple[object, ...]
+    key: tuple[object, ...]
     motion: optical_flow.Flow | None = None
     trust: warp.Plane | None = None
     """[h, w] in 0..1; None where nothing is carried: at the start, after a cut, and when the size changed."""
     cut: bool = False
 
 
-def named_in(settings: DreamSettings) -> tuple[object, ...]:
+def match_key(settings: DreamSettings) -> tuple[object, ...]:
     """The settings that a match depends on."""
     return settings.flow, settings.cut, settings.trust, settings.stillness
 
 
-def match(image: NDArray[np.uint8], field: NDArray[np.uint8], previous: optical_flow.Grey | None, settings: DreamSettings
-          ) -> Match:
+def match_frame(
+    image: NDArray[np.uint8], field: NDArray[np.uint8], previous: optical_flow.Grey | None, settings: DreamSettings
+) -> FrameMatch:
     """``field`` is ``image`` on the field; ``previous`` grey, on a field, or None. Raises UnknownName."""
-    return compare(Match(image, field, optical_flow.grey(field), None, ()), previous, settings)
+    return rematch(FrameMatch(image, field, optical_flow.grey(field), None, ()), previous, settings)
 
 
-def compare(found: Match, previous: optical_flow.Grey | None, settings: DreamSettings) -> Match:
+def rematch(found: FrameMatch, previous: optical_flow.Grey | None, settings: DreamSettings) -> FrameMatch:
     """The same frame with another one before it, or by other settings."""
-    image, field, grey, by = found.image, found.field, found.grey, named_in(settings)
+    image, field, grey, by = found.image, found.field, found.grey, match_key(settings)
     if previous is None or previous.shape != grey.shape:
-        return Match(image, field, grey, previous, by)
+        return FrameMatch(image, field, grey, previous, by)
     estimate = optical_flow.get(settings.flow)
     motion = estimate(grey, previous)
-    if settings.cut > 0 and warp.likeness(grey, previous, motion) < settings.cut:
-        return Match(image, field, grey, previous, by, motion, cut=True)
+    if settings.cut > 0 and warp.frame_similarity(grey, previous, motion) < settings.cut:
+        return FrameMatch(image, field, grey, previous, by, motion, cut=True)
     trust = warp.trust(settings.trust, grey, previous, motion, estimate)
     if settings.stillness:
-        trust = trust * warp.stillness(motion, settings.stillness)
-    return Match(image, field, grey, previous, by, motion, trust)
+        trust = trust * warp.stillness_mask(motion, settings.stillness)
+    return FrameMatch(image, field, grey, previous, by, motion, trust)
 
 

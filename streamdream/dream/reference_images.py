@@ -50,7 +50,7 @@ def read(settings: DreamSettings) -> References:
 
     Raises UsageError or SourceError, naming the flag, for a file that is not there or not a picture.
     """
-    return _read(tuple((role, path, _version(role, path)) for role, path in _named_in(settings).items()))
+    return _read(tuple((role, path, file_version(role, path)) for role, path in _named_in(settings).items()))
 
 
 def _named_in(settings: DreamSettings) -> dict[str, str]:
@@ -58,7 +58,7 @@ def _named_in(settings: DreamSettings) -> dict[str, str]:
     return {role: getattr(settings, role) for role in ROLES if getattr(settings, role)}
 
 
-def _version(role: str, path: str) -> tuple[int, int]:
+def file_version(role: str, path: str) -> tuple[int, int]:
     """(time of the last change in ns, size in bytes)."""
     try:
         found = Path(path).stat()
@@ -127,7 +127,7 @@ class LiveReader:
 def _look_at(role: str, path: str) -> File | tuple[str, str, str]:
     """The file's version, or as text why there is none."""
     try:
-        return role, path, _version(role, path)
+        return role, path, file_version(role, path)
     except UsageError as error:
         return role, path, str(error)
 
@@ -161,7 +161,7 @@ def _fit(picture: Picture, scale: float, least: int) -> Picture:
 
 
 @lru_cache(maxsize=32)
-def shown(references: References, height: int, width: int) -> NDArray[np.float32] | None:
+def mask_weights(references: References, height: int, width: int) -> NDArray[np.float32] | None:
     """How much of the dream the mask shows: [height, width, 1] in 0..1; None where there is no mask."""
     if references.mask is None:
         return None
@@ -170,9 +170,9 @@ def shown(references: References, height: int, width: int) -> NDArray[np.float32
 
 
 @lru_cache(maxsize=32)
-def reach(references: References, height: int, width: int) -> NDArray[np.float32] | None:
+def mask_support(references: References, height: int, width: int) -> NDArray[np.float32] | None:
     """Where it may be dreamed at all: 1 where the mask is not black, else 0; else as ``shown``."""
-    mask = shown(references, height, width)
+    mask = mask_weights(references, height, width)
     return None if mask is None else (mask > BLACK / 255).astype(np.float32)
 
 

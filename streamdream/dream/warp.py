@@ -22,7 +22,7 @@ PHOTOMETRIC_SCALE = 16.0
 """Grey levels of mismatch at which photometric trust has fallen to 1/e."""
 
 
-def carry(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
+def propagate(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
     """The previous residual [H, W, 3] as seen from the current frame: ``warp(residual, flow) * trust * keep``."""
     reach = keep * trust
     result: Plane = cv2().multiply(warp(residual, flow), cv2().merge((reach, reach, reach)))
@@ -34,11 +34,13 @@ def warp(picture: NDArray[np.generic], flow: Flow) -> Plane:
 
     Cubic, because bilinear look-ups, one a frame, blur what is carried.
     """
-    result: Plane = cv2().remap(picture, places(flow), None, cv2().INTER_CUBIC, borderMode=cv2().BORDER_REPLICATE)
+    result: Plane = cv2().remap(
+        picture, sample_coordinates(flow), None, cv2().INTER_CUBIC, borderMode=cv2().BORDER_REPLICATE
+    )
     return result
 
 
-def places(flow: Flow) -> Flow:
+def sample_coordinates(flow: Flow) -> Flow:
     """Where each pixel looks: ``x + flow(x)``, [H, W, 2]."""
     found: Flow = cv2().add(flow, grid(*flow.shape[:2]), dtype=cv2().CV_32F)
     return found
@@ -51,10 +53,10 @@ def grid(height: int, width: int) -> Flow:
     return np.dstack((x, y))
 
 
-def inside(flow: Flow) -> NDArray[np.bool_]:
+def in_bounds(flow: Flow) -> NDArray[np.bool_]:
     """Where the look-up stays within the picture."""
     height, width = flow.shape[:2]
-    result: NDArray[np.bool_] = cv2().inRange(places(flow), (0, 0), (width - 1, height - 1)) > 0
+    result: NDArray[np.bool_] = cv2().inRange(sample_coordinates(flow), (0, 0), (width - 1, height - 1)) > 0
     return result
 
 
@@ -65,7 +67,7 @@ def photometric_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowE
     """
     difference = cv2().absdiff(warp(previous.astype(np.float32), flow), current.astype(np.float32))
     difference = cv2().GaussianBlur(difference, (0, 0), 1.5)
-    trust: Plane = np.exp(-np.square(difference / PHOTOMETRIC_SCALE)) * inside(flow)
+    trust: Plane = np.exp(-np.square(difference / PHOTOMETRIC_SCALE)) * in_bounds(flow)
     return trust
 
 
@@ -79,7 +81,7 @@ def forward_backward_trust(current: Grey, previous: Grey, flow: Flow, estimate: 
     squares = _squared(flow)
     occluded = _squared(flow + back) >= 0.01 * (squares + _squared(back)) + 0.5
     edges = _gradient_energy(flow) > 0.01 * squares + 0.002
-    reliable = np.where(occluded | edges | ~inside(flow), np.float32(-1), np.float32(1))
+    reliable = np.where(occluded | edges | ~in_bounds(flow), np.float32(-1), np.float32(1))
     trust: Plane = np.clip(cv2().GaussianBlur(reliable, (0, 0), 0.8), 0, 1)
     return trust
 
@@ -101,7 +103,7 @@ def _squared(vectors: Flow) -> Plane:
 
 def full_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
     """Believe it everywhere inside the picture."""
-    return inside(flow).astype(np.float32)
+    return in_bounds(flow).astype(np.float32)
 
 
 TRUSTS: dict[str, Callable[[Grey, Grey, Flow, FlowEstimator], Plane]] = {
@@ -118,20 +120,20 @@ def trust(name: str, current: Grey, previous: Grey, flow: Flow, estimate: FlowEs
     return TRUSTS[name](current, previous, flow, estimate)
 
 
-def stillness(flow: Flow, reach: float) -> Plane:
+def stillness_mask(flow: Flow, reach: float) -> Plane:
     """What stands still keeps its dream, what moves loses it: ``exp(-(|flow| / reach)^2)``, 1/e at ``reach`` pixels."""
     still: Plane = np.exp(_squared(flow) * np.float32(-1 / reach**2))
     return still
 
 
-def likeness(current: Grey, previous: Grey, flow: Flow) -> float:
+def frame_similarity(current: Grey, previous: Grey, flow: Flow) -> float:
     """Correlation, -1..1, of the current frame and the warped previous one.
 
     Near 1 within a shot, whatever moves; a brightness change does not lower it. Two flat pictures are alike. Compared
     at a quarter of the size: the noise of a camera before a plain wall would otherwise be all there is to compare, and
     every frame a cut.
     """
-    now, before = _quarter(current), _quarter(previous)
+    now, before = _downscale_4x(current), _downscale_4x(previous)
     shrunk = np.array([now.shape[1] / flow.shape[1], now.shape[0] / flow.shape[0]], np.float32)
     warped = warp(before, cv2().resize(flow, now.shape[::-1], interpolation=cv2().INTER_AREA) * shrunk)
     a, b = now - now.mean(), warped - warped.mean()
@@ -142,7 +144,7 @@ def likeness(current: Grey, previous: Grey, flow: Flow) -> float:
     return float(np.mean(a * b)) / float(np.sqrt(max(energy_a, flat) * max(energy_b, flat)))
 
 
-def _quarter(grey: NDArray[np.generic]) -> Plane:
+def _downscale_4x(grey: NDArray[np.generic]) -> Plane:
     size = max(1, grey.shape[1] // 4), max(1, grey.shape[0] // 4)
     small: Plane = cv2().resize(grey.astype(np.float32), size, interpolation=cv2().INTER_AREA)
     return small
@@ -154,7 +156,7 @@ def to_luma(residual: Plane) -> Plane:
     return luma
 
 
-def to_levels(residual: Plane, strength: float = 1.0) -> NDArray[np.int16]:
+def to_int16_levels(residual: Plane, strength: float = 1.0) -> NDArray[np.int16]:
     """[-1, 1] units -> ``strength`` times as many grey levels, rounded."""
     levels: NDArray[np.int16] = cv2().multiply(residual, (127.5 * strength,) * 3, dtype=cv2().CV_16S)
     return levels
@@ -166,7 +168,7 @@ def compose(image: NDArray[np.uint8], residual: Plane, strength: float, mask: Pl
 
     ``mask`` float32 [H, W, 1] in 0..1, of the frame's size, says how much of it each pixel gets.
     """
-    steps = to_levels(residual, strength)
+    steps = to_int16_levels(residual, strength)
     if steps.shape != image.shape:
         steps = cv2().resize(steps, (image.shape[1], image.shape[0]), interpolation=cv2().INTER_CUBIC)
     if mask is not None:

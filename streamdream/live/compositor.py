@@ -26,7 +26,7 @@ _own = threading.local()
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResidual:
     """What a dream added to a frame: ``levels`` int16 [h, w, 3] in grey levels on the field; ``grey`` uint8
     [h/2, w/2] is that frame; ``others`` are guide, style and mask of that dream, so that display reads no file.
     """
@@ -36,33 +36,37 @@ class Published:
     others: References = NO_REFERENCES
 
 
-def publish(residual: NDArray[np.float32], image: NDArray[np.uint8], others: References = NO_REFERENCES) -> Published:
+def prepare_residual(
+    residual: NDArray[np.float32], image: NDArray[np.uint8], others: References = NO_REFERENCES
+) -> PublishedResidual:
     """``residual`` [h, w, 3] in [-1, 1] units belongs to the frame ``image`` [H, W, 3]."""
-    return Published(warp.to_levels(residual), _half_field(image, *residual.shape[:2]), others)
+    return PublishedResidual(warp.to_int16_levels(residual), _half_field(image, *residual.shape[:2]), others)
 
 
-def show(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
+def composite(
+    published: PublishedResidual | None, image: NDArray[np.uint8], settings: DreamSettings
+) -> NDArray[np.uint8]:
     """The dream of the frame ``image`` uint8 [H, W, 3]; before there is one, the frame."""
     if published is None:
         return image
-    cv, levels = cv2(), moved(published, image, settings)
+    cv, levels = cv2(), warp_residual(published, image, settings)
     if levels.shape != image.shape:
         levels = cv.resize(levels, (image.shape[1], image.shape[0]), interpolation=cv.INTER_LINEAR)
-    mask = reference_images.shown(published.others, *image.shape[:2])
+    mask = reference_images.mask_weights(published.others, *image.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     dream: NDArray[np.uint8] = cv.add(image, levels, dtype=cv.CV_8U)
     return dream
 
 
-def moved(published: Published, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.int16]:
+def warp_residual(published: PublishedResidual, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.int16]:
     """What the dream adds to the frame ``image`` uint8 [H, W, 3], in grey levels, still on the field: [h, w, 3]."""
     cv, (height, width) = cv2(), published.levels.shape[:2]
     grey = _half_field(image, height, width)
     levels = published.levels
     if settings.flow != "none" and grey.shape == published.grey.shape:
-        motion = _ultrafast().calc(grey, published.grey, None)
-        look = warp.places(cv.resize(motion * _scale(motion, width, height), (width, height)))
+        motion = _dis_ultrafast().calc(grey, published.grey, None)
+        look = warp.sample_coordinates(cv.resize(motion * _scale(motion, width, height), (width, height)))
         levels = cv.remap(levels, look, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
     if settings.original_colors:
         levels = cv.transform(levels, LUMA)
@@ -83,7 +87,7 @@ def _half_field(image: NDArray[np.uint8], height: int, width: int) -> optical_fl
     return result
 
 
-def _ultrafast() -> Any:
+def _dis_ultrafast() -> Any:
     """One for each thread, as it keeps what it works on."""
     if not hasattr(_own, "engine"):
         _own.engine = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_ULTRAFAST)

@@ -21,40 +21,40 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.automation.automation import Play, substance
-from streamdream.automation.model_switcher import Cast
+from streamdream.automation.automation import Automation, content_key
+from streamdream.automation.model_switcher import ModelSwitcher
 from streamdream.dream import warp
 from streamdream.dream.dreamer import DreamState, fitting_octaves
 from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
 from streamdream.live.mailbox import Mailbox
-from streamdream.live.thread_tuner import Threads
-from streamdream.media.frame import shrink
+from streamdream.live.thread_tuner import ThreadTuner
+from streamdream.media.frame import downscale_area
 from streamdream.media.opencv import cv2
-from streamdream.system.process_tuning import stand_back
+from streamdream.system.process_tuning import lower_thread_priority
 from streamdream.system.stats import peak_rss_mb, percentile
-from streamdream.system.torch_threads import most
+from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
-    from streamdream.automation.controls import Controls, Wish
+    from streamdream.automation.controls import Controls, DreamRequest
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.live.resolution import Governor
+    from streamdream.live.resolution import ResolutionController
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
 
 Item = TypeVar("Item")
-Compose = Callable[["compositor.Published | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
+Compose = Callable[["compositor.PublishedResidual | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
 log = logging.getLogger(__name__)
-WINDOW = 36_000
+MAX_SAMPLES = 36_000
 """Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 """How often display looks at the clock while no frame comes."""
-LARGER_SECONDS = 1.0
+RESIZE_GRACE_SECONDS = 1.0
 """How long a source that sends as many lines as are dreamed, as a browser does, has to send more."""
-PATIENCE_SECONDS = 5.0
+JOIN_TIMEOUT_SECONDS = 5.0
 """How long the end waits for a worker."""
 
 
@@ -107,33 +107,47 @@ class LiveReport:
 class Live:
     """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
 
-    ``play`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
+    ``automation`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
     entered for each dream: runs that share a device wait there for theirs; ``compose`` is what the sink gets of the
     newest residual, or None, and a frame.
     """
 
-    def __init__(self, source: Source, sink: Sink, dreamer: Dreamer, governor: Governor, controls: Controls,
-                 turn: Callable[[], AbstractContextManager[object]] = nullcontext, play: Play | None = None,
-                 build: Callable[[str], Dreamer] | None = None, compose: Compose = compositor.show) -> None:
-        self._source, self._sink, self._governor = source, sink, governor
-        self._controls, self._turn, self._play, self._compose = controls, turn, play or Play(controls), compose
-        self._cast, self._stats = Cast(dreamer, build), dreamer.stats
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        dreamer: Dreamer,
+        resolution: ResolutionController,
+        controls: Controls,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+        automation: Automation | None = None,
+        build: Callable[[str], Dreamer] | None = None,
+        compose: Compose = compositor.composite,
+    ) -> None:
+        self._source, self._sink, self._resolution = source, sink, resolution
+        self._controls, self._turn, self._automation, self._compose = (
+            controls,
+            turn,
+            automation or Automation(controls),
+            compose,
+        )
+        self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
-        self._published: compositor.Published | None = None
-        self._good: Wish | None = None  # what was dreamed last
+        self._published: compositor.PublishedResidual | None = None
+        self._last_good: DreamRequest | None = None  # what was dreamed last
         self._refused: tuple[Any, ...] = ()  # what the governor chose a larger field for
         self._complaint = ""  # the last warning about what cannot be dreamed
         self._octaves = 0  # how many were dreamed last
         self._references = LiveReader()
-        self._wanted, self._since_seconds = 0, 0.0  # lines of the field, and since when
-        self._threads = Threads(most() if dreamer.backend.device.type == "cpu" else 1)
+        self._target_height, self._since_seconds = 0, 0.0  # lines of the field, and since when
+        self._thread_tuner = ThreadTuner(default_threads() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0
         self._fields: Counter[str] = Counter()
-        self._latencies: deque[float] = deque(maxlen=WINDOW)
-        self._gaps: deque[float] = deque(maxlen=WINDOW)
+        self._latencies: deque[float] = deque(maxlen=MAX_SAMPLES)
+        self._gaps: deque[float] = deque(maxlen=MAX_SAMPLES)
         self._longest_gap = 0.0
 
     def run(self, seconds: float = float("inf")) -> LiveReport:
@@ -142,7 +156,7 @@ class Live:
         Raises what any worker raised. The caller owns source and sink.
         """
         began, cpu = time.perf_counter(), time.process_time()
-        workers = [threading.Thread(target=self._guard, args=(work,), name=f"streamdream-{name}", daemon=True)
+        workers = [threading.Thread(target=self._run_worker, args=(work,), name=f"streamdream-{name}", daemon=True)
                    for name, work in (("capture", self._capture), ("dream", self._dream))]
         for worker in workers:
             worker.start()
@@ -153,8 +167,8 @@ class Live:
         finally:
             self.stop()
             for worker in workers:
-                worker.join(PATIENCE_SECONDS)  # a source that stalls ends when its owner closes it
-            self._cast.close()
+                worker.join(JOIN_TIMEOUT_SECONDS)  # a source that stalls ends when its owner closes it
+            self._models.close()
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, UsageError) and not self._dreams:
@@ -172,7 +186,7 @@ class Live:
         self._for_dream.close()
         self._for_display.close()
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _run_worker(self, work: Callable[[], None]) -> None:
         """A worker's error ends the run, with its own message; once it has to end, there are none."""
         try:
             work()
@@ -185,7 +199,7 @@ class Live:
         for frame in self._source:
             if self._stop.is_set():
                 return
-            captured = Captured(self._play.see(frame), time.perf_counter())
+            captured = Captured(self._automation.on_frame(frame), time.perf_counter())
             self._captured += 1
             self._for_display.put(captured)
             self._for_dream.put(captured)
@@ -193,52 +207,56 @@ class Live:
         self._for_dream.close()
 
     def _dream(self) -> None:
-        stand_back()  # display and capture need little, but at once
+        lower_thread_priority()  # display and capture need little, but at once
         state, resets = DreamState(), self._controls.resets
-        self._cast.now.on_step = self._count_step
+        self._models.current.on_step = self._count_step
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
             image = captured.frame.image
-            dreamer, wish = self._cast.dreamer_of(self._play.wish(captured.frame.pts_seconds), self._controls)
-            dreamer.field_height, dreamer.in_turn = self._governor.field_height, self._governor.in_turn
-            if dreamer.field_height != self._wanted:
-                self._wanted, self._since_seconds = dreamer.field_height, time.perf_counter()
+            dreamer, request = self._models.dreamer_for(
+                self._automation.dream_settings_at(captured.frame.pts_seconds), self._controls
+            )
+            dreamer.field_height, dreamer.cycle_octaves = self._resolution.field_height, self._resolution.cycle_octaves
+            if dreamer.field_height != self._target_height:
+                self._target_height, self._since_seconds = dreamer.field_height, time.perf_counter()
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = dreamer.field_size(*image.shape[:2])
             state = resize_state(state, height, width)
-            with self._turn(), self._threads.applied():
+            with self._turn(), self._thread_tuner.applied():
                 begin = time.perf_counter()
                 try:
-                    others = self._references.read(wish.dream)
-                    octaves = self._fit_octaves(dreamer, wish, height, width)
-                    onset = self._governor.onset(wish.dream.onset, octaves)
-                    state = dreamer.advance(state, image, replace(wish.dream, onset=onset, octaves=octaves), others)
+                    others = self._references.read(request.dream)
+                    octaves = self._fit_octaves(dreamer, request, height, width)
+                    warmup_steps = self._resolution.warmup_steps(request.dream.warmup_steps, octaves)
+                    state = dreamer.advance(
+                        state, image, replace(request.dream, warmup_steps=warmup_steps, octaves=octaves), others
+                    )
                 except (UsageError, SourceError) as error:
-                    self._make_do(error, wish, height)
+                    self._recover_from_small_field(error, request, height)
                     continue
-            self._good, self._complaint = wish, ""
-            if self._refused and self._refused != substance(wish):
+            self._last_good, self._complaint = request, ""
+            if self._refused and self._refused != content_key(request):
                 self._refused = ()
-                self._governor.allow_all()
+                self._resolution.reset_minimum()
             if state.residual is not None:
-                self._published = compositor.publish(state.residual, image, others)
+                self._published = compositor.prepare_residual(state.residual, image, others)
             self._dreams += 1
-            self._fields[f"{width}x{height}{'' if dreamer.in_turn else ' all octaves'}"] += 1
+            self._fields[f"{width}x{height}{'' if dreamer.cycle_octaves else ' all octaves'}"] += 1
             took = time.perf_counter() - begin
-            if not self._threads.trying:
-                self._governor.observe(took, self._dreams, octaves, height)
-            self._threads.observe(took, height, octaves)
+            if not self._thread_tuner.probing:
+                self._resolution.observe(took, self._dreams, octaves, height)
+            self._thread_tuner.observe(took, height, octaves)
 
-    def _fit_octaves(self, dreamer: Dreamer, wish: Wish, height: int, width: int) -> int:
+    def _fit_octaves(self, dreamer: Dreamer, request: DreamRequest, height: int, width: int) -> int:
         """How many octaves to dream: a small field leaves out the coarsest ones, which are too small for the layers."""
-        octaves = max(1, fitting_octaves(dreamer.model, wish.dream, (height, width)))
-        if octaves != self._octaves and octaves < wish.dream.octaves:
-            log.info("%d of %d octaves fit a field of %dx%d; the others are left out", octaves, wish.dream.octaves,
+        octaves = max(1, fitting_octaves(dreamer.model, request.dream, (height, width)))
+        if octaves != self._octaves and octaves < request.dream.octaves:
+            log.info("%d of %d octaves fit a field of %dx%d; the others are left out", octaves, request.dream.octaves,
                      width, height)
         self._octaves = octaves
         return octaves
 
-    def _make_do(self, error: UsageError | SourceError, wish: Wish, lines: int) -> None:
+    def _recover_from_small_field(self, error: UsageError | SourceError, request: DreamRequest, lines: int) -> None:
         """What is wanted cannot be dreamed. A show that has begun does not end by it.
 
         If the field is too small for a layer, a larger one is taken. Where a picture has fewer lines than are wanted,
@@ -246,18 +264,18 @@ class Live:
         before goes on, or if that is the same, the picture without a new dream.
         """
         if isinstance(error, FieldTooSmall):
-            if lines < self._wanted:
-                if time.perf_counter() < self._since_seconds + LARGER_SECONDS:
+            if lines < self._target_height:
+                if time.perf_counter() < self._since_seconds + RESIZE_GRACE_SECONDS:
                     return
-            elif self._governor.refuse():
-                self._refused = substance(wish)
+            elif self._resolution.reject_current():
+                self._refused = content_key(request)
                 return
-        if self._good is None:
+        if self._last_good is None:
             raise error
         if self._complaint != str(error):
             self._complaint = str(error)
             log.warning("%s; it goes on as before", error)
-        self._controls.take_back(self._good)
+        self._controls.revert_to(self._last_good)
 
     def _count_step(self, done: int) -> None:
         self._steps += 1
@@ -265,14 +283,16 @@ class Live:
     def _display(self, until: float) -> None:
         last = None
         while not self._stop.is_set() and (now := time.perf_counter()) < until:
-            captured = self._for_display.take(min(LOOK_SECONDS, until - now))
+            captured = self._for_display.take(min(POLL_SECONDS, until - now))
             if captured is None:
                 if self._for_display.closed:
                     return
                 continue
             frame = captured.frame
             with self._stats.stage("display"):
-                shown = self._compose(self._published, frame.image, self._play.shown(frame.pts_seconds))
+                shown = self._compose(
+                    self._published, frame.image, self._automation.display_settings_at(frame.pts_seconds)
+                )
             with self._stats.stage("sink"):
                 self._sink.write(shown, frame)
             now = time.perf_counter()
@@ -284,7 +304,7 @@ class Live:
             last = now
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
-        dreamer, settings, gaps = self._cast.now, self._controls.now(), list(self._gaps)
+        dreamer, settings, gaps = self._models.current, self._controls.current(), list(self._gaps)
         backend, field = dreamer.backend, dreamer.field_size(self._source.height, self._source.width)
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),
@@ -305,4 +325,4 @@ def resize_state(state: DreamState, height: int, width: int) -> DreamState:
     if state.residual is None or state.grey is None or state.grey.shape == (height, width):
         return state
     residual: warp.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
-    return replace(state, residual=residual, grey=shrink(state.grey, height, width))
+    return replace(state, residual=residual, grey=downscale_area(state.grey, height, width))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from streamdream.system.torch_threads import on
+from streamdream.system.torch_threads import use_threads
 
-ROUNDS = 2
+PROBE_ROUNDS = 2
 """Dreams of each octave for which a number is tried."""
-HOLD, HOLD_ANOTHER = 240, 24
+REPROBE_AFTER, REPROBE_AFTER_RESIZE = 240, 24
 """Dreams until they are tried again, and after the field has changed."""
-ALIKE = 1.1
+TOLERANCE = 1.1
 """The fewest are taken that need no more than this times the time of the best."""
 
 
-class Threads:
+class ThreadTuner:
     """``number`` is for the next dream; ``trying`` says that it is a trial, whose time says nothing of the field.
 
     ``highest`` 1 tries nothing.
@@ -31,28 +31,28 @@ class Threads:
         self._spent: list[list[float]] = [[]]
 
     @property
-    def trying(self) -> bool:
+    def probing(self) -> bool:
         return self._wait == 0 and len(self._numbers) > 1
 
     @property
     def number(self) -> int:
-        return self._numbers[len(self._spent) - 1] if self.trying else self._chosen
+        return self._numbers[len(self._spent) - 1] if self.probing else self._chosen
 
     def applied(self) -> AbstractContextManager[None]:
         """``number`` for what is computed meanwhile."""
-        return on(self.number) if len(self._numbers) > 1 else nullcontext()
+        return use_threads(self.number) if len(self._numbers) > 1 else nullcontext()
 
     def observe(self, seconds: float, field_height: int, octaves: int) -> None:
         """A dream on ``number`` threads took so long. Octaves have their turn one after the other."""
         if field_height != self._field:
-            self._wait = min(self._wait, HOLD_ANOTHER) if self._field else 0
+            self._wait = min(self._wait, REPROBE_AFTER_RESIZE) if self._field else 0
             self._field, self._spent = field_height, [[]]
             self._wait = max(self._wait, octaves)  # the first ones pay for preparations
-        elif not self.trying:
+        elif not self.probing:
             self._wait = max(0, self._wait - 1)
         else:
             self._spent[-1].append(seconds)
-            if len(self._spent[-1]) >= ROUNDS * octaves:
+            if len(self._spent[-1]) >= PROBE_ROUNDS * octaves:
                 self._next()
 
     def _next(self) -> None:
@@ -60,5 +60,5 @@ class Threads:
             self._spent.append([])
             return
         took = dict(zip(self._numbers, map(sum, self._spent), strict=True))
-        self._chosen = min(number for number, seconds in took.items() if seconds <= ALIKE * min(took.values()))
-        self._spent, self._wait = [[]], HOLD
+        self._chosen = min(number for number, seconds in took.items() if seconds <= TOLERANCE * min(took.values()))
+        self._spent, self._wait = [[]], REPROBE_AFTER

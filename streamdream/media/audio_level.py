@@ -23,7 +23,7 @@ BLOCK = 441
 RANGE_DB = 30.0
 """From the loudest of late down to nothing."""
 ATTACK_SECONDS, RELEASE_SECONDS = 0.03, 0.25
-FORGET_DB = 1.0
+PEAK_DECAY_DB = 1.0
 """By so much a second the loudest of late is forgotten, so that a quiet piece counts after a loud one."""
 SILENCE_DB = -70.0
 """Nothing below full scale by so much counts as loud, however quiet all the rest is."""
@@ -31,7 +31,7 @@ SILENCE_DB = -70.0
 Samples = NDArray[np.float32]
 
 
-class Meter:
+class LevelMeter:
     """The level, 0..1, of one band: its energy in decibels below the loudest of late, smoothed."""
 
     def __init__(self, band: str = "all") -> None:
@@ -48,14 +48,14 @@ class Meter:
         energy = float(np.sum(spectrum * spectrum)) / (BLOCK / 4) ** 2  # a full-scale sine has about 1
         decibels = 10 * np.log10(max(energy, 1e-12))
         seconds = BLOCK / HZ
-        self._loudest_db = max(decibels, SILENCE_DB + RANGE_DB, self._loudest_db - FORGET_DB * seconds)
+        self._loudest_db = max(decibels, SILENCE_DB + RANGE_DB, self._loudest_db - PEAK_DECAY_DB * seconds)
         now = min(1.0, max(0.0, 1 + (decibels - self._loudest_db) / RANGE_DB))
         slowness = ATTACK_SECONDS if now > self._level else RELEASE_SECONDS
         self._level += (now - self._level) * min(1.0, seconds / slowness)
         return self._level
 
 
-class Sound(Protocol):
+class LevelSource(Protocol):
     def level(self, seconds: float) -> float:
         """0..1 at that time of the run."""
 
@@ -63,7 +63,7 @@ class Sound(Protocol):
 
 
 @dataclass
-class FileSound:
+class FileLevel:
     """A file's sound, read ahead in a thread. Past its end it begins again, as a looped picture does."""
 
     path: str
@@ -93,7 +93,7 @@ class FileSound:
         self._thread.join()
 
     def _read(self) -> None:
-        meter = Meter(self.band)
+        meter = LevelMeter(self.band)
         seconds = 0.0
         try:
             for block in _blocks(self.path):
@@ -153,7 +153,7 @@ class Microphone:
             raise MissingPackage("the microphone needs sounddevice: pip install 'streamdream[sound]'") from None
         except OSError:  # the library that it loads
             raise MissingPackage("the microphone needs PortAudio: apt-get install libportaudio2") from None
-        self._meter, self._level = Meter(band), 0.0
+        self._meter, self._level = LevelMeter(band), 0.0
         try:
             self._stream = sounddevice.InputStream(HZ, BLOCK, channels=1, dtype="float32", callback=self._take)
             self._stream.start()
@@ -171,10 +171,10 @@ class Microphone:
         self._stream.close()
 
 
-def open_sound(name: str, source_path: str, band: str) -> Sound:
+def open_sound(name: str, source_path: str, band: str) -> LevelSource:
     """``mic``, ``source`` (the sound of the file ``source_path``) or the path of a file. Raises StreamdreamError."""
     if name == "mic":
         return Microphone(band)
     if name == "source" and not Path(source_path).is_file():
         raise UsageError(f"--sound source needs a file, and {source_path} is none; --sound mic, or name a file")
-    return FileSound(source_path if name == "source" else name, band)
+    return FileLevel(source_path if name == "source" else name, band)

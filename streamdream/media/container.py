@@ -25,11 +25,11 @@ SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,"
                 "mp3,wav,flac,aac")
 """What a local file may be. Play lists (concat, hls, dash, ...) are left out: they open other files."""
-FREE_CLOCKS = {"mpeg", "mpegts", "rtsp", "hls"}
+NONZERO_START_FORMATS = {"mpeg", "mpegts", "rtsp", "hls"}
 """Formats whose clock starts anywhere; that of all others starts at 0."""
 MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14)}
 """Colour matrices swscale knows (AVCOL_SPC numbers) -> the primaries and transfer that go with them."""
-UNKNOWN = {0, 2, 3}
+UNSPECIFIED = {0, 2, 3}
 """AVCOL_PRI and AVCOL_TRC numbers that say nothing."""
 NUMBER = re.compile(r"%0?\d*d")
 
@@ -59,11 +59,11 @@ def color_of(picture: Any, height: int) -> ColorTags:
     if space not in MATRIX_DEFAULTS:
         return dataclasses.replace(assumed_color(height), range=full)
     primaries, trc = MATRIX_DEFAULTS[space]
-    return ColorTags(space, primaries if picture.color_primaries in UNKNOWN else picture.color_primaries,
-                     trc if picture.color_trc in UNKNOWN else picture.color_trc, full)
+    return ColorTags(space, primaries if picture.color_primaries in UNSPECIFIED else picture.color_primaries,
+                     trc if picture.color_trc in UNSPECIFIED else picture.color_trc, full)
 
 
-def tag(picture: Any, color: ColorTags) -> None:
+def tag_colorspace(picture: Any, color: ColorTags) -> None:
     """Before a conversion: swscale goes by the tags of the picture itself."""
     if is_yuv(picture.format):
         picture.colorspace, picture.color_range = color.colorspace, color.range
@@ -74,7 +74,7 @@ def is_yuv(format: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Rotation:
     """How a stored picture becomes upright: swap its axes, then mirror rows, then columns."""
 
     transpose: bool = False
@@ -82,7 +82,7 @@ class Turn:
     flip_columns: bool = False
 
     @classmethod
-    def of(cls, picture: Any) -> Turn:
+    def of(cls, picture: Any) -> Rotation:
         """From the display matrix: x' = a x + c y, y' = b x + d y, in units of 1/65536."""
         stored = picture.side_data.get("DISPLAYMATRIX")
         if stored is None:
@@ -100,30 +100,30 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Span:
+class TimeRange:
     """The part of the input that is wanted, in seconds of its clock; ``end`` None is up to its end."""
 
     start: Fraction = Fraction(0)
     end: Fraction | None = None
 
     @classmethod
-    def of(cls, start: float = 0, duration: float = math.inf, end: float = math.inf) -> Span:
+    def of(cls, start: float = 0, duration: float = math.inf, end: float = math.inf) -> TimeRange:
         """From what the user gave. Raises UsageError when nothing lies between."""
         stop = min(start + duration, end)
         if stop <= start:
             raise UsageError(f"nothing lies between the start at {start:g} s and the end at {stop:g} s")
-        return cls(exact(start), None if math.isinf(stop) else exact(stop))
+        return cls(to_fraction(start), None if math.isinf(stop) else to_fraction(stop))
 
-    def window(self, origin: Fraction, tick: Fraction) -> Window:
+    def ticks(self, origin: Fraction, tick: Fraction) -> TickRange:
         """The same in units of ``tick`` seconds, on a clock that starts at ``origin`` seconds."""
         base = round(origin / tick)
-        return Window(base + math.ceil(self.start / tick) if self.start else -math.inf,
+        return TickRange(base + math.ceil(self.start / tick) if self.start else -math.inf,
                       math.inf if self.end is None else base + math.ceil(self.end / tick),
                       base + round(self.start / tick))
 
 
 @dataclass(frozen=True)
-class Window:
+class TickRange:
     """Times from ``first`` on and before ``end`` are wanted; ``shift`` becomes 0."""
 
     first: float
@@ -132,12 +132,12 @@ class Window:
     shift: int
 
 
-def exact(seconds: float) -> Fraction:
+def to_fraction(seconds: float) -> Fraction:
     """The number that was meant: 0.1 is 1/10, not the binary fraction beside it."""
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def reason(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Why FFmpeg or the system failed, in its words but without its numbers."""
     return str(getattr(error, "strerror", None) or error).lower()
 
@@ -147,7 +147,7 @@ def is_pattern(path: str) -> bool:
     return NUMBER.search(Path(path).name) is not None
 
 
-def pictures_of(pattern: str) -> dict[int, Path]:
+def sequence_files(pattern: str) -> dict[int, Path]:
     """The files that a pattern names, by their numbers."""
     before, after = (re.escape(part) for part in NUMBER.split(Path(pattern).name, maxsplit=1))
     shape = re.compile(f"{before}([0-9]+){after}")
@@ -167,7 +167,7 @@ def open_file(path: str) -> Any:
     try:
         file.open("rb").close()
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {reason(error)}") from None
+        raise SourceError(f"{path} cannot be read: {error_text(error)}") from None
     # An absolute path cannot be taken for "protocol:name".
     return open_container(str(file.absolute()), f"{path} is damaged, or not a video",
                           options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS})
@@ -180,24 +180,24 @@ def open_container(target: str, failure: str, error: type[StreamdreamError] = So
     try:
         return open_av(target, **how)
     except (av.FFmpegError, ValueError) as cause:
-        raise error(f"{failure} ({reason(cause)})") from None
+        raise error(f"{failure} ({error_text(cause)})") from None
 
 
-def is_cover(stream: Any) -> bool:
+def is_attached_picture(stream: Any) -> bool:
     """Is it a still picture that came with the sound?"""
     from av.stream import Disposition
 
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
-def first_video(container: Any) -> Any:
+def main_video_stream(container: Any) -> Any:
     """The video stream that is dreamed, or None."""
-    return next((stream for stream in container.streams.video if not is_cover(stream)), None)
+    return next((stream for stream in container.streams.video if not is_attached_picture(stream)), None)
 
 
 def clock_origin(container: Any) -> Fraction:
     """When the clock of the input starts, in seconds."""
-    free = FREE_CLOCKS & set(container.format.name.split(","))
+    free = NONZERO_START_FORMATS & set(container.format.name.split(","))
     return Fraction(container.start_time or 0, 1_000_000) if free else Fraction(0)
 
 

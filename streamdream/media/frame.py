@@ -54,7 +54,7 @@ def to_array(picture: Tensor) -> NDArray[np.float32]:
     return np.ascontiguousarray(picture.detach()[0].permute(1, 2, 0).float().cpu().numpy())
 
 
-def to_unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def to_signed_unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 0..255 -> float32 in [-1, 1]."""
     return image.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
 
@@ -65,7 +65,7 @@ def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return result
 
 
-def shrink(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def downscale_area(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """[H, W] or [H, W, C], by means over areas. Halved first, while that is far from the end: OpenCV does it with whole
     pixels in a tenth of the time that parts of them take.
     """

@@ -10,15 +10,15 @@ from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
-FORMATS = (".png", ".jpg", ".jpeg")
+WRITABLE = (".png", ".jpg", ".jpeg")
 
 
-SUFFIXES_READ = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
-def is_picture(path: str) -> bool:
+def is_image_file(path: str) -> bool:
     """By its name; what else there is, is a video."""
-    return Path(path).suffix.lower() in SUFFIXES_READ
+    return Path(path).suffix.lower() in READABLE
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
@@ -44,8 +44,8 @@ def read_image(path: str) -> NDArray[np.uint8]:
 def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
     """Raises UsageError for what can be known before any work is done."""
     target = Path(path)
-    if target.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: the picture's name must end in {', '.join(FORMATS)}")
+    if target.suffix.lower() not in WRITABLE:
+        raise UsageError(f"{path}: the picture's name must end in {', '.join(WRITABLE)}")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {target.parent}")
     if input_path and target.exists() and target.samefile(input_path):

@@ -18,10 +18,10 @@ def cv2() -> ModuleType:
     try:
         return importlib.import_module("cv2")
     except ImportError as error:
-        raise MissingPackage(explain(str(error))) from None
+        raise MissingPackage(explain_import_error(str(error))) from None
 
 
-def explain(reason: str) -> str:
+def explain_import_error(reason: str) -> str:
     """An import error's text -> one line that says what to install."""
     for library, package in PACKAGE_OF.items():
         if library in reason:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A place that weights can be fetched from.
 
     ``digest`` is ``sha256:…``, ``sha1:…``, ``md5:…`` or ``git:…`` (a git blob id) of what the URL gives, or the
@@ -41,7 +41,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Input:
+class Preprocessing:
     """A picture ``[1, 3, H, W]`` RGB in [-1, 1] -> what a network was trained on: ``x * scale + shift`` a channel.
 
     ``shift`` is in the network's channel order, blue first with ``bgr``.
@@ -52,7 +52,7 @@ class Input:
     bgr: bool = False
 
     def __call__(self, picture: Tensor) -> Tensor:
-        if self == Input():
+        if self == Preprocessing():
             return picture
         import torch
 
@@ -68,10 +68,10 @@ class Input:
         return gradient if self.scale == 1 else gradient * self.scale
 
 
-def caffe_input(*mean_bgr: float) -> Input:
+def caffe_input(*mean_bgr: float) -> Preprocessing:
     """0..255 minus a mean: a value x in [-1, 1] is 127.5 x + 127.5 there."""
     blue, green, red = (127.5 - mean for mean in mean_bgr)
-    return Input(127.5, (blue, green, red), bgr=True)
+    return Preprocessing(127.5, (blue, green, red), bgr=True)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Model:
     licence: str
     nodes: Callable[[], list[Node]]
     load_weights: Callable[[], dict[str, Tensor]]
-    to_input: Input
-    sources: tuple[Source, ...] = ()
+    to_input: Preprocessing
+    sources: tuple[WeightSource, ...] = ()
     layout: str = "plain"
 
     def taps(self) -> dict[str, TapInfo]:
@@ -185,8 +185,8 @@ def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
     return load
 
 
-def _fetched(name: str, about: str, licence: str, nodes: Callable[[], list[Node]], to_input: Input,
-             layout: str = "plain", *, sources: tuple[Source, ...]) -> Model:
+def _fetched(name: str, about: str, licence: str, nodes: Callable[[], list[Node]], to_input: Preprocessing,
+             layout: str = "plain", *, sources: tuple[WeightSource, ...]) -> Model:
     return Model(name, about, licence, nodes, _fetched_weights(name), to_input, sources, layout)
 
 
@@ -198,78 +198,154 @@ _BVLC_SHA1 = "sha1:405fc5acd08a3bb12de8ee5e23a96bec22f08204"
 _KERAS_MD5 = "md5:bcbd6486424b2319ff4ef7d526e38f63"
 
 # Sources with a digest come before those without, and the publisher's own file before a conversion of it.
-MODELS: dict[str, Model] = {row.name: row for row in (
-    Model(
-        name="inception_v3",
-        about="Keras Inception v3, ImageNet, from the picture to mixed5",
-        licence="MIT",
-        nodes=_table("inception_v3"),
-        load_weights=_inception_v3_weights,
-        to_input=Input(),
-    ),
-    _fetched(
-        "bvlc_googlenet", "BVLC GoogLeNet, ImageNet, Caffe: the network of the pictures of 2015", "unrestricted use",
-        _table("caffe_googlenet"), caffe_input(104, 117, 123), sources=(
-            Source("http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel", _BVLC_SHA1, 53_533_754),
-            Source("https://www.deepdetect.com/downloads/platform/pretrained/caffe/googlenet/bvlc_googlenet.caffemodel",
-                   _BVLC_SHA1, 53_533_754),
-            Source(_OLD_CAFFE + "bvlc_googlenet.pth", "git:9038679730b000111aebc5d3baddfe1936bfda0b"),
-        )),
-    _fetched(
-        "places205_googlenet", "GoogLeNet of 205 kinds of places, Caffe: arches and towers",
-        "CC BY (stated for its successor)", _table("caffe_googlenet", "nodes", 205),
-        caffe_input(105.417, 113.753, 116.047), sources=(
-            Source(_PLACES + "googlenet_places205.pth", "git:70235f7b2dbed879785a02792b37673969eef62f"),
-            Source("http://places.csail.mit.edu/model/googlenet_places205.tar.gz",
-                   member="googlelet_places205_train_iter_2400000.caffemodel"),
-            Source("https://s3-us-west-2.amazonaws.com/crowsonkb-deep-dream/"
-                   "googlelet_places205_train_iter_2400000.caffemodel"),
-        )),
-    _fetched(
-        "places365_googlenet", "GoogLeNet of 365 kinds of places, Caffe", "CC BY",
-        _table("caffe_googlenet", "nodes", 365), caffe_input(104.051, 112.514, 116.676), sources=(
-            Source(_PLACES + "googlenet_places365.pth", "git:7f83954afe4e2035ada302e78e0932a5166fc911"),
-            Source("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel"),
-        )),
-    _fetched(
-        "cars_googlenet", "GoogLeNet of 431 car models (CompCars), Caffe", "non-commercial research and education only",
-        _table("cars_googlenet"), caffe_input(104, 117, 123), sources=(
-            Source(_OLD_CAFFE + "googlenet_finetune_web_cars.pth", "git:b3d16a71547919bc9d0d419f9fdc603b8311f3a5"),
-            Source("http://mmlab.ie.cuhk.edu.hk/datasets/comp_cars/googlenet_finetune_web_car_iter_10000.caffemodel"),
-        )),
-    _fetched(
-        "sos_googlenet", "GoogLeNet that counts salient objects (Zhang et al. 2015), Caffe",
-        "unknown: its authors named none", _table("caffe_googlenet", "nodes", 5), caffe_input(104, 117, 123), sources=(
-            Source(_OLD_CAFFE + "GoogleNet_SOS.pth", "git:b4a17932b96abc959b32f5f55caf61cfe73fa77e"),
-            Source("http://www.cs.bu.edu/groups/ivc/data/SOS/GoogleNet_SOS.caffemodel"),
-        )),
-    _fetched(
-        "inception5h", "TensorFlow's GoogLeNet, ImageNet: of its DeepDream tutorial and lucid", "Apache-2.0",
-        _table("inception5h"), Input(127.5, (10.5, 10.5, 10.5)), "inception5h", sources=(  # 0..255 minus 117
-            Source("https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
-                   "sha256:d13569f6a98159de37e92e9c8ec4dae8f674fbf475f69fe6199b514f756d4364", 50_000_000,
-                   "tensorflow_inception_graph.pb"),
-            Source(_OLD_TENSORFLOW + "inception5h.pth", "git:119f77db85c8352960933e025312b507d9a96ed7"),
-        )),
-    _fetched(
-        "keras_inception_v3", "Keras Inception v3, ImageNet, to mixed10", "MIT",
-        _table("inception_v3", "nodes", "mixed10"), Input(), "keras", sources=(
-            Source(f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS}", _KERAS_MD5,
-                   87_910_968),
-            Source(f"https://github.com/fchollet/deep-learning-models/releases/download/v0.5/{_KERAS}", _KERAS_MD5,
-                   87_910_968),
-            Source(_OLD_TENSORFLOW + "inceptionv3_keras.pth", "git:47d8a1a8188feea74ef517294be8aa1d4ba9f70e"),
-        )),
-    # torchvision's transform_input takes its ImageNet normalisation back: what the two networks see is [-1, 1]
-    _fetched(
-        "torchvision_googlenet", "torchvision's googlenet, ImageNet: not BVLC's (batch norm, 3x3 for 5x5)",
-        "BSD-3-Clause", _table("torchvision_nets", "googlenet"), Input(), "torchvision", sources=(
-            Source("https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256:1378be20", 52_146_733),
-        )),
-    _fetched(
-        "torchvision_inception_v3", "torchvision's inception_v3, ImageNet, to Mixed_7c", "BSD-3-Clause",
-        _table("torchvision_nets", "inception_v3"), Input(), "torchvision", sources=(
-            Source("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth", "sha256:0cc3c7bd",
-                   108_950_192),
-        )),
-)}
+MODELS: dict[str, Model] = {
+    row.name: row
+    for row in (
+        Model(
+            name="inception_v3",
+            about="Keras Inception v3, ImageNet, from the picture to mixed5",
+            licence="MIT",
+            nodes=_table("inception_v3"),
+            load_weights=_inception_v3_weights,
+            to_input=Preprocessing(),
+        ),
+        _fetched(
+            "bvlc_googlenet",
+            "BVLC GoogLeNet, ImageNet, Caffe: the network of the pictures of 2015",
+            "unrestricted use",
+            _table("caffe_googlenet"),
+            caffe_input(104, 117, 123),
+            sources=(
+                WeightSource("http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel", _BVLC_SHA1, 53_533_754),
+                WeightSource(
+                    "https://www.deepdetect.com/downloads/platform/pretrained/caffe/googlenet/bvlc_googlenet.caffemodel",
+                    _BVLC_SHA1,
+                    53_533_754,
+                ),
+                WeightSource(_OLD_CAFFE + "bvlc_googlenet.pth", "git:9038679730b000111aebc5d3baddfe1936bfda0b"),
+            ),
+        ),
+        _fetched(
+            "places205_googlenet",
+            "GoogLeNet of 205 kinds of places, Caffe: arches and towers",
+            "CC BY (stated for its successor)",
+            _table("caffe_googlenet", "nodes", 205),
+            caffe_input(105.417, 113.753, 116.047),
+            sources=(
+                WeightSource(_PLACES + "googlenet_places205.pth", "git:70235f7b2dbed879785a02792b37673969eef62f"),
+                WeightSource(
+                    "http://places.csail.mit.edu/model/googlenet_places205.tar.gz",
+                    member="googlelet_places205_train_iter_2400000.caffemodel",
+                ),
+                WeightSource(
+                    "https://s3-us-west-2.amazonaws.com/crowsonkb-deep-dream/"
+                    "googlelet_places205_train_iter_2400000.caffemodel"
+                ),
+            ),
+        ),
+        _fetched(
+            "places365_googlenet",
+            "GoogLeNet of 365 kinds of places, Caffe",
+            "CC BY",
+            _table("caffe_googlenet", "nodes", 365),
+            caffe_input(104.051, 112.514, 116.676),
+            sources=(
+                WeightSource(_PLACES + "googlenet_places365.pth", "git:7f83954afe4e2035ada302e78e0932a5166fc911"),
+                WeightSource("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel"),
+            ),
+        ),
+        _fetched(
+            "cars_googlenet",
+            "GoogLeNet of 431 car models (CompCars), Caffe",
+            "non-commercial research and education only",
+            _table("cars_googlenet"),
+            caffe_input(104, 117, 123),
+            sources=(
+                WeightSource(
+                    _OLD_CAFFE + "googlenet_finetune_web_cars.pth", "git:b3d16a71547919bc9d0d419f9fdc603b8311f3a5"
+                ),
+                WeightSource(
+                    "http://mmlab.ie.cuhk.edu.hk/datasets/comp_cars/googlenet_finetune_web_car_iter_10000.caffemodel"
+                ),
+            ),
+        ),
+        _fetched(
+            "sos_googlenet",
+            "GoogLeNet that counts salient objects (Zhang et al. 2015), Caffe",
+            "unknown: its authors named none",
+            _table("caffe_googlenet", "nodes", 5),
+            caffe_input(104, 117, 123),
+            sources=(
+                WeightSource(_OLD_CAFFE + "GoogleNet_SOS.pth", "git:b4a17932b96abc959b32f5f55caf61cfe73fa77e"),
+                WeightSource("http://www.cs.bu.edu/groups/ivc/data/SOS/GoogleNet_SOS.caffemodel"),
+            ),
+        ),
+        _fetched(
+            "inception5h",
+            "TensorFlow's GoogLeNet, ImageNet: of its DeepDream tutorial and lucid",
+            "Apache-2.0",
+            _table("inception5h"),
+            Preprocessing(127.5, (10.5, 10.5, 10.5)),
+            "inception5h",
+            sources=(  # 0..255 minus 117
+                WeightSource(
+                    "https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
+                    "sha256:d13569f6a98159de37e92e9c8ec4dae8f674fbf475f69fe6199b514f756d4364",
+                    50_000_000,
+                    "tensorflow_inception_graph.pb",
+                ),
+                WeightSource(_OLD_TENSORFLOW + "inception5h.pth", "git:119f77db85c8352960933e025312b507d9a96ed7"),
+            ),
+        ),
+        _fetched(
+            "keras_inception_v3",
+            "Keras Inception v3, ImageNet, to mixed10",
+            "MIT",
+            _table("inception_v3", "nodes", "mixed10"),
+            Preprocessing(),
+            "keras",
+            sources=(
+                WeightSource(
+                    f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS}",
+                    _KERAS_MD5,
+                    87_910_968,
+                ),
+                WeightSource(
+                    f"https://github.com/fchollet/deep-learning-models/releases/download/v0.5/{_KERAS}",
+                    _KERAS_MD5,
+                    87_910_968,
+                ),
+                WeightSource(_OLD_TENSORFLOW + "inceptionv3_keras.pth", "git:47d8a1a8188feea74ef517294be8aa1d4ba9f70e"),
+            ),
+        ),
+        # torchvision's transform_input takes its ImageNet normalisation back: what the two networks see is [-1, 1]
+        _fetched(
+            "torchvision_googlenet",
+            "torchvision's googlenet, ImageNet: not BVLC's (batch norm, 3x3 for 5x5)",
+            "BSD-3-Clause",
+            _table("torchvision_nets", "googlenet"),
+            Preprocessing(),
+            "torchvision",
+            sources=(
+                WeightSource(
+                    "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256:1378be20", 52_146_733
+                ),
+            ),
+        ),
+        _fetched(
+            "torchvision_inception_v3",
+            "torchvision's inception_v3, ImageNet, to Mixed_7c",
+            "BSD-3-Clause",
+            _table("torchvision_nets", "inception_v3"),
+            Preprocessing(),
+            "torchvision",
+            sources=(
+                WeightSource(
+                    "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+                    "sha256:0cc3c7bd",
+                    108_950_192,
+                ),
+            ),
+        ),
+    )
+}

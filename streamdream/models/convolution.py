@@ -21,9 +21,9 @@ from streamdream.models.operations import crop_same, pad_same
 aten = torch.ops.aten
 Pair = tuple[int, int]
 
-FEW_CHANNELS = 8
+MIN_PACKED_CHANNELS = 8
 """Input channels up to which a strided convolution's gradient is woven: those of a picture."""
-SIZES_KEPT, IDLE_SECONDS = 8, 30.0
+MAX_CACHED_SIZES, IDLE_SECONDS = 8, 30.0
 """Of inputs; a live field that finds its size passes through several, each with its octaves."""
 
 
@@ -46,16 +46,18 @@ class Convolution:
 
     def __init__(self, node: Conv, weight: Tensor, bias: Tensor, dtype: torch.dtype, rectified: bool,
                  prepare: bool = True, exact: bool = False) -> None:
-        self.node, self.rectified = node, rectified
+        self.node, self.fused_relu = node, rectified
         self._weight, self._bias = weight.to(dtype), bias if exact else bias.to(dtype)
         self._forward_weight = weight if exact else self._weight
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
         self._prepare = prepare and can_prepare(weight.device, dtype)
         weight, forward_weight = self._weight, self._forward_weight  # not self: no cycle, so memory goes at once
-        self._forward_kernel = Kernel(lambda: forward_weight, self._padding, self._stride)
-        self._turned_kernel = Kernel(lambda: turn(weight), self._turned_padding, (1, 1))
-        self._woven_kernel = Kernel(lambda: weave(weight, node.stride), self._woven_padding, (1, 1))
+        self._forward_kernel = PackedWeight(lambda: forward_weight, self._padding, self._stride)
+        self._flipped_kernel = PackedWeight(lambda: flip_kernel(weight), self._flipped_padding, (1, 1))
+        self._subpixel_kernel = PackedWeight(
+            lambda: depth_to_space_kernel(weight, node.stride), self._subpixel_padding, (1, 1)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -63,17 +65,19 @@ class Convolution:
         weights that are the file's own (float32, 1x1) are counted though other networks share them.
         """
         own = {id(tensor): tensor.nbytes for tensor in (self._weight, self._forward_weight, self._bias)}
-        return sum(own.values()) + self._forward_kernel.nbytes + self._turned_kernel.nbytes + self._woven_kernel.nbytes
+        return (
+            sum(own.values()) + self._forward_kernel.nbytes + self._flipped_kernel.nbytes + self._subpixel_kernel.nbytes
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         """``x`` [N, C, H, W] -> the output, and what ``backward`` needs."""
         padded = pad_same(self.node, x, 0.0)
         if self._prepare:
-            y = self._forward_kernel(padded, self._bias, self.rectified)
+            y = self._forward_kernel(padded, self._bias, self.fused_relu)
         else:
             y = F.conv2d(padded, self._forward_weight, self._bias, self._stride, self._padding)
-            y = F.relu(y) if self.rectified else y
-        return y, (padded, y if self.rectified else None, x.shape[2:])
+            y = F.relu(y) if self.fused_relu else y
+        return y, (padded, y if self.fused_relu else None, x.shape[2:])
 
     def backward(self, gradient: Tensor, saved: Any) -> Tensor:
         """The gradient at ``x``; ``gradient`` may be written into."""
@@ -86,8 +90,8 @@ class Convolution:
             gradient = (aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient) if self._prepare
                         else aten.threshold_backward(gradient, y, 0))
         if self._prepare and self.node.stride == 1:
-            found = self._turned_kernel(gradient)
-        elif self._prepare and self._weight.shape[1] <= FEW_CHANNELS:
+            found = self._flipped_kernel(gradient)
+        elif self._prepare and self._weight.shape[1] <= MIN_PACKED_CHANNELS:
             found = self._interleaved(gradient, *padded.shape[2:])
         else:
             found = aten.convolution_backward(gradient, padded, self._weight, None, self._stride, self._padding, (1, 1),
@@ -95,28 +99,28 @@ class Convolution:
         return crop_same(self.node, found, *size)
 
     @property
-    def _turned_padding(self) -> Pair:
+    def _flipped_padding(self) -> Pair:
         return self.node.kernel[0] - 1 - self._padding[0], self.node.kernel[1] - 1 - self._padding[1]
 
     @property
-    def _woven_padding(self) -> Pair:
+    def _subpixel_padding(self) -> Pair:
         reach = -(-max(self.node.kernel) // self.node.stride)
         return reach - 1, reach - 1
 
     def _interleaved(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        found = F.pixel_shuffle(self._woven_kernel(gradient), self.node.stride)
+        found = F.pixel_shuffle(self._subpixel_kernel(gradient), self.node.stride)
         top, left = self._padding
         found = found[:, :, top:top + height, left:left + width]
         missing = height - found.shape[2], width - found.shape[3]  # pixels that no window reaches
         return F.pad(found, (0, missing[1], 0, missing[0])) if any(missing) else found
 
 
-def turn(weight: Tensor) -> Tensor:
+def flip_kernel(weight: Tensor) -> Tensor:
     """OIHW -> IOHW turned around: at stride 1 the gradient is an ordinary convolution with it."""
     return weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
 
 
-def weave(weight: Tensor, stride: int) -> Tensor:
+def depth_to_space_kernel(weight: Tensor, stride: int) -> Tensor:
     """OIHW -> [I * stride^2, O, reach, reach], with which the gradient at a strided convolution's input is an ordinary
     convolution and ``pixel_shuffle``; reach is the kernel's length over the stride, rounded up.
 
@@ -133,7 +137,7 @@ def weave(weight: Tensor, stride: int) -> Tensor:
     return kernel.contiguous(memory_format=torch.channels_last)
 
 
-class Kernel:
+class PackedWeight:
     """A weight OIHW as oneDNN likes it best for each size of input, which differs: laid out for another size, a step
     took 109 ms instead of 28 (96x170, AVX2). Layouts that turn out to be the same are kept once, and those of the last
     ``SIZES_KEPT`` sizes; when another one is laid out, those go that were not used for ``IDLE_SECONDS``.
@@ -151,7 +155,7 @@ class Kernel:
         kernel, _ = self._by_size.pop(x.shape, (None, 0.0))
         is_new, now = kernel is None, time.monotonic()
         if kernel is None:
-            kernel = self._lay_out(x)
+            kernel = self._pack(x)
         self._by_size[x.shape] = kernel, now
         if is_new:
             self._forget(now)
@@ -162,11 +166,11 @@ class Kernel:
     def _forget(self, now: float) -> None:
         """Sizes that were used too long ago, or are too many."""
         for size, (_, used_seconds) in list(self._by_size.items()):
-            if len(self._by_size) > SIZES_KEPT or used_seconds < now - IDLE_SECONDS:
+            if len(self._by_size) > MAX_CACHED_SIZES or used_seconds < now - IDLE_SECONDS:
                 self._by_size.pop(size, None)
         self.nbytes = sum({id(kept): nbytes_of(kept) for kept, _ in list(self._by_size.values())}.values())
 
-    def _lay_out(self, x: Tensor) -> Tensor:
+    def _pack(self, x: Tensor) -> Tensor:
         reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its type stub is behind
         laid_out: Tensor = reorder(self._weight().to_mkldnn(), list(self._padding), list(self._stride), [1, 1], 1,
                                    list(x.shape))

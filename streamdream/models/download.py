@@ -26,15 +26,15 @@ class Limits:
     ``attempts`` count the times it may be cut off; ``most_bytes`` is more than any weights have."""
 
     stall_seconds: float = 20.0
-    least_bytes: int = 4096
+    min_bytes: int = 4096
     attempts: int = 4
-    most_bytes: int = 1 << 30
+    max_bytes: int = 1 << 30
 
 
 LIMITS = Limits()
 
 
-class Failed(Exception):
+class DownloadError(Exception):
     """This source did not give the file; the text says why.
 
     ``again``: more may come where it broke off; ``unreached`` is the host when there was no connection at all.
@@ -42,7 +42,7 @@ class Failed(Exception):
 
     def __init__(self, reason: str, again: bool = False, unreached: str = "") -> None:
         super().__init__(reason)
-        self.again, self.unreached = again, unreached
+        self.retryable, self.unreachable_host = again, unreached
 
 
 def download(url: str, part: Path, progress: Progress, limits: Limits = LIMITS) -> None:
@@ -51,15 +51,15 @@ def download(url: str, part: Path, progress: Progress, limits: Limits = LIMITS) 
     Raises Failed for what the network or the server did, ModelError when ``part`` cannot be written.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise Failed(f"{url} is neither http nor https")
+        raise DownloadError(f"{url} is neither http nor https")
     transfer = _Transfer(url, part, progress, limits)
     for attempt in range(1, limits.attempts + 1):
         before = _size(part)
         try:
             transfer.run()
             return
-        except Failed as error:
-            if not error.again or attempt == limits.attempts or _size(part) <= before:
+        except DownloadError as error:
+            if not error.retryable or attempt == limits.attempts or _size(part) <= before:
                 raise
 
 
@@ -81,18 +81,20 @@ class _Transfer:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code != 416 or not offset:
-                raise Failed(f"{self.host} answered {error.code} {error.reason}") from None
+                raise DownloadError(f"{self.host} answered {error.code} {error.reason}") from None
             if _whole_size(error.headers.get("Content-Range")) != offset:  # else all of it was here already
                 self.part.unlink()
                 self.run()
         except urllib.error.URLError as error:
-            raise Failed(f"{self.host} cannot be reached ({_reason(error.reason)})", unreached=self.host) from None
+            raise DownloadError(
+                f"{self.host} cannot be reached ({_reason(error.reason)})", unreached=self.host
+            ) from None
         except TimeoutError:
-            raise Failed(f"{self.host} sent nothing for {self.limits.stall_seconds:g} s", again=True) from None
+            raise DownloadError(f"{self.host} sent nothing for {self.limits.stall_seconds:g} s", again=True) from None
         except (http.client.HTTPException, OSError) as error:
-            raise Failed(f"{self.host} broke off ({_reason(error)})", again=True) from None
+            raise DownloadError(f"{self.host} broke off ({_reason(error)})", again=True) from None
         except ValueError as error:  # an address or a number in its answer
-            raise Failed(f"{self.host} answered what makes no sense ({_reason(error)})") from None
+            raise DownloadError(f"{self.host} answered what makes no sense ({_reason(error)})") from None
 
     def _headers(self, offset: int) -> dict[str, str]:
         headers = {"User-Agent": f"streamdream/{__version__}", "Accept-Encoding": "identity"}
@@ -106,33 +108,35 @@ class _Transfer:
         offset, total = self._place(response, offset)
         tag = response.headers.get("ETag") or ""
         self.version = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
-        if total > self.limits.most_bytes:
-            raise Failed(f"{self.host} wants to send {total} bytes: those are no weights")
+        if total > self.limits.max_bytes:
+            raise DownloadError(f"{self.host} wants to send {total} bytes: those are no weights")
         with _open(self.part, offset) as file:
             done, noted, since = offset, offset, time.monotonic()
             while chunk := response.read1(CHUNK):
                 done += len(chunk)
-                if done > (total or self.limits.most_bytes):
-                    raise Failed(f"{self.host} sent more bytes than it had announced")
+                if done > (total or self.limits.max_bytes):
+                    raise DownloadError(f"{self.host} sent more bytes than it had announced")
                 _write(file, chunk)
                 self.progress(done, total)
                 if time.monotonic() - since > self.limits.stall_seconds:
-                    if done - noted < self.limits.least_bytes:
-                        raise Failed(f"{self.host} sent only {done - noted} bytes in {self.limits.stall_seconds:g} s")
+                    if done - noted < self.limits.min_bytes:
+                        raise DownloadError(
+                            f"{self.host} sent only {done - noted} bytes in {self.limits.stall_seconds:g} s"
+                        )
                     noted, since = done, time.monotonic()
         if done < total:
-            raise Failed(f"{self.host} broke off after {done} of {total} bytes", again=True)
+            raise DownloadError(f"{self.host} broke off after {done} of {total} bytes", again=True)
 
     def _place(self, response: Any, offset: int) -> tuple[int, int]:
         """(where the answer's bytes belong, bytes in all or 0)."""
         if "text/html" in (response.headers.get("Content-Type") or ""):
-            raise Failed(f"{self.host} answered with a web page instead of the file")
+            raise DownloadError(f"{self.host} answered with a web page instead of the file")
         length = response.headers.get("Content-Length") or ""
         if response.status != 206:
             return 0, int(length) if length.isdecimal() else 0  # no ranges here, or another version: from the start
         content_range = response.headers.get("Content-Range") or ""
         if not re.match(rf"bytes {offset}-", content_range):
-            raise Failed(f"{self.host} sent another part of the file than was asked for")
+            raise DownloadError(f"{self.host} sent another part of the file than was asked for")
         return offset, _whole_size(content_range)
 
 
@@ -176,7 +180,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         allowed = ("https",) if req.type == "https" else ("http", "https")
         if urlsplit(newurl).scheme not in allowed:
             fp.close()
-            raise Failed(f"{urlsplit(req.full_url).hostname} redirects to {newurl}, which is not followed")
+            raise DownloadError(f"{urlsplit(req.full_url).hostname} redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

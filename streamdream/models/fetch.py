@@ -17,30 +17,30 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from streamdream.errors import MissingPackage, ModelError, UsageError
-from streamdream.models.download import LIMITS, Failed, Limits, Progress, download
+from streamdream.models.download import LIMITS, DownloadError, Limits, Progress, download
 from streamdream.system import cache_dir
 
 if TYPE_CHECKING:
-    from streamdream.models import Model, Source
+    from streamdream.models import Model, WeightSource
 
 SUFFIXES = (".safetensors", ".caffemodel", ".pth", ".pt", ".pb", ".h5")
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar")
-MOST_BYTES = 1 << 30  # more than any weights have
-Say = Callable[[str], None]
+MAX_BYTES = 1 << 30  # more than any weights have
+Log = Callable[[str], None]
 
 
-def folder() -> Path:
+def weights_dir() -> Path:
     """Where weights are kept."""
-    return cache_dir.folder("weights")
+    return cache_dir.cache_dir("weights")
 
 
 def find(name: str) -> Path | None:
     """The file with the weights of that network, the newest if there are several."""
-    found = [path for suffix in SUFFIXES if (path := folder() / f"{name}{suffix}").is_file()]
+    found = [path for suffix in SUFFIXES if (path := weights_dir() / f"{name}{suffix}").is_file()]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def find_good(model: Model, say: Say) -> Path | None:
+def find_valid(model: Model, say: Log) -> Path | None:
     """As find, None also for a file that cannot be used; what is wrong with it is said."""
     path = find(model.name)
     try:
@@ -52,14 +52,14 @@ def find_good(model: Model, say: Say) -> Path | None:
     return path
 
 
-def fetch(model: Model, say: Say, progress: Progress, limits: Limits = LIMITS) -> Path:
+def fetch(model: Model, say: Log, progress: Progress, limits: Limits = LIMITS) -> Path:
     """Downloads the weights from the first source that gives them, and returns their path.
 
     Raises ModelError when none does, or when the folder cannot be written.
     """
     if not model.sources:
         raise UsageError(f"{model.name} is embedded: there is nothing to fetch")
-    errors: list[Failed | MissingPackage] = []
+    errors: list[DownloadError | MissingPackage] = []
     with _lock():
         for source in model.sources:
             size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
@@ -67,21 +67,21 @@ def fetch(model: Model, say: Say, progress: Progress, limits: Limits = LIMITS) -
             say(f"from {source.url}{size}{digest}")
             try:
                 return _from_source(model, source, progress, limits)
-            except (Failed, MissingPackage) as error:
+            except (DownloadError, MissingPackage) as error:
                 errors.append(error)
                 say(f"that failed: {error}")
     raise ModelError(f"{model.name} could not be fetched: {_summarize(errors)}. If you have its file: "
                      f"streamdream fetch {model.name} --from FILE (the embedded inception_v3 needs none)")
 
 
-def _summarize(errors: list[Failed | MissingPackage]) -> str:
+def _summarize(errors: list[DownloadError | MissingPackage]) -> str:
     hosts = [getattr(error, "unreached", "") for error in errors]
     if all(hosts):
         return f"no connection to {', '.join(dict.fromkeys(hosts))}"
     return "; ".join(dict.fromkeys(map(str, errors)))
 
 
-def adopt(model: Model, given: Path) -> tuple[Path, bool]:
+def import_file(model: Model, given: Path) -> tuple[Path, bool]:
     """Takes a file of the user's: a copy of it is checked and kept. The file itself stays as it is.
 
     Returns the copy's place and whether it is, byte for byte, a published one. Raises ModelError or UsageError.
@@ -90,44 +90,44 @@ def adopt(model: Model, given: Path) -> tuple[Path, bool]:
         raise UsageError(f"{model.name} is embedded: it takes no file")
     if given.suffix.lower() not in (*SUFFIXES, *ARCHIVES):
         raise UsageError(f"{given.name}: weights are read from {', '.join((*SUFFIXES, *ARCHIVES))}")
-    part = folder() / f"{model.name}.given.part"
+    part = weights_dir() / f"{model.name}.given.part"
     if any(path.exists() and given.exists() and path.samefile(given)
-           for path in (part, *(folder() / f"{model.name}{suffix}" for suffix in SUFFIXES))):
+           for path in (part, *(weights_dir() / f"{model.name}{suffix}" for suffix in SUFFIXES))):
         raise UsageError(f"{given} is the file that is kept already")
     with _lock():
         try:
             shutil.copyfile(given, part)
-            published = any(source.digest and not digest_differs(part, source.digest) for source in model.sources)
+            published = any(source.digest and not digest_mismatch(part, source.digest) for source in model.sources)
             members = tuple(source.member for source in model.sources if source.member)
             return _install(model, part, members, given.name), published
         except OSError as error:
             raise ModelError(f"{given}: {error.strerror}") from None
-        except Failed as error:
+        except DownloadError as error:
             raise ModelError(str(error)) from None
         finally:
             part.unlink(missing_ok=True)
 
 
-def _from_source(model: Model, source: Source, progress: Progress, limits: Limits) -> Path:
+def _from_source(model: Model, source: WeightSource, progress: Progress, limits: Limits) -> Path:
     from streamdream.models.weights import readers
 
     readers.check_packages(source.suffix)
     key = hashlib.sha256((source.digest or source.url).encode()).hexdigest()[:8]
-    part = folder() / f"{model.name}.{key}.part"
+    part = weights_dir() / f"{model.name}.{key}.part"
     if not source.digest:  # nothing would notice that the rest comes from another version of the file
         part.unlink(missing_ok=True)
     went_on = part.exists()
     download(source.url, part, progress, limits)
-    difference = digest_differs(part, source.digest)
+    difference = digest_mismatch(part, source.digest)
     if difference and went_on:  # what was here before may have been bad
         part.unlink()
         download(source.url, part, progress, limits)
-        difference = digest_differs(part, source.digest)
+        difference = digest_mismatch(part, source.digest)
     try:
         if difference:
-            raise Failed(f"what came is not the file that was published: {difference}")
+            raise DownloadError(f"what came is not the file that was published: {difference}")
         return _install(model, part, (source.member,), source.url.rpartition("/")[2])
-    except Failed:
+    except DownloadError:
         part.unlink(missing_ok=True)
         raise
 
@@ -147,25 +147,25 @@ def _install(model: Model, part: Path, members: tuple[str, ...], name: str) -> P
         try:
             weights.load(ready, model, suffix, name)
         except ModelError as error:
-            raise Failed(str(error)) from None
+            raise DownloadError(str(error)) from None
         with ready.open("rb+") as file:
             os.fsync(file.fileno())
-        final = folder() / f"{model.name}{suffix}"
+        final = weights_dir() / f"{model.name}{suffix}"
         ready.replace(final)
     except OSError as error:
-        raise ModelError(f"{folder()}: {error.strerror}") from None
+        raise ModelError(f"{weights_dir()}: {error.strerror}") from None
     finally:
         if ready != part:
             ready.unlink(missing_ok=True)
     for other in SUFFIXES:  # one network, one file
         if other != suffix:
-            (folder() / f"{model.name}{other}").unlink(missing_ok=True)
-    for rest in folder().glob(f"{model.name}.*.part"):
+            (weights_dir() / f"{model.name}{other}").unlink(missing_ok=True)
+    for rest in weights_dir().glob(f"{model.name}.*.part"):
         rest.unlink(missing_ok=True)
     return final
 
 
-def digest_differs(path: Path, digest: str) -> str:
+def digest_mismatch(path: Path, digest: str) -> str:
     """"" when the file has that digest (``KIND:HEX``, HEX may be only its beginning) or none is known; else how not."""
     kind, _, wanted = digest.partition(":")
     if not wanted:
@@ -196,18 +196,18 @@ def _extract(archive: Path, target: Path, members: tuple[str, ...], name: str) -
         try:
             content, member = _open_member(archive, members, name, stack)
         except _BAD_ARCHIVE as error:
-            raise Failed(f"{name} is damaged or truncated: {error}") from None
+            raise DownloadError(f"{name} is damaged or truncated: {error}") from None
         copied = 0
         while True:
             try:
                 chunk = content.read(1 << 20)
             except _BAD_ARCHIVE as error:
-                raise Failed(f"{name} is damaged or truncated: {error}") from None
+                raise DownloadError(f"{name} is damaged or truncated: {error}") from None
             if not chunk:
                 return Path(member).suffix.lower()
             copied += len(chunk)
-            if copied > MOST_BYTES:
-                raise Failed(f"{name}: {member} unpacks to more than {MOST_BYTES >> 20} MB")
+            if copied > MAX_BYTES:
+                raise DownloadError(f"{name}: {member} unpacks to more than {MAX_BYTES >> 20} MB")
             file.write(chunk)
 
 
@@ -230,17 +230,17 @@ def _open_member(archive: Path, members: tuple[str, ...], name: str, stack: cont
             content = tar.extractfile(entry) if wanted(entry.name) and entry.isfile() else None
             if content is not None:
                 return stack.enter_context(content), entry.name
-    raise Failed(f"{name} holds no {' or '.join(filter(None, members)) or 'weights'}")
+    raise DownloadError(f"{name} holds no {' or '.join(filter(None, members)) or 'weights'}")
 
 
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
     """One process at a time writes into the folder. Raises ModelError when another does, or nobody can."""
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        file = (folder() / ".lock").open("w")
+        weights_dir().mkdir(parents=True, exist_ok=True)
+        file = (weights_dir() / ".lock").open("w")
     except OSError as error:
-        raise ModelError(f"{folder()}: {error.strerror}; STREAMDREAM_CACHE names another folder") from None
+        raise ModelError(f"{weights_dir()}: {error.strerror}; STREAMDREAM_CACHE names another folder") from None
     with file:
         try:
             import fcntl
@@ -249,5 +249,5 @@ def _lock() -> Iterator[None]:
         except ImportError:
             pass  # Windows lets nobody rename a file that another process writes
         except OSError:
-            raise ModelError(f"another streamdream is fetching into {folder()}; wait for it") from None
+            raise ModelError(f"another streamdream is fetching into {weights_dir()}; wait for it") from None
         yield

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.models.nodes import Lrn
-from streamdream.models.tensor_cache import made_once
+from streamdream.models.tensor_cache import cached_tensor
 
 Saved = tuple[Tensor, Tensor, Tensor]
 
@@ -47,7 +47,7 @@ def _constant(x: Tensor, value: float) -> Tensor:
     return torch.full((x.shape[1],), value, dtype=x.dtype, device=x.device)
 
 
-@made_once
+@cached_tensor
 def band(channels: int, radius: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The kernel of a 1x1 convolution that sums channels up to ``radius`` away, times ``scale``."""
     ones = torch.ones(channels, channels, dtype=torch.float32)

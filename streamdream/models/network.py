@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from streamdream.models.convolution import Convolution
-from streamdream.models.nodes import INPUT, Conv, Node, Relu, beginning, needed, project_before_pooling
+from streamdream.models.nodes import INPUT, Conv, Node, Relu, fp32_prefix, project_before_pooling, subgraph
 from streamdream.models.operations import OPERATIONS
 
-TINY = 1e-6
+EPS = 1e-6
 Features = dict[str, Tensor]
 """Tap -> [1, C, h, w], and ``INPUT`` -> the picture as the network sees it."""
 
@@ -30,9 +30,9 @@ class Network:
     def __init__(self, nodes: Iterable[Node], weights: Mapping[str, Tensor], taps: Iterable[str],
                  device: torch.device, dtype: torch.dtype, prepare: bool = True) -> None:
         self.taps = tuple(taps)
-        self.nodes = project_before_pooling(needed(nodes, self.taps), self.taps)
+        self.nodes = project_before_pooling(subgraph(nodes, self.taps), self.taps)
         self.dtype = dtype
-        self._exact = beginning(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
+        self._exact = fp32_prefix(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
         rectified = self._rectified()
         self._convolutions: dict[str, Convolution] = {}
         for node in self.nodes:
@@ -71,7 +71,7 @@ class Network:
             values, saved = self._forward(picture)
         watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
         with torch.enable_grad():
-            scalars = [self._enlarge(scalar, watched) for scalar in values_of(watched)]
+            scalars = [self._scale_loss(scalar, watched) for scalar in values_of(watched)]
         found = []
         for number, scalar in enumerate(scalars, 1):
             seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
@@ -93,7 +93,7 @@ class Network:
                       for name in node.inputs]
             if isinstance(node, Conv):
                 values[node.name], saved[node.name] = self._convolutions[node.name].forward(inputs[0])
-            elif self._is_done(node):
+            elif self._is_fused(node):
                 values[node.name] = inputs[0]
             else:
                 values[node.name], saved[node.name] = OPERATIONS[type(node)][0](node, inputs)
@@ -110,7 +110,7 @@ class Network:
                 continue
             if isinstance(node, Conv):
                 below = [self._convolutions[node.name].backward(gradient, saved[node.name])]
-            elif self._is_done(node):
+            elif self._is_fused(node):
                 below = [gradient]
             else:
                 gradient = gradient.float() if node.name in self._exact else gradient
@@ -119,7 +119,7 @@ class Network:
                 gradients[name] = gradients[name] + part if name in gradients else part
         return gradients.get(INPUT)
 
-    def _enlarge(self, scalar: Tensor, features: Features) -> Tensor:
+    def _scale_loss(self, scalar: Tensor, features: Features) -> Tensor:
         """A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing; and those of
         Caffe's networks have features of 300, with whose gradients it would run over. So they begin at about one.
         """
@@ -127,9 +127,9 @@ class Network:
             return scalar
         scalar = scalar * float(max(features[name].numel() for name in (INPUT, *self.taps)))
         sizes = [features[name].detach().float().abs().mean() for name in self.taps]
-        return scalar / (sum(sizes[1:], sizes[0]) + TINY) if sizes else scalar
+        return scalar / (sum(sizes[1:], sizes[0]) + EPS) if sizes else scalar
 
-    def _is_done(self, node: Node) -> bool:
+    def _is_fused(self, node: Node) -> bool:
         """Whether the node is a ReLU that its convolution has taken in."""
         below = self._convolutions.get(node.inputs[0])
-        return isinstance(node, Relu) and below is not None and below.rectified
+        return isinstance(node, Relu) and below is not None and below.fused_relu

@@ -146,7 +146,7 @@ class TapInfo:
     min_size: int
 
 
-def needed(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
+def subgraph(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
     """The nodes, in order, that ``taps`` depend on."""
     wanted = set(taps)
     kept: list[Node] = []
@@ -157,7 +157,7 @@ def needed(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
     return kept[::-1]
 
 
-def beginning(nodes: Iterable[Node]) -> set[str]:
+def fp32_prefix(nodes: Iterable[Node]) -> set[str]:
     """The nodes up to the first pooling, with it, and a 1x1 convolution behind it."""
     before, behind = {INPUT}, set[str]()
     for node in nodes:

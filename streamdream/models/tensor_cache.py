@@ -9,13 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
-KEPT = 64
+CACHE_SIZE = 64
 _used: ContextVar[list[Any] | None] = ContextVar("_used", default=None)
 
 
-def made_once(make: Callable[Given, Made]) -> Callable[Given, Made]:
+def cached_tensor(make: Callable[Given, Made]) -> Callable[Given, Made]:
     """Remembers what was made of which arguments, of the last ``KEPT``."""
-    remembered = lru_cache(maxsize=KEPT)(make)
+    remembered = lru_cache(maxsize=CACHE_SIZE)(make)
 
     @wraps(make)
     def look_up(*given: Given.args, **named: Given.kwargs) -> Made:
@@ -34,7 +34,7 @@ def note_use(thing: Any) -> None:
 
 
 @contextmanager
-def noticed() -> Iterator[list[Any]]:
+def record_uses() -> Iterator[list[Any]]:
     """What is used within it, in this thread: whoever has only its address keeps it so from being forgotten."""
     used: list[Any] = []
     token = _used.set(used)

@@ -20,7 +20,7 @@ from streamdream import __version__
 from streamdream.dream.reference_images import resize
 from streamdream.errors import SinkError, UsageError
 from streamdream.media import images
-from streamdream.models.nodes import count_flop, needed
+from streamdream.models.nodes import count_flop, subgraph
 from streamdream.system.atomic_file import remove_stale, write_file
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def plan(model: Model, taps: Sequence[str], settings: DreamSettings, field: tupl
         sizes = octave_sizes(*field, settings.octaves, settings.octave_scale)
         sizes = [size for size in sizes if min(size) >= known[tap].min_size]
         if sizes:
-            flop = sum(count_flop(needed(nodes, [tap]), *size) for size in sizes)
+            flop = sum(count_flop(subgraph(nodes, [tap]), *size) for size in sizes)
             name = f"{number:03d}_{tap.replace('/', '_')}.png"
             cells.append(Cell(tap, folder / name, replace(settings, layers=tap, octaves=len(sizes)), flop))
     return cells
@@ -107,46 +107,46 @@ def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
         raise SinkError(f"{folder}: {getattr(error, 'strerror', None) or error}") from None
 
 
-class Maker:
+class AtlasRenderer:
     """Dreams the cells that are not there yet, and knows how long that takes."""
 
     def __init__(self, image: Picture, model: Model, backend: Backend, stream: StreamSettings,
                  cells: Sequence[Cell]) -> None:
         self._image, self._model, self._backend, self._stream = image, model, backend, stream
         self.cells = cells
-        self.left = [cell for cell in cells if not cell.done]
-        self._flop_left = sum(cell.flop for cell in self.left)
+        self.remaining = [cell for cell in cells if not cell.done]
+        self._flop_remaining = sum(cell.flop for cell in self.remaining)
         self._seconds, self._flop = 0.0, 0
         self.on_step: Callable[[int], None] | None = None  # told the steps done of the current cell
 
     def estimate_seconds(self) -> float:
         """Of all that is left: at the speed of the cells done so far; before the first, of one step of a middle one."""
-        if not self.left:
+        if not self.remaining:
             return 0.0
         if not self._flop:
-            cell = sorted(self.left, key=lambda cell: cell.flop)[len(self.left) // 2]
-            once = replace(cell.settings, steps=1, onset=0)
+            cell = sorted(self.remaining, key=lambda cell: cell.flop)[len(self.remaining) // 2]
+            once = replace(cell.settings, steps=1, warmup_steps=0)
             self._dream(cell, once)
             begin = time.perf_counter()
             self._dream(cell, once)
-            return (time.perf_counter() - begin) / cell.flop * self._flop_left * self._passes(cell)
-        return self._seconds / self._flop * self._flop_left
+            return (time.perf_counter() - begin) / cell.flop * self._flop_remaining * self._passes(cell)
+        return self._seconds / self._flop * self._flop_remaining
 
     def run(self, on_cell: Callable[[int, float], None]) -> None:
         """``on_cell`` gets the number of cells done, of all, and the seconds left."""
-        for cell in list(self.left):
+        for cell in list(self.remaining):
             begin = time.perf_counter()
             picture = self._dream(cell, cell.settings)
             if not cell.done:  # else another program that makes the same atlas was faster
                 images.write_image(str(cell.path), picture)
             self._seconds, self._flop = self._seconds + time.perf_counter() - begin, self._flop + cell.flop
-            self._flop_left -= cell.flop
-            self.left.remove(cell)
-            on_cell(len(self.cells) - len(self.left), self.estimate_seconds())
+            self._flop_remaining -= cell.flop
+            self.remaining.remove(cell)
+            on_cell(len(self.cells) - len(self.remaining), self.estimate_seconds())
 
     @staticmethod
     def _passes(cell: Cell) -> int:
-        return cell.settings.steps * (1 + cell.settings.onset)
+        return cell.settings.steps * (1 + cell.settings.warmup_steps)
 
     def _dream(self, cell: Cell, settings: DreamSettings) -> Picture:
         from streamdream.dream.dreamer import Dreamer, DreamState

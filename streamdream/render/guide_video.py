@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from streamdream.dream.reference_images import References, _version, read
+from streamdream.dream.reference_images import References, file_version, read
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Player:
+class GuideVideo:
     """References of a running dream: ``at`` gives those of a time. A guide that is a video plays on and starts anew.
 
     A context manager. Raises what ``read`` and ``open_source`` raise.
@@ -28,10 +28,10 @@ class Player:
 
     def __init__(self, settings: DreamSettings) -> None:
         self._open = ExitStack()
-        self._video = settings.guide if settings.guide and not images.is_picture(settings.guide) else ""
+        self._video = settings.guide if settings.guide and not images.is_image_file(settings.guide) else ""
         if self._video:
             if "://" not in self._video and not self._video.startswith("lavfi:"):
-                _version("guide", self._video)
+                file_version("guide", self._video)
             settings = replace(settings, guide="")
         self._references = read(settings)
         self._frames: Iterator[Frame] = iter(())
@@ -40,14 +40,14 @@ class Player:
         if self._video:
             self._start(0.0)
 
-    def __enter__(self) -> Player:
+    def __enter__(self) -> GuideVideo:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._open.close()
 
-    def at(self, pts_seconds: float) -> References:
+    def references_at(self, pts_seconds: float) -> References:
         """Those that are shown at ``pts_seconds``, which must not go back."""
         due = None
         while self._next is not None and self._began_seconds + self._next.pts_seconds <= pts_seconds:

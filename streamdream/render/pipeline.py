@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from streamdream.automation.automation import Play
+from streamdream.automation.automation import Automation
 from streamdream.automation.controls import Controls
-from streamdream.automation.model_switcher import Cast
-from streamdream.dream.frame_matching import Match
+from streamdream.automation.model_switcher import ModelSwitcher
+from streamdream.dream.frame_matching import FrameMatch
 from streamdream.errors import SourceError
 from streamdream.media.sources.prefetch import prefetch
 from streamdream.render.report import Report, summarize
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 
-def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Play,
+def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
            on_frame: Callable[[int], None] = lambda count: None,
            others_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,
@@ -45,20 +45,27 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
     """
     from streamdream.dream.dreamer import DreamState
 
-    play = settings if isinstance(settings, Play) else Play(Controls(settings))
-    stats, state, resets, cast = dreamer.stats, DreamState(), play.controls.resets, Cast(dreamer, build, patient=True)
-    with closing(prefetch(source)) as frames, closing(_matched(frames, dreamer, play)) as pairs:
+    automation = settings if isinstance(settings, Automation) else Automation(Controls(settings))
+    stats, state, resets, switcher = (
+        dreamer.stats,
+        DreamState(),
+        automation.controls.resets,
+        ModelSwitcher(dreamer, build, patient=True),
+    )
+    with closing(prefetch(source)) as frames, closing(_with_matches(frames, dreamer, automation)) as pairs:
         while True:
             with stats.stage("decode_wait"):
                 pair = next(pairs, None)
             if pair is None:
                 break
-            frame, known = play.see(pair[0]), pair[1]
-            dreamer, wish = cast.dreamer_of(play.wish(frame.pts_seconds), play.controls)
-            if resets != play.controls.resets:
-                state, resets = replace(state, residual=None), play.controls.resets
+            frame, known = automation.on_frame(pair[0]), pair[1]
+            dreamer, request = switcher.dreamer_for(
+                automation.dream_settings_at(frame.pts_seconds), automation.controls
+            )
+            if resets != automation.controls.resets:
+                state, resets = replace(state, residual=None), automation.controls.resets
             with turn():
-                state, dream = dreamer(state, frame.image, wish.dream, others_at(frame.pts_seconds), known)
+                state, dream = dreamer(state, frame.image, request.dream, others_at(frame.pts_seconds), known)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -66,15 +73,15 @@ def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings
         raise SourceError(f"{source.name} holds no frame to dream")
     with stats.stage("finish"):
         sink.finish()
-    return summarize(dreamer, play.controls.now(), state.index, state.cuts,
+    return summarize(dreamer, automation.controls.current(), state.index, state.cuts,
                      dreamer.field_size(source.height, source.width), source.warnings + sink.warnings)
 
 
-def _matched(frames: Iterable[Frame], dreamer: Dreamer, play: Play
-             ) -> Generator[tuple[Frame, Match | None], None, None]:
+def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation
+             ) -> Generator[tuple[Frame, FrameMatch | None], None, None]:
     """Each frame, and how it matches the one before it, where that is worth being known beforehand."""
     if matches_ahead(dreamer):
-        yield from prefetch(in_order(frames, dreamer, play.controls.now), 1, "match")
+        yield from prefetch(match_stream(frames, dreamer, automation.controls.current), 1, "match")
     else:
         yield from ((frame, None) for frame in frames)
 
@@ -84,8 +91,8 @@ def matches_ahead(dreamer: Dreamer) -> bool:
     return dreamer.backend.device.type != "cpu"
 
 
-def in_order(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
-             ) -> Generator[tuple[Frame, Match], None, None]:
+def match_stream(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
+             ) -> Generator[tuple[Frame, FrameMatch], None, None]:
     """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
     dreamer looks at again.
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 
-class Still:
+class StillSource:
     """One picture as a source: what a sink must know of the frames to come."""
 
     pixel_aspect = Fraction(1)
@@ -54,22 +54,24 @@ class Still:
     def close(self) -> None:
         pass
 
-    def __enter__(self) -> Still:
+    def __enter__(self) -> StillSource:
         return self
 
     def __exit__(self, *error: object) -> None:
         pass
 
 
-def zoom(source: Still, sink: Sink, dreamer: Dreamer, settings: DreamSettings, moves: ZoomSettings,
+def zoom(source: StillSource, sink: Sink, dreamer: Dreamer, settings: DreamSettings, moves: ZoomSettings,
          on_frame: Callable[[int], None] = lambda count: None) -> Report:
     """Dream ``source.frame_count`` frames into the sink and finish it. The caller owns the sink."""
     from streamdream.dream.dreamer import DreamState
 
-    move, image = Move(moves), source.image
+    move, image = ZoomTransform(moves), source.image
     for index in range(source.frame_count):
         # nothing is carried: the whole dream is in the picture
-        _, dream = dreamer(DreamState(index=index), image, settings if index == 0 else replace(settings, onset=0))
+        _, dream = dreamer(
+            DreamState(index=index), image, settings if index == 0 else replace(settings, warmup_steps=0)
+        )
         with dreamer.stats.stage("encode_wait"):
             sink.write(dream, source.frame(dream, index))
         with dreamer.stats.stage("move"):
@@ -81,7 +83,7 @@ def zoom(source: Still, sink: Sink, dreamer: Dreamer, settings: DreamSettings, m
                      sink.warnings)
 
 
-class Move:
+class ZoomTransform:
     """Zoom, rotation and shift of one frame; what comes in from outside is mirrored."""
 
     def __init__(self, settings: ZoomSettings) -> None:

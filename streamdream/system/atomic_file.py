@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from streamdream.errors import SinkError, StreamdreamError
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 MAX_STEM = 50
 """Characters of an output's name that its hidden name begins with; a file name has room for 255 bytes."""
 MAX_NAME_BYTES = 240
@@ -35,25 +35,25 @@ _open_paths: set[Path] = set()
 """Hidden paths that this process writes to."""
 
 
-class Output:
+class OutputTarget:
     """What a writer writes to, by its ``name``, and how its faults are told."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def fail(self, error: BaseException) -> NoReturn:
+    def raise_error(self, error: BaseException) -> NoReturn:
         """Raises what went wrong with this output, in one line."""
         if isinstance(error, StreamdreamError):
             raise error
-        raise self._explain(error) from error
+        raise self._describe_error(error) from error
 
-    def _explain(self, error: BaseException) -> SinkError:
-        from streamdream.media.container import reason
+    def _describe_error(self, error: BaseException) -> SinkError:
+        from streamdream.media.container import error_text
 
-        return SinkError(f"{self.name} cannot be written ({reason(error)})")
+        return SinkError(f"{self.name} cannot be written ({error_text(error)})")
 
 
-class Partial(Output):
+class AtomicFile(OutputTarget):
     """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
 
     ``folder``: the hidden path is a folder, whose files get their names with ``commit_files``. Without ``overwrite`` a
@@ -76,18 +76,18 @@ class Partial(Output):
             self.path.mkdir() if folder else self.path.touch()
         except OSError as error:
             self._forget()
-            self.fail(error)
+            self.raise_error(error)
 
-    def _explain(self, error: BaseException) -> SinkError:
-        from streamdream.media.container import reason
+    def _describe_error(self, error: BaseException) -> SinkError:
+        from streamdream.media.container import error_text
 
         folder = self.target.parent
         kept = "; the one from before is untouched" if self.target.exists() else ""
-        if getattr(error, "errno", None) in FULL:
+        if getattr(error, "errno", None) in DISK_FULL_ERRORS:
             return SinkError(f"no space left in {folder} for {self.name}{kept}")
         if not folder.exists():
             return SinkError(f"{self.name} cannot be written: its folder is gone")
-        return SinkError(f"{self.name} cannot be written ({reason(error)}){kept}")
+        return SinkError(f"{self.name} cannot be written ({error_text(error)}){kept}")
 
     def commit(self) -> None:
         """Makes the file appear. What the disk still refuses, it refuses before the old file is gone.
@@ -142,12 +142,12 @@ class Partial(Output):
 
 def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
     """A file that appears whole or not at all. Raises SinkError, also when it got another name: see ``Partial``."""
-    partial = Partial(path, overwrite=overwrite)
+    partial = AtomicFile(path, overwrite=overwrite)
     try:
         partial.path.write_bytes(data)
         partial.commit()
     except OSError as error:
-        partial.fail(error)
+        partial.raise_error(error)
     finally:
         partial.discard()
 

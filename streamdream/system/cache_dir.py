@@ -8,7 +8,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
-def folder(kind: str) -> Path:
+def cache_dir(kind: str) -> Path:
     """``kind`` in $STREAMDREAM_CACHE, or in the platform's cache folder; it need not exist."""
     if moved := os.environ.get("STREAMDREAM_CACHE"):
         return Path(moved).expanduser() / kind

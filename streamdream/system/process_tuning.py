@@ -11,22 +11,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-KEEP_BYTES = 1 << 30
-LARGEST_KEPT_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
+TRIM_THRESHOLD_BYTES = 1 << 30
+MAX_REUSED_BLOCK_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
 NICENESS = 5
 """Above that of the other threads."""
-TASKS = Path("/proc/self/task")
+THREADS_DIR = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 _frozen = False
 
 
-def tune() -> None:
+def tune_process() -> None:
     """Call it once, before torch is imported; the command line does. What the environment already says stays."""
-    spin_briefly()
-    keep_memory()
+    limit_openmp_spin()
+    tune_malloc()
 
 
-def spin_briefly() -> None:
+def limit_openmp_spin() -> None:
     """PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
     cores (our own encoder, a browser) each spins through the other's turn, and a step takes up to 100 times as long;
     asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it: CONTRIBUTING.md.
@@ -34,7 +34,7 @@ def spin_briefly() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """glibc gives large blocks back to the system after each use and takes them anew, 20,000 page faults a GoogLeNet
     step; kept, a step is a fifth faster. One arena, so that a worker thread's blocks are kept, too.
     """
@@ -42,12 +42,12 @@ def keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+        mallopt(M_MMAP_THRESHOLD, MAX_REUSED_BLOCK_BYTES)
+        mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
         mallopt(M_ARENA_MAX, 1)
 
 
-def stand_back() -> None:
+def lower_thread_priority() -> None:
     """This thread, and those that it begins from now on, are less urgent than the other threads here: the scheduler
     gives them a third of the weight, and wakes the others before them. Linux only; elsewhere a thread has no niceness
     of its own. Less weight still would let a dream starve beside whatever else runs in the same terminal.
@@ -80,19 +80,19 @@ def freeze_gc() -> None:
 
 
 @contextmanager
-def keeping_priority() -> Iterator[None]:
+def preserve_scheduling() -> Iterator[None]:
     """What is loaded or opened within it leaves this thread's scheduling as it was, and so that of the threads that it
     begins. SVT-AV1, run as root, makes its threads and the caller's real-time ones of the highest priority: everything
     that is begun afterwards is one, too, and what waits by spinning then holds a processor for ever.
     """
-    if not hasattr(os, "sched_setscheduler") or not TASKS.exists():
+    if not hasattr(os, "sched_setscheduler") or not THREADS_DIR.exists():
         yield
         return
-    policy, priority, before = os.sched_getscheduler(0), os.sched_getparam(0), set(TASKS.iterdir())
+    policy, priority, before = os.sched_getscheduler(0), os.sched_getparam(0), set(THREADS_DIR.iterdir())
     try:
         yield
     finally:
-        for task in [TASKS / str(threading.get_native_id()), *set(TASKS.iterdir()) - before]:
+        for task in [THREADS_DIR / str(threading.get_native_id()), *set(THREADS_DIR.iterdir()) - before]:
             with suppress(OSError):  # it has ended
                 if os.sched_getscheduler(int(task.name)) != policy:
                     os.sched_setscheduler(int(task.name), policy, priority)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-WINDOW = 4096  # samples kept of each stage: minutes of video, and bounded for endless runs
+MAX_SAMPLES = 4096  # samples kept of each stage: minutes of video, and bounded for endless runs
 
 
 class Stats:
@@ -29,7 +29,7 @@ class Stats:
             self.add(name, time.perf_counter() - begin)
 
     def add(self, name: str, seconds: float) -> None:
-        self._samples.setdefault(name, deque(maxlen=WINDOW)).append(seconds)
+        self._samples.setdefault(name, deque(maxlen=MAX_SAMPLES)).append(seconds)
 
     def stages(self) -> dict[str, dict[str, float]]:
         """``{stage: {"p50_ms": .., "p95_ms": ..}}``, in the order in which stages first ran."""

@@ -7,7 +7,7 @@ from functools import cache
 
 
 @cache
-def most() -> int:
+def default_threads() -> int:
     """PyTorch's own choice, or what OMP_NUM_THREADS says; asked for before anything changes it."""
     import torch
 
@@ -15,11 +15,11 @@ def most() -> int:
 
 
 @contextmanager
-def on(number: int) -> Iterator[None]:
+def use_threads(number: int) -> Iterator[None]:
     """So many threads for what this one computes meanwhile."""
     import torch
 
-    all_of_them = most()  # asked for before it is changed
+    all_of_them = default_threads()  # asked for before it is changed
     torch.set_num_threads(number)
     try:
         yield

@@ -165,8 +165,8 @@ class Authentication:
         if not self._users:
             return None
         account = self._users.get(user)
-        kept = account.secret if account else passwords.NOBODY
-        right = await self._queue.check(address, partial(passwords.matches, password[:MAX_PASSWORD], kept))
+        kept = account.secret if account else passwords.DUMMY_HASH
+        right = await self._queue.check(address, partial(passwords.verify_password, password[:MAX_PASSWORD], kept))
         if not right or account is None or self._is_revoked(account):
             self._counts["wrong passwords"] += 1
             log.info("a login failed", extra={"facts": {"address": address}})
@@ -233,21 +233,21 @@ class Authentication:
     # --- what is open -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def keep_open(self, who: Account | Session, end: Callable[[], object]) -> Iterator[None]:
-        """Within it, ``end`` is called when ``who`` is not let in any more."""
-        self._open.add((who, end))
+    def keep_open(self, client_id: Account | Session, end: Callable[[], object]) -> Iterator[None]:
+        """Within it, ``end`` is called when ``client_id`` is not let in any more."""
+        self._open.add((client_id, end))
         try:
             yield
         finally:
-            self._open.discard((who, end))
+            self._open.discard((client_id, end))
 
-    def is_valid(self, who: Account | Session) -> bool:
-        return self._is_valid(who) if isinstance(who, Session) else not self._is_revoked(who)
+    def is_valid(self, client_id: Account | Session) -> bool:
+        return self._is_valid(client_id) if isinstance(client_id, Session) else not self._is_revoked(client_id)
 
     def close_revoked(self) -> None:
         """Ends what is open for whoever is not let in any more."""
-        for who, end in list(self._open):
-            if not self.is_valid(who):
+        for client_id, end in list(self._open):
+            if not self.is_valid(client_id):
                 end()
 
     async def watch(self) -> None:

@@ -24,7 +24,7 @@ USER = '<label>Name<input name="user" autocomplete="username" required autofocus
 PASSWORD = '<label>KIND<input name="password" type="password" autocomplete="current-password" required></label>'
 
 
-def page(with_names: bool, wrong: bool, root: str = "") -> str:
+def login_page(with_names: bool, wrong: bool, root: str = "") -> str:
     """``with_names`` asks for a name and a password, else for the token. ``root`` is the app's place, as ``/dream``."""
     fields = USER + PASSWORD.replace("KIND", "Password") if with_names else PASSWORD.replace("KIND", "Token")
     problem = "That was not right." if wrong else ""

@@ -19,23 +19,23 @@ from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 from ..core.response import CLOSED_RULES, App, Headers, Message, Receive, Refused, Response, Scope, Send
 from .allowed_routes import is_allowed
 from .authentication import COOKIE, Account, Authentication, Session
-from .login_page import page
+from .login_page import login_page
 from .login_queue import TooManyLogins
 from .proxies import HOST, RequestLimit, TooManyRequests, TrustedProxies
 from .revocations import SESSION_SECONDS, Revocations, default_path
 
 if TYPE_CHECKING:
-    from ..core.state import Studio
+    from ..core.state import AppState
 
-SILENCE_SECONDS = 15.0
+BODY_TIMEOUT_SECONDS = 15.0
 """A body of which nothing comes for so long is given up."""
 BODY_SECONDS, UPLOAD_SECONDS = 60.0, 660.0
 """A body is given up that takes longer; uploads.py gives up a file a little sooner, in words for the page."""
-SMALL_BODY = 8_000_000
+MAX_BODY_BYTES = 8_000_000
 """Bytes of any body that is no upload."""
-UPLOADS = ("/uploads",)
+UPLOAD_ROUTES = ("/uploads",)
 """What begins so may send as much as an upload."""
-OPEN = ("/healthz", "/login")
+PUBLIC_ROUTES = ("/healthz", "/login")
 OWN = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
 """Routes of ours: what they do not expect is an error of theirs. Elsewhere, what Gradio does not is the sender's."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
@@ -49,22 +49,22 @@ PREFIX = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 log = logging.getLogger(__name__)
 
 
-class Guard:
+class AuthMiddleware:
     """An ASGI app around another one."""
 
-    def __init__(self, app: App, studio: Studio) -> None:
-        web = studio.web
-        self._app, self._studio = app, studio
+    def __init__(self, app: App, app_state: AppState) -> None:
+        web = app_state.web
+        self._app, self._app_state = app, app_state
         self._proxies = TrustedProxies(self._respond, web.trusted_proxies)
         self._limit = RequestLimit(web.connections_per_address)
-        self._logins = Authentication(web.token, web.auth, Revocations(default_path()), studio.counts)
+        self._logins = Authentication(web.token, web.auth, Revocations(default_path()), app_state.counts)
         self._prefix = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
         self._names = {"localhost", sockets.gethostname().lower(),
                        *(name.strip().lower() for name in web.hosts.split(",") if name.strip())}
         self._largest_upload = int(web.upload_mb * 1e6) + 1_000_000
 
     @property
-    def closed(self) -> bool:
+    def requires_login(self) -> bool:
         """Whether there is anything to show before one may in."""
         return self._logins.is_needed
 
@@ -113,7 +113,7 @@ class Guard:
         elif response.status < 400:
             return
         if response.status >= 400:
-            self._studio.counts[f"refused {response.status}"] += 1
+            self._app_state.counts[f"refused {response.status}"] += 1
         text = refusal.text if refusal else "" if error else HTTPStatus(response.status).phrase.lower()
         words = f"{type(error).__name__}: {error}"[:300] if error else ""
         level = logging.ERROR if refusal is FAILED or (own and error and started) else logging.INFO
@@ -130,28 +130,28 @@ class Guard:
 
     async def _handle(self, scope: Scope, receive: Receive, response: Response) -> None:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        self._check_place(scope, headers)
+        self._check_host_and_origin(scope, headers)
         _check_path(scope["path"])
-        receive = self._bounded(scope, headers, receive, response)
-        if self.closed and scope["type"] == "http" and scope["path"] in ("/login", "/logout"):
+        receive = self._limit_body(scope, headers, receive, response)
+        if self.requires_login and scope["type"] == "http" and scope["path"] in ("/login", "/logout"):
             await (self._login if scope["path"] == "/login" else self._logout)(scope, headers, receive, response)
             return
-        who = None
-        if self.closed and scope["path"] not in OPEN:
+        client_id = None
+        if self.requires_login and scope["path"] not in PUBLIC_ROUTES:
             if await self._follow_link(scope, headers, response):
                 return
-            who = await self._logins.identify(scope["headers"], scope["client"][0])
-            if who is None:
-                await self._show_door(scope, headers, response)
+            client_id = await self._logins.identify(scope["headers"], scope["client"][0])
+            if client_id is None:
+                await self._challenge(scope, headers, response)
                 return
         if not is_allowed(scope):
             raise Refused(404, "there is nothing here")
-        with self._ending_with(who, response):
+        with self._ending_with(client_id, response):
             await self._app(scope, receive, response.send)
 
-    def _ending_with(self, who: Account | Session | None, response: Response
+    def _ending_with(self, client_id: Account | Session | None, response: Response
                      ) -> contextlib.AbstractContextManager[None]:
-        """What is done within ends when ``who`` is not let in any more."""
+        """What is done within ends when ``client_id`` is not let in any more."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -159,18 +159,18 @@ class Guard:
             response.refusal = Refused(401, "log in again")
             task.cancel()
 
-        return self._logins.keep_open(who, end) if who else contextlib.nullcontext()
+        return self._logins.keep_open(client_id, end) if client_id else contextlib.nullcontext()
 
     # --- from where ---------------------------------------------------------------------------------------------------
 
-    def _check_place(self, scope: Scope, headers: Mapping[str, str]) -> None:
+    def _check_host_and_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """A page of somebody else may send its visitors' browsers here; neither it nor a name that it has pointed at
         this machine (DNS rebinding) gets anything.
         """
         host = headers.get("host", "")
         if host and not HOST.fullmatch(host):
             raise Refused(400, "this is no Host")
-        if not (self._is_ours(host) or self.closed):
+        if not (self._is_allowed_host(host) or self.requires_login):
             raise Refused(403, "this name is not known here; --hosts adds one")
         origin, changes = headers.get("origin"), scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["type"] == "websocket" and origin is None:
@@ -188,7 +188,7 @@ class Guard:
                 named.partition(":")[0] not in self._names - {"localhost"}):
             raise Refused(403, "another page asked for this")
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_allowed_host(self, host: str) -> bool:
         parts = HOST.fullmatch(host)
         name = parts[1].strip("[]").lower() if parts else ""
         if name in self._names:
@@ -222,14 +222,14 @@ class Guard:
         await self._let_in(scope, headers, response, account, path + ("?" + others if others else ""))
         return True
 
-    async def _show_door(self, scope: Scope, headers: Mapping[str, str], response: Response) -> None:
+    async def _challenge(self, scope: Scope, headers: Mapping[str, str], response: Response) -> None:
         """A page to log in for whoever looks, a refusal for what runs."""
         if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
             raise Refused(401, "log in first")
         await self._answer_page(scope, headers, response, wrong=False)
 
     async def _answer_page(self, scope: Scope, headers: Mapping[str, str], response: Response, wrong: bool) -> None:
-        text = page(self._logins.has_users, wrong, self._root(scope, headers))
+        text = login_page(self._logins.has_users, wrong, self._root(scope, headers))
         await response.answer(401, text, [(b"content-type", b"text/html; charset=utf-8")])
 
     async def _login(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
@@ -280,14 +280,14 @@ class Guard:
 
     # --- how much -----------------------------------------------------------------------------------------------------
 
-    def _bounded(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> Receive:
+    def _limit_body(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> Receive:
         """``receive``, which gives up on a body that is too large or does not come; the refusal is the response then,
         whatever the app makes of it.
         """
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return receive
-        is_upload = scope["path"].startswith(UPLOADS)
-        most = self._largest_upload if is_upload else SMALL_BODY
+        is_upload = scope["path"].startswith(UPLOAD_ROUTES)
+        most = self._largest_upload if is_upload else MAX_BODY_BYTES
         stated = headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,15}", stated) or int(stated) > most:
             raise Refused(413, "this is too large")
@@ -300,7 +300,7 @@ class Guard:
             if whole:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), min(SILENCE_SECONDS, until_seconds - loop.time()))
+                message = await asyncio.wait_for(receive(), min(BODY_TIMEOUT_SECONDS, until_seconds - loop.time()))
             except TimeoutError:
                 response.refusal = Refused(408, "nothing came for too long")
                 raise response.refusal from None

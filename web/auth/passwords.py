@@ -9,16 +9,16 @@ import secrets
 
 COST, BLOCK, PARALLEL = 2**15, 8, 1
 """32 MB and about 0.1 s a try."""
-MOST_MEMORY = 128 * 2**20
+MAX_MEMORY_BYTES = 128 * 2**20
 
 
-def make(password: str) -> str:
+def hash_password(password: str) -> str:
     """The hash of a password, for ``--auth user:HASH``."""
     salt = secrets.token_bytes(16)
     return f"scrypt.{COST}.{_text(salt)}.{_text(_digest(password, salt, COST))}"
 
 
-def matches(password: str, kept: str) -> bool:
+def verify_password(password: str, kept: str) -> bool:
     """Whether the hash is that of the password; False for what is no hash."""
     try:
         kind, cost, salt, digest = kept.split(".")
@@ -34,7 +34,7 @@ def is_hash(text: str) -> bool:
 
 
 def _digest(password: str, salt: bytes, cost: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=BLOCK, p=PARALLEL, maxmem=MOST_MEMORY, dklen=32)
+    return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=BLOCK, p=PARALLEL, maxmem=MAX_MEMORY_BYTES, dklen=32)
 
 
 def _text(data: bytes) -> str:
@@ -45,5 +45,5 @@ def _bytes(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-NOBODY = f"scrypt.{COST}.{_text(bytes(16))}.{_text(bytes(32))}"
+DUMMY_HASH = f"scrypt.{COST}.{_text(bytes(16))}.{_text(bytes(32))}"
 """No password's hash: what is compared for a name that is not known, so that it takes as long."""

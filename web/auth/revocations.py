@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def default_path() -> Path:
-    return cache_dir.folder("web") / "revocations.json"
+    return cache_dir.cache_dir("web") / "revocations.json"
 
 
 def now_ms() -> int:

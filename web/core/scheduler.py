@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-COURTESY = 12.0
+YIELD_FACTOR = 12.0
 """Times as long as a dream waited for the processor, it leaves it to others."""
-CREDIT_SECONDS = 0.5
+MAX_CREDIT_SECONDS = 0.5
 """So much less than the others, at most, has anyone had who was away: nobody saves up turns."""
 
 
-class Turns:
+class FairScheduler:
     """A lock that goes to whoever has held it for the shortest time so far, among those who wait.
 
     Who comes new starts level with who had the last turn, and who comes again not much below: of those who are here,
@@ -28,51 +28,52 @@ class Turns:
         """What whoever had the last turn had held before it; never less than it was."""
 
     @contextmanager
-    def turn(self, who: str) -> Iterator[None]:
-        self._acquire(who)
+    def slot(self, client_id: str) -> Iterator[None]:
+        self._acquire(client_id)
         began = time.perf_counter()
         try:
             yield
         finally:
             with self._free:
-                if who in self._held_seconds:  # not, when it was forgotten meanwhile
-                    self._held_seconds[who] += time.perf_counter() - began
+                if client_id in self._held_seconds:  # not, when it was forgotten meanwhile
+                    self._held_seconds[client_id] += time.perf_counter() - began
                 self._busy = False
                 self._free.notify_all()
 
-    def forget(self, who: str) -> None:
+    def forget(self, client_id: str) -> None:
         """It takes no more turns."""
         with self._free:
-            self._held_seconds.pop(who, None)
+            self._held_seconds.pop(client_id, None)
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def _acquire(self, who: str) -> None:
+    def _acquire(self, client_id: str) -> None:
         with self._free:
-            ticket = who, object()
-            had = self._held_seconds.get(who, self._level_seconds)
-            self._held_seconds[who] = max(had, self._level_seconds - CREDIT_SECONDS)
+            ticket = client_id, object()
+            had = self._held_seconds.get(client_id, self._level_seconds)
+            self._held_seconds[client_id] = max(had, self._level_seconds - MAX_CREDIT_SECONDS)
             self._waiting.append(ticket)
             self._free.wait_for(lambda: not self._busy and self._next() is ticket)
             self._waiting.remove(ticket)
             self._busy = True
-            self._level_seconds = max(self._level_seconds, self._held_seconds.get(who, 0.0))
+            self._level_seconds = max(self._level_seconds, self._held_seconds.get(client_id, 0.0))
 
     def _next(self) -> tuple[str, object]:
         return min(self._waiting, key=lambda ticket: self._held_seconds.get(ticket[0], 0.0))
 
 
-class Considerate:
+class CpuYield:
     """Turns of one visitor on a processor that others want, too: the browser that shows this very dream, perhaps, which
     the system gives no more than its half, as it is another session. A dream that was held up is one that holds up, so
-    ``rest`` seconds of pause come after it. Not below ``dream_hz`` dreams a second: only what is above is given away.
+    ``rest`` seconds of pause come after it. Not below ``min_dream_rate`` dreams a second: only what is above is given
+    away.
     """
 
-    def __init__(self, turn: Callable[[], AbstractContextManager[None]], dream_hz: float,
+    def __init__(self, turn: Callable[[], AbstractContextManager[None]], min_dream_rate: float,
                  rest: Callable[[float], object]) -> None:
-        self._turn, self._period_seconds, self._rest = turn, 1 / dream_hz, rest
+        self._turn, self._period_seconds, self._rest = turn, 1 / min_dream_rate, rest
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -81,4 +82,4 @@ class Considerate:
             yield
             took = time.perf_counter() - began
             waited = took - (time.thread_time() - computed)
-        self._rest(max(0.0, min(COURTESY * waited, self._period_seconds - took)))
+        self._rest(max(0.0, min(YIELD_FACTOR * waited, self._period_seconds - took)))

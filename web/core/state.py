@@ -19,20 +19,20 @@ from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, We
 from streamdream.system import memory
 from streamdream.system.process_tuning import freeze_gc
 
-from .scheduler import Turns
+from .scheduler import FairScheduler
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
     from streamdream.dream.dreamer import Dreamer
 
-MOST_RATE, RATE_OF_A_CORE = 60.0, 24.0
+MAX_RATE, RATE_PER_CORE = 60.0, 24.0
 """Pictures a second: of a page, and of all pages together on one core."""
 STEPS_KEPT = 1024
 """Steps whose preparations are known, of all visitors together: some KB each. What they hold is bounded by bytes, see
-``streamdream.memory``."""
+``streamdream.system.memory``."""
 
 
-class Shared:
+class SharedBackend:
     """A backend whose prepared steps serve every dreamer: each is run by whoever has the turn."""
 
     def __init__(self, backend: Backend) -> None:
@@ -46,7 +46,7 @@ class Shared:
         return self._steps(spec)
 
 
-class Studio:
+class AppState:
     """Made once by ``server.create_app`` and given to every tab. ``folder`` holds all that visitors leave, until
     ``close``.
     """
@@ -60,13 +60,13 @@ class Studio:
         self.folder.chmod(0o700)
         self.layer_pictures: dict[str, str] = {}
         """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
-        self.dreaming: set[str] = set()
+        self.active_sessions: set[str] = set()
         """Who dreams live now."""
         self.counts: Counter[str] = Counter()
         """What happened so far, by name; see ``metrics.py``. A few may get lost between threads."""
         self.closing: list[Callable[[], None]] = []
         """Called by ``close``, before the folder goes: what the tabs have started ends."""
-        self._turns = Turns()
+        self._turns = FairScheduler()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
         self._lock, self._closed = threading.Lock(), False
@@ -90,7 +90,7 @@ class Studio:
 
         with self._loading:
             if model not in self._backends:
-                shared: Any = Shared(build_dreamer(dataclasses.replace(self.stream, model=model)).backend)
+                shared: Any = SharedBackend(build_dreamer(dataclasses.replace(self.stream, model=model)).backend)
                 self._backends[model] = shared
             return self._backends[model]
 
@@ -103,14 +103,14 @@ class Studio:
         row = models.get(model or self.model.name)
         return Dreamer(row, self._backend_of(row.name), self.stream.field_height, self.stream.seed)
 
-    def networks(self) -> list[str]:
+    def available_models(self) -> list[str]:
         """Those whose weights are here, the studio's own first."""
         return [self.model.name, *(name for name, row in models.MODELS.items()
                                    if name != self.model.name and row.available()[0])]
 
-    def turn(self, who: str) -> AbstractContextManager[None]:
+    def device_slot(self, client_id: str) -> AbstractContextManager[None]:
         """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
-        return self._turns.turn(who)
+        return self._turns.slot(client_id)
 
     @property
     def frame_rate(self) -> float:
@@ -118,10 +118,10 @@ class Studio:
         short of time the dreams of all would starve.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return round(min(MOST_RATE, RATE_OF_A_CORE * cores / max(1, len(self.dreaming))), 1)
+        return round(min(MAX_RATE, RATE_PER_CORE * cores / max(1, len(self.active_sessions))), 1)
 
     @property
-    def turns_waiting(self) -> int:
+    def slots_waiting(self) -> int:
         return self._turns.waiting
 
     def warm_up(self) -> None:
@@ -131,18 +131,18 @@ class Studio:
         from streamdream.dream.dreamer import DreamState
 
         dreamer = self.dreamer()
-        dreamer.in_turn = True
+        dreamer.cycle_octaves = True
         state, picture = DreamState(), np.zeros((480, 640, 3), np.uint8)
-        with self.turn("warm-up"):
+        with self.device_slot("warm-up"):
             for _ in range(2):
-                state = dreamer.advance(state, picture, dataclasses.replace(self.dream, onset=0))
-        self.leave("warm-up")
+                state = dreamer.advance(state, picture, dataclasses.replace(self.dream, warmup_steps=0))
+        self.release("warm-up")
         del dreamer, state
         freeze_gc()
 
-    def leave(self, who: str) -> None:
+    def release(self, client_id: str) -> None:
         """That visitor, or job, takes no more turns. What only they used leaves memory a while later."""
-        self._turns.forget(who)
+        self._turns.forget(client_id)
         with self._lock:
             self._eviction.cancel()
             if not self._closed:

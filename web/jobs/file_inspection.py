@@ -26,14 +26,16 @@ FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi":
 """The kind -> FFmpeg's names of it: nothing else is even looked at, above all no play list, which names other files."""
 CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
                     "prores", "theora", "gif"))
-SOUNDS = ("aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
-          "pcm_u8 pcm_mulaw pcm_alaw")
-TEXTS = "mov_text subrip srt ass ssa webvtt"
+AUDIO_CODECS = (
+    "aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
+    "pcm_u8 pcm_mulaw pcm_alaw"
+)
+SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 """The suffix of a picture -> Pillow's name of what it must be."""
-MOST_STREAMS = 12
-MOST_FRAMES_PER_SECOND = 120
-MOST_PACKETS_PER_SECOND = 1000
+MAX_STREAMS = 12
+MAX_FRAMES_PER_SECOND = 120
+MAX_PACKETS_PER_SECOND = 1000
 """Of all streams together; sound in pieces of 10 ms and video at 120 a second make 220."""
 LARGEST_KEPT = 1920 * 1080
 """Pixels of a picture that is kept; a larger one is scaled down, since a dream of it would take minutes."""
@@ -45,7 +47,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA
 
 
 @dataclass(frozen=True)
-class Limits:
+class InspectionLimits:
     """What a visitor may bring. ``pixels`` is of one picture, ``seconds`` of a video."""
 
     megabytes: float
@@ -54,7 +56,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MediaInfo:
     """What was found. ``seconds`` and ``frames`` of a picture are 0 and 1; ``suffix`` is that of the real kind."""
 
     suffix: str
@@ -66,7 +68,7 @@ class Facts:
     sound: str = ""
 
 
-def inspect(path: Path, suffix: str, limits: Limits) -> Facts:
+def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
     """Look at a file whose visitor says it is a ``suffix``. Raises UsageError in words for the visitor."""
     order = json.dumps([str(path), suffix, asdict(limits)])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMDREAM_")}
@@ -79,7 +81,7 @@ def inspect(path: Path, suffix: str, limits: Limits) -> Facts:
         raise UsageError("this file takes too much to read; it may be damaged") from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
-    return Facts(**answer)
+    return MediaInfo(**answer)
 
 
 def known_suffix(name: str) -> str:
@@ -96,7 +98,7 @@ def listed(kinds: dict[str, str]) -> str:
     return " ".join(suffix.removeprefix(".") for suffix in kinds)
 
 
-def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
+def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
     """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
     from PIL import Image, UnidentifiedImageError
 
@@ -124,20 +126,20 @@ def look_at_picture(path: Path, suffix: str, limits: Limits) -> Facts:
     images.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
     if clean != path:
         path.unlink()
-    return Facts(".png", picture.shape[1], picture.shape[0])
+    return MediaInfo(".png", picture.shape[1], picture.shape[0])
 
 
-def look_at_video(path: Path, suffix: str, limits: Limits) -> Facts:
+def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
     """Streams, sizes and codecs from the header, the length both as stated and from every packet's time."""
     import av
 
-    from streamdream.media.container import first_video
+    from streamdream.media.container import main_video_stream
 
     container = open_video(path, suffix)
     try:
-        if len(container.streams) > MOST_STREAMS:
-            raise UsageError(f"this video has {len(container.streams)} streams; at most {MOST_STREAMS} are taken")
-        video = first_video(container)
+        if len(container.streams) > MAX_STREAMS:
+            raise UsageError(f"this video has {len(container.streams)} streams; at most {MAX_STREAMS} are taken")
+        video = main_video_stream(container)
         if video is None or video.codec_context is None:
             raise UsageError("there are no moving pictures in this file")
         codec = str(video.codec_context.name)
@@ -146,9 +148,9 @@ def look_at_video(path: Path, suffix: str, limits: Limits) -> Facts:
         check_size(video.width, video.height, limits)
         tick = float(fraction(video.time_base, Fraction(1, 1000)))
         check_length(max(float(container.duration or 0) / 1e6, float(video.duration or 0) * tick), limits)
-        seconds, frames = measure(container, video.index, limits)
+        seconds, frames = scan_packets(container, video.index, limits)
         sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
-        return Facts(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
+        return MediaInfo(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
     except (av.FFmpegError, ValueError, OverflowError):
         raise UsageError("this video is damaged") from None
     finally:
@@ -160,7 +162,7 @@ def open_video(path: Path, suffix: str) -> Any:
     import av
 
     kind = CONTAINERS[suffix]
-    allowed = ",".join([*sorted(CODECS), *SOUNDS.split(), *TEXTS.split()])
+    allowed = ",".join([*sorted(CODECS), *AUDIO_CODECS.split(), *SUBTITLE_CODECS.split()])
     try:
         return open_av(str(path.absolute()), options={
             "protocol_whitelist": "file", "format_whitelist": FORMATS[kind], "codec_whitelist": allowed})
@@ -168,7 +170,7 @@ def open_video(path: Path, suffix: str) -> Any:
         raise UsageError(f"this is not a {suffix.removeprefix('.')} video, whatever its name says") from None
 
 
-def measure(container: Any, index: int, limits: Limits) -> tuple[float, int]:
+def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[float, int]:
     """(seconds, frames) by going through the packets; stops where a limit is passed.
 
     A stream is as long as its clock goes forward in all: one whose times start anew again and again is not short.
@@ -188,21 +190,21 @@ def measure(container: Any, index: int, limits: Limits) -> tuple[float, int]:
             gone[stream] = gone.get(stream, 0.0) + max(0.0, now - last.get(stream, now))
             last[stream] = now
             check_length(gone[stream], limits)
-        if frames > limits.seconds * MOST_FRAMES_PER_SECOND or packets > limits.seconds * MOST_PACKETS_PER_SECOND:
-            raise UsageError(f"this video has too many frames; {MOST_FRAMES_PER_SECOND} a second for "
+        if frames > limits.seconds * MAX_FRAMES_PER_SECOND or packets > limits.seconds * MAX_PACKETS_PER_SECOND:
+            raise UsageError(f"this video has too many frames; {MAX_FRAMES_PER_SECOND} a second for "
                              f"{limits.seconds:.0f} s are taken")
     if not frames:
         raise UsageError("there are no moving pictures in this file")
     return gone.get(index, 0.0) * frames / max(1, frames - 1), frames
 
 
-def check_length(seconds: float, limits: Limits) -> None:
+def check_length(seconds: float, limits: InspectionLimits) -> None:
     """Raises UsageError."""
     if seconds > limits.seconds + SPARE_SECONDS:
         raise UsageError(f"this video is longer than {describe_length(limits.seconds)}; cut it first")
 
 
-def check_size(width: int, height: int, limits: Limits) -> None:
+def check_size(width: int, height: int, limits: InspectionLimits) -> None:
     """Raises UsageError."""
     if not width or not height:
         raise UsageError("the size of these pictures cannot be told; the file may be damaged")
@@ -221,9 +223,9 @@ def main(order: str) -> None:
     """In the child: one JSON object on stdout, the facts or why it was refused."""
     _limit_this_process()
     path, suffix, limits = json.loads(order)
-    look = look_at_video if suffix in CONTAINERS else look_at_picture
+    look = inspect_video if suffix in CONTAINERS else inspect_picture
     try:
-        answer: dict[str, Any] = asdict(look(Path(path), suffix, Limits(**limits)))
+        answer: dict[str, Any] = asdict(look(Path(path), suffix, InspectionLimits(**limits)))
     except StreamdreamError as error:
         answer = {"refused": str(error)}
     sys.stdout.write(json.dumps(answer))

@@ -78,7 +78,7 @@ class Job:
     changed: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         return self.state in ("done", "failed", "cancelled")
 
     def check(self) -> None:
@@ -114,7 +114,7 @@ class Job:
         return max(0, self.total - self.done) / speed
 
 
-class Jobs:
+class JobQueue:
     """A line of jobs and the one thread that does them; from any thread.
 
     Round-robin over addresses, and over the visitors of each: nobody waits behind two of another's. A job that has run
@@ -129,7 +129,7 @@ class Jobs:
         self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
         self._clock = clock
         self._jobs: dict[str, Job] = {}
-        self._served: dict[tuple[str, str], int] = {}
+        self._last_served: dict[tuple[str, str], int] = {}
         """By kind ("visitor" or "address") and name: the number of the job that was served last."""
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
@@ -145,7 +145,7 @@ class Jobs:
         address = address or f"visitor {visitor}"
         self.sweep()
         with self._changed:
-            open_jobs = [job for job in self._jobs.values() if not job.over]
+            open_jobs = [job for job in self._jobs.values() if not job.finished]
             mine = sum(job.visitor == visitor for job in open_jobs)
             if self._closed:
                 raise UsageError("this server is going down")
@@ -172,12 +172,12 @@ class Jobs:
             if job.state != "waiting":
                 return 0
             running = sum(other.state == "running" for other in self._jobs.values())
-            return running + self._line().index(job)
+            return running + self._queue().index(job)
 
     @property
     def is_busy(self) -> bool:
         """Is there anything to do?"""
-        return any(not job.over for job in self._all())
+        return any(not job.finished for job in self._all())
 
     def ahead_seconds(self) -> float | None:
         """What the running job still takes, as far as is known."""
@@ -210,7 +210,7 @@ class Jobs:
         """As ``cancel``, and forgets it, its result, too."""
         self.cancel(job)
         with self._changed:
-            if job.over:
+            if job.finished:
                 self._jobs.pop(job.token, None)
                 self._remove(job)
 
@@ -220,16 +220,16 @@ class Jobs:
             if job.visitor == visitor:
                 self.discard(job)
         with self._changed:
-            self._served.pop(("visitor", visitor), None)
+            self._last_served.pop(("visitor", visitor), None)
 
     def sweep(self) -> None:
         """Results that nobody fetched for long go."""
         for job in self._all():
-            if job.over and self._clock() - job.ended_seconds > self._keep_seconds:
+            if job.finished and self._clock() - job.ended_seconds > self._keep_seconds:
                 self.discard(job)
         with self._changed:
-            for who in sorted(self._served, key=self._served.__getitem__)[:-MAX_REMEMBERED]:
-                del self._served[who]
+            for client_id in sorted(self._last_served, key=self._last_served.__getitem__)[:-MAX_REMEMBERED]:
+                del self._last_served[client_id]
 
     def close(self) -> None:
         """Cancels everything, waits for the runner, removes the folder."""
@@ -245,7 +245,7 @@ class Jobs:
         with self._changed:
             return list(self._jobs.values())
 
-    def _line(self) -> list[Job]:
+    def _queue(self) -> list[Job]:
         """Who waits, in the order in which they will be served."""
         waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
         for kind in ("visitor", "address"):
@@ -257,9 +257,11 @@ class Jobs:
         turns: Counter[str] = Counter()
         order = []
         for place, job in enumerate(jobs):
-            who = getattr(job, kind)
-            order.append((turns[who], 0 if turns[who] else self._served.get((kind, who), 0), place))
-            turns[who] += 1
+            client_id = getattr(job, kind)
+            order.append(
+                (turns[client_id], 0 if turns[client_id] else self._last_served.get((kind, client_id), 0), place)
+            )
+            turns[client_id] += 1
         return [jobs[place] for _, _, place in sorted(order)]
 
     def _run(self) -> None:
@@ -268,12 +270,12 @@ class Jobs:
 
     def _next(self) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._line())
+            self._changed.wait_for(lambda: self._closed or self._queue())
             if self._closed:
                 return None
-            job = self._line()[0]
+            job = self._queue()[0]
             job.state, job.began_seconds = "running", self._clock()
-            self._served["visitor", job.visitor] = self._served["address", job.address] = job.number
+            self._last_served["visitor", job.visitor] = self._last_served["address", job.address] = job.number
             return job
 
     def _do(self, job: Job) -> None:
@@ -281,7 +283,7 @@ class Jobs:
         try:
             job.check()
             job.folder.mkdir(mode=0o700)
-            with torch_threads.on(torch_threads.most()):  # whatever a live dream takes meanwhile
+            with torch_threads.use_threads(torch_threads.default_threads()):  # whatever a live dream takes meanwhile
                 job.work(job)
             job.check()
         except Cancelled:
@@ -309,7 +311,7 @@ class Jobs:
             shutil.rmtree(job.folder)
 
 
-class StepByStep:
+class StepwiseSlot:
     """Turns on the device that end with every step, so that nobody live waits for a whole picture.
 
     ``with step_by_step():`` holds a turn; ``pass_on``, called within it after each step, ends it, calls ``between``,
@@ -328,7 +330,7 @@ class StepByStep:
         finally:
             self._end()
 
-    def pass_on(self) -> None:
+    def yield_slot(self) -> None:
         if self._held is not None:
             self._end()
             self._between()

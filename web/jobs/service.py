@@ -13,8 +13,8 @@ from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings
 
 from . import file_inspection, tasks
-from .file_inspection import Limits
-from .queue import Job, Jobs, Turn
+from .file_inspection import InspectionLimits
+from .queue import Job, JobQueue, Turn
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
 from .visitors import Visitors
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from streamdream.dream.dreamer import Dreamer
 
-    from ..core.state import Studio
-    from ..pages.settings_panel import Panel
+    from ..core.state import AppState
+    from ..pages.settings_panel import SettingsPanel
 
 BACKGROUND = "thumbnails"
 """Who takes turns for pictures of layers."""
-MOST_VIDEOS, MOST_STILLS = 16, 32
-MOST_FROM_VISITOR = 2
+MAX_VIDEOS, MAX_STILLS = 16, 32
+MAX_PER_VISITOR = 2
 VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
 """A job that has taken longer ends when another visitor waits."""
 SHARED_VIDEO_SECONDS = 600.0
@@ -41,20 +41,23 @@ GRACE_SECONDS = 3.0
 """So long after its page has gone a visitor is forgotten."""
 
 
-class Workshop:
+class JobService:
     """One for each studio, see ``of``; all it keeps is in the studio's folder, and by visitor: a Gradio session."""
 
-    def __init__(self, studio: Studio, clock: Callable[[], float] = time.monotonic) -> None:
-        web = studio.web
-        self.studio = studio
-        self.uploads = Uploads(studio.folder / "uploads", Limits(web.upload_mb, web.upload_seconds, web.upload_pixels),
-                               clock=clock)
-        self.videos = Jobs("videos", studio.folder / "videos", MOST_VIDEOS, MOST_FROM_VISITOR, VIDEO_SECONDS,
+    def __init__(self, app_state: AppState, clock: Callable[[], float] = time.monotonic) -> None:
+        web = app_state.web
+        self.app_state = app_state
+        self.uploads = Uploads(
+            app_state.folder / "uploads",
+            InspectionLimits(web.upload_mb, web.upload_seconds, web.upload_pixels),
+            clock=clock,
+        )
+        self.videos = JobQueue("videos", app_state.folder / "videos", MAX_VIDEOS, MAX_PER_VISITOR, VIDEO_SECONDS,
                            SHARED_VIDEO_SECONDS, clock=clock)
-        self.stills = Jobs("stills", studio.folder / "stills", MOST_STILLS, MOST_FROM_VISITOR, STILL_SECONDS,
+        self.stills = JobQueue("stills", app_state.folder / "stills", MAX_STILLS, MAX_PER_VISITOR, STILL_SECONDS,
                            clock=clock)
-        self.thumbnails = Thumbnails(studio.stream, lambda: studio.turn(BACKGROUND), self._is_busy)
-        self.panels: list[Panel] = []
+        self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(BACKGROUND), self._is_busy)
+        self.panels: list[SettingsPanel] = []
         """Of all tabs: what sets the layer everywhere asks them."""
         self._visitors, self._clock = Visitors(clock), clock
         self._closed = threading.Event()
@@ -63,12 +66,12 @@ class Workshop:
 
     def _is_busy(self) -> bool:
         """Does somebody want the device for something better than pictures of layers?"""
-        return bool(self.studio.dreaming) or self.videos.is_busy or self.stills.is_busy
+        return bool(self.app_state.active_sessions) or self.videos.is_busy or self.stills.is_busy
 
     def show_layers(self) -> None:
         """Tells the live tab where the pictures of the studio's own network are, or will be."""
-        model = self.studio.stream.model
-        self.studio.layer_pictures.update(
+        model = self.app_state.stream.model
+        self.app_state.layer_pictures.update(
             {tap: picture_address(model, number) for number, tap in enumerate(models.get(model).taps())})
 
     def find_job(self, token: str) -> Job | None:
@@ -79,37 +82,37 @@ class Workshop:
         from streamdream.ascent import objectives
 
         dream = DreamSettings(**{**values, **{role: str(file.path) for role, file in files.items() if file}})
-        if model == self.studio.stream.model:
-            self.studio.check(replace(dream, guide="", style="", mask=""))
+        if model == self.app_state.stream.model:
+            self.app_state.check(replace(dream, guide="", style="", mask=""))
         objectives.from_settings(dream, models.get(model))
         return dream
 
     def dreamer_of(self, model: str, field_height: int) -> tasks.MakeDreamer:
         """Makes a dreamer for one job, when the job begins."""
         def make() -> Dreamer:
-            if model == self.studio.stream.model:
-                dreamer = self.studio.dreamer()
+            if model == self.app_state.stream.model:
+                dreamer = self.app_state.dreamer()
             else:
                 from streamdream.dream.build import build_dreamer
 
-                dreamer = build_dreamer(replace(self.studio.stream, model=model))
+                dreamer = build_dreamer(replace(self.app_state.stream, model=model))
             dreamer.field_height = field_height
             return dreamer
 
         return make
 
-    def start(self, line: Jobs, visitor: str, title: str, do: Callable[[Job, Turn], None]) -> Job:
+    def start(self, line: JobQueue, visitor: str, title: str, do: Callable[[Job, Turn], None]) -> Job:
         """A job whose work is given turns on the device of its own. Raises UsageError when the line is full."""
         def run(job: Job) -> None:
-            who = f"job {job.token}"
+            client_id = f"job {job.token}"
             try:
-                do(job, lambda: self.studio.turn(who))
+                do(job, lambda: self.app_state.device_slot(client_id))
             finally:
-                self.studio.leave(who)
+                self.app_state.release(client_id)
 
         return line.submit(visitor, title, run, self._visitors.address(visitor))
 
-    def seen(self, request: gr.Request) -> str:
+    def touch(self, request: gr.Request) -> str:
         """Who the visitor is: their Gradio session, which is there now."""
         visitor = str(request.session_hash or "")
         if not visitor:
@@ -141,7 +144,7 @@ class Workshop:
         while not self._closed.wait(SWEEP_SECONDS):
             self.sweep()
 
-    def left(self, session: str | None) -> None:
+    def on_unload(self, session: str | None) -> None:
         """Their page was closed, or lost its connection for a moment: who is not seen again soon, is forgotten."""
         visitor, now = str(session or ""), self._clock()
 
@@ -166,18 +169,18 @@ class Workshop:
         for line in (self.videos, self.stills):
             line.close()
         self.uploads.close()
-        _workshops.pop(id(self.studio), None)
+        _workshops.pop(id(self.app_state), None)
 
 
-_workshops: dict[int, Workshop] = {}
+_workshops: dict[int, JobService] = {}
 
 
-def of(studio: Studio) -> Workshop:
+def of(app_state: AppState) -> JobService:
     """The workshop of that studio, made at the first call; it lives until ``close``."""
-    if id(studio) not in _workshops:
-        shop = _workshops[id(studio)] = Workshop(studio)
-        studio.closing.append(shop.close)
-    return _workshops[id(studio)]
+    if id(app_state) not in _workshops:
+        jobs_service = _workshops[id(app_state)] = JobService(app_state)
+        app_state.closing.append(jobs_service.close)
+    return _workshops[id(app_state)]
 
 
 def picture_address(model: str, number: int) -> str:
@@ -185,23 +188,26 @@ def picture_address(model: str, number: int) -> str:
     return f"layers/{model}/{number}.png"
 
 
-def read_mask(workshop: Workshop, visitor: str, data: bytes) -> Upload | None:
+def read_mask(jobs_service: JobService, visitor: str, data: bytes) -> Upload | None:
     """A mask that was drawn on the page, through the same door as a file."""
     if not data:
         return None
-    drawn = workshop.uploads.take(data, "mask.png", workshop.address(visitor))
-    return workshop.uploads.claim(drawn.token, visitor)
+    drawn = jobs_service.uploads.take(data, "mask.png", jobs_service.address(visitor))
+    return jobs_service.uploads.claim(drawn.token, visitor)
 
 
-def claim(workshop: Workshop, visitor: str, token: str, moving: bool) -> Upload:
+def claim(jobs_service: JobService, visitor: str, token: str, moving: bool) -> Upload:
     """The visitor's file of that token. Raises UsageError when it is gone, or not of that kind."""
-    upload = workshop.uploads.claim(token, visitor)
+    upload = jobs_service.uploads.claim(token, visitor)
     if upload.is_video is not moving:
         raise UsageError("that is " + ("a picture; a video is needed" if moving else "a video; a picture is needed"))
     return upload
 
 
-VIDEO_KINDS, PICTURE_KINDS = file_inspection.listed(file_inspection.CONTAINERS), file_inspection.listed(file_inspection.PICTURES)
+VIDEO_KINDS, PICTURE_KINDS = (
+    file_inspection.listed(file_inspection.CONTAINERS),
+    file_inspection.listed(file_inspection.PICTURES),
+)
 SAVED_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 
 

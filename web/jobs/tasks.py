@@ -18,7 +18,7 @@ from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 
-from .queue import Job, StepByStep, Turn
+from .queue import Job, StepwiseSlot, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class Span:
         return float("inf") if self.end is None else self.end
 
 
-class Watched:
+class PreviewSink:
     """A sink whose newest picture can be looked at while it goes on."""
 
     def __init__(self, sink: Sink, job: Job) -> None:
@@ -75,7 +75,7 @@ class Watched:
     def abort(self) -> None:
         self._sink.abort()
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> PreviewSink:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -86,16 +86,16 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
                  make: MakeDreamer, turn: Turn) -> None:
     """The whole span of a video with its sound, to ``job.result``."""
     from streamdream.media.sinks.registry import open_sink
-    from streamdream.render.guide_video import Player
+    from streamdream.render.guide_video import GuideVideo
     from streamdream.render.pipeline import render
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
     output = job.folder / RESULT
-    with hiding(upload), Player(settings) as others, upload.open(span.start, span.stop) as source:
+    with hide_paths(upload), GuideVideo(settings) as others, upload.open(span.start, span.stop) as source:
         job.total = source.frame_count
-        dreamer, turns = share(make(), job, turn)
-        with Watched(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
-            report = render(source, sink, dreamer, settings, job.progress, others.at, turn=turns)
+        dreamer, turns = with_job_hooks(make(), job, turn)
+        with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
+            report = render(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
     job.result, job.answer = output, report
 
@@ -107,9 +107,9 @@ def preview_video(job: Job, upload: Upload, span: Span, settings: DreamSettings,
     length = min(span.stop, upload.facts.seconds) - span.start
     found: list[tuple[float, Picture, Picture]] = []
     job.answer, job.total = found, len(PREVIEWS)
-    with hiding(upload):
+    with hide_paths(upload):
         others = reference_images.read(settings)
-        dreamer, turns = share(make(), job, turn)
+        dreamer, turns = with_job_hooks(make(), job, turn)
         for part in PREVIEWS:
             job.check()
             frame = _frame_at(upload, span.start + part * length, span.start)
@@ -139,8 +139,8 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
 
     others = reference_images.read(settings)
     shown_seconds = 0.0
-    job.total = (1 + settings.onset) * settings.octaves * settings.steps
-    dreamer, turns = share(make(), job, turn, count_steps=True)
+    job.total = (1 + settings.warmup_steps) * settings.octaves * settings.steps
+    dreamer, turns = with_job_hooks(make(), job, turn, count_steps=True)
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds
@@ -157,22 +157,22 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     job.result = output
 
 
-def share(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = False) -> tuple[Dreamer, StepByStep]:
+def with_job_hooks(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = False) -> tuple[Dreamer, StepwiseSlot]:
     """A dreamer that gives the device away after every step, and ends when the job is cancelled."""
-    turns = StepByStep(turn)
+    turns = StepwiseSlot(turn)
 
     def on_step(done: int) -> None:
         job.check()
         if count_steps:
             job.progress(done)
-        turns.pass_on()
+        turns.yield_slot()
 
     dreamer.on_step = on_step
     return dreamer, turns
 
 
 @contextmanager
-def hiding(upload: Upload) -> Iterator[None]:
+def hide_paths(upload: Upload) -> Iterator[None]:
     """Within it the visitor's file is called "the video" in all errors; where it lies is nobody's business."""
     try:
         yield

@@ -21,9 +21,9 @@ from streamdream.errors import StreamdreamError
 from streamdream.media import images
 from streamdream.settings import StreamSettings, resolve
 from streamdream.system import cache_dir
-from streamdream.system.torch_threads import on
+from streamdream.system.torch_threads import use_threads
 
-from .queue import Cancelled, StepByStep, Turn
+from .queue import Cancelled, StepwiseSlot, Turn
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
@@ -47,7 +47,7 @@ class Thumbnails:
     def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
                  folder: Path | None = None) -> None:
         self._stream, self._turn, self._busy = stream, turn, busy
-        self._folder = folder or cache_dir.folder("layers")
+        self._folder = folder or cache_dir.cache_dir("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._wanted: list[str] = []
         self._changed = threading.Condition()
@@ -69,16 +69,16 @@ class Thumbnails:
         """How many are there, and how many there will be."""
         return len(self.done(model)), len(self._plan(model))
 
-    def is_coming(self, model: str) -> bool:
+    def pending(self, model: str) -> bool:
         """Are some still to be made, and will they?"""
         if not models.get(model).available()[0]:
             return False
         done, count = self.count(model)
         return done < count and model not in self.problem
 
-    def want(self, model: str) -> None:
+    def request(self, model: str) -> None:
         """Have those of that network made next. Returns at once; nothing happens without its weights."""
-        if not self.is_coming(model):
+        if not self.pending(model):
             return
         with self._changed:
             if self._closed:
@@ -110,7 +110,7 @@ class Thumbnails:
     def _prepare(self, name: str) -> dict[str, Cell]:
         from streamdream.render import atlas
 
-        model, image = models.get(name), stock()
+        model, image = models.get(name), sample_image()
         settings = resolve({"steps": str(STEPS)}, {}, "atlas").dream
         folder = self._folder / name
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -150,19 +150,19 @@ class Thumbnails:
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)
         first = models.get(name).blocks(pools=True)
         cells = sorted(self._plan(name).values(), key=lambda cell: cell.tap not in first)
-        turns = StepByStep(self._turn, self._rest)
+        turns = StepwiseSlot(self._turn, self._throttle)
         for cell in cells:
             if cell.done:
                 continue
             if self._wanted[:1] != [name]:
                 return
-            maker = atlas.Maker(stock(), model, backend, StreamSettings(model=name), [cell])
-            maker.on_step = lambda done: turns.pass_on()
+            maker = atlas.AtlasRenderer(sample_image(), model, backend, StreamSettings(model=name), [cell])
+            maker.on_step = lambda done: turns.yield_slot()
             self._began_seconds = time.monotonic()
-            with on(1), turns():
+            with use_threads(1), turns():
                 maker.run(lambda done, left: None)
 
-    def _rest(self) -> None:
+    def _throttle(self) -> None:
         """Between two steps, when the device is anybody's."""
         took, rest = time.monotonic() - self._began_seconds, REST_SECONDS
         if self._busy():
@@ -174,7 +174,7 @@ class Thumbnails:
         self._began_seconds = time.monotonic()
 
 
-def stock() -> NDArray[np.uint8]:
+def sample_image() -> NDArray[np.uint8]:
     """The picture that layers are shown on, uint8 [SIDE, SIDE, 3] RGB."""
     spec = importlib.util.find_spec("gradio")
     assert spec and spec.origin

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UsageError
-from streamdream.media.container import Span
+from streamdream.media.container import TimeRange
 from streamdream.media.sources.video import AvSource
 
 from . import file_inspection
-from .file_inspection import Facts, Limits
+from .file_inspection import InspectionLimits, MediaInfo
 from .visitors import EXPIRE_SECONDS
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 15
 """A body of which nothing comes for so long is given up."""
 WHOLE_SECONDS = 600
-MOST_AT_ONCE, MOST_FROM_ONE_ADDRESS = 8, 3
+MAX_CONCURRENT, MAX_CONCURRENT_PER_ADDRESS = 8, 3
 """Files that are being received or looked at."""
 UNCLAIMED_SECONDS = 120
 """A file that no session asked for within this time is let go."""
-MOST_UNCLAIMED = 16
+MAX_UNCLAIMED = 16
 """Files of one address that no session asked for yet; beyond it, the oldest go."""
-MOST_TIMES = 20
+MAX_TOTAL_FACTOR = 20
 """All files together may weigh so many times what a single one may."""
 ADDRESS_SHARE = 4
 """Files of one address may be one in so many, and weigh as much, of what there is room for."""
-LONGEST_SHOWN_NAME = 60
-LEAST_LARGEST = 1 << 20
+MAX_NAME_LENGTH = 60
+MIN_DECODER_PIXELS = 1 << 20
 """Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
 GONE = "that file is not here any more; choose it again"
 
@@ -56,7 +56,7 @@ class Upload:
     token: str
     path: Path
     name: str
-    facts: Facts
+    facts: MediaInfo
     visitor: str = ""
     """The session that uses it; "" until one does."""
     address: str = ""
@@ -77,7 +77,7 @@ class Upload:
         """
         if not self.path.exists():
             raise UsageError(GONE)
-        largest = max(LEAST_LARGEST, 2 * self.facts.width * self.facts.height)
+        largest = max(MIN_DECODER_PIXELS, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:
             container = file_inspection.open_video(self.path, self.facts.suffix)
@@ -86,7 +86,7 @@ class Upload:
                     stream.codec_context.options = {"max_pixels": str(largest)}
             return container
 
-        return AvSource("the video", open_safely, Span.of(start, end=end))
+        return AvSource("the video", open_safely, TimeRange.of(start, end=end))
 
 
 class Uploads:
@@ -95,11 +95,11 @@ class Uploads:
     When there is no room for one more, those go that lie longest of the address that has most: the door stays open.
     """
 
-    def __init__(self, folder: Path, limits: Limits, most_from_visitor: int = 8, most: int = 256,
+    def __init__(self, folder: Path, limits: InspectionLimits, most_from_visitor: int = 8, most: int = 256,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.limits = folder, limits
         self._most_from_visitor, self._most, self._clock = most_from_visitor, most, clock
-        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "streamdream-upload")
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, "streamdream-upload")
         """Disk and inspection; a thread for each file that comes in, so that none waits for another's."""
         self._kept: dict[str, Upload] = {}
         self._coming: list[str] = []
@@ -170,7 +170,7 @@ class Uploads:
     @contextlib.contextmanager
     def _coming_from(self, address: str) -> Iterator[None]:
         with self._lock:
-            if len(self._coming) >= MOST_AT_ONCE or self._coming.count(address) >= MOST_FROM_ONE_ADDRESS:
+            if len(self._coming) >= MAX_CONCURRENT or self._coming.count(address) >= MAX_CONCURRENT_PER_ADDRESS:
                 raise UsageError("too many files are coming in just now; try again in a moment")
             self._coming.append(address)
         try:
@@ -181,7 +181,7 @@ class Uploads:
 
     def _keep(self, upload: Upload) -> None:
         self.sweep()
-        for older in self._unclaimed(upload.address)[:-MOST_UNCLAIMED]:
+        for older in self._unclaimed(upload.address)[:-MAX_UNCLAIMED]:
             self.drop(older.token)
         with self._lock:
             evicted = self._make_room(upload)
@@ -191,7 +191,7 @@ class Uploads:
 
     def _make_room(self, upload: Upload) -> list[str]:
         """Forget what has to go, so that one more is within all limits; return the tokens."""
-        most_bytes, evicted = MOST_TIMES * self.limits.megabytes * 1e6, []
+        most_bytes, evicted = MAX_TOTAL_FACTOR * self.limits.megabytes * 1e6, []
         for part, share in ((upload.address, ADDRESS_SHARE), (None, 1)):
             while True:
                 files, sizes = Counter({upload.address: 1}), Counter({upload.address: upload.size_bytes})
@@ -281,7 +281,7 @@ def clean_name(name: str) -> str:
     """What can be shown of a file's name, once escaped: its last part, without control characters, and short."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     shown = "".join(letter for letter in last if letter.isprintable())
-    return shown if len(shown) <= LONGEST_SHOWN_NAME else shown[:LONGEST_SHOWN_NAME - 1] + "…"
+    return shown if len(shown) <= MAX_NAME_LENGTH else shown[:MAX_NAME_LENGTH - 1] + "…"
 
 
 def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:

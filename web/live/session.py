@@ -1,4 +1,4 @@
-"""Live sessions: each is a ``streamdream.live.Live`` between pictures that a browser pushes and one that it shows.
+"""Live sessions: each is a ``streamdream.live.pipeline.Live`` between frames that a browser pushes and one that it shows.
 
 The newest picture wins at every place where one waits, so a session holds a few pictures, however fast they come.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import models
-from streamdream.automation.controls import SUBSTANCE, Controls, Wish, parse_values
+from streamdream.automation.controls import MODEL_DEPENDENT_FIELDS, Controls, DreamRequest, parse_values
 from streamdream.dream import reference_images
 from streamdream.dream.dreamer import fitting_octaves
 from streamdream.errors import (
@@ -35,64 +35,66 @@ from streamdream.errors import (
     UsageError,
 )
 from streamdream.live import compositor
-from streamdream.live.compositor import Published
+from streamdream.live.compositor import PublishedResidual
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.pipeline import Live
-from streamdream.live.resolution import Governor
+from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 
-from ..core.scheduler import Considerate
+from ..core.scheduler import CpuYield
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
     from streamdream.models import Model
 
-    from ..core.state import Studio
+    from ..core.state import AppState
 
-MOST_BYTES = 2_000_000
-MOST_PIXELS = 1920 * 1080
+MAX_JPEG_BYTES = 2_000_000
+MAX_PIXELS = 1920 * 1080
 HEADER = struct.Struct("<IH")
 """Before each picture: its number, and, on the way down, how many ms it was here. On the way up that is 0."""
-HIGHEST_RATE = 75
+MAX_RATE = 75
 """Pictures a second that are taken from one visitor."""
 SAME_ASPECT = 0.02
 """Pictures whose width over height differs by less are of the same shape; a smaller one is rounded."""
-MOST_BAD = 8
+MAX_BAD_FRAMES = 8
 """Things in a row that are no pictures, until a session ends."""
-HIGHEST = {"steps": 6, "onset": 30, "octaves": 6}
+LIVE_MAXIMA = {"steps": 6, "warmup_steps": 30, "octaves": 6}
 """Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
-MOST_LAYERS = 6
-DEPENDENT = {*SUBSTANCE, "model"}
+MAX_LAYERS = 6
+DEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
 """Settings that are legal or not by each other; where they do not go together, none of them is taken."""
 MAX_MESSAGE = 200
 """Characters of what a visitor is told."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
-LOWEST_QUALITY, QUALITY = 75, 90
+MIN_QUALITY, QUALITY = 75, 90
 """JPEG's, of what is sent down; it is enlarged, its squares, too."""
 log = logging.getLogger(__name__)
 
 
-def check(studio: Studio, wish: Wish) -> None:
+def check(app_state: AppState, dream_request: DreamRequest) -> None:
     """Raises UsageError for what a visitor may not dream live."""
-    dream = wish.dream
-    if wish.model not in ("", studio.model.name) and wish.model not in (here := studio.networks()):
-        raise UnknownName("network", wish.model, here)
-    for name in HIGHEST:
+    dream = dream_request.dream
+    if dream_request.model not in ("", app_state.model.name) and dream_request.model not in (
+        here := app_state.available_models()
+    ):
+        raise UnknownName("network", dream_request.model, here)
+    for name in LIVE_MAXIMA:
         check_highest(name, getattr(dream, name))
     longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
-    if len(dream.layers.split(",")) > MOST_LAYERS or longest > 400:
-        raise SettingsError(f"live at most {MOST_LAYERS} layers are dreamed at once")
-    studio.check(dream, wish.model)
+    if len(dream.layers.split(",")) > MAX_LAYERS or longest > 400:
+        raise SettingsError(f"live at most {MAX_LAYERS} layers are dreamed at once")
+    app_state.check(dream, dream_request.model)
 
 
 def check_highest(name: str, value: Any) -> None:
     """Raises SettingsError for a value above what may be had live."""
-    if value > HIGHEST.get(name, value):
-        raise SettingsError(f"{name} is {value}, but live at most {HIGHEST[name]}")
+    if value > LIVE_MAXIMA.get(name, value):
+        raise SettingsError(f"{name} is {value}, but live at most {LIVE_MAXIMA[name]}")
 
 
 def plain_words(error: StreamdreamError) -> str:
@@ -102,10 +104,10 @@ def plain_words(error: StreamdreamError) -> str:
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE - 1] + "…"
 
 
-def legal_start(studio: Studio) -> DreamSettings:
+def clamped_defaults(app_state: AppState) -> DreamSettings:
     """What a session starts from: the server's own settings, within the ranges of live."""
-    lower = {name: min(getattr(studio.dream, name), highest) for name, highest in HIGHEST.items()}
-    return replace(studio.dream, **lower)
+    lower = {name: min(getattr(app_state.dream, name), highest) for name, highest in LIVE_MAXIMA.items()}
+    return replace(app_state.dream, **lower)
 
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
@@ -118,8 +120,8 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
             many_passes = "progressive" in header.info
     except Exception:  # whatever a parser makes of hostile bytes
         raise SourceError("this is no JPEG picture") from None
-    if many_passes or width * height > MOST_PIXELS or min(width, height) < 16:
-        raise SourceError(f"a picture of {width}x{height} is not taken; at most {MOST_PIXELS} pixels, in one pass")
+    if many_passes or width * height > MAX_PIXELS or min(width, height) < 16:
+        raise SourceError(f"a picture of {width}x{height} is not taken; at most {MAX_PIXELS} pixels, in one pass")
     if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise SourceError("this picture is cut off")
     image: NDArray[np.uint8] | None = cv2().imdecode(
@@ -129,7 +131,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
     return image
 
 
-class Pushed(LiveSource):
+class BrowserSource(LiveSource):
     """Pictures as a browser pushes them, by their number; decoded by whoever iterates. Ends with ``close``.
 
     ``on_shape`` is called before the first picture, and before each of another shape, is given on.
@@ -151,12 +153,12 @@ class Pushed(LiveSource):
         while (item := self._newest.take()) is not None:
             number, jpeg, at = item
             time.sleep(max(0.0, due - time.perf_counter()))
-            due = time.perf_counter() + 1 / HIGHEST_RATE
+            due = time.perf_counter() + 1 / MAX_RATE
             try:
                 image = decode(jpeg)
             except SourceError as error:
                 self.bad += 1
-                if self.bad >= MOST_BAD:
+                if self.bad >= MAX_BAD_FRAMES:
                     raise
                 log.info("a picture was left out: %s", error)
                 continue
@@ -172,7 +174,9 @@ class Pushed(LiveSource):
         self._newest.close()
 
 
-def halves(published: Published | None, image: NDArray[np.uint8], settings: DreamSettings) -> NDArray[np.uint8]:
+def split_residual(
+    published: PublishedResidual | None, image: NDArray[np.uint8], settings: DreamSettings
+) -> NDArray[np.uint8]:
     """What the dream adds to the picture ``image`` [H, W, 3], at the field's size: uint8 [2h, w, 3], the part above
     nought over the part below.
 
@@ -181,22 +185,22 @@ def halves(published: Published | None, image: NDArray[np.uint8], settings: Drea
     """
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
-    levels = compositor.moved(published, image, settings)
-    mask = reference_images.shown(published.others, *levels.shape[:2])
+    levels = compositor.warp_residual(published, image, settings)
+    mask = reference_images.mask_weights(published.others, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])
 
 
-class Encoder(NullSink):
+class JpegSink(NullSink):
     """Each dream's ``halves`` as JPEG behind their header, to ``send``, which must not wait."""
 
-    def __init__(self, source: Pushed, send: Callable[[bytes], None]) -> None:
+    def __init__(self, source: BrowserSource, send: Callable[[bytes], None]) -> None:
         super().__init__()
         self._source, self._send = source, send
         self.quality = QUALITY
         self.shown = 0
-        self.here_seconds = 0.0
+        self.server_seconds = 0.0
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
@@ -205,15 +209,15 @@ class Encoder(NullSink):
         assert good
         here_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
         self.shown += 1
-        self.here_seconds += here_ms / 1e3
+        self.server_seconds += here_ms / 1e3
         self._send(HEADER.pack(frame.pts, min(here_ms, 65535)) + jpeg.tobytes())
 
 
-class SharedGovernor(Governor):
+class SharedResolutionController(ResolutionController):
     """A dream may take its share of the time only."""
 
-    def __init__(self, highest: int, dream_hz: float, pinned: bool, sharers: Callable[[], int]) -> None:
-        super().__init__(highest, dream_hz, pinned)
+    def __init__(self, highest: int, min_dream_rate: float, pinned: bool, sharers: Callable[[], int]) -> None:
+        super().__init__(highest, min_dream_rate, pinned)
         self._sharers = sharers
         self.dreams = 0
 
@@ -227,21 +231,25 @@ class Session:
     visitor should know, and ``ended`` with the error that ended it, or "".
     """
 
-    def __init__(self, studio: Studio, address: str, send: Callable[[bytes], None],
+    def __init__(self, app_state: AppState, address: str, send: Callable[[bytes], None],
                  ended: Callable[[str], None], notify: Callable[[str], None] = lambda message: None) -> None:
         self.token = secrets.token_urlsafe(18)
-        self.address, self.began_seconds = address, time.monotonic()
-        self.heard_seconds = self.began_seconds
+        self.address, self.started_at = address, time.monotonic()
+        self.last_frame_at = self.started_at
         """When the last picture came."""
-        self._studio, self._ended = studio, ended
+        self._app_state, self._ended = app_state, ended
         self.send, self.notify = send, notify
         """Exchanged when the visitor comes back on another connection."""
-        self._source = Pushed(self._on_shape)
-        self.encoder = Encoder(self._source, lambda message: self.send(message))
-        self.controls = Controls(legal_start(studio), self._check, studio.model.name)
-        self._highest = studio.stream.field_height or 480
-        self._governor = SharedGovernor(self._highest, studio.live.dream_hz, studio.live.pin,
-                                        lambda: len(studio.dreaming))
+        self._source = BrowserSource(self._on_shape)
+        self.encoder = JpegSink(self._source, lambda message: self.send(message))
+        self.controls = Controls(clamped_defaults(app_state), self._check, app_state.model.name)
+        self._highest = app_state.stream.field_height or 480
+        self._governor = SharedResolutionController(
+            self._highest,
+            app_state.live.min_dream_rate,
+            app_state.live.fixed_field,
+            lambda: len(app_state.active_sessions),
+        )
         self._fitting = threading.Lock()
         self._live: Live | None = None
         self._backend: Backend | None = None
@@ -249,11 +257,11 @@ class Session:
         self._thread = threading.Thread(target=self._run, name=f"streamdream-session-{self.token[:4]}", daemon=True)
 
     def start(self) -> None:
-        self._studio.dreaming.add(self.token)
+        self._app_state.active_sessions.add(self.token)
         self._thread.start()
 
     def push(self, number: int, jpeg: bytes) -> None:
-        self.heard_seconds = time.monotonic()
+        self.last_frame_at = time.monotonic()
         self._source.push(number, jpeg)
 
     def change(self, values: Mapping[str, Any]) -> list[str]:
@@ -275,20 +283,21 @@ class Session:
         reduced = self._fit()
         return [*map(plain_words, errors), *filter(None, [reduced])]
 
-    def _check(self, wish: Wish) -> None:
-        check(self._studio, wish)
-        if not fitting_octaves(self._model_of(wish), wish.dream, self._largest_field):
-            raise FieldTooSmall(f"{wish.dream.layers} needs larger pictures than are dreamed here; choose a lower "
-                                "layer")
+    def _check(self, dream_request: DreamRequest) -> None:
+        check(self._app_state, dream_request)
+        if not fitting_octaves(self._model_of(dream_request), dream_request.dream, self._largest_field):
+            raise FieldTooSmall(
+                f"{dream_request.dream.layers} needs larger pictures than are dreamed here; choose a lower layer"
+            )
 
     def _fit(self) -> str:
         """Leave out octaves that not even the largest field has room for; ``Live`` leaves out those that the field of
         now has no room for. Returns what the visitor should know of it, or "".
         """
         with self._fitting:
-            wish = self.controls.wish
-            dream = wish.dream
-            fitting = max(1, fitting_octaves(self._model_of(wish), dream, self._largest_field))
+            dream_request = self.controls.request
+            dream = dream_request.dream
+            fitting = max(1, fitting_octaves(self._model_of(dream_request), dream, self._largest_field))
             message = ""
             if fitting < dream.octaves:
                 self.controls.change({"octaves": fitting})
@@ -306,8 +315,8 @@ class Session:
         """(height, width)."""
         return self._highest, max(2, 2 * round(self._source.width * self._highest / self._source.height / 2))
 
-    def _model_of(self, wish: Wish) -> Model:
-        return models.get(wish.model or self._studio.model.name)
+    def _model_of(self, dream_request: DreamRequest) -> Model:
+        return models.get(dream_request.model or self._app_state.model.name)
 
     def stop(self) -> None:
         """Ends it soon; does not wait."""
@@ -337,7 +346,7 @@ class Session:
 
     def counts(self) -> dict[str, float]:
         """What it adds to the server's totals."""
-        return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.here_seconds}
+        return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.server_seconds}
 
     def facts(self) -> dict[str, Any]:
         """What the page shows of it."""
@@ -349,13 +358,13 @@ class Session:
     def _run(self) -> None:
         error = ""
         try:
-            dreamer = self._studio.dreamer()
+            dreamer = self._app_state.dreamer()
             self._backend = dreamer.backend
-            turn: Callable[[], AbstractContextManager[None]] = partial(self._studio.turn, self.token)
+            turn: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
             if dreamer.backend.device.type == "cpu":
-                turn = Considerate(turn, self._studio.live.dream_hz, self._stopping.wait)
+                turn = CpuYield(turn, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls, turn,
-                              build=self._studio.dreamer, compose=halves)
+                              build=self._app_state.dreamer, compose=split_residual)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
@@ -363,7 +372,7 @@ class Session:
         except Closed:
             pass
         except FieldTooSmall:
-            dream = self.controls.now()
+            dream = self.controls.current()
             fewer = f" with {dream.octaves} octaves; choose fewer," if dream.octaves > 1 else "; choose"
             error = f"these pictures are too small for {dream.layers}{fewer} a lower layer or larger pictures"
         except StreamdreamError as problem:
@@ -373,6 +382,6 @@ class Session:
             error = "the dream failed here; the server's log says why"
         finally:
             self._live = None
-            self._studio.dreaming.discard(self.token)
-            self._studio.leave(self.token)
+            self._app_state.active_sessions.discard(self.token)
+            self._app_state.release(self.token)
             self._ended(error)

@@ -26,7 +26,7 @@ from streamdream.system.durations import describe_seconds
 from ..jobs import file_inspection
 
 if TYPE_CHECKING:
-    from ..jobs.queue import Job, Jobs
+    from ..jobs.queue import Job, JobQueue
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK_PIXELS = 480 * 270
@@ -49,7 +49,7 @@ def style() -> Any:
                    js_on_load=None)
 
 
-def flat(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
+def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
     """A ``gr.HTML`` without borders and paddings of its own."""
     import gradio as gr
 
@@ -62,7 +62,7 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
+def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
          note: str = "", elem_id: str = "") -> Any:
     """A ``gr.HTML`` to drop a file on. Its value is what ``Dropped.parse`` reads; events: ``upload`` and ``clear``."""
     import gradio as gr
@@ -105,7 +105,7 @@ _TOOLS = """<div class="sw-drop-tools" hidden>
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedFile:
     """What a drop holds: a file's token, the wanted span of a video, a drawn mask as PNG."""
 
     token: str
@@ -114,7 +114,7 @@ class Dropped:
     mask: bytes = b""
 
     @classmethod
-    def parse(cls, value: object) -> Dropped | None:
+    def parse(cls, value: object) -> DroppedFile | None:
         """From the component's value; None where nothing was dropped. Raises UsageError for anything but ours."""
         if not value:
             return None
@@ -130,7 +130,7 @@ class Dropped:
             raise UsageError("choose the file again") from None
 
 
-def look(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
+def to_data_uri(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
     """A picture as the text of an ``img``'s ``src``: small, and on no disk."""
     scale = min(1.0, math.sqrt(pixels / (picture.shape[0] * picture.shape[1])))
     small = resize(picture, max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
@@ -138,7 +138,7 @@ def look(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode() if done else ""
 
 
-def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
+def job_card(job: Job | None, jobs: JobQueue, idle: str, unit: str = "frames") -> str:
     """What the page says of a job: its place in the line, how far it is, what it looks like, or how it ended."""
     if job is None or job.state == "cancelled":
         return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled; nothing of it is left.')}</p>")
@@ -146,7 +146,7 @@ def card(job: Job | None, jobs: Jobs, idle: str, unit: str = "frames") -> str:
         return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
     seen = '<div class="sw-look sw-look-none" aria-hidden="true"></div>' if job.state == "running" else ""
     if job.picture is not None:
-        seen = f'<img class="sw-look" alt="what is being dreamed" src="{look(job.picture)}">'
+        seen = f'<img class="sw-look" alt="what is being dreamed" src="{to_data_uri(job.picture)}">'
     bar = f'<progress max="1" value="{job.share:.4f}" aria-label="progress"></progress>'
     return _card(job.state, f'{seen}<div class="sw-told"><strong>{escape(_headline(job, jobs))}</strong>'
                             f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")
@@ -157,7 +157,7 @@ def _card(state: str, inner: str) -> str:
     return f'<div class="sw-card sw-card-{state}" aria-live="{live}">{inner}</div>'
 
 
-def _headline(job: Job, jobs: Jobs) -> str:
+def _headline(job: Job, jobs: JobQueue) -> str:
     if job.state == "done":
         return "Done"
     if job.state == "waiting":
@@ -166,7 +166,7 @@ def _headline(job: Job, jobs: Jobs) -> str:
     return f"{100 * job.share:.0f} %" if job.done and job.total else "Waking up"
 
 
-def _details(job: Job, jobs: Jobs, unit: str) -> str:
+def _details(job: Job, jobs: JobQueue, unit: str) -> str:
     if job.state == "waiting":
         ahead = jobs.ahead_seconds()
         return "another dream runs" + (f", about {describe_seconds(ahead)} to go" if ahead is not None else "")
@@ -190,7 +190,7 @@ def result_video(job: Job, name: str) -> str:
 def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
     """The finished picture under a handle that uncovers it, and a link that saves it."""
     source = f"results/{job.token}"
-    return _card("done", compare(look(before, 1280 * 960), source)
+    return _card("done", compare(to_data_uri(before, 1280 * 960), source)
                  + f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
                  + _save(source, saved_name(name, ".png")))
 
@@ -207,10 +207,13 @@ COMPARE_JS = """element.addEventListener("input", (event) => {
 });"""
 
 
-def strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int) -> str:
+def preview_strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int) -> str:
     """Pictures with captions side by side, and empty places for those still to come."""
-    cells = [f'<figure><img alt="{escape(name)}" src="{look(picture)}"><figcaption>{escape(name)}</figcaption></figure>'
-             for name, picture in pictures]
+    cells = [
+        f'<figure><img alt="{escape(name)}" src="{to_data_uri(picture)}">'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, picture in pictures
+    ]
     cells += ['<figure><div class="sw-look-none" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
               ] * max(0, wanted - len(cells))
     return f'<div class="sw-strip" aria-live="polite">{"".join(cells)}</div>'

@@ -11,25 +11,25 @@ from starlette.routing import Route
 
 from streamdream import models
 
-from ..core.state import Studio
+from ..core.state import AppState
 from ..jobs import service
-from ..jobs.service import Workshop
+from ..jobs.service import JobService
 from . import components
-from .settings_panel import Panel, gallery, layer_names, listen, missing_html
+from .settings_panel import SettingsPanel, gallery, layer_names, missing_html, on_event
 
 TICK_SECONDS = 3.0
 MAIN, WHOLE = "Blocks", "All layers"
 
 
-def routes(studio: Studio) -> list[Route]:
+def routes(app_state: AppState) -> list[Route]:
     """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
-    shop = service.of(studio)
-    shop.show_layers()
+    jobs_service = service.of(app_state)
+    jobs_service.show_layers()
 
     def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
         model, number = request.path_params["model"], request.path_params["number"]
         taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
-        path = shop.thumbnails.path(model, taps[number]) if number < len(taps) else None
+        path = jobs_service.thumbnails.path(model, taps[number]) if number < len(taps) else None
         if path is None:
             return Response(components.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
         return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
@@ -37,55 +37,57 @@ def routes(studio: Studio) -> list[Route]:
     return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
 
 
-def build(studio: Studio) -> None:
+def build(app_state: AppState) -> None:
     """Within its ``gr.Tab``, after all tabs that hold layers."""
-    Page(service.of(studio)).build()
+    Page(service.of(app_state)).build()
 
 
 class Page:
     """Components and events of the tab."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, jobs_service: JobService) -> None:
+        self._jobs_service = jobs_service
 
     def build(self) -> None:
-        here = self._shop.studio.stream.model
+        here = self._jobs_service.app_state.stream.model
         components.style()
         with gr.Row(elem_classes="sw-choose"):
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
             which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="Lowest first", elem_id="layers-which")
-        said = components.flat(self._say(here))
-        shown = components.flat(gallery(here, whole=False, chosen=self._shop.studio.dream.layers),
+        said = components.plain_html(self._say(here))
+        shown = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
                            js=components.asset("pick.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
-        listen(components.root().load, self._begin, [], [said, timer])
+        on_event(components.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):
-            listen(changed, self._choose, [model, which], [model, shown, said, timer])
-        listen(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
-        listen(shown.select, self._take, [], [part for panel in self._shop.panels for part in panel.layer_parts])
+            on_event(changed, self._choose, [model, which], [model, shown, said, timer])
+        on_event(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
+        on_event(
+            shown.select, self._take, [], [part for panel in self._jobs_service.panels for part in panel.layer_parts]
+        )
 
     def _begin(self) -> tuple[Any, ...]:
-        here = self._shop.studio.stream.model
-        self._shop.thumbnails.want(here)
+        here = self._jobs_service.app_state.stream.model
+        self._jobs_service.thumbnails.request(here)
         return self._look(here)
 
     def _choose(self, model: str, which: str) -> tuple[Any, ...]:
-        self._shop.thumbnails.want(model)
+        self._jobs_service.thumbnails.request(model)
         return gr.update(info=models.get(model).about), gallery(model, whole=which == WHOLE), *self._look(model)
 
     def _look(self, model: str) -> tuple[Any, ...]:
-        return self._say(model), gr.Timer(active=self._shop.thumbnails.is_coming(model))
+        return self._say(model), gr.Timer(active=self._jobs_service.thumbnails.pending(model))
 
     def _say(self, model: str) -> str:
         """One line: what is to be seen, or why not."""
         if not models.get(model).available()[0]:
             return f'<p class="sw-missing">{missing_html(model)}</p>'
-        if problem := self._shop.thumbnails.problem.get(model):
+        if problem := self._jobs_service.thumbnails.problem.get(model):
             return f'<p class="sw-missing">{escape(components.sentence(problem))}</p>'
         coming = ""
-        if self._shop.thumbnails.is_coming(model):
-            done, count = self._shop.thumbnails.count(model)
+        if self._jobs_service.thumbnails.pending(model):
+            done, count = self._jobs_service.thumbnails.count(model)
             coming = f" The pictures are being made while nobody else needs the device: {done} of {count}."
         return f'<p class="sw-said">What each layer makes of the same lion. A click takes it, in every tab.{coming}</p>'
 
@@ -94,10 +96,10 @@ class Page:
         model = models.get(str(picked.get("model")))
         layer = model.resolve_tap(str(picked.get("layer")))
         gr.Info(f"{layer} is what the tabs dream now.", title="Taken", duration=3)
-        return [update for panel in self._shop.panels for update in take(panel, model.name, layer)]
+        return [update for panel in self._jobs_service.panels for update in take(panel, model.name, layer)]
 
 
-def take(panel: Panel, model: str, layer: str) -> list[Any]:
+def take(panel: SettingsPanel, model: str, layer: str) -> list[Any]:
     """What sets that layer, and its network, in a panel."""
     return [gr.update(value=model), gr.update(value=layer, choices=layer_names(model)),
             gallery(model, whole=False, chosen=layer)]

@@ -10,11 +10,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from streamdream import models, settings
-from streamdream.automation.controls import Wish
+from streamdream.automation.controls import DreamRequest
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
-from ..core.state import Studio
+from ..core.state import AppState
 from ..live import session
 from . import setting_controls
 from .settings_panel import middle_block
@@ -28,27 +28,32 @@ import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
 """
 
 
-def build(studio: Studio) -> None:
+def build(app_state: AppState) -> None:
     gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
             elem_id="live-page", apply_default_css=False)
 
 
-def routes(studio: Studio) -> list[APIRoute]:
-    return [APIRoute("/live/facts", lambda: JSONResponse(facts(studio)))]
+def routes(app_state: AppState) -> list[APIRoute]:
+    return [APIRoute("/live/facts", lambda: JSONResponse(facts(app_state)))]
 
 
-def facts(studio: Studio) -> dict[str, Any]:
+def facts(app_state: AppState) -> dict[str, Any]:
     """What the page makes its controls from."""
-    start = session.legal_start(studio)
-    own, names = studio.model.name, studio.networks()
+    start = session.clamped_defaults(app_state)
+    own, names = app_state.model.name, app_state.available_models()
     networks = {name: network(name) for name in names}
     for layer in networks[own]["layers"]:
-        layer["picture"] = studio.layer_pictures.get(layer["name"], "")
+        layer["picture"] = app_state.layer_pictures.get(layer["name"], "")
     networks[own]["start"] = start.layers
     chooser = [{"name": "model", "label": "Network", "help": "what dreams", "unit": "", "kind": "choice",
                 "choices": names, "basic": True, "default": own}] if len(names) > 1 else []
-    return {"model": own, "fields": chooser + setting_controls.describe(DreamSettings, highest=session.HIGHEST),
-            "values": dataclasses.asdict(start) | {"model": own}, "looks": looks(studio, start), "networks": networks}
+    return {
+        "model": own,
+        "fields": chooser + setting_controls.describe(DreamSettings, highest=session.LIVE_MAXIMA),
+        "values": dataclasses.asdict(start) | {"model": own},
+        "looks": looks(app_state, start),
+        "networks": networks,
+    }
 
 
 def network(name: str) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def network(name: str) -> dict[str, Any]:
             "layers": [{"name": tile, "channels": taps[tile].channels, "picture": ""} for tile in tiles]}
 
 
-def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:
+def looks(app_state: AppState, start: DreamSettings) -> list[dict[str, Any]]:
     """The presets that this network can dream live."""
     known = {item.name for item in dataclasses.fields(DreamSettings)}
     found = []
@@ -68,7 +73,7 @@ def looks(studio: Studio, start: DreamSettings) -> list[dict[str, Any]]:
         values = settings.read_preset(name)
         own = {key: value for key, value in values.items() if key in known}
         try:
-            session.check(studio, Wish(dataclasses.replace(start, **own)))
+            session.check(app_state, DreamRequest(dataclasses.replace(start, **own)))
         except StreamdreamError:
             continue  # for another network
         label = name.removeprefix(LOOK).replace("-", " ").capitalize()

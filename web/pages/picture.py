@@ -9,90 +9,96 @@ import gradio as gr
 from streamdream.errors import UsageError
 from streamdream.media import images
 
-from ..core.state import Studio
+from ..core.state import AppState
 from ..jobs import service, tasks
 from ..jobs.queue import Job
-from ..jobs.service import Workshop
+from ..jobs.service import JobService
 from . import components
-from .components import Dropped
-from .settings_panel import Panel, listen
+from .components import DroppedFile
+from .settings_panel import SettingsPanel, on_event
 
 LOOK_SECONDS = 0.3
-WITHOUT = ("channel", "style_layers", "keep", "onset", "flow", "trust", "cut")
+WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "cut")
 """What only matters from one frame to the next."""
 IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
 
 
-def build(studio: Studio) -> None:
+def build(app_state: AppState) -> None:
     """Within its ``gr.Tab``."""
-    Page(service.of(studio)).build()
+    Page(service.of(app_state)).build()
 
 
 class Page:
     """Components and events of the tab; what belongs to a visitor is in their session, not here."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, jobs_service: JobService) -> None:
+        self._jobs_service = jobs_service
 
     def build(self) -> None:
-        web = self._shop.studio.web
+        web = self._jobs_service.app_state.web
         components.style()
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = components.drop(
+                file = components.file_drop(
                     "Drop a picture here, or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
                     note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
                 with gr.Row(elem_classes="sw-actions"):
                     start = gr.Button("Dream it", variant="primary", elem_id="picture-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="picture-cancel")
-                shown = components.flat(components.card(None, self._shop.stills, IDLE), components.COMPARE_JS, "picture-job")
+                shown = components.plain_html(
+                    components.job_card(None, self._jobs_service.stills, IDLE), components.COMPARE_JS, "picture-job"
+                )
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
-                panel = Panel(self._shop, "still", WITHOUT)
+                panel = SettingsPanel(self._jobs_service, "still", WITHOUT)
         self._panel = panel
-        run = listen(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
+        run = on_event(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
                      scroll_to_output=True)
-        listen(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
-        listen(cancel.click, self._cancel, [job], [])
-        listen(file.upload, self._panel.keep, [file], [])
+        on_event(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
+        on_event(cancel.click, self._cancel, [job], [])
+        on_event(file.upload, self._panel.keep, [file], [])
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
-        visitor = self._shop.seen(request)
-        dropped = Dropped.parse(file)
+        visitor = self._jobs_service.touch(request)
+        dropped = DroppedFile.parse(file)
         if dropped is None:
             raise UsageError("drop a picture first")
-        upload = service.claim(self._shop, visitor, dropped.token, False)
+        upload = service.claim(self._jobs_service, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
-        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
+        make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)
         image = images.read_image(str(upload.path))
         if old is not None:
-            self._shop.stills.discard(old)
-        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: tasks.dream_picture(
-            job, image, chosen.dream, make, turn))
+            self._jobs_service.stills.discard(old)
+        job = self._jobs_service.start(
+            self._jobs_service.stills,
+            visitor,
+            upload.name,
+            lambda job, turn: tasks.dream_picture(job, image, chosen.dream, make, turn),
+        )
         job.before = image
         told, *buttons = self._show(job)
         return told, job, *buttons
 
     def _watch(self, job: Job | None) -> Iterator[tuple[Any, ...]]:
         """The picture as it grows, until the end."""
-        while job is not None and not job.over:
+        while job is not None and not job.finished:
             job.changed.wait(LOOK_SECONDS)
             job.changed.clear()
             yield self._show(job)
         yield self._show(job)
 
     def _show(self, job: Job | None) -> tuple[Any, ...]:
-        running = job is not None and not job.over
+        running = job is not None and not job.finished
         if job is not None and job.state == "done" and job.before is not None:
             told = components.result_picture(job, job.before, job.title)
         else:
-            told = components.card(job, self._shop.stills, IDLE, "steps")
+            told = components.job_card(job, self._jobs_service.stills, IDLE, "steps")
         return told, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> None:
         if job is not None:
-            self._shop.stills.cancel(job)
+            self._jobs_service.stills.cancel(job)
 
     def _discard(self, job: Job | None) -> None:
         if job is not None:
-            self._shop.stills.discard(job)
+            self._jobs_service.stills.discard(job)

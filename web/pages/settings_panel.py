@@ -16,13 +16,13 @@ from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 
 from ..jobs import service
-from ..jobs.service import Workshop
+from ..jobs.service import JobService
 from . import components, setting_controls
-from .components import Dropped, sentence
+from .components import DroppedFile, sentence
 
-HIGHEST = {"steps": 40, "onset": 100, "octaves": 8, "jitter": 128}
+JOB_MAXIMA = {"steps": 40, "warmup_steps": 100, "octaves": 8, "jitter": 128}
 """What a visitor may ask of a device that others share."""
-HIGHEST_FIELD = 1080
+MAX_FIELD_HEIGHT = 1080
 """Lines; also of what is dreamed at its own size."""
 FILES = {"guide": "Guide: dream toward what is in this picture", "style": "Style: dream in this picture's manner"}
 SIZE_ONLY = tuple(item.name for item in dataclasses.fields(StreamSettings) if item.name != "field_height")
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class PanelValues:
     """What the panel says, checked."""
 
     model: str
@@ -38,48 +38,48 @@ class Chosen:
     field_height: int
 
 
-class Panel:
+class SettingsPanel:
     """Made within a tab. ``inputs`` are for an event; ``read`` takes back what they give."""
 
-    def __init__(self, shop: Workshop, preset: str = "", without: Sequence[str] = ()) -> None:
-        self._shop = shop
+    def __init__(self, jobs_service: JobService, preset: str = "", without: Sequence[str] = ()) -> None:
+        self._jobs_service = jobs_service
         start = settings.resolve({}, {}, preset)
-        dream = start.dream if preset else shop.studio.dream
-        stream = start.stream if preset else shop.studio.stream
-        here = shop.studio.stream.model
+        dream = start.dream if preset else jobs_service.app_state.dream
+        stream = start.stream if preset else jobs_service.app_state.stream
+        here = jobs_service.app_state.stream.model
         presets = [(name.replace("-", " ").capitalize(), name) for name in settings.preset_names()]
         self._preset = gr.Dropdown([("None", ""), *presets], value=preset, label="Preset",
                                    info="Where the sliders start")
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
-        self._missing = components.flat("")
-        self._picker = components.flat(gallery(here, whole=False, chosen=shop.studio.dream.layers),
+        self._missing = components.plain_html("")
+        self._picker = components.plain_html(gallery(here, whole=False, chosen=jobs_service.app_state.dream.layers),
                                   js=components.asset("pick.js"), elem_classes=["sw-picker"])
         self._fixed = {name: getattr(dream, name) for name in without}
-        values = dataclasses.asdict(dream) | {"layers": shop.studio.dream.layers}
-        self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)}, HIGHEST)
+        values = dataclasses.asdict(dream) | {"layers": jobs_service.app_state.dream.layers}
+        self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)}, JOB_MAXIMA)
         self._size = setting_controls.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
-                                 highest={"field_height": HIGHEST_FIELD}, more="Size")
+                                 highest={"field_height": MAX_FIELD_HEIGHT}, more="Size")
         with gr.Accordion("Guide and style", open=False):
-            self._files = {role: components.drop(label, most_mb=shop.studio.web.upload_mb, elem_id="")
+            self._files = {role: components.file_drop(label, most_mb=jobs_service.app_state.web.upload_mb, elem_id="")
                            for role, label in FILES.items()}
         self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
         layers = self._form.inputs[self._form.names.index("layers")]
         self.layer_parts = [self._model, layers, self._picker]
         """What the tab Layers sets."""
-        shop.panels.append(self)
-        listen(self._preset.input, self._use_preset, [self._preset, self._model],
+        jobs_service.panels.append(self)
+        on_event(self._preset.input, self._use_preset, [self._preset, self._model],
                [self._picker, *self._form.inputs, *self._size.inputs])
-        listen(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
-        listen(self._picker.select, _picked, [], [layers])
+        on_event(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
+        on_event(self._picker.select, _picked, [], [layers])
         for file in self._files.values():
-            listen(file.upload, self.keep, [file], [])
+            on_event(file.upload, self.keep, [file], [])
 
     def keep(self, request: gr.Request, file: str) -> None:
         """What was dropped lives as long as the session, from now on."""
-        if dropped := Dropped.parse(file):
-            self._shop.uploads.claim(dropped.token, self._shop.seen(request))
+        if dropped := DroppedFile.parse(file):
+            self._jobs_service.uploads.claim(dropped.token, self._jobs_service.touch(request))
 
-    def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> Chosen:
+    def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> PanelValues:
         """Raises UsageError in one line for anything that cannot be."""
         model, files = str(values[0]), values[1:1 + len(self._files)]
         rest = values[1 + len(self._files):]
@@ -88,17 +88,19 @@ class Panel:
             raise UsageError(missing(model))
         found = {}
         for role, value in zip(self._files, files, strict=True):
-            dropped = Dropped.parse(value)
-            found[role] = service.claim(self._shop, visitor, dropped.token, False) if dropped else None
-        found["mask"] = service.read_mask(self._shop, visitor, mask)
+            dropped = DroppedFile.parse(value)
+            found[role] = service.claim(self._jobs_service, visitor, dropped.token, False) if dropped else None
+        found["mask"] = service.read_mask(self._jobs_service, visitor, mask)
         form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
-        return Chosen(model, self._shop.dream_settings(form, found, model), size["field_height"] or HIGHEST_FIELD)
+        return PanelValues(
+            model, self._jobs_service.dream_settings(form, found, model), size["field_height"] or MAX_FIELD_HEIGHT
+        )
 
     def _use_preset(self, name: str, model: str) -> list[Any]:
         """Its values; layers only if it names some, and the network has them."""
         run = settings.resolve({}, {}, name)
         dream = dataclasses.asdict(run.dream)
-        dream |= {key: min(dream[key], most) for key, most in HIGHEST.items()}
+        dream |= {key: min(dream[key], most) for key, most in JOB_MAXIMA.items()}
         layers = str((settings.read_preset(name) if name else {}).get("layers", ""))
         if not (layers and set(named(layers)) <= set(models.get(model).taps())):
             del dream["layers"]
@@ -108,10 +110,10 @@ class Panel:
     def _use_model(self, name: str) -> list[Any]:
         if not models.get(name).available()[0]:
             return [gr.update(), "", f'<p class="sw-missing">{missing_html(name)}</p>']
-        self._shop.thumbnails.want(name)
+        self._jobs_service.thumbnails.request(name)
         names = layer_names(name)
-        own = name == self._shop.studio.stream.model
-        first = self._shop.studio.dream.layers if own else middle_block(name)
+        own = name == self._jobs_service.app_state.stream.model
+        first = self._jobs_service.app_state.dream.layers if own else middle_block(name)
         return [gr.update(choices=names, value=first), gallery(name, whole=False, chosen=first), ""]
 
 
@@ -163,7 +165,7 @@ def missing_html(model: str) -> str:
             f"<code>streamdream fetch {model}</code>.")
 
 
-def told(work: Callable[..., Any]) -> Callable[..., Any]:
+def report_errors(work: Callable[..., Any]) -> Callable[..., Any]:
     """Errors of an event as one line on the page; of what nobody expected the log tells, and the page only that."""
     def translate(error: Exception) -> Exception:
         if isinstance(error, gr.Error):
@@ -193,7 +195,7 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def listen(event: Any, work: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **how: Any) -> Any:
+def on_event(event: Any, work: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **how: Any) -> Any:
     """An event of the page, in no list of an API, with its errors told."""
-    return event(told(work), list(inputs), list(outputs),
+    return event(report_errors(work), list(inputs), list(outputs),
                  **{"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4, **how})

@@ -12,53 +12,53 @@ from starlette.routing import Route
 from streamdream.errors import UsageError
 from streamdream.settings import RenderSettings
 
-from ..core.state import Studio
+from ..core.state import AppState
 from ..jobs import file_inspection, service, tasks
 from ..jobs.queue import Job
-from ..jobs.service import Workshop
+from ..jobs.service import JobService
 from ..jobs.tasks import Span
 from ..jobs.uploads import Upload, upload_route
 from . import components
-from .components import Dropped
-from .settings_panel import Panel, listen
+from .components import DroppedFile
+from .settings_panel import SettingsPanel, on_event
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
 IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its sound and its timing."
 
 
-def build(studio: Studio) -> None:
+def build(app_state: AppState) -> None:
     """Within its ``gr.Tab``."""
-    page = Page(service.of(studio))
+    page = Page(service.of(app_state))
     page.build()
 
 
-def routes(studio: Studio) -> list[Route]:
+def routes(app_state: AppState) -> list[Route]:
     """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
-    shop = service.of(studio)
+    jobs_service = service.of(app_state)
 
     def result(request: Request) -> Response:  # in a thread, as it looks at the disk
-        job = shop.find_job(request.path_params["token"])
+        job = jobs_service.find_job(request.path_params["token"])
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("it is not here any more", 404)
-        shop.fetched(job)
+        jobs_service.fetched(job)
         how = "attachment" if request.query_params.get("save") else "inline"
         return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=how,
                             filename=components.saved_name(job.title, job.result.suffix),
                             headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
-    return [Route("/uploads", upload_route(shop.uploads), methods=["POST"]),
+    return [Route("/uploads", upload_route(jobs_service.uploads), methods=["POST"]),
             Route("/results/{token}", result, methods=["GET"])]
 
 
 class Page:
     """Components and events of the tab; what belongs to a visitor is in their session, not here."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, jobs_service: JobService) -> None:
+        self._jobs_service = jobs_service
 
     def build(self) -> None:
-        web = self._shop.studio.web
+        web = self._jobs_service.app_state.web
         components.style()
         hint = (f"{service.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
                 f"{file_inspection.describe_length(web.upload_seconds)}")
@@ -66,86 +66,102 @@ class Page:
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = components.drop("Drop a video here, or choose one", moving=True, trim=True, most_mb=web.upload_mb,
-                                  note=hint, elem_id="video-drop")
+                file = components.file_drop(
+                    "Drop a video here, or choose one",
+                    moving=True,
+                    trim=True,
+                    most_mb=web.upload_mb,
+                    note=hint,
+                    elem_id="video-drop",
+                )
                 with gr.Row(elem_classes="sw-actions"):
                     tried = gr.Button("Preview", elem_id="video-try")
                     start = gr.Button("Dream it", variant="primary", elem_id="video-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
-                preview = components.flat("", elem_id="video-preview")
-                shown = components.flat(components.card(None, self._shop.videos, IDLE), elem_id="video-job")
+                preview = components.plain_html("", elem_id="video-preview")
+                shown = components.plain_html(
+                    components.job_card(None, self._jobs_service.videos, IDLE), elem_id="video-job"
+                )
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
-                panel = Panel(self._shop, without=WITHOUT)
+                panel = SettingsPanel(self._jobs_service, without=WITHOUT)
         self._panel = panel
         timer = gr.Timer(TICK_SECONDS, active=False)
         inputs = [file, *panel.inputs]
-        listen(tried.click, self._try, inputs, [preview], concurrency_limit=16)
-        listen(start.click, self._start, [job, *inputs], [shown, job, timer, start, cancel], scroll_to_output=True)
-        listen(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
+        on_event(tried.click, self._try, inputs, [preview], concurrency_limit=16)
+        on_event(start.click, self._start, [job, *inputs], [shown, job, timer, start, cancel], scroll_to_output=True)
+        on_event(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
                concurrency_limit=16)
-        listen(cancel.click, self._cancel, [job], [shown])
-        listen(file.clear, lambda: "", [], [preview])
-        listen(file.upload, self._panel.keep, [file], [])
+        on_event(cancel.click, self._cancel, [job], [shown])
+        on_event(file.clear, lambda: "", [], [preview])
+        on_event(file.upload, self._panel.keep, [file], [])
 
-    def _file(self, dropped: Dropped | None, visitor: str) -> tuple[Upload, Span]:
+    def _file(self, dropped: DroppedFile | None, visitor: str) -> tuple[Upload, Span]:
         if dropped is None:
             raise UsageError("drop a video first")
-        return service.claim(self._shop, visitor, dropped.token, True), Span(dropped.start, dropped.end)
+        return service.claim(self._jobs_service, visitor, dropped.token, True), Span(dropped.start, dropped.end)
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
-        visitor = self._shop.seen(request)
-        upload, span = self._file(Dropped.parse(file), visitor)
+        visitor = self._jobs_service.touch(request)
+        upload, span = self._file(DroppedFile.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
-        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
-        job = self._shop.start(self._shop.stills, visitor, upload.name, lambda job, turn: tasks.preview_video(
-            job, upload, span, chosen.dream, make, turn))
+        make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)
+        job = self._jobs_service.start(
+            self._jobs_service.stills,
+            visitor,
+            upload.name,
+            lambda job, turn: tasks.preview_video(job, upload, span, chosen.dream, make, turn),
+        )
         try:
             yield from _watch(job)
         finally:
-            self._shop.stills.discard(job)
+            self._jobs_service.stills.discard(job)
 
     def _start(self, request: gr.Request, old: Job | None, file: str, *values: Any) -> tuple[Any, ...]:
-        visitor = self._shop.seen(request)
-        upload, span = self._file(Dropped.parse(file), visitor)
+        visitor = self._jobs_service.touch(request)
+        upload, span = self._file(DroppedFile.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
-        make = self._shop.dreamer_of(chosen.model, chosen.field_height)
+        make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)
         if old is not None:
-            self._shop.videos.discard(old)
-        job = self._shop.start(self._shop.videos, visitor, upload.name, lambda job, turn: tasks.render_video(
-            job, upload, span, chosen.dream, RenderSettings(), make, turn))
+            self._jobs_service.videos.discard(old)
+        job = self._jobs_service.start(
+            self._jobs_service.videos,
+            visitor,
+            upload.name,
+            lambda job, turn: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make, turn),
+        )
         told, *buttons = self._show(job)
         return told, job, gr.Timer(active=True), *buttons
 
     def _tick(self, request: gr.Request, job: Job | None) -> tuple[Any, ...]:
-        self._shop.seen(request)
-        return gr.Timer(active=job is not None and not job.over), *self._show(job)
+        self._jobs_service.touch(request)
+        return gr.Timer(active=job is not None and not job.finished), *self._show(job)
 
     def _show(self, job: Job | None) -> tuple[Any, ...]:
         """The card, and which of the buttons makes sense."""
-        running = job is not None and not job.over
+        running = job is not None and not job.finished
         if job is not None and job.state == "done":
             told = components.result_video(job, job.title)
         else:
-            told = components.card(job, self._shop.videos, IDLE)
+            told = components.job_card(job, self._jobs_service.videos, IDLE)
         return told, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> str:
         if job is not None:
-            self._shop.videos.cancel(job)
-        return "" if job is None else components.card(job, self._shop.videos, IDLE)
+            self._jobs_service.videos.cancel(job)
+        return "" if job is None else components.job_card(job, self._jobs_service.videos, IDLE)
 
     def _left(self, request: gr.Request) -> None:
-        self._shop.left(request.session_hash)
+        self._jobs_service.on_unload(request.session_hash)
 
     def _discard(self, job: Job | None) -> None:
         if job is not None:
-            self._shop.videos.discard(job)
+            self._jobs_service.videos.discard(job)
 
 
 def _watch(job: Job) -> Iterator[str]:
     """Three places that fill."""
     shown = -1
-    while not job.over:
+    while not job.finished:
         job.changed.wait(TICK_SECONDS)
         job.changed.clear()
         found = list(job.answer or ())
@@ -159,5 +175,6 @@ def _watch(job: Job) -> Iterator[str]:
 
 
 def _strip(found: list[Any]) -> str:
-    return components.strip([(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found],
-                       len(tasks.PREVIEWS))
+    return components.preview_strip(
+        [(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found], len(tasks.PREVIEWS)
+    )

@@ -28,12 +28,12 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
 from ..auth import authentication, middleware, proxies
 from ..auth.event_validation import EventValidation
-from ..core.state import Studio
-from ..live.session import MOST_BYTES
-from ..live.waiting_room import Hall, is_loopback
-from ..live.websocket import Visitor
+from ..core.state import AppState
+from ..live.session import MAX_JPEG_BYTES
+from ..live.waiting_room import WaitingRoom, is_loopback
+from ..live.websocket import LiveConnection
 from . import logs, metrics
-from .connection_limits import limited
+from .connection_limits import limit_connections
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor counted, which loads pandas for each event
@@ -47,9 +47,9 @@ from PIL import Image
 
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
 """Title -> the file of ``pages``."""
-ASSETS = Path(__file__).with_name("assets")
+ASSETS = Path(__file__).parents[1] / "assets"
 log = logging.getLogger(__name__)
-MOST_AT_ONCE = 1024
+MAX_CONNECTIONS = 1024
 """Connections of all addresses together."""
 ASSETS_PATH = "/streamdream"
 HEAD = '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
@@ -64,31 +64,31 @@ element.querySelector(".sd-theme").addEventListener("click", () =>
 """
 
 
-class Guarded(middleware.Guard):
+class GuardedApp(middleware.AuthMiddleware):
     """The whole app."""
 
-    studio: Studio
-    hall: Hall
+    app_state: AppState
+    waiting_room: WaitingRoom
     blocks: Any
 
 
-def create_app(settings: WebSettings, studio: Studio | None = None) -> Guarded:
-    """The whole app. ``studio`` is made from the defaults when there is none; it is closed with the app."""
+def create_app(settings: WebSettings, app_state: AppState | None = None) -> GuardedApp:
+    """The whole app. ``app_state`` is made from the defaults when there is none; it is closed with the app."""
     Image.MAX_IMAGE_PIXELS = settings.upload_pixels  # Gradio opens pictures with Pillow
-    studio = studio or Studio(settings, DreamSettings(), StreamSettings())
-    pages = {title: importlib.import_module(f".pages.{name}", __package__) for title, name in TABS.items()}
-    hall = Hall(studio)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(studio, hall))
-    app.add_api_websocket_route("/live", _live_route(studio, hall))
+    app_state = app_state or AppState(settings, DreamSettings(), StreamSettings())
+    pages = {title: importlib.import_module(f"..pages.{name}", __package__) for title, name in TABS.items()}
+    waiting_room = WaitingRoom(app_state)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
+    app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health)
     app.mount(ASSETS_PATH, StaticFiles(directory=ASSETS))
     for page in pages.values():
         if hasattr(page, "routes"):
-            app.router.routes.extend(page.routes(studio))
-    _set_gradio_folder(studio.folder / "gradio")
-    blocks = _blocks(studio, pages)
-    guarded = Guarded(EventValidation(_mount(app, blocks, settings), blocks.fns), studio)
-    guarded.studio, guarded.hall, guarded.blocks = studio, hall, blocks
+            app.router.routes.extend(page.routes(app_state))
+    _set_gradio_folder(app_state.folder / "gradio")
+    blocks = _blocks(app_state, pages)
+    guarded = GuardedApp(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
+    guarded.app_state, guarded.waiting_room, guarded.blocks = app_state, waiting_room, blocks
     return guarded
 
 
@@ -97,40 +97,40 @@ async def _health() -> JSONResponse:
     return JSONResponse({"status": "ok", "version": __version__})
 
 
-def _live_route(studio: Studio, hall: Hall) -> Any:
+def _live_route(app_state: AppState, waiting_room: WaitingRoom) -> Any:
     async def live(socket: WebSocket) -> None:
-        await Visitor(studio, hall, socket).stay()
+        await LiveConnection(app_state, waiting_room, socket).serve()
 
     return live
 
 
-def _lifespan(studio: Studio, hall: Hall) -> Any:
+def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.get_running_loop().run_in_executor(None, studio.warm_up)
-        warming.add_done_callback(_tell)
+        warming = asyncio.get_running_loop().run_in_executor(None, app_state.warm_up)
+        warming.add_done_callback(_log_warm_up_error)
         yield
         await asyncio.wait([warming], timeout=10)
-        await hall.close()
-        await asyncio.to_thread(studio.close)
+        await waiting_room.close()
+        await asyncio.to_thread(app_state.close)
 
     return lifespan
 
 
-def _tell(warming: asyncio.Future[None]) -> None:
+def _log_warm_up_error(warming: asyncio.Future[None]) -> None:
     """Whoever comes meets the same error; here it is said as soon as it is known."""
     if not warming.cancelled() and (error := warming.exception()) is not None:
         log.error("the first dream failed: %s", error)
 
 
-def _blocks(studio: Studio, pages: dict[str, Any]) -> Any:
+def _blocks(app_state: AppState, pages: dict[str, Any]) -> Any:
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        heading = HEADING.replace("LOGOUT", LOGOUT if studio.web.auth or studio.web.token else "")
+        heading = HEADING.replace("LOGOUT", LOGOUT if app_state.web.auth or app_state.web.token else "")
         gr.HTML(html_template=heading, js_on_load=THEME, apply_default_css=False, elem_id="heading")
         with gr.Tabs():
             for title, page in pages.items():
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
-                    page.build(studio)
+                    page.build(app_state)
     blocks.process_api = _tell_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and
@@ -231,28 +231,28 @@ def _with_tokens(url: str, settings: WebSettings) -> list[str]:
     return [f"{link} (for {name})" for name, link in found.items()] if len(found) > 1 else [*found.values()] or [url]
 
 
-def make_server(settings: WebSettings, app: Guarded) -> uvicorn.Server:
+def make_server(settings: WebSettings, app: GuardedApp) -> uvicorn.Server:
     """The server of ``create_app``, to be run with the socket of ``open_port``."""
-    http, websocket = limited(settings.connections_per_address, app.studio.counts, app.is_proxy)
+    http, websocket = limit_connections(settings.connections_per_address, app.app_state.counts, app.is_proxy)
     return uvicorn.Server(uvicorn.Config(
         app, http=http, ws=websocket, log_config=None, access_log=False,
-        ws_max_size=MOST_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
+        ws_max_size=MAX_JPEG_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
         proxy_headers=False,  # guard does that
-        limit_concurrency=MOST_AT_ONCE, timeout_graceful_shutdown=3, server_header=False,
+        limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False,
         ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
 
 
-def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = lambda link: None,
+def serve(settings: WebSettings, app_state: AppState, ready: Callable[[str], None] = lambda link: None,
           debug: bool = False) -> None:
     """Serves until it is told to stop; ``ready`` gets each link. ``settings`` are from ``check``. Raises UsageError."""
-    logs.begin(settings.log, debug)
+    logs.configure_logging(settings.log, debug)
     listening = open_port(settings)
-    app = create_app(settings, studio)
+    app = create_app(settings, app_state)
     server = make_server(settings, app)
     ends = [listening.close]
     try:
         if settings.metrics_port:
-            ends.append(metrics.serve(settings.metrics_port, studio, app.hall))
+            ends.append(metrics.serve(settings.metrics_port, app_state, app.waiting_room))
         for link in links(settings, listening) + (
                 share(settings, listening.getsockname()[1]) if settings.share else []):
             ready(link)
@@ -260,7 +260,7 @@ def serve(settings: WebSettings, studio: Studio, ready: Callable[[str], None] = 
     finally:
         for end in reversed(ends):
             end()
-        studio.close()
+        app_state.close()
 
 
 def share(settings: WebSettings, port: int) -> list[str]:

@@ -48,8 +48,9 @@ class RefusalLog:
             self._count, self._due_seconds = 0, time.monotonic() + LOG_SECONDS
 
 
-def limited(most_from_address: int, counts: Counter[str], is_proxy: Callable[[str], bool] = lambda address: False
-            ) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
+def limit_connections(
+    most_from_address: int, counts: Counter[str], is_proxy: Callable[[str], bool] = lambda address: False
+) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
     """uvicorn's protocols with those two limits. A connection above the number is closed at once; those of proxies are
     not counted, as they are many visitors'.
     """

@@ -13,7 +13,7 @@ QUIET = ("ASGI callable returned without", "Invalid HTTP request", "Unsupported 
 """What uvicorn reports as an error or a warning, and is none: our own line says it, or the server stops."""
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """``{"time", "level", "logger", "message", ...facts}``."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -26,7 +26,7 @@ class Json(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """``message (name value, ...)``; control characters are shown, not written."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -40,10 +40,10 @@ def is_told(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(QUIET)
 
 
-def begin(kind: str, debug: bool = False) -> None:
+def configure_logging(kind: str, debug: bool = False) -> None:
     """From here on the log goes to stderr; ``kind`` is a name of ``settings.LOGS``; tracebacks are for ``debug``."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Json() if kind == "json" else Text())
+    handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
     for name in NAMES:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False

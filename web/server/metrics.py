@@ -9,8 +9,8 @@ from streamdream.system import memory
 from streamdream.system.stats import peak_rss_mb, rss_mb
 
 if TYPE_CHECKING:
-    from ..core.state import Studio
-    from ..live.waiting_room import Hall
+    from ..core.state import AppState
+    from ..live.waiting_room import WaitingRoom
 
 ADDRESS = "127.0.0.1"
 
@@ -18,17 +18,17 @@ ADDRESS = "127.0.0.1"
 class Collector:
     """Reads the numbers when it is asked, so that nothing is counted twice."""
 
-    def __init__(self, studio: Studio, hall: Hall) -> None:
-        self._studio, self._hall = studio, hall
+    def __init__(self, app_state: AppState, waiting_room: WaitingRoom) -> None:
+        self._app_state, self._waiting_room = app_state, waiting_room
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        counts = self._hall.totals()
+        counts = self._waiting_room.totals()
         for name, text, value in (
-                ("sessions", "live dreams now", len(self._hall.sessions)),
-                ("waiting", "visitors in line", len(self._hall.line)),
-                ("turns_waiting", "dreams that wait for the device", self._studio.turns_waiting),
+                ("sessions", "live dreams now", len(self._waiting_room.sessions)),
+                ("waiting", "visitors in line", len(self._waiting_room.queue)),
+                ("turns_waiting", "dreams that wait for the device", self._app_state.slots_waiting),
                 ("rss_megabytes", "memory held now", rss_mb()),
                 ("peak_rss_megabytes", "the most memory held so far", peak_rss_mb()),
                 ("prepared_megabytes", "memory of prepared steps and engines, see --memory",
@@ -45,14 +45,14 @@ class Collector:
         yield refused
 
 
-def serve(port: int, studio: Studio, hall: Hall) -> Callable[[], None]:
+def serve(port: int, app_state: AppState, waiting_room: WaitingRoom) -> Callable[[], None]:
     """Begins to answer; what is returned ends it. Raises MissingPackage, or UsageError when the port is taken."""
     try:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
         raise MissingPackage("--metrics-port needs prometheus-client: pip install 'streamdream[metrics]'") from None
     registry = CollectorRegistry()
-    registry.register(Collector(studio, hall))
+    registry.register(Collector(app_state, waiting_room))
     try:
         server, thread = start_http_server(port, ADDRESS, registry)
     except OSError as error:

@@ -1,15 +1,12 @@
 """What every sink is: it takes pictures in order, then finishes or aborts."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame
-
-if TYPE_CHECKING:
-    pass
 
 
 class Sink(Protocol):
@@ -39,7 +36,7 @@ class Sink(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-class Managed:
+class SinkBase:
     """The context manager of all sinks: finishes, or aborts when there was an error."""
 
     def finish(self) -> None:
@@ -58,7 +55,7 @@ class Managed:
             self.abort()
 
 
-class NullSink(Managed):
+class NullSink(SinkBase):
     """Forgets everything; to measure the rest."""
 
     def __init__(self) -> None:

@@ -85,7 +85,7 @@ ENCODERS = {
 }
 RGB_FORMATS = ("gbrp", "rgb24", "bgr24", "bgr0", "bgra", "pal8")
 YUV_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv422p10le", "yuv420p10le", "nv12")
-LOSSY, LOSSLESS = 2, 4
+LOSSY_CODECS, LOSSLESS = 2, 4
 """FFmpeg's AV_CODEC_PROP_*."""
 
 
@@ -122,7 +122,7 @@ def video_encoders(among: Iterable[str] | None = None) -> list[str]:
 def pixel_format(codec: Any) -> str:
     """RGB for a lossless encoder, since YUV would lose some; else YUV with colour at half size, as all players know."""
     offered = [format.name for format in codec.video_formats or ()]
-    lossless = codec.properties & LOSSLESS and not codec.properties & LOSSY
+    lossless = codec.properties & LOSSLESS and not codec.properties & LOSSY_CODECS
     wanted = RGB_FORMATS + YUV_FORMATS if lossless else YUV_FORMATS + RGB_FORMATS
     return next((name for name in wanted if name in offered), offered[0] if offered else "yuv420p")
 

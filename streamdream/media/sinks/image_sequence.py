@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError
-from streamdream.media.container import pictures_of
+from streamdream.media.container import sequence_files
 from streamdream.media.frame import Frame
-from streamdream.system.atomic_file import Partial, Renames
+from streamdream.system.atomic_file import AtomicFile, Renames
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 JPEG_QUALITY = 95
@@ -25,7 +25,7 @@ class ImageWriter:
         self.bytes_written = 0
         self.kept = ""
         self._count = 0
-        self.partial = Partial(pattern, folder=True, overwrite=overwrite)
+        self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
         return image[..., ::-1].copy()  # OpenCV wants BGR
@@ -58,7 +58,7 @@ class ImageWriter:
             return [(self._hidden_path(number), target.with_name(target.name % number)) for number in numbers]
 
         target = self.partial.target
-        older = set(pictures_of(str(target)).values()) - {new for _, new in renames(target)}
+        older = set(sequence_files(str(target)).values()) - {new for _, new in renames(target)}
         self.partial.commit_files(renames)
         self.kept = f"{self._count} pictures are in {self.partial.name}"
         if older:

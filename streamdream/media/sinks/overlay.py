@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from streamdream.media.opencv import cv2
 
-LEAST_LINES = 480
+MIN_TEXT_LINES = 480
 """A smaller picture is enlarged before words are put on it."""
 LINE = 26
 """Of text, in pixels of a picture of 720 lines; all else is in proportion."""
@@ -18,9 +18,9 @@ THICKNESS = 2
 WHITE = (255, 255, 255)
 
 
-def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def upscale_for_text(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy with room for words."""
-    times = -(-LEAST_LINES // image.shape[0])
+    times = -(-MIN_TEXT_LINES // image.shape[0])
     if times <= 1:
         return image.copy()
     return cv2().resize(image, None, fx=times, fy=times, interpolation=cv2().INTER_NEAREST)  # type: ignore[no-any-return]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.container import first_video, open_file
-from streamdream.system.atomic_file import Output, Partial, rename
+from streamdream.media.container import main_video_stream, open_file
+from streamdream.system.atomic_file import AtomicFile, OutputTarget, rename
 
 MAX_NAME_BYTES = 230
 """A longer name has no room for ``.partial`` and a number; a file name has room for 255 bytes."""
@@ -74,7 +74,7 @@ class RecordingFile:
         self._file.close()
 
 
-class Recording(Partial):
+class Recording(AtomicFile):
     """The output of a live run, under a name of its own until it is whole. Files of that name from earlier runs are
     named in the log and left alone.
 
@@ -82,14 +82,14 @@ class Recording(Partial):
     """
 
     def __init__(self, path: str, overwrite: bool = False) -> None:
-        Output.__init__(self, path)
+        OutputTarget.__init__(self, path)
         self.overwrite = overwrite
         self._committed = False
         self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
         try:
             self.path, self.file = self._create()
         except OSError as error:
-            self.fail(error)
+            self.raise_error(error)
         atexit.register(self.keep)  # a signal may come before anybody else knows of it
 
     def _create(self) -> tuple[Path, RecordingFile]:
@@ -176,7 +176,7 @@ def recorded_seconds(path: Path) -> float:
     container: Any
     with contextlib.suppress(StreamdreamError, FFmpegError, OSError), open_file(str(path)) as container:
         stop = time.perf_counter() + MEASURE_SECONDS
-        stream = first_video(container)
+        stream = main_video_stream(container)
         for packet in container.demux(stream) if stream else ():
             start = packet.dts if packet.pts is None else packet.pts
             if not packet.size or start is None:

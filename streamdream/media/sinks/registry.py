@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
-from streamdream.media.container import is_pattern, pictures_of
+from streamdream.media.container import is_pattern, sequence_files
 from streamdream.media.sinks.base import NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import SUFFIXES, ImageWriter
 from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
 from streamdream.media.sinks.tee import Tee
-from streamdream.media.sinks.threaded import LiveSink, ThreadedSink, Writer
+from streamdream.media.sinks.threaded import DroppingSink, ThreadedSink, Writer
 from streamdream.media.sinks.video import VideoWriter
 from streamdream.media.sinks.virtual_camera import VirtualCameraWriter
 from streamdream.settings import RenderSettings
@@ -32,11 +32,11 @@ STREAM_DEPTH = 2
 """Pictures that wait for a stream or a virtual camera; the newest are the ones to show."""
 RECORDING_BYTES = 256 << 20
 """Of pictures that wait for a recording: what a busy encoder makes up later is not lost."""
-LEAST_DEPTH, MOST_DEPTH = 8, 256
+MIN_DEPTH, MAX_DEPTH = 8, 256
 
 
 @dataclass(frozen=True)
-class Show:
+class LiveContext:
     """What a live run lends its sinks. With it they never make the run wait."""
 
     controls: Controls
@@ -50,7 +50,7 @@ class Show:
 
 
 @dataclass(frozen=True)
-class Order:
+class SinkRequest:
     """What ``open_sink`` was asked for."""
 
     path: str
@@ -58,19 +58,19 @@ class Order:
     settings: RenderSettings
     overwrite: bool
     input_path: str | None
-    show: Show | None = None
+    show: LiveContext | None = None
 
 
 @dataclass(frozen=True)
-class Kind:
+class SinkType:
     """``open`` makes the sink for a path that ``matches``; ``files`` are those it writes, or patterns of them."""
 
     matches: Callable[[str], bool]
-    open: Callable[[Order], Sink]
+    open: Callable[[SinkRequest], Sink]
     files: Callable[[str], list[str]] = lambda path: []
 
 
-def _open_window(order: Order) -> Sink:
+def _open_window(order: SinkRequest) -> Sink:
     from streamdream.media.sinks.window import WindowSink
 
     def record(name: str) -> Sink:
@@ -79,7 +79,7 @@ def _open_window(order: Order) -> Sink:
     return WindowSink(order.source, order.show, record)
 
 
-def _open_video(order: Order) -> Sink:
+def _open_video(order: SinkRequest) -> Sink:
     _check_folder(order.path)
     target = Path(order.path)
     if target.is_dir():
@@ -93,38 +93,38 @@ def _open_video(order: Order) -> Sink:
     return _in_thread(writer, order)
 
 
-def _open_images(order: Order) -> Sink:
+def _open_images(order: SinkRequest) -> Sink:
     _check_folder(order.path)
-    if pictures_of(order.path):
+    if sequence_files(order.path):
         if order.input_path and Path(order.input_path).absolute() == Path(order.path).absolute():
             raise UsageError(f"{order.path} is the input itself; give the output another name")
         _check_overwrite(order)
     return _in_thread(ImageWriter(order.path, order.overwrite), order)
 
 
-def _in_thread(writer: Writer, order: Order) -> Sink:
+def _in_thread(writer: Writer, order: SinkRequest) -> Sink:
     """A recording of a show drops what it cannot hold, and holds much; a rendering waits for its writer."""
     if order.show is None:
         return ThreadedSink(writer)
     depth = RECORDING_BYTES // (3 * order.source.width * order.source.height)
-    return LiveSink(writer, min(max(depth, LEAST_DEPTH), MOST_DEPTH), remedy="--encoder-preset ultrafast is faster",
+    return DroppingSink(writer, min(max(depth, MIN_DEPTH), MAX_DEPTH), remedy="--encoder-preset ultrafast is faster",
                     kept=order.show.kept)
 
 
-def _open_stream(order: Order) -> Sink:
+def _open_stream(order: SinkRequest) -> Sink:
     if is_hls(order.path):
         _check_folder(order.path)
-        if any(Path(name).exists() or (is_pattern(name) and pictures_of(name)) for name in hls_files(order.path)):
+        if any(Path(name).exists() or (is_pattern(name) and sequence_files(name)) for name in hls_files(order.path)):
             _check_overwrite(order)
-    return _newest(StreamWriter(order.path, order.source, order.settings), order)
+    return _dropping(StreamWriter(order.path, order.source, order.settings), order)
 
 
-def _open_virtual_camera(order: Order) -> Sink:
-    return _newest(VirtualCameraWriter(order.path, order.source), order)
+def _open_virtual_camera(order: SinkRequest) -> Sink:
+    return _dropping(VirtualCameraWriter(order.path, order.source), order)
 
 
-def _newest(writer: Writer, order: Order) -> Sink:
-    return ThreadedSink(writer) if order.show is None else LiveSink(writer, STREAM_DEPTH, newest=True)
+def _dropping(writer: Writer, order: SinkRequest) -> Sink:
+    return ThreadedSink(writer) if order.show is None else DroppingSink(writer, STREAM_DEPTH, newest=True)
 
 
 def _check_folder(path: str) -> None:
@@ -132,32 +132,32 @@ def _check_folder(path: str) -> None:
         raise UsageError(f"no such folder: {Path(path).parent}")
 
 
-def _check_overwrite(order: Order) -> None:
+def _check_overwrite(order: SinkRequest) -> None:
     if not order.overwrite:
         raise UsageError(f"{order.path} exists; -y overwrites it")
 
 
-SINKS: dict[str, Kind] = {
-    "null": Kind(lambda path: path == "null", lambda order: NullSink()),
-    "window": Kind(lambda path: path == "window", _open_window),
-    "virtualcam": Kind(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
-    "stream": Kind(is_stream, _open_stream, hls_files),
-    "images": Kind(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images,
+SINKS: dict[str, SinkType] = {
+    "null": SinkType(lambda path: path == "null", lambda order: NullSink()),
+    "window": SinkType(lambda path: path == "window", _open_window),
+    "virtualcam": SinkType(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
+    "stream": SinkType(is_stream, _open_stream, hls_files),
+    "images": SinkType(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images,
                    lambda path: [path]),
-    "video": Kind(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
+    "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
 }
 """The first one that matches is used."""
 
 
 def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bool = False,
-              input_path: str | None = None, show: Show | None = None) -> Sink:
+              input_path: str | None = None, show: LiveContext | None = None) -> Sink:
     """Opens a sink for pictures of the size of ``source``, in its colours and unit of time.
 
     ``path`` is a video file, a pattern such as ``frame_%04d.png``, ``window``, ``virtualcam``, a URL to stream to, an
     ``.m3u8`` file or ``null``. What lies beside the pictures is copied from ``input_path`` if it is a file. Raises
     UsageError before anything is written, and SinkError.
     """
-    order = Order(path, source, settings, overwrite, input_path, show)
+    order = SinkRequest(path, source, settings, overwrite, input_path, show)
     for kind in SINKS.values():
         if kind.matches(path):
             return kind.open(order)
@@ -167,7 +167,9 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
     raise UsageError(f"cannot write {path}: its name must end in {legal}")
 
 
-def open_sinks(paths: Sequence[str], source: Source, settings: RenderSettings, overwrite: bool, show: Show) -> Sink:
+def open_sinks(
+    paths: Sequence[str], source: Source, settings: RenderSettings, overwrite: bool, show: LiveContext
+) -> Sink:
     """Sinks of a live run as one, which goes on as long as any of them does. Raises as ``open_sink``."""
     if twice := {path for path in paths if paths.count(path) > 1}:
         raise UsageError(f"--sink {twice.pop()} is given twice")

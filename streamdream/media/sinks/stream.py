@@ -20,27 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.container import reason
+from streamdream.media.container import error_text
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
 from streamdream.media.sinks.video import to_pixels
 from streamdream.settings import RenderSettings
-from streamdream.system.atomic_file import Output
+from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 SILENT_SECONDS = 5
 """A receiver that takes nothing for so long is gone."""
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 8.0
 """Between two attempts to reach one: the first, doubled each time, and the most."""
-SETTLED_SECONDS = 2.0
+STABLE_SECONDS = 2.0
 """A receiver that breaks off before this has refused: a wrong key, say. That is an error at once."""
 KEY_SECONDS = 1
 """Between pictures at which a receiver can begin."""
 BITS_PER_PIXEL = 0.12
 """The most, whatever --crf asks for: 3.3 Mbit/s for 1280x720 at 30 a second."""
-LEAST_BIT_RATE = 500_000
+MIN_BIT_RATE = 500_000
 TICK = Fraction(1, 90_000)
 GLOBAL_HEADER = 1 << 22
 """FFmpeg's AV_CODEC_FLAG_GLOBAL_HEADER, which FLV needs."""
@@ -49,7 +49,7 @@ X264 = {"preset": "superfast", "tune": "zerolatency"}
 
 
 @dataclass(frozen=True)
-class Protocol:
+class StreamProtocol:
     """``format`` of what is sent, and its options. ``port`` is the usual one; 0: nothing answers there."""
 
     format: str
@@ -60,10 +60,10 @@ class Protocol:
 
 MPEGTS = {"flush_packets": "1", "pat_period": "0.5"}
 PROTOCOLS = {
-    "rtmp": Protocol("flv", 1935, True, {"flvflags": "no_duration_filesize"}),
-    "rtmps": Protocol("flv", 443, True, {"flvflags": "no_duration_filesize"}),
-    "tcp": Protocol("mpegts", 1, options=MPEGTS),
-    "udp": Protocol("mpegts", options=MPEGTS),
+    "rtmp": StreamProtocol("flv", 1935, True, {"flvflags": "no_duration_filesize"}),
+    "rtmps": StreamProtocol("flv", 443, True, {"flvflags": "no_duration_filesize"}),
+    "tcp": StreamProtocol("mpegts", 1, options=MPEGTS),
+    "udp": StreamProtocol("mpegts", options=MPEGTS),
 }
 H264 = Container("", "libx264")
 HLS = {"hls_time": "2", "hls_list_size": "6", "hls_flags": "delete_segments+independent_segments+temp_file"}
@@ -124,7 +124,7 @@ class StreamWriter:
 
     def __init__(self, name: str, source: Source, settings: RenderSettings) -> None:
         self.warnings: list[str] = []
-        self.partial = Output(name)
+        self.partial = OutputTarget(name)
         self._name, self._source, self._settings = name, source, settings
         self._container: Any = None
         self._wait = FIRST_WAIT_SECONDS
@@ -152,7 +152,7 @@ class StreamWriter:
         except (FFmpegError, OSError, ValueError) as error:  # ValueError: of an address that is none
             self._disconnect()
             verb = "written" if is_hls(self._name) else "reached"
-            raise SinkError(f"{self._name} cannot be {verb} ({reason(error)})") from None
+            raise SinkError(f"{self._name} cannot be {verb} ({error_text(error)})") from None
         except StreamdreamError:
             self._disconnect()
             raise
@@ -181,12 +181,12 @@ class StreamWriter:
         self._failed_files += 1
         if self._file_error is None:
             self._file_error = error
-            logging.getLogger(__name__).warning("%s cannot be written (%s)", self._name, reason(error))
+            logging.getLogger(__name__).warning("%s cannot be written (%s)", self._name, error_text(error))
 
     def _start(self) -> None:
         source, name = self._source, find_codec(self._settings.codec, H264).name
         rate = min(max(source.rate, Fraction(1)), Fraction(120)).limit_denominator(1001)
-        most = max(LEAST_BIT_RATE, round(BITS_PER_PIXEL * source.width * source.height * rate))
+        most = max(MIN_BIT_RATE, round(BITS_PER_PIXEL * source.width * source.height * rate))
         options = X264 | {"crf": str(min(self._settings.crf, 51)), "maxrate": str(most), "bufsize": str(most // 2)}
         if self._settings.encoder_preset != "auto":
             options["preset"] = self._settings.encoder_preset
@@ -231,11 +231,11 @@ class StreamWriter:
         try:
             self._send(picture, seconds)
         except self._failures() as error:
-            self._lose(SinkError(f"{self._name} is gone ({reason(error)})"))
+            self._on_disconnect(SinkError(f"{self._name} is gone ({error_text(error)})"))
         else:
             if self._lost_at is not None and time.perf_counter() - self._began > FIRST_WAIT_SECONDS:
-                self._regain(self._lost_at)
-            self._is_settled |= time.perf_counter() - self._began > SETTLED_SECONDS
+                self._on_reconnect(self._lost_at)
+            self._is_settled |= time.perf_counter() - self._began > STABLE_SECONDS
 
     def _failures(self) -> tuple[type[Exception], ...]:
         from av import FFmpegError
@@ -250,7 +250,7 @@ class StreamWriter:
         for packet in self._stream.encode(picture):
             self._container.mux_one(packet)
 
-    def _lose(self, error: SinkError) -> None:
+    def _on_disconnect(self, error: SinkError) -> None:
         self._disconnect()
         if not self._is_settled:
             raise error
@@ -259,7 +259,7 @@ class StreamWriter:
             self._lost_at, self._wait = now, FIRST_WAIT_SECONDS
             self._losses += 1
         else:
-            self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
+            self._wait = min(2 * self._wait, MAX_WAIT_SECONDS)
         self._retry_at = now + self._wait
         logging.getLogger(__name__).warning("%s; trying again in %.2g s", error, self._wait)
         self._count_losses(now - self._lost_at)
@@ -270,11 +270,11 @@ class StreamWriter:
         try:
             self._connect()
         except SinkError as error:
-            self._lose(error)
+            self._on_disconnect(error)
             return False
         return True
 
-    def _regain(self, lost_at: float) -> None:
+    def _on_reconnect(self, lost_at: float) -> None:
         gone = self._began - lost_at
         self._lost_at = None
         logging.getLogger(__name__).info("%s is back after %.1f s", self._name, gone)
@@ -299,7 +299,7 @@ class StreamWriter:
             raise SinkError(f"{self._name} was gone at the end, for {gone:.1f} s")
         if self._file_error is not None:
             noun = "a file" if self._failed_files == 1 else f"{self._failed_files} files"
-            raise SinkError(f"{noun} of {self._name} could not be written ({reason(self._file_error)})")
+            raise SinkError(f"{noun} of {self._name} could not be written ({error_text(self._file_error)})")
 
     def commit(self) -> None:
         pass

@@ -7,33 +7,40 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from streamdream.media.container import Span, clock_origin, first_video, is_cover, open_file, reason
+from streamdream.media.container import (
+    TimeRange,
+    clock_origin,
+    error_text,
+    is_attached_picture,
+    main_video_stream,
+    open_file,
+)
 from streamdream.media.pyav import fraction
 
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}
-STALE_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
+CONTAINER_SPECIFIC_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
                         r"|(duration|bps|number_of_|_statistics).*", re.IGNORECASE)
 """Metadata that describe the file they were found in, and are wrong or made anew in another."""
 
 
-class Passthrough:
+class StreamCopier:
     """Copies what is not dreamed: sound, subtitles, attachments, covers, chapters and metadata, untouched.
 
     ``output`` is an av container whose header is not yet written, ``video`` its dreamed stream. What it cannot hold
     is left out and named in ``warnings``.
     """
 
-    def __init__(self, path: str, output: Any, video: Any, span: Span, warnings: list[str]) -> None:
+    def __init__(self, path: str, output: Any, video: Any, span: TimeRange, warnings: list[str]) -> None:
         self._path, self._output, self._span, self._warnings = path, output, span, warnings
         self._input = open_file(path)
         origin = clock_origin(self._input)
         self._offset = origin + span.start
-        self._windows = {stream.index: span.window(origin, fraction(stream.time_base, Fraction(1, 1000)))
+        self._windows = {stream.index: span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
                          for stream in self._input.streams}
-        output.metadata.update(_lasting(self._input.metadata))
+        output.metadata.update(_portable_metadata(self._input.metadata))
         output.set_chapters(list(self._chapters()))
-        self._twins = self._add_streams(video)
-        self._refused: dict[int, int] = {}
+        self._output_streams = self._add_streams(video)
+        self._failed_packets: dict[int, int] = {}
         self._packets = self._read()
         self._waiting = next(self._packets, None)
 
@@ -46,9 +53,9 @@ class Passthrough:
     def close(self) -> None:
         self._waiting, self._packets = None, iter(())
         self._input.close()
-        for index, count in self._refused.items():
+        for index, count in self._failed_packets.items():
             self._warnings.append(f"{count} damaged packets of stream {index} of {self._path} were left out")
-        self._refused = {}
+        self._failed_packets = {}
 
     def _chapters(self) -> Iterator[dict[str, Any]]:
         length = None if self._span.end is None else self._span.end - self._span.start
@@ -63,14 +70,14 @@ class Passthrough:
         """Gives streams of the input a twin in the output; index -> twin."""
         from av.stream import Discard
 
-        dreamed = first_video(self._input)
+        dreamed = main_video_stream(self._input)
         twins = {}
         for stream in self._input.streams:
             if stream is dreamed:
                 twin = video
             elif self._attach_cover(stream):
                 continue
-            elif self._can_hold(stream):
+            elif self._can_mux(stream):
                 twin = twins[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
             elif stream.type == "data" and self._input.chapters():
                 continue  # the titles of an mp4's chapters, which are copied as chapters
@@ -78,7 +85,7 @@ class Passthrough:
                 self._warnings.append(f"{self._output.format.name} cannot hold stream {stream.index} of {self._path} "
                                       f"({_describe(stream)}); it is left out")
                 continue
-            twin.metadata.update(_lasting(stream.metadata))
+            twin.metadata.update(_portable_metadata(stream.metadata))
             twin.disposition = stream.disposition
         for stream in self._input.streams:
             if stream.index not in twins:
@@ -88,19 +95,19 @@ class Passthrough:
     def _attach_cover(self, stream: Any) -> bool:
         """Matroska keeps covers as attachments. Covers come first in the input, so nothing else is passed over."""
         kind = COVER_TYPES.get(stream.codec_context.name) if stream.codec_context else None
-        if not kind or not is_cover(stream) or self._output.format.name != "matroska":
+        if not kind or not is_attached_picture(stream) or self._output.format.name != "matroska":
             return False
         data = bytes(next(self._input.demux(stream)))
         self._output.add_attachment(f"cover.{kind}", f"image/{kind}", data)
         return True
 
-    def _can_hold(self, stream: Any) -> bool:
+    def _can_mux(self, stream: Any) -> bool:
         """Rehearses: some streams are refused when they are added, some only when the header is written."""
         import av
 
         # Others take attachments and covers without a word, and drop them or show them as video.
         only = {"attachment": "matroska", "video": "mp4", "data": ""}.get(stream.type, self._output.format.name)
-        if only != self._output.format.name or (stream.type == "video" and not is_cover(stream)):
+        if only != self._output.format.name or (stream.type == "video" and not is_attached_picture(stream)):
             return False
         try:
             with av.open(io.BytesIO(), "w", format=self._output.format.name) as rehearsal:
@@ -114,7 +121,7 @@ class Passthrough:
         """Wanted packets with their times in the output, in the order of the file."""
         from av import FFmpegError
 
-        streams = [stream for stream in self._input.streams if stream.index in self._twins]
+        streams = [stream for stream in self._input.streams if stream.index in self._output_streams]
         streams = [stream for stream in streams if stream.type != "attachment"]
         if not streams:
             return
@@ -128,11 +135,11 @@ class Passthrough:
                     time = float((packet.dts or 0) * packet.time_base)
                     yield time, packet
         except FFmpegError as error:
-            self._warnings.append(f"the sound of {self._path} is damaged after {time:.1f} s ({reason(error)})")
+            self._warnings.append(f"the sound of {self._path} is damaged after {time:.1f} s ({error_text(error)})")
 
     def _wants(self, packet: Any) -> bool:
         """Moves the packet to the output's clock. Is it within the span?"""
-        if is_cover(packet.stream):
+        if is_attached_picture(packet.stream):
             packet.pts = packet.dts = 0
             return True
         window = self._windows[packet.stream.index]
@@ -146,16 +153,16 @@ class Passthrough:
         from av.error import ArgumentError, InvalidDataError
 
         index = packet.stream.index
-        packet.stream = self._twins[index]
+        packet.stream = self._output_streams[index]
         try:
             self._output.mux_one(packet)
         except (ArgumentError, InvalidDataError):
-            self._refused[index] = self._refused.get(index, 0) + 1
+            self._failed_packets[index] = self._failed_packets.get(index, 0) + 1
 
 
-def _lasting(metadata: dict[str, str]) -> dict[str, str]:
+def _portable_metadata(metadata: dict[str, str]) -> dict[str, str]:
     """Without what is stale. An mp4 reads a stream's title as ``name``, and writes it from ``title``."""
-    lasting = {key: value for key, value in metadata.items() if not STALE_TAGS.fullmatch(key)}
+    lasting = {key: value for key, value in metadata.items() if not CONTAINER_SPECIFIC_TAGS.fullmatch(key)}
     if "name" in metadata:
         lasting.setdefault("title", metadata["name"])
     return lasting

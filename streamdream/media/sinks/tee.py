@@ -48,7 +48,7 @@ class Tee:
             except Closed:
                 raise
             except StreamdreamError as error:
-                self._fail(sink, error)
+                self._drop_sink(sink, error)
                 if not self._working:
                     raise
                 self._faults.append(f"{error}; the others went on")
@@ -57,7 +57,7 @@ class Tee:
                     sink.finish()
                 sink.abort()
 
-    def _fail(self, sink: Sink, error: StreamdreamError) -> None:
+    def _drop_sink(self, sink: Sink, error: StreamdreamError) -> None:
         self._working.remove(sink)
         self.failures[self._names.get(id(sink), type(sink).__name__)] = str(error)
 
@@ -67,7 +67,7 @@ class Tee:
             try:
                 sink.finish()
             except StreamdreamError as error:
-                self._fail(sink, error)
+                self._drop_sink(sink, error)
                 self._faults.append(str(error))
                 sink.abort()
 

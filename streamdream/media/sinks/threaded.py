@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.base import Managed
-from streamdream.system.atomic_file import Output
+from streamdream.media.sinks.base import SinkBase
+from streamdream.system.atomic_file import OutputTarget
 
 QUEUE_FRAMES = 4
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Writer(Protocol):
     warnings: list[str]
 
     @property
-    def partial(self) -> Output:
+    def partial(self) -> OutputTarget:
         """What it writes to."""
 
     @property
@@ -53,7 +53,7 @@ class Writer(Protocol):
         """After ``keep`` or ``commit``: what there is and where, as a line; "" when there is nothing."""
 
 
-class ThreadedSink(Managed):
+class ThreadedSink(SinkBase):
     """A sink that writes in a thread, at most ``depth`` pictures behind; its errors surface at the next call."""
 
     def __init__(self, writer: Writer, depth: int = QUEUE_FRAMES) -> None:
@@ -121,7 +121,7 @@ class ThreadedSink(Managed):
             self._fail(self._error)
 
     def _fail(self, error: BaseException) -> NoReturn:
-        self._writer.partial.fail(error)
+        self._writer.partial.raise_error(error)
 
     def _join(self) -> None:
         if self._thread.is_alive():
@@ -143,7 +143,7 @@ class ThreadedSink(Managed):
                 self._error = error
 
 
-class LiveSink(ThreadedSink):
+class DroppingSink(ThreadedSink):
     """One that never makes a show wait. When it is ``depth`` pictures behind, it leaves out the picture that comes, or
     with ``newest`` the one that waited longest. ``remedy`` is what to type against that.
 

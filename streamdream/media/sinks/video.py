@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError
-from streamdream.media.container import ColorTags, Span, is_yuv, reason
+from streamdream.media.container import ColorTags, TimeRange, error_text, is_yuv
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import (
@@ -28,18 +28,18 @@ from streamdream.media.sinks.encoders import (
     video_encoders,
 )
 from streamdream.media.sinks.recording import Recording
-from streamdream.media.sinks.stream_copy import Passthrough
+from streamdream.media.sinks.stream_copy import StreamCopier
 from streamdream.settings import RenderSettings
 from streamdream.system import process_tuning
-from streamdream.system.atomic_file import Partial
+from streamdream.system.atomic_file import AtomicFile
 
 if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 FRAME_DURATION = 1 << 8
 """FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: frames say how long they last."""
-HIGHEST_RATE = 1000
-LARGEST_TERM = 65535
+MAX_RATE = 1000
+MAX_FRACTION_TERM = 65535
 """Of the rate as a fraction; MPEG-4 stores no larger one."""
 BUFFER_BYTES = 1 << 20
 """Of a recording, between two writes to the disk."""
@@ -59,15 +59,15 @@ class VideoWriter:
         self._held: Any = None
         self._moved = Fraction(0)
         self._durations: dict[int, int] = {}
-        self._passthrough: Passthrough | None = None
+        self._passthrough: StreamCopier | None = None
         self._container: Any = None
         self._last_gap = 0
-        self.partial = Recording(path, overwrite) if recording else Partial(path, overwrite=overwrite)
+        self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
         try:
             self._open(settings, input_path)
         except Exception as error:
             self.discard()
-            self.partial.fail(error)
+            self.partial.raise_error(error)
 
     def _open(self, settings: RenderSettings, input_path: str | None) -> None:
         source = self._source
@@ -84,15 +84,15 @@ class VideoWriter:
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
         elif input_path and Path(input_path).is_file():
-            span = Span.of(settings.start, settings.duration, settings.end)
-            self._passthrough = Passthrough(input_path, self._container, self._stream, span, self.warnings)
+            span = TimeRange.of(settings.start, settings.duration, settings.end)
+            self._passthrough = StreamCopier(input_path, self._container, self._stream, span, self.warnings)
         self._convert = to_palette(source) if self._pixels == "pal8" else to_pixels(self._pixels, self._color)
         self._container.start_encoding()
 
     def _add_stream(self, codec: Any, encoder: Encoder, settings: RenderSettings) -> Any:
         source = self._source
-        rate = min(source.rate, Fraction(HIGHEST_RATE))
-        rate = rate.limit_denominator(max(int(LARGEST_TERM / rate), 1))
+        rate = min(source.rate, Fraction(MAX_RATE))
+        rate = rate.limit_denominator(max(int(MAX_FRACTION_TERM / rate), 1))
         try:
             stream: Any = self._container.add_stream(codec.name, rate=rate)
         except ValueError:
@@ -132,14 +132,14 @@ class VideoWriter:
         if name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it would fill the screen
         try:
-            with process_tuning.keeping_priority():
+            with process_tuning.preserve_scheduling():
                 context.open()
         except (ArgumentError, ExternalError, ValueError):
             what = f"{context.width}x{context.height} {self._pixels}, {context.framerate} fps"
             raise UsageError(f"{name} refuses this: {what}, --crf {settings.crf}, "
                              f"--encoder-preset {settings.encoder_preset}") from None
         except FFmpegError as error:
-            raise SinkError(f"{name} cannot run here ({reason(error)}); -c:v {self._kind.codec} can") from None
+            raise SinkError(f"{name} cannot run here ({error_text(error)}); -c:v {self._kind.codec} can") from None
 
     @property
     def bytes_written(self) -> int:

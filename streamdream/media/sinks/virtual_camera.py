@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SinkError
 from streamdream.media.frame import Frame
-from streamdream.system.atomic_file import Output
+from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
@@ -24,7 +24,7 @@ class VirtualCameraWriter:
 
     def __init__(self, name: str, source: Source) -> None:
         self.warnings: list[str] = []
-        self.partial = Output(name)
+        self.partial = OutputTarget(name)
         self._width, self._height = source.width & ~1, source.height & ~1
         try:
             import pyvirtualcam

@@ -21,22 +21,22 @@ from streamdream.media import images
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
-from streamdream.media.sinks.base import Managed
+from streamdream.media.sinks.base import SinkBase
 
 if TYPE_CHECKING:
     from streamdream.media.sinks.base import Sink
-    from streamdream.media.sinks.registry import Show
+    from streamdream.media.sinks.registry import LiveContext
     from streamdream.media.sources.video import Source
 
 TITLE = "streamdream"
-STRONGER = 1.25
-LEAST_STRENGTH, MOST_STRENGTH = 0.1, 4.0
+STRENGTH_FACTOR = 1.25
+MIN_STRENGTH, MAX_STRENGTH = 0.1, 4.0
 MESSAGE_SECONDS = 4.0
 FONT_FOLDERS = ("/usr/share/fonts", "/")
 """OpenCV names a folder that it does not have, and Qt complains in many lines; any that exists keeps it quiet."""
 
 
-class WindowSink(Managed):
+class WindowSink(SinkBase):
     """Shows pictures at once; closing it, or its key, raises Closed. ``show`` is what the keys play on, ``record``
     opens a recording of a name.
 
@@ -44,23 +44,23 @@ class WindowSink(Managed):
     thread.
     """
 
-    def __init__(self, source: Source | None = None, show: Show | None = None,
+    def __init__(self, source: Source | None = None, show: LiveContext | None = None,
                  record: Callable[[str], Sink] | None = None) -> None:
         self.warnings: list[str] = []
         self.bytes_written = 0
-        self._source, self._show, self._record = source, show, record
+        self._source, self._context, self._record = source, show, record
         self._full = self._help = False
-        self._words = show is not None
+        self._overlay = show is not None
         self._shown_at: deque[float] = deque(maxlen=240)
         self._latency_ms: float | None = None
         self._message, self._message_until = "", 0.0
         self._recording: Sink | None = None
         self._recording_name = ""
-        self._savers: list[threading.Thread] = []
+        self._snapshot_threads: list[threading.Thread] = []
         self._image: NDArray[np.uint8] | None = None
         self._open_window()
         if show is not None:
-            self.say("h shows the keys")
+            self.show_message("h shows the keys")
 
     def _open_window(self) -> None:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -76,7 +76,7 @@ class WindowSink(Managed):
             raise MissingPackage("this OpenCV has no windows: pip uninstall -y opencv-python-headless && pip install "
                                  "--force-reinstall opencv-python") from None
         if self._source is not None:
-            times = max(1, -(-overlay.LEAST_LINES // self._source.height))
+            times = max(1, -(-overlay.MIN_TEXT_LINES // self._source.height))
             cv.resizeWindow(TITLE, times * self._source.width, times * self._source.height)
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
@@ -84,7 +84,7 @@ class WindowSink(Managed):
         self._measure(frame)
         if self._recording is not None:
             self._attempt(lambda sink: sink.write(image, frame), self._recording)
-        cv.imshow(TITLE, self._with_words(image)[..., ::-1])
+        cv.imshow(TITLE, self._with_overlay(image)[..., ::-1])
         key = key_of(cv.waitKeyEx(1))
         if not self._is_open():
             raise Closed("the window was closed")
@@ -104,12 +104,12 @@ class WindowSink(Managed):
             latency = 1e3 * (now - began - frame.pts_seconds)
             self._latency_ms = latency if self._latency_ms is None else 0.9 * self._latency_ms + 0.1 * latency
 
-    def _with_words(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _with_overlay(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         message = self._message if time.perf_counter() < self._message_until else ""
-        if not (self._words or self._help or message):
+        if not (self._overlay or self._help or message):
             return image
-        image = overlay.enlarged(image)
-        if self._words:
+        image = overlay.upscale_for_text(image)
+        if self._overlay:
             overlay.write_line(image, self.status())
         if self._help:
             overlay.write_table(image, [(name, key.help) for name, key in KEYS.items()])
@@ -126,64 +126,64 @@ class WindowSink(Managed):
             parts.append(f"{(len(recent) - 1) / span:.0f} fps" if span else "")
         if self._latency_ms is not None:
             parts.append(f"{self._latency_ms:.0f} ms")
-        if self._show is not None:
-            now = self._show.controls.now()
+        if self._context is not None:
+            now = self._context.controls.current()
             parts += [now.layers, f"strength {now.strength:.2g}"]
-            parts += ["frozen"] if self._show.controls.frozen else []
+            parts += ["frozen"] if self._context.controls.frozen else []
         parts += ["recording"] if self._recording is not None else []
         return "   ".join(filter(None, parts))
 
     # What keys do.
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         self._message, self._message_until = message, time.perf_counter() + MESSAGE_SECONDS
 
     def _change(self, name: str, value: object) -> None:
-        if self._show is not None:
+        if self._context is not None:
             try:
-                self._show.controls.change({name: value})
+                self._context.controls.change({name: value})
             except StreamdreamError as error:
-                return self.say(str(error))
-            self.say(f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}")
+                return self.show_message(str(error))
+            self.show_message(f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}")
 
     def step_layer(self, by: int) -> None:
         """The next of the network's layers, beginning with the first of those that are dreamed now."""
-        if self._show is not None and (layers := list(self._show.layers())):
-            now = parse_layers(self._show.controls.now().layers)[0][0].replace("/", "_")
+        if self._context is not None and (layers := list(self._context.layers())):
+            now = parse_layers(self._context.controls.current().layers)[0][0].replace("/", "_")
             names = [layer.replace("/", "_") for layer in layers]
             place = names.index(now) + by if now in names else 0
             self._change("layers", layers[place % len(layers)])
 
-    def strengthen(self, times: float) -> None:
-        if self._show is not None:
-            strength = self._show.controls.now().strength or LEAST_STRENGTH
-            self._change("strength", round(min(max(times * strength, LEAST_STRENGTH), MOST_STRENGTH), 3))
+    def scale_strength(self, times: float) -> None:
+        if self._context is not None:
+            strength = self._context.controls.current().strength or MIN_STRENGTH
+            self._change("strength", round(min(max(times * strength, MIN_STRENGTH), MAX_STRENGTH), 3))
 
     def freeze(self) -> None:
-        if self._show is not None:
-            self._show.controls.frozen = not self._show.controls.frozen
+        if self._context is not None:
+            self._context.controls.frozen = not self._context.controls.frozen
 
     def reset(self) -> None:
-        if self._show is not None:
-            self._show.controls.reset()
-            self.say("the dream begins anew")
+        if self._context is not None:
+            self._context.controls.reset()
+            self.show_message("the dream begins anew")
 
     def snapshot(self) -> None:
         """The dream without words, as a PNG in the working folder; written beside the show."""
         if self._image is not None:
             name = unused_name(".png")
             saver = threading.Thread(target=self._save, args=(name, self._image.copy()), name="streamdream-snapshot")
-            self._savers = [other for other in self._savers if other.is_alive()] + [saver]
+            self._snapshot_threads = [other for other in self._snapshot_threads if other.is_alive()] + [saver]
             saver.start()
 
     def _save(self, name: str, image: NDArray[np.uint8]) -> None:
         try:
             images.write_image(name, image)
         except StreamdreamError as error:
-            return self.say(str(error))
-        self.say(f"kept as {name}")
+            return self.show_message(str(error))
+        self.show_message(f"kept as {name}")
 
-    def switch_recording(self) -> None:
+    def toggle_recording(self) -> None:
         """A video in the working folder; it appears under its name when it is stopped, and then is whole."""
         if self._recording is not None:
             return self._stop_recording()
@@ -192,13 +192,13 @@ class WindowSink(Managed):
             try:
                 self._recording = self._record(self._recording_name)
             except StreamdreamError as error:
-                self.say(str(error))
+                self.show_message(str(error))
 
     def _stop_recording(self) -> None:
         recording, self._recording = self._recording, None
         if recording is not None and self._attempt(lambda sink: sink.finish(), recording):
             self.warnings += recording.warnings
-            self.say(f"recorded as {self._recording_name}")
+            self.show_message(f"recorded as {self._recording_name}")
 
     def _attempt(self, work: Callable[[Sink], None], recording: Sink) -> bool:
         """A recording that fails is given up; the show goes on."""
@@ -207,19 +207,19 @@ class WindowSink(Managed):
         except StreamdreamError as error:
             self._recording = None
             self.warnings.append(str(error))
-            if self._show is not None:
-                self._show.failures[self._recording_name] = str(error)
-            self.say(str(error))
+            if self._context is not None:
+                self._context.failures[self._recording_name] = str(error)
+            self.show_message(str(error))
             return False
         return True
 
-    def switch_help(self) -> None:
+    def toggle_help(self) -> None:
         self._help = not self._help
 
-    def switch_words(self) -> None:
-        self._words = not self._words
+    def toggle_overlay(self) -> None:
+        self._overlay = not self._overlay
 
-    def switch_full_screen(self) -> None:
+    def toggle_full_screen(self) -> None:
         cv, self._full = cv2(), not self._full
         cv.setWindowProperty(TITLE, cv.WND_PROP_FULLSCREEN, cv.WINDOW_FULLSCREEN if self._full else cv.WINDOW_NORMAL)
 
@@ -230,7 +230,7 @@ class WindowSink(Managed):
 
     def finish(self) -> None:
         self._stop_recording()
-        for saver in self._savers:
+        for saver in self._snapshot_threads:
             saver.join()
         with contextlib.suppress(cv2().error):  # closed already
             cv2().destroyAllWindows()
@@ -258,15 +258,15 @@ class Key:
 KEYS: dict[str, Key] = {
     "n": Key("next layer", lambda window: window.step_layer(1)),
     "p": Key("previous layer", lambda window: window.step_layer(-1)),
-    "+": Key("stronger", lambda window: window.strengthen(STRONGER)),
-    "-": Key("weaker", lambda window: window.strengthen(1 / STRONGER)),
+    "+": Key("stronger", lambda window: window.scale_strength(STRENGTH_FACTOR)),
+    "-": Key("weaker", lambda window: window.scale_strength(1 / STRENGTH_FACTOR)),
     "space": Key("freeze the picture, let the dream grow", WindowSink.freeze),
     "x": Key("begin the dream anew", WindowSink.reset),
     "s": Key("keep this picture (PNG)", WindowSink.snapshot),
-    "r": Key("record, and stop recording (MP4)", WindowSink.switch_recording),
-    "f": Key("full screen", WindowSink.switch_full_screen),
-    "o": Key("speed and settings on the picture", WindowSink.switch_words),
-    "h": Key("these keys", WindowSink.switch_help),
+    "r": Key("record, and stop recording (MP4)", WindowSink.toggle_recording),
+    "f": Key("full screen", WindowSink.toggle_full_screen),
+    "o": Key("speed and settings on the picture", WindowSink.toggle_overlay),
+    "h": Key("these keys", WindowSink.toggle_help),
     "q": Key("quit", WindowSink.quit),
 }
 """The keys; the help in the window is drawn from this."""

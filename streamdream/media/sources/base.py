@@ -28,7 +28,7 @@ class LiveSource:
     pixel_aspect = Fraction(1)
     last_duration = Fraction(0)
     color = ColorTags()
-    began: float | None = None
+    start_seconds: float | None = None
     """When time 0 was, on ``time.perf_counter``; None when frames do not say when they came."""
 
     def __init__(self, name: str) -> None:
@@ -48,6 +48,6 @@ class LiveSource:
         self.close()
 
 
-def stamped(image: NDArray[np.uint8], seconds: float) -> Frame:
+def timestamped_frame(image: NDArray[np.uint8], seconds: float) -> Frame:
     ticks = round(seconds / TICK)
     return Frame(image, float(ticks * TICK), ticks, (TICK.numerator, TICK.denominator))

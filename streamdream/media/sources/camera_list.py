@@ -10,7 +10,7 @@ from typing import Any
 
 from streamdream.errors import SourceError
 
-ADVICE = {
+NO_CAMERA_HINTS = {
     "linux": "no camera is here: is it plugged in (lsusb), allowed (groups shows video), passed into the container "
              "(--device /dev/video0)?",
     "darwin": "no camera is here: is it plugged in, and allowed for this terminal in System Settings, Privacy?",
@@ -48,9 +48,9 @@ class Mode:
             f" at {', '.join(f'{rate:g}' for rate in self.rates)}" if self.rates else "")
 
 
-def advice() -> str:
+def no_camera_hint() -> str:
     """What to check where there is no camera."""
-    return ADVICE.get(sys.platform, ADVICE["linux"])
+    return NO_CAMERA_HINTS.get(sys.platform, NO_CAMERA_HINTS["linux"])
 
 
 def list_cameras() -> list[Camera]:
@@ -79,7 +79,7 @@ def find_camera(which: str) -> Camera:
     if fitting:
         return fitting[0]
     known = ", ".join(f"{camera.index} ({camera.name})" for camera in cameras)
-    raise SourceError(f"no camera is called {which!r}; " + (f"here are {known}" if known else advice()))
+    raise SourceError(f"no camera is called {which!r}; " + (f"here are {known}" if known else no_camera_hint()))
 
 
 def _is_allowed(path: str | None) -> bool:
@@ -93,7 +93,7 @@ def _modes(path: str | None) -> list[Mode]:
 
     try:
         with Path(path).open("rb", buffering=0) as device:
-            return [Mode(*mode) for mode in v4l2.modes(v4l2.asking(device.fileno()))]
+            return [Mode(*mode) for mode in v4l2.modes(v4l2.ioctl_query(device.fileno()))]
     except OSError:
         return []
 

@@ -19,15 +19,15 @@ from streamdream.media.sources.camera_list import Camera, find_camera
 from streamdream.media.sources.network import Address, NetworkReader
 
 LISTING = "streamdream cameras lists what is here"
-USUAL_SIZES = ((1280, 720), (640, 480))
+COMMON_SIZES = ((1280, 720), (640, 480))
 """A camera is asked for them, in turn, until one gives pictures."""
-USUAL_RATE = 30.0
-FIRST_TRIES = 50
+DEFAULT_RATE = 30.0
+FIRST_READ_ATTEMPTS = 50
 """A camera may fail to give its first picture so often, while it wakes."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptureRequest:
     """What a camera or a screen is asked for; what it gives is what is used."""
 
     size: tuple[int, int] | None = None
@@ -37,11 +37,11 @@ class Wish:
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        return (self.size,) if self.size else USUAL_SIZES
+        return (self.size,) if self.size else COMMON_SIZES
 
     @property
-    def wanted_rate(self) -> float:
-        return self.rate or USUAL_RATE
+    def requested_rate(self) -> float:
+        return self.rate or DEFAULT_RATE
 
 
 class OpenCvReader:
@@ -57,7 +57,7 @@ class OpenCvReader:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         good, image = self._device.read()
-        for _ in range(FIRST_TRIES):
+        for _ in range(FIRST_READ_ATTEMPTS):
             if good or self._stop.wait(0.02):
                 break
             good, image = self._device.read()
@@ -72,18 +72,18 @@ class OpenCvReader:
         self._device.release()
 
 
-def open_webcam(name: str, wish: Wish) -> Callable[[threading.Event], OpenCvReader]:
+def open_webcam(name: str, request: CaptureRequest) -> Callable[[threading.Event], OpenCvReader]:
     """``webcam:0`` or ``webcam:Logitech``: it is looked for anew each time, since a number changes with the plug."""
     which = name.partition(":")[2] or "0"
 
     def open(stop: threading.Event) -> OpenCvReader:
         camera = find_camera(which)
-        return OpenCvReader(name, _open_device(name, camera, wish), stop)
+        return OpenCvReader(name, _open_device(name, camera, request), stop)
 
     return open
 
 
-def _open_device(name: str, camera: Camera, wish: Wish) -> Any:
+def _open_device(name: str, camera: Camera, request: CaptureRequest) -> Any:
     """MJPG is asked for before size and rate: raw pictures of 720p do not fit through USB 2 at 30 a second.
 
     On DirectShow all of it must be known when the camera is opened.
@@ -93,9 +93,9 @@ def _open_device(name: str, camera: Camera, wish: Wish) -> Any:
     if sys.platform.startswith("linux") and not Path(f"/dev/video{camera.index}").exists():
         raise SourceError(f"there is no camera {camera.index} here; {LISTING}")
     mjpg = cv.VideoWriter_fourcc(*"MJPG")
-    for width, height in wish.sizes:
+    for width, height in request.sizes:
         wanted = [(cv.CAP_PROP_FOURCC, mjpg), (cv.CAP_PROP_FRAME_WIDTH, width), (cv.CAP_PROP_FRAME_HEIGHT, height),
-                  (cv.CAP_PROP_FPS, wish.wanted_rate)]
+                  (cv.CAP_PROP_FPS, request.requested_rate)]
         if sys.platform == "win32":
             device = cv.VideoCapture(camera.index, cv.CAP_DSHOW, [int(number) for pair in wanted for number in pair])
         else:
@@ -115,7 +115,7 @@ AV_DEVICES = {"v4l2": ("linux", "/dev/video0"), "avfoundation": ("darwin", "0"),
 """FFmpeg's devices: where they are, and what one is called there."""
 
 
-def open_av_device(name: str, wish: Wish) -> Callable[[threading.Event], NetworkReader]:
+def open_av_device(name: str, request: CaptureRequest) -> Callable[[threading.Event], NetworkReader]:
     """``v4l2:/dev/video0``, ``avfoundation:0`` or ``dshow:NAME``. Raises UsageError on another system."""
     kind, _, which = name.partition(":")
     platform, example = AV_DEVICES[kind]
@@ -124,14 +124,14 @@ def open_av_device(name: str, wish: Wish) -> Callable[[threading.Event], Network
     if not which:
         raise UsageError(f"--source is {name!r}, but a camera is named: {kind}:{example}")
     target = f"video={which}" if kind == "dshow" else which
-    address = Address(name, target, kind, _wishes(kind, wish))
+    address = Address(name, target, kind, _option_sets(kind, request))
     return lambda stop: NetworkReader(address, stop)
 
 
-def _wishes(kind: str, wish: Wish) -> tuple[dict[str, str], ...]:
+def _option_sets(kind: str, request: CaptureRequest) -> tuple[dict[str, str], ...]:
     """Compressed pictures first, for the same reason as above; at last whatever the camera likes."""
     compressed = {"v4l2": {"input_format": "mjpeg"}, "dshow": {"vcodec": "mjpeg"}}.get(kind, {})
-    rate = {"framerate": f"{wish.wanted_rate:g}"}
-    sized = [{"video_size": f"{width}x{height}"} for width, height in wish.sizes]
+    rate = {"framerate": f"{request.requested_rate:g}"}
+    sized = [{"video_size": f"{width}x{height}"} for width, height in request.sizes]
     ladder = [size | rate | compressed for size in sized] + [size | rate for size in sized] + [rate, {}]
     return tuple({"fflags": "nobuffer", **options} for options in ladder)

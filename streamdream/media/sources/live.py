@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from streamdream.errors import UsageError
 from streamdream.media.opencv import cv2
 from streamdream.media.sources import cameras, network
-from streamdream.media.sources.base import REPEAT_SECONDS, TICK, LiveSource, stamped
-from streamdream.media.sources.cameras import Wish
-from streamdream.media.sources.paced_file import Paced
-from streamdream.media.sources.reconnecting import Steady
+from streamdream.media.sources.base import REPEAT_SECONDS, TICK, LiveSource, timestamped_frame
+from streamdream.media.sources.cameras import CaptureRequest
+from streamdream.media.sources.paced_file import PacedFileSource
+from streamdream.media.sources.reconnecting import ReconnectingSource
 from streamdream.media.sources.screen import ScreenReader
 from streamdream.media.sources.transform import Transformed, parse_region
 from streamdream.media.sources.video import open_source
@@ -25,11 +25,11 @@ from streamdream.settings import LiveSettings
 if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
-__all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "stamped"]
+__all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "timestamped_frame"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LiveSourceType:
     """``open`` makes the source of a name that ``matches``; ``example`` is such a name."""
 
     example: str
@@ -37,51 +37,51 @@ class Kind:
     open: Callable[[str, LiveSettings], Source]
 
 
-def _wish(settings: LiveSettings) -> Wish:
+def _capture_request(settings: LiveSettings) -> CaptureRequest:
     region = parse_region(settings.capture_size) if settings.capture_size else None
-    return Wish((region.width, region.height) if region else None, settings.capture_rate)
+    return CaptureRequest((region.width, region.height) if region else None, settings.capture_rate)
 
 
 def _open_webcam(name: str, settings: LiveSettings) -> Source:
-    wish = _wish(settings)
-    return Steady(name, cameras.open_webcam(name, wish), wanted_rate=wish.wanted_rate)
+    request = _capture_request(settings)
+    return ReconnectingSource(name, cameras.open_webcam(name, request), wanted_rate=request.requested_rate)
 
 
 def _open_device(name: str, settings: LiveSettings) -> Source:
-    wish = _wish(settings)
-    return Steady(name, cameras.open_av_device(name, wish), wanted_rate=settings.capture_rate)
+    request = _capture_request(settings)
+    return ReconnectingSource(name, cameras.open_av_device(name, request), wanted_rate=settings.capture_rate)
 
 
 def _open_screen(name: str, settings: LiveSettings) -> Source:
     part = name.partition(":")[2]
-    region, wish = parse_region(part) if part else None, _wish(settings)
-    return Steady(name, lambda stop: ScreenReader(name, region, wish, stop))
+    region, request = parse_region(part) if part else None, _capture_request(settings)
+    return ReconnectingSource(name, lambda stop: ScreenReader(name, region, request, stop))
 
 
 def _open_network(name: str, settings: LiveSettings) -> Source:
     address = network.address_of(name)
-    return Steady(name, lambda stop: network.NetworkReader(address, stop), settings.loop)
+    return ReconnectingSource(name, lambda stop: network.NetworkReader(address, stop), settings.loop)
 
 
 def _open_graph(name: str, settings: LiveSettings) -> Source:
-    return Paced(name, lambda: open_source(name), loop=False)
+    return PacedFileSource(name, lambda: open_source(name), loop=False)
 
 
 def _open_file(name: str, settings: LiveSettings) -> Source:
     if (":" in name and not Path(name).exists()) or name in SOURCES:
         examples = ", ".join(kind.example for kind in SOURCES.values())
         raise UsageError(f"{name!r} is neither a file nor another source: {examples}")
-    return Paced(name, lambda: open_source(name), settings.loop)
+    return PacedFileSource(name, lambda: open_source(name), settings.loop)
 
 
-SOURCES: dict[str, Kind] = {
-    "webcam": Kind("webcam:0 or webcam:NAME", lambda name: name.startswith("webcam:"), _open_webcam),
-    "device": Kind("v4l2:/dev/video0, avfoundation:0 or dshow:NAME",
+SOURCES: dict[str, LiveSourceType] = {
+    "webcam": LiveSourceType("webcam:0 or webcam:NAME", lambda name: name.startswith("webcam:"), _open_webcam),
+    "device": LiveSourceType("v4l2:/dev/video0, avfoundation:0 or dshow:NAME",
                    lambda name: name.partition(":")[0] in cameras.AV_DEVICES, _open_device),
-    "screen": Kind("screen: or screen:640x480+10+20", lambda name: name.startswith("screen:"), _open_screen),
-    "graph": Kind("lavfi:GRAPH", lambda name: name.startswith("lavfi:"), _open_graph),
-    "network": Kind("an rtsp, rtmp, http, hls or udp URL", lambda name: "://" in name, _open_network),
-    "file": Kind("a file", lambda name: True, _open_file),
+    "screen": LiveSourceType("screen: or screen:640x480+10+20", lambda name: name.startswith("screen:"), _open_screen),
+    "graph": LiveSourceType("lavfi:GRAPH", lambda name: name.startswith("lavfi:"), _open_graph),
+    "network": LiveSourceType("an rtsp, rtmp, http, hls or udp URL", lambda name: "://" in name, _open_network),
+    "file": LiveSourceType("a file", lambda name: True, _open_file),
 }
 """The first one that matches is used."""
 
@@ -96,9 +96,9 @@ def open_live(name: str, settings: LiveSettings | None = None) -> Source:
     if name.isdecimal() and not Path(name).exists():  # the way of OpenCV, and so of many programs
         name = f"webcam:{name}"
     source = next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, settings)
-    if settings.mirror or settings.crop or settings.turn != "0":
+    if settings.mirror or settings.crop or settings.rotate_source != "0":
         try:
-            source = Transformed(source, settings.turn, settings.crop, settings.mirror)
+            source = Transformed(source, settings.rotate_source, settings.crop, settings.mirror)
         except BaseException:
             source.close()
             raise

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.media.container import ColorTags, Turn, color_of, first_video, reason, tag
+from streamdream.media.container import ColorTags, Rotation, color_of, error_text, main_video_stream, tag_colorspace
 from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
 """How long opening may take; a stream that is silent for so long is lost."""
-AGAIN_SECONDS = 0.005
+RETRY_SECONDS = 0.005
 """Between two looks at a camera that has no picture yet."""
 PROBE = {"fflags": "nobuffer", "analyzeduration": "1000000"}
 """FFmpeg looks at a stream for a second at most before it is shown, and keeps nothing of that."""
-PROMPT = {
+LOW_LATENCY_OPTIONS = {
     "rtsp": {**PROBE, "rtsp_flags": "prefer_tcp"},
     "rtsps": {**PROBE, "rtsp_flags": "prefer_tcp"},
     "rtmp": PROBE,
@@ -50,14 +50,14 @@ class Address:
     name: str
     target: str
     format: str | None = None
-    wishes: tuple[dict[str, str], ...] = field(default=({},))
-    prompt: bool = True
+    option_sets: tuple[dict[str, str], ...] = field(default=({},))
+    realtime: bool = True
     """Show pictures when they come, not when they are due."""
 
 
 def address_of(url: str) -> Address:
     scheme = url.partition("://")[0].lower()
-    return Address(url, url, wishes=(PROMPT.get(scheme, {}),), prompt=scheme in PROMPT)
+    return Address(url, url, option_sets=(LOW_LATENCY_OPTIONS.get(scheme, {}),), realtime=scheme in LOW_LATENCY_OPTIONS)
 
 
 class NetworkReader:
@@ -69,7 +69,7 @@ class NetworkReader:
         self._address, self._stop = address, stop
         self.damaged = 0
         self._container = _open(address)
-        stream = first_video(self._container)
+        stream = main_video_stream(self._container)
         if stream is None or stream.codec_context is None:
             self._container.close()
             raise SourceError(f"{address.name} holds no video")
@@ -82,12 +82,12 @@ class NetworkReader:
         self._reformatter = VideoReformatter()
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        playout, last = Playout(), 0.0
+        playout, last = PlayoutClock(), 0.0
         for picture in self._decode():
             image = self._to_rgb(picture)
             if picture.pts is not None and picture.time_base:
                 last = float(picture.pts * picture.time_base)
-                if not self._address.prompt and self._stop.wait(playout.wait_seconds(last, time.perf_counter())):
+                if not self._address.realtime and self._stop.wait(playout.wait_seconds(last, time.perf_counter())):
                     return
             yield image
         if not self._is_whole(last):
@@ -123,9 +123,11 @@ class NetworkReader:
                 yield None  # the decoder gives what it holds back
                 return
             except BlockingIOError:  # a camera that has nothing yet
-                self._stop.wait(AGAIN_SECONDS)
+                self._stop.wait(RETRY_SECONDS)
             except FFmpegError as error:
-                raise SourceError(f"{self._address.name} is gone ({cause(error, SILENT_SECONDS)})") from None
+                raise SourceError(
+                    f"{self._address.name} is gone ({connection_error_text(error, SILENT_SECONDS)})"
+                ) from None
 
     def _is_whole(self, last_seconds: float) -> bool:
         """Did it say how long it is, and was it so long?"""
@@ -139,11 +141,11 @@ class NetworkReader:
         """Upright; of its own size, which may change."""
         from av import FFmpegError
 
-        turn = Turn.of(picture)
+        turn = Rotation.of(picture)
         if not self._color_is_known:
             self.color = color_of(picture, picture.width if turn.transpose else picture.height)
             self._color_is_known = True
-        tag(picture, self.color)
+        tag_colorspace(picture, self.color)
         try:
             image: Any = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
             return turn(image)
@@ -159,23 +161,23 @@ def _open(address: Address) -> Any:
     import av
 
     refusal = ""
-    for options in address.wishes:
+    for options in address.option_sets:
         try:
             return open_av(address.target, format=address.format, options=options,
                            timeout=(OPEN_SECONDS, SILENT_SECONDS))
         except (av.FFmpegError, ValueError) as error:
-            refusal = refusal or cause(error, OPEN_SECONDS)
+            refusal = refusal or connection_error_text(error, OPEN_SECONDS)
     raise SourceError(f"cannot open {address.name} ({refusal})")
 
 
-def cause(error: BaseException, seconds: float) -> str:
+def connection_error_text(error: BaseException, seconds: float) -> str:
     """Why FFmpeg failed; it has odd words for our own limit of so many seconds."""
     from av.error import ExitError
 
-    return f"nothing came for {seconds:g} s" if isinstance(error, ExitError) else reason(error)
+    return f"nothing came for {seconds:g} s" if isinstance(error, ExitError) else error_text(error)
 
 
-class Playout:
+class PlayoutClock:
     """When a picture of a stream is due that comes in bursts: the first at once, others in their distance from it."""
 
     def __init__(self) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 from streamdream.errors import SourceError
 from streamdream.media.frame import Frame
-from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, stamped
+from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, timestamped_frame
 from streamdream.media.sources.video import Source
 
 LATE_SECONDS = 1.0
 """What is later than this (the machine slept, or is too slow) is not hurried after."""
 
 
-class Paced(LiveSource):
+class PacedFileSource(LiveSource):
     """What ``open`` gives, each frame when it is due; at its end once more, with ``loop``.
 
     While none is due for long, the last one is given again. Raises SourceError when the file changes its size between
@@ -31,7 +31,7 @@ class Paced(LiveSource):
         self.color, self.pixel_aspect = self._source.color, self._source.pixel_aspect
 
     def __iter__(self) -> Iterator[Frame]:
-        self.began = time.perf_counter()
+        self.start_seconds = time.perf_counter()
         shift, last = 0.0, None  # seconds that were shown before; the last frame
         while not self._stop.is_set():
             end, first = shift, None
@@ -41,10 +41,10 @@ class Paced(LiveSource):
                 while (wait := self._ahead(due)) > REPEAT_SECONDS and last is not None:
                     if self._stop.wait(REPEAT_SECONDS):
                         return
-                    yield (last := stamped(last.image, min(due, time.perf_counter() - self.began)))
+                    yield (last := timestamped_frame(last.image, min(due, time.perf_counter() - self.start_seconds)))
                 if self._stop.wait(max(wait, 0)):
                     return
-                yield (last := stamped(frame.image, due))
+                yield (last := timestamped_frame(frame.image, due))
                 end = due + float(1 / self.rate)
             if not self._loop or end == shift:
                 return
@@ -53,10 +53,10 @@ class Paced(LiveSource):
 
     def _ahead(self, due: float) -> float:
         """Seconds until then."""
-        assert self.began is not None
-        ahead = self.began + due - time.perf_counter()
+        assert self.start_seconds is not None
+        ahead = self.start_seconds + due - time.perf_counter()
         if ahead < -LATE_SECONDS:
-            self.began -= ahead
+            self.start_seconds -= ahead
         return ahead
 
     def _rewind(self) -> None:

@@ -21,11 +21,11 @@ from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, stamped
+from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, timestamped_frame
 
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 4.0
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.25, 4.0
 """Between two attempts to open what was lost: the first, doubled each time, and the most."""
-SOUND_SECONDS = 10.0
+STABLE_SECONDS = 10.0
 """What was there for so long is opened again as quickly as at the first loss."""
 SLOW = 0.8
 """A camera that gives less than this part of the rate it was asked for is worth a word."""
@@ -35,7 +35,7 @@ UNMEASURED_PICTURES = 3
 """... so many: the first ones come late or in a bunch."""
 CLOSE_SECONDS = 1.0
 """How long the end waits for a reader that is stuck; it ends by itself as soon as the system lets go of it."""
-USUAL_RATES = (5, 7.5, 10, 12.5, 15, 20, 24, 25, 30, 48, 50, 60, 90, 120)
+COMMON_RATES = (5, 7.5, 10, 12.5, 15, 20, 24, 25, 30, 48, 50, 60, 90, 120)
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +60,7 @@ Open = Callable[[threading.Event], Reader]
 when nobody wants any more."""
 
 
-class Steady(LiveSource):
+class ReconnectingSource(LiveSource):
     """The newest picture of a reader. The first one is there when it is made, so what never opened is an error at once.
 
     Pictures of another size are fitted into the first one's, with bars. At the reader's own end it ends, or with
@@ -82,7 +82,7 @@ class Steady(LiveSource):
         self._gone_seconds = 0.0
         self._lost_at: float | None = None
         self.rate = Fraction(0)
-        self.began = self._sound_since = time.perf_counter()
+        self.start_seconds = self._sound_since = time.perf_counter()
         self._thread = threading.Thread(target=self._work, name="streamdream-read", daemon=True)
         self._thread.start()
         try:
@@ -105,13 +105,13 @@ class Steady(LiveSource):
                 self.rate = measured_rate(arrivals[min(UNMEASURED_PICTURES, len(arrivals) // 2):])
                 log.info("%s gives %dx%d at %.3g pictures a second", self.name, self.width, self.height, self.rate)
         if self.rate < SLOW * self._wanted_rate:
-            self._tell("rate", f"{self.name} gives {float(self.rate):.3g} pictures a second, not "
+            self._set_warning("rate", f"{self.name} gives {float(self.rate):.3g} pictures a second, not "
                                f"{self._wanted_rate:g}; in dim light, or at this size, many cameras are slow")
 
     # The caller's side.
 
     def __iter__(self) -> Iterator[Frame]:
-        assert self.began is not None
+        assert self.start_seconds is not None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._fresh is not None or self._over, REPEAT_SECONDS)
@@ -123,7 +123,7 @@ class Steady(LiveSource):
             else:
                 at = time.perf_counter()
             assert self._last is not None
-            yield stamped(self._last, at - self.began)
+            yield timestamped_frame(self._last, at - self.start_seconds)
         if self._error is not None:
             raise self._error
 
@@ -147,9 +147,9 @@ class Steady(LiveSource):
                 except StreamdreamError as error:
                     if not self._pictures:
                         raise
-                    sound = self._lost_at is None and time.perf_counter() - self._sound_since > SOUND_SECONDS
-                    wait = FIRST_WAIT_SECONDS if sound or not self._losses else min(2 * wait, LONGEST_WAIT_SECONDS)
-                    self._lose(error, wait)
+                    sound = self._lost_at is None and time.perf_counter() - self._sound_since > STABLE_SECONDS
+                    wait = FIRST_WAIT_SECONDS if sound or not self._losses else min(2 * wait, MAX_WAIT_SECONDS)
+                    self._on_disconnect(error, wait)
                     self._stop.wait(wait)
                 else:
                     if not self._loop or self._pictures == before:
@@ -170,11 +170,11 @@ class Steady(LiveSource):
                 if self._stop.is_set():
                     return
                 if self._lost_at is not None:
-                    self._regain(self._lost_at)
+                    self._on_reconnect(self._lost_at)
                 self._put(image, reader)
                 if reader.damaged:
                     self._damaged = before + reader.damaged
-                    self._tell("damage", f"{self._damaged} damaged packets of {self.name} were skipped")
+                    self._set_warning("damage", f"{self._damaged} damaged packets of {self.name} were skipped")
         finally:
             reader.close()
 
@@ -185,21 +185,23 @@ class Steady(LiveSource):
             self.height, self.width = image.shape[:2]
             self.rate, self.color, self.pixel_aspect = reader.rate, reader.color, reader.pixel_aspect
         elif image.shape[:2] != (self.height, self.width):
-            self._tell("size", f"{self.name} changes its size; all pictures are fitted into {self.width}x{self.height}")
-            image = fit(image, self.width, self.height)
+            self._set_warning(
+                "size", f"{self.name} changes its size; all pictures are fitted into {self.width}x{self.height}"
+            )
+            image = resize_to(image, self.width, self.height)
         with self._changed:
             self._fresh = image, now
             self._arrivals.append(now)
             self._changed.notify_all()
 
-    def _lose(self, error: StreamdreamError, wait: float) -> None:
+    def _on_disconnect(self, error: StreamdreamError, wait: float) -> None:
         if self._lost_at is None:
             self._lost_at = time.perf_counter()
             self._losses += 1
         log.warning("%s; trying again in %.2g s", error, wait)
         self._count_losses(time.perf_counter() - self._lost_at)
 
-    def _regain(self, lost_at: float) -> None:
+    def _on_reconnect(self, lost_at: float) -> None:
         gone = time.perf_counter() - lost_at
         log.info("%s is back after %.1f s", self.name, gone)
         self._lost_at, self._sound_since = None, time.perf_counter()
@@ -207,9 +209,11 @@ class Steady(LiveSource):
         self._gone_seconds += gone
 
     def _count_losses(self, gone: float) -> None:
-        self._tell("loss", f"{self.name} was lost {times(self._losses)}, for {self._gone_seconds + gone:.1f} s in all")
+        self._set_warning(
+            "loss", f"{self.name} was lost {times(self._losses)}, for {self._gone_seconds + gone:.1f} s in all"
+        )
 
-    def _tell(self, about: str, text: str) -> None:
+    def _set_warning(self, about: str, text: str) -> None:
         """One warning about each thing, the newest."""
         self._told[about] = text
         self.warnings[:] = self._told.values()
@@ -224,11 +228,11 @@ def measured_rate(arrivals: list[float]) -> Fraction:
     if len(arrivals) < 2 or arrivals[-1] <= arrivals[0]:
         return Fraction(1)
     rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
-    usual = min(USUAL_RATES, key=lambda known: abs(known - rate))
+    usual = min(COMMON_RATES, key=lambda known: abs(known - rate))
     return Fraction(usual if abs(usual - rate) < 0.06 * rate else rate).limit_denominator(100)
 
 
-def fit(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def resize_to(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """All of the picture, as large as it fits into that size, with black bars beside it."""
     scale = min(width / image.shape[1], height / image.shape[0])
     inner = max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0]))

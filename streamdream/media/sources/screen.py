@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, UsageError
 from streamdream.media.container import ColorTags
-from streamdream.media.sources.cameras import Wish
+from streamdream.media.sources.cameras import CaptureRequest
 from streamdream.media.sources.transform import Region
 
 EXAMPLE = "screen:, or screen:1280x720+100+50"
@@ -30,9 +30,9 @@ class ScreenReader:
     pixel_aspect = Fraction(1)
     damaged = 0
 
-    def __init__(self, name: str, region: Region | None, wish: Wish, stop: threading.Event) -> None:
+    def __init__(self, name: str, region: Region | None, request: CaptureRequest, stop: threading.Event) -> None:
         self._name, self._stop = name, stop
-        self.rate = Fraction(wish.wanted_rate).limit_denominator(1001)
+        self.rate = Fraction(request.requested_rate).limit_denominator(1001)
         try:
             import mss
         except ImportError:

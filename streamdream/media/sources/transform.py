@@ -14,7 +14,7 @@ from streamdream.errors import SettingsError
 from streamdream.media.frame import Frame
 
 Picture = NDArray[np.uint8]
-TURNS: dict[str, Callable[[Picture], Picture]] = {
+ROTATIONS: dict[str, Callable[[Picture], Picture]] = {
     "0": lambda image: image,
     "90": lambda image: np.rot90(image, -1),
     "180": lambda image: np.rot90(image, 2),
@@ -50,7 +50,7 @@ class Transformed:
     """``source``, each picture turned, then cropped, then mirrored. Raises SettingsError for a crop that is outside."""
 
     def __init__(self, source: Any, turn: str = "0", crop: str = "", mirror: bool = False) -> None:
-        self._source, self._turned, self._mirror = source, TURNS[turn], mirror
+        self._source, self._turned, self._mirror = source, ROTATIONS[turn], mirror
         sideways = turn in ("90", "270")
         width, height = (source.height, source.width) if sideways else (source.width, source.height)
         self._region = parse_region(crop, (width, height)) if crop else Region(width, height)

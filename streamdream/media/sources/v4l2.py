@@ -10,14 +10,14 @@ DISCRETE = 1  # V4L2_FRMSIZE_TYPE_DISCRETE and V4L2_FRMIVAL_TYPE_DISCRETE; the o
 FORMAT = struct.Struct("=II4x32s4s16x")  # struct v4l2_fmtdesc: index, type, (flags,) description, pixelformat
 SIZE = struct.Struct("=I4sI6I8x")  # v4l2_frmsizeenum: index, pixel_format, type; width, height | least, most, step each
 INTERVAL = struct.Struct("=I4sIII6I8x")  # v4l2_frmivalenum: index, pixel_format, width, height, type; fractions of a s
-MOST = 256
+MAX_ENTRIES = 256
 """Answers to one question; a driver that goes on for ever is not believed."""
 
-Ask = Callable[[int, bytearray], bool]
+Query = Callable[[int, bytearray], bool]
 """Sends a request with its structure, which it fills in. False: there is no such entry."""
 
 
-def asking(descriptor: int) -> Ask:
+def ioctl_query(descriptor: int) -> Query:
     """An open device."""
     import fcntl
 
@@ -31,9 +31,9 @@ def asking(descriptor: int) -> Ask:
     return ask
 
 
-def modes(ask: Ask) -> Iterator[tuple[str, int, int, tuple[float, ...]]]:
+def modes(ask: Query) -> Iterator[tuple[str, int, int, tuple[float, ...]]]:
     """Format, width, height and rates; of a size that is free between two, the most."""
-    for index in range(MOST):
+    for index in range(MAX_ENTRIES):
         data = bytearray(FORMAT.pack(index, CAPTURE, b"", b""))
         if not ask(ENUM_FORMATS, data):
             return
@@ -42,8 +42,8 @@ def modes(ask: Ask) -> Iterator[tuple[str, int, int, tuple[float, ...]]]:
             yield pixels.decode("ascii", "replace").strip(), width, height, tuple(_rates(ask, pixels, width, height))
 
 
-def _sizes(ask: Ask, pixels: bytes) -> Iterator[tuple[int, int]]:
-    for index in range(MOST):
+def _sizes(ask: Query, pixels: bytes) -> Iterator[tuple[int, int]]:
+    for index in range(MAX_ENTRIES):
         data = bytearray(SIZE.pack(index, pixels, *[0] * 7))
         if not ask(ENUM_SIZES, data):
             return
@@ -54,8 +54,8 @@ def _sizes(ask: Ask, pixels: bytes) -> Iterator[tuple[int, int]]:
         yield width, most_wide  # a discrete size is width, height
 
 
-def _rates(ask: Ask, pixels: bytes, width: int, height: int) -> Iterator[float]:
-    for index in range(MOST):
+def _rates(ask: Query, pixels: bytes, width: int, height: int) -> Iterator[float]:
+    for index in range(MAX_ENTRIES):
         data = bytearray(INTERVAL.pack(index, pixels, width, height, *[0] * 7))
         if not ask(ENUM_INTERVALS, data):
             return

@@ -15,17 +15,17 @@ from typing import Any, Protocol, TypeVar
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.container import (
     ColorTags,
-    Span,
-    Turn,
+    Rotation,
+    TimeRange,
     clock_origin,
     color_of,
-    first_video,
+    error_text,
     is_pattern,
+    main_video_stream,
     open_container,
     open_file,
-    pictures_of,
-    reason,
-    tag,
+    sequence_files,
+    tag_colorspace,
 )
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import fraction
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
 DEFAULT_RATE = Fraction(25)
 """Frames per second of an input that has none, such as a sequence of pictures."""
-LOOK_BACK_SECONDS = (0, 2, 20)
+SEEK_MARGINS_SECONDS = (0, 2, 20)
 """How far before the wanted picture to seek, in turn, while a file with a poor index lands behind it."""
 CLOCK_RESET_SECONDS = 1
 
@@ -73,26 +73,26 @@ class AvSource:
     it or nothing can be decoded, UsageError when ``span`` starts behind its end.
     """
 
-    def __init__(self, name: str, open: Callable[[], Any], span: Span) -> None:
+    def __init__(self, name: str, open: Callable[[], Any], span: TimeRange) -> None:
         self.name = name
         self.warnings: list[str] = []
         self.last_duration = Fraction(0)
         self._open, self._span = open, span
-        self._attach()
+        self._open_stream()
         try:
             self.time_base = fraction(self._stream.time_base, Fraction(1, 1000))
             self.rate = fraction(self._stream.average_rate) or fraction(self._stream.guessed_rate) or DEFAULT_RATE
             self._step = 1 / self.rate / self.time_base
-            self._window = span.window(clock_origin(self._container), self.time_base)
+            self._window = span.ticks(clock_origin(self._container), self.time_base)
             self._next = self._first()
             self._describe(self._next[0])
         except BaseException:
             self._container.close()
             raise
 
-    def _attach(self) -> None:
+    def _open_stream(self) -> None:
         self._container = self._open()
-        self._stream = first_video(self._container)
+        self._stream = main_video_stream(self._container)
         if self._stream is None or self._stream.codec_context is None:
             sound = not self._stream and self._container.streams.audio
             self._container.close()
@@ -104,7 +104,7 @@ class AvSource:
         from av.video.reformatter import VideoReformatter
 
         self._size = picture.width, picture.height
-        self._turn = Turn.of(picture)
+        self._turn = Rotation.of(picture)
         self.width, self.height = self._size[::-1] if self._turn.transpose else self._size
         aspect = fraction(self._stream.sample_aspect_ratio, Fraction(1))
         self.pixel_aspect = 1 / aspect if self._turn.transpose else aspect
@@ -146,7 +146,7 @@ class AvSource:
         if picture is not None and count:
             self.last_duration = min(self.last_duration, Fraction(self._window.end - last) * self.time_base)
         elif count:
-            self._look_back(last * self.time_base, count)
+            self._check_completeness(last * self.time_base, count)
 
     def _frame(self, picture: Any, pts: int) -> Frame:
         pts -= self._window.shift
@@ -159,7 +159,7 @@ class AvSource:
     def _to_rgb(self, picture: Any) -> Any:
         from av import FFmpegError
 
-        tag(picture, self.color)
+        tag_colorspace(picture, self.color)
         try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
             return self._reformatter.reformat(picture, *self._size, format="rgb24", threads=1).to_ndarray()
         except FFmpegError:
@@ -175,21 +175,21 @@ class AvSource:
 
     def _first(self) -> tuple[Any, int]:
         """The first wanted picture and its time."""
-        picture, pts = self._land()
+        picture, pts = self._seek_to_start()
         while picture is not None and pts < self._window.first:
             picture, pts = self._take()
         if picture is None:
-            raise self._nothing()
+            raise self._no_frames_error()
         if pts >= self._window.end:
             raise UsageError(f"{self.name} has no frame between {float(self._span.start):g} and "
                              f"{float(self._span.end or 0):g} s")
         return picture, pts
 
-    def _land(self) -> tuple[Any, int]:
+    def _seek_to_start(self) -> tuple[Any, int]:
         """A picture at or before the cut, or the very first one there is."""
         from av import FFmpegError
 
-        for back in LOOK_BACK_SECONDS if self._span.start else ():
+        for back in SEEK_MARGINS_SECONDS if self._span.start else ():
             target = max(int(self._window.first - back / self.time_base), self._stream.start_time or 0)
             try:
                 self._container.seek(target, stream=self._stream)
@@ -200,13 +200,15 @@ class AvSource:
                 return landed
         if self._span.start:
             self._container.close()
-            self._attach()
+            self._open_stream()
         return self._restart()
 
     def _restart(self) -> tuple[Any, int]:
         self._broken, self._damaged, self._last_dts = "", 0, -math.inf
         backwards = f"{self.name} has timestamps that run backwards; they were repaired"
-        self._clock = Clock(self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards))
+        self._clock = TimestampRepair(
+            self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards)
+        )
         self._pictures = self._decode()
         return self._take()
 
@@ -233,10 +235,10 @@ class AvSource:
                 if packet.size:
                     yield packet
         except FFmpegError as error:
-            self._broken = reason(error)
+            self._broken = error_text(error)
         yield None
 
-    def _nothing(self) -> StreamdreamError:
+    def _no_frames_error(self) -> StreamdreamError:
         start, end = self._span.start, self._stated_end() or (self._clock.last or 0) * self.time_base
         length = end - clock_origin(self._container)
         if start >= length and self._clock.last is not None:
@@ -244,7 +246,7 @@ class AvSource:
                               f"which lasts {float(length):.4g} s")
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
-    def _look_back(self, last: Fraction, count: int) -> None:
+    def _check_completeness(self, last: Fraction, count: int) -> None:
         """At the end of the input: was it all there? ``last`` is when the last of ``count`` frames was shown, in s."""
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
@@ -273,7 +275,7 @@ class AvSource:
         self.close()
 
 
-class Clock:
+class TimestampRepair:
     """Gives each picture a time, in ticks, that is its own where it has one and always later than the last one's.
 
     ``step`` is the usual distance; a jump back by more than ``reset`` is a clock that was set anew (two recordings in
@@ -307,28 +309,28 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Kind:
+class SourceType:
     """``open`` makes the source of a name that ``matches``."""
 
     matches: Callable[[str], bool]
-    open: Callable[[str, Span], Source]
+    open: Callable[[str, TimeRange], Source]
 
 
-def _open_file(name: str, span: Span) -> Source:
+def _open_file(name: str, span: TimeRange) -> Source:
     return AvSource(name, lambda: open_file(name), span)
 
 
-def _open_url(name: str, span: Span) -> Source:
+def _open_url(name: str, span: TimeRange) -> Source:
     return AvSource(name, lambda: open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS), span)
 
 
-def _open_lavfi(name: str, span: Span) -> Source:
+def _open_lavfi(name: str, span: TimeRange) -> Source:
     graph, failure = name.partition(":")[2], f"not a filter graph: {name}"
     return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span)
 
 
-def _open_sequence(name: str, span: Span) -> Source:
-    numbers = sorted(pictures_of(name))
+def _open_sequence(name: str, span: TimeRange) -> Source:
+    numbers = sorted(sequence_files(name))
     if not numbers:
         raise UsageError(f"no pictures match {name}")
     options = {"start_number": str(numbers[0]), "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
@@ -336,17 +338,17 @@ def _open_sequence(name: str, span: Span) -> Source:
     gap = min(set(range(numbers[0], numbers[-1] + 2)) - set(numbers))
     ends = [end for end in (span.end, (gap - numbers[0]) / DEFAULT_RATE) if end is not None]
     source = AvSource(name, lambda: open_container(path, failure, format="image2", options=options),
-                      Span(span.start, min(ends)))
+                      TimeRange(span.start, min(ends)))
     if gap < numbers[-1]:
         source.warnings.append(f"picture {gap} of {name} is missing; all from there on are left out")
     return source
 
 
-SOURCES: dict[str, Kind] = {
-    "lavfi": Kind(lambda name: name.startswith("lavfi:"), _open_lavfi),
-    "url": Kind(lambda name: "://" in name, _open_url),
-    "sequence": Kind(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
-    "file": Kind(lambda name: True, _open_file),
+SOURCES: dict[str, SourceType] = {
+    "lavfi": SourceType(lambda name: name.startswith("lavfi:"), _open_lavfi),
+    "url": SourceType(lambda name: "://" in name, _open_url),
+    "sequence": SourceType(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
+    "file": SourceType(lambda name: True, _open_file),
 }
 """The first one that matches is used."""
 
@@ -357,7 +359,7 @@ def open_source(name: str, start: float = 0, duration: float = math.inf, end: fl
     ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, it becomes time 0;
     else times are the input's own. Raises SourceError or UsageError.
     """
-    span = Span.of(start, duration, end)
+    span = TimeRange.of(start, duration, end)
     return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
 
 

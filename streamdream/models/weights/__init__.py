@@ -16,7 +16,7 @@ from torch import Tensor
 
 from streamdream.errors import ModelError
 from streamdream.models.nodes import INPUT, Concat, Conv, Node
-from streamdream.models.weights.layouts import BadFile, find
+from streamdream.models.weights.layouts import InvalidWeights, find
 from streamdream.models.weights.readers import read
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def load(path: Path, model: Model, suffix: str = "", name: str = "") -> Weights:
     """
     name = name or path.name
     try:
-        return Weights(fit(read(path, suffix or path.suffix.lower()), model), name)
-    except BadFile as error:
+        return Weights(match_to_nodes(read(path, suffix or path.suffix.lower()), model), name)
+    except InvalidWeights as error:
         raise ModelError(f"{name} {error}") from None
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from None
@@ -57,7 +57,7 @@ def load_once(path: Path, model: Model, changed: int) -> Weights:
     return load(path, model)
 
 
-def fit(stored: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
+def match_to_nodes(stored: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
     """A file's tensors -> the node table's, all shapes checked, batch norms folded in. Raises BadFile.
 
     Only what lies above the last block, a classifier, may be missing.
@@ -73,7 +73,7 @@ def fit(stored: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
         if pair is None and place > top:
             continue
         if pair is None:
-            raise BadFile(f"does not hold {model.name}: {node.weights}.weight is missing")
+            raise InvalidWeights(f"does not hold {model.name}: {node.weights}.weight is missing")
         weight, bias = _checked(*pair, (node.out_channels, channels, *node.kernel), node.weights)
         found |= {f"{node.weights}.weight": weight, f"{node.weights}.bias": bias}
     return found
@@ -93,9 +93,9 @@ def _checked(weight: Tensor, bias: Tensor, shape: tuple[int, ...], name: str) ->
         weight = weight[:, :, None, None]
     for kind, tensor, wanted in (("weight", weight, shape), ("bias", bias, shape[:1])):
         if tuple(tensor.shape) != wanted:
-            raise BadFile(f"does not fit: {name}.{kind} is {_size(tensor.shape)}, not {_size(wanted)}")
+            raise InvalidWeights(f"does not fit: {name}.{kind} is {_size(tensor.shape)}, not {_size(wanted)}")
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise BadFile(f"is damaged: {name}.{kind} holds values that are not finite numbers")
+            raise InvalidWeights(f"is damaged: {name}.{kind} holds values that are not finite numbers")
     return weight.to(torch.float32).contiguous(), bias.to(torch.float32).contiguous()
 
 

@@ -15,12 +15,12 @@ BATCH_NORM_EPSILON = 1e-3
 """Of Keras's Inception v3 and of both torchvision networks."""
 
 
-class BadFile(Exception):
+class InvalidWeights(Exception):
     """A weight file is not what it should be; the text goes on from the file's name: ``is damaged``, ``holds no …``."""
 
 
 @dataclass(frozen=True)
-class Names:
+class TensorNames:
     """Of one node in one kind of file; ``norm`` is its batch norm, if it has one."""
 
     weight: str
@@ -28,25 +28,25 @@ class Names:
     norm: str = ""
 
 
-def _plain(name: str) -> tuple[Names, ...]:
-    return (Names(f"{name}.weight", f"{name}.bias"),)
+def _plain(name: str) -> tuple[TensorNames, ...]:
+    return (TensorNames(f"{name}.weight", f"{name}.bias"),)
 
 
-def _inception5h(name: str) -> tuple[Names, ...]:
+def _inception5h(name: str) -> tuple[TensorNames, ...]:
     """``conv2d0_w`` in TensorFlow's graph, ``conv2d0_pre_relu_conv.weight`` in the .pth made of it."""
     short = name.removesuffix("_pre_activation")
-    return Names(f"{short}_w", f"{short}_b"), *_plain(f"{name}_pre_relu_conv"), *_plain(f"{name}_matmul")
+    return TensorNames(f"{short}_w", f"{short}_b"), *_plain(f"{name}_pre_relu_conv"), *_plain(f"{name}_matmul")
 
 
-def _keras(name: str) -> tuple[Names, ...]:
-    return (Names(f"{name}.weight", norm=name.replace("conv2d", "batch_normalization")),)
+def _keras(name: str) -> tuple[TensorNames, ...]:
+    return (TensorNames(f"{name}.weight", norm=name.replace("conv2d", "batch_normalization")),)
 
 
-def _torchvision(name: str) -> tuple[Names, ...]:
-    return (Names(f"{name}.conv.weight", norm=f"{name}.bn"),)
+def _torchvision(name: str) -> tuple[TensorNames, ...]:
+    return (TensorNames(f"{name}.conv.weight", norm=f"{name}.bn"),)
 
 
-LAYOUTS: dict[str, Callable[[str], tuple[Names, ...]]] = {
+LAYOUTS: dict[str, Callable[[str], tuple[TensorNames, ...]]] = {
     "plain": _plain,
     "inception5h": _inception5h,
     "keras": _keras,
@@ -67,11 +67,11 @@ def find(stored: Mapping[str, Tensor], layout: str, node: str) -> tuple[Tensor, 
             if names.norm:
                 return _fold(stored, names)
     if f"{name}.weight" in stored:
-        raise BadFile(f"is not complete: {node}.bias is missing")
+        raise InvalidWeights(f"is not complete: {node}.bias is missing")
     return None
 
 
-def _fold(stored: Mapping[str, Tensor], names: Names) -> tuple[Tensor, Tensor]:
+def _fold(stored: Mapping[str, Tensor], names: TensorNames) -> tuple[Tensor, Tensor]:
     """``y = gamma * (w * x - mean) / sqrt(variance + epsilon) + beta`` as one weight and bias; gamma may be absent."""
     weight = stored[names.weight]
     parts = {kind: stored.get(f"{names.norm}.{kind}") for kind in ("running_var", "running_mean", "bias")}
@@ -79,7 +79,7 @@ def _fold(stored: Mapping[str, Tensor], names: Names) -> tuple[Tensor, Tensor]:
     for kind, tensor in parts.items():
         if tensor is None or tensor.shape != weight.shape[:1]:
             state = "is missing" if tensor is None else f"is {list(tensor.shape)}, not {list(weight.shape[:1])}"
-            raise BadFile(f"does not fit: {names.norm}.{kind} {state}")
+            raise InvalidWeights(f"does not fit: {names.norm}.{kind} {state}")
     variance, mean, beta, gamma = (tensor for tensor in parts.values() if tensor is not None)
     scale = gamma / torch.sqrt(variance + BATCH_NORM_EPSILON)
     return weight * scale.view(-1, *[1] * (weight.dim() - 1)), beta - mean * scale

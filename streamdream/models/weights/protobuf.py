@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamdream.models.weights.layouts import BadFile
+from streamdream.models.weights.layouts import InvalidWeights
 
 Fields = dict[str, tuple[int, str]]
 """Field name -> its number and its type: int32, int64, string, bytes or a message; a * after it means repeated."""
@@ -37,7 +37,7 @@ MESSAGES: dict[str, Fields] = {
     "Dim": {"size": (1, "int64")},
 }
 DT_FLOAT = 1
-MOST_NUMBERS = 1 << 26  # of a constant that is written as one; no layer here has as many
+MAX_VALUES = 1 << 26  # of a constant that is written as one; no layer here has as many
 
 
 @cache
@@ -67,7 +67,7 @@ def _parse(path: Path, name: str) -> Any:
     try:
         parsed.ParseFromString(path.read_bytes())
     except (DecodeError, UnicodeDecodeError, ValueError):
-        raise BadFile(f"is damaged or truncated: it is no {name} message") from None
+        raise InvalidWeights(f"is damaged or truncated: it is no {name} message") from None
     return parsed
 
 
@@ -105,7 +105,7 @@ def _whole(chunks: Any, size: int) -> bytes:
 def _tensor(numbers: np.ndarray[Any, np.dtype[np.float32]], shape: list[int], what: str) -> Tensor:
     count = math.prod(shape)
     if min(shape, default=1) < 0 or numbers.size != count:
-        raise BadFile(f"is damaged: {what} has {numbers.size} numbers, but its shape {shape} needs {count}")
+        raise InvalidWeights(f"is damaged: {what} has {numbers.size} numbers, but its shape {shape} needs {count}")
     return torch.from_numpy(numbers.reshape(shape))
 
 
@@ -119,6 +119,6 @@ def read_graph(path: Path) -> dict[str, Tensor]:
         shape = [dim.size for dim in stored[0].tensor_shape.dim]
         numbers = _numbers([stored[0].tensor_content]) if stored[0].tensor_content else _numbers(stored[0].float_val)
         if numbers.size == 1:  # TensorFlow writes a constant that is one number everywhere so
-            numbers = np.broadcast_to(numbers, min(math.prod(shape), MOST_NUMBERS)).copy()
+            numbers = np.broadcast_to(numbers, min(math.prod(shape), MAX_VALUES)).copy()
         tensors[node.name] = _tensor(numbers, shape, node.name)
     return tensors

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from streamdream.errors import MissingPackage
-from streamdream.models.weights.layouts import BadFile
+from streamdream.models.weights.layouts import InvalidWeights
 from streamdream.models.weights.protobuf import read_caffemodel, read_graph
 
 INSTALL = "pip install 'streamdream[weights]'"
@@ -29,10 +29,10 @@ def read(path: Path, suffix: str) -> dict[str, Tensor]:
     """
     check_packages(suffix)
     with path.open("rb") as file:
-        _refuse_other_things(file.read(512))
+        _reject_non_weights(file.read(512))
     tensors = READERS[suffix](path)
     if not tensors:
-        raise BadFile(f"holds nothing that a {suffix} file with weights would hold")
+        raise InvalidWeights(f"holds nothing that a {suffix} file with weights would hold")
     return tensors
 
 
@@ -45,14 +45,14 @@ def check_packages(suffix: str) -> None:
         raise MissingPackage(f"{suffix} files need the package {package}: {INSTALL}") from None
 
 
-def _refuse_other_things(start: bytes) -> None:
+def _reject_non_weights(start: bytes) -> None:
     head = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not start:
-        raise BadFile("is empty")
+        raise InvalidWeights("is empty")
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        raise BadFile("is a web page, not weights: its link led to a message, a login or a list of files")
+        raise InvalidWeights("is a web page, not weights: its link led to a message, a login or a list of files")
     if head.startswith(b"version https://git-lfs"):
-        raise BadFile("is a Git LFS pointer, not the weights: git lfs pull brings them")
+        raise InvalidWeights("is a Git LFS pointer, not the weights: git lfs pull brings them")
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
@@ -63,14 +63,14 @@ def read_pth(path: Path) -> dict[str, Tensor]:
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "unsupported" in str(error).lower() and "global" in str(error).lower():
-            raise BadFile("is refused: besides tensors it holds code that would run when it is loaded") from None
-        raise BadFile("is damaged, or not a PyTorch file") from None
+            raise InvalidWeights("is refused: besides tensors it holds code that would run when it is loaded") from None
+        raise InvalidWeights("is damaged, or not a PyTorch file") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError):
-        raise BadFile("is damaged or truncated: PyTorch cannot read it") from None
+        raise InvalidWeights("is damaged or truncated: PyTorch cannot read it") from None
     if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
         stored = stored["state_dict"]
     if not isinstance(stored, dict):
-        raise BadFile(f"holds a {type(stored).__name__}, not named tensors")
+        raise InvalidWeights(f"holds a {type(stored).__name__}, not named tensors")
     return {str(key).removeprefix("module."): value for key, value in stored.items() if isinstance(value, Tensor)}
 
 
@@ -82,7 +82,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadFile(f"is damaged or truncated: {error}") from None
+        raise InvalidWeights(f"is damaged or truncated: {error}") from None
 
 
 _KERAS_KINDS = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias",
@@ -105,7 +105,7 @@ def read_h5(path: Path) -> dict[str, Tensor]:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise BadFile(f"is damaged or truncated: {error}") from None
+        raise InvalidWeights(f"is damaged or truncated: {error}") from None
     return _renumber(tensors)
 
 
