@@ -24,7 +24,7 @@ if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
-from media import Clip, make
+from support.clips import Clip, make
 
 from streamdream import backends, models
 from streamdream.backends import Backend

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from reference import plain
+from support.autograd_reference import plain
 
 from streamdream import backends, models
 from streamdream.ascent import step

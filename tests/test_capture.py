@@ -17,9 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from broadcast import broadcasting, free_port, transport_stream
-from media import Clip, make, number_of
 from numpy.typing import NDArray
+from support.broadcast import broadcasting, free_port, transport_stream
+from support.clips import Clip, make, number_of
 from test_cli import streamdream
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
@@ -196,7 +196,7 @@ def test_a_silent_address_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_by_http_has_its_own_pace_and_end(tmp_path: Path) -> None:
-    from unruly_server import running_server
+    from support.unruly_server import running_server
 
     make(tmp_path / "a.mp4", Clip(frames=20, size=SIZE))
     with running_server() as server:
@@ -212,7 +212,7 @@ def test_a_file_by_http_has_its_own_pace_and_end(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_decoded_is_no_end(tmp_path: Path) -> None:
     """Bytes in the middle of an mp4 are overwritten: the decoder refuses what it gets there."""
-    from unruly_server import running_server
+    from support.unruly_server import running_server
 
     make(tmp_path / "a.mp4", Clip(frames=30, size=SIZE, options={"g": "1", "crf": "10"}))
     content = bytearray((tmp_path / "a.mp4").read_bytes())
@@ -239,7 +239,7 @@ def test_bursts_are_played_at_their_own_pace() -> None:
 # --- cameras ----------------------------------------------------------------------------------------------------------
 
 def jpeg_film(path: Path, first: int, frames: int) -> None:
-    from media import marked
+    from support.clips import marked
 
     film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, SIZE)
     for number in range(frames):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import Clip, make, number_of, only_sound, sound_with_cover, truncated
+from support.clips import Clip, make, number_of, only_sound, sound_with_cover, truncated
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media.sources.video import open_source

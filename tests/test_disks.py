@@ -14,8 +14,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import Clip, make, marked
-from sinking import NAMES, copy, names, noise, read
+from support.clips import Clip, make, marked
+from support.sink_outputs import NAMES, copy, names, noise, read
 from test_cli import here
 from test_live_sinks import SIZE, Camera, live_sink, show
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save
-from unruly_server import Server, running_server
+from support.unruly_server import Server, running_server
 
 from streamdream import cli, models
 from streamdream.cli import signals

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import Clip, make
+from support.clips import Clip, make
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.live.pipeline import LiveReport

@@ -20,9 +20,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from broadcast import broadcasting, free_port, transport_stream
-from media import marked, number_of
 from numpy.typing import NDArray
+from support.broadcast import broadcasting, free_port, transport_stream
+from support.clips import marked, number_of
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.automation.controls import Controls

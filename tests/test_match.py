@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import Clip, make
 from numpy.typing import NDArray
+from support.clips import Clip, make
 
 from streamdream.automation.automation import Automation
 from streamdream.automation.controls import Controls

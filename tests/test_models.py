@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import plain
+from support.autograd_reference import plain
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamdream import models

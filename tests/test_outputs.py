@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sinking import copy, names, read
+from support.sink_outputs import copy, names, read
 from test_cli import ENVIRONMENT
 
 from streamdream.automation.controls import Controls

@@ -8,9 +8,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import Clip, add_cover, irregular, make, marked, mux_cover, number_of, packets
 from numpy.typing import NDArray
-from sinking import copy, read
+from support.clips import Clip, add_cover, irregular, make, marked, mux_cover, number_of, packets
+from support.sink_outputs import copy, read
 
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import Clip, make
-from sinking import names
+from support.clips import Clip, make
+from support.sink_outputs import names
 from test_cli import fails, here
 
 from streamdream import cli, settings

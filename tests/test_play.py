@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import Clip, make
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered
+from support.clips import Clip, make
 from test_cli import fails, here, streamdream
 from test_live import images
 
@@ -157,7 +157,7 @@ def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, 
         dreamers["inception_v3"],
         ResolutionController(96, 12, pinned=True),
         controls,
-        play=Automation(controls, fade=3.0),
+        automation=Automation(controls, fade=3.0),
         build=build,
     )
     timers = [threading.Timer(0.5, controls.change, ({"model": "other", "layers": "mixed0"},)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 import pytest
-from media import Clip, make
+from support.clips import Clip, make
 
 from streamdream.media import pyav
 from streamdream.media.sinks.registry import open_sink

@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import pytest
-from media import marked
+from support.clips import marked
 from test_cli import ENVIRONMENT
 from test_live import Ends, live
 from test_live_ends import broken

@@ -5,11 +5,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import media
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support import clips as media
 
 from streamdream import models
 from streamdream.ascent import objectives
@@ -139,7 +139,7 @@ def test_original_colours_change_brightness_only(eager: Backend, lion: Picture) 
 
 
 def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion: Picture, stripes: Path) -> None:
-    from reference import plain
+    from support.autograd_reference import plain
 
     from streamdream.ascent import step
 

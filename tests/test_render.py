@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import Clip, make, only_sound, packets, truncated
+from support.clips import Clip, make, only_sound, packets, truncated
 from test_cli import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.sources.video import open_source

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from display_server import display
+from support.display_server import display
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media.sources.live import open_live

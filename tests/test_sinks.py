@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from media import Clip, make, marked, number_of
-from sinking import NAMES, copy, names, noise, read
+from support.clips import Clip, make, marked, number_of
+from support.sink_outputs import NAMES, copy, names, noise, read
 
 from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
 from streamdream.media.sinks.base import NullSink, Sink

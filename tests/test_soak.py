@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.web_client import Client, until
 from test_cli import ENVIRONMENT
-from web_client import Client, until
 
 from streamdream import models
 

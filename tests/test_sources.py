@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import Clip, irregular, make, marked, number_of, shuffled
+from support.clips import Clip, irregular, make, marked, number_of, shuffled
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media.container import ColorTags

@@ -6,9 +6,9 @@ import threading
 import time
 
 import pytest
-from browser import CHROMIUM
 from streamdream_bench import Options, web
 from streamdream_bench.web import Case
+from support.browser import CHROMIUM
 
 pytestmark = [pytest.mark.alone, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

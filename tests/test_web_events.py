@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from streamdream_web.auth import event_validation, middleware
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
-from web_client import Running, running
+from support.web_client import Running, running
 
 from streamdream.media.opencv import cv2
 

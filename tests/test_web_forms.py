@@ -6,7 +6,7 @@ import dataclasses
 import gradio as gr
 import pytest
 from streamdream_web.pages import setting_controls
-from web_client import building
+from support.web_client import building
 
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import DreamSettings, StreamSettings

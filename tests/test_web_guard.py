@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from streamdream_web.auth import middleware, passwords
 from streamdream_web.live import session
 from streamdream_web.server import app, connection_limits, logs
+from support.web_client import Client, Running, ask, certificate, refusal, running, until
 from test_cli import fails, here
 from test_cli import streamdream as run
-from web_client import Client, Running, ask, certificate, refusal, running, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamdream import backends

@@ -16,7 +16,7 @@ from streamdream_web.live.session import Session
 from streamdream_web.live.waiting_room import RECONNECT_SECONDS
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
-from web_client import Client, Running, difference, running, until
+from support.web_client import Client, Running, difference, running, until
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.dream.dreamer import Dreamer

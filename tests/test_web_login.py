@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from streamdream_web.auth import authentication, login_queue, passwords, revocations
 from streamdream_web.server import app
+from support.web_client import Client, Running, ask, refusal, running, until
 from test_cli import fails, here
-from web_client import Client, Running, ask, refusal, running, until
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.errors import UsageError

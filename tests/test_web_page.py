@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, chromium, write_camera
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from web_client import Client, Running, difference, running, until
+from support.browser import CHROMIUM, chromium, write_camera
+from support.web_client import Client, Running, difference, running, until
 
 from streamdream import models
 from streamdream.media.images import read_image

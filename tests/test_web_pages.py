@@ -19,7 +19,7 @@ import av
 import numpy as np
 import pytest
 from conftest import gradio_asset
-from media import Clip, make
+from support.clips import Clip, make
 
 from streamdream.media import images
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth import proxies
-from web_client import Running, ask, running, until
+from support.web_client import Running, ask, running, until
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 

@@ -12,11 +12,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import Clip, make
 from streamdream_web.jobs import uploads as door
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
+from support.clips import Clip, make
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
-from weight_files import (
+from support.weight_files import (
     WRITERS,
     Stored,
     caffemodel,
@@ -23,6 +22,7 @@ from weight_files import (
     write_h5,
     write_pth,
 )
+from torch import Tensor
 
 from streamdream import models
 from streamdream.errors import MissingPackage, ModelError

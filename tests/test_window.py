@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
-from display_server import display
+from support.display_server import display
 from test_cli import ENVIRONMENT, streamdream
 from test_live_sinks import GRAPH, numbers_in
 
@@ -37,7 +37,7 @@ import cv2  # before av: see WindowSink
 import numpy as np
 sys.path.insert(0, {tests!r})
 from test_live_sinks import Camera, show
-from media import marked
+from support.clips import marked
 from streamdream.media.sources.base import timestamped_frame
 from streamdream.errors import Closed
 from streamdream.settings import RenderSettings

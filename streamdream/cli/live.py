@@ -51,17 +51,17 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
     from streamdream.media.sources.live import open_live
 
     def layers() -> list[str]:
-        return models.get(play.controls.request.model or run.stream.model).blocks()
+        return models.get(automation.controls.request.model or run.stream.model).blocks()
 
     sinks = args.sink or ["window"]
     failures: dict[str, str] = {}
     kept: list[str] = []
     with (
         _naming(kept),
-        open_automation(args, run, args.source) as play,
+        open_automation(args, run, args.source) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
-            sinks, source, run.render, args.overwrite, LiveContext(play.controls, layers, failures, kept)
+            sinks, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures, kept)
         ) as sink,
     ):
         if not args.json:
@@ -80,8 +80,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
             sink,
             dreamer,
             ResolutionController(highest, run.live.min_dream_rate, run.live.fixed_field),
-            play.controls,
-            play=play,
+            automation.controls,
+            automation=automation,
             build=lambda model: build_dreamer(replace(run.stream, model=model)),
         )
         if not args.json:

@@ -41,12 +41,12 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     with (GuideVideo(dream) as others,
           open_source(args.input, encode.start, encode.duration, encode.end) as source,
           open_sink(args.output, source, encode, args.overwrite, args.input) as sink,
-          open_automation(args, run, args.input, encode.start) as play,
+          open_automation(args, run, args.input, encode.start) as automation,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
         from streamdream.dream.build import build_dreamer
         from streamdream.render.pipeline import render
 
-        report = render(source, sink, build_dreamer(stream), play, progress.update, others.references_at,
+        report = render(source, sink, build_dreamer(stream), automation, progress.update, others.references_at,
                         lambda model: build_dreamer(replace(stream, model=model)))
     print_report(report, args.output, args.json)
     return 0

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 class ResolutionController:
     """Chooses ``field_height``: ``highest`` or the largest of HEIGHTS below it that is renewed ``min_dream_rate`` times
-    a second; and ``in_turn``: whether a dream steps on one octave, the next one in turn, or, where there is still room at
-    the highest, on all. ``pinned`` keeps to ``highest``, in turn.
+    a second; and ``cycle_octaves``: whether a dream steps on one octave, the next one in turn, or, where there is still
+    room at the highest, on all. ``pinned`` keeps to ``highest``, in turn.
     """
 
     def __init__(self, highest: int, min_dream_rate: float, pinned: bool = False) -> None:

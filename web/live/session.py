@@ -1,4 +1,4 @@
-"""Live sessions: each is a ``streamdream.live.pipeline.Live`` between frames that a browser pushes and one that it shows.
+"""Live sessions: each is a ``live.pipeline.Live`` between the frames that a browser pushes and those that it shows.
 
 The newest picture wins at every place where one waits, so a session holds a few pictures, however fast they come.
 """

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from media import marked
+
+from support.clips import marked
 
 RATE = 30
 
