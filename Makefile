@@ -29,6 +29,7 @@ test: lint test-together test-alone
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 test-together: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not soak"

@@ -80,3 +80,8 @@ class UnknownName(UsageError):
         if listing:
             text += f" (all of them: {listing})"
         super().__init__(text)
+
+
+def error_text(error: BaseException) -> str:
+    """Why FFmpeg or the system failed, in its words but without its numbers."""
+    return str(getattr(error, "strerror", None) or error).lower()

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 from streamdream.errors import SettingsError, UnknownName
 
 PRESETS = Path(__file__).with_name("presets")
+TapWeights = tuple[tuple[str, float], ...]
+"""(tap, weight), ...: what ``--layers`` names."""
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
 SMALLEST_MEMORY = "64M"
 """Less does not hold one step."""
@@ -380,3 +382,30 @@ def to_toml(groups: Iterable[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
+    """``mixed3:1,mixed5:0.5`` -> ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
+    pairs = []
+    for part in text.split(","):
+        name, _, weight = part.strip().partition(":")
+        try:
+            number = float(weight or 1)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
+        if not name:
+            raise SettingsError(f"{flag} is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
+        pairs.append((name, number))
+    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
+        raise SettingsError(f"{flag} {text!r} names a tap twice")
+    if not any(weight for _, weight in pairs):
+        raise SettingsError(f"{flag} {text!r} has no weight other than 0")
+    return tuple(pairs)
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """``3,17`` -> (3, 17). Raises SettingsError."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, as in '3,17'") from None

@@ -28,8 +28,8 @@ from test_cli import ENVIRONMENT, fails, streamdream
 from streamdream.automation.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.base import NullSink
-from streamdream.media.sinks.registry import LiveContext, open_sink, open_sinks
+from streamdream.media.sinks.base import LiveContext, NullSink
+from streamdream.media.sinks.registry import open_sink, open_sinks
 from streamdream.media.sinks.tee import Tee
 from streamdream.media.sinks.threaded import DroppingSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame

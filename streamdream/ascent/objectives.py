@@ -4,13 +4,13 @@ Terms of different kinds have numbers of different sizes, so they are mixed by t
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, TapWeights, Term, TotalVariation
+from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, Term, TotalVariation
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import Concat, Relu
+from streamdream.settings import parse_channels, parse_layers
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -30,35 +30,6 @@ class Objective:
     def taps(self) -> tuple[str, ...]:
         """Of all terms, each once."""
         return tuple(dict.fromkeys(tap for term, _ in self.terms for tap in term.taps))
-
-
-def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
-    """``mixed3:1,mixed5:0.5`` -> ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
-    pairs = []
-    for part in text.split(","):
-        name, _, weight = part.strip().partition(":")
-        try:
-            number = float(weight or 1)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
-        if not name:
-            raise SettingsError(f"{flag} is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
-        pairs.append((name, number))
-    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
-        raise SettingsError(f"{flag} {text!r} names a tap twice")
-    if not any(weight for _, weight in pairs):
-        raise SettingsError(f"{flag} {text!r} has no weight other than 0")
-    return tuple(pairs)
-
-
-def parse_channels(text: str) -> tuple[int, ...]:
-    """``3,17`` -> (3, 17). Raises SettingsError."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
-    except ValueError:
-        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, as in '3,17'") from None
 
 
 def style_taps(model: Model) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from streamdream.models.nodes import INPUT
 from streamdream.models.tensor_cache import cached_tensor
+from streamdream.settings import TapWeights
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Pictures = Mapping[str, Tensor]
     """"guide" or "style" -> [1, 3, H, W] RGB in [-1, 1]."""
 
-TapWeights = tuple[tuple[str, float], ...]
 
 CHUNK_PRODUCTS = 1 << 23
 """Dot products that a guide holds at a time: 32 MB of them."""

@@ -134,7 +134,6 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     if not args.output:
         parser.error("an output is needed: -o sheet.png")
     from streamdream import models
-    from streamdream.ascent import objectives
     from streamdream.media import images
 
     target = Path(args.output)
@@ -146,7 +145,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     elif not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
     model = models.get(run.stream.model)
-    chosen = [name for name, _ in objectives.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
+    chosen = [name for name, _ in settings.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
     cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)
     if sheet:

@@ -47,7 +47,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
     path_conflicts.check(args, run)
     show_log(args.json)
     from streamdream import models
-    from streamdream.media.sinks.registry import LiveContext, open_sinks
+    from streamdream.media.sinks.base import LiveContext
+    from streamdream.media.sinks.registry import open_sinks
     from streamdream.media.sources.live import open_live
 
     def layers() -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
 from streamdream.media.pyav import open_av
 
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
@@ -135,11 +135,6 @@ class TickRange:
 def to_fraction(seconds: float) -> Fraction:
     """The number that was meant: 0.1 is 1/10, not the binary fraction beside it."""
     return Fraction(seconds).limit_denominator(1_000_000)
-
-
-def error_text(error: BaseException) -> str:
-    """Why FFmpeg or the system failed, in its words but without its numbers."""
-    return str(getattr(error, "strerror", None) or error).lower()
 
 
 def is_pattern(path: str) -> bool:

@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
-from streamdream.errors import SinkError, StreamdreamError
+from streamdream.errors import SinkError, StreamdreamError, error_text
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 MAX_STEM = 50
@@ -48,8 +48,6 @@ class OutputTarget:
         raise self._describe_error(error) from error
 
     def _describe_error(self, error: BaseException) -> SinkError:
-        from streamdream.media.container import error_text
-
         return SinkError(f"{self.name} cannot be written ({error_text(error)})")
 
 
@@ -79,8 +77,6 @@ class AtomicFile(OutputTarget):
             self.raise_error(error)
 
     def _describe_error(self, error: BaseException) -> SinkError:
-        from streamdream.media.container import error_text
-
         folder = self.target.parent
         kept = "; the one from before is untouched" if self.target.exists() else ""
         if getattr(error, "errno", None) in DISK_FULL_ERRORS:

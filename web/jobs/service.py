@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
 
     from ..core.state import AppState
-    from ..pages.settings_panel import SettingsPanel
 
 BACKGROUND = "thumbnails"
 """Who takes turns for pictures of layers."""
@@ -57,7 +56,6 @@ class JobService:
         self.stills = JobQueue("stills", app_state.folder / "stills", MAX_STILLS, MAX_PER_VISITOR, STILL_SECONDS,
                            clock=clock)
         self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(BACKGROUND), self._is_busy)
-        self.panels: list[SettingsPanel] = []
         """Of all tabs: what sets the layer everywhere asks them."""
         self._visitors, self._clock = Visitors(clock), clock
         self._closed = threading.Event()

@@ -37,16 +37,16 @@ def routes(app_state: AppState) -> list[Route]:
     return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
 
 
-def build(app_state: AppState) -> None:
+def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
     """Within its ``gr.Tab``, after all tabs that hold layers."""
-    Page(service.of(app_state)).build()
+    Page(service.of(app_state), panels).build()
 
 
 class Page:
     """Components and events of the tab."""
 
-    def __init__(self, jobs_service: JobService) -> None:
-        self._jobs_service = jobs_service
+    def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+        self._jobs_service, self._panels = jobs_service, panels
 
     def build(self) -> None:
         here = self._jobs_service.app_state.stream.model
@@ -64,7 +64,7 @@ class Page:
             on_event(changed, self._choose, [model, which], [model, shown, said, timer])
         on_event(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
         on_event(
-            shown.select, self._take, [], [part for panel in self._jobs_service.panels for part in panel.layer_parts]
+            shown.select, self._take, [], [part for panel in self._panels for part in panel.layer_parts]
         )
 
     def _begin(self) -> tuple[Any, ...]:
@@ -96,7 +96,7 @@ class Page:
         model = models.get(str(picked.get("model")))
         layer = model.resolve_tap(str(picked.get("layer")))
         gr.Info(f"{layer} is what the tabs dream now.", title="Taken", duration=3)
-        return [update for panel in self._jobs_service.panels for update in take(panel, model.name, layer)]
+        return [update for panel in self._panels for update in take(panel, model.name, layer)]
 
 
 def take(panel: SettingsPanel, model: str, layer: str) -> list[Any]:

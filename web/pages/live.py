@@ -17,7 +17,7 @@ from streamdream.settings import DreamSettings
 from ..core.state import AppState
 from ..live import session
 from . import setting_controls
-from .settings_panel import middle_block
+from .settings_panel import SettingsPanel, middle_block
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK = "look-"
@@ -28,7 +28,7 @@ import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
 """
 
 
-def build(app_state: AppState) -> None:
+def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
     gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
             elem_id="live-page", apply_default_css=False)
 

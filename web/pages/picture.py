@@ -23,16 +23,16 @@ WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "
 IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
 
 
-def build(app_state: AppState) -> None:
+def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
     """Within its ``gr.Tab``."""
-    Page(service.of(app_state)).build()
+    Page(service.of(app_state), panels).build()
 
 
 class Page:
     """Components and events of the tab; what belongs to a visitor is in their session, not here."""
 
-    def __init__(self, jobs_service: JobService) -> None:
-        self._jobs_service = jobs_service
+    def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+        self._jobs_service, self._panels = jobs_service, panels
 
     def build(self) -> None:
         web = self._jobs_service.app_state.web
@@ -50,7 +50,7 @@ class Page:
                     components.job_card(None, self._jobs_service.stills, IDLE), components.COMPARE_JS, "picture-job"
                 )
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
-                panel = SettingsPanel(self._jobs_service, "still", WITHOUT)
+                panel = SettingsPanel(self._jobs_service, self._panels, "still", WITHOUT)
         self._panel = panel
         run = on_event(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
                      scroll_to_output=True)

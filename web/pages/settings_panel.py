@@ -41,7 +41,8 @@ class PanelValues:
 class SettingsPanel:
     """Made within a tab. ``inputs`` are for an event; ``read`` takes back what they give."""
 
-    def __init__(self, jobs_service: JobService, preset: str = "", without: Sequence[str] = ()) -> None:
+    def __init__(self, jobs_service: JobService, panels: list[SettingsPanel], preset: str = "",
+                 without: Sequence[str] = ()) -> None:
         self._jobs_service = jobs_service
         start = settings.resolve({}, {}, preset)
         dream = start.dream if preset else jobs_service.app_state.dream
@@ -66,7 +67,7 @@ class SettingsPanel:
         layers = self._form.inputs[self._form.names.index("layers")]
         self.layer_parts = [self._model, layers, self._picker]
         """What the tab Layers sets."""
-        jobs_service.panels.append(self)
+        panels.append(self)
         on_event(self._preset.input, self._use_preset, [self._preset, self._model],
                [self._picker, *self._form.inputs, *self._size.inputs])
         on_event(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])

@@ -27,9 +27,9 @@ WITHOUT = ("channel", "style_layers")
 IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its sound and its timing."
 
 
-def build(app_state: AppState) -> None:
+def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
     """Within its ``gr.Tab``."""
-    page = Page(service.of(app_state))
+    page = Page(service.of(app_state), panels)
     page.build()
 
 
@@ -54,8 +54,8 @@ def routes(app_state: AppState) -> list[Route]:
 class Page:
     """Components and events of the tab; what belongs to a visitor is in their session, not here."""
 
-    def __init__(self, jobs_service: JobService) -> None:
-        self._jobs_service = jobs_service
+    def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+        self._jobs_service, self._panels = jobs_service, panels
 
     def build(self) -> None:
         web = self._jobs_service.app_state.web
@@ -83,7 +83,7 @@ class Page:
                     components.job_card(None, self._jobs_service.videos, IDLE), elem_id="video-job"
                 )
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
-                panel = SettingsPanel(self._jobs_service, without=WITHOUT)
+                panel = SettingsPanel(self._jobs_service, self._panels, without=WITHOUT)
         self._panel = panel
         timer = gr.Timer(TICK_SECONDS, active=False)
         inputs = [file, *panel.inputs]

@@ -19,7 +19,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from streamdream import __version__
@@ -44,6 +44,9 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
+
+if TYPE_CHECKING:
+    from ..pages.settings_panel import SettingsPanel
 
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
 """Title -> the file of ``pages``."""
@@ -127,10 +130,11 @@ def _blocks(app_state: AppState, pages: dict[str, Any]) -> Any:
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
         heading = HEADING.replace("LOGOUT", LOGOUT if app_state.web.auth or app_state.web.token else "")
         gr.HTML(html_template=heading, js_on_load=THEME, apply_default_css=False, elem_id="heading")
+        panels: list[SettingsPanel] = []  # of the tabs so far; the tab Layers sets them
         with gr.Tabs():
             for title, page in pages.items():
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
-                    page.build(app_state)
+                    page.build(app_state, panels)
     blocks.process_api = _tell_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and

@@ -1,12 +1,27 @@
 """What every sink is: it takes pictures in order, then finishes or aborts."""
 from __future__ import annotations
 
-from typing import Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame
+from streamdream.settings import DreamSettings
+
+
+class LiveControls(Protocol):
+    """What the keys of a window change; ``automation.controls.Controls`` is one."""
+
+    frozen: bool
+
+    def current(self) -> DreamSettings: ...
+    def change(self, values: Mapping[str, Any]) -> DreamSettings:
+        """Raises UsageError for what is not legal; then nothing has changed."""
+
+    def reset(self) -> None: ...
 
 
 class Sink(Protocol):
@@ -70,3 +85,17 @@ class NullSink(SinkBase):
 
     def abort(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class LiveContext:
+    """What a live run lends its sinks. With it they never make the run wait."""
+
+    controls: LiveControls
+    """What keys play on."""
+    layers: Callable[[], Sequence[str]] = tuple
+    """Those that the keys step through, of the network of now."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Sinks that failed while others went on, by their names: why, and what is left of them."""
+    kept: list[str] = field(default_factory=list)
+    """Of recordings that were not finished, a line each: what there is, and where."""

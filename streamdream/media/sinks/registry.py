@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
 from streamdream.media.container import is_pattern, sequence_files
-from streamdream.media.sinks.base import NullSink, Sink
+from streamdream.media.sinks.base import LiveContext, NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import SUFFIXES, ImageWriter
 from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
@@ -25,7 +25,6 @@ from streamdream.media.sinks.virtual_camera import VirtualCameraWriter
 from streamdream.settings import RenderSettings
 
 if TYPE_CHECKING:
-    from streamdream.automation.controls import Controls
     from streamdream.media.sources.video import Source
 
 STREAM_DEPTH = 2
@@ -33,20 +32,6 @@ STREAM_DEPTH = 2
 RECORDING_BYTES = 256 << 20
 """Of pictures that wait for a recording: what a busy encoder makes up later is not lost."""
 MIN_DEPTH, MAX_DEPTH = 8, 256
-
-
-@dataclass(frozen=True)
-class LiveContext:
-    """What a live run lends its sinks. With it they never make the run wait."""
-
-    controls: Controls
-    """What keys play on."""
-    layers: Callable[[], Sequence[str]] = tuple
-    """Those that the keys step through, of the network of now."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Sinks that failed while others went on, by their names: why, and what is left of them."""
-    kept: list[str] = field(default_factory=list)
-    """Of recordings that were not finished, a line each: what there is, and where."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.container import error_text
+from streamdream.errors import SinkError, StreamdreamError, error_text
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
 from streamdream.media.sinks.video import to_pixels

@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from streamdream.media.container import (
-    TimeRange,
-    clock_origin,
-    error_text,
-    is_attached_picture,
-    main_video_stream,
-    open_file,
-)
+from streamdream.errors import error_text
+from streamdream.media.container import TimeRange, clock_origin, is_attached_picture, main_video_stream, open_file
 from streamdream.media.pyav import fraction
 
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}

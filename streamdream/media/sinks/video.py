@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import SinkError, UsageError
-from streamdream.media.container import ColorTags, TimeRange, error_text, is_yuv
+from streamdream.errors import SinkError, UsageError, error_text
+from streamdream.media.container import ColorTags, TimeRange, is_yuv
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import (

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.ascent.objectives import parse_layers
 from streamdream.errors import Closed, MissingPackage, SinkError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
 from streamdream.media.sinks.base import SinkBase
+from streamdream.settings import parse_layers
 
 if TYPE_CHECKING:
-    from streamdream.media.sinks.base import Sink
-    from streamdream.media.sinks.registry import LiveContext
+    from streamdream.media.sinks.base import LiveContext, Sink
     from streamdream.media.sources.video import Source
 
 TITLE = "streamdream"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import SourceError
-from streamdream.media.container import ColorTags, Rotation, color_of, error_text, main_video_stream, tag_colorspace
+from streamdream.errors import SourceError, error_text
+from streamdream.media.container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
 from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0

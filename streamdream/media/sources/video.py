@@ -12,14 +12,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
 from streamdream.media.container import (
     ColorTags,
     Rotation,
     TimeRange,
     clock_origin,
     color_of,
-    error_text,
     is_pattern,
     main_video_stream,
     open_container,
