@@ -10,7 +10,7 @@ from streamdream.dream.build import build_dreamer
 from streamdream.errors import SourceError
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
-from streamdream.render.pipeline import render
+from streamdream.render.pipeline import render_video
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions
@@ -42,7 +42,9 @@ def measure(clip: str, output: str, settings: DreamSettings, stream: StreamSetti
     """The row, and what the run reported of itself."""
     begin, done_at = time.perf_counter(), []
     with open_source(clip) as source, open_sink(output, source, RenderSettings(), input_path=clip) as sink:
-        report = render(source, sink, build_dreamer(stream), settings, lambda _: done_at.append(time.perf_counter()))
+        report = render_video(
+            source, sink, build_dreamer(stream), settings, lambda _: done_at.append(time.perf_counter())
+        )
         size = f"{source.width}x{source.height}"
     end = time.perf_counter()
     row = {"size": size, "fps": round((report.frames - 1) / (end - done_at[0]), 2), "frames": report.frames,

@@ -15,7 +15,7 @@ _HOMES = {
     "DreamState": "dream.dreamer",
     "Dreamer": "dream.dreamer",
     "build_dreamer": "dream.build",
-    "render": "render.pipeline",
+    "render_video": "render.pipeline",
     "open_source": "media.sources.video",
     "open_sink": "media.sinks.registry",
 }

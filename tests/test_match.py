@@ -54,7 +54,7 @@ def test_a_render_that_matches_ahead_is_the_same(
 
         monkeypatch.setattr(pipeline, "matches_ahead", lambda dreamer, ahead=ahead: ahead)
         with open_source(str(tmp_path / "a.mkv")) as source:
-            report = pipeline.render(source, Keeps(), Dreamer(get("inception_v3"), eager, 96),
+            report = pipeline.render_video(source, Keeps(), Dreamer(get("inception_v3"), eager, 96),
                                      Automation(Controls(SETTINGS), track=track))
         cuts.append(report.cuts)
     assert cuts == [2, 2] if not track else cuts[0] == cuts[1] > 0

@@ -295,7 +295,7 @@ def test_a_render_follows_its_play(eager: Backend, tmp_path: Path) -> None:
     built = []
     originals = decode(tmp_path / "a.mp4")
     with open_source(str(tmp_path / "a.mp4")) as source:
-        report = pipeline.render(
+        report = pipeline.render_video(
             source,
             Keeps(),
             Dreamer(get("inception_v3"), eager, 96),

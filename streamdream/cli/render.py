@@ -44,9 +44,9 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
           open_automation(args, run, args.input, encode.start) as automation,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
         from streamdream.dream.build import build_dreamer
-        from streamdream.render.pipeline import render
+        from streamdream.render.pipeline import render_video
 
-        report = render(source, sink, build_dreamer(stream), automation, progress.update, others.references_at,
+        report = render_video(source, sink, build_dreamer(stream), automation, progress.update, others.references_at,
                         lambda model: build_dreamer(replace(stream, model=model)))
     print_report(report, args.output, args.json)
     return 0

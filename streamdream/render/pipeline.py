@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 
-def render(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
+def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
            on_frame: Callable[[int], None] = lambda count: None,
            others_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,

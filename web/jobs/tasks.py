@@ -87,7 +87,7 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
     """The whole span of a video with its sound, to ``job.result``."""
     from streamdream.media.sinks.registry import open_sink
     from streamdream.render.guide_video import GuideVideo
-    from streamdream.render.pipeline import render
+    from streamdream.render.pipeline import render_video
 
     encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
     output = job.folder / RESULT
@@ -95,7 +95,7 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
         job.total = source.frame_count
         dreamer, turns = with_job_hooks(make(), job, turn)
         with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
-            report = render(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns)
+            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
     job.result, job.answer = output, report
 
