@@ -234,9 +234,11 @@ def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, af
 def test_a_signal_while_torch_is_loaded_waits_for_that(number: signal.Signals, tmp_path: Path) -> None:
     """It calls Python from C++, where an exception aborts the process."""
     (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('whole', flush=True)\n")
-    code = ("import time; from streamdream import signals; signals.watch()\n"
-            "try:\n import torch; time.sleep(20)\n"
-            "except signals.Signalled as signalled: signals.hear(signalled); print('and ended', flush=True)")
+    code = (
+        "import time; from streamdream.cli import signals; signals.raise_on_signal()\n"
+        "try:\n import torch; time.sleep(20)\n"
+        "except signals.SignalReceived as signalled: signals.acknowledge(signalled); print('and ended', flush=True)"
+    )
     result = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
                             capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "whole\nand ended\n", "")

@@ -268,13 +268,13 @@ class Asked(LiveSource):
     def __init__(self, resolution: ResolutionController, highest: int, seconds: float) -> None:
         super().__init__("asked")
         self.height, self.width, self.rate = highest, 320, Fraction(30)
-        self._governor, self._highest, self._count = resolution, highest, int(30 * seconds)
+        self._resolution, self._highest, self._count = resolution, highest, int(30 * seconds)
 
     def __iter__(self) -> Iterator[Frame]:
-        wanted = [self._governor.field_height] * 8
+        wanted = [self._resolution.field_height] * 8
         for number in range(self._count):
             time.sleep(1 / 30)
-            wanted.append(self._governor.field_height)
+            wanted.append(self._resolution.field_height)
             lines = min(wanted[-8], self._highest)
             yield timestamped_frame(np.ascontiguousarray(np.resize(images(1)[0], (lines, 2 * lines, 3))), number / 30)
 

@@ -279,9 +279,9 @@ cpu, model = torch.device("cpu"), models.get("inception_v3")
 backend, budget, steps = backends.create(name, model, "cpu", "fp32"), memory.budget_of(cpu), []
 def dream(layers, height, width):
     spec = StepSpec(objectives.from_settings(DreamSettings(layers=layers), model), height, width, 1.5, 0.4)
-    backend.compile(spec)(engine.textured(torch.Size((1, 3, height, width)), cpu), 0.02)
+    backend.compile(spec)(engine.natural_noise(torch.Size((1, 3, height, width)), cpu), 0.02)
     steps.append(backend.compile(spec))  # held, as a dreamer does
-    steps[-1](engine.textured(torch.Size((1, 3, height, width)), cpu), 0.02)
+    steps[-1](engine.natural_noise(torch.Size((1, 3, height, width)), cpu), 0.02)
 def settle():
     process.trim_heap()
     return rss_mb()

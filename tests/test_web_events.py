@@ -268,7 +268,7 @@ def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
     ('{"data": [], "fn_index": -1}', 404), ('{"data": [], "fn_index": 999}', 404), ('{"data": []}', 404),
 ])
 def test_an_event_that_no_page_sends_is_refused(body: str, status: int) -> None:
-    with pytest.raises(middleware.HttpError) as refused:
+    with pytest.raises(middleware.Refused) as refused:
         event_validation.read_event(body.encode(), {1})
     assert refused.value.status == status and "\n" not in refused.value.text
 

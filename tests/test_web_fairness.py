@@ -120,7 +120,7 @@ def test_a_video_has_less_time_while_another_address_waits(jobs: JobQueue, clock
 @pytest.fixture()
 def uploads(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploads]:
     """Nothing is looked at, which would take a process for each of hundreds of files."""
-    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
+    monkeypatch.setattr(door.file_inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
     kept = Uploads(tmp_path / "uploads", InspectionLimits(megabytes=1, seconds=60, pixels=10**6), clock=clock)
     yield kept
     kept.close()
@@ -192,7 +192,7 @@ def request(visitor: str, address: str) -> Any:
 
 def test_a_job_and_the_fetch_of_its_result_keep_the_files_of_a_visitor(clock: Clock, monkeypatch: pytest.MonkeyPatch
                                                                        ) -> None:
-    monkeypatch.setattr(door.inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
+    monkeypatch.setattr(door.file_inspection, "inspect", lambda path, suffix, limits: MediaInfo(".png", 1, 1))
     app_state, gate = AppState(WebSettings(), DreamSettings(), StreamSettings()), Gate()
     jobs_service = JobService(app_state, clock)
     app_state.closing.append(jobs_service.close)

@@ -43,7 +43,7 @@ def line(tmp_path: Path) -> Iterator[JobQueue]:
 
 def wait(job: Job) -> Job:
     until = time.monotonic() + PATIENCE_SECONDS
-    while not job.over:
+    while not job.finished:
         assert time.monotonic() < until, f"still {job.state}"
         time.sleep(0.01)
     return job
@@ -153,16 +153,16 @@ def test_the_device_is_given_away_after_every_step() -> None:
 
     def live() -> None:
         while not stop.is_set():
-            with turns.turn("live"):
+            with turns.slot("live"):
                 came.append(time.monotonic())
 
     visitor = threading.Thread(target=live)
-    shared = StepwiseSlot(lambda: turns.turn("job"))
+    shared = StepwiseSlot(lambda: turns.slot("job"))
     with shared():
         visitor.start()
         for _ in range(10):
             time.sleep(0.01)
-            shared.pass_on()
+            shared.yield_slot()
         during = len(came)
     stop.set()
     visitor.join()
@@ -225,7 +225,7 @@ def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Back
     looks = []
     job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(1.0, 1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
-    while not job.over:
+    while not job.finished:
         if job.picture is not None:
             looks.append(components.job_card(job, line, ""))
         time.sleep(0.02)
@@ -241,7 +241,7 @@ def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Back
 def test_a_cancelled_video_leaves_nothing(line: JobQueue, clip: Upload, eager: Backend) -> None:
     job = line.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, Span(), CHEAP, RenderSettings(), small(eager), nullcontext))
-    while job.done < 3 and not job.over:
+    while job.done < 3 and not job.finished:
         time.sleep(0.01)
     line.cancel(job)
     assert wait(job).state == "cancelled" and not list(line.folder.rglob("*"))
@@ -286,10 +286,10 @@ def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) ->
 
     def turn() -> Any:
         steps.append(time.monotonic())
-        return turns.turn("thumbnails")
+        return turns.slot("thumbnails")
 
     made = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
-    made.want("inception_v3")
+    made.request("inception_v3")
     until = time.monotonic() + PATIENCE_SECONDS
     while not made.done("inception_v3"):
         assert time.monotonic() < until and not made.problem
@@ -310,6 +310,6 @@ def test_the_network_that_is_not_here_is_one_calm_line(tmp_path: Path) -> None:
     from streamdream_web.pages.settings_panel import gallery, missing_html
 
     made = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
-    made.want("bvlc_googlenet")
-    assert not made.is_coming("bvlc_googlenet") and gallery("bvlc_googlenet", whole=True) == ""
+    made.request("bvlc_googlenet")
+    assert not made.pending("bvlc_googlenet") and gallery("bvlc_googlenet", whole=True) == ""
     assert "streamdream fetch bvlc_googlenet" in missing_html("bvlc_googlenet")

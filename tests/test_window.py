@@ -52,8 +52,8 @@ with open_sink("window", camera, RenderSettings(), show=lent) as sink:
             time.sleep(1 / 60)
             image = marked(number % 256, (160, 96))
             sink.write(image, timestamped_frame(image, time.perf_counter() - camera.start_seconds))
-            now = lent.controls.now()
-            print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._words,
+            now = lent.controls.current()
+            print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._overlay,
                   sink._full, sink._recording is not None, sep="|", flush=True)
     except Closed:
         print("closed", flush=True)

@@ -70,7 +70,7 @@ def _build(order: BuildRequest) -> None:
     torch.set_num_threads(order.threads)
     backend = _backend(order.backend, order.model, order.device, order.precision)
     targets = tuple(tuple(target.to(backend.device) for target in own) for own in order.targets)
-    backend.prepare(order.spec, torch.zeros(order.shape, device=backend.device), targets)
+    backend.get_or_build(order.spec, torch.zeros(order.shape, device=backend.device), targets)
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from ..core.response import App, Message, Receive, Refused, Scope, Send
+from ..core.response import App, HttpError, Message, Receive, Scope, Send
 
 API = "/gradio_api/"
 MAX_BODY_BYTES = 2_000_000
@@ -44,7 +44,7 @@ class EventValidation:
         """Both with the event written anew: what was checked is what Gradio reads, however it reads JSON."""
         headers = {name.lower(): value for name, value in scope["headers"]}
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-            raise Refused(400, "an event comes as application/json")
+            raise HttpError(400, "an event comes as application/json")
         body = json.dumps(read_event(await _read_body(receive), self._event_ids)).encode()
         kept = [(name, value) for name, value in scope["headers"]
                 if name.lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
@@ -66,10 +66,10 @@ async def _read_body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise Refused(400, "the body did not come to its end")
+            raise HttpError(400, "the body did not come to its end")
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            raise Refused(413, "this event is too large")
+            raise HttpError(413, "this event is too large")
         if not message.get("more_body"):
             return bytes(body)
 
@@ -79,30 +79,30 @@ def read_event(body: bytes, event_ids: Collection[int]) -> dict[str, Any]:
     try:
         event = _parse(body.decode())
     except ValueError:
-        raise Refused(400, "this is no JSON in UTF-8") from None
+        raise HttpError(400, "this is no JSON in UTF-8") from None
     if not isinstance(event, dict) or not _has_shape(event):
-        raise Refused(400, "this is no event of this page")
+        raise HttpError(400, "this is no event of this page")
     if ("data" in event or "fn_index" in event) and event.get("fn_index") not in event_ids:
-        raise Refused(404, "this page has no such event")
+        raise HttpError(404, "this page has no such event")
     return {name: event[name] for name in FIELDS if name in event}
 
 
 def _parse(text: str) -> Any:
     """JSON. Raises Refused for an object that names a file or that parsers read differently, ValueError for no JSON."""
     if sum(map(text.count, "[{,")) > MAX_SIGNS:
-        raise Refused(400, "this is no event of this page")
+        raise HttpError(400, "this is no event of this page")
     try:
         return json.loads(text, object_pairs_hook=_build_object)
     except RecursionError:
-        raise Refused(400, "this is no event of this page") from None
+        raise HttpError(400, "this is no event of this page") from None
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if not FILE_KEYS.isdisjoint(built):
-        raise Refused(403, "no event of this page names a file")
+        raise HttpError(403, "no event of this page names a file")
     if len(built) < len(pairs):
-        raise Refused(400, "a key comes twice")
+        raise HttpError(400, "a key comes twice")
     return built
 
 
@@ -139,7 +139,7 @@ def _is_text(text: str) -> bool:
     """
     start = text.lstrip()[:5].lower()
     if start == "file:":
-        raise Refused(403, "no event of this page names a file")
+        raise HttpError(403, "no event of this page names a file")
     try:
         if start.startswith(("{", "[")):
             _parse(text)

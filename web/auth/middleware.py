@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
-from ..core.response import CLOSED_RULES, App, Headers, Message, Receive, Refused, Response, Scope, Send
+from ..core.response import CLOSED_RULES, App, Headers, HttpError, Message, Receive, Response, Scope, Send
 from .allowed_routes import is_allowed
 from .authentication import COOKIE, Account, Authentication, Session
 from .login_page import login_page
@@ -39,8 +39,8 @@ PUBLIC_ROUTES = ("/healthz", "/login")
 OWN = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
 """Routes of ours: what they do not expect is an error of theirs. Elsewhere, what Gradio does not is the sender's."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
-UNKNOWN = Refused(400, "this was not understood")
-FAILED = Refused(500, "something went wrong here; the log of the server says what")
+UNKNOWN = HttpError(400, "this was not understood")
+FAILED = HttpError(500, "something went wrong here; the log of the server says what")
 MAX_NAME = 255
 """Bytes between two slashes of a path; no file has a longer name."""
 MAX_FORM = 10_000
@@ -87,14 +87,14 @@ class AuthMiddleware:
         try:
             async with self._place(scope):
                 await self._handle(scope, receive, response)
-        except Refused as refusal:
+        except HttpError as refusal:
             response.refusal = refusal
         except TooManyRequests:
-            response.refusal = Refused(429, "too much is open from this address")
+            response.refusal = HttpError(429, "too much is open from this address")
         except TooManyLogins:
-            response.refusal = Refused(429, "too many try to log in; wait a moment")
+            response.refusal = HttpError(429, "too many try to log in; wait a moment")
         except asyncio.CancelledError:  # the session has been revoked, or the server stops
-            response.refusal = response.refusal or Refused(503, "the server stops")
+            response.refusal = response.refusal or HttpError(503, "the server stops")
         except Exception as caught:
             error = caught
         with contextlib.suppress(OSError, RuntimeError):  # the other side has gone
@@ -145,7 +145,7 @@ class AuthMiddleware:
                 await self._challenge(scope, headers, response)
                 return
         if not is_allowed(scope):
-            raise Refused(404, "there is nothing here")
+            raise HttpError(404, "there is nothing here")
         with self._ending_with(client_id, response):
             await self._app(scope, receive, response.send)
 
@@ -156,7 +156,7 @@ class AuthMiddleware:
         assert task is not None
 
         def end() -> None:
-            response.refusal = Refused(401, "log in again")
+            response.refusal = HttpError(401, "log in again")
             task.cancel()
 
         return self._logins.keep_open(client_id, end) if client_id else contextlib.nullcontext()
@@ -169,24 +169,24 @@ class AuthMiddleware:
         """
         host = headers.get("host", "")
         if host and not HOST.fullmatch(host):
-            raise Refused(400, "this is no Host")
+            raise HttpError(400, "this is no Host")
         if not (self._is_allowed_host(host) or self.requires_login):
-            raise Refused(403, "this name is not known here; --hosts adds one")
+            raise HttpError(403, "this name is not known here; --hosts adds one")
         origin, changes = headers.get("origin"), scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["type"] == "websocket" and origin is None:
-            raise Refused(403, "a socket needs an Origin")
+            raise HttpError(403, "a socket needs an Origin")
         if origin is not None and changes:
             self._check_origin(origin, host, headers.get("x-forwarded-host", ""))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            raise Refused(403, "another page asked for this")
+            raise HttpError(403, "another page asked for this")
 
     def _check_origin(self, origin: str, *hosts: str) -> None:
         _, separator, named = origin.lower().partition("://")
         if separator and not HOST.fullmatch(named):
-            raise Refused(400, "this is no Origin")
+            raise HttpError(400, "this is no Origin")
         if named not in {host.lower() for host in hosts} - {""} and (
                 named.partition(":")[0] not in self._names - {"localhost"}):
-            raise Refused(403, "another page asked for this")
+            raise HttpError(403, "another page asked for this")
 
     def _is_allowed_host(self, host: str) -> bool:
         parts = HOST.fullmatch(host)
@@ -225,7 +225,7 @@ class AuthMiddleware:
     async def _challenge(self, scope: Scope, headers: Mapping[str, str], response: Response) -> None:
         """A page to log in for whoever looks, a refusal for what runs."""
         if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
-            raise Refused(401, "log in first")
+            raise HttpError(401, "log in first")
         await self._answer_page(scope, headers, response, wrong=False)
 
     async def _answer_page(self, scope: Scope, headers: Mapping[str, str], response: Response, wrong: bool) -> None:
@@ -290,7 +290,7 @@ class AuthMiddleware:
         most = self._largest_upload if is_upload else MAX_BODY_BYTES
         stated = headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,15}", stated) or int(stated) > most:
-            raise Refused(413, "this is too large")
+            raise HttpError(413, "this is too large")
         come, whole = 0, False
         loop = asyncio.get_running_loop()
         until_seconds = loop.time() + (UPLOAD_SECONDS if is_upload else BODY_SECONDS)
@@ -302,12 +302,12 @@ class AuthMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), min(BODY_TIMEOUT_SECONDS, until_seconds - loop.time()))
             except TimeoutError:
-                response.refusal = Refused(408, "nothing came for too long")
+                response.refusal = HttpError(408, "nothing came for too long")
                 raise response.refusal from None
             come += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if come > most:
-                response.refusal = Refused(413, "this is too large")
+                response.refusal = HttpError(413, "this is too large")
                 raise response.refusal
             return message
 
@@ -317,5 +317,5 @@ class AuthMiddleware:
 def _check_path(path: str) -> None:
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path) or any(
             len(part.encode("utf-8", "replace")) > MAX_NAME for part in path.split("/")):
-        raise Refused(404, "there is nothing here")
+        raise HttpError(404, "there is nothing here")
 

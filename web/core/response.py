@@ -24,7 +24,7 @@ STARTS = ("http.response.start", "websocket.http.response.start")
 CLOSED_RULES, CLOSED_ERROR = 1008, 1011
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """``status`` and a line for whoever is refused."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -41,7 +41,7 @@ class Response:
         self._scope, self._send = scope, send
         self.status = 0
         """Of what was sent; 0 until then."""
-        self.refusal: Refused | None = None
+        self.refusal: HttpError | None = None
         """Set where the body of the request is refused; whatever the app makes of that is left out."""
         self.failed = False
         """Whether the app wanted to say 500."""

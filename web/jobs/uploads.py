@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-SILENCE_SECONDS = 15
+BODY_TIMEOUT_SECONDS = 15
 """A body of which nothing comes for so long is given up."""
 WHOLE_SECONDS = 600
 MAX_CONCURRENT, MAX_CONCURRENT_PER_ADDRESS = 8, 3
@@ -153,7 +153,7 @@ class Uploads:
         size = 0
         with await self._in_thread(path.open, "xb") as file:
             while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
+                async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break

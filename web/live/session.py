@@ -244,7 +244,7 @@ class Session:
         self.encoder = JpegSink(self._source, lambda message: self.send(message))
         self.controls = Controls(clamped_defaults(app_state), self._check, app_state.model.name)
         self._highest = app_state.stream.field_height or 480
-        self._governor = SharedResolutionController(
+        self._resolution = SharedResolutionController(
             self._highest,
             app_state.live.min_dream_rate,
             app_state.live.fixed_field,
@@ -333,11 +333,11 @@ class Session:
     @property
     def lines(self) -> int:
         """Of the field: more of a picture are not looked at."""
-        return self._governor.field_height
+        return self._resolution.field_height
 
     @property
     def dreams(self) -> int:
-        return self._governor.dreams
+        return self._resolution.dreams
 
     def join(self, seconds: float) -> bool:
         """Whether it has ended by then."""
@@ -351,7 +351,7 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """What the page shows of it."""
         backend = self._backend
-        return {"dreams": self._governor.dreams, "shown": self.encoder.shown,
+        return {"dreams": self._resolution.dreams, "shown": self.encoder.shown,
                 "field": self.lines, "backend": backend.name if backend else "",
                 "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
 
@@ -363,7 +363,7 @@ class Session:
             turn: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
             if dreamer.backend.device.type == "cpu":
                 turn = CpuYield(turn, self._app_state.live.min_dream_rate, self._stopping.wait)
-            self._live = Live(self._source, self.encoder, dreamer, self._governor, self.controls, turn,
+            self._live = Live(self._source, self.encoder, dreamer, self._resolution, self.controls, turn,
                               build=self._app_state.dreamer, compose=split_residual)
             if not self._stopping.is_set():
                 report = self._live.run()
