@@ -55,7 +55,10 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
 
 
 def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95, overwrite: bool = False) -> None:
-    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all. Raises SinkError; see ``atomic_file.AtomicFile``."""
+    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all.
+
+    Raises SinkError; see ``atomic_file.AtomicFile`` for a name that is taken.
+    """
     suffix = Path(path).suffix.lower()
     options = [] if suffix == ".png" else [cv2().IMWRITE_JPEG_QUALITY, jpeg_quality]
     done, data = cv2().imencode(suffix, image[..., ::-1], options)
