@@ -219,7 +219,7 @@ def builders(parent: int = 0) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
-            if b"streamdream.backends.build_process" in command and int(status[1]) == (parent or int(status[1])):
+            if b"streamdream.backends.build_worker" in command and int(status[1]) == (parent or int(status[1])):
                 found.append(int(path.name))
     return found
 

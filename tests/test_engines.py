@@ -240,14 +240,15 @@ def test_what_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
 
 WITHOUT_A_WORD = """
 import sys
-from streamdream import process; process.tune()
+from streamdream.system import process_tuning; process_tuning.tune_process()
 def hook(event, arguments):
     asks_for_a_library = "ldconfig" in str(arguments)  # as ctypes does
     if event in ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen") and not asks_for_a_library:
         print("called", event, arguments, flush=True)
 sys.addaudithook(hook)
 import torch
-from streamdream import backends, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
 from streamdream.backends import StepSpec
 from streamdream.settings import DreamSettings
 model, settings = models.get("inception_v3"), DreamSettings(layers="conv2d_3")

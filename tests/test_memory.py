@@ -267,9 +267,11 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
 
 MEASURED = """
 import json, sys
-from streamdream import process; process.tune()
+from streamdream.system import process_tuning; process_tuning.tune_process()
 import torch
-from streamdream import backends, memory, models, objectives
+from streamdream import backends, models
+from streamdream.ascent import objectives
+from streamdream.system import memory
 from streamdream.backends import StepSpec, engine
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb
@@ -283,7 +285,7 @@ def dream(layers, height, width):
     steps.append(backend.compile(spec))  # held, as a dreamer does
     steps[-1](engine.natural_noise(torch.Size((1, 3, height, width)), cpu), 0.02)
 def settle():
-    process.trim_heap()
+    process_tuning.trim_heap()
     return rss_mb()
 dream("conv2d_1", 64, 96)  # what is loaded once
 budget.evict(all_unused=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from streamdream_web.auth import event_validation, middleware
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
+from streamdream_web.core.response import HttpError
 from support.web_client import Running, running
 
 from streamdream.media.opencv import cv2
@@ -268,7 +269,7 @@ def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
     ('{"data": [], "fn_index": -1}', 404), ('{"data": [], "fn_index": 999}', 404), ('{"data": []}', 404),
 ])
 def test_an_event_that_no_page_sends_is_refused(body: str, status: int) -> None:
-    with pytest.raises(middleware.Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         event_validation.read_event(body.encode(), {1})
     assert refused.value.status == status and "\n" not in refused.value.text
 

@@ -197,7 +197,7 @@ def test_a_job_and_the_fetch_of_its_result_keep_the_files_of_a_visitor(clock: Cl
     jobs_service = JobService(app_state, clock)
     app_state.closing.append(jobs_service.close)
     try:
-        here, gone = (jobs_service.seen(request(visitor, "203.0.113.5")) for visitor in ("here", "gone"))
+        here, gone = (jobs_service.touch(request(visitor, "203.0.113.5")) for visitor in ("here", "gone"))
         mine, theirs = (give(jobs_service.uploads, visitor, "203.0.113.5") for visitor in (here, gone))
         job = wait_for(jobs_service.start(jobs_service.videos, here, "x", lambda job, turn: gate(job)), "running")
         assert job.address == "203.0.113.5"

@@ -178,7 +178,7 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
 
     def dream(work: Callable[[], None], min_dream_rate: float = 1.0) -> float:
         with CpuYield(free, min_dream_rate, rests.append)():
-            tasks()
+            work()
         return rests[-1]
 
     def compute(seconds: float) -> None:

@@ -75,7 +75,7 @@ def fetch(model: Model, say: Log, progress: Progress, limits: Limits = LIMITS) -
 
 
 def _summarize(errors: list[DownloadError | MissingPackage]) -> str:
-    hosts = [getattr(error, "unreached", "") for error in errors]
+    hosts = [getattr(error, "unreachable_host", "") for error in errors]
     if all(hosts):
         return f"no connection to {', '.join(dict.fromkeys(hosts))}"
     return "; ".join(dict.fromkeys(map(str, errors)))

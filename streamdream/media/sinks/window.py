@@ -97,7 +97,7 @@ class WindowSink(SinkBase):
             return False
 
     def _measure(self, frame: Frame) -> None:
-        now, began = time.perf_counter(), getattr(self._source, "began", None)
+        now, began = time.perf_counter(), getattr(self._source, "start_seconds", None)
         self._shown_at.append(now)
         if began is not None:
             latency = 1e3 * (now - began - frame.pts_seconds)
