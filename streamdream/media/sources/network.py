@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, error_text
-from streamdream.media.container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
+from streamdream.media.container import Rotation
+from streamdream.media.decoder import VideoDecoder
 from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
@@ -64,27 +65,25 @@ class NetworkReader:
     """See ``steady.Reader``. Raises SourceError when it cannot be opened or holds no video."""
 
     def __init__(self, address: Address, stop: threading.Event) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._address, self._stop = address, stop
-        self.damaged = 0
         self._container = _open(address)
-        stream = main_video_stream(self._container)
-        if stream is None or stream.codec_context is None:
+        try:
+            self._decoder = VideoDecoder(self._container, address.name)
+        except SourceError:
             self._container.close()
-            raise SourceError(f"{address.name} holds no video")
-        self._stream: Any = stream
-        self.rate = fraction(stream.guessed_rate) or fraction(stream.average_rate)
-        self.rate = self.rate if 1 <= self.rate <= 240 else Fraction(0)
-        self.pixel_aspect = fraction(stream.sample_aspect_ratio, Fraction(1))
-        self.color = ColorTags()
-        self._color_is_known = False
-        self._reformatter = VideoReformatter()
+            raise
+        stream = self._decoder.stream
+        rate = fraction(stream.guessed_rate) or fraction(stream.average_rate)
+        self.rate = rate if 1 <= rate <= 240 else Fraction(0)
+        self.color, self.pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
+        self.damaged = 0
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         playout, last = PlayoutClock(), 0.0
-        for picture in self._decode():
-            image = self._to_rgb(picture)
+        for number, picture in enumerate(self._decode()):
+            rotation = Rotation.of(picture) if number else self._decoder.describe(picture)
+            self.color, self.pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
+            image = self._decoder.to_rgb(picture, rotation)
             if picture.pts is not None and picture.time_base:
                 last = float(picture.pts * picture.time_base)
                 if not self._address.realtime and self._stop.wait(playout.wait_seconds(last, time.perf_counter())):
@@ -95,20 +94,15 @@ class NetworkReader:
 
     def _decode(self) -> Iterator[Any]:
         """All pictures; damage is counted. Raises SourceError when there was none for too long."""
-        from av import FFmpegError
-
-        heard = time.perf_counter()
+        last_picture_at = time.perf_counter()
         for packet in self._demux():
-            good = packet is None or not packet.is_corrupt
-            try:
-                pictures = self._stream.decode(packet)
-            except FFmpegError:
-                good, pictures = False, []
-            self.damaged += not good
+            before, corrupt = self._decoder.damaged, packet is not None and packet.is_corrupt
+            pictures = self._decoder.decode(packet)
+            self.damaged += corrupt or self._decoder.damaged > before
             for picture in pictures:
-                heard = time.perf_counter()
+                last_picture_at = time.perf_counter()
                 yield picture
-            if time.perf_counter() - heard > OPEN_SECONDS:
+            if time.perf_counter() - last_picture_at > OPEN_SECONDS:
                 raise SourceError(f"{self._address.name} comes, but nothing in it can be decoded")
 
     def _demux(self) -> Iterator[Any]:
@@ -117,7 +111,7 @@ class NetworkReader:
 
         while not self._stop.is_set():
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(self._decoder.stream):
                     if packet.size:
                         yield packet
                 yield None  # the decoder gives what it holds back
@@ -136,21 +130,6 @@ class NetworkReader:
             return False
         end = ((container.start_time or 0) + container.duration) / 1e6
         return bool(last_seconds > end - END_SECONDS - float(1 / (self.rate or 1)))
-
-    def _to_rgb(self, picture: Any) -> NDArray[np.uint8]:
-        """Upright; of its own size, which may change."""
-        from av import FFmpegError
-
-        turn = Rotation.of(picture)
-        if not self._color_is_known:
-            self.color = color_of(picture, picture.width if turn.transpose else picture.height)
-            self._color_is_known = True
-        tag_colorspace(picture, self.color)
-        try:
-            image: Any = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
-            return turn(image)
-        except (FFmpegError, ValueError):
-            raise SourceError(f"{self._address.name} has pictures that cannot be read, {picture.format.name}") from None
 
     def close(self) -> None:
         self._container.close()

@@ -15,17 +15,14 @@ from typing import Any, Protocol, TypeVar
 from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
 from streamdream.media.container import (
     ColorTags,
-    Rotation,
     TimeRange,
     clock_origin,
-    color_of,
     is_pattern,
-    main_video_stream,
     open_container,
     open_file,
     sequence_files,
-    tag_colorspace,
 )
+from streamdream.media.decoder import VideoDecoder
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import fraction
 
@@ -79,7 +76,7 @@ class AvSource:
         self._open, self._span = open, span
         self._open_stream()
         try:
-            self.time_base = fraction(self._stream.time_base, Fraction(1, 1000))
+            self.time_base = self._decoder.time_base
             self.rate = fraction(self._stream.average_rate) or fraction(self._stream.guessed_rate) or DEFAULT_RATE
             self._step = 1 / self.rate / self.time_base
             self._window = span.ticks(clock_origin(self._container), self.time_base)
@@ -91,25 +88,21 @@ class AvSource:
 
     def _open_stream(self) -> None:
         self._container = self._open()
-        self._stream = main_video_stream(self._container)
-        if self._stream is None or self._stream.codec_context is None:
-            sound = not self._stream and self._container.streams.audio
+        try:
+            self._decoder = VideoDecoder(self._container, self.name)
+        except SourceError:
             self._container.close()
-            raise SourceError(f"{self.name} holds no video" + (", only sound" if sound else " that can be decoded"))
+            raise
+        self._stream = self._decoder.stream
         self._stream.thread_type = "AUTO"
 
     def _describe(self, picture: Any) -> None:
         """What the first picture says about all of them."""
-        from av.video.reformatter import VideoReformatter
-
         self._size = picture.width, picture.height
-        self._turn = Rotation.of(picture)
-        self.width, self.height = self._size[::-1] if self._turn.transpose else self._size
-        aspect = fraction(self._stream.sample_aspect_ratio, Fraction(1))
-        self.pixel_aspect = 1 / aspect if self._turn.transpose else aspect
-        self.color = color_of(picture, self.height)
+        self._rotation = self._decoder.describe(picture)
+        self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
+        self.pixel_aspect, self.color = self._decoder.pixel_aspect, self._decoder.color
         self.frame_count = self._estimate()
-        self._reformatter = VideoReformatter()
 
     def _estimate(self) -> int:
         stated, wanted = self._stated_end(), self._span.end
@@ -153,16 +146,7 @@ class AvSource:
         if (picture.width, picture.height) != self._size:
             self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
         time_base = self.time_base.numerator, self.time_base.denominator
-        return Frame(self._turn(self._to_rgb(picture)), seconds, pts, time_base)
-
-    def _to_rgb(self, picture: Any) -> Any:
-        from av import FFmpegError
-
-        tag_colorspace(picture, self.color)
-        try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
-            return self._reformatter.reformat(picture, *self._size, format="rgb24", threads=1).to_ndarray()
-        except FFmpegError:
-            raise SourceError(f"{self.name} has pictures that cannot be read, {picture.format.name}") from None
+        return Frame(self._decoder.to_rgb(picture, self._rotation, self._size), seconds, pts, time_base)
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:
@@ -203,7 +187,7 @@ class AvSource:
         return self._restart()
 
     def _restart(self) -> tuple[Any, int]:
-        self._broken, self._damaged, self._last_dts = "", 0, -math.inf
+        self._broken, self._decoder.damaged, self._last_dts = "", 0, -math.inf
         backwards = f"{self.name} has timestamps that run backwards; they were repaired"
         self._clock = TimestampRepair(
             self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards)
@@ -213,15 +197,8 @@ class AvSource:
 
     def _decode(self) -> Iterator[Any]:
         """All pictures from here on; damage is counted, not raised."""
-        from av import FFmpegError
-
         for packet in self._demux():
-            try:
-                pictures = self._stream.decode(packet)
-            except FFmpegError:
-                self._damaged += 1
-                continue
-            yield from pictures
+            yield from self._decoder.decode(packet)
 
     def _demux(self) -> Iterator[Any]:
         """All packets from here on, then None, which makes the decoder give what it holds back."""
@@ -259,8 +236,8 @@ class AvSource:
             self.warnings.append(f"{self.name} is damaged after {length:.1f} s; the {count} frames before were kept")
         elif stated > last:
             self.last_duration = stated - last
-        if self._damaged:
-            self.warnings.append(f"{self._damaged} damaged packets of {self.name} were skipped")
+        if self._decoder.damaged:
+            self.warnings.append(f"{self._decoder.damaged} damaged packets of {self.name} were skipped")
 
     def close(self) -> None:
         self._pictures = iter(())

@@ -1,0 +1,69 @@
+"""Decode the video stream of an open container to upright RGB pictures; files and network streams share it."""
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SourceError
+from streamdream.media.container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
+from streamdream.media.pyav import fraction
+
+
+class VideoDecoder:
+    """The main video stream of ``container``. Raises SourceError when there is none that can be decoded.
+
+    ``describe`` takes the colours and the pixel aspect from the first picture; they hold for all pictures.
+    """
+
+    def __init__(self, container: Any, name: str) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.stream: Any = main_video_stream(container)
+        if self.stream is None or self.stream.codec_context is None:
+            only_sound = self.stream is None and container.streams.audio
+            raise SourceError(f"{name} holds no video" + (", only sound" if only_sound else " that can be decoded"))
+        self.time_base = fraction(self.stream.time_base, Fraction(1, 1000))
+        self.color = ColorTags()
+        self.pixel_aspect = Fraction(1)
+        """Of the upright picture: width of a pixel by its height."""
+        self.damaged = 0
+        """Packets that could not be decoded."""
+        self._name = name
+        self._reformatter = VideoReformatter()
+
+    def decode(self, packet: Any) -> list[Any]:
+        """The pictures that a packet completes, or ``None`` at the end of the stream; damage is counted, not raised."""
+        from av import FFmpegError
+
+        try:
+            pictures: list[Any] = self.stream.decode(packet)
+        except FFmpegError:
+            self.damaged += 1
+            return []
+        return pictures
+
+    def describe(self, picture: Any) -> Rotation:
+        """Take what the first picture says about all of them; return how it is turned."""
+        rotation = Rotation.of(picture)
+        aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
+        self.pixel_aspect = 1 / aspect if rotation.transpose else aspect
+        self.color = color_of(picture, picture.width if rotation.transpose else picture.height)
+        return rotation
+
+    def to_rgb(self, picture: Any, rotation: Rotation, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """[H, W, 3], upright. ``size`` (width, height before the rotation) None is the picture's own.
+
+        Raises SourceError for a pixel format that cannot be converted.
+        """
+        from av import FFmpegError
+
+        tag_colorspace(picture, self.color)
+        width, height = size or (None, None)
+        try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
+            image: Any = self._reformatter.reformat(picture, width, height, format="rgb24", threads=1).to_ndarray()
+            return rotation(image)
+        except (FFmpegError, ValueError):
+            raise SourceError(f"{self._name} has pictures that cannot be read, {picture.format.name}") from None
