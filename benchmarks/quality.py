@@ -78,7 +78,7 @@ def load(options: Options, height: int, width: int, dreamer: Dreamer, settings: 
     path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
     frames = clips.read(path, options.frames or DEFAULT_FRAMES, height, width)
     excitement = ObjectiveValue(dreamer.model, objectives.from_settings(settings, dreamer.model),
-                            dreamer.field_size(height, width))
+                            dreamer.options.field_size(height, width))
     return Footage(Path(path).name, frames, excitement)
 
 

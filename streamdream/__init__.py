@@ -13,6 +13,7 @@ _HOMES = {
     "StreamdreamError": "errors",
     "Frame": "media.frame",
     "DreamState": "dream.dreamer",
+    "DreamOptions": "dream.options",
     "Dreamer": "dream.dreamer",
     "build_dreamer": "dream.build",
     "render_video": "render.pipeline",

@@ -59,10 +59,10 @@ def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Pa
 
     monkeypatch.setattr(dreamer_module, "to_array", bring_back)
     dreamer = Dreamer(MODEL, Eager(MODEL, torch.device("meta"), "fp16"), 120)
-    dreamer.cycle_octaves = in_turn
+    options = replace(dreamer.options, cycle_octaves=in_turn)
     request, state = settings(kind, tmp_path, lion), DreamState()
     for _ in range(3):
-        state, _ = dreamer(state, lion[:120, :160], request)
+        state, _ = dreamer(state, lion[:120, :160], request, options=options)
     assert seen == 3 * ["meta"]
 
 
@@ -238,7 +238,6 @@ def test_live_on_a_gpu(name: str, lion: NDArray[np.uint8]) -> None:
     images = [np.ascontiguousarray(np.roll(lion, 2 * number, 1)[:180]) for number in range(30)]
     source, sink = Numbered(images, 30, 6.0), Reader()
     dreamer = Dreamer(MODEL, on_gpu(name), 144)
-    dreamer.cycle_octaves = True
     report = Live(
         source, sink, dreamer, ResolutionController(144, 12.0, True), Controls(DreamSettings(layers="mixed0"))
     ).run()

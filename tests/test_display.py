@@ -14,6 +14,7 @@ from streamdream_web.live import session
 from streamdream.backends import Backend
 from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.options import DreamOptions
 from streamdream.live import compositor
 from streamdream.live.pipeline import resize_state
 from streamdream.media.opencv import cv2
@@ -157,11 +158,12 @@ def places(picture: NDArray[np.float32], visible: NDArray[np.float32], centres: 
 def test_a_change_of_the_field_is_no_visible_jump(eager: Backend) -> None:
     """The picture stands still, and its field goes up and down a rung of the governor's ladder."""
     settings = replace(SETTINGS, warmup_steps=0, octaves=1, trust="photometric")
-    dreamer, state, image = Dreamer(get("inception_v3"), eager, 96), DreamState(), texture(192, 320)
+    dreamer, state, image = Dreamer(get("inception_v3"), eager), DreamState(), texture(192, 320)
     shown: list[NDArray[np.uint8]] = []
     for number in range(60):
-        dreamer.field_height = 120 if 30 <= number < 45 else 96
-        state = dreamer.advance(resize_state(state, *dreamer.field_size(192, 320)), image, settings)
+        options = DreamOptions(field_height=120 if 30 <= number < 45 else 96)
+        state = resize_state(state, *options.field_size(192, 320))
+        state = dreamer.advance(state, image, settings, options=options)
         assert state.residual is not None
         shown.append(compositor.composite(compositor.prepare_residual(state.residual, image), image, settings))
     changes = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairwise(shown)]

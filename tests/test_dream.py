@@ -99,10 +99,10 @@ def test_a_change_of_size_or_settings_in_the_middle_dreams_on(dreamer: Dreamer, 
 
 
 def test_field_is_never_larger_than_the_frame(eager: Backend) -> None:
-    dreamer = Dreamer(models.get("inception_v3"), eager, field_height=240)
-    assert dreamer.field_size(480, 640) == (240, 320)
-    assert dreamer.field_size(270, 480) == (240, 426)
-    assert dreamer.field_size(101, 77) == (101, 77)
+    options = Dreamer(models.get("inception_v3"), eager, field_height=240).options
+    assert options.field_size(480, 640) == (240, 320)
+    assert options.field_size(270, 480) == (240, 426)
+    assert options.field_size(101, 77) == (101, 77)
 
 
 def test_octaves_are_coarse_to_fine_and_end_at_the_picture() -> None:

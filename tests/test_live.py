@@ -25,6 +25,7 @@ from streamdream import cli
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.options import DreamOptions
 from streamdream.errors import SinkError, SourceError
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.pipeline import Live, resize_state
@@ -51,7 +52,6 @@ def images(count: int = 8) -> list[NDArray[np.uint8]]:
 
 def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.cycle_octaves = True
     return Live(source, sink, dreamer, ResolutionController(96, 12, pinned=True), Controls(settings))
 
 
@@ -96,14 +96,11 @@ def test_a_dream_outlives_a_change_of_its_size() -> None:
 
 def test_octaves_in_turn_all_get_theirs(eager: Backend) -> None:
     """Two octaves, one a frame: both sizes are stepped at, and the dream is as large as the field."""
-    dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.cycle_octaves = True
-    seen: list[tuple[int, int]] = []
-    compiled = dreamer._steps
-    dreamer._steps = lambda spec: seen.append((spec.height, spec.width)) or compiled(spec)  # type: ignore
-    state = DreamState()
+    seen: list[tuple[int, ...]] = []
+    options = DreamOptions(96, cycle_octaves=True, on_picture=lambda picture: seen.append(tuple(picture.shape[2:])))
+    dreamer, state = Dreamer(get("inception_v3"), eager), DreamState()
     for image in images(4):
-        state = dreamer.advance(state, image, replace(SETTINGS, cut=0.0, octaves=2))
+        state = dreamer.advance(state, image, replace(SETTINGS, cut=0.0, octaves=2), options=options)
         assert state.residual is not None and state.residual.shape == (96, 160, 3)
     assert seen == [(69, 112), (96, 160)] * 2
 
@@ -330,7 +327,6 @@ def test_a_frozen_picture_stands_still_and_goes_on_dreaming(eager: Backend) -> N
     controls, sink = Controls(SETTINGS), Slow()
     threading.Timer(0.5, setattr, (controls, "frozen", True)).start()
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    dreamer.cycle_octaves = True
     moving = [np.full((96, 160, 3), 60 + 8 * number, np.uint8) for number in range(16)]
     Live(Numbered(moving, 30, 3.0), sink, dreamer, ResolutionController(96, 12, pinned=True), controls).run()
     shown = [picture[40:].astype(float) for picture in sink.kept[-6:]]
@@ -342,7 +338,8 @@ def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
     controls, seen = Controls(SETTINGS), []
     dreamer = Dreamer(get("inception_v3"), eager, 96)
     advance = dreamer.advance
-    dreamer.advance = lambda state, *rest: seen.append(state.residual is None) or advance(state, *rest)  # type: ignore
+    dreamer.advance = lambda state, *args, **options: (  # type: ignore
+        seen.append(state.residual is None) or advance(state, *args, **options))  # type: ignore
     threading.Timer(1.0, controls.reset).start()
     Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, ResolutionController(96, 12, pinned=True), controls).run()
     assert sum(seen) == 2 and len(seen) > 10

@@ -81,8 +81,8 @@ def run(
     dreamer = Dreamer(get("inception_v3"), eager, resolution.field_height)
     advance = dreamer.advance
 
-    def counted(*given: Any) -> DreamState:
-        state = advance(*given)
+    def counted(*args: Any, **options: Any) -> DreamState:
+        state = advance(*args, **options)
         camera.dreams += 1
         return state
 

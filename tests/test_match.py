@@ -14,6 +14,7 @@ from streamdream.automation.controls import Controls
 from streamdream.automation.settings_track import SettingsEvent
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.options import DreamOptions
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.video import open_source
@@ -67,7 +68,7 @@ def test_only_what_no_longer_holds_is_made_anew(dreamer: Dreamer, lion: Picture)
     """A match of this frame with the one before it is taken as it is; by other settings, its field is still good."""
     frames = [Frame(image, number / 30, number, (1, 30)) for number, image in enumerate(film(lion)[:3])]
     pairs = list(match_stream(frames, dreamer, lambda: SETTINGS))
-    state = dreamer.advance(DreamState(), frames[0].image, SETTINGS, known=pairs[0][1])
+    state = dreamer.advance(DreamState(), frames[0].image, SETTINGS, frame_match=pairs[0][1])
     known = pairs[1][1]
     assert dreamer.reuse_or_match(state, frames[1].image, SETTINGS, known) is known
     other = dreamer.reuse_or_match(state, frames[1].image, replace(SETTINGS, trust="full"), known)
@@ -75,5 +76,5 @@ def test_only_what_no_longer_holds_is_made_anew(dreamer: Dreamer, lion: Picture)
     assert other.trust.mean() > known.trust.mean()
     assert dreamer.reuse_or_match(state, frames[2].image, SETTINGS, known).image is frames[2].image
     assert dreamer.reuse_or_match(replace(state, residual=None), frames[1].image, SETTINGS, known).motion is None
-    dreamer.field_height = 64
-    assert dreamer.reuse_or_match(state, frames[1].image, SETTINGS, known).grey.shape[0] == 64
+    smaller = DreamOptions(field_height=64)
+    assert dreamer.reuse_or_match(state, frames[1].image, SETTINGS, known, smaller).grey.shape[0] == 64

@@ -136,9 +136,9 @@ def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, 
     for name, dreamer in dreamers.items():
         advance = dreamer.advance
 
-        def note(*rest: object, name: str = name, advance: object = advance) -> object:
+        def note(*args: object, name: str = name, advance: object = advance, **options: object) -> object:
             seen.append(name)
-            return advance(*rest)  # type: ignore[operator]
+            return advance(*args, **options)  # type: ignore[operator]
 
         dreamer.advance = note  # type: ignore[method-assign,assignment]
 

@@ -5,6 +5,7 @@ Terms of different kinds have numbers of different sizes, so they are mixed by t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, Term, TotalVariation
@@ -40,20 +41,30 @@ def style_taps(model: Model) -> tuple[str, ...]:
 
 
 def from_settings(settings: DreamSettings, model: Model) -> Objective:
-    """The objective that the settings ask for. Raises UnknownName or SettingsError when the model does not have it."""
-    weights, channels = parse_layers(settings.layers), parse_channels(settings.channel)
+    """The objective that the settings ask for; parsed once for the settings that it depends on.
+
+    Raises UnknownName or SettingsError when the model does not have it.
+    """
+    return _parse(model, settings.layers, settings.channel, bool(settings.guide),
+                  settings.style_weight if settings.style else 0.0, settings.style_layers, settings.tv, settings.l2)
+
+
+@lru_cache(maxsize=64)
+def _parse(model: Model, layers: str, channel: str, guided: bool, style_weight: float, style_layers: str, tv: float,
+           l2: float) -> Objective:
+    weights, channels = parse_layers(layers), parse_channels(channel)
     weights = tuple((model.resolve_tap(name), weight) for name, weight in weights)
     taps = model.taps()
     for name, _ in weights:
-        for channel in channels:
-            if not 0 <= channel < taps[name].channels:
-                raise SettingsError(f"--channel {channel}: {name} has the channels 0..{taps[name].channels - 1}")
-    dream = Guide(weights, channels) if settings.guide else Activations(weights, channels)
+        for number in channels:
+            if not 0 <= number < taps[name].channels:
+                raise SettingsError(f"--channel {number}: {name} has the channels 0..{taps[name].channels - 1}")
+    dream = Guide(weights, channels) if guided else Activations(weights, channels)
     terms: list[tuple[Term, float]] = [(dream, 1.0)]
-    if settings.style and settings.style_weight:
-        named = [name.strip() for name in settings.style_layers.split(",") if name.strip()]
+    if style_weight:
+        named = [name.strip() for name in style_layers.split(",") if name.strip()]
         style = Style(tuple(dict.fromkeys(map(model.resolve_tap, named))) or style_taps(model))
-        terms.append((style, settings.style_weight))
-    terms += [(TotalVariation(), settings.tv)] if settings.tv else []
-    terms += [(L2Penalty(), settings.l2)] if settings.l2 else []
+        terms.append((style, style_weight))
+    terms += [(TotalVariation(), tv)] if tv else []
+    terms += [(L2Penalty(), l2)] if l2 else []
     return Objective(tuple(terms))

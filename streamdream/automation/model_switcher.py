@@ -37,8 +37,6 @@ class ModelSwitcher:
             self._load_in_background(request.model)
             dreamer = self._ready.get(request.model)
         if dreamer is not None:
-            if dreamer is not self.current:
-                dreamer.stats, dreamer.on_step = self.current.stats, self.current.on_step
             self.current, self._wish = dreamer, request
             return dreamer, request
         if request.model in self._failed:
@@ -49,11 +47,9 @@ class ModelSwitcher:
         return self.current, self._wish
 
     def close(self) -> None:
-        """The dreamers no longer report to whoever listened, and so no longer keep it alive."""
+        """Wait for the thread that loads."""
         if self._thread is not None:
             self._thread.join()
-        for dreamer in {id(dreamer): dreamer for dreamer in (self.current, *self._ready.values())}.values():
-            dreamer.on_step = None
 
     def _load_in_background(self, model: str) -> None:
         if self._patient:

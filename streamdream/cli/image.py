@@ -86,10 +86,10 @@ def _image(args: argparse.Namespace, run: Run) -> int:
         from streamdream.render.report import summarize
 
         dreamer = build_dreamer(run.stream)
-        dreamer.on_step = progress.update
-        state, dreamed = dreamer(DreamState(), image, run.dream)
+        options = dataclasses.replace(dreamer.options, on_step=progress.update)
+        state, dreamed = dreamer(DreamState(), image, run.dream, options=options)
         images.write_image(args.output, dreamed, overwrite=args.overwrite)
-    report = summarize(dreamer, run.dream, state.index, 0, dreamer.field_size(*image.shape[:2]), [])
+    report = summarize(dreamer, options, run.dream, image.shape[:2], state.index, [])
     print_report(report, args.output, args.json)
     return 0
 
@@ -187,7 +187,7 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
     from streamdream.dream.build import build_dreamer
 
     dreamer = build_dreamer(run.stream)
-    cells = atlas.plan(model, taps, run.dream, dreamer.field_size(*image.shape[:2]), folder)
+    cells = atlas.plan(model, taps, run.dream, dreamer.options.field_size(*image.shape[:2]), folder)
     if not cells:
         raise SettingsError(f"the picture is too small for {', '.join(taps)}; a larger --field-height reaches higher")
     for tap in sorted(set(taps) - {cell.tap for cell in cells}):
@@ -204,4 +204,4 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
                 + (f"; {done} are there already" if done else ""))
         with Progress(f"{args.input} → {args.output}", len(cells), "layers", args.json) as progress:
             maker.run(progress.update)
-    return cells, dreamer.stats.elapsed_seconds
+    return cells, dreamer.options.stats.elapsed_seconds

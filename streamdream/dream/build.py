@@ -4,14 +4,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamdream.settings import parse_memory
-from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
     from streamdream.settings import StreamSettings
 
 
-def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer:
+def build_dreamer(stream: StreamSettings) -> Dreamer:
     """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
     from streamdream import backends, models
     from streamdream.backends.tiled import Tiled
@@ -21,4 +20,4 @@ def build_dreamer(stream: StreamSettings, stats: Stats | None = None) -> Dreamer
     model = models.get(stream.model)
     backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
     memory.set_limit(parse_memory(stream.memory), backend.device)
-    return Dreamer(model, backend, stream.field_height, stream.seed, stats)
+    return Dreamer(model, backend, stream.field_height, stream.seed)

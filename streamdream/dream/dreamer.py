@@ -5,7 +5,6 @@ tested from any frame.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -21,9 +20,9 @@ from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
+from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
 from streamdream.media.frame import downscale_area, to_array, to_signed_unit, to_tensor
-from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -52,95 +51,81 @@ class DreamState:
 
 
 class Dreamer:
-    """Dreams frames of one stream. ``field_height`` 0 dreams at the frame's own size."""
+    """Dreams frames with one model on one backend. It keeps compiled steps, targets and nothing of a dream, so several
+    runs may call it in turn.
 
-    def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0,
-                 stats: Stats | None = None) -> None:
+    ``options`` are those of a call that brings none: ``field_height`` 0 dreams at the frame's own size.
+    """
+
+    def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0) -> None:
         self.model = model
         self.backend = backend
-        self.field_height = field_height
         self.seed = seed
-        self.stats = stats or Stats()
-        self.cycle_octaves = False  # one octave a frame, the next one with the next: a live dream is renewed more often
-        self.on_step: Callable[[int], None] | None = None  # told the steps done of the current frame
-        self.on_picture: Callable[[Tensor], None] | None = None  # shown each of them, at the size of its octave
+        self.options = DreamOptions(field_height)
         self._steps = lru_cache(maxsize=64)(backend.compile)
         self._targets = lru_cache(maxsize=32)(partial(find_targets, model, backend))  # no cycle through this dreamer
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                 others: References | None = None, known: FrameMatch | None = None
-                 ) -> tuple[DreamState, NDArray[np.uint8]]:
+                 references: References | None = None, frame_match: FrameMatch | None = None,
+                 options: DreamOptions | None = None) -> tuple[DreamState, NDArray[np.uint8]]:
         """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size.
 
-        ``others`` are guide, style and mask; without it they are read from the files that the settings name. ``known``
-        is a match of the image, if there is one; of another frame, or by other settings, it is made anew.
+        ``references`` are guide, style and mask; None reads the files that the settings name. ``frame_match`` is used
+        as far as it is of this image and by these settings; None computes it.
         """
-        others = others or reference_images.read(settings)
-        state = self.advance(state, image, settings, others, known)
+        references, options = references or reference_images.read(settings), options or self.options
+        state = self.advance(state, image, settings, references, frame_match, options)
         assert state.residual is not None
-        with self.stats.stage("compose"):
-            shown = warp.to_luma(state.residual) if settings.original_colors else state.residual
+        with options.stats.stage("compose"):
+            residual = warp.to_luma(state.residual) if settings.original_colors else state.residual
             dream = warp.compose(
-                image, shown, settings.strength, reference_images.mask_weights(others, *image.shape[:2])
+                image, residual, settings.strength, reference_images.mask_weights(references, *image.shape[:2])
             )
         return state, dream
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                others: References | None = None, known: FrameMatch | None = None) -> DreamState:
+                references: References | None = None, frame_match: FrameMatch | None = None,
+                options: DreamOptions | None = None) -> DreamState:
         """The next state only; its residual is what the dream adds to ``image``."""
-        others = others or reference_images.read(settings)
-        found = self.reuse_or_match(state, image, settings, known)
-        grey = found.grey
-        with self.stats.stage("carry"):
-            frame = to_signed_unit(found.field)
-            state, carried = self._carry(state, found, settings)
-            reach = reference_images.mask_support(others, *grey.shape)
-            if carried is not None and reach is not None:
-                carried *= reach
-        with self.stats.stage("dream"):
+        references, options = references or reference_images.read(settings), options or self.options
+        current = self.reuse_or_match(state, image, settings, frame_match, options)
+        with options.stats.stage("carry"):
+            frame = to_signed_unit(current.field)
+            state, carried = _carry(state, current, settings)
+            support = reference_images.mask_support(references, *current.grey.shape)
+            if carried is not None and support is not None:
+                carried *= support
+        with options.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.warmup_steps
-            seed = frame if carried is None else frame + carried
-            dreamed = self._dream(
-                clamp_(to_tensor(seed)).to(self.backend.device), state.index, passes, settings, others
-            )
+            seed = clamp_(to_tensor(frame if carried is None else frame + carried)).to(self.backend.device)
+            dreamed = self._dream(seed, state.index, passes, settings, references, options)
             residual = to_array(dreamed) - frame
-        return replace(state, residual=residual, grey=grey, index=state.index + 1)
+        return replace(state, residual=residual, grey=current.grey, index=state.index + 1)
 
-    def field_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) at which a frame of that size is dreamed; even, so that octaves line up."""
-        if not 0 < self.field_height < height:
-            return height, width
-        return self.field_height, max(2, 2 * round(width * self.field_height / height / 2))
-
-    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings) -> FrameMatch:
+    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
+              options: DreamOptions | None = None) -> FrameMatch:
         """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
-        with self.stats.stage("match"):
-            height, width = self.field_size(*image.shape[:2])
+        options = options or self.options
+        with options.stats.stage("match"):
+            height, width = options.field_size(*image.shape[:2])
             field = image if (height, width) == image.shape[:2] else downscale_area(image, height, width)
             return match_frame(image, field, previous, settings)
 
-    def reuse_or_match(
-        self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings, known: FrameMatch | None
-    ) -> FrameMatch:
-        """``known``, if it is what is asked for now; otherwise as much of it as still holds, and the rest anew."""
+    def reuse_or_match(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
+                       frame_match: FrameMatch | None, options: DreamOptions | None = None) -> FrameMatch:
+        """``frame_match`` if it still holds; otherwise what of it does, with the rest computed again."""
+        options = options or self.options
         previous = None if state.residual is None else state.grey
-        if known is None or known.image is not image or known.grey.shape != self.field_size(*image.shape[:2]):
-            return self.match(image, previous, settings)
-        if known.previous is previous and known.key == match_key(settings):
-            return known
-        with self.stats.stage("match"):
-            return rematch(known, previous, settings)
+        if (frame_match is None or frame_match.image is not image
+                or frame_match.grey.shape != options.field_size(*image.shape[:2])):
+            return self.match(image, previous, settings, options)
+        if frame_match.previous is previous and frame_match.key == match_key(settings):
+            return frame_match
+        with options.stats.stage("match"):
+            return rematch(frame_match, previous, settings)
 
-    def _carry(self, state: DreamState, found: FrameMatch, settings: DreamSettings
-               ) -> tuple[DreamState, warp.Plane | None]:
-        """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
-        if found.cut:
-            return replace(state, residual=None, cuts=state.cuts + 1), None
-        if state.residual is None or found.motion is None or found.trust is None:
-            return state, None
-        return state, warp.propagate(state.residual, found.motion, found.trust, settings.keep)
-
-    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, others: References) -> Tensor:
+    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, references: References,
+               options: DreamOptions) -> Tensor:
         """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
 
         Mordvintsev et al. 2015, dream.ipynb: the detail of an octave is its dream minus its base.
@@ -148,47 +133,56 @@ class Dreamer:
         random = np.random.default_rng((self.seed, index))
         objective = objectives.from_settings(settings, self.model)
         sizes = octave_sizes(seed.shape[2], seed.shape[3], settings.octaves, settings.octave_scale)
-        if self.cycle_octaves and passes == 1:
+        if options.cycle_octaves and passes == 1:
             sizes = [sizes[index % len(sizes)]]
-        picture, done = seed, 0
+        picture, steps_done = seed, 0
         for _ in range(passes):
             base, detail = picture, None
             for height, width in sizes:
                 octave = _resize(base, height, width)
                 picture = octave if detail is None else octave + _resize(detail, height, width)
-                step = self._step(objective, height, width, settings, others)
-                mask = reference_images.mask_support(others, height, width)
-                reach = None if mask is None else to_tensor(mask).to(seed.device)
+                step = self._step(objective, height, width, settings, references)
+                mask = reference_images.mask_support(references, height, width)
+                support = None if mask is None else to_tensor(mask).to(seed.device)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
                     picture = shift_circular(
                         step(shift_circular(picture, (down, right)), settings.step_size), (-down, -right)
                     )
-                    if reach is not None:
-                        picture = octave + (picture - octave) * reach
-                    done += 1
-                    if self.on_picture:
-                        self.on_picture(picture)
-                    if self.on_step:
-                        self.on_step(done)
+                    if support is not None:
+                        picture = octave + (picture - octave) * support
+                    steps_done += 1
+                    if options.on_picture:
+                        options.on_picture(picture)
+                    if options.on_step:
+                        options.on_step(steps_done)
                 detail = picture - octave
             if picture.shape != base.shape and detail is not None:  # it was a coarse octave's turn
                 picture = base + _resize(detail, *base.shape[2:])
-        return clamp_(picture) if self.cycle_octaves else picture
+        return clamp_(picture) if options.cycle_octaves else picture
 
-    def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, others: References
+    def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, references: References
               ) -> Step:
-        """The compiled step for that octave, told what the guide and the style look like there."""
+        """The compiled step for that octave, with the targets that guide and style give there."""
         step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
         if not any(term.needs for term, _ in objective.terms):
             return step
-        return partial(step, targets=self._targets(objective, others, height, width))
+        return partial(step, targets=self._targets(objective, references, height, width))
 
 
-def find_targets(model: Model, backend: Backend, objective: Objective, others: References, height: int, width: int
+def _carry(state: DreamState, match: FrameMatch, settings: DreamSettings) -> tuple[DreamState, warp.Plane | None]:
+    """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
+    if match.cut:
+        return replace(state, residual=None, cuts=state.cuts + 1), None
+    if state.residual is None or match.motion is None or match.trust is None:
+        return state, None
+    return state, warp.propagate(state.residual, match.motion, match.trust, settings.keep)
+
+
+def find_targets(model: Model, backend: Backend, objective: Objective, references: References, height: int, width: int
                  ) -> AllTargets:
     """What the guide and the style look like to the objective's terms at an octave of that size."""
-    pictures = reference_images.for_octave(others, height, width, _min_side(model, objective))
+    pictures = reference_images.for_octave(references, height, width, _min_side(model, objective))
     return backend.targets(objective, {name: to_tensor(to_signed_unit(image)) for name, image in pictures.items()})
 
 

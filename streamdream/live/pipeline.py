@@ -25,6 +25,7 @@ from streamdream.automation.automation import Automation, content_key
 from streamdream.automation.model_switcher import ModelSwitcher
 from streamdream.dream import warp
 from streamdream.dream.dreamer import DreamState, fitting_octaves
+from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import LiveReader
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
@@ -131,7 +132,7 @@ class Live:
             automation or Automation(controls),
             compose,
         )
-        self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.stats
+        self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.options.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: compositor.PublishedResidual | None = None
@@ -209,28 +210,28 @@ class Live:
     def _dream(self) -> None:
         lower_thread_priority()  # display and capture need little, but at once
         state, resets = DreamState(), self._controls.resets
-        self._models.current.on_step = self._count_step
+        options = replace(self._models.current.options, on_step=self._count_step)
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
             image = captured.frame.image
             dreamer, request = self._models.dreamer_for(
                 self._automation.dream_settings_at(captured.frame.pts_seconds), self._controls
             )
-            dreamer.field_height, dreamer.cycle_octaves = self._resolution.field_height, self._resolution.cycle_octaves
-            if dreamer.field_height != self._target_height:
-                self._target_height, self._since_seconds = dreamer.field_height, time.perf_counter()
+            options = replace(options, field_height=self._resolution.field_height,
+                              cycle_octaves=self._resolution.cycle_octaves)
+            if options.field_height != self._target_height:
+                self._target_height, self._since_seconds = options.field_height, time.perf_counter()
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
-            height, width = dreamer.field_size(*image.shape[:2])
+            height, width = options.field_size(*image.shape[:2])
             state = resize_state(state, height, width)
             with self._turn(), self._thread_tuner.applied():
                 begin = time.perf_counter()
                 try:
-                    others = self._references.read(request.dream)
+                    references = self._references.read(request.dream)
                     octaves = self._fit_octaves(dreamer, request, height, width)
                     warmup_steps = self._resolution.warmup_steps(request.dream.warmup_steps, octaves)
-                    state = dreamer.advance(
-                        state, image, replace(request.dream, warmup_steps=warmup_steps, octaves=octaves), others
-                    )
+                    settings = replace(request.dream, warmup_steps=warmup_steps, octaves=octaves)
+                    state = dreamer.advance(state, image, settings, references, options=options)
                 except (UsageError, SourceError) as error:
                     self._recover_from_small_field(error, request, height)
                     continue
@@ -239,9 +240,9 @@ class Live:
                 self._refused = ()
                 self._resolution.reset_minimum()
             if state.residual is not None:
-                self._published = compositor.prepare_residual(state.residual, image, others)
+                self._published = compositor.prepare_residual(state.residual, image, references)
             self._dreams += 1
-            self._fields[f"{width}x{height}{'' if dreamer.cycle_octaves else ' all octaves'}"] += 1
+            self._fields[f"{width}x{height}{'' if options.cycle_octaves else ' all octaves'}"] += 1
             took = time.perf_counter() - begin
             if not self._thread_tuner.probing:
                 self._resolution.observe(took, self._dreams, octaves, height)
@@ -305,7 +306,8 @@ class Live:
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
         dreamer, settings, gaps = self._models.current, self._controls.current(), list(self._gaps)
-        backend, field = dreamer.backend, dreamer.field_size(self._source.height, self._source.width)
+        backend, last = dreamer.backend, DreamOptions(self._target_height or self._resolution.field_height)
+        field = last.field_size(self._source.height, self._source.width)
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),
             dreams=self._dreams, steps=self._steps, seconds=round(seconds, 3),
@@ -316,7 +318,7 @@ class Live:
             cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), field=f"{field[1]}x{field[0]}",
             fields=dict(self._fields), layers=settings.layers, model=dreamer.model.name, backend=backend.name,
             precision=backend.precision, device=str(backend.device), reason=backend.reason,
-            stages=dreamer.stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
+            stages=self._stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
             warnings=self._source.warnings + self._sink.warnings)
 
 

@@ -108,16 +108,18 @@ def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
 
 
 class AtlasRenderer:
-    """Dreams the cells that are not there yet, and knows how long that takes."""
+    """Dreams the cells that are not there yet, and knows how long that takes. ``on_step`` gets the number of steps
+    done of the current cell.
+    """
 
     def __init__(self, image: Picture, model: Model, backend: Backend, stream: StreamSettings,
-                 cells: Sequence[Cell]) -> None:
+                 cells: Sequence[Cell], on_step: Callable[[int], None] | None = None) -> None:
         self._image, self._model, self._backend, self._stream = image, model, backend, stream
         self.cells = cells
         self.remaining = [cell for cell in cells if not cell.done]
         self._flop_remaining = sum(cell.flop for cell in self.remaining)
         self._seconds, self._flop = 0.0, 0
-        self.on_step: Callable[[int], None] | None = None  # told the steps done of the current cell
+        self._on_step = on_step
 
     def estimate_seconds(self) -> float:
         """Of all that is left: at the speed of the cells done so far; before the first, of one step of a middle one."""
@@ -153,8 +155,8 @@ class AtlasRenderer:
 
         # a dreamer for each, so that the networks cut at other taps are let go
         dreamer = Dreamer(self._model, self._backend, self._stream.field_height, self._stream.seed)
-        dreamer.on_step = self.on_step
-        return dreamer(DreamState(), self._image, settings)[1]
+        options = replace(dreamer.options, on_step=self._on_step)
+        return dreamer(DreamState(), self._image, settings, options=options)[1]
 
 
 def draw_sheet(image: Picture, cells: Sequence[Cell], settings: AtlasSettings) -> Picture:

@@ -23,6 +23,7 @@ from streamdream.render.report import Report, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.options import DreamOptions
     from streamdream.dream.reference_images import References
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 
 def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
            on_frame: Callable[[int], None] = lambda count: None,
-           others_at: Callable[[float], References | None] = lambda pts_seconds: None,
+           references_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,
-           turn: Callable[[], AbstractContextManager[object]] = nullcontext) -> Report:
-    """Dream every frame of the source into the sink and finish it. ``on_frame`` gets the number of frames done,
-    ``others_at`` gives guide, style and mask of a time (``references.Player.at``). A ``Play`` changes the settings on
-    the way, and the network, of which ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a
-    device wait there for theirs.
+           turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+           options: DreamOptions | None = None) -> Report:
+    """Dream every frame of the source into the sink and finish it.
+
+    ``on_frame`` gets the number of frames done; ``references_at`` gives guide, style and mask of a time in seconds
+    (``GuideVideo.references_at``). An ``Automation`` changes the settings on the way, and the network, of which
+    ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a device wait there for theirs.
+    ``options`` are for every dream, and the dreamer's own without them.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
@@ -46,26 +50,23 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
     from streamdream.dream.dreamer import DreamState
 
     automation = settings if isinstance(settings, Automation) else Automation(Controls(settings))
-    stats, state, resets, switcher = (
-        dreamer.stats,
-        DreamState(),
-        automation.controls.resets,
-        ModelSwitcher(dreamer, build, patient=True),
-    )
-    with closing(prefetch(source)) as frames, closing(_with_matches(frames, dreamer, automation)) as pairs:
+    options, switcher = options or dreamer.options, ModelSwitcher(dreamer, build, patient=True)
+    stats, state, resets = options.stats, DreamState(), automation.controls.resets
+    with closing(prefetch(source)) as frames, closing(_with_matches(frames, dreamer, automation, options)) as pairs:
         while True:
             with stats.stage("decode_wait"):
                 pair = next(pairs, None)
             if pair is None:
                 break
-            frame, known = automation.on_frame(pair[0]), pair[1]
+            frame, frame_match = automation.on_frame(pair[0]), pair[1]
             dreamer, request = switcher.dreamer_for(
                 automation.dream_settings_at(frame.pts_seconds), automation.controls
             )
             if resets != automation.controls.resets:
                 state, resets = replace(state, residual=None), automation.controls.resets
             with turn():
-                state, dream = dreamer(state, frame.image, request.dream, others_at(frame.pts_seconds), known)
+                references = references_at(frame.pts_seconds)
+                state, dream = dreamer(state, frame.image, request.dream, references, frame_match, options)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -73,15 +74,15 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
         raise SourceError(f"{source.name} holds no frame to dream")
     with stats.stage("finish"):
         sink.finish()
-    return summarize(dreamer, automation.controls.current(), state.index, state.cuts,
-                     dreamer.field_size(source.height, source.width), source.warnings + sink.warnings)
+    return summarize(dreamer, options, automation.controls.current(), (source.height, source.width), state.index,
+                     source.warnings + sink.warnings, state.cuts)
 
 
-def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation
-             ) -> Generator[tuple[Frame, FrameMatch | None], None, None]:
+def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation, options: DreamOptions
+                  ) -> Generator[tuple[Frame, FrameMatch | None], None, None]:
     """Each frame, and how it matches the one before it, where that is worth being known beforehand."""
     if matches_ahead(dreamer):
-        yield from prefetch(match_stream(frames, dreamer, automation.controls.current), 1, "match")
+        yield from prefetch(match_stream(frames, dreamer, automation.controls.current, options), 1, "match")
     else:
         yield from ((frame, None) for frame in frames)
 
@@ -91,13 +92,13 @@ def matches_ahead(dreamer: Dreamer) -> bool:
     return dreamer.backend.device.type != "cpu"
 
 
-def match_stream(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings]
-             ) -> Generator[tuple[Frame, FrameMatch], None, None]:
+def match_stream(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings],
+                 options: DreamOptions | None = None) -> Generator[tuple[Frame, FrameMatch], None, None]:
     """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
     dreamer looks at again.
     """
     previous = None
     for frame in frames:
-        found = dreamer.match(frame.image, previous, settings())
-        previous = found.grey
-        yield frame, found
+        frame_match = dreamer.match(frame.image, previous, settings(), options)
+        previous = frame_match.grey
+        yield frame, frame_match

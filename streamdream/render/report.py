@@ -8,6 +8,7 @@ from streamdream.system.stats import peak_rss_mb
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.options import DreamOptions
     from streamdream.settings import DreamSettings
 
 
@@ -41,10 +42,10 @@ class Report:
                 "cuts", "reason", "warnings")}}
 
 
-def summarize(dreamer: Dreamer, settings: DreamSettings, frames: int, cuts: int, field: tuple[int, int],
-              warnings: list[str]) -> Report:
-    """The report of a run that has just ended."""
-    stats, backend = dreamer.stats, dreamer.backend
+def summarize(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int], frames: int,
+              warnings: list[str], cuts: int = 0) -> Report:
+    """The report of a run that has just ended; ``size`` is (height, width) of its frames."""
+    stats, backend, field = options.stats, dreamer.backend, options.field_size(*size)
     return Report(frames=frames, seconds=stats.elapsed_seconds, cuts=cuts, dropped=0, field=f"{field[1]}x{field[0]}",
                   layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
                   device=str(backend.device), reason=backend.reason, stages=stats.stages(),

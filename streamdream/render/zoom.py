@@ -66,20 +66,20 @@ def zoom(source: StillSource, sink: Sink, dreamer: Dreamer, settings: DreamSetti
     """Dream ``source.frame_count`` frames into the sink and finish it. The caller owns the sink."""
     from streamdream.dream.dreamer import DreamState
 
-    move, image = ZoomTransform(moves), source.image
+    move, image, stats = ZoomTransform(moves), source.image, dreamer.options.stats
     for index in range(source.frame_count):
         # nothing is carried: the whole dream is in the picture
         _, dream = dreamer(
             DreamState(index=index), image, settings if index == 0 else replace(settings, warmup_steps=0)
         )
-        with dreamer.stats.stage("encode_wait"):
+        with stats.stage("encode_wait"):
             sink.write(dream, source.frame(dream, index))
-        with dreamer.stats.stage("move"):
+        with stats.stage("move"):
             image = move(dream)
         on_frame(index + 1)
-    with dreamer.stats.stage("finish"):
+    with stats.stage("finish"):
         sink.finish()
-    return summarize(dreamer, settings, source.frame_count, 0, dreamer.field_size(source.height, source.width),
+    return summarize(dreamer, dreamer.options, settings, (source.height, source.width), source.frame_count,
                      sink.warnings)
 
 

@@ -94,14 +94,15 @@ class AppState:
                 self._backends[model] = shared
             return self._backends[model]
 
-    def dreamer(self, model: str = "") -> Dreamer:
-        """A new dreamer on the backend that all share, of that network or the studio's own. Its steps may only run
-        within ``turn``.
+    def dreamer(self, model: str = "", field_height: int | None = None) -> Dreamer:
+        """A new dreamer on the backend that all share, of that network or the server's own, at that field height or the
+        server's own. Its steps may only run within ``device_slot``.
         """
         from streamdream.dream.dreamer import Dreamer
 
         row = models.get(model or self.model.name)
-        return Dreamer(row, self._backend_of(row.name), self.stream.field_height, self.stream.seed)
+        height = self.stream.field_height if field_height is None else field_height
+        return Dreamer(row, self._backend_of(row.name), height, self.stream.seed)
 
     def available_models(self) -> list[str]:
         """Those whose weights are here, the studio's own first."""
@@ -131,11 +132,12 @@ class AppState:
         from streamdream.dream.dreamer import DreamState
 
         dreamer = self.dreamer()
-        dreamer.cycle_octaves = True
+        options = dataclasses.replace(dreamer.options, cycle_octaves=True)
         state, picture = DreamState(), np.zeros((480, 640, 3), np.uint8)
         with self.device_slot("warm-up"):
             for _ in range(2):
-                state = dreamer.advance(state, picture, dataclasses.replace(self.dream, warmup_steps=0))
+                settings = dataclasses.replace(self.dream, warmup_steps=0)
+                state = dreamer.advance(state, picture, settings, options=options)
         self.release("warm-up")
         del dreamer, state
         freeze_gc()

@@ -89,13 +89,10 @@ class JobService:
         """Makes a dreamer for one job, when the job begins."""
         def make() -> Dreamer:
             if model == self.app_state.stream.model:
-                dreamer = self.app_state.dreamer()
-            else:
-                from streamdream.dream.build import build_dreamer
+                return self.app_state.dreamer(field_height=field_height)
+            from streamdream.dream.build import build_dreamer
 
-                dreamer = build_dreamer(replace(self.app_state.stream, model=model))
-            dreamer.field_height = field_height
-            return dreamer
+            return build_dreamer(replace(self.app_state.stream, model=model, field_height=field_height))
 
         return make
 

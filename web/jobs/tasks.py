@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.options import DreamOptions
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
     from streamdream.settings import DreamSettings, RenderSettings
@@ -93,9 +94,11 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
     output = job.folder / RESULT
     with hide_paths(upload), GuideVideo(settings) as others, upload.open(span.start, span.stop) as source:
         job.total = source.frame_count
-        dreamer, turns = with_job_hooks(make(), job, turn)
+        dreamer = make()
+        options, turns = with_job_hooks(dreamer.options, job, turn)
         with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
-            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns)
+            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns,
+                                  options=options)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
     job.result, job.answer = output, report
 
@@ -109,12 +112,13 @@ def preview_video(job: Job, upload: Upload, span: Span, settings: DreamSettings,
     job.answer, job.total = found, len(PREVIEWS)
     with hide_paths(upload):
         others = reference_images.read(settings)
-        dreamer, turns = with_job_hooks(make(), job, turn)
+        dreamer = make()
+        options, turns = with_job_hooks(dreamer.options, job, turn)
         for part in PREVIEWS:
             job.check()
             frame = _frame_at(upload, span.start + part * length, span.start)
             with turns():
-                _, dream = dreamer(DreamState(), frame.image, settings, others)
+                _, dream = dreamer(DreamState(), frame.image, settings, others, options=options)
             found.append((frame.pts_seconds, frame.image, dream))
             job.show(dream)
             job.progress(len(found))
@@ -140,7 +144,8 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     others = reference_images.read(settings)
     shown_seconds = 0.0
     job.total = (1 + settings.warmup_steps) * settings.octaves * settings.steps
-    dreamer, turns = with_job_hooks(make(), job, turn, count_steps=True)
+    dreamer = make()
+    options, turns = with_job_hooks(dreamer.options, job, turn, count_steps=True)
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds
@@ -148,17 +153,17 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
             shown_seconds = time.monotonic()
             job.show(to_uint8(to_array(picture)))
 
-    dreamer.on_picture = show
     with turns():
-        _, dream = dreamer(DreamState(), image, settings, others)
+        _, dream = dreamer(DreamState(), image, settings, others, options=replace(options, on_picture=show))
     output = job.folder / STILL
     images.write_image(str(output), dream)
     job.show(dream)
     job.result = output
 
 
-def with_job_hooks(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = False) -> tuple[Dreamer, StepwiseSlot]:
-    """A dreamer that gives the device away after every step, and ends when the job is cancelled."""
+def with_job_hooks(options: DreamOptions, job: Job, turn: Turn, count_steps: bool = False
+                   ) -> tuple[DreamOptions, StepwiseSlot]:
+    """Options that give the device away after every step, and end the dream when the job is cancelled."""
     turns = StepwiseSlot(turn)
 
     def on_step(done: int) -> None:
@@ -167,8 +172,7 @@ def with_job_hooks(dreamer: Dreamer, job: Job, turn: Turn, count_steps: bool = F
             job.progress(done)
         turns.yield_slot()
 
-    dreamer.on_step = on_step
-    return dreamer, turns
+    return replace(options, on_step=on_step), turns
 
 
 @contextmanager

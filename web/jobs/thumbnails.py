@@ -156,8 +156,8 @@ class Thumbnails:
                 continue
             if self._wanted[:1] != [name]:
                 return
-            maker = atlas.AtlasRenderer(sample_image(), model, backend, StreamSettings(model=name), [cell])
-            maker.on_step = lambda done: turns.yield_slot()
+            maker = atlas.AtlasRenderer(sample_image(), model, backend, StreamSettings(model=name), [cell],
+                                        lambda done: turns.yield_slot())
             self._began_seconds = time.monotonic()
             with use_threads(1), turns():
                 maker.run(lambda done, left: None)
