@@ -181,6 +181,9 @@ class WebSettings(_Checked):
     hosts: str = option("", "names by which it may be reached beside its address, with commas, as behind a proxy")
     trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, with commas; what their "
                                       "X-Forwarded headers say of a visitor counts")
+    root_path: str = option("", "path under which a proxy serves it, as in /dream")
+    frame_ancestors: str = option("", "sites whose pages may show it in a frame, with commas, as in "
+                                      "https://blog.example; none by itself")
     share: bool = option(False, "a public link through Gradio's tunnel, guarded by a token")
     ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only",
                                kind="file")

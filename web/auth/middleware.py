@@ -16,12 +16,23 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
-from ..core.response import CLOSED_RULES, App, Headers, HttpError, Message, Receive, Response, Scope, Send
+from ..core.response import (
+    CLOSED_RULES,
+    App,
+    Headers,
+    HttpError,
+    Message,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    security_headers,
+)
 from .allowed_routes import is_allowed
 from .authentication import COOKIE, Account, Authentication, Session
 from .login_page import login_page
 from .login_queue import TooManyLogins
-from .proxies import HOST, RequestLimit, TooManyRequests, TrustedProxies
+from .proxies import HOST, ROOT_PATH, RequestLimit, TooManyRequests, TrustedProxies
 from .revocations import SESSION_SECONDS, Revocations, default_path
 
 if TYPE_CHECKING:
@@ -45,7 +56,6 @@ MAX_NAME = 255
 """Bytes between two slashes of a path; no file has a longer name."""
 MAX_FORM = 10_000
 """Bytes of a login."""
-PREFIX = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +68,9 @@ class AuthMiddleware:
         self._proxies = TrustedProxies(self._respond, web.trusted_proxies)
         self._limit = RequestLimit(web.connections_per_address)
         self._logins = Authentication(web.token, web.auth, Revocations(default_path()), app_state.counts)
-        self._prefix = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
+        self._root_path = web.root_path or urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
+        self._security_headers = security_headers(web.frame_ancestors)
+        self._in_frames = bool(web.frame_ancestors)
         self._names = {"localhost", sockets.gethostname().lower(),
                        *(name.strip().lower() for name in web.hosts.split(",") if name.strip())}
         self._largest_upload = int(web.upload_mb * 1e6) + 1_000_000
@@ -73,17 +85,25 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            await self._proxies(scope, receive, send)
+            await self._proxies(self._without_root_path(scope), receive, send)
             return
         watch = asyncio.create_task(self._logins.watch())  # for as long as the server runs
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _without_cancellation(send))
         finally:
             watch.cancel()
 
+    def _without_root_path(self, scope: Scope) -> Scope:
+        """Accept requests of proxies that leave the root path in front, as of those that remove it."""
+        root, path = self._root_path, scope["path"]
+        if not root or not path.startswith(root + "/"):
+            return scope
+        raw_path = scope.get("raw_path") or b""
+        return {**scope, "path": path[len(root):], "raw_path": raw_path.removeprefix(root.encode())}
+
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever happens gets one response and, where it is none that was asked for, one line of the log."""
-        response, error = Response(scope, send), None
+        response, error = Response(scope, send, self._security_headers), None
         try:
             async with self._place(scope):
                 await self._handle(scope, receive, response)
@@ -200,9 +220,9 @@ class AuthMiddleware:
         return True
 
     def _root(self, scope: Scope, headers: Mapping[str, str]) -> str:
-        """What a proxy has taken from the beginning of the path; "" or as in ``/dream``."""
-        prefix = headers.get("x-forwarded-prefix", "").rstrip("/") or scope.get("root_path", "") or self._prefix
-        return prefix if PREFIX.fullmatch(prefix) else ""
+        """Return what a proxy has removed from the beginning of the path: "", or as in ``/dream``."""
+        root_path = headers.get("x-forwarded-prefix", "").rstrip("/") or scope.get("root_path", "") or self._root_path
+        return root_path if ROOT_PATH.fullmatch(root_path) else ""
 
     # --- who ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +295,9 @@ class AuthMiddleware:
     def _cookie(self, scope: Scope, headers: Mapping[str, str], value: str, seconds: int) -> tuple[bytes, bytes]:
         secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
         path = self._root(scope, headers) or "/"
-        return b"set-cookie", (f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+        # in a frame of another site a browser sends the cookie only if it says so, over https
+        same_site = "None; Partitioned" if self._in_frames and secure else "Lax"
+        return b"set-cookie", (f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}"
                                f"{secure}").encode()
 
     # --- how much -----------------------------------------------------------------------------------------------------
@@ -312,6 +334,16 @@ class AuthMiddleware:
             return message
 
         return bounded
+
+
+def _without_cancellation(send: Send) -> Send:
+    """For the lifespan: leave out that it failed when it was cancelled, as by a second Ctrl-C, else that is logged."""
+    async def send_unless_cancelled(message: Message) -> None:
+        task = asyncio.current_task()
+        if not (message["type"] == "lifespan.shutdown.failed" and task is not None and task.cancelling()):
+            await send(message)
+
+    return send_unless_cancelled
 
 
 def _check_path(path: str) -> None:

@@ -28,6 +28,8 @@ NEVER = (b"x-gradio-server",)
 """Headers that nobody may send: this one is what Gradio takes for its own address."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 """What a Host header may be."""
+ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
+"""What a proxy's prefix of the path may be, "" included."""
 MAX_HOST = 64
 """Letters of an address; what is longer is none."""
 WAIT_SECONDS = 5.0
@@ -49,6 +51,22 @@ def normalize(host: str) -> str:
         if ":" in host and ipaddress.ip_address(host).is_global:
             return str(ipaddress.ip_network(f"{host}/64", strict=False).network_address)
     return host
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs of this machine reach the address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_root_path(text: str) -> str:
+    """``/dream/`` -> ``/dream``. Raises UsageError."""
+    path = text.strip().rstrip("/")
+    if not ROOT_PATH.fullmatch(path):
+        raise UsageError(f"--root-path {text}: it is a path that begins with /, as in /dream")
+    return path
 
 
 def _first_host(value: bytes) -> bytes:

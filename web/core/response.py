@@ -1,8 +1,11 @@
 """The response to one request: the security headers, one refusal where something goes wrong, and an end."""
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
+
+from streamdream.errors import UsageError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -15,13 +18,35 @@ POLICY = "; ".join((
     "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's page needs both
     "style-src 'self' 'unsafe-inline'", "img-src 'self' data: blob:", "media-src 'self' data: blob:",
     "font-src 'self' data:", "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'",
-    "base-uri 'self'", "form-action 'self'", "frame-ancestors 'none'"))
-HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"),
-           (b"x-frame-options", b"DENY"), (b"referrer-policy", b"same-origin"),
-           (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
+    "base-uri 'self'", "form-action 'self'"))
+HEADERS = ((b"content-security-policy", f"{POLICY}; frame-ancestors 'none'".encode()),
+           (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"),
+           (b"referrer-policy", b"same-origin"), (b"cross-origin-opener-policy", b"same-origin"),
+           (b"cross-origin-resource-policy", b"same-origin"),
            (b"permissions-policy", b"camera=(self), microphone=(self), geolocation=()"))
+"""The security headers of a server that no page may show in a frame."""
+ANCESTOR = re.compile(r"'self'|(https?://)?(\*\.)?[\w-]+(\.[\w-]+)*(:([0-9]{1,5}|\*))?", re.ASCII)
 STARTS = ("http.response.start", "websocket.http.response.start")
 CLOSED_RULES, CLOSED_ERROR = 1008, 1011
+
+
+def parse_frame_ancestors(text: str) -> list[str]:
+    """Sites with commas, as in ``https://blog.example, 'self'``. Raises UsageError."""
+    sites = [part for part in text.replace(",", " ").split() if part]
+    for site in sites:
+        if not ANCESTOR.fullmatch(site):
+            raise UsageError(f"--frame-ancestors {site}: it is no site, as in https://blog.example")
+    return sites
+
+
+def security_headers(frame_ancestors: str = "") -> Sequence[tuple[bytes, bytes]]:
+    """Return the headers of every response. Pages of the sites in ``frame_ancestors`` may show it in a frame."""
+    sites = parse_frame_ancestors(frame_ancestors)
+    if not sites:
+        return HEADERS
+    headers = dict(HEADERS) | {b"content-security-policy": f"{POLICY}; frame-ancestors {' '.join(sites)}".encode()}
+    del headers[b"x-frame-options"]  # it cannot name sites
+    return tuple(headers.items())
 
 
 class HttpError(Exception):
@@ -37,8 +62,8 @@ class Response:
     something better.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
+    def __init__(self, scope: Scope, send: Send, headers: Sequence[tuple[bytes, bytes]] = HEADERS) -> None:
+        self._scope, self._send, self._headers = scope, send, headers
         self.status = 0
         """Of what was sent; 0 until then."""
         self.refusal: HttpError | None = None
@@ -68,7 +93,7 @@ class Response:
             self.status = message["status"]
             own = {name.lower(): value for name, value in message.get("headers", ())}
             self._kind = own.get(b"content-type", b"").decode("latin-1")
-            message["headers"] = [*message.get("headers", ()), *(pair for pair in HEADERS if pair[0] not in own)]
+            message["headers"] = [*message.get("headers", ()), *(pair for pair in self._headers if pair[0] not in own)]
             if self._scope["scheme"] in ("https", "wss"):
                 message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
         elif kind == "websocket.accept":

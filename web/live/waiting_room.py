@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import threading
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..auth.proxies import is_loopback
 from .session import Session
 
 if TYPE_CHECKING:
@@ -163,13 +163,6 @@ class WaitingRoom:
         if web.sessions_per_address:
             return web.sessions_per_address
         return web.max_sessions if is_loopback(address) else max(1, web.max_sessions - 1)
-
-
-def is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _discard(message: bytes) -> None:
