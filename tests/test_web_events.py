@@ -213,7 +213,7 @@ def config(web: Running) -> dict[str, Any]:
 
 def test_every_event_is_known(web: Running) -> None:
     """An event that is not in the list was not looked at."""
-    names = {number: function.name for number, function in web.server.config.app.blocks.fns.items()}
+    names = {number: function.name for number, function in web.app.blocks.fns.items()}
     assert Counter((names[event["id"]], event["targets"][0][1]) for event in events(web)) == EVENTS
 
 
@@ -239,7 +239,7 @@ def test_files_that_gradio_writes_are_private_and_go_with_the_server() -> None:
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
         assert folder.parent == web.app_state.folder
         assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
-        assert all(str(folder) == block.GRADIO_CACHE for block in web.server.config.app.blocks.blocks.values())
+        assert all(str(folder) == block.GRADIO_CACHE for block in web.app.blocks.blocks.values())
     assert not folder.exists()
 
 
@@ -302,7 +302,7 @@ def all_routes(app: Any) -> Iterator[tuple[str, str]]:
 
 
 def test_every_other_route_is_not_there(web: Running) -> None:
-    app = web.server.config.app
+    app: Any = web.app.asgi
     while not hasattr(app, "routes"):
         app = app._app
     routes = set(all_routes(app))

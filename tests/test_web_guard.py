@@ -22,7 +22,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_web.auth import middleware, passwords
 from streamdream_web.live import session
-from streamdream_web.server import app, connection_limits, logs
+from streamdream_web.server import connection_limits, logs, startup
 from support.web_client import Client, Running, ask, certificate, refusal, running, until
 from test_cli import fails, here
 from test_cli import streamdream as run
@@ -160,7 +160,7 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
     settings: dict[str, Any] = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
                                 zip(flags[::2], flags[1::2], strict=True)}
     with pytest.raises(UsageError) as refused:
-        app.check(WebSettings(**settings))
+        startup.check(WebSettings(**settings))
     assert all(word in str(refused.value) for word in words)
 
 
@@ -172,8 +172,8 @@ def test_the_command_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="cannot listen"):
-            app.open_port(WebSettings(port=port))
-    assert len(app.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
+            startup.open_port(WebSettings(port=port))
+    assert len(startup.check(WebSettings(token="new", host="0.0.0.0")).token) > 20
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
@@ -340,7 +340,7 @@ def test_a_body_that_comes_too_slowly_is_refused_with_408(web: Running, monkeypa
 
 def test_an_answer_is_sent_at_once() -> None:
     """asyncio sets TCP_NODELAY only on sockets whose protocol is named; others wait for the browser's ACK."""
-    with app.open_port(WebSettings(port=0)) as listening:
+    with startup.open_port(WebSettings(port=0)) as listening:
         assert listening.proto == socket.IPPROTO_TCP
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth import authentication, login_queue, passwords, revocations
-from streamdream_web.server import app
+from streamdream_web.server import startup
 from support.web_client import Client, Running, ask, refusal, running, until
 from test_cli import fails, here
 from websockets.exceptions import ConnectionClosed
@@ -312,13 +312,13 @@ def test_without_a_folder_a_logout_counts_until_the_restart(tmp_path: Path, capl
 ])
 def test_settings_of_logins_that_cannot_be_meant_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        app.check(WebSettings(**settings))
+        startup.check(WebSettings(**settings))
 
 
 def test_each_token_has_its_link(tmp_path: Path) -> None:
-    settings = app.check(WebSettings(port=0, token="anna:new,bob:new"))
-    with app.open_port(settings) as listening:
-        links = app.links(settings, listening)
+    settings = startup.check(WebSettings(port=0, token="anna:new,bob:new"))
+    with startup.open_port(settings) as listening:
+        links = startup.links(settings, listening)
     assert [link.split(" ", 1)[1] for link in links] == ["(for anna)", "(for bob)"]
     assert len({link.split(" ")[0] for link in links}) == 2
 

@@ -180,7 +180,7 @@ def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
 
 def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) -> None:
     """Those that are wait for a visitor's body, or do nothing at all."""
-    routes = [*live.routes(web.app_state), *video.routes(web.app_state), *layers.routes(web.app_state)]
+    routes = [*live.routes(web.jobs_service), *video.routes(web.jobs_service), *layers.routes(web.jobs_service)]
     on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
     assert on_the_loop == {"/uploads"}
 

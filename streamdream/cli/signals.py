@@ -38,7 +38,7 @@ class SignalReceived(BaseException):
 class Terminated(SignalReceived):
     """SIGTERM."""
 
-    number, exit_code, word = signal.SIGTERM, 143, "terminated"
+    number, exit_code, description = signal.SIGTERM, 143, "terminated"
 
 
 class Interrupted(SignalReceived, KeyboardInterrupt):
@@ -46,7 +46,7 @@ class Interrupted(SignalReceived, KeyboardInterrupt):
     process by the signal, whatever exit code was asked for afterwards; a subclass it leaves alone.
     """
 
-    number, exit_code, word = signal.SIGINT, 130, "interrupted"
+    number, exit_code, description = signal.SIGINT, 130, "interrupted"
 
 
 KINDS: dict[int, type[SignalReceived]] = {kind.number: kind for kind in (Interrupted, Terminated)}

@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from streamdream import settings
+from streamdream.cli import signals
 from streamdream.cli.flags import Parser, add_settings, resolve
 from streamdream.cli.live import LIVE_PRESET
 from streamdream.cli.output import log_line
-from streamdream.errors import UsageError
+from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
 SHORTEST_PASSWORD = 8
@@ -55,19 +58,55 @@ def web_command(parser: Parser, argv: Sequence[str]) -> int:
     if args.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
-    log_line(f"{run.stream.model} → the browser: starting")  # Gradio takes seconds to load
+    if run.web.log == "json":
+        return _serve_with_json_log(run, args.debug)
+    _serve(run, args.debug, log_line)
+    return 0
+
+
+def _serve_with_json_log(run: settings.Run, debug: bool) -> int:
+    """Serve, with every line on stderr as JSON: also the first ones, an error, and that a signal came."""
+    with _explain_import_error():
+        from streamdream_web.server import logs
+    logs.configure_logging(run.web.log, debug)
+    log = logging.getLogger("streamdream")
     try:
-        from streamdream_web.core.state import AppState
-        from streamdream_web.server import app
+        _serve(run, debug, log.info)
+    except signals.SignalReceived as received:
+        signals.acknowledge(received)
+        log.info("%s", received.description)
+        return received.exit_code
+    except StreamdreamError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> None:
+    """Serve until a signal comes; ``report`` gets each line for the user. What can be wrong is checked before Gradio
+    and PyTorch are loaded, which takes seconds.
+    """
+    with _explain_import_error():
+        from streamdream_web.server import logs, startup
+    web = startup.check(run.web)
+    with startup.open_port(web) as listening:
+        report(f"{run.stream.model} → the browser: starting")
+        with _explain_import_error():
+            from streamdream_web.core.state import AppState
+            from streamdream_web.server import app
+        with closing(AppState(web, run.dream, run.stream, run.live)) as app_state:
+            if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
+                app_state.load()  # what is chosen by name may not be available here
+            logs.configure_logging(web.log, debug)
+            app.serve(web, app_state, listening, lambda link: report(f"streamdream is on {link} ; Ctrl-C ends it"))
+
+
+@contextmanager
+def _explain_import_error() -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
-    web = app.check(run.web)
-    app_state = AppState(web, run.dream, run.stream, run.live)
-    if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
-        app_state.load()  # what was asked for by name may not be here; whatever is chosen by itself is
-    app.serve(web, app_state,
-                 lambda link: log_line(f"streamdream is on {link} ; Ctrl-C ends it"), debug=args.debug)
-    return 0
 
 
 def _print_hash() -> int:

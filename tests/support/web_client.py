@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from streamdream_web.core.state import AppState
+from streamdream_web.jobs.service import JobService
 from streamdream_web.live.session import HEADER
 from streamdream_web.live.waiting_room import WaitingRoom
 from streamdream_web.server import app as server_app
+from streamdream_web.server import startup
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -37,6 +39,11 @@ class Running:
     waiting_room: WaitingRoom
     port: int
     server: Any
+    app: server_app.WebApp
+
+    @property
+    def jobs_service(self) -> JobService:
+        return self.app.jobs_service
 
     @property
     def url(self) -> str:
@@ -55,11 +62,11 @@ def building() -> Iterator[None]:
 @contextmanager
 def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     """A server on a free port, with the real network on a small field."""
-    settings = server_app.check(WebSettings(**{"port": 0, **web}))
+    settings = startup.check(WebSettings(**{"port": 0, **web}))
     app_state = AppState(
         settings, start, StreamSettings(field_height=96, backend="eager"), LiveSettings(fixed_field=True)
     )
-    listening = server_app.open_port(settings)
+    listening = startup.open_port(settings)
     with building():
         app = server_app.create_app(settings, app_state)
     uvicorn = server_app.make_server(settings, app)
@@ -67,7 +74,7 @@ def running(start: DreamSettings = START, **web: Any) -> Iterator[Running]:
     thread.start()
     try:
         until(lambda: uvicorn.started)
-        yield Running(app_state, app.waiting_room, listening.getsockname()[1], uvicorn)
+        yield Running(app_state, app.waiting_room, listening.getsockname()[1], uvicorn, app)
     finally:
         uvicorn.should_exit = True
         thread.join(20)

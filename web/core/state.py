@@ -3,14 +3,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import models
@@ -19,6 +16,7 @@ from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, We
 from streamdream.system import memory
 from streamdream.system.process_tuning import freeze_gc
 
+from .private_folder import PrivateFolder
 from .scheduler import FairScheduler
 
 if TYPE_CHECKING:
@@ -56,8 +54,9 @@ class AppState:
         self.web, self.dream, self.stream = web, dream, stream
         self.live = live or LiveSettings()
         self.model = models.get(stream.model)
-        self.folder = Path(tempfile.mkdtemp(prefix="streamdream-web-"))
-        self.folder.chmod(0o700)
+        self.check(dream)
+        self._private_folder = PrivateFolder()
+        self.folder = self._private_folder.path
         self.layer_pictures: dict[str, str] = {}
         """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
         self.active_sessions: set[str] = set()
@@ -70,8 +69,9 @@ class AppState:
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
         self._lock, self._closed = threading.Lock(), False
-        self._eviction = threading.Timer(0, memory.evict_idle)  # begun by leave
-        self.check(dream)
+        self._eviction = threading.Timer(0, memory.evict_idle)  # started by release
+        self.warm_up_error = ""
+        """Why the first dream failed, or "" if it did not."""
 
     @property
     def backend(self) -> Backend:
@@ -170,4 +170,4 @@ class AppState:
             self._eviction.cancel()
         while self.closing:
             self.closing.pop()()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._private_folder.remove()

@@ -41,7 +41,7 @@ GRACE_SECONDS = 3.0
 
 
 class JobService:
-    """One for each studio, see ``of``; all it keeps is in the studio's folder, and by visitor: a Gradio session."""
+    """Made once by ``server.app``. Keeps everything in the folder of ``app_state`` and by visitor: a Gradio session."""
 
     def __init__(self, app_state: AppState, clock: Callable[[], float] = time.monotonic) -> None:
         web = app_state.web
@@ -164,18 +164,6 @@ class JobService:
         for line in (self.videos, self.stills):
             line.close()
         self.uploads.close()
-        _workshops.pop(id(self.app_state), None)
-
-
-_workshops: dict[int, JobService] = {}
-
-
-def of(app_state: AppState) -> JobService:
-    """The workshop of that studio, made at the first call; it lives until ``close``."""
-    if id(app_state) not in _workshops:
-        jobs_service = _workshops[id(app_state)] = JobService(app_state)
-        app_state.closing.append(jobs_service.close)
-    return _workshops[id(app_state)]
 
 
 def picture_address(model: str, number: int) -> str:

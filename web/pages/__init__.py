@@ -1,3 +1,5 @@
-"""The tabs, a file each: ``build(studio)`` is called within its ``gr.Tab``, ``routes(studio)``, where there is one,
-gives the HTTP routes that it needs beside Gradio's.
+"""The tabs, one file each.
+
+``build(jobs_service, panels)`` is called within its ``gr.Tab``; ``routes(jobs_service)``, where there is one, returns
+the HTTP routes that the tab needs beside Gradio's.
 """

@@ -11,8 +11,6 @@ from starlette.routing import Route
 
 from streamdream import models
 
-from ..core.state import AppState
-from ..jobs import service
 from ..jobs.service import JobService
 from . import components
 from .settings_panel import SettingsPanel, gallery, layer_names, missing_html, on_event
@@ -21,9 +19,8 @@ TICK_SECONDS = 3.0
 MAIN, WHOLE = "Blocks", "All layers"
 
 
-def routes(app_state: AppState) -> list[Route]:
+def routes(jobs_service: JobService) -> list[Route]:
     """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
-    jobs_service = service.of(app_state)
     jobs_service.show_layers()
 
     def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
@@ -37,9 +34,9 @@ def routes(app_state: AppState) -> list[Route]:
     return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
 
 
-def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
-    """Within its ``gr.Tab``, after all tabs that hold layers."""
-    Page(service.of(app_state), panels).build()
+def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+    """Build the tab within its ``gr.Tab``, after all tabs that hold layers."""
+    Page(jobs_service, panels).build()
 
 
 class Page:

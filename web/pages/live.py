@@ -15,6 +15,7 @@ from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
 from ..core.state import AppState
+from ..jobs.service import JobService
 from ..live import session
 from . import setting_controls
 from .settings_panel import SettingsPanel, middle_block
@@ -28,13 +29,13 @@ import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
 """
 
 
-def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
+def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
     gr.HTML(html_template=(ASSETS / "live.html").read_text(encoding="utf-8"), js_on_load=LOAD,
             elem_id="live-page", apply_default_css=False)
 
 
-def routes(app_state: AppState) -> list[APIRoute]:
-    return [APIRoute("/live/facts", lambda: JSONResponse(facts(app_state)))]
+def routes(jobs_service: JobService) -> list[APIRoute]:
+    return [APIRoute("/live/facts", lambda: JSONResponse(facts(jobs_service.app_state)))]
 
 
 def facts(app_state: AppState) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import gradio as gr
 from streamdream.errors import UsageError
 from streamdream.media import images
 
-from ..core.state import AppState
 from ..jobs import service, tasks
 from ..jobs.queue import Job
 from ..jobs.service import JobService
@@ -23,9 +22,9 @@ WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "
 IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
 
 
-def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
-    """Within its ``gr.Tab``."""
-    Page(service.of(app_state), panels).build()
+def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+    """Build the tab within its ``gr.Tab``."""
+    Page(jobs_service, panels).build()
 
 
 class Page:

@@ -12,7 +12,6 @@ from starlette.routing import Route
 from streamdream.errors import UsageError
 from streamdream.settings import RenderSettings
 
-from ..core.state import AppState
 from ..jobs import file_inspection, service, tasks
 from ..jobs.queue import Job
 from ..jobs.service import JobService
@@ -27,16 +26,13 @@ WITHOUT = ("channel", "style_layers")
 IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its sound and its timing."
 
 
-def build(app_state: AppState, panels: list[SettingsPanel]) -> None:
-    """Within its ``gr.Tab``."""
-    page = Page(service.of(app_state), panels)
-    page.build()
+def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
+    """Build the tab within its ``gr.Tab``."""
+    Page(jobs_service, panels).build()
 
 
-def routes(app_state: AppState) -> list[Route]:
+def routes(jobs_service: JobService) -> list[Route]:
     """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
-    jobs_service = service.of(app_state)
-
     def result(request: Request) -> Response:  # in a thread, as it looks at the disk
         job = jobs_service.find_job(request.path_params["token"])
         if job is None or job.result is None or not job.result.exists():

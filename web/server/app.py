@@ -15,24 +15,24 @@ import importlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from streamdream import __version__
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
-from ..auth import authentication, middleware, proxies
+from ..auth import authentication
 from ..auth.event_validation import EventValidation
+from ..auth.middleware import AuthMiddleware
 from ..core.state import AppState
+from ..jobs.service import JobService
 from ..live.session import MAX_JPEG_BYTES
-from ..live.waiting_room import WaitingRoom, is_loopback
+from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
-from . import logs, metrics
+from . import metrics, startup
 from .connection_limits import limit_connections
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
@@ -67,37 +67,43 @@ element.querySelector(".sd-theme").addEventListener("click", () =>
 """
 
 
-class GuardedApp(middleware.AuthMiddleware):
-    """The whole app."""
+@dataclasses.dataclass(frozen=True)
+class WebApp:
+    """The whole app: ``asgi`` is what a server runs, the rest are its parts."""
 
+    asgi: AuthMiddleware
     app_state: AppState
     waiting_room: WaitingRoom
+    jobs_service: JobService
     blocks: Any
 
 
-def create_app(settings: WebSettings, app_state: AppState | None = None) -> GuardedApp:
-    """The whole app. ``app_state`` is made from the defaults when there is none; it is closed with the app."""
+def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebApp:
+    """Build the whole app. ``app_state`` is made from the defaults when it is None; it is closed with the app."""
     Image.MAX_IMAGE_PIXELS = settings.upload_pixels  # Gradio opens pictures with Pillow
     app_state = app_state or AppState(settings, DreamSettings(), StreamSettings())
     pages = {title: importlib.import_module(f"..pages.{name}", __package__) for title, name in TABS.items()}
-    waiting_room = WaitingRoom(app_state)
+    waiting_room, jobs_service = WaitingRoom(app_state), JobService(app_state)
+    app_state.closing.append(jobs_service.close)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
     app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
-    app.add_api_route("/healthz", _health)
+    app.add_api_route("/healthz", _health_route(app_state))
     app.mount(ASSETS_PATH, StaticFiles(directory=ASSETS))
     for page in pages.values():
         if hasattr(page, "routes"):
-            app.router.routes.extend(page.routes(app_state))
+            app.router.routes.extend(page.routes(jobs_service))
     _set_gradio_folder(app_state.folder / "gradio")
-    blocks = _blocks(app_state, pages)
-    guarded = GuardedApp(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
-    guarded.app_state, guarded.waiting_room, guarded.blocks = app_state, waiting_room, blocks
-    return guarded
+    blocks = _blocks(jobs_service, pages)
+    asgi = AuthMiddleware(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
+    return WebApp(asgi, app_state, waiting_room, jobs_service, blocks)
 
 
-async def _health() -> JSONResponse:
-    """On the event loop itself: the threads for other routes may all be busy."""
-    return JSONResponse({"status": "ok", "version": __version__})
+def _health_route(app_state: AppState) -> Any:
+    async def health() -> JSONResponse:  # on the event loop: the threads for other routes may all be busy
+        status = "failed" if app_state.warm_up_error else "ok"
+        return JSONResponse({"status": status, "version": __version__}, 200 if status == "ok" else 503)
+
+    return health
 
 
 def _live_route(app_state: AppState, waiting_room: WaitingRoom) -> Any:
@@ -111,7 +117,7 @@ def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.get_running_loop().run_in_executor(None, app_state.warm_up)
-        warming.add_done_callback(_log_warm_up_error)
+        warming.add_done_callback(functools.partial(_on_warm_up_done, app_state))
         yield
         await asyncio.wait([warming], timeout=10)
         await waiting_room.close()
@@ -120,21 +126,23 @@ def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
     return lifespan
 
 
-def _log_warm_up_error(warming: asyncio.Future[None]) -> None:
-    """Whoever comes meets the same error; here it is said as soon as it is known."""
+def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None:
+    """Report an error at once; every visitor would meet the same one."""
     if not warming.cancelled() and (error := warming.exception()) is not None:
+        app_state.warm_up_error = str(error) or type(error).__name__
         log.error("the first dream failed: %s", error)
 
 
-def _blocks(app_state: AppState, pages: dict[str, Any]) -> Any:
+def _blocks(jobs_service: JobService, pages: dict[str, Any]) -> Any:
+    web = jobs_service.app_state.web
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        heading = HEADING.replace("LOGOUT", LOGOUT if app_state.web.auth or app_state.web.token else "")
+        heading = HEADING.replace("LOGOUT", LOGOUT if web.auth or web.token else "")
         gr.HTML(html_template=heading, js_on_load=THEME, apply_default_css=False, elem_id="heading")
         panels: list[SettingsPanel] = []  # of the tabs so far; the tab Layers sets them
         with gr.Tabs():
             for title, page in pages.items():
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
-                    page.build(app_state, panels)
+                    page.build(jobs_service, panels)
     blocks.process_api = _tell_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and
@@ -169,110 +177,47 @@ def _tell_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
 
 def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
     mounted: FastAPI = gr.mount_gradio_app(
-        app, blocks, path="/", footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
-        mcp_server=False, show_error=True, max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[],
-        theme=gr.themes.Base(), head=HEAD)
+        app, blocks, path="/", root_path=settings.root_path or None, footer_links=[], run_history=False,
+        enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
+        max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(), head=HEAD)
     return mounted
 
 
-def check(settings: WebSettings) -> WebSettings:
-    """The settings as they will be used. Raises UsageError for those that would leave the door open."""
-    tokens = authentication.parse_tokens(settings.token or ("new" if settings.share else ""))
-    authentication.check_names(tokens, authentication.parse_users(settings.auth))
-    token = ",".join(f"{name}:{secret}" for name, secret in tokens.items())
-    proxies.parse_networks(settings.trusted_proxies)
-    if not (is_loopback(settings.host) or settings.auth or token):
-        raise UsageError(f"--host {settings.host} opens the app to others; say who may in: --token new, or --auth "
-                         "user:hash")
-    if bool(settings.ssl_certfile) is not bool(settings.ssl_keyfile):
-        raise UsageError("--ssl-certfile and --ssl-keyfile go together")
-    for flag, path in (("--ssl-certfile", settings.ssl_certfile), ("--ssl-keyfile", settings.ssl_keyfile)):
-        if path and not Path(path).is_file():
-            raise UsageError(f"{flag} {path}: there is no such file")
-    if settings.ssl_certfile:
-        _check_certificate(settings)
-    return dataclasses.replace(settings, token=token)
-
-
-def _check_certificate(settings: WebSettings) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
-    except OSError as error:  # as ssl.SSLError is one
-        why = getattr(error, "reason", None) or error.strerror
-        raise UsageError(f"--ssl-certfile {settings.ssl_certfile} and --ssl-keyfile {settings.ssl_keyfile} are no "
-                         f"certificate and its key, as PEM without a password: {why}") from None
-
-
-def open_port(settings: WebSettings) -> socket.socket:
-    """Bound, so that its number is known and nobody else has it. Raises UsageError."""
-    with contextlib.ExitStack() as unless_it_works:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-            # asyncio sets TCP_NODELAY only where the protocol is named; without it answers wait 40 ms for an ACK
-            opened = unless_it_works.enter_context(socket.socket(family, kind, protocol))
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind(address)
-        except OSError as error:
-            raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; --port chooses "
-                             "another") from None
-        unless_it_works.pop_all()
-    return opened
-
-
-def links(settings: WebSettings, listening: socket.socket) -> list[str]:
-    """To open it: one for each token, with its name where there are several."""
-    host, port = listening.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
-    name = socket.gethostname() if host in ("0.0.0.0", "::") else name
-    return _with_tokens(f"http{'s' if settings.ssl_certfile else ''}://{name}:{port}", settings)
-
-
-def _with_tokens(url: str, settings: WebSettings) -> list[str]:
-    tokens = authentication.parse_tokens(settings.token)
-    found = {name: f"{url}/?token={quote(secret, safe='')}" for name, secret in tokens.items()}
-    return [f"{link} (for {name})" for name, link in found.items()] if len(found) > 1 else [*found.values()] or [url]
-
-
-def make_server(settings: WebSettings, app: GuardedApp) -> uvicorn.Server:
-    """The server of ``create_app``, to be run with the socket of ``open_port``."""
-    http, websocket = limit_connections(settings.connections_per_address, app.app_state.counts, app.is_proxy)
+def make_server(settings: WebSettings, app: WebApp) -> uvicorn.Server:
+    """Make the server of ``create_app``, to be run with the socket of ``startup.open_port``."""
+    http, websocket = limit_connections(settings.connections_per_address, app.app_state.counts, app.asgi.is_proxy)
     return uvicorn.Server(uvicorn.Config(
-        app, http=http, ws=websocket, log_config=None, access_log=False,
+        app.asgi, http=http, ws=websocket, log_config=None, access_log=False,
         ws_max_size=MAX_JPEG_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
-        proxy_headers=False,  # guard does that
+        proxy_headers=False,  # AuthMiddleware does that
         limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False,
         ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
 
 
-def serve(settings: WebSettings, app_state: AppState, ready: Callable[[str], None] = lambda link: None,
-          debug: bool = False) -> None:
-    """Serves until it is told to stop; ``ready`` gets each link. ``settings`` are from ``check``. Raises UsageError."""
-    logs.configure_logging(settings.log, debug)
-    listening = open_port(settings)
+def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
+          ready: Callable[[str], None] = lambda link: None) -> None:
+    """Serve on ``listening`` until a signal comes; ``ready`` gets each link. ``settings`` are from ``startup.check``.
+
+    Raises UsageError.
+    """
     app = create_app(settings, app_state)
-    server = make_server(settings, app)
-    ends = [listening.close]
-    try:
+    with contextlib.ExitStack() as on_exit:
         if settings.metrics_port:
-            ends.append(metrics.serve(settings.metrics_port, app_state, app.waiting_room))
-        for link in links(settings, listening) + (
-                share(settings, listening.getsockname()[1]) if settings.share else []):
+            on_exit.callback(metrics.serve(settings.metrics_port, app_state, app.waiting_room))
+        for link in startup.links(settings, listening):
             ready(link)
-        server.run([listening])
-    finally:
-        for end in reversed(ends):
-            end()
-        app_state.close()
+        if settings.share:
+            for link in share(settings, listening.getsockname()[1]):
+                ready(link)
+        make_server(settings, app).run([listening])
 
 
 def share(settings: WebSettings, port: int) -> list[str]:
-    """Public links, through Gradio's tunnel. Raises UsageError when there is none to be had."""
+    """Open Gradio's tunnel and return the public links. Raises UsageError when that fails."""
     from gradio import networking
 
     try:
-        link = networking.setup_tunnel("127.0.0.1", port, authentication.new_token(), None, None)
+        url = networking.setup_tunnel("127.0.0.1", port, authentication.new_token(), None, None)
     except Exception as error:  # its program cannot be fetched or started
         raise UsageError(f"--share found no tunnel: {error}") from None
-    return _with_tokens(link, settings)
+    return startup.add_tokens(url, settings)

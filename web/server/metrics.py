@@ -1,6 +1,8 @@
 """What the server tells Prometheus, on a port of its own that only this machine reaches."""
 from __future__ import annotations
 
+import importlib.util
+import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,18 +47,31 @@ class Collector:
         yield refused
 
 
-def serve(port: int, app_state: AppState, waiting_room: WaitingRoom) -> Callable[[], None]:
-    """Begins to answer; what is returned ends it. Raises MissingPackage, or UsageError when the port is taken."""
+def check_port(port: int) -> None:
+    """Raises MissingPackage, or UsageError when the port is taken."""
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise MissingPackage("--metrics-port needs prometheus-client: pip install 'streamdream[metrics]'")
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
-    except ImportError:
-        raise MissingPackage("--metrics-port needs prometheus-client: pip install 'streamdream[metrics]'") from None
+        with socket.create_server((ADDRESS, port)):
+            pass
+    except OSError as error:
+        raise _port_error(port, error) from None
+
+
+def _port_error(port: int, error: OSError) -> UsageError:
+    return UsageError(f"cannot listen on --metrics-port {port}: {error.strerror}")
+
+
+def serve(port: int, app_state: AppState, waiting_room: WaitingRoom) -> Callable[[], None]:
+    """Serve the metrics until the returned function is called. Raises UsageError when the port is taken."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
     registry = CollectorRegistry()
     registry.register(Collector(app_state, waiting_room))
     try:
         server, thread = start_http_server(port, ADDRESS, registry)
     except OSError as error:
-        raise UsageError(f"--metrics-port {port}: {error.strerror}") from None
+        raise _port_error(port, error) from None
 
     def end() -> None:
         server.shutdown()

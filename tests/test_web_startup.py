@@ -1,0 +1,174 @@
+"""How the server starts and stops: what is checked first, how it is told to stop, and what it leaves behind."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamdream_web.core.state import AppState
+from streamdream_web.server import startup
+from support.web_client import ask, running, until
+
+from streamdream.errors import UsageError
+from streamdream.settings import DreamSettings, StreamSettings, WebSettings
+
+RUN_WITHOUT_LOADING = """
+import json, sys
+for name in ("torch", "gradio"):
+    sys.modules[name] = None  # so that its import fails
+from streamdream import cli
+for arguments in json.loads(sys.argv[1]):
+    print(cli.run(["web", *arguments]), file=sys.stderr)
+"""
+
+
+def test_mistakes_are_reported_before_torch_and_gradio_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("hello")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        mistakes = {
+            ("--host", "0.0.0.0"): "--token new",
+            ("--auth", "anna"): "--hash",
+            ("--ssl-certfile", str(tmp_path / "no.pem"), "--ssl-keyfile", "x"): "no such file",
+            ("--ssl-certfile", str(tmp_path / "cert.pem"), "--ssl-keyfile", str(tmp_path / "cert.pem")): "PEM",
+            ("--port", port): "cannot listen",
+            ("--port", "0", "--metrics-port", port): "cannot listen on --metrics-port",
+            ("--port", "7860", "--metrics-port", "7860"): "two different ports",
+            ("--root-path", "dream"): "begins with /",
+            ("--frame-ancestors", "x; script-src *"): "no site",
+        }
+        made = subprocess.run([sys.executable, "-c", RUN_WITHOUT_LOADING, json.dumps(list(mistakes))], text=True,
+                              capture_output=True, timeout=60, check=False, env=os.environ | {"TMPDIR": str(tmp_path)})
+    lines = made.stderr.splitlines()
+    assert lines[1::2] == ["2"] * len(mistakes), made.stderr
+    for line, words in zip(lines[::2], mistakes.values(), strict=True):
+        assert line.startswith("error: ") and words in line
+    assert not list(tmp_path.glob("streamdream-web-*"))  # no folder is left
+
+
+@contextmanager
+def server(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A server in its own process, and the file of its stderr; its temporary files are in ``folder``."""
+    command = [sys.executable, "-m", "streamdream", "web", "--port", "0", "--field-height", "64", *flags]
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stderr=file, stdout=file, text=True,
+                                   env=os.environ | {"TMPDIR": str(folder), "STREAMDREAM_CACHE": str(folder / "cache")})
+    try:
+        until(lambda: answers(log.read_text()) or process.poll() is not None, 60)
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(text: str) -> bool:
+    """Whether the server whose log this is answers requests."""
+    link = re.search(r"http://[0-9.:]+", text)
+    if link:
+        with suppress(OSError), urllib.request.urlopen(f"{link[0]}/healthz", timeout=5):
+            return True
+    return False
+
+
+def folders(tmp_path: Path) -> list[Path]:
+    return list(tmp_path.glob("streamdream-web-*"))
+
+
+def test_every_line_of_a_json_log_is_json_and_two_ctrl_c_are_no_error(tmp_path: Path) -> None:
+    with server(tmp_path, "--log", "json", "--backend", "eager") as (process, log):
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert process.wait(20) == 130
+        entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["message"] for entry in entries if entry["level"] == "error"] == []
+    assert "starting" in entries[0]["message"] and entries[-1]["message"] == "interrupted"
+    assert not folders(tmp_path)
+
+
+KILLED = """
+import os, signal
+from streamdream_web.core.private_folder import PrivateFolder
+(PrivateFolder().path / "upload").write_text("private")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_server_removes_the_folder_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first = AppState(WebSettings(), DreamSettings(), StreamSettings())
+    subprocess.run([sys.executable, "-c", KILLED], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False, timeout=60)
+    (tmp_path / "streamdream-web-of-another-program").mkdir()
+    assert len(folders(tmp_path)) == 3
+    second = AppState(WebSettings(), DreamSettings(), StreamSettings())
+    left = {first.folder, second.folder, tmp_path / "streamdream-web-of-another-program"}
+    assert set(folders(tmp_path)) == left  # what a server uses stays
+    first.close()
+    second.close()
+
+
+def test_health_is_503_when_the_first_dream_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(app_state: AppState) -> None:
+        raise UsageError("no memory")
+
+    monkeypatch.setattr(AppState, "warm_up", fail)
+    with running() as web:
+        until(lambda: ask(web, "/healthz")[0] == 503)
+        assert json.loads(ask(web, "/healthz")[2])["status"] == "failed"
+
+
+# --- behind a proxy, in a frame ---------------------------------------------------------------------------------------
+
+TOKEN = "a-token-for-the-tests"
+
+
+def test_the_app_works_under_a_root_path() -> None:
+    """Whether the proxy removes the prefix from the path or leaves it there."""
+    bearer: dict[str, Any] = {"Authorization": f"Bearer {TOKEN}"}
+    with running(token=TOKEN, root_path="/dream") as web:
+        for prefix in ("", "/dream"):
+            assert json.loads(ask(web, prefix + "/config", **bearer)[2])["root"] == f"{web.url}/dream"
+            assert ask(web, prefix + "/theme.css", **bearer)[0] == 200
+            assert ask(web, prefix + "/live/facts", **bearer)[0] == 200
+            assert ask(web, prefix + "/streamdream/app.css", **bearer)[0] == 200
+            status, headers, _ = ask(web, f"{prefix}/?token={TOKEN}")
+            assert (status, headers["location"]) == (303, "/dream/") and "Path=/dream;" in headers["set-cookie"]
+            status, headers, _ = ask(web, prefix + "/login", f"password={TOKEN}".encode())
+            assert (status, headers["location"]) == (303, "/dream/")
+            assert b'action="/dream/login"' in ask(web, prefix + "/", Accept="text/html")[2]
+        assert ask(web, "/dreamer/config", **bearer)[0] == 404
+
+
+def test_only_the_sites_that_are_named_may_show_the_app_in_a_frame() -> None:
+    with running(frame_ancestors="https://blog.example, https://*.example.org") as web:
+        headers = ask(web, "/")[1]
+        assert "frame-ancestors https://blog.example https://*.example.org" in headers["content-security-policy"]
+        assert "x-frame-options" not in headers
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("text", ["x; script-src *", "https://", "none\r\nX: y", "javascript:alert(1)", "*"])
+def test_what_is_no_site_is_no_frame_ancestor(text: str) -> None:
+    with pytest.raises(UsageError, match="no site"):
+        startup.check(WebSettings(frame_ancestors=text))
+
+
+def test_a_login_in_a_frame_has_a_cookie_that_browsers_send_there() -> None:
+    with running(token=TOKEN, frame_ancestors="https://blog.example") as web:
+        over_tls = ask(web, f"/?token={TOKEN}", X_Forwarded_Proto="https")[1]["set-cookie"]
+        assert "SameSite=None; Partitioned; Secure" in over_tls
+        assert "SameSite=Lax" in ask(web, f"/?token={TOKEN}")[1]["set-cookie"]

@@ -1,0 +1,87 @@
+"""What is checked and opened before the app is loaded, which takes seconds: settings, certificate, ports, links."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import quote
+
+from streamdream.errors import UsageError
+from streamdream.settings import WebSettings
+
+from ..auth import authentication, proxies
+from ..core import response
+from . import metrics
+
+
+def check(settings: WebSettings) -> WebSettings:
+    """Return the settings as they will be used, with new tokens made. Raises MissingPackage, or UsageError: above all
+    for settings that would let anybody in.
+    """
+    tokens = authentication.parse_tokens(settings.token or ("new" if settings.share else ""))
+    authentication.check_names(tokens, authentication.parse_users(settings.auth))
+    token = ",".join(f"{name}:{secret}" for name, secret in tokens.items())
+    proxies.parse_networks(settings.trusted_proxies)
+    response.parse_frame_ancestors(settings.frame_ancestors)
+    if not (proxies.is_loopback(settings.host) or settings.auth or token):
+        raise UsageError(f"--host {settings.host} opens the app to others; say who may log in: --token new, or --auth "
+                         "user:hash")
+    _check_certificate(settings)
+    if settings.metrics_port:
+        if settings.metrics_port == settings.port:
+            raise UsageError(f"--port and --metrics-port are both {settings.port}; choose two different ports")
+        metrics.check_port(settings.metrics_port)
+    return dataclasses.replace(settings, token=token, root_path=proxies.parse_root_path(settings.root_path))
+
+
+def _check_certificate(settings: WebSettings) -> None:
+    if bool(settings.ssl_certfile) is not bool(settings.ssl_keyfile):
+        raise UsageError("--ssl-certfile and --ssl-keyfile go together")
+    for flag, path in (("--ssl-certfile", settings.ssl_certfile), ("--ssl-keyfile", settings.ssl_keyfile)):
+        if path and not Path(path).is_file():
+            raise UsageError(f"{flag} {path}: there is no such file")
+    if not settings.ssl_certfile:
+        return
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
+    except OSError as error:  # as ssl.SSLError is one
+        reason = getattr(error, "reason", None) or error.strerror
+        raise UsageError(f"--ssl-certfile {settings.ssl_certfile} and --ssl-keyfile {settings.ssl_keyfile} are no "
+                         f"certificate and its key, as PEM without a password: {reason}") from None
+
+
+def open_port(settings: WebSettings) -> socket.socket:
+    """Return a bound socket, so that its number is known and no other program has it. Raises UsageError."""
+    with contextlib.ExitStack() as on_error:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+            # asyncio sets TCP_NODELAY only where the protocol is named; without it answers wait 40 ms for an ACK
+            listening = on_error.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; --port chooses "
+                             "another") from None
+        on_error.pop_all()
+    return listening
+
+
+def links(settings: WebSettings, listening: socket.socket) -> list[str]:
+    """Return the links that open the app: one for each token, with its name where there are several."""
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else name
+    return add_tokens(f"http{'s' if settings.ssl_certfile else ''}://{name}:{port}", settings)
+
+
+def add_tokens(url: str, settings: WebSettings) -> list[str]:
+    """Return ``url`` as ``links`` does."""
+    tokens = authentication.parse_tokens(settings.token)
+    by_name = {name: f"{url}/?token={quote(secret, safe='')}" for name, secret in tokens.items()}
+    if len(by_name) > 1:
+        return [f"{link} (for {name})" for name, link in by_name.items()]
+    return list(by_name.values()) or [url]
