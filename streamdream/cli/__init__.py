@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from streamdream import __version__
-from streamdream.cli import bench, cameras, image, live, models, presets, render, signals, web
+from streamdream.cli import atlas, bench, cameras, doctor, image, live, models, presets, render, signals, web
 from streamdream.cli.flags import Parser
 from streamdream.errors import StreamdreamError, UnknownName
 from streamdream.system import process_tuning
@@ -24,13 +24,13 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "web": web.web_command,
     "cameras": cameras.cameras_command,
     "image": image.image_command,
-    "atlas": image.atlas_command,
+    "atlas": atlas.atlas_command,
     "presets": presets.presets_command,
     "models": models.models_command,
     "layers": models.layers_command,
     "fetch": models.fetch_command,
     "bench": bench.bench_command,
-    "doctor": bench.doctor_command,
+    "doctor": doctor.doctor_command,
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at the machine: benchmarks, and what there is and what is missing."""
+"""The command that runs the benchmarks."""
 from __future__ import annotations
 
 import argparse
@@ -41,24 +41,4 @@ def bench_command(parser: Parser, argv: Sequence[str]) -> int:
     if args.output:
         write_file(args.output, (text + "\n").encode(), args.overwrite)
     print(text if args.json else report.table())
-    return 0
-
-
-def doctor_command(parser: Parser, argv: Sequence[str]) -> int:
-    """what this machine can do, what it lacks, and what to type for that"""
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    args = parser.parse(argv)
-    from streamdream.cli import doctor
-
-    log_line("looking at this machine")  # PyTorch and what engines there are: seconds
-    findings = doctor.run_checks()
-    if args.json:
-        print(json.dumps(doctor.as_json(findings)))
-        return 0
-    marks = {doctor.OK: "+", doctor.MISSING: "-", doctor.INFO: " "}
-    width = max(len(finding.subject) for finding in findings)
-    for finding in findings:
-        print(f"{marks[finding.state]} {finding.subject:<{width}}  {finding.message}")
-        if finding.fix:
-            print(f"  {'':<{width}}  → {finding.fix}")
     return 0

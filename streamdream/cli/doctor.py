@@ -1,28 +1,47 @@
-"""What this machine can do, what it lacks, and the one line to type for each of those."""
+"""The command that reports what this machine can do, what it lacks, and the command that installs it."""
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from streamdream import __version__
-from streamdream.backends import engine_cache
-from streamdream.system import cache_dir
-from streamdream.system.machine import processor_name
+from streamdream.cli.flags import Parser
+from streamdream.cli.output import log_line
 
-OK, MISSING, INFO = "good", "missing", "info"
+OK, MISSING, INFO = "ok", "missing", "info"
+MARKS = {OK: "+", MISSING: "-", INFO: " "}
 HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_vaapi", "h264_videotoolbox", "h264_amf")
+
+
+def doctor_command(parser: Parser, argv: Sequence[str]) -> int:
+    """report what this machine can do, what it lacks, and how to install it"""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    args = parser.parse(argv)
+    log_line("examining this machine")  # loads PyTorch and the engines' libraries, which takes seconds
+    findings = run_checks()
+    if args.json:
+        print(json.dumps(as_json(findings)))
+        return 0
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{MARKS[finding.state]} {finding.subject:<{width}}  {finding.message}")
+        if finding.fix:
+            print(f"  {'':<{width}}  → {finding.fix}")
+    return 0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; ``remedy`` is what to type where something is missing."""
+    """One line of the report; ``fix`` is the command that installs what is missing."""
 
     subject: str
     state: str
@@ -31,14 +50,14 @@ class Finding:
 
 
 def run_checks() -> list[Finding]:
-    """Looks at everything; nothing here fails, whatever is broken."""
+    """Examine everything. Raises nothing: a check that fails is a finding."""
     findings = []
-    for look in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _cameras, _windows,
-                 _engines, _folders):
+    for check in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _cameras, _windows,
+                  _engines, _folders):
         try:
-            findings += look()
+            findings += check()
         except Exception as error:
-            findings.append(Finding(look.__name__.strip("_"), MISSING, f"cannot be examined: {error}"))
+            findings.append(Finding(check.__name__.strip("_"), MISSING, f"cannot be examined: {error}"))
     return findings
 
 
@@ -56,6 +75,8 @@ def _program() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
+    from streamdream.system.machine import processor_name
+
     findings = [Finding("processor", INFO, f"{processor_name()}, {os.cpu_count()} threads, "
                         f"{torch.get_num_threads()} used, {torch.backends.cpu.get_cpu_capability()}")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -71,17 +92,17 @@ def _accelerator() -> list[Finding]:
     if torch.cuda.is_available():
         rows = []
         for number in range(torch.cuda.device_count()):
-            args = torch.cuda.get_device_properties(number)
-            rows.append(Finding("GPU", OK, f"cuda:{number}: {args.name}, {args.total_memory / 1e9:.1f} GB, "
-                                f"capability {args.major}.{args.minor}"))
+            gpu = torch.cuda.get_device_properties(number)
+            rows.append(Finding("GPU", OK, f"cuda:{number}: {gpu.name}, {gpu.total_memory / 1e9:.1f} GB, "
+                                f"capability {gpu.major}.{gpu.minor}"))
         return rows
     device = torch.accelerator.current_accelerator(check_available=True)
     if device is not None:
         return [Finding("GPU", OK, str(device))]
     if shutil.which("nvidia-smi") and torch.version.cuda is None:
-        return [Finding("GPU", MISSING, "there may be one, but this PyTorch is made for processors only",
+        return [Finding("GPU", MISSING, "NVIDIA's driver is installed, but this PyTorch is built without CUDA",
                         "pip install --force-reinstall torch")]
-    return [Finding("GPU", INFO, "none that PyTorch sees; the processor dreams")]
+    return [Finding("GPU", INFO, "PyTorch finds none; the processor dreams")]
 
 
 def _precision() -> list[Finding]:
@@ -97,19 +118,19 @@ def _backends() -> list[Finding]:
 
     rows = []
     for name in backends.BACKENDS:
-        runs, reason = backends.available(name)
-        text, _, remedy = reason.partition(": ")
-        rows.append(Finding(f"backend {name}", OK, reason) if runs else
-                    Finding(f"backend {name}", MISSING, text, remedy))
+        available, reason = backends.available(name)
+        message, _, fix = reason.partition(": ")
+        rows.append(Finding(f"backend {name}", OK, reason) if available else
+                    Finding(f"backend {name}", MISSING, message, fix))
     return rows
 
 
 def _models() -> list[Finding]:
     from streamdream.models import MODELS
 
-    rows = [(name, *row.available()) for name, row in MODELS.items()]
-    return [Finding(f"model {name}", OK if here else MISSING, reason if here else "its weights are not here",
-                    "" if here else reason) for name, here, reason in rows]
+    rows = [(name, *model.available()) for name, model in MODELS.items()]
+    return [Finding(f"model {name}", OK if available else MISSING, reason if available else "weights not installed",
+                    "" if available else reason) for name, available, reason in rows]
 
 
 def _encoders() -> list[Finding]:
@@ -125,10 +146,10 @@ def _cameras() -> list[Finding]:
         return []
     names = []
     for path in sorted(map(str, Path("/dev").glob("video*"))):
-        about = Path("/sys/class/video4linux") / Path(path).name / "name"
-        may = "" if os.access(path, os.R_OK | os.W_OK) else ", not allowed"
-        names.append(f"{path} ({about.read_text().strip() if about.exists() else 'unknown'}{may})")
-    if any("not allowed" in name for name in names):
+        name_file = Path("/sys/class/video4linux") / Path(path).name / "name"
+        denied = "" if os.access(path, os.R_OK | os.W_OK) else ", permission denied"
+        names.append(f"{path} ({name_file.read_text().strip() if name_file.exists() else 'unknown'}{denied})")
+    if any("permission denied" in name for name in names):
         return [Finding("cameras", MISSING, ", ".join(names), "sudo usermod -aG video $USER, then log in again")]
     return [Finding("cameras", OK if names else INFO, ", ".join(names) or "none")]
 
@@ -137,29 +158,32 @@ def _windows() -> list[Finding]:
     from streamdream.media.opencv import cv2
 
     lines = [line for line in cv2().getBuildInformation().splitlines() if line.strip().startswith("GUI:")]
-    kit = lines[0].partition(":")[2].strip() if lines else "NONE"
-    if kit == "NONE":
-        return [Finding("windows", MISSING, "this OpenCV is the one without windows",
+    toolkit = lines[0].partition(":")[2].strip() if lines else "NONE"
+    if toolkit == "NONE":
+        return [Finding("windows", MISSING, "this OpenCV is built without windows",
                         "pip uninstall -y opencv-python-headless && pip install --force-reinstall opencv-python")]
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return [Finding("windows", INFO, f"{kit}, but there is no display here")]
-    return [Finding("windows", OK, kit)]
+        return [Finding("windows", INFO, f"{toolkit}, but no display")]
+    return [Finding("windows", OK, toolkit)]
 
 
 def _engines() -> list[Finding]:
-    kept = engine_cache.list_engines()
-    size = sum(engine.size_bytes for engine in kept) / 1e6
-    rows = [Finding("engines", INFO, f"{len(kept)} kept, {size:.1f} MB")]
+    from streamdream.backends import engine_cache
+
+    engines = engine_cache.list_engines()
+    size = sum(engine.size_bytes for engine in engines) / 1e6
+    rows = [Finding("engines", INFO, f"{len(engines)} cached, {size:.1f} MB")]
     return rows + [Finding("engine", INFO, "{backend} {size} {dtype} for {device}".format_map(
-        {"backend": "", "size": "", "dtype": "", "device": "", **engine.build_key})) for engine in kept]
+        {"backend": "", "size": "", "dtype": "", "device": "", **engine.build_key})) for engine in engines]
 
 
 def _folders() -> list[Finding]:
+    from streamdream.system import cache_dir
+
     rows = []
     for kind in ("weights", "engines"):
         path = cache_dir.cache_dir(kind)
-        above = next(folder for folder in (path, *path.parents) if folder.exists())
-        good = os.access(above, os.W_OK)
-        rows.append(Finding(f"{kind} folder", OK, str(path)) if good else Finding(
-            f"{kind} folder", MISSING, f"{path} cannot be written", "export STREAMDREAM_CACHE=FOLDER"))
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        rows.append(Finding(f"{kind} folder", OK, str(path)) if os.access(existing, os.W_OK) else Finding(
+            f"{kind} folder", MISSING, f"{path} is not writable", "export STREAMDREAM_CACHE=FOLDER"))
     return rows
