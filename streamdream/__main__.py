@@ -1,11 +1,11 @@
-"""``streamdream`` and ``python -m streamdream``: the command line, which signals end cleanly from the first moment."""
+"""``streamdream`` and ``python -m streamdream``: the command line."""
 from __future__ import annotations
 
 from streamdream.cli import signals
 
 
 def main() -> None:
-    signals.exit_on_signal()
+    signals.install()  # before the imports, which take seconds on a busy machine
     from streamdream import cli
 
     cli.main()

@@ -88,7 +88,7 @@ def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "of 114 layers are kept, the same command goes on from there" in errors
+    assert "of 114 layers are kept; the same command continues from there" in errors
     assert not (tmp_path / "sheet.png").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.png")}
     assert len(kept) >= 3

@@ -185,27 +185,16 @@ def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None
     assert "Traceback" in result.stderr
 
 
-def test_an_interruption_within_exec_keeps_its_exit_code(tmp_path: Path) -> None:
-    """CPython 3.11 would end ``python -m`` by the signal: seen when Ctrl-C met the import of a dataclass."""
-    (tmp_path / "burn.py").write_text(
-        "import os, signal\nfrom streamdream import cli\n"
-        "cli.COMMANDS['burn'] = lambda *_: exec('os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
-        "cli.main(['burn'])")
-    result = subprocess.run([sys.executable, "-m", "burn"], capture_output=True, text=True, env=ENVIRONMENT,
-                            cwd=tmp_path, check=False)
-    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was left behind\n")
-
-
 def test_an_output_that_was_just_begun_goes_when_the_process_ends(tmp_path: Path) -> None:
-    script = ("import sys; from streamdream.system.atomic_file import Partial\n"
-              f"kept = [Partial({str(tmp_path / 'a.mp4')!r}), Partial({str(tmp_path / '%d.png')!r}, folder=True)]\n"
-              "sys.exit(len(list(kept[0].path.parent.iterdir())))")
+    script = ("import sys; from streamdream.system.atomic_file import AtomicFile\n"
+              f"partials = [AtomicFile({str(tmp_path / 'a.mp4')!r}), AtomicFile({str(tmp_path / '%d.png')!r}, folder=True)]\n"
+              "sys.exit(len(list(partials[0].path.parent.iterdir())))")
     assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=False).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def hears_from_here_on(process: subprocess.Popen[str]) -> None:
-    """Waits for the program's first lines: before them it is Python that starts, in seconds where a machine is busy."""
+def wait_until_signals_are_handled(process: subprocess.Popen[str]) -> None:
+    """Before the first lines of the program, Python starts, which takes seconds on a busy machine."""
     status = Path(f"/proc/{process.pid}/status")
     while status.exists() and process.poll() is None:
         [caught] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:")]
@@ -214,60 +203,57 @@ def hears_from_here_on(process: subprocess.Popen[str]) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("after_seconds", [0.0, 0.3, 1.5, 3.0])
+@pytest.mark.parametrize(("number", "code", "after_seconds"), [
+    (signal.SIGINT, 130, 0.0), (signal.SIGTERM, 143, 0.5), (signal.SIGINT, 130, 1.5), (signal.SIGINT, 130, 5.0)])
 def test_a_signal_at_any_time_ends_cleanly(number: signal.Signals, code: int, after_seconds: float, world: Path,
                                            tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "streamdream", "render", world, "-o", tmp_path / "out.mp4"],
-                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    hears_from_here_on(process)
+                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=default_signals)
+    wait_until_signals_are_handled(process)
     time.sleep(after_seconds)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=20)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert "nothing was left behind" in errors
+    assert errors.splitlines()[-1].endswith("ed; nothing was left behind")
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_torch_is_loaded_waits_for_that(number: signal.Signals, tmp_path: Path) -> None:
-    """It calls Python from C++, where an exception aborts the process."""
-    (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('whole', flush=True)\n")
-    code = (
-        "import time; from streamdream.cli import signals; signals.raise_on_signal()\n"
-        "try:\n import torch; time.sleep(20)\n"
-        "except signals.SignalReceived as signalled: signals.acknowledge(signalled); print('and ended', flush=True)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
-                            capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "whole\nand ended\n", "")
+def default_signals() -> None:
+    """A child of a shell script's background job ignores SIGINT otherwise."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-SWALLOWERS = {
-    "a bare except": "try: kill()\nexcept: pass",
-    "what runs when an object goes": "weakref.finalize(type('Thing', (), {})(), kill)",
-    "C code that asks for an attribute": "ctypes.pythonapi.PyObject_HasAttrString(ctypes.py_object(Asked()), b'there')",
+LOOPS = {
+    "exits while it loads": ("kill(); sleep(20)", ""),
+    "ends between two frames": ("signals.check(); kill(); sleep(0.1); print('frame'); signals.check(); sleep(20)",
+                                "frame\n"),
+    "exits when a frame takes too long": ("signals.check(); kill(); sleep(20)", ""),
+    "exits at the second signal": ("signals.GRACE_SECONDS = 30; signals.check(); kill(); kill(); sleep(20)", ""),
+    "exits although an exit function hangs": ("atexit.register(sleep, 20); kill(); sleep(20)", ""),
+    "exits where a library swallows exceptions": ("\ntry:\n kill(); sleep(20)\nexcept BaseException: pass", ""),
 }
-"""Each was met while the program loads its libraries: the signal was lost, and the render went on."""
 
 
-@pytest.mark.parametrize("swallower", SWALLOWERS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_somebody_swallows_ends_the_program(number: signal.Signals, swallower: str,
-                                                          tmp_path: Path) -> None:
-    (tmp_path / "swallow.py").write_text(
-        "import ctypes, os, time, weakref\nfrom streamdream import cli\n"
-        f"def kill():\n os.kill(os.getpid(), {int(number)})\n while True: pass\n"
-        "class Asked:\n there = property(lambda self: kill())\n"
-        f"def swallow(*_):\n exec({SWALLOWERS[swallower]!r}, globals())\n"
-        " print('swallowed', flush=True)\n time.sleep(20)\n"
-        "cli.COMMANDS['swallow'] = swallow\ncli.main(['swallow'])")
-    result = subprocess.run([sys.executable, "-m", "swallow"], capture_output=True, text=True, env=ENVIRONMENT,
-                            cwd=tmp_path, check=False, timeout=60)
-    code, word = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}[number]
-    assert (result.returncode, result.stdout) == (code, "swallowed\n")
+@pytest.mark.parametrize("case", LOOPS)
+@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_signal(case: str, number: int, code: int, word: str, tmp_path: Path) -> None:
+    """A program that does what a command does in one of its phases, with a partial output."""
+    body, output = LOOPS[case]
+    program = (
+        "import atexit, os, signal, sys\nfrom functools import partial\nfrom time import sleep\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from streamdream import cli\nfrom streamdream.cli import signals\n"
+        "from streamdream.system.atomic_file import AtomicFile\n"
+        f"kill = partial(os.kill, os.getpid(), {number})\nsignals.install()\n"
+        "def command(*_):\n partial = AtomicFile('out.mp4')\n"
+        " try:\n  with signals.loop(): exec(sys.argv[1], globals())\n finally: partial.discard()\n"
+        "cli.COMMANDS['command'] = command\ncli.main(['command'])")
+    result = subprocess.run([sys.executable, "-c", program, body], capture_output=True, text=True, env=ENVIRONMENT,
+                            cwd=tmp_path, check=False, timeout=15)
+    assert (result.returncode, result.stdout) == (code, output), result.stderr
     assert result.stderr == f"error: {word}; nothing was left behind\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_into_a_closed_pipe_is_quiet() -> None:

@@ -389,17 +389,18 @@ def test_fetch_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "embedded" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("signalled", "code"), [(signals.Interrupted, 130), (signals.Terminated, 143)])
-def test_a_signal_says_that_what_has_come_is_kept(signalled: type[BaseException], code: int, row: str,
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"),
+                                                     (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_says_that_what_has_come_is_kept(number: signal.Signals, code: int, word: str, row: str,
                                                   monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*arguments: object) -> None:
-        raise signalled
+        raise signals.SignalReceived(number)
 
     monkeypatch.setattr(fetch, "fetch", interrupted)
     assert cli.run(["fetch", row]) == code
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: interrupted; what has come is kept, the same command goes on from there")
+        f"error: {word}; what was downloaded is kept; the same command continues from there")
 
 
 def test_layers_are_listed_without_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,7 @@ def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Pat
 @not_under_nohup
 def test_a_hangup_ends_a_live_run_except_under_nohup(begun_with: list[str], said: str) -> None:
     script = (
-        "import os, signal\nfrom streamdream.cli import signals\nsignals.exit_on_signal()\nsignals.raise_on_signal()\n"
+        "import os, signal\nfrom streamdream.cli import signals\nsignals.install()\n"
         "with signals.stop_on_signal(lambda: print('ended')):\n os.kill(os.getpid(), signal.SIGHUP)\nprint('whole')"
     )
     result = subprocess.run([*begun_with, sys.executable, "-c", script], capture_output=True, text=True,

@@ -37,7 +37,7 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit."""
     code = run(sys.argv[1:] if arguments is None else arguments)
-    signals.exit_on_signal(say=False)
+    signals.finish()
     sys.exit(code)
 
 
@@ -46,15 +46,13 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     process_tuning.tune_process()
     try:
-        signals.raise_on_signal()
         return _dispatch([text for text in arguments if text != "--debug"])
     except StreamdreamError as error:
         if debug:
             raise
         return _fail(str(error), error.exit_code)
-    except signals.SignalReceived as signalled:
-        signals.acknowledge(signalled)
-        return _fail(f"{signalled.description}; nothing was left behind", signalled.exit_code)
+    except signals.SignalReceived as received:
+        return _fail(str(received), received.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as in `streamdream layers ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

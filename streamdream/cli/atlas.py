@@ -102,16 +102,14 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
         raise SettingsError(f"the picture is too small for {', '.join(taps)}; a larger --field-height reaches higher")
     for tap in sorted(set(taps) - {cell.tap for cell in cells}):
         log_line(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
-    maker = atlas.AtlasRenderer(image, model, dreamer.backend, run.stream, cells)
-    done = len(cells) - len(maker.remaining)
-    with signals.report_interrupted(
-        lambda: (
-            f"{len(cells) - len(maker.remaining)} of {len(cells)} layers are kept, the same command goes on from there"
-        )
-    ):
+    renderer = atlas.AtlasRenderer(image, model, dreamer.backend, run.stream, cells)
+    done = len(cells) - len(renderer.remaining)
+    with signals.describe_with(lambda: f"{len(cells) - len(renderer.remaining)} of {len(cells)} layers are kept; the "
+                               "same command continues from there"):
         if not args.json:
-            log_line(f"{len(maker.remaining)} layers to dream, about {describe_seconds(maker.estimate_seconds())}"
+            log_line(f"{len(renderer.remaining)} layers to dream, about {describe_seconds(renderer.estimate_seconds())}"
                 + (f"; {done} are there already" if done else ""))
         with Progress(f"{args.input} → {args.output}", len(cells), "layers", args.json) as progress:
-            maker.run(progress.update)
+            renderer.on_step = lambda step: signals.check()
+            renderer.run(progress.update)
     return cells, dreamer.options.stats.elapsed_seconds

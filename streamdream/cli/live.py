@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +46,7 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
     path_conflicts.check(args, run)
     show_log(args.json)
     from streamdream import models
+    from streamdream.media.sinks import recording
     from streamdream.media.sinks.base import LiveContext
     from streamdream.media.sinks.registry import open_sinks
     from streamdream.media.sources.live import open_live
@@ -56,13 +56,12 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
 
     sinks = args.sink or ["window"]
     failures: dict[str, str] = {}
-    kept: list[str] = []
     with (
-        _naming(kept),
+        signals.describe_with(recording.describe_all),
         open_automation(args, run, args.source) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
-            sinks, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures, kept)
+            sinks, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures)
         ) as sink,
     ):
         if not args.json:
@@ -102,18 +101,6 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
         log_line(f"warning: {warning}")
     print(json.dumps(report.as_json() | {"failed_sinks": failures}) if args.json else _summary(report))
     return 1 if failures else 0
-
-
-@contextmanager
-def _naming(kept: list[str]) -> Iterator[None]:
-    """Within it an interruption is an error that says what was kept, if anything was."""
-    try:
-        yield
-    except signals.SignalReceived:
-        if not kept:
-            raise
-        with signals.report_interrupted(lambda: "; ".join(kept)):
-            raise
 
 
 def _summary(report: LiveReport) -> str:

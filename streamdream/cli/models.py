@@ -88,5 +88,5 @@ def _download(model: Model) -> Path:
                 bars.append(stack.enter_context(Progress(model.name, total // 10**6, "MB")))
             bars[0].update(done // 10**6)
 
-        with signals.report_interrupted(lambda: "what has come is kept, the same command goes on from there"):
+        with signals.describe_with(lambda: "what was downloaded is kept; the same command continues from there"):
             return fetch.fetch(model, log_line, show)

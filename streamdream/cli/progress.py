@@ -1,11 +1,14 @@
 """How far a run is: a bar with speed and time left on a terminal, a plain line now and then in a log."""
 from __future__ import annotations
 
+import atexit
 import sys
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from streamdream.cli import signals
 from streamdream.system.durations import describe_seconds
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -20,15 +23,20 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
         self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._bar: Any = None
+        self._stack = ExitStack()
         self._start_seconds = self._reported = time.monotonic()
 
     def __enter__(self) -> Progress:
+        self._stack.enter_context(signals.loop())
         if self._quiet:
             return self
         if sys.stderr.isatty():
             self._bar = _make_bar(self._unit)
             self._task = self._bar.add_task(self._title, total=self._total or None, speed="", left="")
             self._bar.start()
+            self._stack.callback(self._bar.stop)
+            atexit.register(self._bar.stop)  # shows the cursor again
+            self._stack.callback(atexit.unregister, self._bar.stop)
         else:
             sys.stderr.write(f"{self._title}\n")
             sys.stderr.flush()
@@ -36,11 +44,14 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._stack.close()
 
     def update(self, done: int, left_seconds: float | None = None) -> None:
-        """``left_seconds`` where the caller knows better than the speed so far does."""
+        """Show that ``done`` units are done. ``left_seconds`` replaces the estimate from the speed so far.
+
+        Raises SignalReceived after Ctrl-C or SIGTERM.
+        """
+        signals.check()
         if self._quiet:
             return
         now = time.monotonic()

@@ -1,140 +1,129 @@
-"""Ctrl-C and SIGTERM end the program at any time: with one line, its code, and nothing half done under its name.
-SIGHUP, which comes when the terminal is closed, becomes SIGTERM.
+"""Ctrl-C, SIGTERM and SIGHUP end the program with one line and an exit code, and leave no partial file.
 
-A signal raises an exception in the main thread, wherever that is. Now and then that is where somebody swallows it: a
-bare ``except`` of a library, C code that asks whether an attribute exists, what runs when an object goes. So an
-exception that goes without having been heard raises its signal anew.
+    while libraries load, between loops    the handler removes partial files and exits
+    in a loop that calls ``check``         the next ``check`` raises; without one, exit after GRACE_SECONDS
+    in a live run                          the first signal calls ``stop``: the run finishes its recording
+    a second signal                        exit at once
+
+The handler raises nothing: an exception may meet a library that swallows it, or C++ code that aborts the process.
 """
 from __future__ import annotations
 
+import atexit
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from streamdream.errors import StreamdreamError
-
-UNINTERRUPTIBLE_IMPORTS, RESEND_SECONDS = ("torch", "openvino"), 0.05
-"""Libraries that call Python from C++ while they are loaded, where an exception aborts the process. A signal that comes
-meanwhile comes again, so much later, until they are there.
-"""
+EXITS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+GRACE_SECONDS, CLEANUP_SECONDS = 1.0, 1.5
+"""How long a loop may take until its next ``check``, and the exit functions until the process exits without them."""
+_received: signal.Signals | None = None
+_exiting = False
+_on_first: Callable[[], None] | None = None
+"""What the first signal calls instead of exiting."""
+_describe: Callable[[], str] = str
 
 
 class SignalReceived(BaseException):
-    """Not an Exception, so that few swallow it; ``heard`` by whom it was meant for, or raised anew."""
+    """A loop ends because of a signal. Not an Exception, so that no fallback takes it for a failure."""
 
-    number: signal.Signals
-    exit_code: int
-    description: str
-    heard = False
-
-    def __del__(self) -> None:
-        if not self.heard and not sys.is_finalizing() and signal.getsignal(self.number) is _raise:
-            _resend(self.number)
+    def __init__(self, number: signal.Signals) -> None:
+        self.exit_code, _ = EXITS[number]
+        super().__init__(_message(number))
 
 
-class Terminated(SignalReceived):
-    """SIGTERM."""
-
-    number, exit_code, description = signal.SIGTERM, 143, "terminated"
-
-
-class Interrupted(SignalReceived, KeyboardInterrupt):
-    """Ctrl-C. When a plain KeyboardInterrupt passes through an ``exec`` (each dataclass has one), CPython 3.11 ends the
-    process by the signal, whatever exit code was asked for afterwards; a subclass it leaves alone.
-    """
-
-    number, exit_code, description = signal.SIGINT, 130, "interrupted"
+def install() -> None:
+    """Handle SIGINT, SIGTERM and SIGHUP, except what the parent process ignores, as nohup does SIGHUP."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
 
 
-KINDS: dict[int, type[SignalReceived]] = {kind.number: kind for kind in (Interrupted, Terminated)}
+def finish() -> None:
+    """After the command: a signal ends the process without a word."""
+    global _exiting
+    _exiting = True
 
 
-def acknowledge(signalled: SignalReceived) -> SignalReceived:
-    """The program ends by it: neither it nor one that it came after is raised anew."""
-    link: BaseException | None = signalled
-    while link is not None:
-        if isinstance(link, SignalReceived):
-            link.heard = True
-        link = link.__context__
-    return signalled
-
-
-def exit_on_signal(say: bool = True) -> None:
-    """From here on a signal ends the process where it is: until ``watch`` the program is still being loaded, which
-    takes seconds on a machine that is busy; and after a command there is nothing left to do, or to ``say``.
-    """
-    def end(number: int, frame: object) -> None:
-        if say:
-            os.write(2, f"error: {KINDS[number].description}; nothing was left behind\n".encode())
-        os._exit(KINDS[number].exit_code)
-
-    _handle(end)
-
-
-def raise_on_signal() -> None:
-    """From here on a signal raises ``Terminated`` or ``Interrupted`` in the main thread."""
-    _handle(_raise)
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _ignore_unraisable
+def check() -> None:
+    """Raise SignalReceived if a signal came. From the first call on, the handler leaves the exit to the next one."""
+    global _on_first
+    if _received is not None:
+        _on_first = None
+        raise SignalReceived(_received)
+    _on_first = _start_grace
 
 
 @contextmanager
-def stop_on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Within it the first Ctrl-C or SIGTERM calls ``stop``: a live run has no other end. The next one interrupts."""
-    def handle(number: int, frame: object) -> None:
-        raise_on_signal()
-        stop()
+def loop() -> Iterator[None]:
+    """The loop that calls ``check``; after it, the handler exits at once again."""
+    with stop_on_signal(None):
+        yield
 
-    _handle(handle)
+
+@contextmanager
+def stop_on_signal(stop: Callable[[], None] | None) -> Iterator[None]:
+    """Within it the first signal calls ``stop``."""
+    global _on_first
+    before, _on_first = _on_first, stop
     try:
         yield
     finally:
-        raise_on_signal()
+        _on_first = before
 
 
 @contextmanager
-def report_interrupted(describe: Callable[[], str]) -> Iterator[None]:
-    """Within it an interruption is an error that says what was kept."""
+def describe_with(describe: Callable[[], str]) -> Iterator[None]:
+    """Within it the line of an interruption says what is kept; "" is the usual text."""
+    global _describe
+    before, _describe = _describe, describe
     try:
         yield
-    except SignalReceived as signalled:
-        stopped = StreamdreamError("interrupted; " + describe())
-        stopped.exit_code = acknowledge(signalled).exit_code
-        raise stopped from None
+    finally:
+        _describe = before
 
 
-def _handle(handler: Callable[[int, object], None]) -> None:
-    """Of SIGINT and SIGHUP, too, unless whoever began the process wants them ignored, as a shell does with the first in
-    the background, and nohup with the second.
-    """
-    signal.signal(signal.SIGTERM, handler)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+def _message(number: signal.Signals) -> str:
+    return f"{EXITS[number][1]}; {_describe() or 'nothing was left behind'}"
 
 
-def _raise(number: int, frame: object) -> None:
-    if any(map(_is_being_loaded, UNINTERRUPTIBLE_IMPORTS)):
-        _resend(number)
-        return
-    raise KINDS[number]
+def _handle(number: int, frame: object) -> None:
+    global _received
+    first, _received = _received is None, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+    if first and _on_first is not None:
+        _on_first()
+    else:
+        _exit(_received)
 
 
-def _resend(number: int) -> None:
-    again = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), number))
-    again.daemon = True
-    again.start()
+def _start_grace() -> None:
+    _start_timer(GRACE_SECONDS, lambda: None if _on_first is None else _exit(_received or signal.SIGTERM))
 
 
-def _is_being_loaded(module: str) -> bool:
-    return bool(getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False))
+def _exit(number: signal.Signals) -> None:
+    global _exiting
+    if _exiting:
+        os._exit(EXITS[number][0])
+    _exiting = True
+    from streamdream.system import atomic_file
+
+    atomic_file.remove_partial_files()
+    _start_timer(CLEANUP_SECONDS, lambda: _report_and_exit(number))  # an engine's thread may take long to join
+    atexit._run_exitfuncs()
+    _report_and_exit(number)
 
 
-def _ignore_unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """Python reports what is raised while an object goes, and goes on; a signal's comes again by itself."""
-    if not issubclass(lost.exc_type, SignalReceived):
-        sys.__unraisablehook__(lost)
+def _report_and_exit(number: signal.Signals) -> None:
+    try:
+        os.write(2, f"error: {_message(number)}\n".encode())
+    finally:  # also where the terminal is closed
+        os._exit(EXITS[number][0])
+
+
+def _start_timer(seconds: float, action: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()

@@ -148,6 +148,12 @@ def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
         partial.discard()
 
 
+def remove_partial_files() -> None:
+    """Remove what this process has not committed, before it exits without finishing."""
+    for path in list(_open_paths):
+        _remove(path)
+
+
 def rename_all(renames: Renames, overwrite: bool) -> None:
     """Renames files one by one; without ``overwrite`` all of them or none. Raises as ``rename``."""
     done: list[tuple[Path, Path]] = []

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from streamdream.errors import SinkError, StreamdreamError
 from streamdream.media.container import main_video_stream, open_file
@@ -23,6 +24,7 @@ MAX_NAME_BYTES = 230
 """A longer name has no room for ``.partial`` and a number; a file name has room for 255 bytes."""
 MEASURE_SECONDS = 1.0
 """How long a found file is read for its length; that of a larger one is estimated."""
+_recordings: WeakSet[Recording] = WeakSet()
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class Recording(AtomicFile):
         except OSError as error:
             self.raise_error(error)
         atexit.register(self.keep)  # a signal may come before anybody else knows of it
+        _recordings.add(self)
 
     def _create(self) -> tuple[Path, RecordingFile]:
         for path in partial_paths(self.target):
@@ -135,6 +138,11 @@ class Recording(AtomicFile):
             self.path.unlink()
         self.file.close()
         atexit.unregister(self.keep)
+
+
+def describe_all() -> str:
+    """What all recordings of this process hold, and where; "" when there is nothing."""
+    return "; ".join(filter(None, (recording.describe() for recording in list(_recordings))))
 
 
 def partial_paths(target: Path) -> Iterator[Path]:
