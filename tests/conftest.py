@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -24,19 +23,13 @@ if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
+from support.assets import gradio_asset
 from support.clips import Clip, make
 
 from streamdream import backends, models
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.media.images import read_image
-
-
-def gradio_asset(name: str) -> Path:
-    """A file that comes with gradio, found without importing it (that takes two seconds)."""
-    spec = importlib.util.find_spec("gradio")
-    assert spec and spec.origin
-    return Path(spec.origin).parent / "media_assets" / name
 
 
 @pytest.fixture(scope="module", autouse=True)

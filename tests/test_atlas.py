@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, streamdream
 
 from streamdream import models
 from streamdream.media.images import read_image, write_image

@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_cli import ENVIRONMENT, streamdream
-from test_engines import MODEL, spec
+from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, streamdream
+from support.engines import MODEL, spec, wait_for
+from support.waiting import until
 
 from streamdream import backends
 from streamdream.backends import StepSpec, auto, build_process, engine, engine_cache, graph
@@ -26,14 +26,6 @@ from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError
 
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
-
-
-def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int = 112) -> None:
-    picture = engine.natural_noise(torch.Size((1, 3, 96, width)), torch.device("cpu"))
-    deadline = time.monotonic() + 60
-    while not done() and time.monotonic() < deadline:
-        step(picture, 0.02)
-    assert done()
 
 
 @pytest.fixture()
@@ -225,17 +217,17 @@ def builders(parent: int = 0) -> list[int]:
 
 
 ORDER = """
-import sys; sys.path.insert(0, "tests")
-import test_auto
+from support.engines import MODEL, spec, wait_for
 from streamdream.backends import auto
 auto.BUILD_SECONDS = 0.0
-backend = auto.Auto(test_auto.MODEL, "cpu", "fp32")
-test_auto.wait_for(backend, backend.compile(test_auto.spec()), lambda: False)
+backend = auto.Auto(MODEL, "cpu", "fp32")
+wait_for(backend, backend.compile(spec()), lambda: False)
 """
 
 
 def test_a_builder_ends_with_whoever_asked(kept: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORDER], env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)})
+    parent = subprocess.Popen([sys.executable, "-c", ORDER],
+                              env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)})
     try:
         until(lambda: bool(builders(parent.pid)), 60)
         [child] = builders(parent.pid)
@@ -259,13 +251,6 @@ def test_a_show_ends_while_its_engine_is_being_built(tmp_path: Path) -> None:
         show.kill()
     assert show.returncode == 0 and "openvino" in output and "error" not in errors, errors
     assert not builders(show.pid)
-
-
-def until(done: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 from numpy.typing import NDArray
 from support.broadcast import broadcasting, free_port, transport_stream
 from support.clips import Clip, make, number_of
-from test_cli import streamdream
+from support.commands import streamdream
+from support.waiting import until
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.sources import cameras, v4l2
@@ -60,10 +61,7 @@ class Watcher:
             self.error = error
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.seen[-5:]
-            time.sleep(0.01)
+        until(condition, seconds, about=lambda: self.seen[-5:])
 
     def wait_for_news(self, seconds: float = 10) -> None:
         """Until the picture changes three times."""

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from support.clips import Clip, make, marked
+from support.commands import here
+from support.live_runs import SIZE
+from support.live_sinks import Camera, live_sink, show
 from support.sink_outputs import NAMES, copy, names, noise, read
-from test_cli import here
-from test_live_sinks import SIZE, Camera, live_sink, show
 
 from streamdream.errors import SinkError
 from streamdream.media.sinks.base import Sink

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import streamdream
+from support.commands import streamdream
 
 from streamdream import backends
 from streamdream.backends import engine_cache

@@ -15,41 +15,20 @@ import numpy as np
 import pytest
 import torch
 from streamdream_bench.step import with_weights
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import PROGRAM_ENVIRONMENT, fails, streamdream
+from support.engines import MODEL, counted, spec, step_once
 
 from streamdream import backends, models
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.terms import Activations
-from streamdream.backends import StepSpec, cached_engine, engine, engine_cache, graph, openvino, openvino_precision
+from streamdream.backends import StepSpec, engine, engine_cache, graph, openvino, openvino_precision
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.models.nodes import Concat
 
-MODEL = models.get("inception_v3")
 MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
-
-
-def spec(layer: str = "conv2d_4", width: int = 112) -> StepSpec:
-    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, 1.0, 0.4)
-
-
-def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | None = None, batch: int = 1
-              ) -> torch.Tensor:
-    """One step by a backend of its own, as a new run would make it."""
-    wanted = wanted or spec()
-    picture = engine.natural_noise(torch.Size((batch, 3, wanted.height, wanted.width)), torch.device("cpu"))
-    return OpenVino(model, "cpu", precision).compile(wanted)(picture, 0.02)
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Gets an entry whenever an engine is built."""
-    built: list[str] = []
-    monkeypatch.setattr(
-        cached_engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None
-    )
-    return built
 
 
 def test_a_second_run_builds_nothing_and_dreams_the_same(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +173,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) 
         pytest.skip("mounting needs root")
     try:
         result = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=False,
-                                env={**ENVIRONMENT, "STREAMDREAM_CACHE": str(folder)})
+                                env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(folder)})
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert result.returncode == 0, result.stderr
@@ -203,15 +182,14 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) 
 
 STEP = """
 import logging; logging.basicConfig(level="INFO", format="%(message)s")
-import sys; sys.path.insert(0, "tests")
-import test_engines
-print(float(test_engines.step_once().abs().sum()))
+from support.engines import step_once
+print(float(step_once().abs().sum()))
 """
 
 
 def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
+                             env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
     ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
     assert [code for _, _, code in ends] == [0, 0], ends
     assert ends[0][0] == ends[1][0]

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
-from alive import tracked
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader, read_number, write_number
+from support.alive import tracked
+from support.live_runs import SETTINGS, Ends, Slow, images, live, workers
 
 from streamdream import cli
 from streamdream.automation.controls import Controls
@@ -34,30 +34,10 @@ from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
-from streamdream.settings import DreamSettings
 from streamdream.system import process_tuning
 from streamdream.system.process_tuning import NICENESS
 
 pytestmark = pytest.mark.alone
-
-SIZE = 160, 96
-SETTINGS = DreamSettings(warmup_steps=0)
-
-
-def images(count: int = 8) -> list[NDArray[np.uint8]]:
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 255, (count, 12, 20, 3), np.uint8)
-    return [np.kron(image, np.ones((8, 8, 1), np.uint8)) for image in coarse]
-
-
-def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
-    dreamer = Dreamer(get("inception_v3"), eager, 96)
-    return Live(source, sink, dreamer, ResolutionController(96, 12, pinned=True), Controls(settings))
-
-
-def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name in ("streamdream-capture", "streamdream-dream")]
-
 
 # --- the parts --------------------------------------------------------------------------------------------------------
 
@@ -173,18 +153,6 @@ def test_a_run_needs_no_garbage_collection_to_be_gone(eager: Backend) -> None:
         gc.enable()
 
 
-class Slow(NullSink):
-    """Takes 0.2 s for each picture and keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[NDArray[np.uint8]] = []
-
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        time.sleep(0.2)
-        self.kept.append(image)
-
-
 def test_a_slow_sink_gets_the_newest_and_holds_up_nobody(eager: Backend) -> None:
     sink = Slow()
     report = live(Numbered(images(), 30, 2.0), sink, eager).run()
@@ -225,22 +193,6 @@ def test_the_dream_stands_back_for_the_picture(eager: Backend) -> None:
     live(Ends(after=30), Looks(), eager).run()
     assert beside == {"streamdream-capture": 0, "streamdream-dream": NICENESS} and NICENESS > 0
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
-
-
-class Ends(LiveSource):
-    """Gives frames as fast as they are taken, then does what it is told to."""
-
-    def __init__(self, after: int, last: Any = None) -> None:
-        super().__init__("ends")
-        self.width, self.height, self.rate = *SIZE, Fraction(30)
-        self._after, self._last = after, last
-
-    def __iter__(self) -> Iterator[Frame]:
-        for number in range(self._after):
-            time.sleep(0.005)
-            yield timestamped_frame(images(1)[0], number / 30)
-        if self._last is not None:
-            raise self._last
 
 
 def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import Clip, make
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, streamdream
 
 from streamdream.live.pipeline import LiveReport
 from streamdream.media.sources.live import open_live

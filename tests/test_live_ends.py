@@ -5,15 +5,14 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from alive import tracked
 from numpy.typing import NDArray
-from test_live import SETTINGS, SIZE, Ends, Slow, live, workers
+from support.alive import tracked
+from support.live_runs import SIZE, Ends, Slow, broken, live, workers
 
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
@@ -22,7 +21,6 @@ from streamdream.live.pipeline import Live
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
-from streamdream.settings import DreamSettings
 from streamdream.system import process_tuning
 from streamdream.system.stats import rss_mb
 
@@ -39,12 +37,6 @@ def test_an_error_of_the_dream_ends_the_run(eager: Backend) -> None:
     with pytest.raises(Exception, match="unknown flow"):
         live(Ends(500), NullSink(), eager, broken()).run()
     assert workers() == []
-
-
-def broken() -> DreamSettings:
-    settings = replace(SETTINGS)
-    object.__setattr__(settings, "flow", "nonsense")
-    return settings
 
 
 class Raises(NullSink):

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,48 +22,22 @@ import pytest
 from numpy.typing import NDArray
 from support.broadcast import broadcasting, free_port, transport_stream
 from support.clips import marked, number_of
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, streamdream
+from support.live_sinks import GRAPH, Camera, live_sink, numbers_in, show, wait_for_line, write
 
-from streamdream.automation.controls import Controls
 from streamdream.errors import Closed, SinkError, UsageError
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.base import LiveContext, NullSink
-from streamdream.media.sinks.registry import open_sink, open_sinks
+from streamdream.media.sinks.base import NullSink
+from streamdream.media.sinks.registry import open_sinks
 from streamdream.media.sinks.tee import Tee
 from streamdream.media.sinks.threaded import DroppingSink
-from streamdream.media.sources.live import LiveSource, timestamped_frame
-from streamdream.models import get
-from streamdream.settings import DreamSettings, RenderSettings
+from streamdream.media.sources.live import timestamped_frame
+from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
 
 pytestmark = pytest.mark.alone
 
 SIZE = 160, 96
-GRAPH = "lavfi:testsrc2=size=320x180:rate=30"
-
-
-class Camera(LiveSource):
-    """What sinks need to know of a source."""
-
-    def __init__(self, rate: int = 30) -> None:
-        super().__init__("camera")
-        self.width, self.height, self.rate = *SIZE, Fraction(rate)
-
-
-def show() -> LiveContext:
-    return LiveContext(Controls(DreamSettings()), lambda: get("inception_v3").blocks())
-
-
-def live_sink(path: str, **settings: Any) -> Any:
-    return open_sink(path, Camera(), RenderSettings(**settings), show=show())
-
-
-def numbers_in(path: Path | str) -> list[int]:
-    file: Any
-    with av.open(str(path)) as file:
-        return [number_of(picture.to_ndarray(format="rgb24")) for picture in file.decode(video=0)]
-
-
 def play(sink: Any, seconds: float, first: int = 0, until: Callable[[], bool] = lambda: False) -> int:
     """Gives it 30 numbered pictures a second, with their times; the number of the next one. Never waits for it."""
     began = time.perf_counter() - first / 30
@@ -95,11 +68,6 @@ class Keeps(NullSink):
 
     def abort(self) -> None:
         self.ends += "a"
-
-
-def write(sink: Any, count: int) -> None:
-    for number in range(count):
-        sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), number / 30))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -412,13 +380,6 @@ def test_a_signal_ends_a_show_whose_stream_is_away(number: signal.Signals, tmp_p
     assert process.returncode == 0 and "Traceback" not in errors, errors
     assert time.monotonic() - begin < 10 and "dreams/s" in output and "was lost" in errors
     assert numbers_in(out)
-
-
-def wait_for_line(stream: Any, words: str) -> None:
-    said = []
-    while words not in (line := stream.readline()):
-        said.append(line)
-        assert line, f"it ended before it said {words!r}: {said}"
 
 
 def test_a_refused_sink_is_one_line() -> None:

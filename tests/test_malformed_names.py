@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.live_sinks import live_sink
 from support.unruly_server import running_server
-from test_live_sinks import live_sink
 
 from streamdream.errors import SinkError, SourceError
 from streamdream.media.sources.camera_list import find_camera

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_auto import wait_for
-from test_engines import MODEL, counted, spec
+from support.engines import MODEL, counted, spec, wait_for
 
 from streamdream import backends
 from streamdream.ascent import objectives
@@ -267,11 +266,10 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
 
 MEASURED = """
 import json, sys
-from streamdream.system import process_tuning; process_tuning.tune_process()
+from streamdream.system import memory, process_tuning; process_tuning.tune_process()
 import torch
 from streamdream import backends, models
 from streamdream.ascent import objectives
-from streamdream.system import memory
 from streamdream.backends import StepSpec, engine
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.commands import ENVIRONMENT
 from support.sink_outputs import copy, names, read
-from test_cli import ENVIRONMENT
+from support.waiting import until
 
 from streamdream.automation.controls import Controls
 from streamdream.automation.settings_track import SettingsRecorder
@@ -133,13 +132,6 @@ def test_two_outputs_whose_names_begin_alike_are_two_files(tmp_path: Path) -> No
 
 not_under_nohup = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="begun under nohup")
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "streamdream", "render", "lavfi:testsrc=size=96x64:duration=0.2", "-o", output,
                "--field-height", "64", "--layers", "mixed0", *arguments]
@@ -150,13 +142,13 @@ def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[
 def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     process = render(output)
-    wait_for(lambda: names(tmp_path))
+    until(lambda: names(tmp_path), 60)
     process.send_signal(signal.SIGHUP)
     assert "terminated; nothing was left behind" in process.communicate(timeout=60)[1]
     assert process.returncode == 143 and names(tmp_path) == []
 
     process = render(output)
-    wait_for(lambda: names(tmp_path))
+    until(lambda: names(tmp_path), 60)
     process.kill()
     process.communicate()
     [left] = names(tmp_path)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.clips import Clip, make
+from support.commands import fails, here
 from support.sink_outputs import names
-from test_cli import fails, here
 
 from streamdream import cli, settings
 from streamdream.automation.settings_track import FORMAT

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered
 from support.clips import Clip, make
-from test_cli import fails, here, streamdream
-from test_live import images
+from support.commands import fails, here, streamdream
+from support.live_runs import images
 
 from streamdream.automation.automation import Automation, Crossfade, PlaylistEntry, parse_playlist
 from streamdream.automation.controls import Controls, DreamRequest

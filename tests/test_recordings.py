@@ -13,10 +13,9 @@ from typing import Any
 import av
 import pytest
 from support.clips import marked
-from test_cli import ENVIRONMENT
-from test_live import Ends, live
-from test_live_ends import broken
-from test_live_sinks import SIZE, Camera, live_sink, numbers_in, show, wait_for_line, write
+from support.commands import PROGRAM_ENVIRONMENT
+from support.live_runs import SIZE, Ends, broken, live
+from support.live_sinks import Camera, live_sink, numbers_in, show, wait_for_line, write
 
 from streamdream.backends import Backend
 from streamdream.errors import SinkError, UsageError
@@ -94,7 +93,10 @@ def test_the_last_picture_does_not_lengthen_a_recording(tmp_path: Path) -> None:
 
 RECORDER = """
 import time
-from test_live_sinks import SIZE, live_sink, marked, timestamped_frame
+from support.clips import marked
+from support.live_runs import SIZE
+from support.live_sinks import live_sink
+from streamdream.media.sources.live import timestamped_frame
 sink, number = live_sink({path!r}), 0
 while True:
     sink.write(marked(number % 256, SIZE), timestamped_frame(marked(number % 256, SIZE), number / 30))
@@ -108,9 +110,8 @@ while True:
 def test_kill_9_leaves_a_recording_that_the_next_run_names_and_keeps(tmp_path: Path,
                                                                      caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "show.mp4"
-    environment = ENVIRONMENT | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"}
     with subprocess.Popen([sys.executable, "-c", RECORDER.format(path=str(out))], stdout=subprocess.PIPE, text=True,
-                          env=environment) as process:
+                          env=PROGRAM_ENVIRONMENT) as process:
         wait_for_line(process.stdout, "recorded")
         process.send_signal(signal.SIGKILL)
     assert names(tmp_path) == ["show.partial.mp4"]

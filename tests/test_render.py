@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import Clip, make, only_sound, packets, truncated
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.sources.video import open_source
 

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.web_client import Client, until
-from test_cli import ENVIRONMENT
+from support.commands import ENVIRONMENT
+from support.waiting import until
+from support.web_client import Client
 
 from streamdream import models
 

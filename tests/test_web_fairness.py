@@ -17,6 +17,7 @@ from streamdream_web.jobs.service import JobService
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.jobs.visitors import EXPIRE_SECONDS, MAX_VISITORS, Visitors
 from streamdream_web.pages import components
+from support.waiting import until
 
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
@@ -58,10 +59,7 @@ class Gate:
 
 
 def wait_for(job: Job, *states: str) -> Job:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while job.state not in states:
-        assert time.monotonic() < deadline, f"still {job.state}"
-        time.sleep(0.005)
+    until(lambda: job.state in states, PATIENCE_SECONDS, about=lambda: job.state)
     return job
 
 

@@ -22,7 +22,8 @@ from streamdream_web.auth import login_queue, middleware, passwords
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
 from streamdream_web.live.session import HEADER
 from streamdream_web.server import logs
-from support.web_client import Client, Running, ask, running, until
+from support.waiting import until
+from support.web_client import Client, Running, ask, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 TOKEN = "a-token-for-the-tests"

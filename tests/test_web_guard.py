@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from streamdream_web.auth import middleware, passwords
 from streamdream_web.live import session
 from streamdream_web.server import connection_limits, logs, startup
-from support.web_client import Client, Running, ask, certificate, refusal, running, until
-from test_cli import fails, here
-from test_cli import streamdream as run
+from support.commands import fails, here, streamdream
+from support.waiting import until
+from support.web_client import Client, Running, ask, certificate, refusal, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamdream import backends
@@ -168,7 +168,7 @@ def test_the_command_line() -> None:
     made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
                           capture_output=True, timeout=60).stdout.strip()
     assert passwords.verify_password(PASSWORD, made)
-    fails(run("web", "--port", "70000"), 2, "--port", "0..65535")
+    fails(streamdream("web", "--port", "70000"), 2, "--port", "0..65535")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="cannot listen"):

@@ -21,6 +21,7 @@ from streamdream_web.jobs.tasks import Span
 from streamdream_web.jobs.thumbnails import Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
+from support.waiting import until
 
 from streamdream import models
 from streamdream.backends import Backend
@@ -42,10 +43,7 @@ def line(tmp_path: Path) -> Iterator[JobQueue]:
 
 
 def wait(job: Job) -> Job:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not job.finished:
-        assert time.monotonic() < until, f"still {job.state}"
-        time.sleep(0.01)
+    until(lambda: job.finished, PATIENCE_SECONDS, about=lambda: job.state)
     return job
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alive import tracked
 from numpy.typing import NDArray
 from streamdream_web.core.scheduler import FairScheduler
 from streamdream_web.live.session import Session
 from streamdream_web.live.waiting_room import RECONNECT_SECONDS
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
-from support.web_client import Client, Running, difference, running, until
+from support.alive import tracked
+from support.waiting import until
+from support.web_client import Client, Running, difference, running
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.dream.dreamer import Dreamer

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from streamdream_web.auth import authentication, login_queue, passwords, revocations
 from streamdream_web.server import startup
-from support.web_client import Client, Running, ask, refusal, running, until
-from test_cli import fails, here
+from support.commands import fails, here
+from support.waiting import until
+from support.web_client import Client, Running, ask, refusal, running
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.errors import UsageError

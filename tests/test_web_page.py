@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support.browser import CHROMIUM, chromium, write_camera
-from support.web_client import Client, Running, difference, running, until
+from support.waiting import until
+from support.web_client import Client, Running, difference, running
 
 from streamdream import models
 from streamdream.media.images import read_image

@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from conftest import gradio_asset
+from support.assets import gradio_asset
 from support.clips import Clip, make
 
 from streamdream.media import images

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth import proxies
-from support.web_client import Running, ask, running, until
+from support.waiting import until
+from support.web_client import Running, ask, running
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 

@@ -14,7 +14,8 @@ from streamdream_web.live.session import Session
 from streamdream_web.live.websocket import CLOSED_RULES
 from streamdream_web.pages import layers, live, video
 from streamdream_web.server.metrics import Collector
-from support.web_client import Client, Running, running, until
+from support.waiting import until
+from support.web_client import Client, Running, running
 from websockets.exceptions import ConnectionClosed
 
 from streamdream import models

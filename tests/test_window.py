@@ -12,9 +12,9 @@ from pathlib import Path
 
 import av
 import pytest
+from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, streamdream
 from support.display_server import display
-from test_cli import ENVIRONMENT, streamdream
-from test_live_sinks import GRAPH, numbers_in
+from support.live_sinks import GRAPH, numbers_in
 
 pytestmark = pytest.mark.alone
 
@@ -35,8 +35,7 @@ PLAYER = """
 import sys, time
 import cv2  # before av: see WindowSink
 import numpy as np
-sys.path.insert(0, {tests!r})
-from test_live_sinks import Camera, show
+from support.live_sinks import Camera, show
 from support.clips import marked
 from streamdream.media.sources.base import timestamped_frame
 from streamdream.errors import Closed
@@ -64,9 +63,8 @@ class Player:
     """A window in a process of its own, and what it says of itself after each picture."""
 
     def __init__(self, screen: str, folder: Path) -> None:
-        self._environment = ENVIRONMENT | {"DISPLAY": screen}
-        code = PLAYER.format(tests=str(Path(__file__).parent))
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        self._environment = PROGRAM_ENVIRONMENT | {"DISPLAY": screen}
+        self.process = subprocess.Popen([sys.executable, "-c", PLAYER], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         text=True, cwd=folder, env=self._environment)
         self.state: list[str] = []
         assert self.process.stdout is not None and self.process.stdout.readline() == "open\n"

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_cli import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, streamdream
 
 from streamdream.media.images import write_image
 from streamdream.render.zoom import ZoomTransform

@@ -102,7 +102,8 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
         raise SettingsError(f"the picture is too small for {', '.join(taps)}; a larger --field-height reaches higher")
     for tap in sorted(set(taps) - {cell.tap for cell in cells}):
         log_line(f"warning: {tap} is left out: the picture is too small for it; a larger --field-height reaches it")
-    renderer = atlas.AtlasRenderer(image, model, dreamer.backend, run.stream, cells)
+    renderer = atlas.AtlasRenderer(image, model, dreamer.backend, run.stream, cells,
+                                   on_step=lambda step: signals.check())
     done = len(cells) - len(renderer.remaining)
     with signals.describe_with(lambda: f"{len(cells) - len(renderer.remaining)} of {len(cells)} layers are kept; the "
                                "same command continues from there"):
@@ -110,6 +111,5 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
             log_line(f"{len(renderer.remaining)} layers to dream, about {describe_seconds(renderer.estimate_seconds())}"
                 + (f"; {done} are there already" if done else ""))
         with Progress(f"{args.input} → {args.output}", len(cells), "layers", args.json) as progress:
-            renderer.on_step = lambda step: signals.check()
             renderer.run(progress.update)
     return cells, dreamer.options.stats.elapsed_seconds

@@ -73,8 +73,7 @@ def _serve_with_json_log(run: settings.Run, debug: bool) -> int:
     try:
         _serve(run, debug, log.info)
     except signals.SignalReceived as received:
-        signals.acknowledge(received)
-        log.info("%s", received.description)
+        log.info("%s", received)
         return received.exit_code
     except StreamdreamError as error:
         log.error("%s", error)

@@ -29,6 +29,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
+from support.waiting import until
 
 START = DreamSettings(warmup_steps=0)
 
@@ -104,15 +105,6 @@ def refusal(to: Running, origin: str | None) -> int:
     with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{to.port}/live", **named):
         pass
     return refused.value.response.status_code
-
-
-def until(condition: Any, seconds: float = 20.0) -> float:
-    """Waits for it; how long that took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def certificate(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Engines of a small step, and ways to watch them being built."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from streamdream import models
+from streamdream.ascent.objectives import Objective
+from streamdream.ascent.terms import Activations
+from streamdream.backends import StepSpec, cached_engine, engine
+from streamdream.backends.auto import Auto
+from streamdream.backends.openvino import OpenVino
+from streamdream.models import Model
+
+MODEL = models.get("inception_v3")
+
+
+def spec(layer: str = "conv2d_4", width: int = 112) -> StepSpec:
+    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, 1.0, 0.4)
+
+
+def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | None = None, batch: int = 1
+              ) -> torch.Tensor:
+    """One step by a backend of its own, as a new run would make it."""
+    wanted = wanted or spec()
+    picture = engine.natural_noise(torch.Size((batch, 3, wanted.height, wanted.width)), torch.device("cpu"))
+    return OpenVino(model, "cpu", precision).compile(wanted)(picture, 0.02)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets an entry whenever an engine is built."""
+    built: list[str] = []
+    monkeypatch.setattr(
+        cached_engine.log, "info", lambda text, *rest: built.append(text) if "building" in text else None
+    )
+    return built
+
+
+def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int = 112) -> None:
+    picture = engine.natural_noise(torch.Size((1, 3, 96, width)), torch.device("cpu"))
+    deadline = time.monotonic() + 60
+    while not done() and time.monotonic() < deadline:
+        step(picture, 0.02)
+    assert done()
