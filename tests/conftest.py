@@ -5,6 +5,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import warnings
@@ -17,6 +18,14 @@ import pytest
 from numpy.typing import NDArray
 
 from streamdream.system import process_tuning
+
+# A script that runs in the background ignores SIGINT, nohup ignores SIGHUP, and children inherit that. They do
+# not inherit a handler: with one here, they begin with the default signals.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGHUP", "SIGTERM", "SIGQUIT"):
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), lambda number, frame: None)
 
 process_tuning.tune_process()  # as the program does, before torch is loaded
 if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is

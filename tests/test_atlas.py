@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.commands import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, here
 
 from streamdream import models
 from streamdream.media.images import read_image, write_image
@@ -32,8 +32,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_sheet_of_chosen_layers(photo: Path, tmp_path: Path) -> None:
-    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.png", "--layers", THREE, "--cell", 64, *QUICK)
+def test_a_sheet_of_chosen_layers(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.png", "--layers", THREE, "--cell", 64, *QUICK)
     assert result.returncode == 0, result.stderr
     assert "3 layers to dream, about " in result.stderr
     assert names(tmp_path) == ["photo.png", "sheet.png"]
@@ -43,38 +43,41 @@ def test_a_sheet_of_chosen_layers(photo: Path, tmp_path: Path) -> None:
     assert min(np.abs(a - b).mean() for i, a in enumerate(cells) for b in cells[:i]) > 1  # each is another dream
 
 
-def test_a_folder_of_single_files_goes_on_where_it_was(photo: Path, tmp_path: Path) -> None:
+def test_a_folder_of_single_files_goes_on_where_it_was(photo: Path, tmp_path: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
     folder, command = tmp_path / "all", ("atlas", photo, "-o", tmp_path / "all", "--layers", THREE, *QUICK)
-    assert streamdream(*command).returncode == 0
+    assert here(capsys, *command).returncode == 0
     files = ["001_mixed0.png", "002_activation_5.png", "003_mixed3.png"]
     assert names(folder) == [*files, "atlas.json"]
     assert read_image(str(folder / files[0])).shape == (200, 256, 3)
     (folder / files[1]).unlink()
     before = {name: (folder / name).stat().st_mtime_ns for name in (files[0], files[2])}
-    again = streamdream(*command)
+    again = here(capsys, *command)
     assert "1 layers to dream" in again.stderr and "2 are there already" in again.stderr
     assert names(folder) == [*files, "atlas.json"]
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
 
 
-def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path) -> None:
+def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
     command = ("atlas", photo, "-o", tmp_path / "all", "--layers", "mixed0", *QUICK)
-    assert streamdream(*command).returncode == 0
+    assert here(capsys, *command).returncode == 0
     before = (tmp_path / "all" / "001_mixed0.png").read_bytes()
-    fails(streamdream(*command, "--color", 1), 2, "of another picture or other settings; -y replaces it")
+    fails(here(capsys, *command, "--color", 1), 2, "of another picture or other settings; -y replaces it")
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() == before
     (tmp_path / "all" / "notes.txt").write_text("mine")
-    assert streamdream(*command, "--color", 1, "-y").returncode == 0
+    assert here(capsys, *command, "--color", 1, "-y").returncode == 0
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() != before
     assert (tmp_path / "all" / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    fails(streamdream("atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
+    fails(here(capsys, "atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
     (tmp_path / "mine" / "atlas.json").write_text("[1]")  # somebody's own file of that name
-    fails(streamdream("atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
+    fails(here(capsys, "atlas", photo, "-o", tmp_path / "mine", "--layers", "mixed0", "-y"), 2, "something else")
     assert names(tmp_path / "mine") == ["atlas.json", "thesis.txt"]
 
 
@@ -101,8 +104,8 @@ def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
-def test_json(photo: Path, tmp_path: Path) -> None:
-    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.jpg", "--layers", "mixed0", "--json", *QUICK)
+def test_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.jpg", "--layers", "mixed0", "--json", *QUICK)
     assert json.loads(result.stdout)["layers"] == ["mixed0"]
     assert result.stderr == ""
 
@@ -111,8 +114,9 @@ def test_json(photo: Path, tmp_path: Path) -> None:
     (("--model", "bvlc_googlenet"), 1, "streamdream fetch bvlc_googlenet"), (("--layers", "mixd0"), 2, "mean mixed0"),
     (("--cell", "3"), 2, "--cell is 3"), (("--field-height", "8", "--layers", "mixed3"), 2, "too small for mixed3"),
 ])
-def test_what_cannot_be(arguments: tuple[str, ...], code: int, part: str, photo: Path, tmp_path: Path) -> None:
-    result = streamdream("atlas", photo, "-o", tmp_path / "sheet.png", *arguments,
+def test_what_cannot_be(arguments: tuple[str, ...], code: int, part: str, photo: Path, tmp_path: Path,
+                        capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.png", *arguments,
                          STREAMDREAM_CACHE=str(tmp_path / "cache"))
     assert result.returncode == code
     assert part in result.stderr and "Traceback" not in result.stderr

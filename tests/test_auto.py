@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, streamdream
+from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, here
 from support.engines import MODEL, spec, wait_for
 from support.waiting import until
 
@@ -253,8 +253,8 @@ def test_a_show_ends_while_its_engine_is_being_built(tmp_path: Path) -> None:
     assert not builders(show.pid)
 
 
-def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path) -> None:
-    result = streamdream("render", "lavfi:testsrc=size=96x72:d=0.4", "-o", tmp_path / "a.mp4", "--json")
+def test_a_short_run_builds_nothing(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "render", "lavfi:testsrc=size=96x72:d=0.4", "-o", tmp_path / "a.mp4", "--json")
     report = json.loads(result.stdout)
     assert report["backend"] == "eager" and "openvino is tried when the run is long enough" in report["reason"]
     assert not kept.exists()

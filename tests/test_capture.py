@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from support.broadcast import broadcasting, free_port, transport_stream
 from support.clips import Clip, make, number_of
-from support.commands import streamdream
+from support.commands import here
 from support.waiting import until
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
@@ -348,12 +348,12 @@ def test_modes_are_asked_from_the_driver() -> None:
         "MJPG 640x480 at 60, 29.97", "MJPG 1280x720 at 60, 29.97", "YUYV 1920x1080"]
 
 
-def test_cameras_are_listed() -> None:
-    result = streamdream("cameras")
+def test_cameras_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "cameras")
     assert result.returncode == 0 and result.stderr == ""
-    here = list_cameras()
-    assert len(result.stdout.splitlines()) >= max(1, len(here))
-    if not here:
+    connected = list_cameras()
+    assert len(result.stdout.splitlines()) >= max(1, len(connected))
+    if not connected:
         assert result.stdout.startswith("no camera is here: is it plugged in")
         with pytest.raises(SourceError, match="no camera is called 'front'; no camera is here"):
             find_camera("front")

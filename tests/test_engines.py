@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from streamdream_bench.step import with_weights
-from support.commands import PROGRAM_ENVIRONMENT, fails, streamdream
+from support.commands import PROGRAM_ENVIRONMENT, fails, here
 from support.engines import MODEL, counted, spec, step_once
 
 from streamdream import backends, models
@@ -208,10 +208,10 @@ def test_one_that_computes_something_else_is_refused(kept: Path, monkeypatch: py
         step_once()
 
 
-def test_what_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
+def test_what_is_not_installed_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if backends.available("tensorrt")[0]:
         pytest.skip("TensorRT runs here")
-    result = streamdream("render", "lavfi:testsrc=d=0.2", "-o", tmp_path / "a.mp4", "--backend", "tensorrt")
+    result = here(capsys, "render", "lavfi:testsrc=d=0.2", "-o", tmp_path / "a.mp4", "--backend", "tensorrt")
     fails(result, 2, "backend tensorrt cannot run here", "")
     assert "pip install 'streamdream[tensorrt" in result.stderr or "NVIDIA GPU" in result.stderr
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import Clip, make
-from support.commands import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, here
 
 from streamdream.live.pipeline import LiveReport
 from streamdream.media.sources.live import open_live
@@ -44,11 +44,11 @@ def test_a_mirror_mirrors() -> None:
     np.testing.assert_array_equal(a.image[:, ::-1], b.image)
 
 
-def test_what_is_no_source_is_refused_in_one_line() -> None:
-    fails(streamdream("live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
-    fails(streamdream("live", "--source", "7", "--sink", "null"), 1, "there is no camera 7 here")
-    fails(streamdream("live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
-    fails(streamdream("live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
+def test_what_is_no_source_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
+    fails(here(capsys, "live", "--source", "7", "--sink", "null"), 1, "there is no camera 7 here")
+    fails(here(capsys, "live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
+    fails(here(capsys, "live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 
 
 def test_no_display_is_one_clear_line() -> None:
@@ -60,8 +60,8 @@ def test_no_display_is_one_clear_line() -> None:
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
-def test_the_command_reports_as_json() -> None:
-    result = streamdream("live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
+def test_the_command_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
     report = json.loads(result.stdout)
     assert result.returncode == 0 and 20 < report["frames"] <= 70 and report["dreams"] > 0
     assert {"display_fps", "dream_fps", "latency_ms", "longest_gap_ms", "field", "backend", "stages", "dropped",

@@ -22,7 +22,7 @@ import pytest
 from numpy.typing import NDArray
 from support.broadcast import broadcasting, free_port, transport_stream
 from support.clips import marked, number_of
-from support.commands import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, here
 from support.live_sinks import GRAPH, Camera, live_sink, numbers_in, show, wait_for_line, write
 
 from streamdream.errors import Closed, SinkError, UsageError
@@ -382,6 +382,6 @@ def test_a_signal_ends_a_show_whose_stream_is_away(number: signal.Signals, tmp_p
     assert numbers_in(out)
 
 
-def test_a_refused_sink_is_one_line() -> None:
-    fails(streamdream("live", "--source", GRAPH, "--sink", f"rtmp://127.0.0.1:{free_port()}/live/x"), 1,
+def test_a_refused_sink_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "live", "--source", GRAPH, "--sink", f"rtmp://127.0.0.1:{free_port()}/live/x"), 1,
           "cannot be reached (connection refused)")

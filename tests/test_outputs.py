@@ -130,7 +130,6 @@ def test_two_outputs_whose_names_begin_alike_are_two_files(tmp_path: Path) -> No
 
 # --- what dead processes left -----------------------------------------------------------------------------------------
 
-not_under_nohup = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="begun under nohup")
 
 def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "streamdream", "render", "lavfi:testsrc=size=96x64:duration=0.2", "-o", output,
@@ -138,7 +137,6 @@ def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
-@not_under_nohup
 def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     process = render(output)
@@ -160,7 +158,6 @@ def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("begun_with", "said"), [([], "ended\n"), (["nohup"], "")])
-@not_under_nohup
 def test_a_hangup_ends_a_live_run_except_under_nohup(begun_with: list[str], said: str) -> None:
     script = (
         "import os, signal\nfrom streamdream.cli import signals\nsignals.install()\n"

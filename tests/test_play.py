@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered
 from support.clips import Clip, make
-from support.commands import fails, here, streamdream
+from support.commands import fails, here
 from support.live_runs import images
 
 from streamdream.automation.automation import Automation, Crossfade, PlaylistEntry, parse_playlist
@@ -309,7 +309,7 @@ def test_a_render_follows_its_play(eager: Backend, tmp_path: Path) -> None:
 def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "a.mp4", Clip(frames=45, size=(160, 96)))
     track = tmp_path / "show.jsonl"
-    live = streamdream(
+    live = here(capsys, 
         "live",
         "--source",
         str(tmp_path / "a.mp4"),
@@ -331,7 +331,7 @@ def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.Ca
     assert [event["set"]["layers"] for event in events] == ["mixed0", "conv2d_3", "mixed0"]
     assert [event.get("seconds") for event in events] == [None, pytest.approx(0.5, abs=0.04),
                                                           pytest.approx(1, abs=0.04)]
-    again = streamdream("render", str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4"), "--settings-track",
+    again = here(capsys, "render", str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4"), "--settings-track",
                         str(track), "--backend", "eager")
     assert again.returncode == 0, again.stderr
     before, after = decode(tmp_path / "a.mp4"), decode(tmp_path / "b.mp4")
@@ -345,11 +345,11 @@ def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.Ca
           "unknown layer 'mixed99'")
 
 
-def test_a_render_that_follows_its_sound_breathes(tmp_path: Path) -> None:
+def test_a_render_that_follows_its_sound_breathes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Silence and noise by turns: the frames of the loud half carry more of the dream."""
     make(tmp_path / "a.mp4", Clip(frames=60, size=(160, 96)))
     write_beats(tmp_path / "beats.wav", 2)
-    result = streamdream(
+    result = here(capsys, 
         "render",
         str(tmp_path / "a.mp4"),
         "-o",

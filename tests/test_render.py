@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import Clip, make, only_sound, packets, truncated
-from support.commands import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, here, streamdream
 
 from streamdream.media.sources.video import open_source
 
@@ -51,18 +51,18 @@ def test_a_real_clip_keeps_its_times_and_sound_and_gains_a_dream(world: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["dream.mp4"]
 
 
-def test_the_same_seed_renders_the_same_dream(clip: Path, tmp_path: Path) -> None:
+def test_the_same_seed_renders_the_same_dream(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Compared without loss: x264's macroblock tree decides by what its memory held before, twice not the same way."""
     dreams = []
     for name in ("a.mkv", "b.mkv"):
-        assert streamdream("render", clip, "-o", tmp_path / name, "-c:v", "ffv1", *SMALL).returncode == 0
+        assert here(capsys, "render", clip, "-o", tmp_path / name, "-c:v", "ffv1", *SMALL).returncode == 0
         with av.open(str(tmp_path / name)) as file:
             dreams.append([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
     np.testing.assert_array_equal(dreams[0], dreams[1])
 
 
-def test_plain_lines_in_a_log(clip: Path, tmp_path: Path) -> None:
-    result = streamdream("render", clip, "-o", tmp_path / "a.mp4", *SMALL)
+def test_plain_lines_in_a_log(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "render", clip, "-o", tmp_path / "a.mp4", *SMALL)
     assert result.stdout.startswith(f"{tmp_path / 'a.mp4'}: 12 frames in ")
     assert "\x1b" not in result.stdout + result.stderr and "\r" not in result.stderr
 
@@ -71,22 +71,23 @@ def test_plain_lines_in_a_log(clip: Path, tmp_path: Path) -> None:
     ("missing.mp4", 2, ["no such file"]), ("folder", 2, ["is a folder"]), ("empty.mp4", 1, ["is empty"]),
     ("text.mp4", 1, ["damaged, or not a video"]), ("sound.m4a", 1, ["holds no video, only sound"]),
 ])
-def test_an_input_that_is_no_video(name: str, code: int, parts: list[str], tmp_path: Path) -> None:
+def test_an_input_that_is_no_video(name: str, code: int, parts: list[str], tmp_path: Path,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
     inputs = tmp_path / "in"
     (inputs / "folder").mkdir(parents=True)
     (inputs / "empty.mp4").touch()
     (inputs / "text.mp4").write_text("Dear diary, this is not a video.\n" * 40)
     only_sound(inputs / "sound.m4a")
     (tmp_path / "out").mkdir()
-    fails(streamdream("render", inputs / name, "-o", tmp_path / "out" / "a.mp4"), code, *parts)
+    fails(here(capsys, "render", inputs / name, "-o", tmp_path / "out" / "a.mp4"), code, *parts)
     assert not any((tmp_path / "out").iterdir())
 
 
-def test_a_truncated_input_is_rendered_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_truncated_input_is_rendered_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cut.mp4"
     make(path, Clip(frames=60, size=(96, 72), container_options={"movflags": "+faststart"}))
     truncated(str(path), 0.7)
-    result = streamdream("render", path, "-o", tmp_path / "a.mp4", *SMALL, "--json")
+    result = here(capsys, "render", path, "-o", tmp_path / "a.mp4", *SMALL, "--json")
     assert result.returncode == 0
     assert result.stderr.startswith("warning: ") and "is damaged after" in result.stderr
     assert 5 < json.loads(result.stdout)["frames"] < 60
@@ -97,19 +98,20 @@ def test_a_truncated_input_is_rendered_as_far_as_it_goes(tmp_path: Path) -> None
     (["-c:v", "libx246"], "libx264"), (["-ss", "99"], "beyond the end"),
     (["-ss", "2", "-to", "1"], "nothing lies between"),
 ])
-def test_a_mistake_found_late_leaves_nothing(arguments: list[str], part: str, clip: Path, tmp_path: Path) -> None:
-    fails(streamdream("render", clip, "-o", tmp_path / "a.mp4", *SMALL, *arguments), 2, part)
+def test_a_mistake_found_late_leaves_nothing(arguments: list[str], part: str, clip: Path, tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "render", clip, "-o", tmp_path / "a.mp4", *SMALL, *arguments), 2, part)
     assert not any(tmp_path.iterdir())
 
 
-def test_what_exists_is_kept(clip: Path, tmp_path: Path) -> None:
+def test_what_exists_is_kept(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, mine = clip.read_bytes(), tmp_path / "mine.mp4"
     mine.write_bytes(b"mine")
-    fails(streamdream("render", clip, "-o", mine), 2, "exists; -y overwrites it")
-    fails(streamdream("render", clip, "-o", mine, "-n"), 2, "exists")
-    fails(streamdream("render", clip, "-o", clip, "-y"), 2, "is the input itself")
+    fails(here(capsys, "render", clip, "-o", mine), 2, "exists; -y overwrites it")
+    fails(here(capsys, "render", clip, "-o", mine, "-n"), 2, "exists")
+    fails(here(capsys, "render", clip, "-o", clip, "-y"), 2, "is the input itself")
     assert (mine.read_bytes(), clip.read_bytes()) == (b"mine", before)
-    assert streamdream("render", clip, "-o", mine, "-y", *SMALL).returncode == 0
+    assert here(capsys, "render", clip, "-o", mine, "-y", *SMALL).returncode == 0
     assert len(times(mine)) == 12
 
 
@@ -139,17 +141,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_full_disk(world: Path, small_disk: Path) -> None:
+def test_a_full_disk(world: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small_disk / "a.mp4").write_bytes(b"mine")
-    result = streamdream("render", world, "-o", small_disk / "a.mp4", "-y", "-t", "4", *SMALL)
+    result = here(capsys, "render", world, "-o", small_disk / "a.mp4", "-y", "-t", "4", *SMALL)
     fails(result, 1, "no space left")
     assert [path.name for path in small_disk.iterdir()] == ["a.mp4"]
     assert (small_disk / "a.mp4").read_bytes() == b"mine"
 
 
-def test_a_folder_that_cannot_be_written(clip: Path, small_disk: Path) -> None:
+def test_a_folder_that_cannot_be_written(clip: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    fails(streamdream("render", clip, "-o", small_disk / "a.mp4"), 1, "cannot be written")
+    fails(here(capsys, "render", clip, "-o", small_disk / "a.mp4"), 1, "cannot be written")
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streamdream_web.auth import middleware, passwords
 from streamdream_web.live import session
 from streamdream_web.server import connection_limits, logs, startup
-from support.commands import fails, here, streamdream
+from support.commands import fails, here
 from support.waiting import until
 from support.web_client import Client, Running, ask, certificate, refusal, running
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -164,11 +164,11 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
     assert all(word in str(refused.value) for word in words)
 
 
-def test_the_command_line() -> None:
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
                           capture_output=True, timeout=60).stdout.strip()
     assert passwords.verify_password(PASSWORD, made)
-    fails(streamdream("web", "--port", "70000"), 2, "--port", "0..65535")
+    fails(here(capsys, "web", "--port", "70000"), 2, "--port", "0..65535")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="cannot listen"):

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.commands import ENVIRONMENT, fails, streamdream
+from support.commands import ENVIRONMENT, fails, here
 
 from streamdream.media.images import write_image
 from streamdream.render.zoom import ZoomTransform
@@ -32,9 +32,9 @@ def frames(path: Path) -> list[NDArray[np.uint8]]:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
 
 
-def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path) -> None:
+def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each frame is the one before, magnified, and a little dream."""
-    result = streamdream("image", photo, "-o", tmp_path / "zoom.mp4", "--zoom", 1.1, "--fps", 25, "-t", 0.4, *QUICK)
+    result = here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4", "--zoom", 1.1, "--fps", 25, "-t", 0.4, *QUICK)
     assert result.returncode == 0, result.stderr
     found = frames(tmp_path / "zoom.mp4")
     assert len(found) == 10 and found[0].shape[:2] == (182, 244)  # even for this codec
@@ -62,15 +62,16 @@ def test_moves() -> None:
     (("--shift", "5"), "--shift is '5'"), (("--shift", "a,b"), "'2,-1'"), (("--zoom", "9"), "0.5..2"),
     (("--fps", "0"), "--fps is 0"), (("--mask", "none.png"), "--mask none.png"),
 ])
-def test_wrong_arguments(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path) -> None:
-    fails(streamdream("image", photo, "-o", tmp_path / "zoom.mp4", *arguments), 2, part)
+def test_wrong_arguments(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path,
+                         capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4", *arguments), 2, part)
     assert not (tmp_path / "zoom.mp4").exists()
 
 
-def test_a_picture_does_not_zoom(photo: Path, tmp_path: Path) -> None:
-    fails(streamdream("image", photo, "-o", tmp_path / "a.png", "--zoom", "1.1"), 2, "--zoom is for videos", ".mp4")
+def test_a_picture_does_not_zoom(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "image", photo, "-o", tmp_path / "a.png", "--zoom", "1.1"), 2, "--zoom is for videos", ".mp4")
     (tmp_path / "zoom.mp4").write_text("mine")
-    fails(streamdream("image", photo, "-o", tmp_path / "zoom.mp4"), 2, "exists; -y overwrites it")
+    fails(here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4"), 2, "exists; -y overwrites it")
 
 
 def test_an_interrupted_zoom_leaves_nothing(photo: Path, tmp_path: Path) -> None:
