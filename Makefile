@@ -1,6 +1,7 @@
 # make demo   dream a real clip into demo.mp4
 # make web    dream before the camera, in the browser
 # make test   lint, types and tests: first those that may run beside each other, then those that keep time
+# make test-browser   with Chromium, Xvfb and xdotool: the page, windows, the screen
 # make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions; memory must not grow
 # make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
 #                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
@@ -11,7 +12,7 @@ BIN = .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo web test lint test-together test-alone soak test-newest clean
+.PHONY: demo web test lint test-together test-alone test-browser soak test-newest clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -32,10 +33,13 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
 test-together: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not browser and not soak"
 
 test-alone: .venv/installed-dev
-	$(BIN)/python -m pytest -m "alone and not soak"
+	$(BIN)/python -m pytest -m "alone and not browser and not soak"
+
+test-browser: .venv/installed-dev
+	$(BIN)/python -m pytest -m "browser and not soak"
 
 # SOAK_SECONDS=240 makes the longest of it shorter
 soak: .venv/installed-dev

@@ -11,7 +11,7 @@ from streamdream.errors import SourceError, UsageError
 from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")

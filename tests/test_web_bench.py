@@ -44,6 +44,7 @@ def test_the_slow_line_is_late_and_narrow() -> None:
             assert send(500_000) >= 0.5  # 4 Mbit
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 def test_the_page_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SETTLE_SECONDS", 2.0)

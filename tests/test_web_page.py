@@ -19,7 +19,7 @@ from streamdream.media.opencv import cv2
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
 
-pytestmark = [pytest.mark.alone, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
+pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
 SIZE = 640, 480
 LIVE = ".sd[data-state=live]"

@@ -23,7 +23,7 @@ from support.clips import Clip, make
 
 from streamdream.media import images
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
 CHROMIUM = Path("/usr/bin/chromium")

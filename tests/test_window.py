@@ -16,7 +16,7 @@ from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, streamdream
 from support.display_server import display
 from support.live_sinks import GRAPH, numbers_in
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")
