@@ -160,8 +160,9 @@ def test_unexpected_errors_are_one_line_too(photo: Path, tmp_path: Path) -> None
 
 
 def test_an_output_that_was_just_begun_goes_when_the_process_ends(tmp_path: Path) -> None:
+    video, pictures = str(tmp_path / "a.mp4"), str(tmp_path / "%d.png")
     script = ("import sys; from streamdream.system.atomic_file import AtomicFile\n"
-              f"partials = [AtomicFile({str(tmp_path / 'a.mp4')!r}), AtomicFile({str(tmp_path / '%d.png')!r}, folder=True)]\n"
+              f"partials = [AtomicFile({video!r}), AtomicFile({pictures!r}, folder=True)]\n"
               "sys.exit(len(list(partials[0].path.parent.iterdir())))")
     assert subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=False).returncode == 2
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from streamdream_web.core.state import AppState
 from streamdream_web.server import startup
-from support.web_client import ask, running, until
+from support.waiting import until
+from support.web_client import ask, running
 
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
