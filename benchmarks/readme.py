@@ -1,35 +1,137 @@
-"""Write the benchmarks' tables into README.md: ``python -m streamdream_bench.readme``.
+"""Write the speed tables of README.md and docs/speed.md from ``benchmarks/results/*.json``.
 
-Each runs as the command a reader would type, in a process of its own, and replaces what stands between the two markers.
+``python -m streamdream_bench.readme`` writes the tables. With names after it (``step web``) it first runs those
+benchmarks, each as the command that its file holds, and stores the new results. Run it from the repository root.
 """
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-COMMANDS = (
-    ("step",),
-    ("step", "--model", "bvlc_googlenet", "--layers", "inception_4d/3x3_reduce", "--width", "512", "--height", "384",
-     "--octaves", "2"),
-    ("render",),
-    ("quality",),
-    ("web",),
-)
+RESULTS = Path("benchmarks/results")
+README, SPEED = Path("README.md"), Path("docs/speed.md")
+BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
+Columns = dict[str, str]
+"""Key of a row -> heading of its column."""
+LIVE: Columns = {
+    "source": "source", "field": "field, lines", "fixed_field": "fixed", "shown_ratio": "frames shown",
+    "latency_p50_ms": "latency p50, ms", "latency_p95_ms": "p95, ms", "longest_gap_ms": "longest gap, ms",
+    "steps_per_s": "dream steps/s"}
+STEP: Columns = {
+    "backend": "backend", "precision": "precision", "size": "size", "ms_p50": "p50, ms", "ms_p95": "p95, ms",
+    "gflop_per_s": "GFLOP/s", "matmul_share": "of best matmul", "matmul_share_own": "of own matmul"}
+COLUMNS: dict[str, Columns] = {
+    "step": STEP,
+    "step-googlenet": STEP,
+    "render": {"clip": "clip", "size": "size", "frames": "frames", "fps": "frames/s", "first_frame_s": "first frame, s",
+               "peak_rss_mb": "peak memory, MB", "match_ms": "match, ms", "carry_ms": "carry, ms",
+               "dream_ms": "dream, ms", "compose_ms": "compose, ms"},
+    "quality": {"clip": "clip", "method": "method", "flicker": "flicker", "gain": "gain", "drift": "drift",
+                "cut": "cut", "cuts_found": "cuts found"},
+    "live": LIVE,
+    "live-avx2": LIVE,
+    "live-epyc-bf16": LIVE,
+    "live-h100": LIVE,
+    "web": {"case": "case", "size": "camera", "fps": "frames/s", "glass_p50_ms": "glass p50, ms",
+            "glass_p95_ms": "glass p95, ms", "page_p50_ms": "page p50, ms", "page_p95_ms": "page p95, ms",
+            "dreams_per_s": "dreams/s"},
+    "gpu": {"gpu": "GPU", "backend": "backend", "precision": "precision", "mixed3_320x240_ms": "`mixed3` 320x240, ms",
+            "mixed3_1280x720_ms": "`mixed3` 1280x720, ms", "googlenet_ms": "GoogLeNet, ms",
+            "render_fps": "render, frames/s"},
+}
+"""Tables of docs/speed.md, in order: the name of the results file and its columns."""
 
 
-def main(readme: Path) -> None:
-    blocks = []
-    for command in COMMANDS:
-        result = subprocess.run([sys.executable, "-m", "streamdream", "bench", *command], stdout=subprocess.PIPE,
-                                text=True, check=True)
-        blocks.append(f"`streamdream bench {' '.join(command)}`\n\n```\n{result.stdout.rstrip()}\n```\n")
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(blocks) + f"{END}{after}", encoding="utf-8")
+def main(names: Sequence[str]) -> None:
+    for name in names:
+        measure(name)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def measure(name: str) -> None:
+    """Run the command of a results file and store what it measures. Its note is dropped: it belongs to the old run."""
+    command = load(name)["command"]
+    result = subprocess.run([sys.executable, "-m", *shlex.split(command), "--json"], stdout=subprocess.PIPE, text=True,
+                            check=True)
+    stored = json.dumps({"command": command, **json.loads(result.stdout)}, indent=1, ensure_ascii=False)
+    (RESULTS / f"{name}.json").write_text(stored + "\n", encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    """The documents with tables, as they should be."""
+    speed = SPEED.read_text(encoding="utf-8")
+    for name in COLUMNS:
+        speed = replace(speed, name, section(name))
+    return {README: replace(README.read_text(encoding="utf-8"), "speed", summary()), SPEED: speed}
+
+
+def load(name: str) -> dict[str, Any]:
+    """``{"command", "note", "conditions", "rows"}``; the note may be absent."""
+    stored: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return stored
+
+
+def replace(text: str, name: str, body: str) -> str:
+    """``text`` with ``body`` between the two markers of ``name``. Raises ValueError when a marker is absent."""
+    before, begin, rest = text.partition(BEGIN.format(name))
+    _, end, after = rest.partition(END.format(name))
+    if not (begin and end):
+        raise ValueError(f"no markers of {name}")
+    return f"{before}{begin}\n{body}\n{end}{after}"
+
+
+def section(name: str) -> str:
+    """The command, the conditions and the table of one results file."""
+    stored = load(name)
+    facts = [f"{key.replace('_', ' ')}: {value}" for key, value in stored["conditions"].items()]
+    note = f"{stored['note']}\n\n" if "note" in stored else ""
+    rows = [{**row, **{f"{stage}_ms": times["p50_ms"] for stage, times in row.get("stages", {}).items()}}
+            for row in stored["rows"]]
+    return f"`{stored['command']}`\n\n{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(facts)}</sub>"
+
+
+def summary() -> str:
+    """The rows of the README."""
+    (render,), (page, *_) = load("render")["rows"], load("web")["rows"]
+    here, gpu = load("live")["rows"], load("live-h100")["rows"][:1]
+    rows = [{"what": f"render {render['size']}, two octaves", "rate": f"{render['fps']:.0f} frames/s", "delay": "-"},
+            *(_live_summary(row, "") for row in here),
+            {"what": f"browser, {page['size']} at 30 fps, Chromium on the same cores",
+             "rate": f"{page['fps']:.0f} frames/s",
+             "delay": f"{page['glass_p50_ms']:.0f} / {page['glass_p95_ms']:.0f} ms"},
+            *(_live_summary(row, ", one NVIDIA H100") for row in gpu)]
+    return table({"what": "what", "rate": "rate", "delay": "latency p50 / p95"}, rows)
+
+
+def _live_summary(row: dict[str, Any], where: str) -> dict[str, str]:
+    return {"what": f"live {row['source'].replace('@', ' at ')} fps, field {row['field']}{where}",
+            "rate": f"{row['shown_ratio']:.0%} of frames shown, {row['steps_per_s']:.0f} dream steps/s",
+            "delay": f"{row['latency_p50_ms']:.0f} / {row['latency_p95_ms']:.0f} ms"}
+
+
+def table(columns: Columns, rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the columns that any row has."""
+    keys = [key for key in columns if any(row.get(key) is not None for row in rows)]
+    body = [[_text(row.get(key), "ratio" in key) for key in keys] for row in rows]
+    lines = [[columns[key] for key in keys], ["---"] * len(keys), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _text(value: Any, is_ratio: bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if is_ratio and value is not None:
+        return f"{value:.0%}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "README.md"))
+    main(sys.argv[1:])
