@@ -3,6 +3,7 @@
 # make test   lint, types and tests: first those that may run beside each other, then those that keep time
 # make test-browser   with Chromium, Xvfb and xdotool: the page, windows, the screen
 # make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions; memory must not grow
+# make docs   docs/settings.md and the speed tables, made of the settings and of benchmarks/results
 # make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
 #                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
 PYTHON ?= python3
@@ -13,6 +14,7 @@ export PYTHONDONTWRITEBYTECODE =
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo web test lint test-together test-alone test-browser soak test-newest clean
+.PHONY: demo web test docs lint test-together test-alone soak test-newest clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
@@ -26,6 +28,10 @@ web: .venv/installed
 	$(BIN)/streamdream web
 
 test: lint test-together test-alone
+
+docs: .venv/installed
+	$(BIN)/python -m streamdream.cli.settings_page
+	$(BIN)/python -m streamdream_bench.readme
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
