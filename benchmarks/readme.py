@@ -19,7 +19,7 @@ BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
 Columns = dict[str, str]
 """Key of a row -> heading of its column."""
 LIVE: Columns = {
-    "source": "source", "field": "field, lines", "fixed_field": "fixed", "shown_ratio": "frames shown",
+    "source": "source", "field": "field", "fixed_field": "fixed", "shown_ratio": "frames shown",
     "latency_p50_ms": "latency p50, ms", "latency_p95_ms": "p95, ms", "longest_gap_ms": "longest gap, ms",
     "steps_per_s": "dream steps/s"}
 STEP: Columns = {
@@ -55,8 +55,13 @@ def main(names: Sequence[str]) -> None:
 
 
 def measure(name: str) -> None:
-    """Run the command of a results file and store what it measures. Its note is dropped: it belongs to the old run."""
+    """Run the command of a results file and store what it measures. Its note is dropped: it belongs to the old run.
+
+    Raises ValueError for a file without a command, which was put together from several runs.
+    """
     command = load(name)["command"]
+    if not command:
+        raise ValueError(f"{name} was put together from several runs; no command makes it anew")
     result = subprocess.run([sys.executable, "-m", *shlex.split(command), "--json"], stdout=subprocess.PIPE, text=True,
                             check=True)
     stored = json.dumps({"command": command, **json.loads(result.stdout)}, indent=1, ensure_ascii=False)
@@ -72,7 +77,7 @@ def pages() -> dict[Path, str]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """``{"command", "note", "conditions", "rows"}``; the note may be absent."""
+    """``{"command", "note", "conditions", "rows"}``; the note may be absent, the command empty."""
     stored: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return stored
 
@@ -93,7 +98,8 @@ def section(name: str) -> str:
     note = f"{stored['note']}\n\n" if "note" in stored else ""
     rows = [{**row, **{f"{stage}_ms": times["p50_ms"] for stage, times in row.get("stages", {}).items()}}
             for row in stored["rows"]]
-    return f"`{stored['command']}`\n\n{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(facts)}</sub>"
+    command = f"`{stored['command']}`\n\n" if stored["command"] else ""
+    return f"{command}{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(facts)}</sub>"
 
 
 def summary() -> str:
