@@ -27,7 +27,8 @@ MAX_OVERLAP = 256
 """Pixels on every side of a tile that are computed and thrown away: at most, and"""
 EXTRA_OVERLAP = 48
 """this many more than a tap's receptive field has to a side. One step then differs from the untiled one by less than
-1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3): CONTRIBUTING.md."""
+1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3); figures:
+docs/notebook/2026-11-24-chaos-and-tiles.md."""
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
 BASE_BYTES_PER_PIXEL = 250
 """A pixel's, of the picture and its gradient while they are smoothed and added."""

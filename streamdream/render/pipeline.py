@@ -88,7 +88,9 @@ def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automat
 
 
 def matches_ahead(dreamer: Dreamer) -> bool:
-    """Where steps and flow are computed by the same two cores it gained nothing: CONTRIBUTING.md has the figures."""
+    """Where steps and flow are computed by the same two cores it gained nothing; figures:
+    docs/notebook/2026-11-26-match-ahead.md.
+    """
     return dreamer.backend.device.type != "cpu"
 
 

@@ -29,7 +29,8 @@ def tune_process() -> None:
 def limit_openmp_spin() -> None:
     """PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
     cores (our own encoder, a browser) each spins through the other's turn, and a step takes up to 100 times as long;
-    asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it: CONTRIBUTING.md.
+    asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it; figures:
+    docs/notebook/2026-11-23-openmp-spin.md.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
