@@ -142,6 +142,39 @@ def test_every_make_target_and_extra_exists(page: Path) -> None:
     assert named <= set(extras)
 
 
+def test_architecture_names_functions_of_the_files_beside_them() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    ways = text[text.index("## One frame's way in"):text.index("## Adding a flow")]
+    rows = [INLINE.findall(row) for row in ways.splitlines() if row.startswith("|")]
+    assert sum(map(len, rows)) > 50
+    for words in rows:
+        files = [word for word in words if re.search(r"/\w+\.(py|js)$", word)]
+        code = "".join((ROOT / ("" if file.startswith("web/") else "streamdream") / file).read_text(encoding="utf-8")
+                       for file in files)
+        for name in {part for word in words if re.fullmatch(r"[A-Za-z_]+(\.[a-z_]+)?", word) and word != "render"
+                     for part in word.split(".")}:
+            assert re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.*=", code, re.MULTILINE), f"{name}: {files}"
+
+
+def test_architecture_has_the_rooms_of_the_import_contracts_in_their_order() -> None:
+    layers, web_layers = (contract["layers"] for contract in tomllib.loads(
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers")
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    floors: dict[str, set[str]] = {}
+    for floor, names in re.findall(r"^\| (\d+) \| (`.*?`) \|", text.partition("## ")[0], re.MULTILINE):
+        rooms = {name.removesuffix("/").removesuffix(".py") for name in INLINE.findall(names)}
+        kind = "web" if all(name.startswith("web/") for name in rooms) else ""
+        floors.setdefault(kind + floor, set()).update(rooms)
+    beside = {"streamdream/__init__", "streamdream/presets"}  # no modules
+    packages = {"streamdream_web": "web", "streamdream_bench": "benchmarks"}
+    assert {floor: names - beside for floor, names in floors.items()} == {
+        **{str(number): {packages.get(name, name).replace(".", "/") for name in layer.split(" | ")}
+           for number, layer in enumerate(reversed(layers), 1)},
+        **{f"web{number}": {f"web/{name}" for name in layer.split(" | ")}
+           for number, layer in enumerate(reversed(web_layers), 1)}}
+
+
 def test_the_settings_page_is_up_to_date() -> None:
     stored = (ROOT / settings_page.PAGE).read_text(encoding="utf-8")
     assert stored == settings_page.page(), "make docs writes it anew"
