@@ -13,8 +13,7 @@ BIN = .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo web test lint test-together test-alone test-browser soak test-newest clean
-.PHONY: demo web test docs lint test-together test-alone soak test-newest clean
+.PHONY: demo web test docs lint test-together test-alone test-browser soak test-newest clean
 demo: .venv/installed
 	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
 		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
