@@ -185,7 +185,8 @@ def outputs(network: Any, names: set[str], picture: Tensor) -> dict[str, Tensor]
     ("googlenet", "torchvision_googlenet", 0),
     ("inception_v3", "torchvision_inception_v3", 15),  # 9 average pools, 2 max pools, 4 concatenations have no module
 ])
-def test_torchvision_s_networks(function: str, row: str, functional: int, torchvision_models: Any) -> None:
+def test_a_node_table_equals_torchvision_s_network(function: str, row: str, functional: int,
+                                                   torchvision_models: Any) -> None:
     network = with_random_statistics(getattr(torchvision_models, function)(init_weights=False, transform_input=True), 4)
     model = models.get(row)
     picture = torch.rand(1, 3, 171, 139, generator=torch.Generator().manual_seed(5)) * 2 - 1

@@ -104,7 +104,7 @@ def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
-def test_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_atlas_reports_its_layers_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.jpg", "--layers", "mixed0", "--json", *QUICK)
     assert json.loads(result.stdout)["layers"] == ["mixed0"]
     assert result.stderr == ""
@@ -114,8 +114,8 @@ def test_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (("--model", "bvlc_googlenet"), 1, "streamdream fetch bvlc_googlenet"), (("--layers", "mixd0"), 2, "mean mixed0"),
     (("--cell", "3"), 2, "--cell is 3"), (("--field-height", "8", "--layers", "mixed3"), 2, "too small for mixed3"),
 ])
-def test_what_cannot_be(arguments: tuple[str, ...], code: int, part: str, photo: Path, tmp_path: Path,
-                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_atlas_refuses_what_it_cannot_dream(arguments: tuple[str, ...], code: int, part: str, photo: Path,
+                                            tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.png", *arguments,
                          STREAMDREAM_CACHE=str(tmp_path / "cache"))
     assert result.returncode == code

@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 # -- what a benchmark gives --
 
 
-def test_step_json() -> None:
+def test_bench_step_reports_each_row_as_json() -> None:
     report = run_bench("step", TINY)
     assert set(report.to_json()) == {"conditions", "rows"}
     (row,) = report.rows
@@ -82,7 +82,7 @@ def test_equality_goes_on_where_an_engine_is_refused(monkeypatch: pytest.MonkeyP
     assert "it is another step" in Report("equality", {"step_size": 0.02}, rows).table()
 
 
-def test_quality_json() -> None:
+def test_bench_quality_reports_three_methods_as_json() -> None:
     told: list[str] = []
     report = run_bench("quality", TINY, told.append)
     assert [row["method"] for row in report.rows] == ["streamdream", "alone", "blend"]
@@ -96,7 +96,7 @@ def test_quality_json() -> None:
     json.dumps(report.to_json())
 
 
-def test_render_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_render_reports_its_stages_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     report = run_bench("render", TINY)
     (row,) = report.rows

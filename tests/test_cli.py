@@ -88,7 +88,7 @@ def test_an_environment_value_that_is_wrong_is_named() -> None:
     fails(streamdream("render", "x", "-o", "y.mp4", STREAMDREAM_KEEP="much"), 2, "--keep is 'much'")
 
 
-def test_image(photo: Path, tmp_path: Path) -> None:
+def test_image_dreams_a_picture_and_reports_as_json(photo: Path, tmp_path: Path) -> None:
     output = tmp_path / "dream.png"
     result = streamdream("image", photo, "-o", output, "--steps", 2, "--octaves", 2, "--json")
     assert result.returncode == 0, result.stderr
@@ -135,8 +135,8 @@ def test_image_of_what_is_no_picture(name: str, content: bytes, code: int, part:
     (["--layers", "mixd3"], "did you mean mixed3"), (["--octaves", "12"], "too small for mixed3"),
     (["--channel", "9999"], "0..767"), (["--device", "warp"], "--device warp cannot be used"),
 ])
-def test_what_only_the_network_can_know(arguments: list[str], part: str, photo: Path, tmp_path: Path,
-                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_names_a_layer_octaves_channel_or_device_that_cannot_be(
+        arguments: list[str], part: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "image", photo, "-o", tmp_path / "out.png", *arguments), 2, part)
     assert not (tmp_path / "out.png").exists()
 
@@ -212,7 +212,7 @@ LOOPS = {
 
 @pytest.mark.parametrize("case", LOOPS)
 @pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
-def test_a_signal(case: str, number: int, code: int, word: str, tmp_path: Path) -> None:
+def test_a_signal_to_a_command_that_runs_ends_it(case: str, number: int, code: int, word: str, tmp_path: Path) -> None:
     """A program that does what a command does in one of its phases, with a partial output."""
     body, output = LOOPS[case]
     program = (

@@ -24,12 +24,12 @@ def nobody() -> Iterator[Callable[[], None]]:
     os.seteuid(0)
 
 
-def test_missing_file(clip: str) -> None:
+def test_open_source_names_a_missing_file(clip: str) -> None:
     with pytest.raises(UsageError, match=r"no such file: .*clop\.mp4; did you mean clip\.mp4\?"):
         open_source(clip.replace("clip.mp4", "clop.mp4"))
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_open_source_refuses_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         open_source(str(tmp_path))
 
@@ -42,7 +42,7 @@ def test_folder(tmp_path: Path) -> None:
     ("a.mp4", b"ffconcat version 1.0\nfile 'steady.mp4'\n", "is damaged, or not a video"),
     ("a.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsteady.mp4\n#EXT-X-ENDLIST\n", "is damaged, or not"),
 ])
-def test_not_a_video(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+def test_open_source_refuses_what_is_no_video(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     """Text, and also play lists: they would make FFmpeg open what they name."""
     make(tmp_path / "steady.mp4", Clip(3))
     (tmp_path / name).write_bytes(data)
@@ -63,12 +63,12 @@ def test_protocols_are_not_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("makes", [only_sound, sound_with_cover])
-def test_only_sound(tmp_path: Path, makes: Callable[[Path], str]) -> None:
+def test_open_source_refuses_a_file_with_only_sound(tmp_path: Path, makes: Callable[[Path], str]) -> None:
     with pytest.raises(SourceError, match="holds no video, only sound"):
         open_source(makes(tmp_path / "a.mp4"))
 
 
-def test_unreadable(nobody: Callable[[], None]) -> None:
+def test_open_source_names_a_file_that_cannot_be_read(nobody: Callable[[], None]) -> None:
     path = Path("/dev/shm") / f"streamdream-test-{os.getpid()}.mp4"  # pytest's own folders are closed to nobody
     path.write_bytes(b"x" * 100)
     path.chmod(0o600)
@@ -83,7 +83,7 @@ def test_unreadable(nobody: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 @pytest.mark.parametrize("span", [{}, {"start": 0.5}])
-def test_truncated(tmp_path: Path, name: str, span: dict[str, float]) -> None:
+def test_a_truncated_file_gives_its_frames_and_a_warning(tmp_path: Path, name: str, span: dict[str, float]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 48, 64, 3), dtype=np.uint8)
     clip = Clip(120, container_options={"movflags": "faststart"} if name == "a.mp4" else {})
     path = truncated(make(tmp_path / name, clip, list(noise)), 0.6)
@@ -95,13 +95,13 @@ def test_truncated(tmp_path: Path, name: str, span: dict[str, float]) -> None:
     assert f"the {len(frames)} frames before were kept" in source.warnings[0]
 
 
-def test_truncated_beyond_use(tmp_path: Path) -> None:
+def test_a_file_truncated_before_its_first_frame_is_refused(tmp_path: Path) -> None:
     """The index of an mp4 comes last, unless it was asked for."""
     with pytest.raises(SourceError, match="is damaged, or not a video"):
         open_source(truncated(make(tmp_path / "a.mp4", Clip(30)), 0.5))
 
 
-def test_nothing_can_be_decoded(tmp_path: Path) -> None:
+def test_a_file_without_a_frame_that_can_be_decoded_is_refused(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", Clip(30, container_options={"movflags": "faststart"}))
     data = bytearray(Path(path).read_bytes())
     start = data.index(b"mdat") + 4

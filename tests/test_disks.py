@@ -54,7 +54,8 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", ["40k", "100k"])
-def test_full_disk(folder: Path, disk: Callable[..., Path], name: str, size: str) -> None:
+def test_a_sink_on_a_full_disk_keeps_what_was_there(folder: Path, disk: Callable[..., Path], name: str,
+                                                    size: str) -> None:
     """Wherever it happens: in a picture, in the trailer, or when an mp4 is written once more with its index first."""
     place = disk(f"size={size}")
     path = folder / "sixty.mp4"
@@ -84,14 +85,14 @@ def test_full_at_any_moment(disk: Callable[..., Path], clip: str, name: str, blo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_read_only_disk(disk: Callable[..., Path], clip: str, name: str) -> None:
+def test_a_sink_on_a_read_only_disk_is_an_error(disk: Callable[..., Path], clip: str, name: str) -> None:
     place = disk("size=100k", "ro")
     with pytest.raises(SinkError, match=r"cannot be written .*read-only"):
         copy(clip, place / name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forbidden_folder(clip: str, name: str) -> None:
+def test_a_sink_in_a_forbidden_folder_is_an_error(clip: str, name: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become nobody")
     place = Path("/dev/shm") / f"streamdream-test-{os.getpid()}"  # pytest's own folders are closed to nobody
@@ -107,7 +108,7 @@ def test_forbidden_folder(clip: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_folder_vanishes(tmp_path: Path, clip: str, name: str) -> None:
+def test_a_sink_whose_folder_vanishes_is_an_error(tmp_path: Path, clip: str, name: str) -> None:
     place = tmp_path / "place"
     place.mkdir()
     with pytest.raises(SinkError, match="cannot be written: its folder is gone"), open_source(clip) as source, \

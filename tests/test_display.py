@@ -48,7 +48,7 @@ def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[st
     assert difference.max() <= 2 and difference.mean() < 0.5
 
 
-def test_a_larger_frame_gets_it_smoothly() -> None:
+def test_a_larger_frame_gets_the_residual_smoothly() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
     plain = warp.compose(image, residual, 1.0).astype(int)
@@ -56,7 +56,7 @@ def test_a_larger_frame_gets_it_smoothly() -> None:
     assert np.abs(quick - plain).mean() < 0.15 * np.abs(plain - image).mean()
 
 
-def test_a_mask_says_where(tmp_path: object) -> None:
+def test_a_mask_says_where_the_dream_is_shown(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
@@ -76,7 +76,7 @@ def test_before_there_is_a_dream_the_frame_is_shown() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"strength": 1.7}, {"original_colors": True}])
-def test_its_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, float]) -> None:
+def test_residual_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, float]) -> None:
     """As the page puts it together: what is above nought is added, the other taken away, each bilinear and saturating.
     """
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def test_its_halves_added_to_the_frame_are_what_is_shown(changes: dict[str, floa
     assert not session.split_residual(None, image, settings).any()
 
 
-def test_its_halves_know_the_mask(tmp_path: object) -> None:
+def test_residual_halves_are_zero_outside_the_mask(tmp_path: object) -> None:
     path = f"{tmp_path}/mask.png"
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)

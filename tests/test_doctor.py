@@ -18,7 +18,7 @@ def finding_about(subject: str, findings: list[doctor.Finding]) -> doctor.Findin
     return finding
 
 
-def test_the_command_prints_what_it_finding_about() -> None:
+def test_doctor_prints_its_findings() -> None:
     result = streamdream("doctor")
     assert result.returncode == 0 and result.stderr == "examining this machine\n"
     for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",

@@ -138,7 +138,7 @@ def test_what_is_carried_decays_by_keep_and_trust() -> None:
 
 
 @pytest.mark.parametrize(("value", "step", "expected"), [(250, 0.5, 255), (5, -0.5, 0), (100, 0.1, 113)])
-def test_compose_saturates(value: int, step: float, expected: int) -> None:
+def test_compose_clips_to_0_and_255(value: int, step: float, expected: int) -> None:
     image = np.full((6, 6, 3), value, np.uint8)
     assert (warp.compose(image, np.full((6, 6, 3), step, np.float32), 1.0) == expected).all()
     assert (warp.compose(image, np.full((3, 3, 3), step, np.float32), 1.0) == expected).all()

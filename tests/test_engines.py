@@ -46,7 +46,7 @@ def test_an_engine_is_for_one_size_only(kept: Path) -> None:
     assert [tuple(given.shape) for given in model.inputs] == [(1, 3, wanted.height, wanted.width), (1,)]
 
 
-def test_its_threads_run_wherever_there_is_room(kept: Path) -> None:
+def test_the_threads_of_openvino_are_bound_to_no_processor(kept: Path) -> None:
     """One that is bound to a processor waits for whoever has that: a display, while the other one is idle."""
     wanted = spec()
     step = OpenVino(MODEL, "cpu", "fp32").compile(wanted)
@@ -152,7 +152,7 @@ def test_an_engine_that_does_not_load_is_built_anew(kept: Path) -> None:
     assert engine_cache.load_or_build(MADE_OF, load, lambda: b"never built") == b"fresh"
 
 
-def test_what_was_not_used_for_longest_goes_first(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_least_recently_used_is_evicted_first(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_cache, "MAX_CACHE_BYTES", 3000)
     for name in "abc":
         engine_cache.load_or_build({**MADE_OF, "graph": name}, lambda data: data, lambda: b"x" * 800)
@@ -187,7 +187,7 @@ print(float(step_once().abs().sum()))
 """
 
 
-def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
+def test_two_processes_that_build_one_engine_at_once_both_end_well(kept: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
     ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
@@ -196,7 +196,7 @@ def test_two_that_build_the_same_at_once_both_end_well(kept: Path) -> None:
     assert len(list(kept.glob("*.engine"))) == 1
 
 
-def test_one_that_computes_something_else_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_computes_something_else_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = OpenVino.build_engine
 
     def wrong(self: OpenVino, recorded: Any) -> Any:

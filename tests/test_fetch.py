@@ -288,7 +288,7 @@ def test_every_kind_of_digest(kind: str, value: str, tmp_path: Path) -> None:
     assert f"{kind} {value[:8]}" in fetch.digest_mismatch(tmp_path / "f", f"{kind}:0{value[1:]}")
 
 
-def test_only_http_and_https(tmp_path: Path) -> None:
+def test_a_download_takes_only_http_and_https(tmp_path: Path) -> None:
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "nonsense"):
         with pytest.raises(DownloadError, match="neither http nor https"):
             download.download(url, tmp_path / "part", lambda done, total: None)

@@ -113,7 +113,7 @@ def test_of_equal_maxima_the_first_gets_the_gradient(kernel: int, stride: int, p
 
 @pytest.mark.parametrize(("name", "layers", "kind"), [
     *((*case, KINDS[0]) for case in CASES), *((*case, KINDS[1] | KINDS[2]) for case in CASES[:2])])
-def test_only_known_operations(name: str, layers: str, kind: dict[str, Any]) -> None:
+def test_a_step_is_made_of_known_operations_only(name: str, layers: str, kind: dict[str, Any]) -> None:
     model = with_weights(name)
     wanted = spec(model, layers, 99, 115, **kind)  # bf16, where a processor has none of it, is slow
     seen = {need: torch.rand(1, 3, 96, 112) for need in ("guide", "style")}
@@ -132,7 +132,7 @@ def test_only_known_operations(name: str, layers: str, kind: dict[str, Any]) -> 
         assert [tuple(given.shape) for given in model_there.inputs] == [tuple(given.shape) for given in built.inputs]
 
 
-def test_it_is_named_by_what_it_is() -> None:
+def test_the_digest_of_a_graph_tells_weights_layers_sizes_and_types_apart() -> None:
     model = with_weights("inception_v3")
     first = graph.build(model, spec(model, "conv2d_4", 64, 80), torch.float32).digest
     assert graph.build(model, spec(model, "conv2d_4", 64, 80), torch.float32).digest == first
@@ -176,7 +176,7 @@ def test_pictures_of_a_batch_do_not_meet() -> None:
             assert float((together[0] - alone[0]).abs().max()) < 1e-6
 
 
-def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_saved_graph_loads(tmp_path: Path) -> None:
     model = with_weights("inception_v3")
     built = graph.build(model, spec(model, "mixed0", 96, 112), torch.bfloat16)
     built.save(str(tmp_path / "step.pt2"))

@@ -37,7 +37,7 @@ def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
     assert seconds == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
 
 
-def test_a_mirror_mirrors() -> None:
+def test_live_mirror_mirrors_the_source() -> None:
     with open_live(GRAPH) as plain, open_live(GRAPH, LiveSettings(mirror=True)) as mirrored:
         a, b = next(iter(plain)), next(iter(mirrored))
         assert (mirrored.width, mirrored.height) == (160, 96)
@@ -51,7 +51,7 @@ def test_what_is_no_source_is_refused_in_one_line(capsys: pytest.CaptureFixture[
     fails(here(capsys, "live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 
 
-def test_no_display_is_one_clear_line() -> None:
+def test_live_without_a_display_is_one_line() -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     result = subprocess.run([sys.executable, "-m", "streamdream", "live", "--source", GRAPH], capture_output=True,
                             text=True, env=environment, check=False)
@@ -60,7 +60,7 @@ def test_no_display_is_one_clear_line() -> None:
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
-def test_the_command_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
     report = json.loads(result.stdout)
     assert result.returncode == 0 and 20 < report["frames"] <= 70 and report["dreams"] > 0

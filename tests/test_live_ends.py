@@ -93,7 +93,7 @@ def test_a_source_that_stalls_and_comes_back_in_another_size_is_shown_at_once(ea
         (96, 160), (120, 100), (64, 200)]
 
 
-def test_its_time_is_over_though_no_frame_comes(eager: Backend) -> None:
+def test_a_live_run_ends_at_its_time_though_no_frame_comes(eager: Backend) -> None:
     with Stalls(60.0) as source:
         begin = time.monotonic()
         threading.Timer(2.0, source.close).start()
@@ -102,7 +102,7 @@ def test_its_time_is_over_though_no_frame_comes(eager: Backend) -> None:
     assert workers() == []
 
 
-def test_it_stops_when_told_from_any_thread(eager: Backend) -> None:
+def test_a_live_run_stops_when_told_from_any_thread(eager: Backend) -> None:
     run = live(Ends(10_000), NullSink(), eager)
     threading.Timer(0.5, run.stop).start()
     begin = time.monotonic()

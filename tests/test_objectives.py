@@ -22,7 +22,7 @@ def test_weighted_mean_square_by_hand() -> None:
     assert float(Activations((("b", 1.0),), channels=(1,)).value(features, ())) == 25
 
 
-def test_layers_text() -> None:
+def test_layers_are_parsed_with_their_weights() -> None:
     assert settings.parse_layers("mixed3:1, mixed5:0.5,mixed4") == (("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0))
 
 
@@ -30,12 +30,12 @@ def test_layers_text() -> None:
     ("mixed3:x", "the weight of mixed3 is 'x'"), ("", "must be taps"), ("mixed3,mixed3", "twice"),
     ("mixed3:0", "no weight"), ("mixed3:nan", "the weight of mixed3 is 'nan'"),
 ])
-def test_bad_layers(layers: str, message: str) -> None:
+def test_layers_that_cannot_be_parsed_are_named(layers: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         objectives.from_settings(DreamSettings(layers=layers), MODEL)
 
 
-def test_a_layer_or_channel_that_is_not_there() -> None:
+def test_a_layer_or_channel_that_is_not_there_is_named() -> None:
     with pytest.raises(UnknownName, match="did you mean mixed"):
         objectives.from_settings(DreamSettings(layers="mixd3"), MODEL)
     with pytest.raises(SettingsError, match=r"channel 768: mixed3 has the channels 0\.\.767"):

@@ -40,7 +40,7 @@ def test_irregular_times_are_kept(folder: Path, tmp_path: Path, name: str, allow
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif"])
 @pytest.mark.parametrize("last", [1, 75])
-def test_length_is_kept(tmp_path: Path, name: str, last: int) -> None:
+def test_a_render_keeps_the_length(tmp_path: Path, name: str, last: int) -> None:
     path = make(tmp_path / "in.mkv", Clip(20, last_ticks=last, rate=Fraction(25), time_base=Fraction(1, 25)))
     copy(path, tmp_path / name)
     copy(str(tmp_path / name), tmp_path / "again.mkv")
@@ -80,7 +80,8 @@ def chart(height: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi"])
 @pytest.mark.parametrize(("tags", "height"), [((6, 6, 6, 1), 64), ((1, 1, 1, 1), 64), ((1, 1, 1, 2), 64),
                                               ((5, 5, 6, 1), 64), ((9, 9, 16, 1), 64), (None, 64), (None, 720)])
-def test_colors_are_kept(tmp_path: Path, name: str, tags: tuple[int, int, int, int] | None, height: int) -> None:
+def test_a_render_keeps_the_colour_tags(tmp_path: Path, name: str, tags: tuple[int, int, int, int] | None,
+                                        height: int) -> None:
     """To a decoder that goes by the tags, and to our own, which assumes the same as players where there are none."""
     image = chart(height)
     path = make(tmp_path / "in.mp4", Clip(3, (128, height), pixels="yuv444p", color=tags), [image] * 3)
@@ -104,7 +105,7 @@ def test_colors_are_kept(tmp_path: Path, name: str, tags: tuple[int, int, int, i
         assert difference[height // 2 + 4: -4].max() <= allowed
 
 
-def test_aspect_is_kept(tmp_path: Path) -> None:
+def test_a_render_keeps_the_aspect_ratio(tmp_path: Path) -> None:
     path = make(tmp_path / "in.mp4", Clip(3, aspect=Fraction(16, 11)))
     for name in ("a.mp4", "a.mkv"):
         copy(path, tmp_path / name)
@@ -144,7 +145,7 @@ def chapters(file: Any) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
-def test_sound_is_untouched(tmp_path: Path, full: dict[str, str], kind: str, name: str) -> None:
+def test_a_render_copies_the_sound_packet_by_packet(tmp_path: Path, full: dict[str, str], kind: str, name: str) -> None:
     copy(full[kind], tmp_path / name)
     before, after = packets(full[kind]), packets(str(tmp_path / name))
     assert [data for _, data in before] == [data for _, data in after] and len(before) > 50
@@ -153,7 +154,7 @@ def test_sound_is_untouched(tmp_path: Path, full: dict[str, str], kind: str, nam
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
-def test_chapters_and_metadata(tmp_path: Path, full: dict[str, str], name: str) -> None:
+def test_a_render_copies_chapters_and_metadata(tmp_path: Path, full: dict[str, str], name: str) -> None:
     copy(full["mp4"], tmp_path / name)
     with av.open(str(tmp_path / name)) as file:
         assert {key.lower(): file.metadata[key] for key in file.metadata}.items() >= FULL.metadata.items()
@@ -165,7 +166,7 @@ def test_chapters_and_metadata(tmp_path: Path, full: dict[str, str], name: str) 
         assert "the sound" in (sound.metadata.get("title"), sound.metadata.get("name"))
 
 
-def test_dispositions(tmp_path: Path) -> None:
+def test_a_render_copies_dispositions(tmp_path: Path) -> None:
     path = str(tmp_path / "in.mkv")
     make(tmp_path / "made.mkv", Clip(5, audio="aac"))
     with av.open(str(tmp_path / "made.mkv")) as file, av.open(path, "w") as output:
@@ -180,7 +181,7 @@ def test_dispositions(tmp_path: Path) -> None:
         assert file.streams.audio[0].disposition & av.stream.Disposition.hearing_impaired
 
 
-def test_subtitles_and_attachments(tmp_path: Path, full: dict[str, str]) -> None:
+def test_a_render_copies_subtitles_and_attachments(tmp_path: Path, full: dict[str, str]) -> None:
     sink = copy(full["mkv"], tmp_path / "a.mkv")
     assert sink.warnings == []
     assert packets(str(tmp_path / "a.mkv"), "subtitle") == packets(full["mkv"], "subtitle")
@@ -210,7 +211,7 @@ def test_raw_sound_into_webm(tmp_path: Path) -> None:
     assert len({*joined}) == 1
 
 
-def test_opus_into_webm(tmp_path: Path) -> None:
+def test_a_render_copies_opus_into_webm(tmp_path: Path) -> None:
     path = make(tmp_path / "in.mkv", Clip(20, audio="libopus"))
     assert copy(path, tmp_path / "a.webm").warnings == []
     assert packets(str(tmp_path / "a.webm")) == packets(path)

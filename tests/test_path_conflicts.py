@@ -73,7 +73,7 @@ def test_every_option_that_takes_text_is_known_to_name_a_file_or_not(command: st
             assert known, f"{command}: is {action.dest} a file? Then path_conflicts.py, or its kind, must say so"
 
 
-def test_there_are_pairs() -> None:
+def test_the_cases_of_path_conflicts_cover_every_command() -> None:
     assert {("render", "input", "output"), ("live", "source", "sink"), ("render", "preset", "record_settings"),
             ("image", "mask", "output"), ("atlas", "guide", "output"), ("bench", "clip", "output")} <= set(pairs())
 

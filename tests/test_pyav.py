@@ -48,7 +48,7 @@ def test_each_release_is_asked_for_what_it_knows(release: str, tmp_path: Path, m
     assert asked and all(names & GONE_IN_19 == expected for names in asked)
 
 
-def test_rationals_of_both() -> None:
+def test_both_versions_of_pyav_give_rationals() -> None:
     """PyAV 18 gives None for what is unset, 19 a rational of its own that is false."""
     assert pyav.fraction(None, Fraction(1, 25)) == pyav.fraction(Fraction(0), Fraction(1, 25)) == Fraction(1, 25)
     assert pyav.fraction(Fraction(30000, 1001)) == Fraction(30000, 1001)

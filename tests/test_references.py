@@ -42,7 +42,7 @@ def features(count: int, seed: int, height: int = 5, width: int = 7) -> torch.Te
     return torch.rand(1, count, height, width, generator=torch.Generator().manual_seed(seed)) - 0.3
 
 
-def test_guide_by_hand() -> None:
+def test_the_guide_objective_equals_one_by_hand() -> None:
     """Each position climbs toward the guide's feature with the largest dot product: dream.ipynb, cell 27."""
     mine, theirs = features(4, 1).requires_grad_(), features(4, 2, 3, 3)
     term = Guide((("a", 2.0),))
@@ -61,7 +61,7 @@ def test_guide_looks_at_the_chosen_channels_only() -> None:
     assert float(found[:, (0, 2)].abs().max()) == 0 < float(found[:, (1, 3)].abs().max())
 
 
-def test_style_by_hand() -> None:
+def test_the_style_objective_equals_one_by_hand() -> None:
     mine, theirs = features(3, 1), features(3, 2, 4, 4)
     term = Style(("a",))
     targets = term.targets(lambda picture: {"a": theirs}, {"style": torch.zeros(1, 3, 1, 1)})
@@ -184,7 +184,7 @@ def test_a_wrong_file_is_one_line_that_names_the_flag(role: str, tmp_path: Path)
         reference_images.read(DreamSettings(**{role: str(tmp_path / "text.png")}))  # type: ignore[arg-type]
 
 
-def test_a_style_layer_that_is_not_there(stripes: Path) -> None:
+def test_a_style_layer_that_is_not_there_is_named(stripes: Path) -> None:
     with pytest.raises(StreamdreamError, match="did you mean mixed2"):
         objectives.from_settings(DreamSettings(style=str(stripes), style_layers="mixd2"), MODEL)
 
@@ -200,7 +200,7 @@ def test_a_guide_video_plays_beside_the_first_and_starts_anew(tmp_path: Path) ->
     assert shown[0] is shown[1]
 
 
-def test_a_guide_video_that_is_not_there(tmp_path: Path) -> None:
+def test_a_guide_video_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--guide .*none.mp4: No such file"):
         GuideVideo(DreamSettings(guide=str(tmp_path / "none.mp4")))
     (tmp_path / "no.mp4").write_text("nothing")

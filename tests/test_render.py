@@ -61,7 +61,7 @@ def test_the_same_seed_renders_the_same_dream(clip: Path, tmp_path: Path, capsys
     np.testing.assert_array_equal(dreams[0], dreams[1])
 
 
-def test_plain_lines_in_a_log(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_prints_plain_lines_to_a_log(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "render", clip, "-o", tmp_path / "a.mp4", *SMALL)
     assert result.stdout.startswith(f"{tmp_path / 'a.mp4'}: 12 frames in ")
     assert "\x1b" not in result.stdout + result.stderr and "\r" not in result.stderr
@@ -98,13 +98,13 @@ def test_a_truncated_input_is_rendered_as_far_as_it_goes(tmp_path: Path, capsys:
     (["-c:v", "libx246"], "libx264"), (["-ss", "99"], "beyond the end"),
     (["-ss", "2", "-to", "1"], "nothing lies between"),
 ])
-def test_a_mistake_found_late_leaves_nothing(arguments: list[str], part: str, clip: Path, tmp_path: Path,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_leaves_nothing_after_a_mistake_found_late(arguments: list[str], part: str, clip: Path, tmp_path: Path,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "render", clip, "-o", tmp_path / "a.mp4", *SMALL, *arguments), 2, part)
     assert not any(tmp_path.iterdir())
 
 
-def test_what_exists_is_kept(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_refuses_to_overwrite_without_y(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, mine = clip.read_bytes(), tmp_path / "mine.mp4"
     mine.write_bytes(b"mine")
     fails(here(capsys, "render", clip, "-o", mine), 2, "exists; -y overwrites it")
@@ -141,7 +141,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_full_disk(world: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_to_a_full_disk_keeps_what_was_there(world: Path, small_disk: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     (small_disk / "a.mp4").write_bytes(b"mine")
     result = here(capsys, "render", world, "-o", small_disk / "a.mp4", "-y", "-t", "4", *SMALL)
     fails(result, 1, "no space left")
@@ -149,7 +150,8 @@ def test_a_full_disk(world: Path, small_disk: Path, capsys: pytest.CaptureFixtur
     assert (small_disk / "a.mp4").read_bytes() == b"mine"
 
 
-def test_a_folder_that_cannot_be_written(clip: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_names_a_folder_that_cannot_be_written(clip: Path, small_disk: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     fails(here(capsys, "render", clip, "-o", small_disk / "a.mp4"), 1, "cannot be written")
 

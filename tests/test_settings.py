@@ -104,12 +104,12 @@ def test_settings_that_exist_are_legal() -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
-def test_times(text: str, seconds: float) -> None:
+def test_times_are_parsed_as_seconds_or_clock_times(text: str, seconds: float) -> None:
     assert math.isclose(settings.parse_seconds(text), seconds)
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("0", False), ("off", False)])
-def test_switches(text: str, value: bool, tmp_path: Path) -> None:
+def test_switches_take_yes_and_no(text: str, value: bool, tmp_path: Path) -> None:
     assert resolve({"original_colors": text}, {}).dream.original_colors is value
     (tmp_path / "a.toml").write_text(f"original_colors = {str(value).lower()}\n")
     assert resolve({}, {}, str(tmp_path / "a.toml")).dream.original_colors is value

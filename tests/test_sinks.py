@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_come_back(tmp_path: Path, clip: str, name: str) -> None:
+def test_sinks_give_back_the_frames_they_were_given(tmp_path: Path, clip: str, name: str) -> None:
     sink = copy(clip, tmp_path / name)
     assert sink.warnings == []
     frames = read(tmp_path / name)
@@ -54,7 +54,7 @@ def test_nothing_appears_before_it_is_whole(tmp_path: Path, clip: str, name: str
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [1, 20])
-def test_abort_leaves_nothing(tmp_path: Path, clip: str, name: str, count: int) -> None:
+def test_an_aborted_sink_leaves_nothing(tmp_path: Path, clip: str, name: str, count: int) -> None:
     sink = begin(clip, tmp_path / name, count)
     sink.abort()
     assert names(tmp_path) == []
@@ -76,7 +76,7 @@ def test_abort_after_finish_keeps_the_output(tmp_path: Path, clip: str, name: st
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_aborts(tmp_path: Path, clip: str, name: str, error: type[BaseException]) -> None:
+def test_an_error_within_a_sink_aborts_it(tmp_path: Path, clip: str, name: str, error: type[BaseException]) -> None:
     with pytest.raises(error), open_source(clip) as source, \
             open_sink(str(tmp_path / name), source, RenderSettings(), False, clip) as sink:
         for frame in source:
@@ -86,7 +86,7 @@ def test_an_error_aborts(tmp_path: Path, clip: str, name: str, error: type[BaseE
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_exists_is_kept(tmp_path: Path, clip: str, name: str) -> None:
+def test_open_sink_refuses_to_overwrite_without_y(tmp_path: Path, clip: str, name: str) -> None:
     copy(clip, tmp_path / name)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UsageError, match="exists; -y overwrites it"):
@@ -98,7 +98,7 @@ def test_what_exists_is_kept(tmp_path: Path, clip: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_written_is_an_error(tmp_path: Path, clip: str, name: str) -> None:
+def test_a_sink_without_frames_is_an_error(tmp_path: Path, clip: str, name: str) -> None:
     with open_source(clip) as source, pytest.raises(SinkError, match="no frame was written"), \
             open_sink(str(tmp_path / name), source, RenderSettings(), False, clip):
         pass
@@ -116,7 +116,7 @@ def test_the_caller_may_reuse_its_picture(tmp_path: Path, clip: str, name: str) 
     assert [number_of(frame.image) for frame in read(tmp_path / name)] == list(range(255, 235, -1))
 
 
-def test_null_sink(clip: str) -> None:
+def test_the_null_sink_writes_nothing(clip: str) -> None:
     with open_source(clip) as source, open_sink("null", source, RenderSettings()) as sink:
         for frame in source:
             sink.write(frame.image, frame)
@@ -130,7 +130,7 @@ def test_null_sink(clip: str) -> None:
     ("a.xyz", r"must end in \.mp4, .*\.gif, or a pattern"), ("a", "must end in"), ("a.png", "or a pattern such as"),
     ("nowhere/a.mp4", "no such folder: .*nowhere"), ("nowhere/%d.png", "no such folder"),
 ])
-def test_wrong_path(tmp_path: Path, clip: str, path: str, words: str) -> None:
+def test_open_sink_refuses_a_path_it_cannot_write(tmp_path: Path, clip: str, path: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         copy(clip, tmp_path / path)
     assert "\n" not in str(caught.value) and names(tmp_path) == []
@@ -171,15 +171,16 @@ def test_a_link_is_written_where_it_points(tmp_path: Path, clip: str) -> None:
     ("a.mp4", {"encoder_preset": "slowish"}, UnknownName, "unknown preset of libx264 'slowish'; did you mean slow"),
     ("a.mp4", {"codec": "libsvtav1", "encoder_preset": "slow"}, UsageError, "libsvtav1 refuses this: 64x48 yuv420p"),
 ])
-def test_wrong_encoder(tmp_path: Path, clip: str, capfd: pytest.CaptureFixture[str], name: str,
-                       settings: dict[str, Any], error: type[StreamdreamError], words: str) -> None:
+def test_open_sink_names_an_unknown_encoder(tmp_path: Path, clip: str, capfd: pytest.CaptureFixture[str], name: str,
+                                            settings: dict[str, Any], error: type[StreamdreamError],
+                                            words: str) -> None:
     with pytest.raises(error, match=words) as caught:
         copy(clip, tmp_path / name, RenderSettings(**settings))
     assert "\n" not in str(caught.value) and names(tmp_path) == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_encoder_without_its_hardware(tmp_path: Path, clip: str) -> None:
+def test_an_encoder_without_its_hardware_is_named(tmp_path: Path, clip: str) -> None:
     try:
         copy(clip, tmp_path / "a.mp4", RenderSettings(codec="h264_nvenc"))
     except SinkError as error:
@@ -197,7 +198,8 @@ def test_an_encoder_without_its_hardware(tmp_path: Path, clip: str) -> None:
     ("a.mkv", "mjpeg"), ("a.mov", "prores_ks"), ("a.avi", "libx264"), ("a.avi", "mjpeg"), ("a.mp4", "h264"),
     ("a.mkv", "mpeg2video"),
 ])
-def test_encoders(tmp_path: Path, clip: str, capfd: pytest.CaptureFixture[str], name: str, codec: str) -> None:
+def test_every_encoder_writes_a_readable_file(tmp_path: Path, clip: str, capfd: pytest.CaptureFixture[str], name: str,
+                                              codec: str) -> None:
     copy(clip, tmp_path / name, RenderSettings(codec=codec))
     frames = read(tmp_path / name)
     assert [number_of(frame.image) for frame in frames] == list(range(20))
@@ -222,7 +224,7 @@ def test_no_encoder_makes_a_realtime_process_of_this_one(tmp_path: Path, clip: s
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "ffv1"), ("a.avi", "ffv1"), ("a.mkv", "libx264rgb"),
                                              ("a.mov", "png"), ("a.mov", "qtrle"), ("a.avi", "utvideo")])
-def test_lossless_is_lossless(tmp_path: Path, clip: str, name: str, codec: str) -> None:
+def test_a_lossless_encoder_gives_back_the_same_pixels(tmp_path: Path, clip: str, name: str, codec: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
     with open_source(clip) as source, \
             open_sink(str(tmp_path / name), source, RenderSettings(codec=codec, crf=0)) as sink:
@@ -249,7 +251,7 @@ def test_older_pictures_are_named(tmp_path: Path, clip: str) -> None:
 
 @pytest.mark.parametrize(("codec", "name"), [("libx264", "a.mp4"), ("libx265", "a.mp4"), ("libvpx-vp9", "a.webm"),
                                              ("mpeg4", "a.avi")])
-def test_crf(tmp_path: Path, clip: str, codec: str, name: str) -> None:
+def test_a_higher_crf_makes_a_smaller_file(tmp_path: Path, clip: str, codec: str, name: str) -> None:
     sizes = []
     for crf in (2, 63):
         with open_source(clip) as source:
@@ -259,7 +261,7 @@ def test_crf(tmp_path: Path, clip: str, codec: str, name: str) -> None:
     assert sizes[0] > 1.5 * sizes[1]
 
 
-def test_encoder_preset(tmp_path: Path, clip: str) -> None:
+def test_encoder_presets_reach_the_encoder(tmp_path: Path, clip: str) -> None:
     for preset in ("auto", "ultrafast", "veryslow"):
         copy(clip, tmp_path / f"{preset}.mp4", RenderSettings(encoder_preset=preset))
     found = {preset: (tmp_path / f"{preset}.mp4").read_bytes() for preset in ("auto", "ultrafast", "veryslow")}
@@ -271,7 +273,8 @@ def test_encoder_preset(tmp_path: Path, clip: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("a.mp4", (66, 50)), ("a.mkv", (66, 50)), ("a.webm", (65, 49)),
                                             ("a.avi", (65, 49)), ("a.gif", (65, 49)), ("%d.png", (65, 49))])
-def test_odd_sizes(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+def test_frames_of_odd_sizes_are_padded_where_the_codec_wants_even_ones(
+        tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     path = make(tmp_path / "in.mkv", Clip(5, (65, 49), codec="ffv1", pixels="bgr0"))
     (tmp_path / "out").mkdir()
     sink = copy(path, tmp_path / "out" / name)

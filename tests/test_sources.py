@@ -39,7 +39,7 @@ def read(name: str, **span: float) -> list[Frame]:
 # -- what a source says of itself, and its frames --
 
 
-def test_frames_and_facts(steady: str) -> None:
+def test_open_source_gives_frames_and_facts(steady: str) -> None:
     with open_source(steady) as source:
         frames = list(source)
     assert (source.width, source.height, source.frame_count) == (64, 48, 60)
@@ -52,13 +52,13 @@ def test_frames_and_facts(steady: str) -> None:
     assert source.last_duration == pytest.approx(1 / 30, abs=1e-3)
 
 
-def test_frames_come_once(steady: str) -> None:
+def test_a_source_gives_its_frames_once(steady: str) -> None:
     with open_source(steady) as source:
         assert len(list(source)) == 60
         assert list(source) == []
 
 
-def test_import_is_light() -> None:
+def test_importing_open_source_loads_neither_pyav_nor_opencv() -> None:
     """Neither PyAV nor OpenCV is loaded before it is needed."""
     modules = "streamdream.media.sources.video, streamdream.media.sinks.registry"
     code = f"import sys, {modules}; assert not {{'av', 'cv2'}} & set(sys.modules)"
@@ -93,7 +93,7 @@ def test_last_frame_may_stay_long(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
 @pytest.mark.parametrize("start", [0.1, 0.35, 1.0, 1.9])
-def test_start_is_exact(folder: Path, name: str, start: float) -> None:
+def test_a_start_is_exact_to_the_frame(folder: Path, name: str, start: float) -> None:
     """Also where seeking lands late: avi and ts have poor indexes."""
     path = folder / f"60{name}"
     options = {"crf": "4", "g": "10", "bf": "0" if name.endswith("avi") else "2"}
@@ -115,7 +115,7 @@ def test_start_is_exact(folder: Path, name: str, start: float) -> None:
     ({"start": 0.2, "duration": 5, "end": 0.3}, 6, 8),
     ({"start": 1.9, "end": 99}, 57, 59),
 ])
-def test_span(steady: str, span: dict[str, float], first: int, last: int) -> None:
+def test_a_span_gives_the_frames_within_it(steady: str, span: dict[str, float], first: int, last: int) -> None:
     with open_source(steady, **span) as source:
         frames = list(source)
     assert numbers(frames) == list(range(first, last + 1))
@@ -136,7 +136,7 @@ def test_last_frame_ends_with_the_span(steady: str) -> None:
     ({"start": 1, "end": 0.5}, "nothing lies between"),
     ({"start": 1, "duration": 0}, "nothing lies between"),
 ])
-def test_wrong_span(steady: str, span: dict[str, float], words: str) -> None:
+def test_a_span_that_cannot_be_is_refused(steady: str, span: dict[str, float], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_source(steady, **span)
 
@@ -154,7 +154,7 @@ def test_a_transport_stream_starts_at_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
-def test_rotation(tmp_path: Path, degrees: int, flips: tuple[bool, bool]) -> None:
+def test_a_rotated_file_is_turned_upright(tmp_path: Path, degrees: int, flips: tuple[bool, bool]) -> None:
     corner = np.zeros((48, 64, 3), np.uint8)
     corner[:24, :32], corner[:24, 32:], corner[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     clip = Clip(2, pixels="yuv444p", rotation=(degrees, *flips))
@@ -186,8 +186,8 @@ BT601, BT709, FULL709 = (6, 6, 6, 1), (1, 1, 1, 1), (1, 1, 1, 2)
     (BT601, False, (64, 48), "yuv444p"),
     (BT709, False, (128, 720), "yuv444p"),
 ])
-def test_colors(tmp_path: Path, tags: tuple[int, int, int, int], tagged: bool, size: tuple[int, int],
-                pixels: str) -> None:
+def test_colour_tags_are_converted_as_they_say(tmp_path: Path, tags: tuple[int, int, int, int], tagged: bool,
+                                               size: tuple[int, int], pixels: str) -> None:
     """Pure colours show the wrong matrix (by 20 and more) or range (by 16) at once."""
     width, height = size
     image = np.empty((height, width, 3), np.uint8)
@@ -207,7 +207,7 @@ def test_colors(tmp_path: Path, tags: tuple[int, int, int, int], tagged: bool, s
     ("ffv1", "a.mkv", "yuv420p10le"), ("libx264", "a.mkv", "gray"), ("prores_ks", "a.mov", "yuv422p10le"),
     ("apng", "a.apng", "rgba"),
 ])
-def test_pixel_formats(tmp_path: Path, codec: str, name: str, pixels: str) -> None:
+def test_every_pixel_format_becomes_rgb(tmp_path: Path, codec: str, name: str, pixels: str) -> None:
     path = make(tmp_path / name, Clip(4, codec=codec, pixels=pixels))
     frames = read(path)
     assert numbers(frames) == [0, 1, 2, 3]
@@ -265,7 +265,7 @@ def test_backward_times_are_repaired(tmp_path: Path, pts: list[int], expected: l
 # -- other kinds --
 
 
-def test_lavfi() -> None:
+def test_a_lavfi_graph_is_a_source() -> None:
     with open_source("lavfi:testsrc2=size=64x48:rate=30000/1001", duration=1) as source:
         frames = list(source)
     assert source.rate == Fraction(30000, 1001) and source.frame_count == 30
@@ -279,19 +279,19 @@ def test_endless_sources_do_not_know_their_length() -> None:
 
 
 @pytest.mark.parametrize("graph", ["nosuchfilter=1", "testsrc2=size=64x48,nosuch"])
-def test_wrong_graph(graph: str) -> None:
+def test_a_lavfi_graph_that_is_wrong_is_one_line(graph: str) -> None:
     with pytest.raises(UsageError, match="not a filter graph: lavfi:"):
         open_source(f"lavfi:{graph}")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.mp4", "nosuch://host/a"])
-def test_dead_url(url: str) -> None:
+def test_a_url_that_nobody_serves_is_one_line(url: str) -> None:
     with pytest.raises(SourceError, match=f"cannot open {url}"):
         open_source(url)
 
 
 @pytest.mark.parametrize(("pattern", "first"), [("i%04d.png", 0), ("i%d.png", 7), ("i%03d.jpg", 120)])
-def test_sequence(tmp_path: Path, pattern: str, first: int) -> None:
+def test_an_image_sequence_is_a_source(tmp_path: Path, pattern: str, first: int) -> None:
     for number in range(first, first + 5):
         cv2.imwrite(str(tmp_path / (pattern % number)), marked(number))
     with open_source(str(tmp_path / pattern)) as source:
@@ -309,7 +309,7 @@ def test_sequence_with_a_gap(tmp_path: Path) -> None:
     assert len(source.warnings) == 1 and "picture 4" in source.warnings[0]
 
 
-def test_empty_sequence(tmp_path: Path) -> None:
+def test_an_image_sequence_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pictures match"):
         open_source(str(tmp_path / "%d.png"))
 

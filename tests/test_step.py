@@ -83,7 +83,7 @@ def test_blur_works_on_pictures_smaller_than_its_kernel() -> None:
     assert step.blur(torch.ones(1, 3, 2, 3), 8.0).allclose(torch.ones(1, 3, 2, 3))
 
 
-def test_colour_is_tamed() -> None:
+def test_a_step_tames_the_colour_of_a_gradient() -> None:
     gradient = picture(6)
     grey, colourful = (direction([gradient], ONE, 0, color) for color in (0.0, 1.0))
     assert float((grey - grey.mean(1, keepdim=True)).abs().max()) < 1e-6
@@ -93,7 +93,7 @@ def test_colour_is_tamed() -> None:
         assert math.isclose(float(shaped.abs().mean()), 1, rel_tol=1e-5)
 
 
-def test_jitter_is_undone() -> None:
+def test_a_step_undoes_its_jitter() -> None:
     start = picture(7)
     assert torch.equal(step.shift_circular(step.shift_circular(start, (5, -3)), (-5, 3)), start)
     assert torch.equal(step.shift_circular(start, (1, 0))[..., 1:, :], start[..., :-1, :])

@@ -53,7 +53,7 @@ def test_one_thread_is_never_tried() -> None:
     assert dream(threads, 1000, lambda number: 0.02) == {1: 1000} and not threads.probing
 
 
-def test_it_holds_for_the_thread_that_dreams_and_nothing_else() -> None:
+def test_a_thread_count_holds_for_the_thread_that_dreams_only() -> None:
     before = default_threads()
     threads, seen = ThreadTuner(before + 1), []
 

@@ -283,7 +283,7 @@ def test_what_the_page_sends_passes_and_nothing_else_is_handed_on() -> None:
 @pytest.mark.parametrize(("body", "content_type", "status"), [
     (b"{}", "", 400), (b"{}", "text/plain", 400), (b'{"fn_index": 0}', "multipart/form-data; boundary=a", 400),
     (b'{"data": ["' + b"a" * 2_000_000 + b'"]}', JSON, 413), (b'{"data": [], "fn_index": 999}', JSON, 404)])
-def test_refusals_are_answered(web: Running, body: bytes, content_type: str, status: int) -> None:
+def test_a_refused_event_is_answered_with_its_reason(web: Running, body: bytes, content_type: str, status: int) -> None:
     for path in ("/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"):
         with closing(Visitor(web)) as visitor:
             assert visitor.ask("POST", path, body, content_type)[0] == status

@@ -107,11 +107,11 @@ def test_every_route_is_closed(closed: Running, path: str) -> None:
     assert ask(closed, path, b"{}")[0] == 401
 
 
-def test_the_socket_is_closed(closed: Running) -> None:
+def test_the_socket_is_closed_without_a_token(closed: Running) -> None:
     assert refusal(closed, closed.url) == 401
 
 
-def test_health_is_open(closed: Running) -> None:
+def test_healthz_answers_without_a_token(closed: Running) -> None:
     assert json.loads(ask(closed, "/healthz")[2])["status"] == "ok"
 
 
@@ -164,7 +164,7 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
     assert all(word in str(refused.value) for word in words)
 
 
-def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_web_hashes_passwords_and_refuses_a_port_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
                           capture_output=True, timeout=60).stdout.strip()
     assert passwords.verify_password(PASSWORD, made)
@@ -177,7 +177,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
-def test_over_tls(picture: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_page_and_socket_work_over_tls(picture: NDArray[np.uint8], tmp_path: Path) -> None:
     """Page and socket; who speaks plainly gets nothing, and who does not trust the certificate stays away."""
     files = certificate(tmp_path)
     trusting = ssl.create_default_context(cafile=files["ssl_certfile"])
@@ -352,7 +352,7 @@ def test_log_lines_cannot_be_forged() -> None:
     assert entry["path"] == "/\r\nforged" and entry["level"] == "info"
 
 
-def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
+def test_metrics_need_their_package_and_tell_counts(web: Running, picture: NDArray[np.uint8]) -> None:
     from streamdream_web.server import metrics
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -371,8 +371,8 @@ def test_metrics(web: Running, picture: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize(("flags", "part"), [
     (("--device", "warp"), "--device warp cannot be used"), (("--backend", "tensorrt"), "backend tensorrt cannot run")])
-def test_it_does_not_start_without_what_was_asked_for_by_name(flags: tuple[str, ...], part: str,
-                                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_does_not_start_without_what_was_asked_for_by_name(
+        flags: tuple[str, ...], part: str, capsys: pytest.CaptureFixture[str]) -> None:
     if "tensorrt" in flags and backends.available("tensorrt")[0]:
         pytest.skip("TensorRT runs here")
     fails(here(capsys, "web", "--port", "0", *flags), 2, part)

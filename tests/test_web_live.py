@@ -172,7 +172,7 @@ def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: 
 
 
 @pytest.mark.parametrize("visits", [50, pytest.param(1000, marks=pytest.mark.soak)])
-def test_visits_leave_nothing(web: Running, small: NDArray[np.uint8], visits: int) -> None:
+def test_visits_leave_neither_sessions_nor_memory(web: Running, small: NDArray[np.uint8], visits: int) -> None:
     def visit() -> None:
         with Client(web) as client:
             client.welcome()

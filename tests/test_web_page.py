@@ -225,7 +225,7 @@ def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None
     until(lambda: any(one.controls.now().strength == pytest.approx(1.1) for one in web.waiting_room.sessions.values()))
 
 
-def test_all_of_it_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
+def test_the_page_works_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
     page.focus(".sd-start")
     page.keyboard.press("Enter")
     page.wait_for_selector(LIVE, timeout=20_000)
@@ -339,7 +339,7 @@ def test_a_server_that_stops_is_no_alarm(browser: Any) -> None:
         page.close()
 
 
-def test_it_fits_a_phone(browser: Any, web: Running) -> None:
+def test_the_page_fits_a_phone(browser: Any, web: Running) -> None:
     for scheme in ("dark", "light"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page = context.new_page()

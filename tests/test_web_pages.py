@@ -136,7 +136,7 @@ def packets(path: Path) -> tuple[list[float], list[bytes]]:
                 [bytes(packet) for packet in found if packet.stream.type == "audio"])
 
 
-def test_upload_dream_download(page: Any, world: Path, folder: Path) -> None:
+def test_a_video_is_uploaded_dreamed_and_downloaded(page: Any, world: Path, folder: Path) -> None:
     tab(page, "Video")
     drop(page, "#video-drop", str(world))
     set_span(page, 2.0, 3.0)

@@ -128,7 +128,7 @@ def test_too_many_messages_end_the_connection(web: Running) -> None:
 # --- what does not fit the field
 
 
-def test_fitting_octaves() -> None:
+def test_octaves_are_fitted_to_the_picture() -> None:
     model, dream = models.get("inception_v3"), DreamSettings(layers="mixed5", octaves=6, octave_scale=2)
     assert [fitting_octaves(model, dream, size) for size in ((480, 640), (96, 128), (96, 54), (40, 40))] == [4, 2, 1, 0]
 

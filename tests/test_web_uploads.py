@@ -212,7 +212,7 @@ def sound(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(uploads: Uploads, tmp_path: Path, case: str) -> None:
+def test_an_upload_that_is_no_video_or_picture_is_refused(uploads: Uploads, tmp_path: Path, case: str) -> None:
     name, craft, words = REFUSED[case]
     data = craft(tmp_path)
     before = peak_rss_mb()

@@ -48,7 +48,7 @@ def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path, capsys: pytest.Ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "zoom.mp4"]
 
 
-def test_moves() -> None:
+def test_zoom_transform_shifts_rotates_and_magnifies() -> None:
     image = np.zeros((41, 61, 3), np.uint8)
     image[20, 30] = 255
     assert ZoomTransform(ZoomSettings(zoom=1, shift="5,-3"))(image)[17, 35].max() > 250
@@ -62,8 +62,8 @@ def test_moves() -> None:
     (("--shift", "5"), "--shift is '5'"), (("--shift", "a,b"), "'2,-1'"), (("--zoom", "9"), "0.5..2"),
     (("--fps", "0"), "--fps is 0"), (("--mask", "none.png"), "--mask none.png"),
 ])
-def test_wrong_arguments(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path,
-                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_refuses_zoom_arguments_that_cannot_be(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4", *arguments), 2, part)
     assert not (tmp_path / "zoom.mp4").exists()
 
