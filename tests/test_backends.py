@@ -27,6 +27,8 @@ OBJECTIVES = {"compiled": SHALLOW}
 """Its compiler takes most of a minute for mixed3, and for each other size or precision again."""
 HEIGHT, WIDTH = 160, 201
 on_each_device = pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+ONE_COMPILATION = [pytest.param(name, marks=[pytest.mark.soak] if name == "compiled" else []) for name in NAMES]
+"""PyTorch's compiler takes half a minute for each step; one of them is in every run of the tests."""
 
 
 def create(name: str, precision: str, device: str = "cpu") -> backends.Backend:
@@ -55,8 +57,9 @@ def objective_of(name: str, number: int = 0) -> Activations:
 
 
 @on_each_device
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "number"), [
+    pytest.param(name, number, marks=[pytest.mark.soak] if (name, number) == ("compiled", 1) else [])
+    for name in NAMES for number in (0, 1)])
 def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8], device: str) -> None:
     photo, objective = to_tensor(to_signed_unit(lion[:HEIGHT, :WIDTH]) * 0.9), objective_of(name, number)
     taken = create(name, "fp32", device).compile(spec(objective))(photo, 0.02).cpu()
@@ -66,7 +69,7 @@ def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.
 
 
 @on_each_device
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_COMPILATION)
 @pytest.mark.parametrize("precision", [name for name in DTYPES if name != "fp32"])
 def test_low_precision_points_the_same_way(name: str, precision: str, lion: NDArray[np.uint8], device: str) -> None:
     if (name, precision) == ("compiled", "fp16"):
@@ -130,7 +133,7 @@ def test_tensorrt_rtx_is_not_offered_where_it_cannot_run(capability: tuple[int, 
 
 
 @on_each_device
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_COMPILATION)
 def test_a_step_of_no_length_changes_nothing(name: str, lion: NDArray[np.uint8], device: str) -> None:
     """Whatever the precision, the picture itself stays in float32."""
     photo = to_tensor(to_signed_unit(lion))

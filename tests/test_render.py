@@ -156,6 +156,7 @@ def test_render_names_a_folder_that_cannot_be_written(clip: Path, small_disk: Pa
     fails(here(capsys, "render", clip, "-o", small_disk / "a.mp4"), 1, "cannot be written")
 
 
+@pytest.mark.soak
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     """Both runs fill every queue and cache; ten times the frames must not take more."""
     def peak(frames: int) -> float:
