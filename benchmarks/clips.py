@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from streamdream.errors import MissingPackage, SourceError
 from streamdream.media.images import read_image
-from streamdream.media.opencv import cv2
+from streamdream.media.resize import resize
 from streamdream.media.sources.video import open_source
 
 from .metrics import Picture
@@ -34,7 +32,7 @@ def gradio_asset(name: str) -> str:
 def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
     """The first ``frames`` of a clip, scaled. Raises SourceError when there are fewer than three."""
     with open_source(path) as source:
-        pictures = [scaled(frame.image, height, width) for frame in islice(source, frames)]
+        pictures = [resize(frame.image, height, width) for frame in islice(source, frames)]
     if len(pictures) < 3:
         raise SourceError(f"{path} has {len(pictures)} frames; at least 3 are needed to measure anything")
     return pictures
@@ -47,13 +45,4 @@ def other_shot(frames: int, height: int, width: int) -> Iterator[Picture]:
     room = photograph.shape[1] - wide
     for index in range(frames):
         left = room - abs(room - PAN_PX * index % (2 * room))
-        yield scaled(photograph[:min(tall, wide * height // width), left:left + wide], height, width)
-
-
-def scaled(picture: Picture, height: int, width: int) -> Picture:
-    """Area averages when smaller, cubic when larger."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    kind = cv2().INTER_AREA if height < picture.shape[0] else cv2().INTER_CUBIC
-    result: Picture = np.ascontiguousarray(cv2().resize(picture, (width, height), interpolation=kind))
-    return result
+        yield resize(photograph[:min(tall, wide * height // width), left:left + wide], height, width)

@@ -11,6 +11,7 @@ import numpy as np
 from streamdream.ascent import objectives
 from streamdream.dream.build import build_dreamer
 from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.media.resize import resize
 from streamdream.settings import DreamSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions
@@ -94,7 +95,7 @@ def steadiness(footage: Footage, method: Method, dreamer: Dreamer, settings: Dre
 
 def still(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
     """Drift of a clip that is one picture ``drift_frames`` times, from frame 300 (or a third of it) to its end."""
-    picture = clips.scaled(picture, options.drift_height, options.drift_height * picture.shape[1] // picture.shape[0])
+    picture = resize(picture, options.drift_height, options.drift_height * picture.shape[1] // picture.shape[0])
     end = options.drift_frames
     begin = min(DRIFT_FROM, end // 3)
     window = max(1, min(DRIFT_WINDOW, begin))

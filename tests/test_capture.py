@@ -27,7 +27,7 @@ from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.sources import cameras, v4l2
 from streamdream.media.sources.camera_list import Mode, find_camera, list_cameras
 from streamdream.media.sources.live import open_live
-from streamdream.media.sources.network import Address, NetworkReader, PlayoutClock
+from streamdream.media.sources.network import PROBE, Address, NetworkReader, PlayoutClock
 from streamdream.media.sources.reconnecting import ReconnectingSource, measured_rate
 from streamdream.settings import LiveSettings
 
@@ -67,6 +67,10 @@ class Watcher:
         """Until the picture changes three times."""
         begin, changes = len(self.seen), 3
         self.wait_for(lambda: len({number for number, _, _ in self.seen[begin:]}) > changes, seconds)
+
+    def wait_for_frames(self, count: int) -> None:
+        begin = len(self.seen)
+        self.wait_for(lambda: len(self.seen) >= begin + count)
 
     def end(self) -> None:
         self._source.close()
@@ -157,6 +161,31 @@ def test_damage_is_counted_and_skipped(pieces: list[bytes], watch: Callable[[Any
         watcher.wait_for_news()
         watcher.end()  # while there is something to read
         assert watcher.error is None and not any("lost" in text for text in source.warnings)
+
+
+def test_joining_a_stream_between_key_frames_is_no_damage(tmp_path: Path) -> None:
+    """Nothing can be decoded before the first key frame: 145 packets were called damaged."""
+    pieces = transport_stream(130, SIZE, key_distance=100)
+    (tmp_path / "a.ts").write_bytes(b"".join(pieces[8:]))
+    reader = NetworkReader(Address("a.ts", str(tmp_path / "a.ts"), option_sets=(PROBE,)), threading.Event())
+    assert (number_of(next(iter(reader))), reader.damaged) == (100, 0)
+    reader.close()
+
+
+def test_a_loss_that_lasts_is_counted_until_the_end(pieces: list[bytes], watch: Callable[[Any], Watcher],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """A UDP stream that never came back was lost "for 0.0 s in all", while one attempt to open it took 10 s."""
+    monkeypatch.setattr("streamdream.media.sources.network.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("streamdream.media.sources.network.OPEN_SECONDS", 6.0)
+    with broadcasting(pieces, free_port(socket.SOCK_DGRAM)) as server:
+        source = open_live(server.url)
+        watcher = watch(source)
+        watcher.wait_for_news()
+        server.stalled = True
+        watcher.wait_for(lambda: any(re.search(r"was lost once, for (1\.[5-9]|[2-9]\.\d) s in all", text)
+                                     for text in source.warnings), 4)
+        server.stalled = False
+        watcher.wait_for_news()
 
 
 def test_another_size_is_fitted_into_the_first(pieces: list[bytes], watch: Callable[[Any], Watcher]) -> None:
@@ -256,7 +285,7 @@ def test_an_unplugged_camera_is_opened_again(tmp_path: Path, watch: Callable[[An
         if len(opened) == 1 and time.perf_counter() < plug_at[0]:
             raise SourceError("there is no camera 0 here")
         opened.append(films[min(len(opened), 1)])
-        return cameras.OpenCvReader("webcam:0", cv2.VideoCapture(str(opened[-1])), stop)
+        return cameras.OpenCvReader("webcam:0", lambda: cv2.VideoCapture(str(opened[-1])), stop)
 
     plug_at = [time.perf_counter() + 1]
     source = ReconnectingSource("webcam:0", open)
@@ -274,7 +303,61 @@ def test_a_camera_that_refuses_is_named() -> None:
             pass
 
     with pytest.raises(SourceError, match="webcam:0 gives no picture: is another program using it"):
-        ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", Mute(), stop))
+        ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", Mute, stop))
+
+
+class FakeCamera:
+    """A ``cv2.VideoCapture`` that gives 60 pictures a second; after ``pictures`` of them its ``read`` blocks."""
+
+    def __init__(self, value: int = 200, pictures: int = 10_000) -> None:
+        self._image, self._pictures = np.full((96, 160, 3), value, np.uint8), pictures
+        self.release_me = threading.Event()
+
+    def read(self) -> tuple[bool, NDArray[np.uint8]]:
+        self._pictures -= 1
+        self.release_me.wait(1 / 60 if self._pictures >= 0 else None)
+        return True, self._image
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_that_blocks_is_reopened(watch: Callable[[Any], Watcher], monkeypatch: pytest.MonkeyPatch,
+                                          caplog: pytest.LogCaptureFixture) -> None:
+    """Its last picture stood still for 18 s without a word, and the report counted it as new pictures."""
+    monkeypatch.setattr("streamdream.media.sources.cameras.SILENT_SECONDS", 0.3)
+    stuck, healthy = FakeCamera(pictures=30), FakeCamera(value=40)
+    devices = [stuck, healthy]
+    source = ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", lambda: devices.pop(0), stop))
+    try:
+        watcher = watch(source)
+        watcher.wait_for(lambda: "webcam:0 has given no picture for 0.3 s; trying again" in caplog.text)
+        watcher.wait_for(lambda: not devices and len(watcher.seen) > 10)
+        watcher.wait_for_frames(5)
+        assert any("webcam:0 was lost once" in text for text in source.warnings) and watcher.error is None
+    finally:
+        stuck.release_me.set()
+
+
+def test_a_camera_that_never_gives_a_picture_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamdream.media.sources.cameras.OPEN_SECONDS", 0.3)
+    stuck = FakeCamera(pictures=0)
+    with pytest.raises(SourceError, match=r"webcam:0 has given no picture for 0\.3 s"):
+        ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", lambda: stuck, stop))
+    stuck.release_me.set()
+
+
+@pytest.mark.parametrize("value", [0, 120])
+def test_only_a_black_camera_causes_a_warning(value: int, watch: Callable[[Any], Watcher],
+                                              monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+                                              ) -> None:
+    monkeypatch.setattr("streamdream.media.sources.reconnecting.BLACK_SECONDS", 0.3)
+    device = FakeCamera(value)
+    source = ReconnectingSource("webcam:0", lambda stop: cameras.OpenCvReader("webcam:0", lambda: device, stop),
+                                is_camera=True)
+    watch(source).wait_for_frames(40)
+    assert ("only black pictures for 0.3 s" in caplog.text) == (value == 0)
+    assert any("only black pictures" in text for text in source.warnings) == (value == 0)
 
 
 def test_a_camera_that_has_nothing_yet_is_asked_again() -> None:
@@ -313,7 +396,7 @@ def test_the_rate_is_measured_not_believed(watch: Callable[[Any], Watcher]) -> N
         def close(self) -> None:
             pass
 
-    with ReconnectingSource("webcam:0", lambda stop: Slow(), wanted_rate=30) as source:
+    with ReconnectingSource("webcam:0", lambda stop: Slow(), requested_rate=30) as source:
         assert 15 <= source.rate < 24
         assert "webcam:0 gives" in source.warnings[0] and "not 30" in source.warnings[0]
 

@@ -10,8 +10,8 @@ from streamdream import models
 from streamdream.backends import Backend
 from streamdream.dream import optical_flow, warp
 from streamdream.dream.dreamer import Dreamer, DreamState, octave_sizes
-from streamdream.media.frame import downscale_area
 from streamdream.media.opencv import cv2
+from streamdream.media.resize import downscale_area
 from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(warmup_steps=1)

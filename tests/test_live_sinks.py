@@ -207,23 +207,22 @@ def test_a_stream_by_udp_is_read_back() -> None:
     assert len(numbers) > 20 and sum(b == a + 1 for a, b in pairwise(numbers)) > 15
 
 
-def test_a_stream_by_rtmp_is_read_back() -> None:
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
+def test_a_receiver_that_accepts_one_connection_gets_the_stream(scheme: str) -> None:
+    """As ``ffmpeg -listen 1`` does. A connection made to try whether it listens was the only one that it accepted."""
     port = free_port()
-    receiver = Receiver(f"rtmp://127.0.0.1:{port}/live/key", listen="1")
-    with rtmp_sink(port) as sink:
+    url = f"{scheme}://127.0.0.1:{port}/live/key"
+    receiver = Receiver(f"{url}?listen=1" if scheme == "tcp" else url, **{} if scheme == "tcp" else {"listen": "1"})
+    wait_for_listener(port)
+    with live_sink(url) as sink:
         play(sink, 6, until=lambda: len(receiver.numbers) > 20)
     assert len(receiver.join()) > 20
 
 
-def rtmp_sink(port: int) -> Any:
-    """FFmpeg's server takes one connection only, so nothing may try whether it listens."""
-    from unittest.mock import patch
-
+def wait_for_listener(port: int) -> None:
     deadline = time.monotonic() + 5
     while f":{port:04X} 00000000:0000 0A" not in Path("/proc/net/tcp").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
-    with patch("socket.create_connection"):
-        return live_sink(f"rtmp://127.0.0.1:{port}/live/key")
 
 
 def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -246,7 +245,7 @@ def test_a_receiver_that_goes_away_is_found_again(monkeypatch: pytest.MonkeyPatc
         play(sink, 12, number, until=lambda: len(taken) == 2)
         listener.join()
         sink.abort()
-    assert any("was gone once" in text for text in sink.warnings)
+    assert any("was lost once" in text for text in sink.warnings)
     (Path(os.environ["STREAMDREAM_CACHE"]) / "second.ts").write_bytes(taken[1])
     assert len(numbers_in(Path(os.environ["STREAMDREAM_CACHE"]) / "second.ts")) > 3
 

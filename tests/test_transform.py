@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
 from streamdream.media.frame import Frame
-from streamdream.media.sources.reconnecting import resize_to
+from streamdream.media.resize import letterbox
 from streamdream.media.sources.transform import Transformed, parse_region
 
 
@@ -49,7 +49,7 @@ def test_fitting_keeps_the_shape() -> None:
     """A round thing stays round, and what is beside it is black."""
     disc = np.zeros((100, 100, 3), np.uint8)
     cv2.circle(disc, (50, 50), 40, (255, 255, 255), -1)
-    fitted = resize_to(disc, 320, 200)
+    fitted = letterbox(disc, 320, 200)
     rows, columns = np.nonzero(fitted[..., 0] > 128)
     assert fitted.shape == (200, 320, 3)
     assert np.ptp(rows) == pytest.approx(160, abs=3) and np.ptp(columns) == pytest.approx(160, abs=3)

@@ -22,7 +22,8 @@ from streamdream.dream import reference_images, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
-from streamdream.media.frame import downscale_area, to_array, to_signed_unit, to_tensor
+from streamdream.media.frame import to_array, to_signed_unit, to_tensor
+from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective

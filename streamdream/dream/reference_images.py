@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.media import images
 from streamdream.media.opencv import cv2
+from streamdream.media.resize import resize
 
 if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
@@ -174,14 +175,5 @@ def mask_support(references: References, height: int, width: int) -> NDArray[np.
     """Where it may be dreamed at all: 1 where the mask is not black, else 0; else as ``shown``."""
     mask = mask_weights(references, height, width)
     return None if mask is None else (mask > BLACK / 255).astype(np.float32)
-
-
-def resize(picture: Picture, height: int, width: int) -> Picture:
-    """Area averages when smaller, cubic when larger."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    kind = cv2().INTER_AREA if height < picture.shape[0] else cv2().INTER_CUBIC
-    result: Picture = cv2().resize(picture, (width, height), interpolation=kind)
-    return result
 
 

@@ -18,6 +18,8 @@ from streamdream.media.opencv import cv2
 Plane = NDArray[np.float32]
 """[H, W] or [H, W, C]."""
 
+LUMA_MATRIX = np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1))
+"""RGB to luma (ITU-R BT.601) in each of the three channels."""
 PHOTOMETRIC_SCALE = 16.0
 """Grey levels of mismatch at which photometric trust has fallen to 1/e."""
 
@@ -152,7 +154,7 @@ def _downscale_4x(grey: NDArray[np.generic]) -> Plane:
 
 def to_luma(residual: Plane) -> Plane:
     """Its brightness alone: added to a frame it leaves the frame's Cb and Cr as they are (ITU-R BT.601)."""
-    luma: Plane = cv2().transform(residual, np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1)))
+    luma: Plane = cv2().transform(residual, LUMA_MATRIX)
     return luma
 
 

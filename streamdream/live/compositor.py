@@ -19,8 +19,6 @@ from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 
 NO_REFERENCES = References()
-LUMA = np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1))
-"""ITU-R BT.601, for each of the three channels."""
 
 _own = threading.local()
 
@@ -69,7 +67,7 @@ def warp_residual(published: PublishedResidual, image: NDArray[np.uint8], settin
         look = warp.sample_coordinates(cv.resize(motion * _scale(motion, width, height), (width, height)))
         levels = cv.remap(levels, look, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
     if settings.original_colors:
-        levels = cv.transform(levels, LUMA)
+        levels = cv.transform(levels, warp.LUMA_MATRIX)
     if settings.strength != 1:
         levels = cv.multiply(levels, (settings.strength,) * 3)
     return levels

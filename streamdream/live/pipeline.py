@@ -31,8 +31,8 @@ from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.thread_tuner import ThreadTuner
-from streamdream.media.frame import downscale_area
 from streamdream.media.opencv import cv2
+from streamdream.media.resize import downscale_area
 from streamdream.system.process_tuning import lower_thread_priority
 from streamdream.system.stats import peak_rss_mb, percentile
 from streamdream.system.torch_threads import default_threads

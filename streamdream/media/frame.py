@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.media.opencv import cv2
-
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -62,15 +61,4 @@ def to_signed_unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     """float in [-1, 1] -> uint8 0..255, rounded and clipped."""
     result: NDArray[np.uint8] = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
-    return result
-
-
-def downscale_area(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, C], by means over areas. Halved first, while that is far from the end: OpenCV does it with whole
-    pixels in a tenth of the time that parts of them take.
-    """
-    cv = cv2()
-    while image.shape[0] >= 3 * height and image.shape[1] >= 3 * width:
-        image = cv.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv.INTER_AREA)
-    result: NDArray[np.uint8] = cv.resize(image, (width, height), interpolation=cv.INTER_AREA)
     return result

@@ -1,4 +1,4 @@
-"""OpenCV, loaded at the first use; where its system libraries are missing the error says which package brings them."""
+"""Load OpenCV at the first use; the error for a missing system library names the package to install."""
 from __future__ import annotations
 
 import importlib
@@ -9,20 +9,22 @@ from streamdream.errors import MissingPackage
 
 PACKAGE_OF = {"libGL.so": "libgl1", "libgthread-2.0": "libglib2.0-0", "libglib-2.0": "libglib2.0-0",
               "libxcb": "libxcb1", "libSM": "libsm6", "libX11": "libx11-6"}
-"""Shared libraries the desktop build of OpenCV needs -> the Debian and Ubuntu package that holds them."""
+"""Shared libraries that the desktop build of OpenCV needs -> the Debian and Ubuntu package with them."""
 
 
 @cache
 def cv2() -> ModuleType:
-    """The module. Raises MissingPackage with the command that brings what is missing."""
+    """The module, with its log off. Raises MissingPackage with the command that installs what is missing."""
     try:
-        return importlib.import_module("cv2")
+        module = importlib.import_module("cv2")
+        module.utils.logging.setLogLevel(module.utils.logging.LOG_LEVEL_SILENT)  # what matters is raised
+        return module
     except ImportError as error:
         raise MissingPackage(explain_import_error(str(error))) from None
 
 
 def explain_import_error(reason: str) -> str:
-    """An import error's text -> one line that says what to install."""
+    """The text of an import error -> one line that says what to install."""
     for library, package in PACKAGE_OF.items():
         if library in reason:
             return (f"OpenCV needs the system library {reason.partition(':')[0]}: apt-get install {package} (or, with "

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import __version__
-from streamdream.dream.reference_images import resize
 from streamdream.errors import SinkError, UsageError
 from streamdream.media import images
+from streamdream.media.resize import resize
 from streamdream.models.nodes import count_flop, subgraph
 from streamdream.system.atomic_file import remove_stale, write_file
 

@@ -17,12 +17,12 @@ from support.clips import marked
 RATE = 30
 
 
-def transport_stream(frames: int, size: tuple[int, int], first: int = 0) -> list[bytes]:
-    """MPEG-TS, a piece for each picture; each is a key picture, and ``media.number_of`` reads its number."""
+def transport_stream(frames: int, size: tuple[int, int], first: int = 0, key_distance: int = 1) -> list[bytes]:
+    """MPEG-TS, a piece for each picture, from which ``clips.number_of`` reads its number."""
     pieces, buffer = [], io.BytesIO()
     with av.open(buffer, "w", format="mpegts", options={"flush_packets": "1"}) as output:
         stream = output.add_stream("libx264", rate=RATE, options={
-            "tune": "zerolatency", "preset": "ultrafast", "g": "1", "crf": "10"})
+            "tune": "zerolatency", "preset": "ultrafast", "g": str(key_distance), "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number in range(frames):
             picture = av.VideoFrame.from_ndarray(marked((first + number) % 256, size), "rgb24")

@@ -102,8 +102,8 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
     """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
     from PIL import Image, UnidentifiedImageError
 
-    from streamdream.dream import reference_images
     from streamdream.media import images
+    from streamdream.media.resize import resize
 
     try:
         with warnings.catch_warnings():
@@ -121,7 +121,7 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
         raise UsageError("this picture is damaged") from None
     height, width = picture.shape[:2]
     scale = min(1.0, (LARGEST_KEPT / (height * width)) ** 0.5)
-    picture = reference_images.resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+    picture = resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
     clean = path.with_suffix(".png")
     images.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
     if clean != path:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream import models
-from streamdream.dream.reference_images import resize
 from streamdream.errors import StreamdreamError
 from streamdream.media import images
+from streamdream.media.resize import resize
 from streamdream.settings import StreamSettings, resolve
 from streamdream.system import cache_dir
 from streamdream.system.torch_threads import use_threads

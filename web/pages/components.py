@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.dream.reference_images import resize
 from streamdream.errors import UsageError
 from streamdream.media.opencv import cv2
+from streamdream.media.resize import resize
 from streamdream.system.durations import describe_seconds
 
 from ..jobs import file_inspection

@@ -1,6 +1,6 @@
-"""A stream out: to a server or a player by RTMP, UDP or TCP, or as HLS files that a web server gives away.
+"""A stream out: to a server or a player by RTMP, UDP or TCP, or as HLS files for a web server.
 
-A receiver that goes away is looked for again, ever more seldom, while the show goes on.
+A lost connection is tried again, with a growing wait between attempts, while the show goes on.
 """
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError, error_text
 from streamdream.media.frame import Frame
+from streamdream.media.pyav import open_av
+from streamdream.media.reconnect import Reconnect
 from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
 from streamdream.media.sinks.video import to_pixels
 from streamdream.settings import RenderSettings
@@ -30,26 +32,28 @@ if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 SILENT_SECONDS = 5
-"""A receiver that takes nothing for so long is gone."""
+"""A receiver that accepts no data for this long is lost."""
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 8.0
-"""Between two attempts to reach one: the first, doubled each time, and the most."""
+"""See ``Reconnect``."""
 STABLE_SECONDS = 2.0
-"""A receiver that breaks off before this has refused: a wrong key, say. That is an error at once."""
+"""A receiver that hangs up earlier has refused the stream (a wrong key, for example): an error, not a loss."""
+REFUSAL_SECONDS = 0.3
+"""How long ``_connect`` waits for a refusal, where FFmpeg opens the connection in a thread of its own."""
 KEY_SECONDS = 1
-"""Between pictures at which a receiver can begin."""
+"""Distance of key frames, at which a receiver can join."""
 BITS_PER_PIXEL = 0.12
-"""The most, whatever --crf asks for: 3.3 Mbit/s for 1280x720 at 30 a second."""
+"""The maximum, whatever --crf is: 3.3 Mbit/s for 1280x720 at 30 pictures a second."""
 MIN_BIT_RATE = 500_000
 TICK = Fraction(1, 90_000)
 GLOBAL_HEADER = 1 << 22
 """FFmpeg's AV_CODEC_FLAG_GLOBAL_HEADER, which FLV needs."""
 X264 = {"preset": "superfast", "tune": "zerolatency"}
-"""No picture is held back in the encoder."""
+"""The encoder delays no picture."""
 
 
 @dataclass(frozen=True)
 class StreamProtocol:
-    """``format`` of what is sent, and its options. ``port`` is the usual one; 0: nothing answers there."""
+    """``format`` of the data and its options. ``port`` is the default; 0 for a protocol without a connection."""
 
     format: str
     port: int = 0
@@ -77,33 +81,33 @@ def is_hls(name: str) -> bool:
 
 
 def hls_files(name: str) -> list[str]:
-    """The list and the pattern of its segments; none for what is sent over a network."""
+    """The play list and the pattern of its segments; empty for a network stream."""
     return [name, str(Path(name).with_name(f"{Path(name).stem}%d.ts"))] if is_hls(name) else []
 
 
 class HlsFile:
-    """What FFmpeg writes a file of an HLS list to. FFmpeg goes on whatever fails, so errors are told to ``fail``, and a
-    file that is not whole is removed: it does not get the name of the last good one.
+    """A file that FFmpeg's HLS muxer writes. The muxer ignores errors, so they are passed to ``on_error``, and an
+    incomplete file is removed before the muxer renames it over the last complete one.
     """
 
-    def __init__(self, path: str, fail: Callable[[OSError], None]) -> None:
-        self._path, self._fail, self._file = Path(path), fail, contextlib.ExitStack()
+    def __init__(self, path: str, on_error: Callable[[OSError], None]) -> None:
+        self._path, self._on_error, self._stack = Path(path), on_error, contextlib.ExitStack()
         self._write: Callable[[bytes], int | None] = len
         self._attempt(self._open)
 
     def _open(self) -> None:
-        self._write = self._file.enter_context(self._path.open("wb", buffering=0)).write
+        self._write = self._stack.enter_context(self._path.open("wb", buffering=0)).write
 
     def write(self, data: bytes) -> int:
         self._attempt(lambda: self._write_all(data))
         return len(data)
 
     def _write_all(self, data: bytes) -> None:
-        while data:  # of what does not fit, a part is written first
+        while data:  # a full disk takes a part first
             data = data[self._write(data):]
 
     def close(self) -> None:
-        self._attempt(self._file.close)
+        self._attempt(self._stack.close)
 
     def _attempt(self, work: Callable[[], object]) -> None:
         try:
@@ -112,7 +116,28 @@ class HlsFile:
             self._write = len
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            self._fail(error)
+            self._on_error(error)
+
+
+class SocketFile:
+    """A TCP connection that FFmpeg writes to. Raises OSError, also for a receiver that accepts nothing for
+    ``SILENT_SECONDS``; after an error nothing more is sent.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.create_connection((host, port), SILENT_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._failed = False
+
+    def write(self, data: bytes) -> int:
+        if not self._failed:
+            self._failed = True
+            self._socket.sendall(data)
+            self._failed = False
+        return len(data)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class StreamWriter:
@@ -125,58 +150,86 @@ class StreamWriter:
         self.warnings: list[str] = []
         self.partial = OutputTarget(name)
         self._name, self._source, self._settings = name, source, settings
+        self._protocol = None if is_hls(name) else PROTOCOLS[name.partition("://")[0]]
         self._container: Any = None
-        self._wait = FIRST_WAIT_SECONDS
+        self._socket: SocketFile | None = None
+        self._reconnect = Reconnect(name, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, STABLE_SECONDS)
         self._retry_at = 0.0
-        self._lost_at: float | None = None
-        self._losses, self._gone_seconds = 0, 0.0
         self._is_settled = False
         self._file_error: OSError | None = None
         self._failed_files = 0
         self._connect()
+        if self._protocol is not None and self._protocol.port and self._socket is None:
+            self._await_refusal()
 
     # One connection.
 
     def _connect(self) -> None:
         """Raises SinkError."""
-        from av import FFmpegError, open
+        from av import FFmpegError
 
         try:
-            if is_hls(self._name):
+            if self._protocol is None:
                 tempfile.TemporaryFile(dir=Path(self._name).parent).close()  # the first segment comes much later
-                self._container = open(self._name, "w", format="hls", container_options=HLS, io_open=self._open_file)
+                self._container = open_av(self._name, "w", format="hls", container_options=HLS, io_open=self._open_file)
             else:
-                self._container = self._open_network(open)
+                self._container = self._open_network(self._protocol)
             self._start()
-        except (FFmpegError, OSError, ValueError) as error:  # ValueError: of an address that is none
+        except (FFmpegError, OSError, ValueError) as error:  # ValueError: not a legal address
             self._disconnect()
-            verb = "written" if is_hls(self._name) else "reached"
-            raise SinkError(f"{self._name} cannot be {verb} ({error_text(error)})") from None
+            raise self._unreachable(error) from None
         except StreamdreamError:
             self._disconnect()
             raise
-        self._began, self._last_pts = time.perf_counter(), -1
+        self._connected_at, self._last_pts = time.perf_counter(), -1
         self._origin: Fraction | None = None
 
-    def _open_network(self, open: Any) -> Any:
-        """FFmpeg's fifo sends in a thread of its own, and passes the time limit on, which RTMP's muxer cannot."""
-        protocol, parts = PROTOCOLS[self._name.partition("://")[0]], urlsplit(self._name)
-        if protocol.port:
-            address = parts.hostname or "", parts.port or protocol.port
-            socket.create_connection(address, SILENT_SECONDS).close()
+    def _unreachable(self, error: Exception) -> SinkError:
+        verb = "written" if self._protocol is None else "reached"
+        return SinkError(f"{self._name} cannot be {verb} ({error_text(error)})")
+
+    def _open_network(self, protocol: StreamProtocol) -> Any:
+        """TCP is written to a socket of our own. The rest goes through FFmpeg's fifo, which opens and sends in a thread
+        of its own and passes the time limit on; PyAV passes none to a connection.
+
+        The receiver sees one connection: a server that accepts only one (``ffmpeg -listen 1``) gets the stream.
+        """
+        parts = urlsplit(self._name)
+        host, port = parts.hostname or "", parts.port or protocol.port
+        if parts.scheme == "tcp":
+            self._socket = SocketFile(host, port)
+            return open_av(self._socket, "w", format=protocol.format, container_options=protocol.options)
+        socket.getaddrinfo(host, port)  # an unknown host is an error now, not in the thread
         target = self._name
         if parts.scheme == "udp" and "pkt_size" not in parts.query:
             target += ("&" if parts.query else "?") + "pkt_size=1316"  # seven packets of MPEG-TS fit an Ethernet frame
         options = {"rw_timeout": str(SILENT_SECONDS * 1_000_000)} | protocol.options
-        return open(target, "w", format="fifo", container_options={
+        return open_av(target, "w", format="fifo", container_options={
             "fifo_format": protocol.format, "queue_size": "120", "drop_pkts_on_overflow": "1",
             "format_opts": ":".join(f"{key}={value}" for key, value in options.items())})
 
-    def _open_file(self, path: str, flags: int, options: dict[str, str]) -> HlsFile:
-        return HlsFile(path, self._fail_files)
+    def _await_refusal(self) -> None:
+        """The fifo reports a failed connection at the next packet only: send two black pictures, with a pause between.
 
-    def _fail_files(self, error: OSError) -> None:
-        """One warning; the next files are tried all the same, as there may be room again."""
+        Raises SinkError when the receiver refused in that time.
+        """
+        from av import VideoFrame
+
+        context = self._stream.codec_context
+        black = VideoFrame.from_ndarray(np.zeros((context.height, context.width, 3), np.uint8), "rgb24")
+        try:
+            for wait_seconds in (0.0, REFUSAL_SECONDS):
+                time.sleep(wait_seconds)
+                self._encode(black, self._last_pts + 1)
+        except self._failures() as error:
+            self._disconnect()
+            raise self._unreachable(error) from None
+
+    def _open_file(self, path: str, flags: int, options: dict[str, str]) -> HlsFile:
+        return HlsFile(path, self._on_file_error)
+
+    def _on_file_error(self, error: OSError) -> None:
+        """Warn once; the next files are tried all the same, as there may be room again."""
         self._failed_files += 1
         if self._file_error is None:
             self._file_error = error
@@ -185,8 +238,9 @@ class StreamWriter:
     def _start(self) -> None:
         source, name = self._source, find_codec(self._settings.codec, H264).name
         rate = min(max(source.rate, Fraction(1)), Fraction(120)).limit_denominator(1001)
-        most = max(MIN_BIT_RATE, round(BITS_PER_PIXEL * source.width * source.height * rate))
-        options = X264 | {"crf": str(min(self._settings.crf, 51)), "maxrate": str(most), "bufsize": str(most // 2)}
+        max_rate = max(MIN_BIT_RATE, round(BITS_PER_PIXEL * source.width * source.height * rate))
+        options = X264 | {"crf": str(min(self._settings.crf, 51)), "maxrate": str(max_rate),
+                          "bufsize": str(max_rate // 2)}
         if self._settings.encoder_preset != "auto":
             options["preset"] = self._settings.encoder_preset
         self._stream = self._container.add_stream(name, rate=rate, options=options if name == "libx264" else {})
@@ -200,7 +254,7 @@ class StreamWriter:
         context.colorspace, context.color_range = color.colorspace, color.range
         context.color_primaries, context.color_trc = color.primaries, color.trc
         self._convert = to_pixels("yuv420p", color)
-        if not is_hls(self._name) and PROTOCOLS[self._name.partition("://")[0]].global_header:
+        if self._protocol is not None and self._protocol.global_header:
             context.flags |= GLOBAL_HEADER
         self._container.start_encoding()
 
@@ -209,8 +263,11 @@ class StreamWriter:
 
         container, self._container = self._container, None
         if container is not None:
-            with contextlib.suppress(FFmpegError, ValueError):
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
                 container.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     # Pictures.
 
@@ -223,29 +280,31 @@ class StreamWriter:
         return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:
-        """Raises SinkError when the receiver refuses from the start; later it is looked for again."""
-        if self._container is None and not self._reconnect():
+        """Raises SinkError when the receiver refuses from the start; a later loss is followed by new attempts."""
+        if self._container is None and not self._try_again():
             return
         picture, seconds = item
+        self._origin = seconds if self._origin is None else self._origin
         try:
-            self._send(picture, seconds)
+            self._encode(picture, round((seconds - self._origin) / TICK))
         except self._failures() as error:
             self._on_disconnect(SinkError(f"{self._name} is gone ({error_text(error)})"))
-        else:
-            if self._lost_at is not None and time.perf_counter() - self._began > FIRST_WAIT_SECONDS:
-                self._on_reconnect(self._lost_at)
-            self._is_settled |= time.perf_counter() - self._began > STABLE_SECONDS
+            return
+        connected_seconds = time.perf_counter() - self._connected_at
+        if self._reconnect.is_lost and connected_seconds > FIRST_WAIT_SECONDS:
+            self._reconnect.on_reconnect(self._connected_at)
+            self.warnings[:] = [self._reconnect.summary]
+        self._is_settled |= connected_seconds > STABLE_SECONDS
 
     def _failures(self) -> tuple[type[Exception], ...]:
         from av import FFmpegError
 
         return FFmpegError, OSError
 
-    def _send(self, picture: Any, seconds: Fraction) -> None:
-        self._origin = seconds if self._origin is None else self._origin
-        pts = max(self._last_pts + 1, round((seconds - self._origin) / TICK))
+    def _encode(self, picture: Any, pts: int) -> None:
+        self._last_pts = max(self._last_pts + 1, pts)
         picture = self._convert(picture)
-        picture.pts, picture.time_base, self._last_pts = pts, TICK, pts
+        picture.pts, picture.time_base = self._last_pts, TICK
         for packet in self._stream.encode(picture):
             self._container.mux_one(packet)
 
@@ -253,17 +312,10 @@ class StreamWriter:
         self._disconnect()
         if not self._is_settled:
             raise error
-        now = time.perf_counter()
-        if self._lost_at is None:
-            self._lost_at, self._wait = now, FIRST_WAIT_SECONDS
-            self._losses += 1
-        else:
-            self._wait = min(2 * self._wait, MAX_WAIT_SECONDS)
-        self._retry_at = now + self._wait
-        logging.getLogger(__name__).warning("%s; trying again in %.2g s", error, self._wait)
-        self._count_losses(now - self._lost_at)
+        self._retry_at = time.perf_counter() + self._reconnect.on_disconnect(error)
+        self.warnings[:] = [self._reconnect.summary]
 
-    def _reconnect(self) -> bool:
+    def _try_again(self) -> bool:
         if time.perf_counter() < self._retry_at:
             return False
         try:
@@ -272,17 +324,6 @@ class StreamWriter:
             self._on_disconnect(error)
             return False
         return True
-
-    def _on_reconnect(self, lost_at: float) -> None:
-        gone = self._began - lost_at
-        self._lost_at = None
-        logging.getLogger(__name__).info("%s is back after %.1f s", self._name, gone)
-        self._count_losses(gone)
-        self._gone_seconds += gone
-
-    def _count_losses(self, gone: float) -> None:
-        self.warnings[:] = [f"{self._name} was gone {'once' if self._losses == 1 else f'{self._losses} times'}, for "
-                            f"{self._gone_seconds + gone:.1f} s in all"]
 
     # The end.
 
@@ -293,9 +334,8 @@ class StreamWriter:
                 for packet in self._stream.encode(None):
                     self._container.mux_one(packet)
         self._disconnect()
-        if self._lost_at is not None:
-            gone = time.perf_counter() - self._lost_at
-            raise SinkError(f"{self._name} was gone at the end, for {gone:.1f} s")
+        if self._reconnect.is_lost:
+            raise SinkError(f"{self._name} was gone at the end, for {self._reconnect.lost_seconds:.1f} s")
         if self._file_error is not None:
             noun = "a file" if self._failed_files == 1 else f"{self._failed_files} files"
             raise SinkError(f"{noun} of {self._name} could not be written ({error_text(self._file_error)})")

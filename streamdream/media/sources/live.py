@@ -44,12 +44,14 @@ def _capture_request(settings: LiveSettings) -> CaptureRequest:
 
 def _open_webcam(name: str, settings: LiveSettings) -> Source:
     request = _capture_request(settings)
-    return ReconnectingSource(name, cameras.open_webcam(name, request), wanted_rate=request.requested_rate)
+    return ReconnectingSource(name, cameras.open_webcam(name, request), requested_rate=request.requested_rate,
+                              is_camera=True)
 
 
 def _open_device(name: str, settings: LiveSettings) -> Source:
     request = _capture_request(settings)
-    return ReconnectingSource(name, cameras.open_av_device(name, request), wanted_rate=settings.capture_rate)
+    return ReconnectingSource(name, cameras.open_av_device(name, request), requested_rate=settings.capture_rate,
+                              is_camera=True)
 
 
 def _open_screen(name: str, settings: LiveSettings) -> Source:

@@ -93,14 +93,17 @@ class NetworkReader:
             raise SourceError(f"{self._address.name} has ended")
 
     def _decode(self) -> Iterator[Any]:
-        """All pictures; damage is counted. Raises SourceError when there was none for too long."""
-        last_picture_at = time.perf_counter()
+        """All pictures. Damage is counted from the first one on: before it, the decoder waits for a key frame.
+
+        Raises SourceError when there was no picture for ``OPEN_SECONDS``.
+        """
+        last_picture_at, is_joined = time.perf_counter(), False
         for packet in self._demux():
             before, corrupt = self._decoder.damaged, packet is not None and packet.is_corrupt
             pictures = self._decoder.decode(packet)
-            self.damaged += corrupt or self._decoder.damaged > before
+            self.damaged += is_joined and (corrupt or self._decoder.damaged > before)
             for picture in pictures:
-                last_picture_at = time.perf_counter()
+                last_picture_at, is_joined = time.perf_counter(), True
                 yield picture
             if time.perf_counter() - last_picture_at > OPEN_SECONDS:
                 raise SourceError(f"{self._address.name} comes, but nothing in it can be decoded")
