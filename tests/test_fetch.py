@@ -7,12 +7,12 @@ import io
 import signal
 import socket
 import tarfile
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from safetensors.torch import save
 from support.unruly_server import Server, running_server
@@ -165,7 +165,7 @@ def test_only_the_named_member_of_an_archive_is_taken(kind: str, server: Server,
     ("404", "answered 404"), ("500", "answered 500"), ("503", "answered 503"), ("html", "a web page instead"),
     ("always cuts", "broke off after"), ("always stalls", "sent nothing for 1 s"),
     ("always stalls, at once", "sent nothing for 1 s"), ("long", ""), ("trickles", "bytes in 1 s"),
-    ("to file:///etc/passwd", "is not allowed"), ("to ftp://127.0.0.1/w", "is not followed"),
+    ("to file:///etc/passwd", "is not followed"), ("to ftp://127.0.0.1/w", "is not followed"),
     ("wrong bytes", "not the file that was published: sha256"),
 ])
 def test_the_next_mirror_is_tried(manner: str, reason: str, server: Server, cache: Path) -> None:
@@ -295,11 +295,26 @@ def test_a_download_takes_only_http_and_https(tmp_path: Path) -> None:
 
 
 def test_a_redirect_never_leaves_https() -> None:
-    request, answer = urllib.request.Request("https://127.0.0.1/w"), io.BytesIO()
-    follow = download._Redirects().redirect_request
-    assert follow(request, answer, 302, "Found", {}, "https://127.0.0.2/w")
+    start = httpx.URL("https://127.0.0.1/w")
+    assert download.redirect_target(start, "https://127.0.0.2/w").host == "127.0.0.2"
+    assert str(download.redirect_target(start, "/x")) == "https://127.0.0.1/x"
     with pytest.raises(DownloadError, match=r"redirects to http://127\.0\.0\.2/w, which is not followed"):
-        follow(request, answer, 302, "Found", {}, "http://127.0.0.2/w")
+        download.redirect_target(start, "http://127.0.0.2/w")
+
+
+def test_a_redirect_is_followed_and_a_circle_of_them_is_not(server: Server, cache: Path) -> None:
+    server.files["/w.safetensors"] = WEIGHTS
+    server.manners |= {"/old.safetensors": "to /w.safetensors", "/circle.safetensors": "to /circle.safetensors"}
+    path, said, _ = run(stem(WeightSource(f"{server.url}/circle.safetensors", DIGEST),
+                             WeightSource(f"{server.url}/old.safetensors", DIGEST)))
+    assert path.read_bytes() == WEIGHTS and "redirects more than 10 times" in said[1]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_named(proxy: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ModelError, match="the proxy of the environment cannot be used"):
+        run(stem(WeightSource("http://192.0.2.1/w.safetensors", DIGEST)))
 
 
 # --- a file of the user's ---------------------------------------------------------------------------------------------

@@ -1,29 +1,32 @@
-"""One file over HTTP: goes on where a transfer was cut off, gives up on a stalled one, follows http and https only."""
+"""One file over HTTP: resume where a transfer broke off, give up on a stalled one, follow http and https only."""
 from __future__ import annotations
 
-import http.client
 import re
+import ssl
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from streamdream import __version__
 from streamdream.errors import ModelError
 
-CHUNK = 1 << 18
+if TYPE_CHECKING:
+    import httpx
+
+SCHEMES = ("http", "https")
+MAX_REDIRECTS = 10
 Progress = Callable[[int, int], None]
 """(bytes that are here, bytes in all or 0 where the server does not say)."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """``stall_seconds`` without a byte end a transfer, and so does less than ``least_bytes`` in that time;
-    ``attempts`` count the times it may be cut off; ``most_bytes`` is more than any weights have."""
+    """Less than ``min_bytes`` within ``stall_seconds`` end a transfer; ``attempts`` count the times it may break off;
+    ``max_bytes`` is more than any weights have."""
 
     stall_seconds: float = 20.0
     min_bytes: int = 4096
@@ -37,116 +40,155 @@ LIMITS = Limits()
 class DownloadError(Exception):
     """This source did not give the file; the text says why.
 
-    ``again``: more may come where it broke off; ``unreached`` is the host when there was no connection at all.
+    ``retryable``: more may come where it broke off; ``unreachable_host`` is the host when there was no connection.
     """
 
-    def __init__(self, reason: str, again: bool = False, unreached: str = "") -> None:
+    def __init__(self, reason: str, retryable: bool = False, unreachable_host: str = "") -> None:
         super().__init__(reason)
-        self.retryable, self.unreachable_host = again, unreached
+        self.retryable, self.unreachable_host = retryable, unreachable_host
 
 
 def download(url: str, part: Path, progress: Progress, limits: Limits = LIMITS) -> None:
-    """The file at ``url`` into ``part``, whose bytes, if it has any, are kept and not asked for again.
+    """Write the file at ``url`` into ``part``, whose bytes, if it has any, are kept and not asked for again.
 
-    Raises Failed for what the network or the server did, ModelError when ``part`` cannot be written.
+    Raises DownloadError for what the network or the server did, ModelError when ``part`` cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
+    if urlsplit(url).scheme not in SCHEMES:
         raise DownloadError(f"{url} is neither http nor https")
-    transfer = _Transfer(url, part, progress, limits)
-    for attempt in range(1, limits.attempts + 1):
-        before = _size(part)
-        try:
-            transfer.run()
-            return
-        except DownloadError as error:
-            if not error.retryable or attempt == limits.attempts or _size(part) <= before:
-                raise
+    with _client(limits) as client:
+        transfer = _Transfer(client, url, part, progress, limits)
+        for attempt in range(1, limits.attempts + 1):
+            before = _size(part)
+            try:
+                transfer.run()
+                return
+            except DownloadError as error:
+                if not error.retryable or attempt == limits.attempts or _size(part) <= before:
+                    raise
+
+
+def _client(limits: Limits) -> httpx.Client:
+    """With the system's certificates, and the proxies that the environment names."""
+    import httpx
+
+    headers = {"User-Agent": f"streamdream/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
+    try:
+        return httpx.Client(timeout=limits.stall_seconds, headers=headers, verify=ssl.create_default_context())
+    except (ImportError, ValueError) as error:  # of a kind that httpx does not know, or knows with a package more
+        raise DownloadError(f"the proxy of the environment cannot be used ({error})") from None
 
 
 class _Transfer:
-    """The requests for one file. It remembers which version of it the server began with, for If-Range."""
+    """The requests for one file. It holds the version of it that the server began with, for If-Range."""
 
-    def __init__(self, url: str, part: Path, progress: Progress, limits: Limits) -> None:
-        self.url, self.part, self.progress, self.limits = url, part, progress, limits
+    def __init__(self, client: httpx.Client, url: str, part: Path, progress: Progress, limits: Limits) -> None:
+        self.client, self.url, self.part, self.progress, self.limits = client, url, part, progress, limits
         self.host = str(urlsplit(url).hostname)
         self.version = ""
 
     def run(self) -> None:
         """One request, from where ``part`` ends."""
+        import httpx
+
         offset = _size(self.part)
-        request = urllib.request.Request(self.url, headers=self._headers(offset))
         try:
-            with _opener().open(request, timeout=self.limits.stall_seconds) as response:
-                self._receive(response, offset)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 416 or not offset:
-                raise DownloadError(f"{self.host} answered {error.code} {error.reason}") from None
-            if _whole_size(error.headers.get("Content-Range")) != offset:  # else all of it was here already
+            with self._open(offset) as response:
+                if response.is_success:
+                    self._receive(response, offset)
+                    return
+            if response.status_code != 416 or not offset:
+                raise DownloadError(f"{self.host} answered {response.status_code} {response.reason_phrase}")
+            if _total_size(response.headers.get("Content-Range")) != offset:  # else all of it was here already
                 self.part.unlink()
                 self.run()
-        except urllib.error.URLError as error:
-            raise DownloadError(
-                f"{self.host} cannot be reached ({_reason(error.reason)})", unreached=self.host
-            ) from None
-        except TimeoutError:
-            raise DownloadError(f"{self.host} sent nothing for {self.limits.stall_seconds:g} s", again=True) from None
-        except (http.client.HTTPException, OSError) as error:
-            raise DownloadError(f"{self.host} broke off ({_reason(error)})", again=True) from None
-        except ValueError as error:  # an address or a number in its answer
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            raise DownloadError(f"{self.host} cannot be reached ({_reason(error)})",
+                                unreachable_host=self.host) from None
+        except httpx.TimeoutException:
+            reason = f"{self.host} sent nothing for {self.limits.stall_seconds:g} s"
+            raise DownloadError(reason, retryable=True) from None
+        except httpx.TransportError as error:
+            raise DownloadError(f"{self.host} broke off ({_reason(error)})", retryable=True) from None
+        except (httpx.InvalidURL, ValueError) as error:  # an address or a number in its answer
             raise DownloadError(f"{self.host} answered what makes no sense ({_reason(error)})") from None
 
-    def _headers(self, offset: int) -> dict[str, str]:
-        headers = {"User-Agent": f"streamdream/{__version__}", "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-            if self.version:
-                headers["If-Range"] = self.version
-        return headers
+    @contextmanager
+    def _open(self, offset: int) -> Iterator[httpx.Response]:
+        """The answer to a request for all from ``offset`` on, behind its redirects."""
+        import httpx
 
-    def _receive(self, response: Any, offset: int) -> None:
-        offset, total = self._place(response, offset)
-        tag = response.headers.get("ETag") or ""
-        self.version = response.headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and self.version:
+            headers["If-Range"] = self.version
+        url = httpx.URL(self.url)
+        for _ in range(MAX_REDIRECTS):
+            with self.client.stream("GET", url, headers=headers) as response:
+                if not response.has_redirect_location:
+                    yield response
+                    return
+                url = redirect_target(url, response.headers["Location"])
+        raise DownloadError(f"{self.host} redirects more than {MAX_REDIRECTS} times")
+
+    def _receive(self, response: httpx.Response, offset: int) -> None:
+        import httpx
+
+        offset, total = self._range(response, offset)
+        tag = response.headers.get("ETag", "")
+        self.version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
         if total > self.limits.max_bytes:
             raise DownloadError(f"{self.host} wants to send {total} bytes: those are no weights")
-        with _open(self.part, offset) as file:
-            done, noted, since = offset, offset, time.monotonic()
-            while chunk := response.read1(CHUNK):
-                done += len(chunk)
-                if done > (total or self.limits.max_bytes):
-                    raise DownloadError(f"{self.host} sent more bytes than it had announced")
-                _write(file, chunk)
-                self.progress(done, total)
-                if time.monotonic() - since > self.limits.stall_seconds:
-                    if done - noted < self.limits.min_bytes:
-                        raise DownloadError(
-                            f"{self.host} sent only {done - noted} bytes in {self.limits.stall_seconds:g} s"
-                        )
-                    noted, since = done, time.monotonic()
+        done = offset
+        with _open_part(self.part, offset) as file:
+            checked, checked_seconds = offset, time.monotonic()
+            try:
+                for chunk in response.iter_raw():
+                    done += len(chunk)
+                    if done > (total or self.limits.max_bytes):
+                        raise DownloadError(f"{self.host} sent more bytes than it had announced")
+                    _write(file, chunk)
+                    self.progress(done, total)
+                    if time.monotonic() - checked_seconds > self.limits.stall_seconds:
+                        if done - checked < self.limits.min_bytes:
+                            raise DownloadError(
+                                f"{self.host} sent only {done - checked} bytes in {self.limits.stall_seconds:g} s")
+                        checked, checked_seconds = done, time.monotonic()
+            except httpx.RemoteProtocolError:  # the connection was closed too early
+                if not total:
+                    raise
         if done < total:
-            raise DownloadError(f"{self.host} broke off after {done} of {total} bytes", again=True)
+            raise DownloadError(f"{self.host} broke off after {done} of {total} bytes", retryable=True)
 
-    def _place(self, response: Any, offset: int) -> tuple[int, int]:
+    def _range(self, response: httpx.Response, offset: int) -> tuple[int, int]:
         """(where the answer's bytes belong, bytes in all or 0)."""
-        if "text/html" in (response.headers.get("Content-Type") or ""):
+        if "text/html" in response.headers.get("Content-Type", ""):
             raise DownloadError(f"{self.host} answered with a web page instead of the file")
-        length = response.headers.get("Content-Length") or ""
-        if response.status != 206:
+        length = response.headers.get("Content-Length", "")
+        if response.status_code != 206:
             return 0, int(length) if length.isdecimal() else 0  # no ranges here, or another version: from the start
-        content_range = response.headers.get("Content-Range") or ""
-        if not re.match(rf"bytes {offset}-", content_range):
+        content_range = response.headers.get("Content-Range", "")
+        if not content_range.startswith(f"bytes {offset}-"):
             raise DownloadError(f"{self.host} sent another part of the file than was asked for")
-        return offset, _whole_size(content_range)
+        return offset, _total_size(content_range)
 
 
-def _whole_size(content_range: str | None) -> int:
+def redirect_target(url: httpx.URL, location: str) -> httpx.URL:
+    """Where a redirect leads: to http and https only, and never from https to http. Raises DownloadError, or
+    ValueError for what is no address.
+    """
+    urlsplit(location)  # httpx takes http://[
+    target = url.join(location)
+    if target.scheme not in SCHEMES or (url.scheme, target.scheme) == ("https", "http"):
+        raise DownloadError(f"{url.host} redirects to {target}, which is not followed")
+    return target
+
+
+def _total_size(content_range: str | None) -> int:
     """The number after the slash in ``bytes 0-9/100`` or ``bytes */100``; 0 where there is none."""
-    found = re.search(r"/(\d+)$", content_range or "")
-    return int(found[1]) if found else 0
+    match = re.search(r"/(\d+)$", content_range or "")
+    return int(match[1]) if match else 0
 
 
-def _open(part: Path, offset: int) -> IO[bytes]:
+def _open_part(part: Path, offset: int) -> IO[bytes]:
     try:
         file = part.open("r+b" if part.exists() else "wb")
         file.truncate(offset)
@@ -168,27 +210,5 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _reason(error: object) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """To http and https only, and never from https to http."""
-
-    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any,
-                         newurl: str) -> urllib.request.Request | None:
-        allowed = ("https",) if req.type == "https" else ("http", "https")
-        if urlsplit(newurl).scheme not in allowed:
-            fp.close()
-            raise DownloadError(f"{urlsplit(req.full_url).hostname} redirects to {newurl}, which is not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """urllib's own would open file:, ftp: and data:, too."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(),
-                    urllib.request.HTTPDefaultErrorHandler(), _Redirects(), urllib.request.HTTPErrorProcessor(),
-                    urllib.request.UnknownHandler()):
-        opener.add_handler(handler)
-    return opener
+def _reason(error: Exception) -> str:
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
