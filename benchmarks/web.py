@@ -54,11 +54,11 @@ WATCH = """
     return value((bit) => data[Math.floor((bit + .5) * rect.width / bits)] > 127);
   };
   const draw = page.draw.bind(page);
-  page.draw = (dream, before) => {
-    draw(dream, before);
+  page.draw = (residual, original) => {
+    draw(residual, original);
     const own = page.figures.latencies.at(-1) ?? 0, at = performance.now(), number = shown(page.canvas);
-    ahead(page.camera.picture).then((now) => {
-      seen.push([at, number, now, own, page.link.quality, page.link.window]);
+    ahead(page.camera.frame).then((now) => {
+      seen.push([at, number, now, own, page.socket.quality, page.socket.window]);
     });
   };
   window.watched = seen;

@@ -127,7 +127,7 @@ def photo(number: int) -> NDArray[np.uint8]:
 
 def visit(server: Server, number: int) -> None:
     """The page and its parts, and a moment of live."""
-    for path in ("/", "/config", "/streamdream/app.css", "/layers/inception_v3/3.png", "/healthz"):
+    for path in ("/", "/config", "/streamdream/app.css", "/layers/inception_v3/3", "/healthz"):
         with urllib.request.urlopen(server.url + path, timeout=60) as answer:
             answer.read()
     with Client(server) as client:  # type: ignore[arg-type]

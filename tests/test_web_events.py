@@ -36,7 +36,7 @@ OPEN_ROUTES = {
     "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
     "GET /gradio_api/app_id", "GET /healthz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
-    "HEAD /results/{token}", "GET /layers/{model}/{number:int}.png", "HEAD /layers/{model}/{number:int}.png"}
+    "HEAD /results/{token}", "GET /layers/{model}/{number:int}", "HEAD /layers/{model}/{number:int}"}
 """All routes of FastAPI and Gradio that a visitor reaches."""
 META = {"_type": "gradio.FileData"}
 Shape = Callable[[str], Any]

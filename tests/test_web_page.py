@@ -18,6 +18,7 @@ from streamdream.media.images import read_image
 from streamdream.media.opencv import cv2
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
+from streamdream.settings import DreamSettings
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -66,8 +67,8 @@ def begin(page: Any) -> None:
 
 def shown(page: Any, more: int = 2) -> None:
     """So many pictures more were shown."""
-    now = page.evaluate("document.querySelector('.sd').page.drawn")
-    page.wait_for_function(f"document.querySelector('.sd').page.drawn >= {now + more}", timeout=20_000)
+    now = page.evaluate("document.querySelector('.sd').page.lastShown")
+    page.wait_for_function(f"document.querySelector('.sd').page.lastShown >= {now + more}", timeout=20_000)
 
 
 def dreamed(session: Any, more: int) -> None:
@@ -90,84 +91,59 @@ def saved(page: Any, key: str, folder: Path) -> Path:
     return path
 
 
-def test_one_press_and_one_sees_oneself_dream(page: Any, web: Running, tmp_path: Path) -> None:
+def test_start_button_shows_the_dream(page: Any, web: Running, tmp_path: Path) -> None:
     begin(page)
     dreamed(next(iter(web.waiting_room.sessions.values())), 6)
+    assert page.locator(".sd-tile img").count() == page.locator(".sd-tile").count()  # their thumbnails are shipped
     until(lambda: "fps" in page.inner_text("[data-figure=fps]"))
     assert "ms" in page.inner_text("[data-figure=latency]")
     until(lambda: "dreams/s" in page.inner_text("[data-figure=dreams]"))
     assert "inception_v3" in page.inner_text(".sd-engine") and "96 lines" in page.inner_text(".sd-engine")
     dream = read_image(str(saved(page, "s", tmp_path)))
     assert dream.shape == (SIZE[1], SIZE[0], 3)
+    assert page.inner_text(".sd-toast").startswith("Saved streamdream-")
     page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
     shown(page, 6)
     plain = read_image(str(saved(page, "s", tmp_path)))
     assert difference(plain, dream) > 3 and plain.std() > 20
 
 
-PUT_TOGETHER = """async ([picture, halves, width, height, small, way]) => {
+COMPOSE = """async ([picture, halves, width, height, small]) => {
   const { Composer } = await import("./streamdream/compose.js");
-  const { Adder } = await import("./streamdream/adder.js");
   const bitmap = (rgb, wide) => {
     const data = new Uint8ClampedArray(rgb.length / 3 * 4).fill(255);
-    rgb.forEach((value, place) => { data[4 * Math.floor(place / 3) + place % 3] = value; });
+    rgb.forEach((value, index) => { data[4 * Math.floor(index / 3) + index % 3] = value; });
     return createImageBitmap(new ImageData(data, wide));
   };
-  const composer = new Composer(document.createElement("canvas"), await Adder.hire());
-  let shown = await bitmap(picture, width);
-  if (way !== "canvas") {
-    const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d");
-    context.drawImage(shown, 0, 0);
-    const pixels = context.getImageData(0, 0, width, height).data;
-    shown = { pixels, width, height, mirrored: way === "mirrored pixels" };
-  }
-  composer.show(shown, await bitmap(halves, small));
-  return Array.from(composer.context.getImageData(0, 0, width, height).data.filter((_, place) => place % 4 < 3));
+  const composer = new Composer(document.createElement("canvas"));
+  composer.show(await bitmap(picture, width), await bitmap(halves, small));
+  return Array.from(composer.context.getImageData(0, 0, width, height).data.filter((_, index) => index % 4 < 3));
 }"""
 
 
-@pytest.mark.parametrize("way", ["canvas", "pixels", "mirrored pixels"])
-def test_the_page_adds_a_dream_to_a_picture_as_the_server_would(page: Any, way: str) -> None:
+def test_page_adds_a_residual_to_a_frame_as_the_server_would(page: Any) -> None:
     random = np.random.default_rng(1)
     picture, levels = random.integers(0, 256, (48, 64, 3)), random.integers(-255, 256, (24, 32, 3))
     levels[8:] = cv2().GaussianBlur(levels.astype(np.float32), (0, 0), 2)[8:]
     halves = np.vstack([levels.clip(0), (-levels).clip(0)])
-    came = picture[:, ::-1] if "mirrored" in way else picture
-    given = [came.ravel().tolist(), halves.ravel().tolist(), 64, 48, 32, way]
-    found = np.array(page.evaluate(PUT_TOGETHER, given)).reshape(48, 64, 3)
-    more, less = (cv2().resize(half.astype(np.uint8), (64, 48)).astype(int) for half in np.split(halves, 2))
-    between = (picture + more).clip(0, 255) if way == "canvas" else picture + more  # a canvas saturates on the way
-    assert np.abs(found - (between - less).clip(0, 255)).max() <= 2
+    args = [picture.ravel().tolist(), halves.ravel().tolist(), 64, 48, 32]
+    result = np.array(page.evaluate(COMPOSE, args)).reshape(48, 64, 3)
+    positive, negative = (cv2().resize(half.astype(np.uint8), (64, 48)).astype(int) for half in np.split(halves, 2))
+    assert np.abs(result - ((picture + positive).clip(0, 255) - negative).clip(0, 255)).max() <= 2
 
 
-COUNT_SUMS = """() => {
-  const { adder } = document.querySelector(".sd").page.composer, sum = adder.sum.bind(adder);
-  window.sums = 0;
-  adder.sum = (...given) => { sums += 1; return sum(...given); };
-}"""
-
-
-def test_where_no_gpu_draws_pixels_are_added(page: Any, tmp_path: Path) -> None:
-    """Mirrored and frozen, too; before and after is drawn, and looks the same."""
+def test_compare_and_freeze_show_the_original_frame(page: Any, tmp_path: Path) -> None:
     begin(page)
     page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
-    page.evaluate(COUNT_SUMS)
-    shown(page, 3)
     page.click("[data-do=freeze]")
-    shown(page, 6)
-    before = page.evaluate("sums")
-    shown(page, 2)
-    assert page.evaluate("sums") > before > 0
-    added = read_image(str(saved(page, "s", tmp_path)))
-    page.click("[data-do=compare]")
     shown(page, 8)
-    before = page.evaluate("sums")
-    shown(page, 2)
-    assert page.evaluate("sums") == before
-    assert difference(read_image(str(saved(page, "s", tmp_path))), added) < 0.5
+    dream = read_image(str(saved(page, "s", tmp_path)))
+    page.click("[data-do=compare]")
+    shown(page, 6)
+    assert difference(read_image(str(saved(page, "s", tmp_path))), dream) < 0.5
 
 
-def test_what_is_shown_is_as_sharp_as_the_camera(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
+def test_picture_is_as_sharp_as_the_camera(page: Any, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
     begin(page)
     page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0})")
     page.click("[data-do=mirror]")
@@ -180,7 +156,7 @@ def test_what_is_shown_is_as_sharp_as_the_camera(page: Any, tmp_path: Path, lion
 
 
 @pytest.mark.parametrize("lacks", ["MediaStreamTrackProcessor", "MediaStreamTrackProcessor VideoFrame"])
-def test_browsers_that_show_a_camera_only_as_a_video(page: Any, lacks: str) -> None:
+def test_camera_works_without_track_processor_and_video_frame(page: Any, lacks: str) -> None:
     page.add_init_script(f"for (const name of '{lacks}'.split(' ')) delete globalThis[name]")
     page.reload()
     page.wait_for_function("document.querySelector('.sd')?.page")
@@ -189,43 +165,44 @@ def test_browsers_that_show_a_camera_only_as_a_video(page: Any, lacks: str) -> N
     assert page.evaluate("!!document.querySelector('.sd').page.camera.worker") == ("VideoFrame" not in lacks)
 
 
-def test_out_of_sight_nothing_is_sent(page: Any) -> None:
+def test_hidden_page_sends_no_frames(page: Any) -> None:
     begin(page)
     page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.gone}); gone = true")
     page.wait_for_timeout(500)
-    before = page.evaluate("document.querySelector('.sd').page.link.number")
+    before = page.evaluate("document.querySelector('.sd').page.socket.number")
     page.wait_for_timeout(500)
-    assert page.evaluate("document.querySelector('.sd').page.link.number") == before
+    assert page.evaluate("document.querySelector('.sd').page.socket.number") == before
     page.evaluate("gone = false")
     shown(page, 3)
 
 
-def test_controls_act_and_the_link_carries_them(page: Any, web: Running) -> None:
+def test_controls_change_settings_and_the_link_restores_them(page: Any, web: Running) -> None:
     begin(page)
     session = next(iter(web.waiting_room.sessions.values()))
     page.click("[data-layer=mixed5]")
-    until(lambda: session.controls.now().layers == "mixed5")
+    until(lambda: session.controls.current().layers == "mixed5")
     page.click("[data-layer=mixed4]", modifiers=["Shift"])
-    until(lambda: session.controls.now().layers == "mixed5,mixed4")
+    until(lambda: session.controls.current().layers == "mixed5,mixed4")
     page.click("[data-look=look-pearls]")
-    until(lambda: session.controls.now().octaves == 3 and session.controls.now().color == 0)
+    until(lambda: session.controls.current().octaves == 3 and session.controls.current().color == 0)
     page.focus("#sd-strength")
     for _ in range(5):
         page.keyboard.press("ArrowRight")  # five steps of 0.02
-    until(lambda: session.controls.now().strength == pytest.approx(1.1))
+    until(lambda: session.controls.current().strength == pytest.approx(1.1))
     page.click(".sd-copy")
     link = page.evaluate("navigator.clipboard.readText()")
     assert "strength=1.1" in link and "layers=mixed5" in link
     page.click(".sd-defaults")
-    until(lambda: session.controls.now() == session.controls.now().__class__(warmup_steps=0))
+    until(lambda: session.controls.current() == DreamSettings(warmup_steps=0))
     page.goto("about:blank")
     page.goto(link)
     page.wait_for_function("document.querySelector('.sd')?.page?.panel.values.octaves === 3")
     begin(page)
-    until(lambda: any(one.controls.now().strength == pytest.approx(1.1) for one in web.waiting_room.sessions.values()))
+    sessions = web.waiting_room.sessions
+    until(lambda: any(one.controls.current().strength == pytest.approx(1.1) for one in sessions.values()))
 
 
-def test_the_page_works_by_keyboard(page: Any, web: Running, tmp_path: Path) -> None:
+def test_keyboard_controls_everything(page: Any, web: Running, tmp_path: Path) -> None:
     page.focus(".sd-start")
     page.keyboard.press("Enter")
     page.wait_for_selector(LIVE, timeout=20_000)
@@ -262,7 +239,8 @@ def test_the_page_works_by_keyboard(page: Any, web: Running, tmp_path: Path) -> 
     page.wait_for_function("document.fullscreenElement === null")
 
 
-def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selecting_another_network_changes_model_and_tiles(
+        browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own layers as tiles, which can be picked; and back again."""
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
     folder = fetch.weights_dir()
@@ -276,23 +254,24 @@ def test_another_network_is_chosen(browser: Any, tmp_path: Path, monkeypatch: py
         begin(page)
         session = next(iter(web.waiting_room.sessions.values()))
         page.select_option("#sd-model", "bvlc_googlenet")
-        until(lambda: session.controls.wish.model == "bvlc_googlenet")
-        assert session.controls.now().layers == "inception_4c/output"
+        until(lambda: session.controls.request.model == "bvlc_googlenet")
+        assert session.controls.current().layers == "inception_4c/output"
         assert page.locator(".sd-tile").count() == 9 and not page.locator("[data-layer=mixed3]").count()
         page.click("[data-layer='inception_3a/output']")
-        until(lambda: session.controls.now().layers == "inception_3a/output")
+        until(lambda: session.controls.current().layers == "inception_3a/output")
         dreamed(session, 3)
         page.select_option("#sd-model", "inception_v3")
-        until(lambda: session.controls.wish.model == "inception_v3" and "mixed" in session.controls.now().layers)
+        until(lambda: session.controls.request.model == "inception_v3")
+        until(lambda: "mixed" in session.controls.current().layers)
         dreamed(session, 3)
         assert page.get_attribute(".sd", "data-state") == "live" and not page.inner_text(".sd-toast")
         page.close()
 
 
-def test_a_dropped_connection_comes_back_by_itself(page: Any, web: Running) -> None:
+def test_page_reconnects_after_a_dropped_connection(page: Any, web: Running) -> None:
     begin(page)
     session = next(iter(web.waiting_room.sessions.values()))
-    page.evaluate("document.querySelector('.sd').page.link.socket.close(3999)")
+    page.evaluate("document.querySelector('.sd').page.socket.socket.close(3999)")
     page.wait_for_selector(".sd[data-state=lost]", timeout=5000)
     page.wait_for_selector(LIVE, timeout=10_000)
     shown(page, 3)
@@ -302,7 +281,7 @@ def test_a_dropped_connection_comes_back_by_itself(page: Any, web: Running) -> N
     assert until(lambda: not web.waiting_room.sessions) < 5
 
 
-def test_who_waits_is_told_and_gets_in(page: Any, web: Running) -> None:
+def test_queued_visitor_sees_the_position_and_gets_in(page: Any, web: Running) -> None:
     with Client(web) as first, Client(web) as second:
         first.welcome(), second.welcome()
         page.click(".sd-start")
@@ -327,7 +306,7 @@ def test_page_says_that_it_needs_a_websocket_when_none_opens(browser: Any, web: 
     page.close()
 
 
-def test_a_server_that_stops_is_no_alarm(browser: Any) -> None:
+def test_stopping_server_shows_a_reconnect_message(browser: Any) -> None:
     with running() as web:
         page = browser.new_page()
         page.goto(web.url)
@@ -339,7 +318,7 @@ def test_a_server_that_stops_is_no_alarm(browser: Any) -> None:
         page.close()
 
 
-def test_the_page_fits_a_phone(browser: Any, web: Running) -> None:
+def test_page_fits_a_phone_in_both_themes(browser: Any, web: Running) -> None:
     for scheme in ("dark", "light"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page = context.new_page()

@@ -1,8 +1,14 @@
-// The camera: which one, its pictures as they come, and what goes wrong with it in words.
+// The camera: opens it, delivers its frames, and explains its errors.
 
-import { fit, shrink } from "./fit.js";
+import { scaleDown, scaleToField } from "./scale.js";
 
-const RATE = 30;
+const FRAME_RATE = 30;
+const ERRORS = {
+  NotAllowedError: "Camera access was denied. Allow it in the browser's address bar, then start again.",
+  NotFoundError: "No camera was found.",
+  OverconstrainedError: "This camera is no longer connected. Choose another one.",
+  NotReadableError: "Another program is using the camera.",
+};
 
 export class Camera {
   constructor(video) {
@@ -11,27 +17,29 @@ export class Camera {
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.small = document.createElement("canvas");
     this.smallContext = this.small.getContext("2d", { alpha: false });
-    this.running = 0;
-    this.picture = null;
-    this.asked = 0;
-    this.answers = new Map();
-    this.hire();
+    this.run = 0;                     // of ``follow``; a loop of an earlier run ends
+    this.frame = null;
+    this.requests = 0;
+    this.pending = new Map();         // request id -> resolve
+    this.startWorker();
   }
 
   async open(deviceId, lines) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error(window.isSecureContext
-        ? "This browser gives no access to a camera."
-        : "Browsers open a camera on https or localhost only. Whoever runs this server can start it with a certificate.");
+        ? "This browser does not support cameras."
+        : "Browsers allow a camera only on https or localhost. The server's owner can start it with a certificate.");
     }
     this.close();
-    const video = { height: { ideal: lines }, width: { ideal: Math.round(lines * 4 / 3) }, frameRate: { ideal: RATE } };
-    if (lines >= 720) video.width = { ideal: Math.round(lines * 16 / 9) };
+    const aspect = lines >= 720 ? 16 / 9 : 4 / 3;
+    const video = {
+      height: { ideal: lines }, width: { ideal: Math.round(lines * aspect) }, frameRate: { ideal: FRAME_RATE },
+    };
     if (deviceId) video.deviceId = { exact: deviceId };
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
     } catch (error) {
-      throw new Error(inWords(error));
+      throw new Error(ERRORS[error.name] ?? `The camera cannot be opened: ${error.message}`);
     }
     if (!globalThis.MediaStreamTrackProcessor) {
       this.video.srcObject = this.stream;
@@ -45,104 +53,91 @@ export class Camera {
     return devices.filter((device) => device.kind === "videoinput");
   }
 
-  // take(capturedAt) is called for each new picture of the camera, until the next call of follow or close; not while the
-  // page is out of sight.
-  follow(take) {
-    const run = ++this.running;
-    if (globalThis.MediaStreamTrackProcessor) this.read(run, take);
-    else this.watch(run, take);
+  // Call onFrame(capturedAt) for each new frame until the next call of follow or close; not while the page is hidden.
+  follow(onFrame) {
+    const run = ++this.run;
+    if (globalThis.MediaStreamTrackProcessor) this.readTrack(run, onFrame);
+    else this.readVideo(run, onFrame);
   }
 
-  // From the camera itself. A video, however small, is painted for each picture, and that costs a browser without a GPU
-  // more than the dream that it shows.
-  async read(run, take) {
+  // Read the track itself: a browser without a GPU spends more on painting a video element, however small, than on
+  // showing the dream.
+  async readTrack(run, onFrame) {
     const reader = new MediaStreamTrackProcessor({ track: this.stream.getVideoTracks()[0] }).readable.getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done || run !== this.running) {
+      if (done || run !== this.run) {
         value?.close();
         break;
       }
-      this.picture?.close();
-      this.picture = value;
-      if (!document.hidden) take(value.metadata?.().captureTime ?? performance.now());
+      this.frame?.close();
+      this.frame = value;
+      if (!document.hidden) onFrame(value.metadata?.().captureTime ?? performance.now());
     }
     reader.cancel().catch(() => {});
   }
 
-  watch(run, take) {
+  readVideo(run, onFrame) {
     const video = this.video;
     let last = -1;
-    const next = (now, meta) => {
-      if (run !== this.running) return;
-      if (meta || video.currentTime !== last) take(meta ? meta.captureTime ?? now : now);
+    const next = (now, metadata) => {
+      if (run !== this.run) return;
+      if (metadata || video.currentTime !== last) onFrame(metadata?.captureTime ?? now);
       last = video.currentTime;
+      schedule();
+    };
+    const schedule = () => {
       if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
       else requestAnimationFrame((time) => next(time));
     };
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
-    else requestAnimationFrame((time) => next(time));
+    schedule();
   }
 
-  // The newest picture, a VideoFrame or the video that shows it; null before there is one.
+  // The newest frame, a VideoFrame or the video element; null before the first.
   get newest() {
-    return this.picture ?? (this.video.videoWidth ? this.video : null);
+    return this.frame ?? (this.video.videoWidth ? this.video : null);
   }
 
-  // The picture of now, ``before`` it is dreamed, and what is dreamed on: ``jpeg``, of at most ``field`` lines. ``frozen``
-  // takes the last one again. ``before`` is a bitmap or, where ``raw`` is set and it can be had, its pixels; to be closed.
-  async take({ lines, field, mirrored, frozen, quality, raw }) {
+  // Return {jpeg, original}: the newest frame of at most ``field`` lines as JPEG, and at most ``lines`` high as a bitmap,
+  // which the caller closes. ``frozen`` takes the last one again.
+  async take({ lines, field, mirrored, frozen, quality }) {
     const newest = this.newest;
-    if (!newest) throw new Error("no picture yet");
+    if (!newest) throw new Error("no frame yet");
     if (this.worker) {
-      const frame = frozen ? null : new VideoFrame(newest), id = ++this.asked;
-      this.worker.postMessage({ id, frame, lines, field, mirrored, quality, raw }, frame ? [frame] : []);
-      return new Promise((done) => this.answers.set(id, done));
+      const frame = frozen ? null : new VideoFrame(newest), id = ++this.requests;
+      this.worker.postMessage({ id, frame, lines, field, mirrored, quality }, frame ? [frame] : []);
+      return new Promise((resolve) => this.pending.set(id, resolve));
     }
     if (!frozen) {
-      const [width, height] = sizeOf(newest);
-      fit(this.canvas, this.context, newest, width, height, lines, mirrored);
+      const width = newest.displayWidth ?? newest.videoWidth, height = newest.displayHeight ?? newest.videoHeight;
+      scaleDown(this.canvas, this.context, newest, width, height, lines, mirrored);
     }
-    shrink(this.small, this.smallContext, this.canvas, field);
-    const encoded = new Promise((done) => this.small.toBlob(done, "image/jpeg", quality));
-    const [jpeg, before] = await Promise.all([encoded, createImageBitmap(this.canvas)]);
-    return { jpeg, before };
+    scaleToField(this.small, this.smallContext, this.canvas, field);
+    const encoded = new Promise((resolve) => this.small.toBlob(resolve, "image/jpeg", quality));
+    const [jpeg, original] = await Promise.all([encoded, createImageBitmap(this.canvas)]);
+    return { jpeg, original };
   }
 
-  // Where the browser can, pictures are encoded beside the page.
-  hire() {
+  // Encode in a worker where the browser can.
+  startWorker() {
     if (!(globalThis.Worker && globalThis.OffscreenCanvas?.prototype.convertToBlob && globalThis.VideoFrame)) return;
     this.worker = new Worker(new URL("./encoder.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data: { id, jpeg, before, raw } }) => {
-      const close = () => this.worker?.postMessage({ spare: raw.pixels.buffer }, [raw.pixels.buffer]);
-      const answer = this.answers.get(id);
-      if (answer) answer({ jpeg, before: raw ? { ...raw, close } : before });
-      else before?.close();
-      this.answers.delete(id);
+    this.worker.onmessage = ({ data: { id, jpeg, original } }) => {
+      const resolve = this.pending.get(id);
+      if (resolve) resolve({ jpeg, original });
+      else original?.close();
+      this.pending.delete(id);
     };
     this.worker.onerror = () => { this.worker = null; };
   }
 
   close() {
-    this.running += 1;
-    this.answers.clear();
-    this.picture?.close();
-    this.picture = null;
+    this.run += 1;
+    this.pending.clear();
+    this.frame?.close();
+    this.frame = null;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = null;
     this.video.srcObject = null;
   }
-}
-
-function sizeOf(picture) {
-  return [picture.displayWidth ?? picture.videoWidth, picture.displayHeight ?? picture.videoHeight];
-}
-
-function inWords(error) {
-  return {
-    NotAllowedError: "The camera was not allowed. Allow it beside the address of this page, then start again.",
-    NotFoundError: "No camera was found.",
-    OverconstrainedError: "This camera is not there any more; choose another one.",
-    NotReadableError: "The camera is in use elsewhere.",
-  }[error.name] ?? `The camera cannot be opened: ${error.message}`;
 }

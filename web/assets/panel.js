@@ -1,68 +1,65 @@
-// The settings of the live dream: controls made from what the server says of each field, and the link that holds them.
+// The settings of the live dream: controls made from the server's description of each field, and the link that holds them.
+
+const PICTURE_RETRY_MS = 10_000, PICTURE_RETRIES = 30;
+const LOG_SCALE_RATIO = 100;        // a range whose ends are further apart gets a logarithmic slider
+const SLIDER_MAX = 1000;
+const LINK_PREFIX = "#dream?";
+const KEY_STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
 
 export class Panel {
-  // change(values) is told what the visitor has set; whether the server will answer it.
-  constructor(root, facts, change) {
+  // onChange(values): called with what the visitor changed; returns whether the server will answer it.
+  constructor(root, facts, onChange) {
     this.root = root;
     this.facts = facts;
-    this.change = change;
-    this.values = { model: facts.model };                 // there is a field for it only where there are several
+    this.onChange = onChange;
+    this.values = { model: facts.model };                 // a field exists for it only with several networks
     for (const { name } of facts.fields) this.values[name] = facts.values[name];
-    this.rows = new Map();
+    this.rows = new Map();                                // field name -> {field, input, output}
     this.pending = {};
-    this.unanswered = [];                                 // what was sent, oldest first: the server answers each
+    this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
-    for (const field of facts.fields) (field.basic ? basic : more).append(this.row(field));
-    this.looks(root.querySelector(".sd-looks"));
-    this.layers();
+    for (const field of facts.fields) (field.basic ? basic : more).append(this.createRow(field));
+    this.createLooks(root.querySelector(".sd-looks"));
+    this.createTiles();
     root.querySelector(".sd-defaults").addEventListener("click", () => this.set(facts.values));
-    root.querySelector(".sd-copy").addEventListener("click", (event) => this.copy(event.currentTarget));
-    this.fromLink();
-    addEventListener("hashchange", () => this.fromLink());
-    addEventListener("streamdream:layer", ({ detail }) => {  // picked in the tab Layers
-      if (detail.everywhere && detail.model === this.facts.model) this.set({ layers: detail.layer, channel: "" });
+    root.querySelector(".sd-copy").addEventListener("click", (event) => this.copyLink(event.currentTarget));
+    this.readLink();
+    addEventListener("hashchange", () => this.readLink());
+    addEventListener("streamdream:layer", ({ detail }) => {  // selected in the tab Layers
+      if (detail.allTabs && detail.model === this.facts.model) this.set({ layers: detail.layer, channel: "" });
     });
     this.show();
   }
 
-  // --- making
+  // --- create the controls
 
-  row(field) {
+  createRow(field) {
     const row = element("div", `sd-row sd-${field.kind}`), id = `sd-${field.name}`;
     const label = element("label", "", field.label);
     label.htmlFor = id;
     label.title = field.help + (field.unit ? ` (${field.unit})` : "");
-    let input;
-    if (field.kind === "choice") {
-      input = element("select");
-      for (const choice of field.choices) input.append(new Option(choice, choice));
-    } else {
-      input = element("input");
-      input.type = { range: "range", switch: "checkbox", text: "text" }[field.kind];
-    }
+    const input = createInput(field), output = element("output");
     input.id = id;
     input.name = field.name;
-    const output = element("output");
     output.htmlFor = id;
-    if (field.kind === "range") Object.assign(input, { min: 0, max: 1000, step: 1 });
-    if (field.kind === "text") Object.assign(input, { maxLength: 200, spellcheck: false, autocomplete: "off" });
     const event = field.kind === "range" ? "input" : "change";
-    input.addEventListener(event, () => this.set({ [field.name]: read(field, input) }, true));
-    if (field.kind === "range") {       // a notch of the arrow keys is a step of the field, not of the slider
-      input.addEventListener("keydown", (press) => {
-        const turn = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[press.key];
-        if (!turn) return;
-        press.preventDefault();
-        const value = round(field, this.values[field.name] + turn * field.step);
-        this.set({ [field.name]: Math.max(field.low, Math.min(field.high, value)) }, true);
-      });
-    }
+    input.addEventListener(event, () => this.set({ [field.name]: readInput(field, input) }, true));
+    if (field.kind === "range") input.addEventListener("keydown", (press) => this.onSliderKey(field, press));
     row.append(label, output, input);
     this.rows.set(field.name, { field, input, output });
     return row;
   }
 
-  looks(box) {
+  // An arrow key moves by one step of the field, not by one of the slider.
+  onSliderKey(field, event) {
+    const steps = KEY_STEPS[event.key];
+    if (!steps) return;
+    event.preventDefault();
+    const value = round(field, this.values[field.name] + steps * field.step);
+    this.set({ [field.name]: Math.max(field.low, Math.min(field.high, value)) }, true);
+  }
+
+  createLooks(box) {
     for (const look of this.facts.looks) {
       const chip = element("button", "sd-chip", look.label);
       chip.type = "button";
@@ -74,21 +71,22 @@ export class Panel {
     box.hidden = !this.facts.looks.length;
   }
 
-  // The tiles of the network of now; made anew when it is another.
-  layers() {
+  // Create a tile for each layer of the current network.
+  createTiles() {
     const box = this.root.querySelector(".sd-layers"), network = this.facts.networks[this.values.model];
     this.network = this.values.model;
     box.replaceChildren();
     for (const layer of network.layers) {
-      const tile = element("button", "sd-tile");
+      const tile = element("button", "sd-tile sd-plain");
       tile.type = "button";
       tile.title = `${layer.name}, ${layer.channels} channels`;
       tile.dataset.layer = layer.name;
       tile.append(element("span", "", layer.name));
-      tile.addEventListener("click", (event) => this.pick(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
+      tile.addEventListener("click", (event) =>
+        this.selectLayer(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
       box.append(tile);
+      addPicture(tile, new URL(`../${layer.picture}`, import.meta.url));
     }
-    this.illustrate(network.layers);
     const text = this.rows.get("layers").input, list = element("datalist");
     list.id = "sd-layer-names";
     for (const name of network.taps) list.append(new Option(name, name));
@@ -96,134 +94,151 @@ export class Panel {
     box.append(list);
   }
 
-  illustrate(layers) {
-    this.illustrated = layers.every((layer) => layer.picture);
-    for (const layer of layers) {
-      const tile = this.root.querySelector(`[data-layer="${CSS.escape(layer.name)}"]`);
-      if (!tile) continue;              // of another network than the one of now
-      tile.classList.toggle("sd-plain", !layer.picture);
-      if (!layer.picture || tile.querySelector("img")) continue;
-      const image = element("img");
-      Object.assign(image, { src: layer.picture, alt: "", loading: "lazy" });
-      tile.prepend(image);
-    }
-  }
-
-  pick(name, beside) {
-    const now = names(this.values.layers);
+  // ``mix``: add the layer to the current ones, or remove it.
+  selectLayer(name, mix) {
+    const current = layerNames(this.values.layers);
     let next = [name];
-    if (beside) next = now.includes(name) ? now.filter((other) => other !== name) : [...now, name];
+    if (mix) next = current.includes(name) ? current.filter((other) => other !== name) : [...current, name];
     if (next.length) this.set({ layers: next.join(","), channel: "" });
   }
 
-  // --- setting
+  // --- set values
 
-  set(values, quiet = false) {
+  // ``keepFocused``: do not overwrite the control that the visitor is using.
+  set(values, keepFocused = false) {
     if (values.model && values.model !== this.values.model && !("layers" in values)) {
       values = { ...values, layers: this.facts.networks[values.model].start, channel: "" };
     }
-    const known = Object.entries(values).filter(([name]) => this.rows.has(name));
-    Object.assign(this.values, Object.fromEntries(known));
-    Object.assign(this.pending, Object.fromEntries(known));
-    this.show(quiet ? document.activeElement : null);
-    this.toLink();
+    const known = Object.fromEntries(Object.entries(values).filter(([name]) => this.rows.has(name)));
+    Object.assign(this.values, known);
+    Object.assign(this.pending, known);
+    this.show(keepFocused ? document.activeElement : null);
+    this.writeLink();
     cancelAnimationFrame(this.flush);
     this.flush = requestAnimationFrame(() => {
       const changed = this.pending;
       this.pending = {};
-      if (this.change(changed)) this.unanswered.push(changed);
+      if (this.onChange(changed)) this.unanswered.push(changed);
     });
   }
 
-  // What the server says that is set now, in answer to so many messages: the truth, but for what the visitor has changed
-  // since. A connection that has just opened answers nothing that was sent before.
+  // Take over the server's values, which answer so many messages, except what the visitor has changed since. A new
+  // connection answers none of the messages of the last one: pass Infinity.
   confirm(values, answers) {
     this.unanswered.splice(0, answers);
     const newer = Object.assign({}, ...this.unanswered, this.pending);
     for (const name of this.rows.keys()) if (!(name in newer)) this.values[name] = values[name];
     this.show(document.activeElement);
-    this.toLink();
+    this.writeLink();
   }
 
-  show(busy = null) {
+  show(focused = null) {
     for (const [name, { field, input, output }] of this.rows) {
       const value = this.values[name];
-      if (input === busy && field.kind === "text") continue;
+      if (input === focused && field.kind === "text") continue;
       if (field.kind === "switch") input.checked = value;
-      else if (field.kind !== "range") input.value = value;
-      else {
-        if (input !== busy || Math.abs(read(field, input) - value) > field.step / 2) input.value = place(field, value);
-        output.textContent = String(Number(value.toPrecision(3)));
-        input.setAttribute("aria-valuetext", output.textContent + (field.unit ? ` ${field.unit}` : ""));
-        input.style.setProperty("--sd-part", `${input.value / 10}%`);
-      }
+      else if (field.kind === "range") showSlider(field, input, output, value, input === focused);
+      else input.value = value;
     }
-    if (this.values.model !== this.network && this.facts.networks[this.values.model]) this.layers();
-    const chosen = names(this.values.layers);
+    if (this.values.model !== this.network && this.facts.networks[this.values.model]) this.createTiles();
+    const selected = layerNames(this.values.layers);
     for (const tile of this.root.querySelectorAll(".sd-tile")) {
-      tile.setAttribute("aria-pressed", String(chosen.includes(tile.dataset.layer)));
+      tile.setAttribute("aria-pressed", String(selected.includes(tile.dataset.layer)));
     }
     for (const chip of this.root.querySelectorAll(".sd-chip")) {
-      const look = this.facts.looks.find((one) => one.name === chip.dataset.look);
-      const wanted = { ...this.facts.values, ...look.values };
-      chip.setAttribute("aria-pressed", String([...this.rows.keys()].every((name) => wanted[name] === this.values[name])));
+      const look = this.facts.looks.find(({ name }) => name === chip.dataset.look);
+      const values = { ...this.facts.values, ...look.values };
+      chip.setAttribute("aria-pressed", String([...this.rows.keys()].every((name) => values[name] === this.values[name])));
     }
   }
 
   // --- the link
 
-  changed() {
-    return Object.fromEntries(Object.entries(this.values).filter(([name, value]) => value !== this.facts.values[name]));
-  }
-
   get hash() {
-    const changed = this.changed();
-    return Object.keys(changed).length ? `#dream?${new URLSearchParams(changed)}` : "";
+    const changed = Object.entries(this.values).filter(([name, value]) => value !== this.facts.values[name]);
+    return changed.length ? LINK_PREFIX + new URLSearchParams(changed) : "";
   }
 
-  toLink() {
+  writeLink() {
     this.written = this.hash;
     history.replaceState(history.state, "", location.pathname + location.search + this.hash);
   }
 
-  fromLink() {
-    if (!location.hash.startsWith("#dream?") || location.hash === this.written) return;
+  readLink() {
+    if (!location.hash.startsWith(LINK_PREFIX) || location.hash === this.written) return;
     const values = { ...this.facts.values };
-    for (const [name, text] of new URLSearchParams(location.hash.slice(7))) {
+    for (const [name, text] of new URLSearchParams(location.hash.slice(LINK_PREFIX.length))) {
       const row = this.rows.get(name);
       if (row) values[name] = parse(row.field, text);
     }
     this.set(values);
   }
 
-  async copy(button) {
+  async copyLink(button) {
     const link = location.origin + location.pathname + this.hash;
     try {
       await navigator.clipboard.writeText(link);
       button.dataset.done = "Copied";
     } catch {
-      button.dataset.done = "It is in the address bar";
+      button.dataset.done = "The link is in the address bar";
     }
     setTimeout(() => delete button.dataset.done, 2000);
   }
 }
 
-// --- values and places on a slider; what spans several powers of ten gets as much room for each
-
-function bent(field) {
-  return field.low > 0 && field.high / field.low > 100;
+function createInput(field) {
+  if (field.kind === "choice") {
+    const select = element("select");
+    for (const choice of field.choices) select.append(new Option(choice, choice));
+    return select;
+  }
+  const input = element("input");
+  input.type = { range: "range", switch: "checkbox", text: "text" }[field.kind];
+  if (field.kind === "range") Object.assign(input, { min: 0, max: SLIDER_MAX, step: 1 });
+  if (field.kind === "text") Object.assign(input, { maxLength: 200, spellcheck: false, autocomplete: "off" });
+  return input;
 }
 
-function place(field, value) {
+function showSlider(field, input, output, value, focused) {
+  const moved = Math.abs(readInput(field, input) - value) > field.step / 2;
+  if (!focused || moved) input.value = toSlider(field, value);
+  output.textContent = String(Number(value.toPrecision(3)));
+  input.setAttribute("aria-valuetext", output.textContent + (field.unit ? ` ${field.unit}` : ""));
+  input.style.setProperty("--sd-part", `${100 * input.value / SLIDER_MAX}%`);
+}
+
+// Show the thumbnail of a layer in its tile. The server sends a single pixel while it is being made: retry later.
+function addPicture(tile, url, retries = PICTURE_RETRIES) {
+  const image = element("img");
+  image.alt = "";
+  image.addEventListener("load", () => {
+    if (image.naturalWidth > 1) {
+      tile.classList.remove("sd-plain");
+      tile.prepend(image);
+    } else if (retries) {
+      setTimeout(() => { if (tile.isConnected) addPicture(tile, url, retries - 1); }, PICTURE_RETRY_MS);
+    }
+  });
+  url.search = retries === PICTURE_RETRIES ? "" : `retry=${retries}`;
+  image.src = url;
+}
+
+// --- slider positions and values
+
+function isLogScale(field) {
+  return field.low > 0 && field.high / field.low > LOG_SCALE_RATIO;
+}
+
+function toSlider(field, value) {
   const { low, high } = field;
-  return 1000 * (bent(field) ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+  return SLIDER_MAX * (isLogScale(field) ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
 }
 
-function read(field, input) {
+function readInput(field, input) {
   if (field.kind === "switch") return input.checked;
   if (field.kind !== "range") return input.value;
-  const part = input.value / 1000, { low, high } = field;
-  return round(field, bent(field) ? low * (high / low) ** part : low + part * (high - low));
+  const part = input.value / SLIDER_MAX, { low, high } = field;
+  return round(field, isLogScale(field) ? low * (high / low) ** part : low + part * (high - low));
 }
 
 function round(field, value) {
@@ -238,13 +253,14 @@ function parse(field, text) {
   return Number.isFinite(value) ? Math.max(field.low, Math.min(field.high, value)) : field.default;
 }
 
-function names(layers) {
+// As in "mixed3:1,mixed5:0.5" -> ["mixed3", "mixed5"].
+function layerNames(layers) {
   return layers.split(",").map((part) => part.split(":")[0].trim()).filter(Boolean);
 }
 
-export function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
+function element(tag, className = "", text = "") {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text) node.textContent = text;
+  return node;
 }

@@ -1,4 +1,4 @@
-"""The page that one sees before one may in. It needs nothing else from the server."""
+"""The login page. It loads nothing else from the server."""
 from __future__ import annotations
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
@@ -18,14 +18,17 @@ button { min-height: 48px; border: 0; border-radius: 99px; background: var(--ink
 p { margin: 0; color: var(--accent); min-height: 1.5em; } :focus-visible { outline: 3px solid var(--accent); }
 </style>
 <form method="post" action="ROOT/login"><h1>streamdream</h1>
-FIELDS<p role="alert">PROBLEM</p><button>Come in</button></form></html>
+FIELDS<p role="alert">PROBLEM</p><button>Log in</button></form></html>
 """
-USER = '<label>Name<input name="user" autocomplete="username" required autofocus></label>'
+USER = '<label>User name<input name="user" autocomplete="username" required autofocus></label>'
 PASSWORD = '<label>KIND<input name="password" type="password" autocomplete="current-password" required></label>'
 
 
 def login_page(with_names: bool, wrong: bool, root: str = "") -> str:
-    """``with_names`` asks for a name and a password, else for the token. ``root`` is the app's place, as ``/dream``."""
+    """Return the page, which asks for user name and password if ``with_names``, else for the token.
+
+    ``wrong`` adds that the last attempt failed; ``root`` is the path of the app, as ``/dream``.
+    """
     fields = USER + PASSWORD.replace("KIND", "Password") if with_names else PASSWORD.replace("KIND", "Token")
-    problem = "That was not right." if wrong else ""
+    problem = ("Wrong user name or password." if with_names else "Wrong token.") if wrong else ""
     return PAGE.replace("ROOT", root).replace("FIELDS", fields).replace("PROBLEM", problem)

@@ -57,8 +57,6 @@ class AppState:
         self.check(dream)
         self._private_folder = PrivateFolder()
         self.folder = self._private_folder.path
-        self.layer_pictures: dict[str, str] = {}
-        """Tap -> the URL of a small picture of its dream; the tab Layers fills it."""
         self.active_sessions: set[str] = set()
         """Who dreams live now."""
         self.counts: Counter[str] = Counter()

@@ -66,12 +66,6 @@ class JobService:
         """Does somebody want the device for something better than pictures of layers?"""
         return bool(self.app_state.active_sessions) or self.videos.is_busy or self.stills.is_busy
 
-    def show_layers(self) -> None:
-        """Tells the live tab where the pictures of the studio's own network are, or will be."""
-        model = self.app_state.stream.model
-        self.app_state.layer_pictures.update(
-            {tap: picture_address(model, number) for number, tap in enumerate(models.get(model).taps())})
-
     def find_job(self, token: str) -> Job | None:
         return self.videos.get(token) or self.stills.get(token)
 
@@ -168,7 +162,7 @@ class JobService:
 
 def picture_address(model: str, number: int) -> str:
     """Of the picture of the network's layer of that number, relative to the page."""
-    return f"layers/{model}/{number}.png"
+    return f"layers/{model}/{number}"
 
 
 def read_mask(jobs_service: JobService, visitor: str, data: bytes) -> Upload | None:

@@ -72,36 +72,36 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
     looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
              '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif
              '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
-             + ('<canvas class="sw-drop-canvas" aria-label="draw where to dream"></canvas>' if mask else "") + "</div>")
+             + ('<canvas class="sw-drop-canvas" aria-label="Draw where to dream"></canvas>' if mask else "") + "</div>")
     template = f"""
 <div class="sw-drop">
   <label class="sw-drop-zone" tabindex="-1">
     <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
     <span class="sw-drop-label">{escape(label)}</span>
-    <span class="sw-drop-hint">{escape(note or "drop it here, paste it, or choose it")}</span>
+    <span class="sw-drop-hint">{escape(note or "Drop it here, paste it, or choose it")}</span>
   </label>
-  <div class="sw-drop-shown" hidden>
+  <div class="sw-drop-preview" hidden>
     {looks}
     <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
-      <button class="sw-drop-remove" type="button" aria-label="remove {escape(label)}">Remove</button></div>
-    <progress class="sw-drop-bar" max="1" value="0" aria-label="upload" hidden></progress>
+      <button class="sw-drop-remove" type="button" aria-label="Remove {escape(label)}">Remove</button></div>
+    <progress class="sw-drop-bar" max="1" value="0" aria-label="Upload" hidden></progress>
     {_TRIM if trim else ""}{_TOOLS if mask else ""}
   </div>
   <p class="sw-drop-problem" role="alert" hidden></p>
 </div>"""
-    return gr.HTML(value="", html_template=template, js_on_load=asset("drop.js"), apply_default_css=False,
-                   elem_id=elem_id or None, elem_classes=["sw-flat"], most_mb=most_mb, moving=moving)
+    return gr.HTML(value="", html_template=template, js_on_load=asset("file_drop.js"), apply_default_css=False,
+                   elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving)
 
 
 _TRIM = """<div class="sw-drop-trim" hidden>
-  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="start">
-    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="end"></div>
+  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="Start">
+    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="End"></div>
   <output class="sw-drop-span"></output></div>"""
 _TOOLS = """<div class="sw-drop-tools" hidden>
   <span>Draw where to dream</span>
-  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="brush size"></label>
-  <label><input class="sw-drop-erase" type="checkbox"> erase</label>
-  <button class="sw-drop-wipe" type="button">Clear drawing</button></div>"""
+  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="Brush size"></label>
+  <label><input class="sw-drop-erase" type="checkbox"> Erase</label>
+  <button class="sw-drop-clear-mask" type="button">Clear drawing</button></div>"""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DroppedFile:
             start, end = float(held.get("start") or 0), held.get("end")
             end = None if end is None else float(end)
             if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
-                raise UsageError("nothing lies between that start and that end")
+                raise UsageError("the end must be after the start")
             drawn = str(held.get("mask") or "").partition("base64,")[2]
             return cls(str(held["token"]), start, end, base64.b64decode(drawn, validate=True))
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -141,14 +141,14 @@ def to_data_uri(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
 def job_card(job: Job | None, jobs: JobQueue, idle: str, unit: str = "frames") -> str:
     """What the page says of a job: its place in the line, how far it is, what it looks like, or how it ended."""
     if job is None or job.state == "cancelled":
-        return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled; nothing of it is left.')}</p>")
+        return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled. The partial output was removed.')}</p>")
     if job.state == "failed":
         return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
-    seen = '<div class="sw-look sw-look-none" aria-hidden="true"></div>' if job.state == "running" else ""
+    seen = '<div class="sw-frame sw-frame-empty" aria-hidden="true"></div>' if job.state == "running" else ""
     if job.picture is not None:
-        seen = f'<img class="sw-look" alt="what is being dreamed" src="{to_data_uri(job.picture)}">'
-    bar = f'<progress max="1" value="{job.share:.4f}" aria-label="progress"></progress>'
-    return _card(job.state, f'{seen}<div class="sw-told"><strong>{escape(_headline(job, jobs))}</strong>'
+        seen = f'<img class="sw-frame" alt="The latest frame" src="{to_data_uri(job.picture)}">'
+    bar = f'<progress max="1" value="{job.share:.4f}" aria-label="Progress"></progress>'
+    return _card(job.state, f'{seen}<div class="sw-status"><strong>{escape(_headline(job, jobs))}</strong>'
                             f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")
 
 
@@ -162,18 +162,18 @@ def _headline(job: Job, jobs: JobQueue) -> str:
         return "Done"
     if job.state == "waiting":
         before = jobs.position(job)
-        return "Next in line" if before <= 1 else f"{before} before you"
-    return f"{100 * job.share:.0f} %" if job.done and job.total else "Waking up"
+        return "Next in the queue" if before <= 1 else f"{before} ahead of you"
+    return f"{100 * job.share:.0f} %" if job.done and job.total else "Loading"
 
 
 def _details(job: Job, jobs: JobQueue, unit: str) -> str:
     if job.state == "waiting":
         ahead = jobs.ahead_seconds()
-        return "another dream runs" + (f", about {describe_seconds(ahead)} to go" if ahead is not None else "")
+        return "Another job is running" + (f", about {describe_seconds(ahead)} left" if ahead is not None else "")
     left, spare = job.left_seconds, jobs.spare_seconds(job)
     parts = [f"{job.done} of {job.total} {unit}" if job.total else f"{job.done} {unit}" if job.done else "",
              f"{describe_seconds(left)} left" if left is not None else "",
-             f"others wait, so it ends in about {describe_seconds(max(0, spare))}" if spare < math.inf else ""]
+             f"stops in about {describe_seconds(max(0, spare))} because others are waiting" if spare < math.inf else ""]
     return ", ".join(part for part in parts if part)
 
 
@@ -182,7 +182,7 @@ def result_video(job: Job, name: str) -> str:
     source = f"results/{job.token}"
     notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
     return _card("done", f'<video class="sw-result" src="{source}" controls playsinline loop></video>'
-                         f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+                         f'<div class="sw-status"><strong>Done</strong><span>{escape(name)}</span></div>'
                          f"{_save(source, saved_name(name, '.mp4'))}"
                          + (f'<ul class="sw-notes">{notes}</ul>' if notes else ""))
 
@@ -191,15 +191,16 @@ def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
     """The finished picture under a handle that uncovers it, and a link that saves it."""
     source = f"results/{job.token}"
     return _card("done", compare(to_data_uri(before, 1280 * 960), source)
-                 + f'<div class="sw-told"><strong>Done</strong><span>{escape(name)}</span></div>'
+                 + f'<div class="sw-status"><strong>Done</strong><span>{escape(name)}</span></div>'
                  + _save(source, saved_name(name, ".png")))
 
 
 def compare(before: str, after: str) -> str:
     """Two pictures of one size, one over the other, and a slider that moves the line between them."""
     return ('<div class="sw-compare" style="--cut:50%">'
-            f'<img alt="the dream" src="{after}"><img class="sw-before" alt="the picture before" src="{before}">'
-            '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="before and after"></div>')
+            f'<img alt="The dream" src="{after}"><img class="sw-before" alt="The original" src="{before}">'
+            '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="Compare: original and dream">'
+            '</div>')
 
 
 COMPARE_JS = """element.addEventListener("input", (event) => {
@@ -214,7 +215,7 @@ def preview_strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, picture in pictures
     ]
-    cells += ['<figure><div class="sw-look-none" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
+    cells += ['<figure><div class="sw-frame-empty" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
               ] * max(0, wanted - len(cells))
     return f'<div class="sw-strip" aria-live="polite">{"".join(cells)}</div>'
 

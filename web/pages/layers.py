@@ -17,11 +17,11 @@ from .settings_panel import SettingsPanel, gallery, layer_names, missing_html, o
 
 TICK_SECONDS = 3.0
 MAIN, WHOLE = "Blocks", "All layers"
+IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
 def routes(jobs_service: JobService) -> list[Route]:
-    """``GET /layers/MODEL/NUMBER.png``: the dream of that model's layer; a single pixel until it is made."""
-    jobs_service.show_layers()
+    """``GET /layers/MODEL/NUMBER``: the thumbnail of that layer; a single pixel until it is made."""
 
     def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
         model, number = request.path_params["model"], request.path_params["number"]
@@ -29,9 +29,10 @@ def routes(jobs_service: JobService) -> list[Route]:
         path = jobs_service.thumbnails.path(model, taps[number]) if number < len(taps) else None
         if path is None:
             return Response(components.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
-        return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+        return FileResponse(path, media_type=IMAGE_TYPES[path.suffix],
+                            headers={"Cache-Control": "private, max-age=86400"})
 
-    return [Route("/layers/{model}/{number:int}.png", picture, methods=["GET"])]
+    return [Route("/layers/{model}/{number:int}", picture, methods=["GET"])]
 
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
@@ -51,10 +52,10 @@ class Page:
         with gr.Row(elem_classes="sw-choose"):
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
-            which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="Lowest first", elem_id="layers-which")
+            which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="From low to high", elem_id="layers-which")
         said = components.plain_html(self._say(here))
         shown = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
-                           js=components.asset("pick.js"), elem_id="layers-gallery")
+                           js=components.asset("layer_picker.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
         on_event(components.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):
@@ -85,14 +86,14 @@ class Page:
         coming = ""
         if self._jobs_service.thumbnails.pending(model):
             done, count = self._jobs_service.thumbnails.count(model)
-            coming = f" The pictures are being made while nobody else needs the device: {done} of {count}."
-        return f'<p class="sw-said">What each layer makes of the same lion. A click takes it, in every tab.{coming}</p>'
+            coming = f" The pictures are being made: {done} of {count}."
+        return f'<p class="sw-hint">One photo, dreamed with each layer. Click one to use it in every tab.{coming}</p>'
 
     def _take(self, event: gr.EventData) -> list[Any]:
         picked: dict[str, Any] = event._data or {}
         model = models.get(str(picked.get("model")))
         layer = model.resolve_tap(str(picked.get("layer")))
-        gr.Info(f"{layer} is what the tabs dream now.", title="Taken", duration=3)
+        gr.Info(f"All tabs now use {layer}.", title="Layer selected", duration=3)
         return [update for panel in self._panels for update in take(panel, model.name, layer)]
 
 

@@ -43,10 +43,8 @@ def facts(app_state: AppState) -> dict[str, Any]:
     start = session.clamped_defaults(app_state)
     own, names = app_state.model.name, app_state.available_models()
     networks = {name: network(name) for name in names}
-    for layer in networks[own]["layers"]:
-        layer["picture"] = app_state.layer_pictures.get(layer["name"], "")
     networks[own]["start"] = start.layers
-    chooser = [{"name": "model", "label": "Network", "help": "what dreams", "unit": "", "kind": "choice",
+    chooser = [{"name": "model", "label": "Network", "help": "the neural network", "unit": "", "kind": "choice",
                 "choices": names, "basic": True, "default": own}] if len(names) > 1 else []
     return {
         "model": own,
@@ -61,7 +59,8 @@ def network(name: str) -> dict[str, Any]:
     """Its layers: all of them, those with a tile, and the one to begin with."""
     taps, tiles = models.get(name).taps(), models.get(name).blocks()
     return {"taps": list(taps), "start": middle_block(name),
-            "layers": [{"name": tile, "channels": taps[tile].channels, "picture": ""} for tile in tiles]}
+            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": service.picture_address(name, number)}
+                       for number, tap in enumerate(taps) if tap in tiles]}
 
 
 def looks(app_state: AppState, start: DreamSettings) -> list[dict[str, Any]]:

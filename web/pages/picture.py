@@ -19,7 +19,7 @@ from .settings_panel import SettingsPanel, on_event
 LOOK_SECONDS = 0.3
 WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "cut")
 """What only matters from one frame to the next."""
-IDLE = "Draw on the picture to dream in those places only. A guide or a style can be added beside it."
+IDLE = "Draw on the picture to dream only there. You can add a guide or a style picture in the settings."
 
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
@@ -40,10 +40,10 @@ class Page:
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = components.file_drop(
-                    "Drop a picture here, or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
+                    "Drop a picture here or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
                     note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
                 with gr.Row(elem_classes="sw-actions"):
-                    start = gr.Button("Dream it", variant="primary", elem_id="picture-start")
+                    start = gr.Button("Start", variant="primary", elem_id="picture-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="picture-cancel")
                 shown = components.plain_html(
                     components.job_card(None, self._jobs_service.stills, IDLE), components.COMPARE_JS, "picture-job"
@@ -61,7 +61,7 @@ class Page:
         visitor = self._jobs_service.touch(request)
         dropped = DroppedFile.parse(file)
         if dropped is None:
-            raise UsageError("drop a picture first")
+            raise UsageError("choose a picture first")
         upload = service.claim(self._jobs_service, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
         make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)

@@ -28,7 +28,7 @@ def fields(group: Group = DreamSettings, without: Collection[str] = ()) -> list[
 
 def label(item: dataclasses.Field[Any]) -> str:
     """As in ``Step size``."""
-    return {"tv": "Total variation", "l2": "Pull to grey", "color": "Colour", "original_colors": "Original colours",
+    return {"tv": "Total variation", "l2": "L2 penalty", "color": "Colour", "original_colors": "Original colours",
             }.get(item.name, item.name.replace("_", " ").capitalize())
 
 

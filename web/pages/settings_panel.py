@@ -24,7 +24,10 @@ JOB_MAXIMA = {"steps": 40, "warmup_steps": 100, "octaves": 8, "jitter": 128}
 """What a visitor may ask of a device that others share."""
 MAX_FIELD_HEIGHT = 1080
 """Lines; also of what is dreamed at its own size."""
-FILES = {"guide": "Guide: dream toward what is in this picture", "style": "Style: dream in this picture's manner"}
+FILES = {
+    "guide": "Guide: dream toward the content of this picture",
+    "style": "Style: dream in the style of this picture",
+}
 SIZE_ONLY = tuple(item.name for item in dataclasses.fields(StreamSettings) if item.name != "field_height")
 log = logging.getLogger(__name__)
 
@@ -50,11 +53,11 @@ class SettingsPanel:
         here = jobs_service.app_state.stream.model
         presets = [(name.replace("-", " ").capitalize(), name) for name in settings.preset_names()]
         self._preset = gr.Dropdown([("None", ""), *presets], value=preset, label="Preset",
-                                   info="Where the sliders start")
-        self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="What dreams")
+                                   info="Initial values of the settings")
+        self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="The neural network")
         self._missing = components.plain_html("")
         self._picker = components.plain_html(gallery(here, whole=False, chosen=jobs_service.app_state.dream.layers),
-                                  js=components.asset("pick.js"), elem_classes=["sw-picker"])
+                                  js=components.asset("layer_picker.js"), elem_classes=["sw-picker"])
         self._fixed = {name: getattr(dream, name) for name in without}
         values = dataclasses.asdict(dream) | {"layers": jobs_service.app_state.dream.layers}
         self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)}, JOB_MAXIMA)
@@ -158,11 +161,12 @@ def layer_names(model: str) -> list[str]:
 
 def missing(model: str) -> str:
     """The one calm line for a network that is not here."""
-    return f"the weights of {model} are not on this server; its owner brings them with: streamdream fetch {model}"
+    return (f"the weights of {model} are not installed; the server's owner can install them with: "
+            f"streamdream fetch {model}")
 
 
 def missing_html(model: str) -> str:
-    return (f"The weights of {model} are not on this server. Its owner brings them with "
+    return (f"The weights of {model} are not installed. The server's owner can install them with "
             f"<code>streamdream fetch {model}</code>.")
 
 
@@ -172,11 +176,11 @@ def report_errors(work: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(error, gr.Error):
             return error
         if isinstance(error, UsageError):
-            return gr.Error(sentence(str(error)), title="Not like this", print_exception=False)
+            return gr.Error(sentence(str(error)), title="Invalid input", print_exception=False)
         if isinstance(error, StreamdreamError):
-            return gr.Error(sentence(str(error)), title="That did not work", print_exception=False)
+            return gr.Error(sentence(str(error)), title="Error", print_exception=False)
         log.error("an event of the page failed", exc_info=error)
-        return gr.Error("Something went wrong here; the server's log says what.", print_exception=False)
+        return gr.Error("Internal error. See the server's log.", print_exception=False)
 
     if inspect.isgeneratorfunction(work):
         @functools.wraps(work)

@@ -23,7 +23,7 @@ from .settings_panel import SettingsPanel, on_event
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
-IDLE = "Set a start and an end, preview three frames, dream it all. It keeps its sound and its timing."
+IDLE = "Set the start and the end, preview three frames, then start. Sound and timing stay the same."
 
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
@@ -36,7 +36,7 @@ def routes(jobs_service: JobService) -> list[Route]:
     def result(request: Request) -> Response:  # in a thread, as it looks at the disk
         job = jobs_service.find_job(request.path_params["token"])
         if job is None or job.result is None or not job.result.exists():
-            return PlainTextResponse("it is not here any more", 404)
+            return PlainTextResponse("this result is no longer available", 404)
         jobs_service.fetched(job)
         how = "attachment" if request.query_params.get("save") else "inline"
         return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=how,
@@ -63,7 +63,7 @@ class Page:
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = components.file_drop(
-                    "Drop a video here, or choose one",
+                    "Drop a video here or choose one",
                     moving=True,
                     trim=True,
                     most_mb=web.upload_mb,
@@ -72,7 +72,7 @@ class Page:
                 )
                 with gr.Row(elem_classes="sw-actions"):
                     tried = gr.Button("Preview", elem_id="video-try")
-                    start = gr.Button("Dream it", variant="primary", elem_id="video-start")
+                    start = gr.Button("Start", variant="primary", elem_id="video-start")
                     cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="video-cancel")
                 preview = components.plain_html("", elem_id="video-preview")
                 shown = components.plain_html(
@@ -93,7 +93,7 @@ class Page:
 
     def _file(self, dropped: DroppedFile | None, visitor: str) -> tuple[Upload, Span]:
         if dropped is None:
-            raise UsageError("drop a video first")
+            raise UsageError("choose a video first")
         return service.claim(self._jobs_service, visitor, dropped.token, True), Span(dropped.start, dropped.end)
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
