@@ -1,4 +1,4 @@
-"""The tabs Video, Picture and Layers in a real browser, against the real server and network."""
+"""The tabs Video, Picture and Layers in a real Chromium, with a real server and network."""
 from __future__ import annotations
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import streamdream_web
 from support.assets import gradio_asset
 from support.clips import Clip, make
 
@@ -136,7 +137,7 @@ def packets(path: Path) -> tuple[list[float], list[bytes]]:
                 [bytes(packet) for packet in found if packet.stream.type == "audio"])
 
 
-def test_a_video_is_uploaded_dreamed_and_downloaded(page: Any, world: Path, folder: Path) -> None:
+def test_video_is_uploaded_previewed_rendered_and_downloaded(page: Any, world: Path, folder: Path) -> None:
     tab(page, "Video")
     drop(page, "#video-drop", str(world))
     set_span(page, 2.0, 3.0)
@@ -156,7 +157,7 @@ def test_a_video_is_uploaded_dreamed_and_downloaded(page: Any, world: Path, fold
     assert len(sound) > 40 and set(sound) <= set(original)
 
 
-def test_a_cancelled_dream_and_a_closed_page_leave_nothing(
+def test_cancel_and_closing_the_page_remove_all_files(
         browser: Any, server: str, world: Path, folder: Path) -> None:
     eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)  # of the pages before
     context = browser.new_context()
@@ -166,13 +167,13 @@ def test_a_cancelled_dream_and_a_closed_page_leave_nothing(
     drop(page, "#video-drop", str(world))
     page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
     page.click("#video-start")
-    page.wait_for_selector("#video-job img.sw-look")
+    page.wait_for_selector("#video-job img.sw-frame")
     assert kept(folder, "videos") and kept(folder, "uploads")
     page.click("#video-cancel")
-    page.get_by_text("Cancelled; nothing of it is left.").wait_for()
+    page.get_by_text("Cancelled. The partial output was removed.").wait_for()
     assert not kept(folder, "videos")
     page.click("#video-start")
-    page.wait_for_selector("#video-job img.sw-look")
+    page.wait_for_selector("#video-job img.sw-frame")
     context.close()
     eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)
 
@@ -188,7 +189,7 @@ def eventually(check: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_a_name_is_text_and_a_wrong_file_one_line(page: Any, tmp_path: Path) -> None:
+def test_file_name_is_shown_as_text_and_a_wrong_file_as_one_line(page: Any, tmp_path: Path) -> None:
     clip = Path(make(tmp_path / "a.mp4", Clip(frames=4))).read_bytes()
     tab(page, "Video")
     name = "<img src=x onerror=window.hacked=1>.mp4"
@@ -204,11 +205,11 @@ def test_a_name_is_text_and_a_wrong_file_one_line(page: Any, tmp_path: Path) -> 
     drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": bytes(5_100_000)})
     page.get_by_text("This file is larger than 5 MB.").wait_for()
     page.click("#video-start")
-    page.get_by_text("Drop a video first.").wait_for()
+    page.get_by_text("Choose a video first.").wait_for()
     page.wrong[:] = [line for line in page.wrong if "400 (Bad Request)" not in line]  # the refused one
 
 
-def test_a_picture_grows_where_it_is_drawn_on(page: Any, folder: Path) -> None:
+def test_picture_is_dreamed_only_under_the_drawn_mask(page: Any, folder: Path) -> None:
     tab(page, "Picture")
     drop(page, "#picture-drop", LION)
     page.wait_for_selector("#picture-drop .sw-drop-tools:not([hidden])")
@@ -231,16 +232,19 @@ def test_a_picture_grows_where_it_is_drawn_on(page: Any, folder: Path) -> None:
     assert change[40:60].mean() > 3 and np.max(change[150:]) == 0
 
 
-def test_a_layer_is_taken_everywhere(page: Any) -> None:
+def test_clicked_layer_is_selected_in_every_tab(page: Any) -> None:
     for name in ("Video", "Picture"):  # a tab is made when it is first looked at
         tab(page, name)
         page.wait_for_timeout(300)
     tab(page, "Layers")
-    picture = page.locator("#layers-gallery button[data-layer=max_pooling2d_1] img.sw-there")
-    picture.wait_for()  # dreamed in the background, the lowest block first
+    page.wait_for_function("document.querySelectorAll('#layers-gallery img.sw-loaded').length === 8")  # the blocks
+    page.get_by_label("All layers").click()
+    page.wait_for_function("document.querySelectorAll('#layers-gallery button').length === 114")
+    picture = page.locator("#layers-gallery button[data-layer=conv2d_1] img.sw-loaded")
+    picture.wait_for()
     assert picture.evaluate("(it) => it.naturalWidth") == 160
     page.click("#layers-gallery button[data-layer=mixed1]")
-    page.get_by_text("mixed1 is what the tabs dream now.").wait_for()
+    page.get_by_text("All tabs now use mixed1.").wait_for()
     for name in ("Video", "Picture"):
         tab(page, name)
         page.wait_for_function(
@@ -254,22 +258,43 @@ def test_a_layer_is_taken_everywhere(page: Any) -> None:
     page.get_by_text("streamdream fetch bvlc_googlenet").first.wait_for()
 
 
-def status(url: str, **how: Any) -> int:
+def status(url: str, **options: Any) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, **how), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=10) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
             return error.code
 
 
-def test_tokens_open_results_and_nothing_else_does(server: str) -> None:
+def test_results_need_their_token(server: str) -> None:
     for path in ("/results/x", "/results/..%2f..%2fetc%2fpasswd", "/gradio_api/file=/etc/passwd"):
         assert status(server + path) in (403, 404)
     assert status(server + "/gradio_api/upload", data=b"x", method="POST") == 404
 
 
-def test_no_event_of_the_tabs_is_in_an_api(server: str) -> None:
+def test_assets_are_revalidated_and_the_icons_are_not_those_of_gradio(server: str) -> None:
+    for path in ("/streamdream/live.js", "/streamdream/app.css"):
+        with urllib.request.urlopen(server + path, timeout=10) as answer:
+            assert answer.headers["Cache-Control"] == "no-cache"
+            unchanged = {"If-None-Match": answer.headers["ETag"]}
+        assert status(server + path, headers=unchanged) == 304
+    with urllib.request.urlopen(server + "/manifest.json", timeout=10) as answer:
+        manifest = json.loads(answer.read())
+    icons = [icon["src"] for icon in manifest["icons"]]
+    assert manifest["name"] == "streamdream" and len(icons) == 2
+    for path in icons:
+        assert status(f"{server}/{path}") == 200
+    with urllib.request.urlopen(server + "/favicon.ico", timeout=10) as answer:
+        assert answer.read() == (Path(streamdream_web.__file__).parent / "assets" / "icon.png").read_bytes()
+
+
+def test_page_has_a_heading_and_a_description(page: Any) -> None:
+    assert page.get_by_role("heading", level=1).inner_text() == "streamdream"
+    assert "camera" in page.get_attribute("meta[name=description]", "content")
+
+
+def test_events_are_in_no_api_listing(server: str) -> None:
     assert status(server + "/gradio_api/info") == 404
     with urllib.request.urlopen(server + "/config", timeout=10) as answer:
         events = json.loads(answer.read())["dependencies"]

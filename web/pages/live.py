@@ -15,7 +15,7 @@ from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
 from ..core.state import AppState
-from ..jobs.service import JobService
+from ..jobs.service import JobService, picture_address
 from ..live import session
 from . import setting_controls
 from .settings_panel import SettingsPanel, middle_block
@@ -59,7 +59,7 @@ def network(name: str) -> dict[str, Any]:
     """Its layers: all of them, those with a tile, and the one to begin with."""
     taps, tiles = models.get(name).taps(), models.get(name).blocks()
     return {"taps": list(taps), "start": middle_block(name),
-            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": service.picture_address(name, number)}
+            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": picture_address(name, number)}
                        for number, tap in enumerate(taps) if tap in tiles]}
 
 

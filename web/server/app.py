@@ -41,7 +41,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor cou
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, WebSocket
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 
@@ -55,16 +55,28 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1024
 """Connections of all addresses together."""
 ASSETS_PATH = "/streamdream"
-HEAD = '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
-HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><b>streamdream</b>
-LOGOUT<button type="button" class="sd-theme" aria-label="Dark or light" title="Dark or light">◐</button></header>"""
+HEAD = ('<meta name="description" content="Deep Dream on your camera, videos and pictures">'
+        '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">')
+HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><h1>streamdream</h1>
+LOGOUT<button type="button" class="sd-theme" aria-label="Dark or light theme" title="Dark or light theme">◐</button>
+</header>"""
 LOGOUT = '<form class="sd-logout" method="post" action="logout"><button>Log out</button></form>'
 THEME = """
-const kept = localStorage.getItem("streamdream-theme");
-if (kept && !location.search.includes("__theme")) document.body.classList.toggle("dark", kept === "dark");
+const stored = localStorage.getItem("streamdream-theme");
+if (stored && !location.search.includes("__theme")) document.body.classList.toggle("dark", stored === "dark");
 element.querySelector(".sd-theme").addEventListener("click", () =>
   localStorage.setItem("streamdream-theme", document.body.classList.toggle("dark") ? "dark" : "light"));
 """
+
+
+class Assets(StaticFiles):
+    """Static files that a browser revalidates at each use (by their ETag), so that an upgrade takes effect at once."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +100,8 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
     app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health_route(app_state))
-    app.mount(ASSETS_PATH, StaticFiles(directory=ASSETS))
+    app.add_api_route("/manifest.json", _manifest)
+    app.mount(ASSETS_PATH, Assets(directory=ASSETS))
     for page in pages.values():
         if hasattr(page, "routes"):
             app.router.routes.extend(page.routes(jobs_service))
@@ -104,6 +117,11 @@ def _health_route(app_state: AppState) -> Any:
         return JSONResponse({"status": status, "version": __version__}, 200 if status == "ok" else 503)
 
     return health
+
+
+def _manifest() -> FileResponse:
+    """Describe the page for browsers that install it, in the place of Gradio's manifest."""
+    return FileResponse(ASSETS / "manifest.json", media_type="application/manifest+json")
 
 
 def _live_route(app_state: AppState, waiting_room: WaitingRoom) -> Any:
@@ -170,7 +188,7 @@ def _tell_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
         except Exception as error:
             log.info("an event was refused: %s", f"{type(error).__name__}: {error}".partition("\n")[0][:300])
             log.debug("its traceback", exc_info=error)
-            raise gr.Error("This was not understood; load the page again.", print_exception=False) from None
+            raise gr.Error("The request was invalid. Reload the page.", print_exception=False) from None
 
     return process_api
 
@@ -179,7 +197,8 @@ def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
     mounted: FastAPI = gr.mount_gradio_app(
         app, blocks, path="/", root_path=settings.root_path or None, footer_links=[], run_history=False,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
-        max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(), head=HEAD)
+        max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(), head=HEAD,
+        favicon_path=str(ASSETS / "icon.png"))
     return mounted
 
 
