@@ -162,12 +162,12 @@ def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: 
     client = Client(web)
     client.welcome()
     client.dream(small)
-    assert workers() and web.app_state.dreaming
+    assert workers() and web.app_state.active_sessions
     if politely:
         client.close()
     else:
         client.socket.socket.close()
-    took = until(lambda: not workers() and not web.waiting_room.sessions and not web.app_state.dreaming)
+    took = until(lambda: not workers() and not web.waiting_room.sessions and not web.app_state.active_sessions)
     assert took < (5.0 if RECONNECT_SECONDS < 4.5 else 0)
 
 
@@ -187,7 +187,7 @@ def test_visits_leave_neither_sessions_nor_memory(web: Running, small: NDArray[n
         for _ in range(visits):
             visit()
         until(lambda: not workers() and not web.waiting_room.sessions)
-        assert not web.waiting_room.line and not web.app_state.dreaming and len(web.app_state._turns._held_seconds) <= 2
+        assert not web.waiting_room.queue and not web.app_state.active_sessions and len(web.app_state._turns._held_seconds) <= 2
         until(lambda: alive() == [])
         assert rss_mb() - before < 20
 
@@ -246,7 +246,7 @@ def test_turns_are_shared_by_time() -> None:
 
     def work(who: str, seconds: float) -> None:
         while not stop.is_set():
-            with turns.turn(who):
+            with turns.slot(who):
                 began = time.perf_counter()
                 time.sleep(seconds)
                 held[who] += time.perf_counter() - began
@@ -266,17 +266,17 @@ def test_who_asks_seldom_gives_no_start_to_who_comes_new() -> None:
 
     def work(who: str) -> None:
         while not stop.is_set():
-            with turns.turn(who):
+            with turns.slot(who):
                 began = time.perf_counter()
                 time.sleep(0.005)
                 had[who] += time.perf_counter() - began
 
     threads = [threading.Thread(target=work, args=(who,)) for who in had]
-    with turns.turn("seldom"):
+    with turns.slot("seldom"):
         pass
     threads[0].start()
     time.sleep(1.5)
-    with turns.turn("seldom"):
+    with turns.slot("seldom"):
         before = had["first"]
     assert before > 1
     threads[1].start()
