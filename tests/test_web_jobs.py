@@ -13,12 +13,13 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from streamdream_web.core.scheduler import CpuYield, FairScheduler
 from streamdream_web.jobs import tasks
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.queue import Job, JobQueue, StepwiseSlot
 from streamdream_web.jobs.tasks import Span
-from streamdream_web.jobs.thumbnails import Thumbnails
+from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
 from support.waiting import until
@@ -28,6 +29,8 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
+from streamdream.models import fetch
+from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
 PATIENCE_SECONDS = 60
@@ -277,31 +280,46 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
     assert np.abs(dream[:, :120].astype(int) - lion[:, :120]).mean() > 2
 
 
-def test_layers_are_pictured_blocks_first_and_wait_for_others(tmp_path: Path) -> None:
+def test_thumbnails_of_the_embedded_network_are_shipped(tmp_path: Path) -> None:
+    thumbnails = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
+    for tap in models.get("inception_v3").taps():
+        path = thumbnails.path("inception_v3", tap)
+        assert path and images.read_image(str(path)).shape == (SIDE, SIDE, 3), tap
+    assert thumbnails.path("inception_v3", "nonsense") is None and not thumbnails.pending("inception_v3")
+    assert not (tmp_path / "layers").exists()
+
+
+def test_thumbnails_of_a_fetched_network_are_made_blocks_first_and_slower_while_others_dream(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    model = models.get("bvlc_googlenet")
+    fetch.weights_dir().mkdir(parents=True)
+    save_file(random_weights(model.nodes()), fetch.weights_dir() / "bvlc_googlenet.safetensors")
     busy = threading.Event()
     steps = []
-    turns = FairScheduler()
+    scheduler = FairScheduler()
 
     def turn() -> Any:
         steps.append(time.monotonic())
-        return turns.slot("thumbnails")
+        return scheduler.slot("thumbnails")
 
-    made = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
-    made.request("inception_v3")
+    thumbnails = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
+    thumbnails.request(model.name)
     until = time.monotonic() + PATIENCE_SECONDS
-    while not made.done("inception_v3"):
-        assert time.monotonic() < until and not made.problem
+    while not thumbnails.done(model.name):
+        assert time.monotonic() < until and not thumbnails.problem
         time.sleep(0.02)
-    assert made.done("inception_v3")[0] in models.get("inception_v3").blocks(pools=True)
+    assert thumbnails.done(model.name)[0] in model.blocks(pools=True)
     busy.set()
     time.sleep(0.2)
     before = len(steps)
     time.sleep(1.2)
     assert len(steps) - before <= 4
-    assert made.path("inception_v3", made.done("inception_v3")[0]) and made.path("inception_v3", "nonsense") is None
-    made.close()
+    assert thumbnails.path(model.name, thumbnails.done(model.name)[0])
+    assert thumbnails.path(model.name, "nonsense") is None
+    thumbnails.close()
     again = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
-    assert again.done("inception_v3") == made.done("inception_v3")
+    assert again.done(model.name) == thumbnails.done(model.name)
 
 
 def test_the_network_that_is_not_here_is_one_calm_line(tmp_path: Path) -> None:
