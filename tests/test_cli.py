@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from support.commands import ENVIRONMENT, fails, here, streamdream
 
+from streamdream import cli
 from streamdream.media.images import read_image, write_image
 
 
@@ -35,12 +36,12 @@ def test_import_and_help_stay_light() -> None:
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["render", "image", "models", "layers", "bench"])
-def test_every_command_explains_itself(command: str) -> None:
-    result = streamdream(command, "--help")
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, command, "--help")
     assert result.returncode == 0
     assert result.stdout.startswith(f"usage: streamdream {command}")
-    assert command in streamdream("--help").stdout
+    assert command in here(capsys, "--help").stdout
 
 
 @pytest.mark.parametrize(("arguments", "parts"), [
@@ -59,33 +60,35 @@ def test_every_command_explains_itself(command: str) -> None:
     (["layers", "inception_v33"], ["unknown model", "inception_v3"]),
     (["bench", "stp"], ["unknown benchmark", "step"]),
 ])
-def test_a_mistake_is_one_line_that_helps(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
-    fails(streamdream(*arguments, cwd=tmp_path), 2, *parts)
+def test_a_mistake_is_one_line_that_helps(arguments: list[str], parts: list[str], tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(here(capsys, *arguments), 2, *parts)
     assert not any(tmp_path.iterdir())
 
 
-def test_models_and_layers_as_json() -> None:
-    models = json.loads(streamdream("models", "--json").stdout)["models"]
+def test_models_and_layers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    models = json.loads(here(capsys, "models", "--json").stdout)["models"]
     assert {"name", "available", "reason"} <= set(models[0])
-    layers = json.loads(streamdream("layers", "inception_v3", "--json").stdout)
+    layers = json.loads(here(capsys, "layers", "inception_v3", "--json").stdout)
     assert layers["model"] == "inception_v3"
     assert {"name": "mixed3", "channels": 768, "stride": 16} in layers["taps"]
 
 
-def test_presets_are_listed() -> None:
-    listed = streamdream("presets").stdout
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = here(capsys, "presets").stdout
     assert "places-2015\n" in listed and "It departs" in listed
 
 
-def test_print_config_is_a_preset(tmp_path: Path) -> None:
-    first = streamdream("render", "x", "--print-config", "--steps", "3", STREAMDREAM_KEEP="0.5")
+def test_print_config_is_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = here(capsys, "render", "x", "--print-config", "--steps", "3", STREAMDREAM_KEEP="0.5")
     assert "keep = 0.5" in first.stdout and "steps = 3" in first.stdout
     (tmp_path / "mine.toml").write_text(first.stdout)
-    assert streamdream("render", "x", "--print-config", "--preset", tmp_path / "mine.toml").stdout == first.stdout
+    assert here(capsys, "render", "x", "--print-config", "--preset", tmp_path / "mine.toml").stdout == first.stdout
 
 
-def test_an_environment_value_that_is_wrong_is_named() -> None:
-    fails(streamdream("render", "x", "-o", "y.mp4", STREAMDREAM_KEEP="much"), 2, "--keep is 'much'")
+def test_an_environment_value_that_is_wrong_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "render", "x", "-o", "y.mp4", STREAMDREAM_KEEP="much"), 2, "--keep is 'much'")
 
 
 def test_image_dreams_a_picture_and_reports_as_json(photo: Path, tmp_path: Path) -> None:
@@ -100,34 +103,36 @@ def test_image_dreams_a_picture_and_reports_as_json(photo: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dream.png", "photo.png"]
 
 
-def test_image_with_guide_style_mask_and_original_colours(photo: Path, tmp_path: Path) -> None:
+def test_image_with_guide_style_mask_and_original_colours(photo: Path, tmp_path: Path,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "dream.png"
-    result = streamdream("image", "--original-colors", photo, "-o", output, "--steps", 1, "--octaves", 1,
-                         "--guide", photo, "--style", photo, "--style-layers", "mixed0", "--mask", photo)
+    result = here(capsys, "image", "--original-colors", photo, "-o", output, "--steps", 1, "--octaves", 1,
+                  "--guide", photo, "--style", photo, "--style-layers", "mixed0", "--mask", photo)
     assert result.returncode == 0, result.stderr
     assert output.exists()
-    fails(streamdream("image", photo, "-o", tmp_path / "b.png", "--guide", tmp_path / "x.png"), 2, "--guide", "x.png")
-    fails(streamdream("render", photo, "-o", tmp_path / "b.mp4", "--guide", tmp_path / "x.mp4"), 2, "--guide", "x.mp4")
+    fails(here(capsys, "image", photo, "-o", tmp_path / "b.png", "--guide", tmp_path / "x.png"), 2, "--guide", "x.png")
+    fails(here(capsys, "render", photo, "-o", tmp_path / "b.mp4", "--guide", tmp_path / "x.mp4"), 2, "--guide", "x.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dream.png", "photo.png"]
 
 
-def test_image_never_overwrites_unasked(photo: Path, tmp_path: Path) -> None:
+def test_image_never_overwrites_unasked(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = photo.read_bytes()
-    fails(streamdream("image", photo, "-o", photo, "-y"), 2, "is the input")
+    fails(here(capsys, "image", photo, "-o", photo, "-y"), 2, "is the input")
     (tmp_path / "b.jpg").write_bytes(b"mine")
-    fails(streamdream("image", photo, "-o", tmp_path / "b.jpg"), 2, "exists; -y overwrites it")
-    fails(streamdream("image", photo, "-o", tmp_path / "none" / "b.jpg"), 2, "there is no folder")
-    fails(streamdream("image", photo, "-o", tmp_path / "b.tiff"), 2, ".png, .jpg")
+    fails(here(capsys, "image", photo, "-o", tmp_path / "b.jpg"), 2, "exists; -y overwrites it")
+    fails(here(capsys, "image", photo, "-o", tmp_path / "none" / "b.jpg"), 2, "there is no folder")
+    fails(here(capsys, "image", photo, "-o", tmp_path / "b.tiff"), 2, ".png, .jpg")
     assert photo.read_bytes() == before and (tmp_path / "b.jpg").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(("name", "content", "code", "part"), [
     ("empty.png", b"", 1, "is empty"), ("text.jpg", b"not a picture", 1, "is not a picture"),
 ])
-def test_image_of_what_is_no_picture(name: str, content: bytes, code: int, part: str, tmp_path: Path) -> None:
+def test_image_of_what_is_no_picture(name: str, content: bytes, code: int, part: str, tmp_path: Path,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / name).write_bytes(content)
-    fails(streamdream("image", tmp_path / name, "-o", tmp_path / "out.png"), code, part)
-    fails(streamdream("image", tmp_path, "-o", tmp_path / "out.png"), 2, "is a folder")
+    fails(here(capsys, "image", tmp_path / name, "-o", tmp_path / "out.png"), code, part)
+    fails(here(capsys, "image", tmp_path, "-o", tmp_path / "out.png"), 2, "is a folder")
     assert not (tmp_path / "out.png").exists()
 
 
