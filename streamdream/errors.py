@@ -65,15 +65,17 @@ class FieldTooSmall(SettingsError):
 class UnknownName(UsageError):
     """A name that is not in a registry.
 
-    ``kind`` says what was asked for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command that
-    shows them all when there are too many for one line.
+    ``kind`` is what the name stands for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command
+    that prints them where they are too many for one line, ``renamed`` is the new name of what had this one before.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "", renamed: str = "") -> None:
         known = list(known)
-        close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+        close = [renamed] if renamed else difflib.get_close_matches(name, known, n=4, cutoff=0.6)
         text = f"unknown {kind} {name!r}"
-        if close:
+        if renamed:
+            text += f"; its new name is {renamed}"
+        elif close:
             text += f"; did you mean {', '.join(close)}?"
         if not close and (len(known) <= 12 or not listing):
             text += f"; known: {', '.join(known)}"

@@ -1,12 +1,12 @@
-"""Every option, once: the fields of three frozen dataclasses. Flags, presets, docs and sliders are made from them.
+"""Every option, declared once, as a field of a frozen dataclass. Flags, presets, docs and sliders are made from them.
 
-``DreamSettings`` may change while a run goes on, ``StreamSettings`` are fixed for a run, ``RenderSettings`` concern the
-output file only. A value comes from, in order: the flag, the environment (``STREAMDREAM_KEEP=0.9``), the preset, the
-default here.
+``DreamSettings`` may change during a run, ``StreamSettings`` are fixed for a run, ``RenderSettings`` concern the
+output file only. A value comes from the first of: flag, environment (``STREAMDREAM_KEEP=0.9``), preset, default.
 """
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import json
 import math
@@ -15,25 +15,37 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from streamdream.errors import SettingsError, UnknownName
+from streamdream.errors import SettingsError, UnknownName, error_text
 
 PRESETS = Path(__file__).with_name("presets")
 TapWeights = tuple[tuple[str, float], ...]
-"""(tap, weight), ...: what ``--layers`` names."""
+"""(tap, weight), ... as ``--layers`` names them."""
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
-SMALLEST_MEMORY = "64M"
+OTHER_VARIABLES = ("STREAMDREAM_CACHE",)
+"""Environment variables with the prefix that are no settings."""
+MIN_MEMORY = "64M"
 """Less does not hold one step."""
+MAX_INTEGER = 2**53
+"""A float holds larger ones inexactly."""
+MAX_START_SECONDS = 10**8
+"""FFmpeg's timestamps overflow far above."""
+RENAMED_FIELDS = {"onset": "warmup_steps", "pin": "fixed_field", "dream_hz": "min_dream_rate", "turn": "rotate_source"}
+"""Old name -> new name, for error messages about flags, variables, presets and settings tracks."""
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = "",
            choices: str = "", flag: str = "", kind: str = "") -> Any:
-    """A dataclass field with its metadata.
+    """Return a dataclass field with its metadata.
 
-    ``choices`` names the registry of legal values as ``module:NAME`` (a dict), looked up only when it is needed;
-    ``flag`` overrides ``--field-name``; ``kind="time"`` accepts ``90``, ``1:30`` and ``0:01:30.5``, ``kind="memory"``
-    what ``parse_memory`` does, ``kind="picture"`` is the path of one, ``kind="file"`` of any other file that is read.
+    ``choices`` names the registry of legal values as ``module:NAME`` (a dict), which is imported when needed.
+    ``flag`` overrides ``--field-name``. ``kind`` is one of
+
+    - ``time``: ``90``, ``1:30`` or ``0:01:30.5``
+    - ``memory``: see ``parse_memory``
+    - ``size``: ``WIDTHxHEIGHT``
+    - ``picture``: path of an image file; ``file``: path of any other file to read
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
                                             "choices": choices, "flag": flag, "kind": kind})
@@ -41,7 +53,7 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
 
 @dataclass(frozen=True)
 class _Checked:
-    """Checks every field against its metadata; so a settings object that exists is legal."""
+    """Checks every field when it is made, so that every settings object is legal."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -50,167 +62,173 @@ class _Checked:
 
 @dataclass(frozen=True)
 class DreamSettings(_Checked):
-    """What is dreamed and how; may change between any two frames."""
+    """What is dreamed and how; may change between two frames."""
 
-    layers: str = option("mixed3", "what to dream: taps with weights, as in 'mixed3:1,mixed5:0.5'")
-    channel: str = option("", "only these channels of the taps, as in '3,17'; all of them when empty")
-    guide: str = option("", "a picture, or for render a video, whose features are dreamed toward", kind="picture")
-    style: str = option("", "a picture whose style is dreamed toward", kind="picture")
-    style_weight: float = option(1.0, "weight of the style beside the dream's own 1", low=0, high=100)
-    style_layers: str = option("", "taps that the style is taken from, as in 'mixed0,mixed2'; one of each scale when "
-                                   "empty")
-    mask: str = option("", "a picture that says where to dream: white does, black is left alone", kind="picture")
-    original_colors: bool = option(False, "change brightness only; the colours stay the frame's")
-    tv: float = option(0.0, "weight of smoothness beside the dream's own 1: total variation", low=0, high=10)
-    l2: float = option(0.0, "weight of pulling the picture toward grey, beside the dream's own 1", low=0, high=10)
-    strength: float = option(1.0, "how much of the dream is shown", low=0, high=4)
-    steps: int = option(1, "gradient steps on each octave of each frame", low=1, high=500)
-    step_size: float = option(0.012, "length of one step", low=0.0001, high=0.5, unit="half ranges at mean gradient")
-    octaves: int = option(2, "scales dreamed at, coarse to fine", low=1, high=12)
-    octave_scale: float = option(1.4, "size ratio between octaves", low=1.05, high=4)
-    jitter: int = option(16, "largest random shift before a step", low=0, high=512, unit="px")
-    smooth: float = option(1.5, "gradient smoothing, relative; 0 is none", low=0, high=8)
-    color: float = option(0.4, "how much of the gradient's colour is kept; 0 dreams in grey", low=0, high=1)
-    keep: float = option(0.97, "how much of the dream is carried to the next frame", low=0, high=0.999)
-    warmup_steps: int = option(12, "extra steps on the first frame and after a cut, so that the dream is there at once",
-                        low=0, high=500)
-    flow: str = option("dis", "optical flow that carries the dream", choices="streamdream.dream.optical_flow:FLOWS")
-    trust: str = option("forward-backward", "how carried dream is checked", choices="streamdream.dream.warp:TRUSTS")
-    stillness: float = option(0.0, "motion clears the dream: what moves so far from one dream to the next keeps a "
-                                    "third of it; 0 never clears", low=0, high=100, unit="px of the field")
-    cut: float = option(0.5, "a frame less like the last one than this starts anew; 0 never does", low=0, high=1,
-                        unit="correlation")
+    layers: str = option("mixed3", "layers to dream, with weights, such as 'mixed3:1,mixed5:0.5'")
+    channel: str = option("", "channels of the layers, such as '3,17'; empty for all")
+    guide: str = option("", "image whose features to dream; for render also a video", kind="picture")
+    style: str = option("", "image whose style to dream", kind="picture")
+    style_weight: float = option(1.0, "weight of the style; the layers have weight 1", low=0, high=100)
+    style_layers: str = option("", "layers to take the style from, such as 'mixed0,mixed2'; empty for one per scale")
+    mask: str = option("", "image that limits the dream: white is dreamed, black is not", kind="picture")
+    original_colors: bool = option(False, "change brightness only and keep the colors of the frame")
+    tv: float = option(0.0, "weight of the total variation penalty, for a smoother dream", low=0, high=10)
+    l2: float = option(0.0, "weight of the L2 penalty, which pulls pixels toward grey", low=0, high=10)
+    strength: float = option(1.0, "opacity of the dream; above 1 exaggerates it", low=0, high=4)
+    steps: int = option(1, "gradient steps per octave and frame", low=1, high=500)
+    step_size: float = option(0.012, "length of a gradient step", low=0.0001, high=0.5,
+                              unit="of half the value range, at the mean gradient")
+    octaves: int = option(2, "number of scales to dream at, from coarse to fine", low=1, high=12)
+    octave_scale: float = option(1.4, "size ratio of neighbouring octaves", low=1.05, high=4)
+    jitter: int = option(16, "maximum random shift before a step", low=0, high=512, unit="px")
+    smooth: float = option(1.5, "relative gradient smoothing; 0 for none", low=0, high=8)
+    color: float = option(0.4, "saturation of the gradient; 0 for grey", low=0, high=1)
+    keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
+    warmup_steps: int = option(12, "extra steps on the first frame and after a cut", low=0, high=500)
+    flow: str = option("dis", "optical flow method that carries the dream",
+                       choices="streamdream.dream.optical_flow:FLOWS")
+    trust: str = option("forward-backward", "check of the carried dream against occlusion and wrong flow",
+                        choices="streamdream.dream.warp:TRUSTS")
+    stillness: float = option(0.0, "motion per dream at which only a third of the dream is kept; 0 to keep all", low=0,
+                              high=100, unit="px of the field")
+    cut: float = option(0.5, "correlation of two frames below which a cut is assumed; 0 for never", low=0, high=1)
 
 
 @dataclass(frozen=True)
 class StreamSettings(_Checked):
-    """What is fixed for a run."""
+    """Model, backend and resolution; fixed for a run."""
 
     model: str = option("inception_v3", "network to dream with", choices="streamdream.models:MODELS")
-    field_height: int = option(240, "lines at which the dream is computed; 0 is the picture's own", low=0, high=8192,
-                               unit="px")
-    backend: str = option("auto", "what executes a step", choices="streamdream.backends:BACKENDS")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, ...")
-    precision: str = option("auto", "arithmetic of the network", choices="streamdream.backends:PRECISIONS")
-    tile_memory: int = option(600, "memory that a step may take; larger pictures are dreamed in tiles", low=50,
+    field_height: int = option(240, "height of the field, the resolution of the dream; 0 for that of the input", low=0,
+                               high=8192, unit="px")
+    backend: str = option("auto", "implementation of a step", choices="streamdream.backends:BACKENDS")
+    device: str = option("auto", "PyTorch device: auto, cpu, cuda, cuda:1, mps, ...")
+    precision: str = option("auto", "floating-point format of the network", choices="streamdream.backends:PRECISIONS")
+    tile_memory: int = option(600, "memory limit of a step; larger pictures are dreamed in tiles", low=50,
                               high=10**6, unit="MB")
-    memory: str = option("auto", "what prepared steps (weights, engines) may hold in memory, as 500M or 2G; those that "
-                                 "were not used for the longest time go first, and come again when they are used. auto "
-                                 "is a quarter of the device's memory", kind="memory")
-    seed: int = option(0, "of the random shifts; the same seed (and number of threads) gives the same dream", low=0,
+    memory: str = option("auto", "memory limit of cached weights and engines, such as 500M or 2G; the least recently "
+                                 "used are evicted; auto for a quarter of the device's memory", kind="memory")
+    seed: int = option(0, "seed of the random shifts; the same seed and number of threads give the same dream", low=0,
                        high=2**31 - 1)
 
 
 @dataclass(frozen=True)
 class RenderSettings(_Checked):
-    """Which part of a file is rendered, and how it is encoded."""
+    """Time range of the input and encoding of the output."""
 
-    start: float = option(0.0, "start at this time of the input", low=0, unit="s", flag="-ss", kind="time")
-    duration: float = option(math.inf, "render this long", low=0, unit="s", flag="-t", kind="time")
-    end: float = option(math.inf, "stop at this time of the input", low=0, unit="s", flag="-to", kind="time")
-    codec: str = option("auto", "video encoder, as libx264, libx265, libvpx-vp9, ffv1; auto picks by the container",
-                        flag="-c:v")
-    crf: int = option(18, "quality of the encoder; lower is better and larger", low=0, high=63)
-    encoder_preset: str = option("auto", "speed of the encoder, as veryfast, medium, slow; auto is the fast one here")
+    start: float = option(0.0, "start time in the input", low=0, high=MAX_START_SECONDS, unit="s", flag="-ss",
+                          kind="time")
+    duration: float = option(math.inf, "duration of the output", low=0, unit="s", flag="-t", kind="time")
+    end: float = option(math.inf, "end time in the input", low=0, unit="s", flag="-to", kind="time")
+    codec: str = option("auto", "video encoder, such as libx264, libx265, libvpx-vp9, ffv1; auto for the default of "
+                                "the container", flag="-c:v")
+    crf: int = option(18, "constant rate factor of the encoder; lower for better quality and larger files", low=0,
+                      high=63)
+    encoder_preset: str = option("auto", "speed of the encoder, such as veryfast, medium, slow; auto for a fast one")
 
 
 @dataclass(frozen=True)
 class ZoomSettings(_Checked):
-    """How each dream is moved to be the next frame, when a picture becomes a video."""
+    """Motion from one frame to the next, for a video of one picture."""
 
-    zoom: float = option(1.02, "magnification of each frame; below 1 it shrinks", low=0.5, high=2)
-    rotate: float = option(0.0, "turn of each frame, counter-clockwise", low=-180, high=180, unit="degrees")
-    shift: str = option("0,0", "pixels right and down that each frame is moved by, as in '2,-1'")
-    fps: float = option(30.0, "frames per second", low=1, high=240)
+    zoom: float = option(1.02, "magnification per frame; below 1 to zoom out", low=0.5, high=2)
+    rotate: float = option(0.0, "counter-clockwise rotation per frame", low=-180, high=180, unit="degrees")
+    shift: str = option("0,0", "shift per frame to the right and down, such as '2,-1', in px")
+    fps: float = option(30.0, "frame rate", low=1, high=240, unit="Hz")
 
 
 @dataclass(frozen=True)
 class LiveSettings(_Checked):
-    """How a live run goes."""
+    """Rates and geometry of a live run."""
 
-    min_dream_rate: float = option(12.0, "the dream is renewed at least so often: its field shrinks for that", low=1,
-                             high=120, unit="Hz")
-    fixed_field: bool = option(False, "keep to --field-height, however seldom the dream is renewed")
-    seconds: float = option(math.inf, "stop after that", low=0, unit="s", kind="time")
-    mirror: bool = option(False, "left is right, as in a mirror")
-    rotate_source: str = option(
-        "0", "turn the source clockwise", unit="degrees", choices="streamdream.media.sources.transform:ROTATIONS"
-    )
-    crop: str = option("", "dream this part of the turned source only, as 640x480+10+20, or 640x480 in the middle")
-    capture_size: str = option("", "ask a camera for this size, as 1280x720; the best usual one when empty")
-    capture_rate: float = option(0.0, "ask a camera or the screen for so many pictures; 0 is 30", low=0, high=1000,
+    min_dream_rate: float = option(12.0, "minimum rate of dreams; the field is made smaller to reach it", low=1,
+                                   high=120, unit="Hz")
+    fixed_field: bool = option(False, "keep --field-height even where the rate of dreams is below the minimum")
+    seconds: float = option(math.inf, "duration of the run", low=0, unit="s", kind="time")
+    mirror: bool = option(False, "mirror the source horizontally")
+    rotate_source: str = option("0", "clockwise rotation of the source", unit="degrees",
+                                choices="streamdream.media.sources.transform:ROTATIONS")
+    crop: str = option("", "part of the rotated source to dream, such as 640x480+10+20, or 640x480 for its centre")
+    capture_size: str = option("", "frame size to request from a camera, such as 1280x720; empty for its best common "
+                                   "size", kind="size")
+    capture_rate: float = option(0.0, "frame rate to request from a camera or the screen; 0 for 30", low=0, high=1000,
                                  unit="Hz")
-    loop: bool = option(True, "a file begins again at its end")
+    loop: bool = option(True, "start a file again at its end")
 
 
 @dataclass(frozen=True)
 class AutomationSettings(_Checked):
-    """What turns the knobs by itself, live and when a file is rendered."""
+    """Changes of settings over time, for live and render."""
 
-    playlist: str = option("", "layers one after the other, each for some seconds and with settings of its own: "
+    playlist: str = option("", "layers in sequence, each with an optional duration in s and settings: "
                                "'mixed3@20; mixed4:1,mixed5:0.5 strength=1.5@30; conv2d_3'")
-    playlist_seconds: float = option(20.0, "how long an entry without a time of its own lasts", low=0.1, unit="s")
-    fade: float = option(1.0, "a change of layer or network fades over so long", low=0, high=3600, unit="s")
-    sound: str = option("", "the dream's strength follows this sound: 'source' is the input's own, 'mic' the "
-                            "microphone, or a file", kind="file")
-    sound_band: str = option("all", "the part of the sound that counts", choices="streamdream.media.audio_level:BANDS")
-    sound_depth: float = option(0.5, "how much the sound changes the strength: 1 goes from none to twice", low=0,
+    playlist_seconds: float = option(20.0, "duration of a playlist entry that names none", low=0.1, unit="s")
+    fade: float = option(1.0, "duration of the crossfade when layers or model change", low=0, high=3600, unit="s")
+    sound: str = option("", "sound that controls the strength: 'source' for that of the input, 'mic', or a file",
+                        kind="file")
+    sound_band: str = option("all", "frequency band of the sound", choices="streamdream.media.audio_level:BANDS")
+    sound_depth: float = option(0.5, "effect of the sound; 1 varies the strength between 0 and twice its value", low=0,
                                 high=1)
 
 
 @dataclass(frozen=True)
 class AtlasSettings(_Checked):
-    """How the sheet of an atlas is laid out."""
+    """Layout of the sheet of an atlas."""
 
-    cell: int = option(160, "width of each dream on the sheet", low=32, high=4096, unit="px")
-    columns: int = option(0, "dreams in a row; 0 is about three wide to two high", low=0, high=1000)
+    cell: int = option(160, "width of a dream on the sheet", low=32, high=4096, unit="px")
+    columns: int = option(0, "dreams per row; 0 for a sheet of about 3:2", low=0, high=1000)
 
 
-LOGS = {"text": "a line for people", "json": "a line of JSON for machines"}
+LOGS = {"text": "lines for people", "json": "JSON lines for machines"}
 
 
 @dataclass(frozen=True)
 class WebSettings(_Checked):
-    """How the browser app is served, and what its visitors may."""
+    """Address, access and limits of the web server."""
 
-    host: str = option("127.0.0.1", "address to listen on; any but this machine's own wants --auth or --token")
-    port: int = option(7860, "to listen on; 0 takes a free one", low=0, high=65535)
-    auth: str = option("", "who may in, as user:hash, several with commas; streamdream web --hash makes one")
-    token: str = option("", "a secret; whoever opens the link that holds it may in. 'new' makes one; several as "
-                            "name:secret, with commas, can be put out one by one")
-    hosts: str = option("", "names by which it may be reached beside its address, with commas, as behind a proxy")
-    trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, with commas; what their "
-                                      "X-Forwarded headers say of a visitor counts")
-    root_path: str = option("", "path under which a proxy serves it, as in /dream")
-    frame_ancestors: str = option("", "sites whose pages may show it in a frame, with commas, as in "
-                                      "https://blog.example; none by itself")
-    share: bool = option(False, "a public link through Gradio's tunnel, guarded by a token")
-    ssl_certfile: str = option("", "certificate, for https; other machines' cameras are open to https only",
-                               kind="file")
-    ssl_keyfile: str = option("", "key of the certificate", kind="file")
-    max_sessions: int = option(4, "live dreams at once; who comes later waits in line", low=1, high=1000)
-    sessions_per_address: int = option(0, "of them from one address; 0 is all but one, or all from this machine", low=0,
-                                       high=1000)
-    connections_per_address: int = option(64, "connections held open from one address", low=8, high=100_000)
-    idle_seconds: float = option(60.0, "a live dream that gets no picture for so long ends", low=1, unit="s",
+    host: str = option("127.0.0.1", "address to listen on; any but the loopback needs --auth or --token")
+    port: int = option(7860, "port to listen on; 0 for a free one", low=0, high=65535)
+    auth: str = option("", "users, as user:hash, separated by commas; streamdream web --hash prints a hash")
+    token: str = option("", "secrets of access links, as SECRET or name:SECRET, separated by commas; 'new' for a "
+                            "random one; a named one can be revoked alone")
+    hosts: str = option("", "further host names of the server, separated by commas, for example behind a proxy")
+    trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, separated by commas, whose "
+                                                   "X-Forwarded headers are believed")
+    root_path: str = option("", "path prefix under which a proxy serves the app, such as /dream")
+    frame_ancestors: str = option("", "sites whose pages may embed the app in a frame, separated by commas, such as "
+                                      "https://blog.example; empty for none")
+    share: bool = option(False, "open a public link through Gradio's tunnel, protected by a token")
+    ssl_certfile: str = option("", "certificate for HTTPS, in PEM; browsers on other machines give camera access over "
+                                   "HTTPS only", kind="file")
+    ssl_keyfile: str = option("", "private key of the certificate, in PEM", kind="file")
+    max_sessions: int = option(4, "concurrent live sessions; more visitors wait in a queue", low=1, high=1000)
+    sessions_per_address: int = option(0, "concurrent live sessions per address; 0 for one less than --max-sessions",
+                                       low=0, high=1000)
+    connections_per_address: int = option(64, "open connections per address", low=8, high=100_000)
+    idle_seconds: float = option(60.0, "time without a frame after which a live session ends", low=1, unit="s",
                                  kind="time")
-    session_seconds: float = option(1800.0, "a live dream that lasts longer ends when somebody waits", low=1, unit="s",
+    session_seconds: float = option(1800.0, "duration after which a live session ends if others wait", low=1, unit="s",
                                     kind="time")
-    upload_mb: float = option(200.0, "size of a file that a visitor may send", low=0.1, high=1e5, unit="MB")
-    upload_seconds: float = option(600.0, "length of a video that a visitor may send", low=1, unit="s", kind="time")
-    upload_pixels: int = option(3840 * 2160, "of each picture that a visitor may send", low=256, high=10**9)
-    metrics_port: int = option(0, "Prometheus metrics on this port of the machine itself; 0 is none", low=0, high=65535)
-    log: str = option("text", "what a line of the log is", choices="streamdream.settings:LOGS")
+    upload_mb: float = option(200.0, "maximum size of an uploaded file", low=0.1, high=1e5, unit="MB")
+    upload_seconds: float = option(600.0, "maximum duration of an uploaded video", low=1, unit="s", kind="time")
+    upload_pixels: int = option(3840 * 2160, "maximum number of pixels of an uploaded picture or frame", low=256,
+                                high=10**9)
+    metrics_port: int = option(0, "loopback port for Prometheus metrics; 0 for none", low=0, high=65535)
+    log: str = option("text", "format of the log", choices="streamdream.settings:LOGS")
 
 
 Group = type[_Checked]
-Settings = TypeVar("Settings", bound=_Checked)
 GROUPS: tuple[Group, ...] = (DreamSettings, StreamSettings, RenderSettings, ZoomSettings, AtlasSettings, LiveSettings,
                              AutomationSettings, WebSettings)
 
 
+def all_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Name -> field, of all groups."""
+    return {item.name: item for group in GROUPS for item in dataclasses.fields(group)}
+
+
 def choices(item: dataclasses.Field[Any]) -> list[str]:
-    """The legal values of a field, or none when it is free."""
+    """The legal values of a field; empty where any value of its type is legal."""
     registry = item.metadata["choices"]
     if not registry:
         return []
@@ -220,24 +238,31 @@ def choices(item: dataclasses.Field[Any]) -> list[str]:
 
 def flag(item: dataclasses.Field[Any]) -> str:
     """The command-line flag of a field."""
-    return str(item.metadata["flag"]) or "--" + item.name.replace("_", "-")
+    return str(item.metadata["flag"]) or flag_name(item.name)
+
+
+def flag_name(name: str) -> str:
+    """``field_name`` -> ``--field-name``."""
+    return "--" + name.replace("_", "-")
 
 
 def describe_range(item: dataclasses.Field[Any]) -> str:
-    """As in ``0..1``, ``0 or more``, ``dis, farneback, none``; empty when anything goes."""
+    """Such as ``0..1``, ``0 or more``, ``dis, farneback, none``; empty where any value of its type is legal."""
     low, high = item.metadata["low"], item.metadata["high"]
     if low is not None:
-        return f"{low:g}..{high:g}" if high is not None else f"{low:g} or more"
+        return f"{low:.10g}..{high:.10g}" if high is not None else f"{low:.10g} or more"
     return ", ".join(choices(item))
 
 
 def check(item: dataclasses.Field[Any], value: Any) -> None:
-    """Raises SettingsError or UnknownName when ``value`` is not legal for the field."""
+    """Raise SettingsError or UnknownName where ``value`` is not legal for the field."""
+    legal_types: Any = int | float if type(item.default) is float else type(item.default)
+    if not isinstance(value, legal_types) or isinstance(value, bool) is not (type(item.default) is bool):
+        raise _illegal(item, repr(value), describe_type(item))
     low, high = item.metadata["low"], item.metadata["high"]
     if low is not None and not low <= value <= (math.inf if high is None else high):
-        wanted = f"{describe_range(item)} {item.metadata['unit']}".rstrip()
-        raise SettingsError(f"{flag(item)} is {value:.10g}, but must be {wanted}")
-    if item.metadata["kind"] == "memory":
+        raise _illegal(item, f"{value:.10g}", f"{describe_range(item)} {item.metadata['unit']}".rstrip())
+    if item.metadata["kind"] in ("memory", "size"):
         parse(item, value)
     legal = choices(item)
     if legal and value not in legal:
@@ -245,29 +270,49 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
 
 
 def parse(item: dataclasses.Field[Any], text: str) -> Any:
-    """``text`` from a flag or the environment -> the field's type."""
+    """Parse text from a flag or the environment to the field's type. Raises SettingsError."""
     try:
         return _parser(item)[0](text)
     except ValueError:
-        raise SettingsError(f"{flag(item)} is {text!r}, but must be {describe_type(item)}") from None
+        raise _illegal(item, repr(text), describe_type(item)) from None
+
+
+def convert(item: dataclasses.Field[Any], value: Any) -> Any:
+    """Convert text or a JSON value to the field's type, and check it. Raises SettingsError or UnknownName."""
+    field_type: type = type(item.default)
+    if isinstance(value, str) and field_type is not str:
+        value = parse(item, value)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise SettingsError(f"{flag(item)} is a number with too many digits")
+    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if field_type is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    check(item, value)
+    return value
 
 
 def describe_type(item: dataclasses.Field[Any]) -> str:
-    """As in ``a whole number``."""
+    """Such as ``a whole number``."""
     return _parser(item)[1]
+
+
+def _illegal(item: dataclasses.Field[Any], value: str, legal: str) -> SettingsError:
+    return SettingsError(f"{flag(item)} is {value}, but must be {legal}")
 
 
 def _parser(item: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
     parsers: dict[object, tuple[Callable[[str], Any], str]] = {
         "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"),
-        "memory": (_check_memory, f"auto, or {SMALLEST_MEMORY} or more, as 500M, 2G or 1.5GiB"),
+        "memory": (_check_memory, f"auto, or {MIN_MEMORY} or more, as 500M, 2G or 1.5GiB"),
+        "size": (_check_size, "WIDTHxHEIGHT, such as 1280x720"),
         bool: (parse_switch, "true or false"),
         int: (int, "a whole number"), float: (float, "a number"), str: (str, "text")}
     return parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
 
 
 def parse_seconds(text: str) -> float:
-    """``90``, ``1:30``, ``0:01:30.5`` -> seconds. Raises ValueError."""
+    """Parse ``90``, ``1:30`` or ``0:01:30.5``. Raises ValueError."""
     parts = [float(part) for part in text.split(":")]
     if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
         raise ValueError(text)
@@ -275,27 +320,33 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_memory(text: str) -> int:
-    """``500M``, ``2G``, ``1.5GiB``, ``2GB`` or bytes -> bytes, and ``auto`` -> 0. Raises ValueError.
+    """Parse ``500M``, ``2G``, ``1.5GiB``, ``2GB`` or a number of bytes to bytes; ``auto`` is 0. Raises ValueError.
 
-    K, M, G and T are powers of 1024, as are KiB and so on; KB and so on are powers of 1000: as GNU's tools take them.
+    As in the GNU tools, K, M, G, T and KiB, ... are powers of 1024, KB, ... powers of 1000.
     """
     if text.strip().lower() == "auto":
         return 0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(I?B)?)?", text.strip().upper(), re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(I?B)?)?", text.strip().upper(), re.ASCII)
+    if match is None:
         raise ValueError(text)
-    number, letter, end = found.groups()
+    number, letter, end = match.groups()
     return int(float(number) * (1000 if end == "B" else 1024) ** (" KMGT".index(letter) if letter else 0))
 
 
 def _check_memory(text: str) -> str:
-    if text.strip().lower() != "auto" and parse_memory(text) < parse_memory(SMALLEST_MEMORY):
+    if text.strip().lower() != "auto" and parse_memory(text) < parse_memory(MIN_MEMORY):
+        raise ValueError(text)
+    return text
+
+
+def _check_size(text: str) -> str:
+    if text and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text, re.ASCII):
         raise ValueError(text)
     return text
 
 
 def parse_switch(text: str) -> bool:
-    """``true``, ``yes``, ``on``, ``1`` and their opposites. Raises ValueError."""
+    """Parse ``true``, ``yes``, ``on``, ``1`` and their opposites. Raises ValueError."""
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
     if text.strip().lower() not in words:
         raise ValueError(text)
@@ -307,9 +358,15 @@ def preset_names() -> list[str]:
 
 
 def about_preset(name: str) -> str:
-    """What a shipped preset stands for, and where it departs from what it follows."""
-    text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
-    return " ".join(str(tomllib.loads(text)["about"]).split())
+    """The description of a shipped preset, with its differences from what it reproduces."""
+    return " ".join(str(tomllib.loads(preset_text(name))["about"]).split())
+
+
+def preset_text(name: str) -> str:
+    """The TOML text of a shipped preset. Raises UnknownName."""
+    if name not in preset_names():
+        raise UnknownName("preset", name, preset_names())
+    return preset_path(name).read_text(encoding="utf-8")
 
 
 def preset_path(name: str) -> Path:
@@ -318,26 +375,32 @@ def preset_path(name: str) -> Path:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """Values of a shipped preset, or of a ``.toml`` file of the user's."""
-    path = preset_path(name)
-    if not name.endswith(".toml") and name not in preset_names():
-        raise UnknownName("preset", name, preset_names())
+    """The values of a shipped preset, or of a ``.toml`` file. Raises SettingsError or UnknownName."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = preset_path(name).read_text(encoding="utf-8") if name.endswith(".toml") else preset_text(name)
+        values = tomllib.loads(text)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"preset {name}: {error}") from None
-    known = {item.name: item for group in GROUPS for item in dataclasses.fields(group)}
+        raise SettingsError(f"preset {name}: {error_text(error)}") from None
     values.pop("about", None)
+    if not values:
+        raise SettingsError(f"preset {name} is empty; streamdream render --print-config writes a whole one")
     for key, value in values.items():
-        if key not in known:
-            raise UnknownName(f"key in preset {name},", key, known)
-        values[key] = parse(known[key], str(value))
+        values[key] = parse(field_named(key, f"key in preset {name},"), str(value))
     return values
+
+
+def field_named(name: str, kind: str, known: Mapping[str, dataclasses.Field[Any]] | None = None
+                ) -> dataclasses.Field[Any]:
+    """Return the field of that name. Raises UnknownName, with the new name of a field that was renamed."""
+    known = known or all_fields()
+    if name not in known:
+        raise UnknownName(kind, name, known, renamed=RENAMED_FIELDS.get(name, ""))
+    return known[name]
 
 
 @dataclass(frozen=True)
 class Run:
-    """All settings of a run."""
+    """All settings of a run, one field per group."""
 
     dream: DreamSettings
     stream: StreamSettings
@@ -350,35 +413,54 @@ class Run:
 
 
 def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:
-    """Settings for a run. ``flags`` maps field names to the text given for them.
+    """Build the settings of a run. ``flags`` maps field names to their text.
 
-    Raises SettingsError or UnknownName, in one line, for anything that is not legal.
+    Raises SettingsError or UnknownName with one line.
     """
-    from_preset = read_preset(preset) if preset else {}
-    return Run(*(_build(group, flags, environment, from_preset) for group in GROUPS))  # type: ignore[arg-type]
+    values = _text_values(flags, environment, preset)
+    return Run(*(group(**{item.name: values[item.name] for item in dataclasses.fields(group) if item.name in values})
+                 for group in GROUPS))  # type: ignore[arg-type]
 
 
-def _build(group: type[Settings], flags: Mapping[str, str], environment: Mapping[str, str],
-           preset: Mapping[str, Any]) -> Settings:
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(group):
-        from_environment = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
-        if item.name in flags:
-            values[item.name] = parse(item, flags[item.name])
-        elif from_environment is not None:
-            values[item.name] = parse(item, from_environment)
-        elif item.name in preset:
-            values[item.name] = preset[item.name]
-    return group(**values)
+def is_named(name: str, flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> bool:
+    """Whether a flag, the environment or the preset sets that field."""
+    return name in _text_values(flags, environment, preset)
+
+
+def _text_values(flags: Mapping[str, str], environment: Mapping[str, str], preset: str) -> dict[str, Any]:
+    for old, new in RENAMED_FIELDS.items():
+        if _variable(old) in environment:
+            raise SettingsError(f"the environment variable {_variable(old)} is now {_variable(new)}")
+    values = read_preset(preset) if preset else {}
+    for name, item in all_fields().items():
+        text = flags.get(name, environment.get(_variable(name)))
+        if text is not None:
+            values[name] = parse(item, text)
+    return values
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def misspelled_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Unknown environment variable with our prefix -> the setting's variable that resembles it.
+
+    One that resembles none is somebody else's: Kubernetes sets variables named after services.
+    """
+    known = [*map(_variable, all_fields()), *OTHER_VARIABLES]
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.9) for name in environment
+             if name.startswith(ENVIRONMENT_PREFIX) and name not in known}
+    return {name: names[0] for name, names in close.items() if names}
 
 
 def to_toml(groups: Iterable[Any]) -> str:
-    """The settings as a preset file: ``--print-config`` writes it, ``--preset FILE.toml`` reads it."""
+    """Format the settings as a preset file, which ``--preset FILE.toml`` reads."""
     lines = []
     for group in groups:
         for item in dataclasses.fields(group):
             value = getattr(group, item.name)
-            # a JSON text is a TOML one, too
+            # a JSON string is a TOML string
             text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
             comment = "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)
             lines.append(f"{item.name} = {text}  # {comment}")
@@ -386,7 +468,7 @@ def to_toml(groups: Iterable[Any]) -> str:
 
 
 def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
-    """``mixed3:1,mixed5:0.5`` -> ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
+    """Parse ``mixed3:1,mixed5:0.5`` to ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
     pairs = []
     for part in text.split(","):
         name, _, weight = part.strip().partition(":")
@@ -397,18 +479,18 @@ def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
         if not math.isfinite(number):
             raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
         if not name:
-            raise SettingsError(f"{flag} is {text!r}, but must be taps as in 'mixed3:1,mixed5:0.5'")
+            raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5'")
         pairs.append((name, number))
     if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
-        raise SettingsError(f"{flag} {text!r} names a tap twice")
+        raise SettingsError(f"{flag} {text!r} names a layer twice")
     if not any(weight for _, weight in pairs):
         raise SettingsError(f"{flag} {text!r} has no weight other than 0")
     return tuple(pairs)
 
 
 def parse_channels(text: str) -> tuple[int, ...]:
-    """``3,17`` -> (3, 17). Raises SettingsError."""
+    """Parse ``3,17`` to (3, 17). Raises SettingsError."""
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, as in '3,17'") from None
+        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, such as '3,17'") from None

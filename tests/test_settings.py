@@ -84,7 +84,7 @@ def test_preset_errors_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("keep = [[[\n")
     with pytest.raises(SettingsError, match="preset"):
         resolve({}, {}, str(tmp_path / "b.toml"))
-    with pytest.raises(SettingsError, match="No such file"):
+    with pytest.raises(SettingsError, match="no such file"):
         resolve({}, {}, str(tmp_path / "c.toml"))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream import settings
 from streamdream.automation.controls import Controls, DreamRequest
-from streamdream.errors import SettingsError, UnknownName
+from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
             name, equals, value = word.partition("=")
             if not equals:
                 name, value = "layers", word
-            if name not in known:
-                raise UnknownName("setting in --playlist,", name, known)
-            values[name] = settings.parse(known[name], value)
+            values[name] = settings.parse(settings.field_named(name, "setting in --playlist,", known), value)
         try:
             lasts = settings.parse_seconds(time) if time else seconds
         except ValueError:

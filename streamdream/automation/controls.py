@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamdream import settings
-from streamdream.errors import SettingsError, UnknownName, UsageError
+from streamdream.errors import UnknownName, UsageError
 from streamdream.settings import DreamSettings
 
-MAX_WHOLE = 2**53
-"""Whole numbers above are no exact floats, and far above no floats at all."""
 MODEL_DEPENDENT_FIELDS = (
     "layers",
     "channel",
@@ -102,27 +100,10 @@ def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageE
             if name == "model":
                 typed[name] = str(value)
             elif name not in known:
-                raise UnknownName("setting", str(name), [*known, "model"])
+                raise UnknownName("setting", str(name), [*known, "model"],
+                                  renamed=settings.RENAMED_FIELDS.get(str(name), ""))
             else:
-                number = _to_field_type(known[name], value)
-                settings.check(known[name], number)
-                typed[name] = number
+                typed[name] = settings.convert(known[name], value)
         except UsageError as error:
             errors.append(error)
     return typed, errors
-
-
-def _to_field_type(item: dataclasses.Field[Any], value: Any) -> Any:
-    """``value`` as the field's type; a JSON number may be whole where a fraction is meant."""
-    wanted = type(item.default)
-    if isinstance(value, str) and wanted is not str:
-        value = settings.parse(item, value)
-    if isinstance(value, int) and abs(value) > MAX_WHOLE:
-        raise SettingsError(f"{settings.flag(item)} is a number with too many digits")
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
-        raise SettingsError(f"{settings.flag(item)} is {value!r}, but must be {settings.describe_type(item)}")
-    return value

@@ -133,6 +133,4 @@ def _component(row: Mapping[str, Any], values: Mapping[str, Any], choices: Mappi
 def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(item.default, bool):
         return bool(value)
-    typed = str(value or "") if isinstance(item.default, str) else settings.parse(item, str(value))
-    settings.check(item, typed)
-    return typed
+    return settings.convert(item, str(value or "") if isinstance(item.default, str) else str(value))
