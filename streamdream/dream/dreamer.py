@@ -22,7 +22,7 @@ from streamdream.dream import reference_images, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
-from streamdream.media.frame import to_array, to_signed_unit, to_tensor
+from streamdream.media.frame import check_picture, to_array, to_signed_unit, to_tensor
 from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Dreamer:
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
               options: DreamOptions | None = None) -> FrameMatch:
         """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
+        check_picture(image)
         options = options or self.options
         with options.stats.stage("match"):
             height, width = options.field_size(*image.shape[:2])

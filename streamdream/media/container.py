@@ -153,7 +153,7 @@ def open_file(path: str) -> Any:
     """A local file, opened so that it can make FFmpeg read no other file. Raises SourceError or UsageError."""
     file = Path(path)
     if not file.exists():
-        close = difflib.get_close_matches(file.name, (p.name for p in file.parent.glob("*")), n=2, cutoff=0.7)
+        close = difflib.get_close_matches(file.name, (p.name for p in file.parent.glob("*")), n=2, cutoff=0.8)
         raise UsageError(f"no such file: {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
     if file.is_dir():
         raise UsageError(f"{path} is a folder, not a video; pictures are given by a pattern such as {file}/%04d.png")

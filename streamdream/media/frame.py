@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,8 +27,7 @@ class Frame:
     """Numerator and denominator of one ``pts`` unit, in seconds."""
 
     def __post_init__(self) -> None:
-        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(f"a frame is uint8 [H, W, 3], not {self.image.dtype} {list(self.image.shape)}")
+        check_picture(self.image)
 
     def __repr__(self) -> str:
         return f"Frame({self.width}x{self.height} at {self.pts_seconds:.3f} s)"
@@ -38,6 +39,18 @@ class Frame:
     @property
     def width(self) -> int:
         return int(self.image.shape[1])
+
+
+def check_picture(image: object) -> None:
+    """Raise UsageError where the image is not a NumPy array of uint8 [H, W, 3]."""
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return
+        values = f", values {image.min():.4g}..{image.max():.4g}" if image.size and image.dtype.kind in "biuf" else ""
+        what = f"{image.dtype} {list(image.shape)}{values}"
+    else:
+        what = f"a {type(image).__module__}.{type(image).__name__}".replace("builtins.", "")
+    raise UsageError(f"a picture must be a NumPy array of uint8 [H, W, 3], RGB, values 0..255, but is {what}")
 
 
 def to_tensor(image: NDArray[np.floating]) -> Tensor:

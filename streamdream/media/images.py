@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, SourceError, UsageError
+from streamdream.media.frame import check_picture
 from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
@@ -36,7 +37,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
         raise SourceError(f"{path} is empty")
     image = cv2().imdecode(np.frombuffer(data, np.uint8), cv2().IMREAD_COLOR_RGB)
     if image is None:
-        raise SourceError(f"{path} is not a picture that can be read (a video? then: streamdream render)")
+        raise SourceError(f"{path} is not a picture that can be read")
     result: NDArray[np.uint8] = image
     return result
 
@@ -59,6 +60,7 @@ def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95, ove
 
     Raises SinkError; see ``atomic_file.AtomicFile`` for a name that is taken.
     """
+    check_picture(image)
     suffix = Path(path).suffix.lower()
     options = [] if suffix == ".png" else [cv2().IMWRITE_JPEG_QUALITY, jpeg_quality]
     done, data = cv2().imencode(suffix, image[..., ::-1], options)

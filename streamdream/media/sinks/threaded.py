@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.frame import Frame
+from streamdream.media.frame import Frame, check_picture
 from streamdream.media.sinks.base import SinkBase
 from streamdream.system.atomic_file import OutputTarget
 
@@ -74,6 +74,7 @@ class ThreadedSink(SinkBase):
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         if not self._open:
             raise SinkError(f"{self._writer.partial.name} is closed")
+        check_picture(image)
         self._check()
         self._put(image, frame)
 
