@@ -1,4 +1,4 @@
-# make demo   dream a real clip into demo.mp4
+# make demo   dream a clip that comes with the package, into demo.mp4
 # make web    dream before the camera, in the browser
 # make test   lint, types and tests: first those that may run beside each other, then those that keep time
 # make test-browser   with Chromium, Xvfb and xdotool: the page, windows, the screen
@@ -11,17 +11,16 @@ NEWEST ?= $(PYTHON)
 BIN = .venv/bin
 # Tests begin hundreds of processes; each would compile PyTorch's source again where the environment forbids to keep that.
 export PYTHONDONTWRITEBYTECODE =
+# PyTorch's builds for processors: a tenth of the download of those with CUDA, which pip takes otherwise on Linux.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+NVIDIA_DRIVER ?= /proc/driver/nvidia
+HAS_NVIDIA = command -v nvidia-smi >/dev/null || [ -e $(NVIDIA_DRIVER) ]
+HAS_TORCH_INDEX = $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo web test docs lint test-together test-alone test-browser soak test-newest clean
 demo: .venv/installed
-	@clip=$$($(BIN)/python -c 'import gradio.media; print(gradio.media.get_video("world.mp4"))') && \
-		$(BIN)/streamdream render "$$clip" -o demo.mp4 -y -t 5
-	@echo
-	@echo "The dream is in $(CURDIR)/demo.mp4. Next:"
-	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4                    a video of yours"
-	@echo "  $(BIN)/streamdream render YOUR.mp4 -o dream.mp4 --layers mixed4    another layer"
-	@echo "  $(BIN)/streamdream image YOUR.jpg -o dream.png                     a picture"
+	$(BIN)/streamdream demo
 
 web: .venv/installed
 	$(BIN)/streamdream web
@@ -74,6 +73,9 @@ clean:
 # opencv-python is OpenCV with windows; where their system libraries are missing, the build without them serves.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (PyTorch is large: the first time takes minutes)"
+	@if [ "$$(uname -s)" = Linux ] && ! { $(HAS_NVIDIA); } && $(HAS_TORCH_INDEX); then \
+		echo "no NVIDIA GPU: taking PyTorch for processors from $(TORCH_INDEX)"; \
+		$(INSTALL) --extra-index-url $(TORCH_INDEX) torch; fi
 	$(INSTALL) -e .
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		echo "OpenCV's window libraries are missing here; taking opencv-python-headless instead"; \

@@ -1,0 +1,33 @@
+"""The command that dreams the clip that comes with the package."""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamdream.cli.flags import Parser
+from streamdream.cli.render import render_command
+
+CLIP = Path(__file__).parents[1] / "clips" / "valley.mp4"
+NEXT = """
+The dream is in {path}. Next:
+  {program} render YOUR.mp4 -o dream.mp4                    a video of yours
+  {program} render YOUR.mp4 -o dream.mp4 --layers mixed4    another layer
+  {program} web                                             your camera, live in the browser"""
+
+
+def demo_command(parser: Parser, argv: Sequence[str]) -> int:
+    """dream a clip that comes with the package, into demo.mp4
+
+    streamdream demo
+    streamdream demo -o other.mp4
+    """
+    parser.add_argument("-o", "--output", default="demo.mp4", help="the dreamed video (demo.mp4)")
+    args = parser.parse(argv)
+    overwrite = ["-y"] if args.output == parser.get_default("output") else []
+    code = render_command(Parser("render"), [str(CLIP), "-o", args.output, *overwrite])
+    program = Path(sys.argv[0])
+    name = "streamdream" if program.name == "__main__.py" else os.path.relpath(program)
+    print(NEXT.format(path=Path(args.output).absolute(), program=name if len(name) < len(str(program)) else program))
+    return code
