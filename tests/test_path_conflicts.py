@@ -42,7 +42,7 @@ def actions_of(command: str) -> list[argparse.Action]:
     def stop(parser: Parser, arguments: object) -> None:
         raise Parsed(parser)
 
-    parser = Parser(prog=command)
+    parser = Parser(command)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Parser, "parse", stop)
         with pytest.raises(Parsed):

@@ -116,6 +116,8 @@ def choose_device(name: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if "Expected one of" in reason:  # followed by all that PyTorch could be built for
+            reason = "it is none of auto, cpu, cuda, cuda:1, mps, xpu"
         raise SettingsError(f"--device {name} cannot be used: {reason}") from None
     return device
 

@@ -1,27 +1,29 @@
-"""Commands and flags; the only package that prints. One file per group of commands, each with its help as docstring.
+"""Commands and flags; the only package that prints. A file per command or group of commands; a docstring is its help.
 
-A user's mistake is one line and exit code 2, a failed run is one line and 1, Ctrl-C is 130; ``--debug`` shows
-tracebacks.
+Exit codes: 0 done; 1 a failed run; 2 the user's mistake, such as an unknown name, an illegal value, or a file that is
+missing or may not be read or written; 130 Ctrl-C; 143 SIGTERM. An error is one line; ``--debug`` shows the traceback.
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from streamdream import __version__
-from streamdream.cli import atlas, bench, cameras, doctor, image, live, models, presets, render, signals, web
+from streamdream.cli import atlas, bench, cameras, demo, doctor, image, live, models, presets, render, signals, web
 from streamdream.cli.flags import Parser
-from streamdream.errors import StreamdreamError, UnknownName
+from streamdream.errors import StreamdreamError, UnknownName, error_text
 from streamdream.system import process_tuning
+from streamdream.system.atomic_file import DISK_FULL_ERRORS
 
 COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "render": render.render_command,
     "live": live.live_command,
     "web": web.web_command,
+    "demo": demo.demo_command,
     "cameras": cameras.cameras_command,
     "image": image.image_command,
     "atlas": atlas.atlas_command,
@@ -32,6 +34,8 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "bench": bench.bench_command,
     "doctor": doctor.doctor_command,
 }
+MISTAKES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""System errors about a path that the user named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -42,28 +46,43 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command and return its exit code."""
     debug = "--debug" in arguments
     process_tuning.tune_process()
     try:
-        return _dispatch([text for text in arguments if text != "--debug"])
-    except StreamdreamError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
+        code = _dispatch([text for text in arguments if text != "--debug"])
+        sys.stdout.flush()
+        return code
     except signals.SignalReceived as received:
         return _fail(str(received), received.exit_code)
-    except BrokenPipeError:  # the reader of our output has gone, as in `streamdream layers ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of stdout is gone, as in `streamdream layers ... | head`
+        _discard_stdout()
         return 141
     except Exception as error:
         if debug:
             raise
-        return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it", 1)
+        return _fail(*_describe(error))
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    """One line and the exit code."""
+    if isinstance(error, StreamdreamError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error_text(error)}", 2 if error.errno in MISTAKES else 1
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS:
+        _discard_stdout()
+        return f"stdout cannot be written: {error_text(error)}", 1
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it", 1
+
+
+def _discard_stdout() -> None:
+    """Let Python's last flush succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # the terminal is closed
+    with contextlib.suppress(OSError):  # a closed terminal
         print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
     return code
 
@@ -79,14 +98,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownName("command", name, COMMANDS)
     command = COMMANDS[name]
-    parser = Parser(prog=f"streamdream {name}", description=command.__doc__, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    return command(parser, rest)
+    return command(Parser(name, command.__doc__ or ""), rest)
 
 
 def overview() -> str:
-    """What ``streamdream --help`` prints."""
+    """Return the text of ``streamdream --help``."""
     rows = "\n".join(f"  {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
     return ("Dream a video, steady from frame to frame, with its sound.\n\nusage: streamdream COMMAND ...\n\n"
-            f"{rows}\n\nstreamdream COMMAND --help shows its flags.\n"
-            "A start: streamdream render clip.mp4 -o dream.mp4")
+            f"{rows}\n\nstreamdream COMMAND --help shows its usual options, --help full all of them.\n"
+            "To start: streamdream demo, or streamdream render clip.mp4 -o dream.mp4")

@@ -32,7 +32,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream atlas photo.jpg -o sheet.png --model bvlc_googlenet --layers conv2/norm2,inception_4c/output
     streamdream atlas photo.jpg -o folder                a file for each layer, and no sheet
     """
-    parser.add_argument("input", help="a PNG or JPEG picture")
+    parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
     parser.add_argument("-o", "--output", help="the sheet, .png or .jpg; or a folder for single files")
     add_run_flags(parser)
     add_settings(parser, AtlasSettings, DreamSettings, StreamSettings)
@@ -41,8 +41,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     if args.print_config:
         print(settings.to_toml((run.atlas, run.dream, run.stream)), end="")
         return 0
-    if not args.output:
-        parser.error("an output is needed: -o sheet.png")
+    parser.require(args, input="a file", output="-o sheet.png")
     from streamdream import models
     from streamdream.media import images
 

@@ -1,4 +1,4 @@
-"""The flags that turn knobs by themselves, for live and render."""
+"""The flags of live and render that change settings over time."""
 from __future__ import annotations
 
 import argparse
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamdream.cli.flags import Parser
 from streamdream.errors import ModelError, UsageError
-from streamdream.settings import Run
+from streamdream.settings import DreamSettings, Run
 
 if TYPE_CHECKING:
     from streamdream.automation.automation import Automation
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 
 
 def add_automation_flags(parser: Parser) -> None:
-    parser.add_argument("--settings-track", default="", help="dream with the settings that --record-settings wrote")
-    parser.add_argument("--record-settings", default="", help="write all settings, and when they changed, to this file")
+    """Add the flags that replay and record settings."""
+    parser.advanced += [
+        parser.add_argument("--settings-track", default="", metavar="FILE", help="replay the settings of this file"),
+        parser.add_argument("--record-settings", default="", metavar="FILE",
+                            help="record all settings and their changes to this file"),
+    ]
 
 
 @contextmanager
 def open_automation(args: argparse.Namespace, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Automation]:
-    """What the flags ask for, as long as the run goes on. Raises StreamdreamError before anything is dreamed."""
+    """Open the automation that the flags request, for the duration of a run.
+
+    ``offset`` is the start of the run in the source, in seconds. Raises StreamdreamError before anything is dreamed.
+    """
     from streamdream.automation.automation import Automation, parse_playlist
     from streamdream.automation.controls import Controls
     from streamdream.automation.settings_track import SettingsRecorder, read_track
@@ -34,8 +41,10 @@ def open_automation(args: argparse.Namespace, run: Run, source_path: str, offset
     controls = Controls(run.dream, check_request, run.stream.model)
     check_request(controls.request)
     entries = parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
+    if run.automation.playlist and not entries:
+        raise UsageError(f"--playlist {run.automation.playlist!r} holds no entry")
     if track and entries:
-        raise UsageError("--settings-track and --playlist both say what to dream; give one of them")
+        raise UsageError("--settings-track and --playlist exclude each other")
     trial = Controls(run.dream, check_request, run.stream.model)
     for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
         trial.change(values)
@@ -54,17 +63,23 @@ def open_automation(args: argparse.Namespace, run: Run, source_path: str, offset
         )
 
 
-def check_request(wish: DreamRequest) -> None:
-    """Raises a StreamdreamError when the network lacks a layer or a channel, its weights or a picture are not here."""
-    from streamdream import models
-    from streamdream.ascent import objectives
+def check_request(request: DreamRequest) -> None:
+    """Raise StreamdreamError where the weights, a layer, a channel or an image of the request is missing."""
     from streamdream.dream import reference_images
     from streamdream.media import images
 
-    model = models.get(wish.model)
-    objectives.from_settings(wish.dream, model)
-    is_video = wish.dream.guide and not images.is_image_file(wish.dream.guide)
-    reference_images.read(replace(wish.dream, guide="") if is_video else wish.dream)
-    there, reason = model.available()
-    if not there:
-        raise ModelError(f"the weights of {wish.model} are not here: {reason}")
+    check_layers(request.dream, request.model)
+    is_video = request.dream.guide and not images.is_image_file(request.dream.guide)
+    reference_images.read(replace(request.dream, guide="") if is_video else request.dream)
+
+
+def check_layers(dream: DreamSettings, model_name: str) -> None:
+    """Raise ModelError where the weights are missing, UsageError where a layer or a channel is; without PyTorch."""
+    from streamdream import models
+    from streamdream.ascent import objectives
+
+    model = models.get(model_name)
+    available, fix = model.available()
+    if not available:
+        raise ModelError(f"the weights of {model_name} are not installed: {fix}")
+    objectives.from_settings(dream, model)

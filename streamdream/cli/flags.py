@@ -4,51 +4,116 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from streamdream import settings
+from streamdream.cli.output import log_line
 from streamdream.errors import UsageError
 from streamdream.settings import Group, Run
 
+USUAL = {
+    "layers", "guide", "strength", "octaves", "steps", "keep", "model", "field_height", "backend",  # of every dream
+    "start", "duration", "end", "seconds", "mirror", "zoom", "rotate", "columns", "host", "port", "auth", "token",
+}
+"""Settings in the short help, beside the flags of the command itself."""
+RENAMED_FLAGS = {settings.flag_name(prefix + old): settings.flag_name(prefix + new)
+                 for old, new in settings.RENAMED_FIELDS.items() for prefix in ("", "no_")}
+"""Old flag -> new flag, for the error message."""
+FULL_HELP = "full"
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors as exceptions and no abbreviations (``--st`` would change meaning with the next flag)."""
+    """argparse with errors as exceptions, a short and a full help, and no abbreviations."""
+
+    def __init__(self, command: str, description: str = "") -> None:
+        super().__init__(prog=f"streamdream {command}", description=inspect.cleandoc(description), allow_abbrev=False,
+                         add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.advanced: list[argparse.Action] = []
+        """Options that only the full help shows."""
+        self._argv: Sequence[str] = ()
+        self.add_argument("-h", "--help", action="store_true", help="show the usual options; --help full shows all")
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see: {self.prog} --help)")
+        raise UsageError(f"{message}{self._file_name_hint()} (see: {self.prog} --help)")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """As parse_args, but an unknown flag names the close ones."""
+        """Parse as parse_args, but name the close flags of an unknown one, and require no argument for ``--help``.
+
+        Raises UsageError, and SystemExit after the help.
+        """
+        self._argv = argv
+        options = argv[:argv.index("--")] if "--" in argv else argv
+        for number, text in enumerate(options):
+            if text in ("-h", "--help"):
+                self._print_help(full=FULL_HELP in options[number + 1:number + 2])
         args, unknown = self.parse_known_args(argv)
-        flags = [text for action in self._actions for text in action.option_strings]
         for text in unknown:
-            close = difflib.get_close_matches(text.partition("=")[0], flags, n=3) if text.startswith("-") else []
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
-            self.error(f"unexpected {text!r}{hint}")
+            self.error(f"unexpected {text!r}{self._flag_hint(text)}")
         return args
+
+    def require(self, args: argparse.Namespace, **examples: str) -> None:
+        """Raise UsageError where one of these arguments is missing; they are optional for ``--print-config`` only."""
+        for name, example in examples.items():
+            if not getattr(args, name):
+                self.error(f"the {name} is missing: {example}")
+
+    def _print_help(self, full: bool) -> NoReturn:
+        hidden = [] if full else self.advanced
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        if hidden:
+            names = ["INPUT" if action.dest == "input" else action.dest.upper() for action in self._actions
+                     if not action.option_strings]
+            output = ["-o OUTPUT"] if any(action.dest == "output" for action in self._actions) else []
+            self.usage = " ".join([self.prog, *names, *output, "[options]"])
+            self.epilog = f"{self.prog} --help full shows {len(hidden)} more options."
+        self.print_help()
+        self.exit()
+
+    def _flag_hint(self, text: str) -> str:
+        name = text.partition("=")[0]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        if name in RENAMED_FLAGS and RENAMED_FLAGS[name] in flags:
+            return f"; its new name is {RENAMED_FLAGS[name]}"
+        close = difflib.get_close_matches(name, flags, n=3) if text.startswith("-") and name not in flags else []
+        return f"; did you mean {', '.join(close)}?" if close else ""
+
+    def _file_name_hint(self) -> str:
+        """For a file whose name begins with a dash, which is taken for a flag."""
+        flags = {flag for action in self._actions for flag in action.option_strings}
+        for text in self._argv:
+            is_name = Path(text).suffix != "" or ("--" in self._argv and text != "--")
+            if text.startswith("-") and is_name and "=" not in text and text not in flags:
+                return f"; a file name that begins with a dash is written ./{text}"
+        return ""
 
 
 def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) -> None:
-    """A flag for every field; its text is parsed by settings.resolve, so presets and environment go the same way."""
+    """Add a flag for every field. Its text is parsed by settings.resolve, as presets and the environment are."""
+    parser.add_argument("--preset", default="", help=f"preset to start from: {', '.join(settings.preset_names())}, "
+                                                     "or a .toml file")
     for group in groups:
         section = parser.add_argument_group((group.__doc__ or "").splitlines()[0].rstrip("."))
         for item in dataclasses.fields(group):
             if item.name in without:
                 continue
             if isinstance(item.default, bool):
-                section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
-                                     action="store_const", const="true", help=_help(item))
+                action = section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
+                                              action="store_const", const="true", help=_help(item))
                 section.add_argument("--no-" + settings.flag(item).removeprefix("--"), dest=item.name,
                                      default=argparse.SUPPRESS, action="store_const", const="false",
                                      help=argparse.SUPPRESS)
-                continue
-            section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
-                                 metavar=item.name.split("_")[-1].upper(), help=_help(item))
-    parser.add_argument("--preset", default="", help=f"start from a preset: {', '.join(settings.preset_names())}, "
-                                                     "or a .toml file")
-    parser.add_argument("--print-config", action="store_true", help="print the settings as a preset file and stop")
+            else:
+                action = section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
+                                              metavar=item.name.split("_")[-1].upper(), help=_help(item))
+            if item.name not in USUAL:
+                parser.advanced.append(action)
+    parser.advanced.append(parser.add_argument("--print-config", action="store_true",
+                                               help="print the settings as a preset file and exit"))
 
 
 def _help(item: dataclasses.Field[Any]) -> str:
@@ -59,16 +124,30 @@ def _help(item: dataclasses.Field[Any]) -> str:
 
 
 def resolve(args: argparse.Namespace, preset: str = "") -> Run:
-    """The settings of a run from its flags, the environment and the preset."""
-    names = {item.name for group in settings.GROUPS for item in dataclasses.fields(group)}
-    flags = {name: text for name, text in vars(args).items() if name in names}
-    return settings.resolve(flags, os.environ, args.preset or preset)
+    """Resolve the settings of a run from its flags, the environment and the preset.
+
+    A model other than the default one dreams its own default layers, where none are named.
+    """
+    flags = {name: text for name, text in vars(args).items() if name in settings.all_fields()}
+    preset = args.preset or preset
+    for name, close in settings.misspelled_variables(os.environ).items():
+        log_line(f"warning: the environment variable {name} is unknown; did you mean {close}?")
+    run = settings.resolve(flags, os.environ, preset)
+    if not settings.is_named("layers", flags, os.environ, preset):
+        from streamdream import models
+
+        layers = models.get(run.stream.model).default_layers
+        run = dataclasses.replace(run, dream=dataclasses.replace(run.dream, layers=layers))
+    return run
 
 
 def add_run_flags(parser: Parser) -> None:
+    """Add the flags of every command that writes an output."""
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("-y", dest="overwrite", action="store_true", help="overwrite the output if it exists")
-    either.add_argument("-n", dest="overwrite", action="store_false", help="never overwrite it (the default)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout when done")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    either.add_argument("-y", dest="overwrite", action="store_true", help="overwrite an existing output")
+    parser.advanced += [
+        either.add_argument("-n", dest="overwrite", action="store_false", help="keep an existing output (the default)"),
+        parser.add_argument("--json", action="store_true", help="print one JSON object on stdout at the end"),
+        parser.add_argument("--debug", action="store_true", help="show tracebacks"),
+    ]
     parser.set_defaults(overwrite=False)

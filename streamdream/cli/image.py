@@ -5,13 +5,19 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamdream import settings
 from streamdream.cli import path_conflicts
+from streamdream.cli.automation import check_layers
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import print_report, show_log
-from streamdream.errors import UsageError
+from streamdream.errors import SourceError, UsageError
 from streamdream.settings import DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 STILL_PRESET, ZOOM_PRESET = "still", "zoom"
 """The presets that apply when none is named."""
@@ -27,7 +33,7 @@ def image_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream image photo.jpg -o dream.png --layers mixed5 --octaves 5
     streamdream image photo.jpg -o zoom.mp4 --zoom 1.03 --rotate 0.5 -t 20
     """
-    parser.add_argument("input", help="a PNG or JPEG picture")
+    parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
     parser.add_argument("-o", "--output", help="the dreamed picture, .png or .jpg; or a video that zooms into it, .mp4")
     add_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=SPANS_OF_A_VIDEO)
@@ -38,13 +44,9 @@ def image_command(parser: Parser, argv: Sequence[str]) -> int:
         groups = (run.dream, run.stream, run.zoom, run.render) if moving else (run.dream, run.stream)
         print(settings.to_toml(groups), end="")
         return 0
-    if not args.output:
-        parser.error("an output is needed: -o dream.png")
+    parser.require(args, input="a file", output="-o dream.png")
     path_conflicts.check(args, run)
-    from streamdream import models
-    from streamdream.ascent import objectives
-
-    objectives.from_settings(run.dream, models.get(run.stream.model))  # before PyTorch is loaded, which takes seconds
+    check_layers(run.dream, run.stream.model)  # before PyTorch is loaded, which takes seconds
     return _zoom(args, run) if moving else _image(args, run)
 
 
@@ -57,6 +59,15 @@ def _is_video(output: str) -> bool:
     return any(kind.matches(output) for kind in registry.SINKS.values())
 
 
+def _read_input(path: str) -> NDArray[np.uint8]:
+    from streamdream.media import images
+
+    try:
+        return images.read_image(path)
+    except SourceError as error:
+        raise SourceError(f"{error}; for a video: streamdream render") from None
+
+
 def _image(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
@@ -67,7 +78,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
             if item.name in vars(args):
                 raise UsageError(f"{settings.flag(item)} is for videos, but {args.output} is a picture: -o zoom.mp4")
     images.check_output(args.output, args.overwrite, args.input)
-    image = images.read_image(args.input)
+    image = _read_input(args.input)
     reference_images.read(run.dream)  # before anything large is loaded
     show_log(args.json)
     total = (1 + run.dream.warmup_steps) * run.dream.octaves * run.dream.steps
@@ -88,14 +99,15 @@ def _image(args: argparse.Namespace, run: Run) -> int:
 def _zoom(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
-    from streamdream.media import images
     from streamdream.media.sinks.registry import open_sink
     from streamdream.render.zoom import StillSource, ZoomTransform, zoom
 
     reference_images.read(run.dream)
     ZoomTransform(run.zoom)  # a wrong --shift is known before anything is loaded
+    if not run.render.duration:
+        raise UsageError("-t is 0: there is nothing to render")
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
-    source = StillSource(args.input, images.read_image(args.input), run.zoom.fps, seconds)
+    source = StillSource(args.input, _read_input(args.input), run.zoom.fps, seconds)
     show_log(args.json)
     with (open_sink(args.output, source, run.render, args.overwrite) as sink,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from streamdream import settings
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.automation import add_automation_flags, open_automation
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.output import log_line, show_log
+from streamdream.cli.output import log_line, show_log, warn_of_older_files
 from streamdream.settings import AutomationSettings, DreamSettings, LiveSettings, RenderSettings, StreamSettings
 from streamdream.system.process_tuning import freeze_gc
 
@@ -45,6 +46,7 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
         return 0
     path_conflicts.check(args, run)
     show_log(args.json)
+    started = time.time()
     from streamdream import models
     from streamdream.media.sinks import recording
     from streamdream.media.sinks.base import LiveContext
@@ -54,21 +56,20 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
     def layers() -> list[str]:
         return models.get(automation.controls.request.model or run.stream.model).blocks()
 
-    sinks = args.sink or ["window"]
+    sink_names = args.sink or ["window"]
     failures: dict[str, str] = {}
     with (
         signals.describe_with(recording.describe_all),
         open_automation(args, run, args.source) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
-            sinks, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures)
+            sink_names, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures)
         ) as sink,
     ):
         if not args.json:
-            log_line(f"{args.source} → {', '.join(sinks)}: starting")
-        from streamdream.backends import (
-            build_process,  # with PyTorch, seconds: whatever is wrong with the flags is said by now
-        )
+            log_line(f"{args.source} → {', '.join(sink_names)}: starting")
+        # loads PyTorch, which takes seconds; mistakes in the flags are reported by now
+        from streamdream.backends import build_process
         from streamdream.dream.build import build_dreamer
         from streamdream.live.pipeline import Live
         from streamdream.live.resolution import ResolutionController
@@ -85,10 +86,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
             build=lambda model: build_dreamer(replace(run.stream, model=model)),
         )
         if not args.json:
-            log_line(
-                f"{args.source} → {', '.join(sinks)}, {source.width}x{source.height} at {float(source.rate):.3g} fps; "
-                "Ctrl-C ends it"
-            )
+            log_line(f"{args.source} → {', '.join(sink_names)}, {source.width}x{source.height} at "
+                     f"{float(source.rate):.3g} fps; Ctrl-C ends it")
 
         def end() -> None:
             live.stop()
@@ -99,6 +98,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
             report = live.run(run.live.seconds)
     for warning in report.warnings:
         log_line(f"warning: {warning}")
+    for name in sink_names:
+        warn_of_older_files(name, started)
     print(json.dumps(report.as_json() | {"failed_sinks": failures}) if args.json else _summary(report))
     return 1 if failures else 0
 

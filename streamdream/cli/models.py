@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from streamdream.cli import signals
 from streamdream.cli.flags import Parser
 from streamdream.cli.output import log_line, print_table
+from streamdream.errors import UsageError
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -65,6 +66,8 @@ def fetch_command(parser: Parser, argv: Sequence[str]) -> int:
                        "about": row.about} for row in models.MODELS.values() if row.sources])
         return 0
     model = models.get(args.model)
+    if args.file and not Path(args.file).is_file():
+        raise UsageError(f"--from {args.file}: no such file")
     log_line(f"{model.name}: {model.about}")
     log_line(f"licence: {model.licence}")
     if args.file:

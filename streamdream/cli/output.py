@@ -40,6 +40,16 @@ def print_report(report: Report, output: str, as_json: bool) -> None:
           f"{report.layers} on {report.field}, {report.backend} {report.precision} on {report.device}")
 
 
+def warn_of_older_files(output: str, started: float) -> None:
+    """Warn where a numbered sequence holds files from before ``started``, a ``time.time()``."""
+    from streamdream.media.container import is_pattern, sequence_files
+
+    files = sequence_files(output) if is_pattern(output) else {}
+    older = [path for _, path in sorted(files.items()) if path.stat().st_mtime < started]
+    if older:
+        log_line(f"warning: {len(older)} older files of {output} remain, from {older[0]} on")
+
+
 def print_table(rows: list[dict[str, Any]]) -> None:
     widths = {key: max(len(str(key)), *(len(str(row[key])) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in rows[0]}, *rows]:

@@ -51,6 +51,7 @@ def check(args: argparse.Namespace, run: Run | None = None, writes: Iterable[Nam
     something that no file can replace. ``writes`` are paths beside those of ``WRITTEN``; with ``folder`` the output is
     a folder.
     """
+    _check_not_empty(args)
     outputs = list(_written(args))
     for output in outputs:
         _check_kind(output, folder)
@@ -108,9 +109,19 @@ def _read_while_playing(args: argparse.Namespace, run: Run) -> Iterator[NamedPat
                 yield NamedPath(f"{option}, {name}", str(text))
 
 
+def _check_not_empty(args: argparse.Namespace) -> None:
+    for destination, option in (READ | WRITTEN).items():
+        value = getattr(args, destination, None)
+        values = value if isinstance(value, list) else [value]
+        if destination in ("input", "source", "output", "sink") and "" in values:
+            raise UsageError(f"{option} is empty; name a file")
+
+
 def _check_kind(output: NamedPath, folder: bool) -> None:
     if output.text == "-":
         raise UsageError(f"{output}: nothing is written to the standard output; name a file")
+    if "://" in output.text:
+        raise UsageError(f"{output}: an output is a file; streamdream live --sink streams to rtmp, udp and tcp URLs")
     for path in _files(output.text) or [Path(output.text)]:
         if path.is_dir() and not folder:
             raise UsageError(f"{output}: {path} is a folder")

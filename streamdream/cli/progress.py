@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ class Progress:
         self._stack.enter_context(signals.loop())
         if self._quiet:
             return self
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = _make_bar(self._unit)
             self._task = self._bar.add_task(self._title, total=self._total or None, speed="", left="")
             self._bar.start()

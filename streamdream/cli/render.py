@@ -1,6 +1,7 @@
 """The command that dreams a video file."""
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from streamdream import settings
 from streamdream.cli import path_conflicts
 from streamdream.cli.automation import add_automation_flags, open_automation
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.output import print_report, show_log
+from streamdream.cli.output import print_report, show_log, warn_of_older_files
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
 
 
@@ -18,7 +19,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream render clip.mp4 -o dream.mp4
     streamdream render clip.mp4 -o dream.mp4 --layers mixed4 -ss 0:30 -t 10
     """
-    parser.add_argument("input", help="a video file, a URL, img%%04d.png, or lavfi:GRAPH")
+    parser.add_argument("input", nargs="?", help="a video file, a URL, img%%04d.png, or lavfi:GRAPH")
     parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null")
     add_run_flags(parser)
     add_automation_flags(parser)
@@ -29,8 +30,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     if args.print_config:
         print(settings.to_toml((dream, stream, run.automation, encode)), end="")
         return 0
-    if not args.output:
-        parser.error("an output is needed: -o dream.mp4")
+    parser.require(args, input="a file", output="-o dream.mp4")
     path_conflicts.check(args, run)
     from streamdream.cli.progress import Progress
     from streamdream.media.sinks.registry import open_sink
@@ -38,7 +38,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     from streamdream.render.guide_video import GuideVideo
 
     show_log(args.json)
-    with (GuideVideo(dream) as others,
+    started = time.time()
+    with (GuideVideo(dream) as guide_video,
           open_source(args.input, encode.start, encode.duration, encode.end) as source,
           open_sink(args.output, source, encode, args.overwrite, args.input) as sink,
           open_automation(args, run, args.input, encode.start) as automation,
@@ -46,7 +47,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
         from streamdream.dream.build import build_dreamer
         from streamdream.render.pipeline import render_video
 
-        report = render_video(source, sink, build_dreamer(stream), automation, progress.update, others.references_at,
-                        lambda model: build_dreamer(replace(stream, model=model)))
+        report = render_video(source, sink, build_dreamer(stream), automation, progress.update,
+                              guide_video.references_at, lambda model: build_dreamer(replace(stream, model=model)))
+    warn_of_older_files(args.output, started)
     print_report(report, args.output, args.json)
     return 0

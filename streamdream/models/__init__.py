@@ -90,6 +90,8 @@ class Model:
     to_input: Preprocessing
     sources: tuple[WeightSource, ...] = ()
     layout: str = "plain"
+    default_layers: str = "mixed3"
+    """What to dream where no layers are named."""
 
     def taps(self) -> dict[str, TapInfo]:
         """Every named place where an objective can read, lowest first."""
@@ -186,8 +188,8 @@ def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
 
 
 def _fetched(name: str, about: str, licence: str, nodes: Callable[[], list[Node]], to_input: Preprocessing,
-             layout: str = "plain", *, sources: tuple[WeightSource, ...]) -> Model:
-    return Model(name, about, licence, nodes, _fetched_weights(name), to_input, sources, layout)
+             layout: str = "plain", *, sources: tuple[WeightSource, ...], default_layers: str) -> Model:
+    return Model(name, about, licence, nodes, _fetched_weights(name), to_input, sources, layout, default_layers)
 
 
 _OLD_CAFFE = "https://github.com/ProGamerGov/pytorch-old-caffemodels/raw/master/"
@@ -215,6 +217,7 @@ MODELS: dict[str, Model] = {
             "unrestricted use",
             _table("caffe_googlenet"),
             caffe_input(104, 117, 123),
+            default_layers="inception_4c/output",
             sources=(
                 WeightSource("http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel", _BVLC_SHA1, 53_533_754),
                 WeightSource(
@@ -231,6 +234,7 @@ MODELS: dict[str, Model] = {
             "CC BY (stated for its successor)",
             _table("caffe_googlenet", "nodes", 205),
             caffe_input(105.417, 113.753, 116.047),
+            default_layers="inception_4c/output",
             sources=(
                 WeightSource(_PLACES + "googlenet_places205.pth", "git:70235f7b2dbed879785a02792b37673969eef62f"),
                 WeightSource(
@@ -249,6 +253,7 @@ MODELS: dict[str, Model] = {
             "CC BY",
             _table("caffe_googlenet", "nodes", 365),
             caffe_input(104.051, 112.514, 116.676),
+            default_layers="inception_4c/output",
             sources=(
                 WeightSource(_PLACES + "googlenet_places365.pth", "git:7f83954afe4e2035ada302e78e0932a5166fc911"),
                 WeightSource("http://places2.csail.mit.edu/models_places365/googlenet_places365.caffemodel"),
@@ -260,6 +265,7 @@ MODELS: dict[str, Model] = {
             "non-commercial research and education only",
             _table("cars_googlenet"),
             caffe_input(104, 117, 123),
+            default_layers="inception_4c_output",
             sources=(
                 WeightSource(
                     _OLD_CAFFE + "googlenet_finetune_web_cars.pth", "git:b3d16a71547919bc9d0d419f9fdc603b8311f3a5"
@@ -275,6 +281,7 @@ MODELS: dict[str, Model] = {
             "unknown: its authors named none",
             _table("caffe_googlenet", "nodes", 5),
             caffe_input(104, 117, 123),
+            default_layers="inception_4c/output",
             sources=(
                 WeightSource(_OLD_CAFFE + "GoogleNet_SOS.pth", "git:b4a17932b96abc959b32f5f55caf61cfe73fa77e"),
                 WeightSource("http://www.cs.bu.edu/groups/ivc/data/SOS/GoogleNet_SOS.caffemodel"),
@@ -287,6 +294,7 @@ MODELS: dict[str, Model] = {
             _table("inception5h"),
             Preprocessing(127.5, (10.5, 10.5, 10.5)),
             "inception5h",
+            default_layers="mixed4c",
             sources=(  # 0..255 minus 117
                 WeightSource(
                     "https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
@@ -304,6 +312,7 @@ MODELS: dict[str, Model] = {
             _table("inception_v3", "nodes", "mixed10"),
             Preprocessing(),
             "keras",
+            default_layers="mixed3",
             sources=(
                 WeightSource(
                     f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS}",
@@ -326,6 +335,7 @@ MODELS: dict[str, Model] = {
             _table("torchvision_nets", "googlenet"),
             Preprocessing(),
             "torchvision",
+            default_layers="inception4c",
             sources=(
                 WeightSource(
                     "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256:1378be20", 52_146_733
@@ -339,6 +349,7 @@ MODELS: dict[str, Model] = {
             _table("torchvision_nets", "inception_v3"),
             Preprocessing(),
             "torchvision",
+            default_layers="Mixed_6a",
             sources=(
                 WeightSource(
                     "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
