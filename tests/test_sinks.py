@@ -233,6 +233,14 @@ def test_a_lossless_encoder_gives_back_the_same_pixels(tmp_path: Path, clip: str
     assert all(np.array_equal(frame.image, image) for frame, image in zip(read(tmp_path / name), noise, strict=True))
 
 
+@pytest.mark.parametrize("name", ["f_%d.png", "f_%d.jpg"])
+def test_pictures_are_written_without_noise(tmp_path: Path, clip: str, name: str, capfd: pytest.CaptureFixture[str]
+                                            ) -> None:
+    """OpenCV printed a line for each picture: the encoder did not know an option of the other format."""
+    copy(clip, tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 20 and capfd.readouterr().err == ""
+
+
 def test_png_sequence_is_lossless(tmp_path: Path, clip: str) -> None:
     copy(clip, tmp_path / "%04d.png")
     assert names(tmp_path) == [f"{number:04d}.png" for number in range(1, 21)]

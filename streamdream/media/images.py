@@ -1,6 +1,13 @@
-"""Pictures from and to files."""
+"""Read and write picture files."""
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +19,25 @@ from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
 WRITABLE = (".png", ".jpg", ".jpeg")
-
-
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+DEFAULT_JPEG_QUALITY = 95
+DECODER_NOISE = ("libpng", "Corrupt JPEG data", "Premature end of JPEG", "Invalid SOS", "Unsupported marker",
+                 "TIFFReadDirectory", "Warning: ")
+"""How the lines begin that image libraries print to the process's stderr."""
+_stderr_lock = threading.Lock()
+log = logging.getLogger(__name__)
 
 
 def is_image_file(path: str) -> bool:
-    """By its name; what else there is, is a video."""
+    """Whether the name has a picture's suffix; any other file is taken for a video."""
     return Path(path).suffix.lower() in READABLE
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
     """Upright RGB uint8 [H, W, 3]; 16-bit and grey pictures are converted, transparency is dropped.
 
-    Raises UsageError when there is no such file, SourceError when it is not a picture.
+    A picture that is partly damaged causes a warning. Raises UsageError when there is no such file, SourceError when
+    it is not a picture.
     """
     if Path(path).is_dir():
         raise UsageError(f"{path} is a folder, not a picture")
@@ -35,11 +47,46 @@ def read_image(path: str) -> NDArray[np.uint8]:
         raise UsageError(f"{path}: {error.strerror}") from None
     if not data:
         raise SourceError(f"{path} is empty")
-    image = cv2().imdecode(np.frombuffer(data, np.uint8), cv2().IMREAD_COLOR_RGB)
+    cv = cv2()
+    with capture_decoder_noise() as noise:
+        image = cv.imdecode(np.frombuffer(data, np.uint8), cv.IMREAD_COLOR_RGB)
     if image is None:
         raise SourceError(f"{path} is not a picture that can be read")
+    if noise:
+        log.warning("%s is damaged (%s); it is used as far as it can be read", path, noise[0].lower())
     result: NDArray[np.uint8] = image
     return result
+
+
+@contextlib.contextmanager
+def capture_decoder_noise() -> Iterator[list[str]]:
+    """Keep what libpng and libjpeg print off the terminal; the list holds their lines after the ``with`` block.
+
+    They write to file descriptor 2, which belongs to the whole process; lines of others are printed afterwards.
+    """
+    lines: list[str] = []
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        try:
+            saved = os.dup(2)
+        except OSError:  # stderr is closed
+            yield lines
+            return
+        stack.callback(os.close, saved)
+        captured = stack.enter_context(tempfile.TemporaryFile())
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            captured.seek(0)
+            for line in captured.read().splitlines(keepends=True):
+                if line.decode(errors="replace").startswith(DECODER_NOISE):
+                    lines.append(line.decode(errors="replace").strip())
+                else:
+                    with contextlib.suppress(OSError):
+                        os.write(2, line)
 
 
 def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
@@ -55,15 +102,21 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
         raise UsageError(f"{path} exists; -y overwrites it")
 
 
-def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = 95, overwrite: bool = False) -> None:
+def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = DEFAULT_JPEG_QUALITY,
+                overwrite: bool = False) -> None:
     """RGB uint8 [H, W, 3] -> a file that appears whole or not at all.
 
     Raises SinkError; see ``atomic_file.AtomicFile`` for a name that is taken.
     """
     check_picture(image)
-    suffix = Path(path).suffix.lower()
-    options = [] if suffix == ".png" else [cv2().IMWRITE_JPEG_QUALITY, jpeg_quality]
-    done, data = cv2().imencode(suffix, image[..., ::-1], options)
-    if not done:
-        raise SinkError(f"{path}: the picture could not be encoded")
-    write_file(path, data.tobytes(), overwrite)
+    write_file(path, encode_image(image[..., ::-1], Path(path).suffix, path, jpeg_quality), overwrite)
+
+
+def encode_image(bgr: NDArray[np.uint8], suffix: str, name: str, jpeg_quality: int = DEFAULT_JPEG_QUALITY) -> bytes:
+    """BGR uint8 [H, W, 3] -> the bytes of a PNG or JPEG file. Raises SinkError, which names the output ``name``."""
+    cv, suffix = cv2(), suffix.lower()
+    options = [] if suffix == ".png" else [cv.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    ok, data = cv.imencode(suffix, bgr, options)
+    if not ok:
+        raise SinkError(f"{name}: the picture could not be encoded")
+    return bytes(data)

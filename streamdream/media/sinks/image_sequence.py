@@ -1,4 +1,4 @@
-"""A sequence of pictures, one file each."""
+"""Write a sequence of pictures, one file each."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,16 +9,12 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError
 from streamdream.media.container import sequence_files
 from streamdream.media.frame import Frame
+from streamdream.media.images import encode_image
 from streamdream.system.atomic_file import AtomicFile, Renames
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
-JPEG_QUALITY = 95
-PNG_EFFORT = 3
-"""Of 0..9; more costs much time for little space."""
 
 
 class ImageWriter:
-    """Numbers pictures from 1 into ``pattern`` (``frame_%04d.png``); they appear together, when all are written."""
+    """Number pictures from 1 into ``pattern`` (``frame_%04d.png``); they appear together, when all are written."""
 
     def __init__(self, pattern: str, overwrite: bool = False) -> None:
         self.warnings: list[str] = []
@@ -28,21 +24,15 @@ class ImageWriter:
         self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-        return image[..., ::-1].copy()  # OpenCV wants BGR
+        return image[..., ::-1].copy()  # OpenCV takes BGR
 
     def write(self, item: NDArray[np.uint8]) -> None:
-        import cv2
-
-        target = self.partial.target
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT]
-        done, data = cv2.imencode(target.suffix.lower(), item, quality)
-        if not done:
-            raise SinkError(f"{self.partial.name}: a picture could not be encoded")
+        data = encode_image(item, self.partial.target.suffix, self.partial.name)
         path = self._hidden_path(self._count + 1)
         try:
-            self.bytes_written += path.write_bytes(data.tobytes())
+            self.bytes_written += path.write_bytes(data)
         except OSError:
-            path.unlink(missing_ok=True)  # half of one
+            path.unlink(missing_ok=True)  # it is incomplete
             raise
         self._count += 1
 
@@ -68,8 +58,8 @@ class ImageWriter:
         self.partial.discard()
 
     def keep(self) -> None:
-        """Those that are whole."""
-        if not self.partial.path.exists():  # they have names already
+        """Name the pictures that are complete."""
+        if not self.partial.path.exists():  # they are named already
             return
         try:
             self.commit()

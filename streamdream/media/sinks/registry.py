@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
 from streamdream.media.container import is_pattern, sequence_files
+from streamdream.media.images import WRITABLE
 from streamdream.media.sinks.base import LiveContext, NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
-from streamdream.media.sinks.image_sequence import SUFFIXES, ImageWriter
+from streamdream.media.sinks.image_sequence import ImageWriter
 from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
 from streamdream.media.sinks.tee import Tee
 from streamdream.media.sinks.threaded import DroppingSink, ThreadedSink, Writer
@@ -127,7 +128,7 @@ SINKS: dict[str, SinkType] = {
     "window": SinkType(lambda path: path == "window", _open_window),
     "virtualcam": SinkType(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
     "stream": SinkType(is_stream, _open_stream, hls_files),
-    "images": SinkType(lambda path: Path(path).suffix.lower() in SUFFIXES and is_pattern(path), _open_images,
+    "images": SinkType(lambda path: Path(path).suffix.lower() in WRITABLE and is_pattern(path), _open_images,
                    lambda path: [path]),
     "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamdream.errors import error_text
 from streamdream.media.container import TimeRange, clock_origin, is_attached_picture, main_video_stream, open_file
-from streamdream.media.pyav import fraction
+from streamdream.media.pyav import fraction, open_av
 
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}
 CONTAINER_SPECIFIC_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
@@ -97,17 +97,17 @@ class StreamCopier:
 
     def _can_mux(self, stream: Any) -> bool:
         """Rehearses: some streams are refused when they are added, some only when the header is written."""
-        import av
+        from av import FFmpegError
 
         # Others take attachments and covers without a word, and drop them or show them as video.
         only = {"attachment": "matroska", "video": "mp4", "data": ""}.get(stream.type, self._output.format.name)
         if only != self._output.format.name or (stream.type == "video" and not is_attached_picture(stream)):
             return False
         try:
-            with av.open(io.BytesIO(), "w", format=self._output.format.name) as rehearsal:
+            with open_av(io.BytesIO(), "w", format=self._output.format.name) as rehearsal:
                 rehearsal.add_stream_from_template(stream, opaque=True).disposition = stream.disposition
                 rehearsal.start_encoding()
-        except (av.FFmpegError, ValueError):
+        except (FFmpegError, ValueError):
             return False
         return True
 
