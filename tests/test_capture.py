@@ -252,6 +252,15 @@ def test_a_picture_that_cannot_be_decoded_is_no_end(tmp_path: Path) -> None:
     assert numbers[-1] == 29 and re.search(r"\d+ damaged packets of .*/a.mp4 were skipped", source.warnings[0])
 
 
+def test_a_picture_stays_as_a_live_source(tmp_path: Path) -> None:
+    """It was "damaged, or not a video"."""
+    cv2.imwrite(str(tmp_path / "a.jpg"), cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8), (0, 0), 3))
+    with open_live(str(tmp_path / "a.jpg")) as source:
+        frames = [frame for frame, _ in zip(source, range(5), strict=False)]
+    assert len(frames) == 5 and frames[4].pts > frames[3].pts and frames[0].image is frames[4].image
+
+
 def test_bursts_are_played_at_their_own_pace() -> None:
     playout, now = PlayoutClock(), 100.0
     assert playout.wait_seconds(5.0, now) == 0

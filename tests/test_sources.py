@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.clips import Clip, irregular, make, marked, number_of, shuffled
 
 from streamdream.errors import SourceError, UsageError
@@ -133,6 +134,7 @@ def test_last_frame_ends_with_the_span(steady: str) -> None:
 
 @pytest.mark.parametrize(("span", "words"), [
     ({"start": 3}, "start at 3 s is beyond the end of .*steady.mp4, which lasts 2 s"),
+    ({"start": 1.97}, r"steady.mp4 has no frame at or after 1.97 s; its last one is at 1.967 s"),
     ({"start": 1, "end": 0.5}, "nothing lies between"),
     ({"start": 1, "duration": 0}, "nothing lies between"),
 ])
@@ -225,6 +227,29 @@ def test_grey_video_is_full_range(tmp_path: Path) -> None:
     light = np.full((48, 64, 3), 200, np.uint8)
     path = make(tmp_path / "a.mkv", Clip(1, codec="ffv1", pixels="gray"), [light])
     assert np.abs(read(path)[0].image.astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".tif", ".webp", ".bmp", ".ppm"])
+def test_a_picture_file_is_a_source_of_one_frame(tmp_path: Path, suffix: str) -> None:
+    """FFmpeg took most JPEGs for sequences ("damaged, or not a video"), and PyAV 18 failed on TIFF's side data."""
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8), (0, 0), 3)
+    path = str(tmp_path / f"a{suffix}")
+    cv2.imwrite(path, image)
+    assert [frame.image.shape for frame in read(path)] == [(200, 300, 3)]
+    with pytest.raises(UsageError, match="is a single picture: it has no frame at 1 s"):
+        open_source(path, start=1)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, :48], image[:32, 48:], image[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    upright = np.rot90(image, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    frame = read(str(tmp_path / "a.jpg"))[0]
+    assert frame.image.shape == upright.shape and np.abs(frame.image.astype(int) - upright).mean() < 8
 
 
 def test_size_changes_are_evened_out(tmp_path: Path) -> None:

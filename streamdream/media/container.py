@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
-from streamdream.media.pyav import open_av
+from streamdream.media.pyav import fraction, open_av
 
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
-                "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,"
+                "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,ppm_pipe,"
                 "mp3,wav,flac,aac")
 """What a local file may be. Play lists (concat, hls, dash, ...) are left out: they open other files."""
 NONZERO_START_FORMATS = {"mpeg", "mpegts", "rtsp", "hls"}
@@ -84,7 +84,11 @@ class Rotation:
     @classmethod
     def of(cls, picture: Any) -> Rotation:
         """From the display matrix: x' = a x + c y, y' = b x + d y, in units of 1/65536."""
-        stored = picture.side_data.get("DISPLAYMATRIX")
+        try:
+            stored = picture.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV 18 does not know the side data of pictures with EXIF
+            degrees = picture.rotation % 360
+            return cls(degrees in (90, 270), degrees in (90, 180), degrees in (180, 270))
         if stored is None:
             return cls()
         a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(stored), np.int32)[:5])
@@ -163,8 +167,10 @@ def open_file(path: str) -> Any:
         file.open("rb").close()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error_text(error)}") from None
+    # FFmpeg takes most JPEG files for a numbered sequence, which may read other files.
+    format = "jpeg_pipe" if file.suffix.lower() in (".jpg", ".jpeg") else None
     # An absolute path cannot be taken for "protocol:name".
-    return open_container(str(file.absolute()), f"{path} is damaged, or not a video",
+    return open_container(str(file.absolute()), f"{path} is damaged, or not a video", format=format,
                           options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS})
 
 
@@ -196,3 +202,13 @@ def clock_origin(container: Any) -> Fraction:
     return Fraction(container.start_time or 0, 1_000_000) if free else Fraction(0)
 
 
+def stated_end(container: Any, stream: Any) -> Fraction | None:
+    """Where the header says that a stream ends, in seconds of the container's clock; None when it does not say."""
+    if stream.duration:
+        return int((stream.start_time or 0) + stream.duration) * fraction(stream.time_base, Fraction(1, 1000))
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return Fraction(int(tag[1]) * 3600 + int(tag[2]) * 60) + Fraction(tag[3])
+    if container.duration and len(container.streams) == 1:
+        return Fraction((container.start_time or 0) + container.duration, 1_000_000)
+    return None

@@ -1,4 +1,4 @@
-"""Files and filter graphs as live sources: each frame when it is due, at the end from the beginning again."""
+"""Files and filter graphs as live sources: each frame at its time, and at the end from the beginning again."""
 from __future__ import annotations
 
 import threading
@@ -11,14 +11,15 @@ from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, timestamp
 from streamdream.media.sources.video import Source
 
 LATE_SECONDS = 1.0
-"""What is later than this (the machine slept, or is too slow) is not hurried after."""
+"""A larger delay (the machine slept, or is too slow) is not made up for."""
 
 
 class PacedFileSource(LiveSource):
-    """What ``open`` gives, each frame when it is due; at its end once more, with ``loop``.
+    """The source that ``open`` returns, each frame at its time; with ``loop`` it is opened again at its end, and a
+    single picture stays.
 
-    While none is due for long, the last one is given again. Raises SourceError when the file changes its size between
-    two rounds, and what ``open`` raises.
+    While no frame is due, the last one is repeated. Raises SourceError when the file changes its size between two
+    rounds, and what ``open`` raises.
     """
 
     def __init__(self, name: str, open: Callable[[], Source], loop: bool) -> None:
@@ -32,13 +33,14 @@ class PacedFileSource(LiveSource):
 
     def __iter__(self) -> Iterator[Frame]:
         self.start_seconds = time.perf_counter()
-        shift, last = 0.0, None  # seconds that were shown before; the last frame
+        shown_seconds, last = 0.0, None  # length of the rounds before; the last frame
         while not self._stop.is_set():
-            end, first = shift, None
+            end, first, count = shown_seconds, None, 0
             for frame in self._source:
+                count += 1
                 first = frame.pts_seconds if first is None else first
-                due = shift + frame.pts_seconds - first
-                while (wait := self._ahead(due)) > REPEAT_SECONDS and last is not None:
+                due = shown_seconds + frame.pts_seconds - first
+                while (wait := self._seconds_until(due)) > REPEAT_SECONDS and last is not None:
                     if self._stop.wait(REPEAT_SECONDS):
                         return
                     yield (last := timestamped_frame(last.image, min(due, time.perf_counter() - self.start_seconds)))
@@ -46,13 +48,22 @@ class PacedFileSource(LiveSource):
                     return
                 yield (last := timestamped_frame(frame.image, due))
                 end = due + float(1 / self.rate)
-            if not self._loop or end == shift:
+            if not self._loop or last is None or end == shown_seconds:
                 return
-            shift = end
+            if count == 1:
+                yield from self._repeat(last)
+                return
+            shown_seconds = end
             self._rewind()
 
-    def _ahead(self, due: float) -> float:
-        """Seconds until then."""
+    def _repeat(self, still: Frame) -> Iterator[Frame]:
+        """A single picture, again and again."""
+        assert self.start_seconds is not None
+        while not self._stop.wait(REPEAT_SECONDS):
+            yield timestamped_frame(still.image, time.perf_counter() - self.start_seconds)
+
+    def _seconds_until(self, due: float) -> float:
+        """Until a frame is due; moves the start of the clock when that was long ago."""
         assert self.start_seconds is not None
         ahead = self.start_seconds + due - time.perf_counter()
         if ahead < -LATE_SECONDS:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +20,7 @@ from streamdream.media.container import (
     open_container,
     open_file,
     sequence_files,
+    stated_end,
 )
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.frame import Frame
@@ -105,25 +105,13 @@ class AvSource:
         self.frame_count = self._estimate()
 
     def _estimate(self) -> int:
-        stated, wanted = self._stated_end(), self._span.end
+        stated, wanted = stated_end(self._container, self._stream), self._span.end
         ends = [end for end in (stated and stated - clock_origin(self._container), wanted) if end is not None]
         if not ends:
             return 0
         begin = (self._stream.start_time or 0) * self.time_base
         rate = self._stream.frames / (stated - begin) if stated and stated > begin else Fraction(0)
         return max(round((min(ends) - self._span.start) * (rate or self.rate)), 1)
-
-    def _stated_end(self) -> Fraction | None:
-        """Where the file says that its video ends, in seconds of its own clock."""
-        stream, container = self._stream, self._container
-        if stream.duration:
-            return int((stream.start_time or 0) + stream.duration) * self.time_base
-        tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-        if tag:
-            return Fraction(int(tag[1]) * 3600 + int(tag[2]) * 60) + Fraction(tag[3])
-        if container.duration and len(container.streams) == 1:
-            return Fraction((container.start_time or 0) + container.duration, 1_000_000)
-        return None
 
     # Reading: packets -> pictures -> pictures with a time -> frames.
 
@@ -215,11 +203,18 @@ class AvSource:
         yield None
 
     def _no_frames_error(self) -> StreamdreamError:
-        start, end = self._span.start, self._stated_end() or (self._clock.last or 0) * self.time_base
-        length = end - clock_origin(self._container)
+        start, origin = self._span.start, clock_origin(self._container)
+        last = (self._clock.last or 0) * self.time_base - origin
+        end = stated_end(self._container, self._stream)
+        length = last if end is None else end - origin
         if start >= length and self._clock.last is not None:
+            if self._container.format.name.endswith("_pipe"):
+                return UsageError(f"{self.name} is a single picture: it has no frame at {float(start):g} s")
             return UsageError(f"the start at {float(start):g} s is beyond the end of {self.name}, "
                               f"which lasts {float(length):.4g} s")
+        if self._clock.last is not None and not self._broken and not self._decoder.damaged:
+            return UsageError(f"{self.name} has no frame at or after {float(start):g} s; its last one is at "
+                              f"{float(last):.4g} s")
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
     def _check_completeness(self, last: Fraction, count: int) -> None:
@@ -227,7 +222,7 @@ class AvSource:
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
             return
-        stated = self._stated_end() or reached
+        stated = stated_end(self._container, self._stream) or reached
         index: Any = self._stream.index_entries if "mov" in self._container.format.name else ()
         # The index of an mp4 is exact. A stated end is not: the last frame may be meant to stay for long.
         missing = index[-1].timestamp > self._last_dts if index else stated > reached + max(Fraction(1), 10 / self.rate)
