@@ -103,6 +103,20 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_names_show_the_close_ones() -> None:
     with pytest.raises(UnknownName, match=r"unknown layer 'mixd3'; did you mean mixed3.*layers inception_v3"):
-        models.get("inception_v3").check_taps(["mixd3"])
+        models.get("inception_v3").resolve_tap("mixd3")
     with pytest.raises(UnknownName, match="did you mean inception_v3"):
         models.get("inceptionv3")
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_has_default_layers_of_its_own(name: str) -> None:
+    model = models.get(name)
+    tap = model.taps()[model.default_layers]
+    assert 8 <= tap.stride <= 16 and model.default_layers in model.blocks()
+
+
+def test_missing_weights_are_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="the weights of bvlc_googlenet are not here; fetch them with: streamdream"):
+        models.get("bvlc_googlenet").check_weights()
+    models.get("inception_v3").check_weights()

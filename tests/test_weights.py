@@ -26,7 +26,7 @@ from torch import Tensor
 
 from streamdream import models
 from streamdream.errors import MissingPackage, ModelError
-from streamdream.models import Model, fetch, weights
+from streamdream.models import Model, fetch, file_formats, weights
 from streamdream.models.network import Network
 from streamdream.models.nodes import Conv
 from streamdream.models.weights import readers
@@ -117,7 +117,7 @@ def test_a_file_without_the_classifier_serves_for_all_below_it(bvlc: Stored, tmp
 
 
 def test_formats_are_listed_once() -> None:
-    assert set(fetch.SUFFIXES) == set(readers.READERS)
+    assert set(fetch.SUFFIXES) == set(readers.READERS) == set(file_formats.CHECKS)
     assert {source.suffix for model in models.MODELS.values() for source in model.sources} <= set(fetch.SUFFIXES)
 
 
@@ -154,6 +154,25 @@ def test_a_truncated_file_is_refused(suffix: str, kept: float, bvlc: Stored, tmp
     with path.open("r+b") as file:
         file.truncate(int(path.stat().st_size * kept))
     refused(path, model, "is damaged or truncated" if kept else "is empty")
+
+
+@pytest.mark.parametrize("suffix", fetch.SUFFIXES)
+def test_models_tells_a_damaged_file_from_a_whole_one(suffix: str, bvlc: Stored, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without reading it: truncated, or overwritten with noise or zeros."""
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    path = tmp_path / "weights" / f"file{suffix}"
+    path.parent.mkdir()
+    model = whole_file(suffix, path, bvlc)
+    path = path.rename(path.with_stem(model.name))
+    content = path.read_bytes()
+    assert model.available() == (True, str(path))
+    noise = np.random.default_rng(0).bytes(len(content))
+    truncated = b"" if content.startswith(file_formats.PICKLE) else content[:len(content) // 3]
+    for damaged in (truncated, noise, bytes(len(content)), b"", b"[" * 100):
+        path.write_bytes(damaged)
+        assert model.available() == (
+            False, f"{path} is damaged or truncated: streamdream fetch {model.name} --again")
 
 
 @pytest.mark.parametrize("suffix", fetch.SUFFIXES)

@@ -6,7 +6,7 @@ weights are here. Adding a network is one file with its node table and one row h
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,8 +78,9 @@ def caffe_input(*mean_bgr: float) -> Preprocessing:
 class Model:
     """One network.
 
-    ``to_input`` turns a picture ``[1, 3, H, W]`` RGB in [-1, 1] into what the network was trained on. ``sources`` are
-    in order of preference, none for embedded weights; ``layout`` is how files name its tensors (``weights.layouts``).
+    ``to_input`` turns a picture ``[1, 3, H, W]`` RGB in [-1, 1] into what the network was trained on.
+    ``default_layers`` is dreamed where no ``--layers`` are named. ``sources`` are in order of preference, none for
+    embedded weights; ``layout`` is how files name its tensors (``weights.layouts``).
     """
 
     name: str
@@ -88,10 +89,9 @@ class Model:
     nodes: Callable[[], list[Node]]
     load_weights: Callable[[], dict[str, Tensor]]
     to_input: Preprocessing
+    default_layers: str
     sources: tuple[WeightSource, ...] = ()
     layout: str = "plain"
-    default_layers: str = "mixed3"
-    """What to dream where no layers are named."""
 
     def taps(self) -> dict[str, TapInfo]:
         """Every named place where an objective can read, lowest first."""
@@ -119,19 +119,22 @@ class Model:
                 return tap
         raise UnknownName("layer", name, known, f"streamdream layers {self.name}")
 
-    def check_taps(self, names: Iterable[str]) -> None:
-        """Raises UnknownName with the close names for a tap that this network does not have."""
-        for name in names:
-            self.resolve_tap(name)
-
     def available(self) -> tuple[bool, str]:
-        """Whether its weights are here, and where or how to get them."""
+        """Whether its weights are here and look whole, and where or how to get them."""
         if not self.sources:
             return True, "embedded"
-        from streamdream.models import fetch
+        from streamdream.models import fetch, file_formats
 
         path = fetch.find(self.name)
-        return (True, str(path)) if path else (False, f"streamdream fetch {self.name}")
+        if path is None:
+            return False, f"streamdream fetch {self.name}"
+        fault = file_formats.find_fault(path)
+        return (False, f"{path} {fault}: streamdream fetch {self.name} --again") if fault else (True, str(path))
+
+    def check_weights(self) -> None:
+        """Check that its weights are here, without reading them. Raises ModelError with how to get them."""
+        if self.sources:
+            _find_weights(self.name)
 
 
 def get(name: str) -> Model:
@@ -169,14 +172,19 @@ def _inception_v3_weights() -> dict[str, Tensor]:
     return inception_v3.fold_batch_norm(read_quantized(EMBEDDED_INCEPTION_V3, EMBEDDED_INCEPTION_V3_SHA256))
 
 
+def _find_weights(name: str) -> Path:
+    from streamdream.models import fetch
+
+    path = fetch.find(name)
+    if path is None:
+        raise ModelError(f"the weights of {name} are not here; fetch them with: streamdream fetch {name} (or, from "
+                         f"a file you have: streamdream fetch {name} --from FILE)")
+    return path
+
+
 def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
     def load() -> dict[str, Tensor]:
-        from streamdream.models import fetch
-
-        path = fetch.find(name)
-        if path is None:
-            raise ModelError(f"the weights of {name} are not here; fetch them with: streamdream fetch {name} (or, from "
-                             f"a file you have: streamdream fetch {name} --from FILE)")
+        path = _find_weights(name)
         from streamdream.models import weights
 
         try:
@@ -188,8 +196,8 @@ def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
 
 
 def _fetched(name: str, about: str, licence: str, nodes: Callable[[], list[Node]], to_input: Preprocessing,
-             layout: str = "plain", *, sources: tuple[WeightSource, ...], default_layers: str) -> Model:
-    return Model(name, about, licence, nodes, _fetched_weights(name), to_input, sources, layout, default_layers)
+             layout: str = "plain", *, default_layers: str, sources: tuple[WeightSource, ...]) -> Model:
+    return Model(name, about, licence, nodes, _fetched_weights(name), to_input, default_layers, sources, layout)
 
 
 _OLD_CAFFE = "https://github.com/ProGamerGov/pytorch-old-caffemodels/raw/master/"
@@ -210,6 +218,7 @@ MODELS: dict[str, Model] = {
             nodes=_table("inception_v3"),
             load_weights=_inception_v3_weights,
             to_input=Preprocessing(),
+            default_layers="mixed3",
         ),
         _fetched(
             "bvlc_googlenet",
