@@ -17,7 +17,7 @@ from streamdream.ascent.terms import Guide, Style, Term
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.dream.reference_images import References
+from streamdream.dream.reference_images import Mask, References
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media import images
 from streamdream.media.frame import to_signed_unit, to_tensor
@@ -104,7 +104,7 @@ def value_of(term: Term, pictures: dict[str, torch.Tensor], dream: Picture) -> f
 def test_dreamed_where_the_mask_is_white_and_nowhere_else(eager: Backend, lion: Picture) -> None:
     mask = np.zeros(lion.shape[:2], np.uint8)
     mask[:, 128:] = 255
-    others, settings = References(mask=mask), DreamSettings(warmup_steps=4)
+    others, settings = References(mask=Mask(mask)), DreamSettings(warmup_steps=4)
     dreamer, state = Dreamer(MODEL, eager, field_height=128), DreamState()
     for shift in range(4):  # the scene moves, and what was dreamed must not be carried out of the mask
         frame = np.roll(lion, -8 * shift, 1)
@@ -115,7 +115,7 @@ def test_dreamed_where_the_mask_is_white_and_nowhere_else(eager: Backend, lion: 
 
 def test_grey_in_a_mask_shows_the_dream_by_that_much(eager: Backend, lion: Picture) -> None:
     def change(level: int) -> NDArray[np.float64]:
-        others = References(mask=np.full((256, 256), level, np.uint8))
+        others = References(mask=Mask(np.full((256, 256), level, np.uint8)))
         _, dream = Dreamer(MODEL, eager, 128)(DreamState(), lion // 2 + 64, DreamSettings(), others)
         return dream.astype(float) - (lion // 2 + 64)
 
@@ -198,6 +198,18 @@ def test_a_guide_video_plays_beside_the_first_and_starts_anew(tmp_path: Path) ->
     assert numbers[:5] == [0, 0, 1, 3, 5]
     assert numbers[5] in (0, 5) and numbers[6] in (0, 1, 2)  # begun again
     assert shown[0] is shown[1]
+
+
+def test_a_guide_video_with_a_mask_keeps_one_mask(tmp_path: Path) -> None:
+    """Each of its frames makes new references; the mask in them is the same."""
+    clip, mask = tmp_path / "guide.mp4", tmp_path / "mask.png"
+    media.make(clip, media.Clip(frames=6, rate=Fraction(10), time_base=Fraction(1, 10)))
+    images.write_image(str(mask), np.full((48, 64, 3), 255, np.uint8))
+    with GuideVideo(DreamSettings(guide=str(clip), mask=str(mask))) as video:
+        frames = [video.references_at(number / 10) for number in range(6)]
+    assert len({id(references.guide) for references in frames}) == 6
+    for scaled in (reference_images.mask_weights, reference_images.mask_support):
+        assert len({id(array) for array in [scaled(references, 96, 128) for references in frames]}) == 1
 
 
 def test_a_guide_video_that_is_not_there_is_named(tmp_path: Path) -> None:

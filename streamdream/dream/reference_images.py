@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +35,35 @@ File = tuple[str, str, tuple[int, int]]
 log = logging.getLogger(__name__)
 
 
+class Mask:
+    """Where to dream, and its copies at other sizes, which go with it. ``levels`` uint8 [H, W]: 0 is left alone, 255 is
+    dreamed, grey shows the dream by that much.
+    """
+
+    def __init__(self, levels: Picture) -> None:
+        self.levels = levels
+        self.weights = lru_cache(maxsize=16)(partial(_weights, levels))
+        """(height, width) -> float32 [height, width, 1] in 0..1."""
+        self.support = lru_cache(maxsize=16)(partial(_support, levels))
+        """(height, width) -> float32 [height, width, 1]: 1 where the mask is not black, else 0."""
+
+
+def _weights(levels: Picture, height: int, width: int) -> NDArray[np.float32]:
+    return resize(levels, height, width).astype(np.float32)[..., None] / np.float32(255)
+
+
+def _support(levels: Picture, height: int, width: int) -> NDArray[np.float32]:
+    return (resize(levels, height, width) > BLACK).astype(np.float32)[..., None]
+
+
 @dataclass(frozen=True, eq=False)
 class References:
-    """What is at hand. Compared by identity, so that what is made of them can be kept."""
+    """Guide, style and mask of a dream. Compared by identity, so that targets made of them can be cached."""
 
     guide: Picture | None = None
     """uint8 [H, W, 3] RGB, as is ``style``."""
     style: Picture | None = None
-    mask: Picture | None = None
-    """uint8 [H, W]: 0 is left alone, 255 is dreamed, grey shows the dream by that much."""
+    mask: Mask | None = None
 
 
 def read(settings: DreamSettings) -> References:
@@ -70,11 +90,11 @@ def file_version(role: str, path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _read(files: tuple[File, ...]) -> References:
-    return References(**{file[0]: _read_file(file) for file in files})
+    return References(**{file[0]: _read_file(file) for file in files})  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4)
-def _read_file(file: File) -> Picture:
+def _read_file(file: File) -> Picture | Mask:
     role, path, _ = file
     try:
         image = images.read_image(path)
@@ -103,18 +123,18 @@ class LiveReader:
         if seen != self._seen:
             pictures = {file[0]: self._read_file(file) for file in seen}
             if any(pictures.get(role) is not getattr(self._references, role) for role in ROLES):
-                self._references = References(**pictures)
+                self._references = References(**pictures)  # type: ignore[arg-type]
             self._seen = seen
         return self._references
 
-    def _read_file(self, file: File | tuple[str, str, str]) -> Picture | None:
+    def _read_file(self, file: File | tuple[str, str, str]) -> Picture | Mask | None:
         role, path, version = file
         try:
             if isinstance(version, str):
                 raise UsageError(version)
             picture = _read_file((role, path, version))
         except StreamdreamError as error:
-            last: Picture | None = getattr(self._references, role)
+            last: Picture | Mask | None = getattr(self._references, role)
             if last is None and (role != "mask" or self._seen is None):
                 raise
             if (role, path) not in self._failed:
@@ -133,9 +153,9 @@ def _look_at(role: str, path: str) -> File | tuple[str, str, str]:
         return role, path, str(error)
 
 
-def _to_mask(image: Picture) -> Picture:
+def _to_mask(image: Picture) -> Mask:
     grey: Picture = cv2().cvtColor(image, cv2().COLOR_RGB2GRAY)
-    return np.where(grey > BLACK, grey, np.uint8(0))
+    return Mask(np.where(grey > BLACK, grey, np.uint8(0)))
 
 
 def for_octave(references: References, height: int, width: int, least: int) -> dict[str, Picture]:
@@ -161,19 +181,13 @@ def _fit(picture: Picture, scale: float, least: int) -> Picture:
     return resize(picture, max(least, round(picture.shape[0] * scale)), max(least, round(picture.shape[1] * scale)))
 
 
-@lru_cache(maxsize=32)
 def mask_weights(references: References, height: int, width: int) -> NDArray[np.float32] | None:
-    """How much of the dream the mask shows: [height, width, 1] in 0..1; None where there is no mask."""
-    if references.mask is None:
-        return None
-    mask: NDArray[np.float32] = resize(references.mask, height, width).astype(np.float32)[..., None]
-    return mask / np.float32(255)
+    """How much of the dream the mask shows: [height, width, 1] in 0..1; None without a mask."""
+    return None if references.mask is None else references.mask.weights(height, width)
 
 
-@lru_cache(maxsize=32)
 def mask_support(references: References, height: int, width: int) -> NDArray[np.float32] | None:
-    """Where it may be dreamed at all: 1 where the mask is not black, else 0; else as ``shown``."""
-    mask = mask_weights(references, height, width)
-    return None if mask is None else (mask > BLACK / 255).astype(np.float32)
+    """Where it may be dreamed: [height, width, 1], 1 where the mask is not black, else 0; None without a mask."""
+    return None if references.mask is None else references.mask.support(height, width)
 
 
