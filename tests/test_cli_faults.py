@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support.clips import Clip, make
+from support.commands import ENVIRONMENT, fails, here
 from support.sink_outputs import names
-from test_cli import ENVIRONMENT, fails, here
 
 from streamdream import cli, models, settings
 from streamdream.automation.automation import parse_playlist

@@ -100,7 +100,7 @@ def flags_of(command: str) -> list[str]:
             raise Parsed
 
     with pytest.raises(Parsed):
-        cli.COMMANDS[command](Collector(prog=command), [])
+        cli.COMMANDS[command](Collector(command), [])
     return flags
 
 

@@ -37,7 +37,7 @@ def settings_of_commands() -> dict[str, set[str]]:
     names = {}
     for name, command in COMMANDS.items():
         try:
-            command(_Collector(prog=name, allow_abbrev=False), [])
+            command(_Collector(name), [])
         except _Collected as collected:
             if "preset" in collected.names:
                 names[name] = collected.names
