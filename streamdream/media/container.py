@@ -1,8 +1,7 @@
-"""What source and sink both know of an input file besides its pictures, and the copying of that into the output.
+"""Facts of an input container that its source and its sink must agree on.
 
-The source and the sink each open the input on their own (decoding and copying run at different paces), so what they
-must agree on is here: how it is opened safely, which stream is dreamed, where its clock starts, which part is wanted,
-which way is up, what its colours mean.
+Both open the input on their own, since decoding and copying run at different speeds: how a file is opened safely, which
+video stream is the main one, the origin of the clock, the time range, the rotation, and the colours.
 """
 from __future__ import annotations
 
@@ -24,19 +23,19 @@ from streamdream.media.pyav import fraction, open_av
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,ppm_pipe,"
                 "mp3,wav,flac,aac")
-"""What a local file may be. Play lists (concat, hls, dash, ...) are left out: they open other files."""
+"""FFmpeg formats allowed for local files. Play lists (concat, hls, dash, ...) are not: they open other files."""
 NONZERO_START_FORMATS = {"mpeg", "mpegts", "rtsp", "hls"}
-"""Formats whose clock starts anywhere; that of all others starts at 0."""
+"""Formats whose clock may start at any time; the clock of all others starts at 0."""
 MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14)}
-"""Colour matrices swscale knows (AVCOL_SPC numbers) -> the primaries and transfer that go with them."""
+"""Colour matrices that swscale supports (AVCOL_SPC numbers) -> their usual primaries and transfer."""
 UNSPECIFIED = {0, 2, 3}
-"""AVCOL_PRI and AVCOL_TRC numbers that say nothing."""
+"""AVCOL_PRI and AVCOL_TRC numbers without a meaning."""
 NUMBER = re.compile(r"%0?\d*d")
 
 
 @dataclass(frozen=True)
 class ColorTags:
-    """How RGB became YUV, in the numbers of ITU-T H.273, as FFmpeg's AVCOL_* and every container use them."""
+    """How RGB was converted to YUV, in the numbers of ITU-T H.273, which FFmpeg and all containers use."""
 
     colorspace: int = 6
     primaries: int = 6
@@ -46,12 +45,12 @@ class ColorTags:
 
 
 def assumed_color(height: int) -> ColorTags:
-    """What players assume for an untagged picture of ``height`` lines: BT.709 from 720 on, else BT.601."""
+    """What players assume for an untagged picture: BT.709 from 720 lines on, else BT.601."""
     return ColorTags(1, 1, 1) if height >= 720 else ColorTags()
 
 
 def color_of(picture: Any, height: int) -> ColorTags:
-    """Tags of a decoded picture that is ``height`` lines when upright; what it leaves open is assumed."""
+    """Tags of a decoded picture, ``height`` lines when upright; missing tags get the values that players assume."""
     space = {10: 9}.get(picture.colorspace, picture.colorspace)  # swscale has no constant-luminance BT.2020
     if not is_yuv(picture.format):
         return assumed_color(height)
@@ -64,7 +63,7 @@ def color_of(picture: Any, height: int) -> ColorTags:
 
 
 def tag_colorspace(picture: Any, color: ColorTags) -> None:
-    """Before a conversion: swscale goes by the tags of the picture itself."""
+    """Set a picture's tags before a conversion: swscale reads them from the picture."""
     if is_yuv(picture.format):
         picture.colorspace, picture.color_range = color.colorspace, color.range
 
@@ -105,56 +104,56 @@ class Rotation:
 
 @dataclass(frozen=True)
 class TimeRange:
-    """The part of the input that is wanted, in seconds of its clock; ``end`` None is up to its end."""
+    """The requested part of the input, in seconds of its clock; ``end`` None is the end of the input."""
 
     start: Fraction = Fraction(0)
     end: Fraction | None = None
 
     @classmethod
     def of(cls, start: float = 0, duration: float = math.inf, end: float = math.inf) -> TimeRange:
-        """From what the user gave. Raises UsageError when nothing lies between."""
+        """From the user's options. Raises UsageError when the range is empty."""
         stop = min(start + duration, end)
         if stop <= start:
             raise UsageError(f"nothing lies between the start at {start:g} s and the end at {stop:g} s")
         return cls(to_fraction(start), None if math.isinf(stop) else to_fraction(stop))
 
     def ticks(self, origin: Fraction, tick: Fraction) -> TickRange:
-        """The same in units of ``tick`` seconds, on a clock that starts at ``origin`` seconds."""
+        """The same range in units of ``tick`` seconds, on a clock that starts at ``origin`` seconds."""
         base = round(origin / tick)
         return TickRange(base + math.ceil(self.start / tick) if self.start else -math.inf,
-                      math.inf if self.end is None else base + math.ceil(self.end / tick),
-                      base + round(self.start / tick))
+                         math.inf if self.end is None else base + math.ceil(self.end / tick),
+                         base + round(self.start / tick))
 
 
 @dataclass(frozen=True)
 class TickRange:
-    """Times from ``first`` on and before ``end`` are wanted; ``shift`` becomes 0."""
+    """Times from ``first`` up to, but not including, ``end``; the time ``shift`` becomes 0."""
 
     first: float
-    """Minus infinity without a start: what lies before 0 is what a decoder needs to get going."""
+    """Minus infinity without a start: packets before 0 are needed to start the decoder."""
     end: float
     shift: int
 
 
 def to_fraction(seconds: float) -> Fraction:
-    """The number that was meant: 0.1 is 1/10, not the binary fraction beside it."""
+    """The nearest simple fraction: 0.1 is 1/10, not its binary approximation."""
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def is_pattern(path: str) -> bool:
-    """Does it name a sequence of pictures, as ``frame_%04d.png`` does?"""
+    """Whether it names a sequence of pictures, as ``frame_%04d.png`` does."""
     return NUMBER.search(Path(path).name) is not None
 
 
 def sequence_files(pattern: str) -> dict[int, Path]:
-    """The files that a pattern names, by their numbers."""
+    """The existing files that match a pattern, by their numbers."""
     before, after = (re.escape(part) for part in NUMBER.split(Path(pattern).name, maxsplit=1))
-    shape = re.compile(f"{before}([0-9]+){after}")
-    return {int(match[1]): file for file in Path(pattern).parent.iterdir() if (match := shape.fullmatch(file.name))}
+    name = re.compile(f"{before}([0-9]+){after}")
+    return {int(match[1]): file for file in Path(pattern).parent.iterdir() if (match := name.fullmatch(file.name))}
 
 
 def open_file(path: str) -> Any:
-    """A local file, opened so that it can make FFmpeg read no other file. Raises SourceError or UsageError."""
+    """Open a local file in such a way that FFmpeg reads no other file. Raises SourceError or UsageError."""
     file = Path(path)
     if not file.exists():
         close = difflib.get_close_matches(file.name, (p.name for p in file.parent.glob("*")), n=2, cutoff=0.8)
@@ -174,32 +173,32 @@ def open_file(path: str) -> Any:
                           options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS})
 
 
-def open_container(target: str, failure: str, error: type[StreamdreamError] = SourceError, **how: Any) -> Any:
-    """``av.open`` whose failure is ``error`` with the text ``failure``."""
+def open_container(target: str, failure: str, error: type[StreamdreamError] = SourceError, **options: Any) -> Any:
+    """Open with PyAV. Raises ``error`` with the text ``failure`` and FFmpeg's reason."""
     import av
 
     try:
-        return open_av(target, **how)
+        return open_av(target, **options)
     except (av.FFmpegError, ValueError) as cause:
         raise error(f"{failure} ({error_text(cause)})") from None
 
 
 def is_attached_picture(stream: Any) -> bool:
-    """Is it a still picture that came with the sound?"""
+    """Whether a stream is a cover or a thumbnail, not a video."""
     from av.stream import Disposition
 
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
 def main_video_stream(container: Any) -> Any:
-    """The video stream that is dreamed, or None."""
+    """The first video stream that is not a cover, or None."""
     return next((stream for stream in container.streams.video if not is_attached_picture(stream)), None)
 
 
 def clock_origin(container: Any) -> Fraction:
-    """When the clock of the input starts, in seconds."""
-    free = NONZERO_START_FORMATS & set(container.format.name.split(","))
-    return Fraction(container.start_time or 0, 1_000_000) if free else Fraction(0)
+    """The time at which the clock of the input starts, in seconds."""
+    starts_anywhere = NONZERO_START_FORMATS & set(container.format.name.split(","))
+    return Fraction(container.start_time or 0, 1_000_000) if starts_anywhere else Fraction(0)
 
 
 def stated_end(container: Any, stream: Any) -> Fraction | None:

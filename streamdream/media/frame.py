@@ -1,4 +1,4 @@
-"""One picture of the input, and the two conversions between uint8 pictures and float tensors."""
+"""A frame of the input, and conversions between uint8 pictures and float tensors."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Frame:
     pts_seconds: float
     """Presentation time since the start of the output."""
     pts: int = 0
-    """The same in ``time_base`` units, exact; a file sink writes this one."""
+    """The same time in ``time_base`` units, exact; file sinks write this one."""
     time_base: tuple[int, int] = (1, 1000)
     """Numerator and denominator of one ``pts`` unit, in seconds."""
 
@@ -54,7 +54,7 @@ def check_picture(image: object) -> None:
 
 
 def to_tensor(image: NDArray[np.floating]) -> Tensor:
-    """[H, W, C] float in [-1, 1] -> [1, C, H, W] float32, channels last in memory; shares it when already float32."""
+    """[H, W, C] float in [-1, 1] -> [1, C, H, W] float32, channels last in memory; shares memory with float32 input."""
     import torch
 
     hwc = torch.from_numpy(np.ascontiguousarray(image, np.float32))
@@ -62,7 +62,7 @@ def to_tensor(image: NDArray[np.floating]) -> Tensor:
 
 
 def to_array(picture: Tensor) -> NDArray[np.float32]:
-    """[1, 3, H, W] -> [H, W, 3] float32 on the CPU; shares memory where it can."""
+    """[1, 3, H, W] -> [H, W, 3] float32 on the CPU; shares memory where possible."""
     return np.ascontiguousarray(picture.detach()[0].permute(1, 2, 0).float().cpu().numpy())
 
 

@@ -1,21 +1,22 @@
-"""PyAV, whichever release there is: what 18 (Python 3.11) and 19 (3.12 and later) do differently is here only."""
+"""The differences between PyAV 18 (Python 3.11) and 19 (Python 3.12 and later)."""
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import Any, Literal
 
 
-def open_av(target: Any, mode: Literal["r", "w"] = "r", **how: Any) -> Any:
-    """``av.open``. Metadata that are not UTF-8 survive being copied, their odd bytes as surrogates: PyAV 19 does that
-    of itself and takes no such wish. Raises what ``av.open`` does.
+def open_av(target: Any, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
+    """Call ``av.open`` so that metadata which is not UTF-8 survives a copy, with its odd bytes as surrogates.
+
+    PyAV 19 does that by itself and has no option for it. Raises what ``av.open`` raises.
     """
     import av
 
     if int(av.__version__.partition(".")[0]) < 19:
-        how["metadata_errors"] = "surrogateescape"
-    return av.open(target, mode, **how)
+        options["metadata_errors"] = "surrogateescape"
+    return av.open(target, mode, **options)
 
 
 def fraction(value: Any, default: Fraction = Fraction(0)) -> Fraction:
-    """PyAV's rationals (``Fraction``, or its own; ``None`` or 0 when unset, by release) -> Fraction."""
+    """A rational of PyAV (``Fraction`` or its own class; ``None`` or 0 when unset) -> Fraction."""
     return Fraction(value.numerator, value.denominator) if value else default

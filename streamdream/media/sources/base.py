@@ -1,4 +1,4 @@
-"""What all live sources share: a clock, and frames that carry the time at which they came."""
+"""Common parts of all live sources: a clock, and frames that carry their arrival time."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
 
 TICK = Fraction(1, 90_000)
-"""Unit of time of live frames, in seconds: that of MPEG, fine enough for any rate."""
+"""Time base of live frames, in seconds: that of MPEG, fine enough for any rate."""
 REPEAT_SECONDS = 0.1
-"""A source that has nothing new gives its last picture again so often: what follows it stays awake."""
+"""A source without a new picture repeats its last one at this interval, so that its consumer never blocks."""
 
 
 class LiveSource:
-    """What all live sources have in common; see ``sources.Source``."""
+    """Base of all live sources; see ``sources.video.Source``."""
 
     width: int
     height: int
@@ -29,7 +29,7 @@ class LiveSource:
     last_duration = Fraction(0)
     color = ColorTags()
     start_seconds: float | None = None
-    """When time 0 was, on ``time.perf_counter``; None when frames do not say when they came."""
+    """Time 0 on ``time.perf_counter``; None when frame times are not arrival times."""
 
     def __init__(self, name: str) -> None:
         self.name = name

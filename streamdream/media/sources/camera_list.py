@@ -1,4 +1,4 @@
-"""Which cameras there are, what they are called, and what they can do as far as the system says."""
+"""List cameras with their names and, where the system reports them, their modes."""
 from __future__ import annotations
 
 import os
@@ -20,7 +20,7 @@ NO_CAMERA_HINTS = {
 
 @dataclass(frozen=True)
 class Camera:
-    """``index`` and ``backend`` are OpenCV's; ``modes`` are empty where the system does not tell."""
+    """``index`` and ``backend`` are OpenCV's; ``modes`` is empty where the system does not report them."""
 
     index: int
     name: str
@@ -49,35 +49,35 @@ class Mode:
 
 
 def no_camera_hint() -> str:
-    """What to check where there is no camera."""
+    """What to check when no camera is found."""
     return NO_CAMERA_HINTS.get(sys.platform, NO_CAMERA_HINTS["linux"])
 
 
 def list_cameras() -> list[Camera]:
-    """All of them, by their number. Raises MissingPackage where OpenCV cannot be loaded."""
+    """All cameras, sorted by number. Raises MissingPackage where OpenCV cannot be loaded."""
     from cv2_enumerate_cameras import enumerate_cameras, supported_backends
 
     from streamdream.media.opencv import cv2
 
     native = {"linux": cv2().CAP_V4L2, "win32": cv2().CAP_DSHOW, "darwin": cv2().CAP_AVFOUNDATION}.get(sys.platform, 0)
     backend = native if native in supported_backends else 0
-    found = [Camera(info.index, str(info.name), backend, str(info.path or ""), _is_allowed(info.path),
-                    _modes(info.path)) for info in enumerate_cameras(backend)]
-    return sorted(found, key=lambda camera: camera.index)
+    cameras = [Camera(info.index, str(info.name), backend, str(info.path or ""), _is_allowed(info.path),
+                      _modes(info.path)) for info in enumerate_cameras(backend)]
+    return sorted(cameras, key=lambda camera: camera.index)
 
 
 def find_camera(which: str) -> Camera:
-    """By its number, or by a part of its name. Raises SourceError, which says what there is.
+    """Find a camera by its number or a part of its name. Raises SourceError, which names the cameras that exist.
 
-    A number need not be listed: OpenCV may reach cameras that the list does not know.
+    A number need not be listed: OpenCV may open cameras that the list does not have.
     """
     if re.fullmatch("[0-9]{1,9}", which):
         listed = [camera for camera in list_cameras() if camera.index == int(which)]
         return listed[0] if listed else Camera(int(which), f"camera {which}")
     cameras = list_cameras()
-    fitting = [camera for camera in cameras if which.lower() in camera.name.lower()]
-    if fitting:
-        return fitting[0]
+    matches = [camera for camera in cameras if which.lower() in camera.name.lower()]
+    if matches:
+        return matches[0]
     known = ", ".join(f"{camera.index} ({camera.name})" for camera in cameras)
     raise SourceError(f"no camera is called {which!r}; " + (f"here are {known}" if known else no_camera_hint()))
 

@@ -1,7 +1,7 @@
-"""Where live frames come from: cameras, the screen, network streams; and files and filter graphs at their own pace.
+"""Open live sources: cameras, the screen, network streams; and files and filter graphs at their own rate.
 
-``open_live`` picks the kind by the name; a new kind is one more row of ``SOURCES``. A live source never waits for
-whoever takes its frames, and is never silent: what is lost is opened again while its last picture stays.
+``open_live`` chooses the type by the name; a new type is one more row of ``SOURCES``. A live source never waits for
+its consumer, and always gives frames: a lost source is reopened while its last picture is repeated.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["REPEAT_SECONDS", "SOURCES", "TICK", "LiveSource", "open_live", "time
 
 @dataclass(frozen=True)
 class LiveSourceType:
-    """``open`` makes the source of a name that ``matches``; ``example`` is such a name."""
+    """``open`` returns the source for a name that ``matches``; ``example`` is such a name."""
 
     example: str
     matches: Callable[[str], bool]
@@ -71,7 +71,7 @@ def _open_graph(name: str, settings: LiveSettings) -> Source:
 
 def _open_file(name: str, settings: LiveSettings) -> Source:
     if (":" in name and not Path(name).exists()) or name in SOURCES:
-        examples = ", ".join(kind.example for kind in SOURCES.values())
+        examples = ", ".join(source_type.example for source_type in SOURCES.values())
         raise UsageError(f"{name!r} is neither a file nor another source: {examples}")
     return PacedFileSource(name, lambda: open_source(name), settings.loop)
 
@@ -85,19 +85,19 @@ SOURCES: dict[str, LiveSourceType] = {
     "network": LiveSourceType("an rtsp, rtmp, http, hls or udp URL", lambda name: "://" in name, _open_network),
     "file": LiveSourceType("a file", lambda name: True, _open_file),
 }
-"""The first one that matches is used."""
+"""In order; the first match is used."""
 
 
 def open_live(name: str, settings: LiveSettings | None = None) -> Source:
-    """The live source of that name, as ``SOURCES`` has examples of, with what the settings say of a source.
+    """Open the live source of a name (``SOURCES`` has examples) with the source options of ``settings``.
 
-    Raises SourceError when it cannot be opened, UsageError when it cannot be meant, MissingPackage.
+    Raises SourceError when it cannot be opened, UsageError for a wrong name or option, MissingPackage.
     """
     cv2()  # before PyAV: see WindowSink
     settings = settings or LiveSettings()
-    if name.isdecimal() and not Path(name).exists():  # the way of OpenCV, and so of many programs
+    if name.isdecimal() and not Path(name).exists():  # as OpenCV and many programs name cameras
         name = f"webcam:{name}"
-    source = next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, settings)
+    source = next(source_type for source_type in SOURCES.values() if source_type.matches(name)).open(name, settings)
     if settings.mirror or settings.crop or settings.rotate_source != "0":
         try:
             source = Transformed(source, settings.rotate_source, settings.crop, settings.mirror)

@@ -1,7 +1,7 @@
-"""Network streams and the cameras that FFmpeg knows, read as soon as they come.
+"""Network streams and FFmpeg's camera devices.
 
-What is broadcast (RTSP, RTMP, UDP) is shown when it arrives. What comes in bursts (HLS, a file over HTTP) is shown at
-its own pace.
+Pictures of a broadcast (RTSP, RTMP, UDP) are shown when they arrive. Those of a protocol with bursts (HLS, a file over
+HTTP) are shown at their timestamps.
 """
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from streamdream.media.decoder import VideoDecoder
 from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
-"""How long opening may take; a stream that is silent for so long is lost."""
+"""How long opening may take; a stream without data for that long is lost."""
 RETRY_SECONDS = 0.005
-"""Between two looks at a camera that has no picture yet."""
+"""Between two reads of a camera that has no picture yet."""
 PROBE = {"fflags": "nobuffer", "analyzeduration": "1000000"}
-"""FFmpeg looks at a stream for a second at most before it is shown, and keeps nothing of that."""
+"""FFmpeg probes a stream for a second at most, and buffers nothing of it."""
 LOW_LATENCY_OPTIONS = {
     "rtsp": {**PROBE, "rtsp_flags": "prefer_tcp"},
     "rtsps": {**PROBE, "rtsp_flags": "prefer_tcp"},
@@ -37,23 +37,23 @@ LOW_LATENCY_OPTIONS = {
     "udp": {**PROBE, "overrun_nonfatal": "1"},
     "unix": PROBE,
 }
-"""Schemes of what is broadcast, with FFmpeg's options for them."""
+"""Schemes of broadcasts -> FFmpeg's options for them."""
 EARLY_SECONDS, LATE_SECONDS = 30.0, 0.5
-"""A picture that would wait longer, or is later, sets the clock anew."""
+"""A picture that is earlier or later than this restarts the playout clock."""
 END_SECONDS = 1.0
-"""A file whose last picture was so near to its stated end was whole."""
+"""A file is complete when its last picture is this near to its stated end."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """What FFmpeg opens; ``wishes`` are sets of options of which the first that works is used."""
+    """What FFmpeg opens; of ``option_sets`` the first that works is used."""
 
     name: str
     target: str
     format: str | None = None
     option_sets: tuple[dict[str, str], ...] = field(default=({},))
     realtime: bool = True
-    """Show pictures when they come, not when they are due."""
+    """Show pictures when they arrive, not at their timestamps."""
 
 
 def address_of(url: str) -> Address:
@@ -62,7 +62,7 @@ def address_of(url: str) -> Address:
 
 
 class NetworkReader:
-    """See ``steady.Reader``. Raises SourceError when it cannot be opened or holds no video."""
+    """See ``reconnecting.Reader``. Raises SourceError when it cannot be opened or holds no video."""
 
     def __init__(self, address: Address, stop: threading.Event) -> None:
         self._address, self._stop = address, stop
@@ -117,9 +117,9 @@ class NetworkReader:
                 for packet in self._container.demux(self._decoder.stream):
                     if packet.size:
                         yield packet
-                yield None  # the decoder gives what it holds back
+                yield None  # flushes the decoder
                 return
-            except BlockingIOError:  # a camera that has nothing yet
+            except BlockingIOError:  # a camera has no picture yet
                 self._stop.wait(RETRY_SECONDS)
             except FFmpegError as error:
                 raise SourceError(
@@ -127,7 +127,7 @@ class NetworkReader:
                 ) from None
 
     def _is_whole(self, last_seconds: float) -> bool:
-        """Did it say how long it is, and was it so long?"""
+        """Whether the stream states its length and has reached it."""
         container = self._container
         if not container.duration:
             return False
@@ -139,7 +139,7 @@ class NetworkReader:
 
 
 def _open(address: Address) -> Any:
-    """The container with the first wishes that are granted. Raises SourceError with the first refusal's reason."""
+    """Open the container with the first set of options that works. Raises SourceError with the first failure."""
     import av
 
     refusal = ""
@@ -153,14 +153,14 @@ def _open(address: Address) -> Any:
 
 
 def connection_error_text(error: BaseException, seconds: float) -> str:
-    """Why FFmpeg failed; it has odd words for our own limit of so many seconds."""
+    """Why FFmpeg failed; after a timeout of ``seconds`` its own text is "immediate exit requested"."""
     from av.error import ExitError
 
     return f"nothing came for {seconds:g} s" if isinstance(error, ExitError) else error_text(error)
 
 
 class PlayoutClock:
-    """When a picture of a stream is due that comes in bursts: the first at once, others in their distance from it."""
+    """Due times of pictures that arrive in bursts: the first at once, the others at their distance from it."""
 
     def __init__(self) -> None:
         self._origin: float | None = None

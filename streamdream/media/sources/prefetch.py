@@ -1,4 +1,4 @@
-"""Read ahead in a thread."""
+"""Prefetch items in a thread."""
 from __future__ import annotations
 
 import queue
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 
 def prefetch(source: Iterable[Item], depth: int = 4, name: str = "decode") -> Generator[Item, None, None]:
-    """The same items, made ahead in a thread of its own; never more than ``depth`` of them wait.
+    """The items of ``source``, prefetched in a thread; at most ``depth`` of them are queued.
 
-    An error of the source is raised here, after the frames before it. Closing the generator ends the thread.
+    An error of the source is raised after the items before it. Closing the generator ends the thread.
     """
     ready: queue.SimpleQueue[Item | BaseException | None] = queue.SimpleQueue()
     room = threading.Semaphore(depth)

@@ -21,7 +21,7 @@ EXAMPLE = "screen:, or screen:1280x720+100+50"
 
 
 class ScreenReader:
-    """See ``steady.Reader``. ``region`` None is the first screen.
+    """See ``reconnecting.Reader``. ``region`` None is the first screen.
 
     Raises MissingPackage without mss, SourceError where there is no display, UsageError when the region is not on it.
     """
@@ -45,7 +45,7 @@ class ScreenReader:
             monitors = self._screen.monitors
         except self._failure as error:
             raise SourceError(f"the screen cannot be taken: {error}") from None
-        self._place = monitors[1] if region is None else self._inside(region, monitors[0])
+        self._area = monitors[1] if region is None else self._inside(region, monitors[0])
 
     def _inside(self, region: Region, whole: dict[str, Any]) -> dict[str, Any]:
         if region.left + region.width > whole["width"] or region.top + region.height > whole["height"]:
@@ -59,7 +59,7 @@ class ScreenReader:
         while not self._stop.wait(max(0.0, due - time.perf_counter())):
             due = max(due + float(1 / self.rate), time.perf_counter() - 1)
             try:
-                shot = self._screen.grab(self._place)
+                shot = self._screen.grab(self._area)
             except self._failure as error:
                 raise SourceError(f"the screen cannot be taken any more: {error}") from None
             pixels = np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)

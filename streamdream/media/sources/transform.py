@@ -1,4 +1,4 @@
-"""A live source turned, cropped and mirrored: one wrapper, in that order."""
+"""Rotate, crop and mirror a live source, in that order."""
 from __future__ import annotations
 
 import re
@@ -26,7 +26,7 @@ SHAPE = re.compile(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?")
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a picture, in pixels from its left upper corner."""
+    """A part of a picture, in pixels from its upper left corner."""
 
     width: int
     height: int
@@ -35,7 +35,7 @@ class Region:
 
 
 def parse_region(text: str, size: tuple[int, int] | None = None) -> Region:
-    """``640x480+10+20``; without a place, in the middle of ``size`` (width, height). Raises SettingsError."""
+    """``640x480+10+20``; without an offset, in the middle of ``size`` (width, height). Raises SettingsError."""
     match = SHAPE.fullmatch(text)
     if not match or not int(match[1]) or not int(match[2]):
         raise SettingsError(f"{text!r} is no region of a picture: 640x480+10+20 is 640 wide, 480 high, 10 from the "
@@ -47,10 +47,10 @@ def parse_region(text: str, size: tuple[int, int] | None = None) -> Region:
 
 
 class Transformed:
-    """``source``, each picture turned, then cropped, then mirrored. Raises SettingsError for a crop that is outside."""
+    """``source`` with each picture rotated, cropped, then mirrored. Raises SettingsError for a crop outside of it."""
 
     def __init__(self, source: Any, turn: str = "0", crop: str = "", mirror: bool = False) -> None:
-        self._source, self._turned, self._mirror = source, ROTATIONS[turn], mirror
+        self._source, self._rotate, self._mirror = source, ROTATIONS[turn], mirror
         sideways = turn in ("90", "270")
         width, height = (source.height, source.width) if sideways else (source.width, source.height)
         self._region = parse_region(crop, (width, height)) if crop else Region(width, height)
@@ -68,7 +68,7 @@ class Transformed:
         rows = slice(region.top, region.top + region.height)
         columns = slice(region.left, region.left + region.width)
         for frame in self._source:
-            image = self._turned(frame.image)[rows, columns]
+            image = self._rotate(frame.image)[rows, columns]
             yield replace(frame, image=np.ascontiguousarray(image[:, ::-1] if self._mirror else image))
 
     def __enter__(self) -> Any:

@@ -1,6 +1,6 @@
-"""Where frames come from: files, network streams, image sequences and test patterns, all read through PyAV.
+"""Read frames from files, network streams, image sequences and test patterns, all by PyAV.
 
-``open_source`` picks the kind by the name; a new kind (a webcam, a browser) is one more row of ``SOURCES``.
+``open_source`` chooses the type by the name; a new type is one more row of ``SOURCES``.
 """
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from streamdream.media.pyav import fraction
 Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
 DEFAULT_RATE = Fraction(25)
-"""Frames per second of an input that has none, such as a sequence of pictures."""
+"""Frames per second of an input without a rate, such as a sequence of pictures."""
 SEEK_MARGINS_SECONDS = (0, 2, 20)
-"""How far before the wanted picture to seek, in turn, while a file with a poor index lands behind it."""
+"""How far before the start to seek, in turn, while a poor index leads to a picture after it."""
 CLOCK_RESET_SECONDS = 1
 
 
 class Source(Protocol):
-    """Gives frames, once, in order; ``close`` it when done (or use it as a context manager)."""
+    """Give frames, once, in order; ``close`` it when done (or use it as a context manager)."""
 
     name: str
     width: int
-    """Of the upright picture, as is ``height``; the same for all frames."""
+    """Of the upright picture, as ``height`` is; the same for all frames."""
     height: int
     rate: Fraction
     """Average frames per second."""
     time_base: Fraction
     """Seconds in one unit of ``Frame.pts``."""
     frame_count: int
-    """An estimate for progress, within the wanted span; 0 when unknown."""
+    """An estimate for the progress display, within the requested range; 0 when unknown."""
     color: ColorTags
     pixel_aspect: Fraction
     """Width of a pixel by its height."""
     last_duration: Fraction
-    """Seconds that the last frame lasts; 0 until it was delivered, or when unknown."""
+    """Seconds that the last frame lasts; 0 before it was delivered, or when unknown."""
     warnings: list[str]
-    """What went wrong on the way, a line each; grows while reading."""
+    """One line for each fault; grows while reading."""
 
     def __iter__(self) -> Iterator[Frame]: ...
     def close(self) -> None: ...
@@ -63,10 +63,10 @@ class Source(Protocol):
 
 
 class AvSource:
-    """Whatever PyAV can open, as a ``Source``; its first picture is decoded at once, so that what exists works.
+    """A container that PyAV can open, as a ``Source``. The constructor decodes the first picture.
 
-    ``open`` gives an av container; it is called again where seeking fails. Raises SourceError when there is no video in
-    it or nothing can be decoded, UsageError when ``span`` starts behind its end.
+    ``open`` returns an av container; it is called again when seeking fails. Raises SourceError when there is no video
+    in it or nothing can be decoded, UsageError when ``span`` starts after the last frame.
     """
 
     def __init__(self, name: str, open: Callable[[], Any], span: TimeRange) -> None:
@@ -97,7 +97,7 @@ class AvSource:
         self._stream.thread_type = "AUTO"
 
     def _describe(self, picture: Any) -> None:
-        """What the first picture says about all of them."""
+        """Take the properties of all frames from the first picture."""
         self._size = picture.width, picture.height
         self._rotation = self._decoder.describe(picture)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
@@ -105,15 +105,15 @@ class AvSource:
         self.frame_count = self._estimate()
 
     def _estimate(self) -> int:
-        stated, wanted = stated_end(self._container, self._stream), self._span.end
-        ends = [end for end in (stated and stated - clock_origin(self._container), wanted) if end is not None]
+        stated = stated_end(self._container, self._stream)
+        ends = [end for end in (stated and stated - clock_origin(self._container), self._span.end) if end is not None]
         if not ends:
             return 0
-        begin = (self._stream.start_time or 0) * self.time_base
-        rate = self._stream.frames / (stated - begin) if stated and stated > begin else Fraction(0)
+        start = (self._stream.start_time or 0) * self.time_base
+        rate = self._stream.frames / (stated - start) if stated and stated > start else Fraction(0)
         return max(round((min(ends) - self._span.start) * (rate or self.rate)), 1)
 
-    # Reading: packets -> pictures -> pictures with a time -> frames.
+    # Reading: packets -> pictures -> pictures with a timestamp -> frames.
 
     def __iter__(self) -> Iterator[Frame]:
         (picture, pts), self._next = self._next, (None, 0)
@@ -145,7 +145,7 @@ class AvSource:
         return picture, self._clock(picture.pts) if picture else 0
 
     def _first(self) -> tuple[Any, int]:
-        """The first wanted picture and its time."""
+        """The first picture of the range and its timestamp."""
         picture, pts = self._seek_to_start()
         while picture is not None and pts < self._window.first:
             picture, pts = self._take()
@@ -157,18 +157,18 @@ class AvSource:
         return picture, pts
 
     def _seek_to_start(self) -> tuple[Any, int]:
-        """A picture at or before the cut, or the very first one there is."""
+        """A picture at or before the start, or the first one of the input."""
         from av import FFmpegError
 
-        for back in SEEK_MARGINS_SECONDS if self._span.start else ():
-            target = max(int(self._window.first - back / self.time_base), self._stream.start_time or 0)
+        for margin in SEEK_MARGINS_SECONDS if self._span.start else ():
+            target = max(int(self._window.first - margin / self.time_base), self._stream.start_time or 0)
             try:
                 self._container.seek(target, stream=self._stream)
             except FFmpegError:
                 break
-            landed = self._restart()
-            if landed[0] is not None and landed[0].pts is not None and landed[1] <= self._window.first:
-                return landed
+            picture, pts = self._restart()
+            if picture is not None and picture.pts is not None and pts <= self._window.first:
+                return picture, pts
         if self._span.start:
             self._container.close()
             self._open_stream()
@@ -184,12 +184,12 @@ class AvSource:
         return self._take()
 
     def _decode(self) -> Iterator[Any]:
-        """All pictures from here on; damage is counted, not raised."""
+        """All pictures from the current position on; damage is counted, not raised."""
         for packet in self._demux():
             yield from self._decoder.decode(packet)
 
     def _demux(self) -> Iterator[Any]:
-        """All packets from here on, then None, which makes the decoder give what it holds back."""
+        """All packets from the current position on, then None, which flushes the decoder."""
         from av import FFmpegError
 
         try:
@@ -218,13 +218,13 @@ class AvSource:
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
     def _check_completeness(self, last: Fraction, count: int) -> None:
-        """At the end of the input: was it all there? ``last`` is when the last of ``count`` frames was shown, in s."""
+        """Warn at the end of the input when something is missing. ``last`` is the time of the last frame in s."""
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
             return
         stated = stated_end(self._container, self._stream) or reached
         index: Any = self._stream.index_entries if "mov" in self._container.format.name else ()
-        # The index of an mp4 is exact. A stated end is not: the last frame may be meant to stay for long.
+        # The index of an mp4 is exact. A stated end is not: the last frame may last long.
         missing = index[-1].timestamp > self._last_dts if index else stated > reached + max(Fraction(1), 10 / self.rate)
         if self._broken or missing:
             length = float(reached - clock_origin(self._container))
@@ -247,10 +247,10 @@ class AvSource:
 
 
 class TimestampRepair:
-    """Gives each picture a time, in ticks, that is its own where it has one and always later than the last one's.
+    """Make timestamps, in ticks, strictly increasing; those that are in order stay, and missing ones are filled in.
 
-    ``step`` is the usual distance; a jump back by more than ``reset`` is a clock that was set anew (two recordings in
-    one file) and shifts all that follows. ``warn`` is called at each repair.
+    ``step`` is the distance for missing timestamps. A jump back by more than ``reset`` is a restarted clock (two
+    recordings in one file) and shifts all timestamps after it. ``warn`` is called at each repair.
     """
 
     def __init__(self, step: Fraction, reset: Fraction, warn: Callable[[], None]) -> None:
@@ -261,13 +261,13 @@ class TimestampRepair:
 
     def __call__(self, pts: int | None) -> int:
         if pts is None:
-            now = round(self._next)
+            repaired = round(self._next)
             self._next += self._step
         else:
-            now = self._forward(pts + self._shift)
-            self._next = now + self._step
-        self.last = now
-        return now
+            repaired = self._forward(pts + self._shift)
+            self._next = repaired + self._step
+        self.last = repaired
+        return repaired
 
     def _forward(self, pts: int) -> int:
         if self.last is None or pts > self.last:
@@ -281,7 +281,7 @@ class TimestampRepair:
 
 @dataclass(frozen=True)
 class SourceType:
-    """``open`` makes the source of a name that ``matches``."""
+    """``open`` returns the source for a name that ``matches``."""
 
     matches: Callable[[str], bool]
     open: Callable[[str, TimeRange], Source]
@@ -311,7 +311,7 @@ def _open_sequence(name: str, span: TimeRange) -> Source:
     source = AvSource(name, lambda: open_container(path, failure, format="image2", options=options),
                       TimeRange(span.start, min(ends)))
     if gap < numbers[-1]:
-        source.warnings.append(f"picture {gap} of {name} is missing; all from there on are left out")
+        source.warnings.append(f"picture {gap} of {name} is missing; all after it are left out")
     return source
 
 
@@ -321,16 +321,16 @@ SOURCES: dict[str, SourceType] = {
     "sequence": SourceType(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
     "file": SourceType(lambda name: True, _open_file),
 }
-"""The first one that matches is used."""
+"""In order; the first match is used."""
 
 
 def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> Source:
-    """Opens ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png``, or a file.
+    """Open ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png``, or a file.
 
-    ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, it becomes time 0;
-    else times are the input's own. Raises SourceError or UsageError.
+    ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, frame times count
+    from it; without, they are those of the input. Raises SourceError or UsageError.
     """
     span = TimeRange.of(start, duration, end)
-    return next(kind for kind in SOURCES.values() if kind.matches(name)).open(name, span)
+    return next(source_type for source_type in SOURCES.values() if source_type.matches(name)).open(name, span)
 
 
