@@ -143,7 +143,7 @@ def test_a_slow_recording_drops_what_it_cannot_hold() -> None:
 
 def test_a_slow_stream_sends_the_newest() -> None:
     writer = SlowWriter(0.05)
-    with DroppingSink(writer, 2, newest=True) as sink:
+    with DroppingSink(writer, 2, drop_oldest=True) as sink:
         write(sink, 40)
     assert writer.numbers[-2:] == [38, 39] and len(writer.numbers) <= 6
 

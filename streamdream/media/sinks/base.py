@@ -1,4 +1,4 @@
-"""What every sink is: it takes pictures in order, then finishes or aborts."""
+"""The interface of sinks: take pictures in order, then finish or abort."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,46 +13,46 @@ from streamdream.settings import DreamSettings
 
 
 class LiveControls(Protocol):
-    """What the keys of a window change; ``automation.controls.Controls`` is one."""
+    """What the keys of a window change, such as ``automation.controls.Controls``."""
 
     frozen: bool
 
     def current(self) -> DreamSettings: ...
     def change(self, values: Mapping[str, Any]) -> DreamSettings:
-        """Raises UsageError for what is not legal; then nothing has changed."""
+        """Raises UsageError for an illegal value; then nothing has changed."""
 
     def reset(self) -> None: ...
 
 
 class Sink(Protocol):
-    """Takes pictures in order. A context manager: finishes, or aborts when there was an error."""
+    """Take pictures in order. As a context manager: finish, or abort after an error."""
 
     @property
     def warnings(self) -> list[str]:
-        """What was lost on the way, a line each; complete after ``finish``."""
+        """One line for each loss; complete after ``finish``."""
 
     @property
     def bytes_written(self) -> int:
-        """What it takes on the disk so far."""
+        """Size on the disk so far."""
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        """``image`` [H, W, 3] RGB is shown at the time of ``frame``; it is copied.
+        """Write ``image`` [H, W, 3] RGB at the time of ``frame``; it is copied.
 
-        Raises SinkError, also for what was written before; then nothing is left behind, except of a live recording.
+        Raises SinkError, also for earlier writes; then the output is removed, unless it is a live recording.
         """
 
     def finish(self) -> None:
-        """Writes what waits and gives the output its name. Raises SinkError as ``write`` does."""
+        """Write the queue and give the output its name. Raises SinkError as ``write`` does."""
 
     def abort(self) -> None:
-        """Stops and removes what was written; does nothing after ``finish`` or ``abort``."""
+        """Stop and remove the output; does nothing after ``finish`` or ``abort``."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 
 
 class SinkBase:
-    """The context manager of all sinks: finishes, or aborts when there was an error."""
+    """The context manager of all sinks: finish, or abort after an error."""
 
     def finish(self) -> None:
         raise NotImplementedError
@@ -71,7 +71,7 @@ class SinkBase:
 
 
 class NullSink(SinkBase):
-    """Forgets everything; to measure the rest."""
+    """Discard all pictures, for measurements."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -89,13 +89,13 @@ class NullSink(SinkBase):
 
 @dataclass(frozen=True)
 class LiveContext:
-    """What a live run lends its sinks. With it they never make the run wait."""
+    """What a live run passes to its sinks; a sink that has it never makes the run wait."""
 
     controls: LiveControls
-    """What keys play on."""
+    """What keys change."""
     layers: Callable[[], Sequence[str]] = tuple
-    """Those that the keys step through, of the network of now."""
+    """The layers of the current network, which keys step through."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Sinks that failed while others went on, by their names: why, and what is left of them."""
+    """Names of sinks that failed while others continued -> the reason, and what is left of the output."""
     kept: list[str] = field(default_factory=list)
-    """Of recordings that were not finished, a line each: what there is, and where."""
+    """One line for each unfinished recording: its length and its path."""

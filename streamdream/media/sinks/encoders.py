@@ -1,4 +1,4 @@
-"""Which container, encoder, pixel format and colours a video file gets: tables, and the rules that read them."""
+"""Choose container, encoder, pixel format and colours of a video file: tables, and the rules that read them."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -13,26 +13,25 @@ from streamdream.settings import RenderSettings
 
 @dataclass(frozen=True)
 class Container:
-    """What the extension of a file name asks for."""
+    """The container for a file extension."""
 
     format: str
     codec: str
     """Used for ``-c:v auto``."""
     options: dict[str, str] = field(default_factory=dict)
     tick: Fraction | None = None
-    """Its only unit of time, in seconds; 0 is one frame; None is that of the source. With one, it starts at time 0."""
+    """Its only time base, in seconds; 0 is one frame; None is that of the source. With one, it starts at time 0."""
     tags_color: bool = True
-    """Does it store colour tags, whatever the encoder?"""
+    """Whether it stores colour tags for all encoders."""
     recording_options: dict[str, str] = field(default_factory=lambda: {"flush_packets": "1"})
-    """Beside ``options``: with them a file plays at any moment of its making, up to the last second or two."""
+    """With them (and ``options``) an unfinished file plays, up to its last second or two."""
 
 
-# Edit lists count in a unit of their own, by default milliseconds, which would round the length.
+# Edit lists have their own time base, by default milliseconds, which would round the length.
 MP4_OPTIONS = {"movflags": "+faststart", "movie_timescale": "90000"}
-# Sound from an mp4 starts a little before 0. Matroska can hold that, but FFmpeg would rather move all pictures.
+# Sound of an mp4 starts slightly before 0. Matroska can store that; FFmpeg's default moves all pictures instead.
 MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled"}
-# Fragments of half a second. What ends the file makes them an ordinary video where they lie: that needs no room for a
-# copy, and no time.
+# Fragments of half a second. The end of the file turns them into an ordinary video in place, without a copy.
 MP4_RECORDING = {"flush_packets": "1", "movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "500000",
                  "frag_size": "65536"}
 MATROSKA_RECORDING = {"flush_packets": "1", "cluster_time_limit": "500", "cluster_size_limit": "65536"}
@@ -49,22 +48,22 @@ CONTAINERS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """What is special about an encoder; one without a row is ordinary."""
+    """Special properties of an encoder; one without a row in ``ENCODERS`` has none."""
 
     options: dict[str, str] = field(default_factory=dict)
     presets: tuple[str, ...] = ()
     crf: tuple[int, int] = (0, 63)
-    """The least and the most it takes."""
+    """Minimum and maximum."""
     bit_rate: int = 0
-    """A ceiling in bits/s, for one that wants it beside crf."""
+    """Maximum in bits/s, for encoders that need it beside crf."""
     tick: Fraction | None = None
-    """Used when the source's unit of time is finer than it can store; 0 is one frame, always."""
+    """Used when the source's time base is finer than it can store; 0 is always one frame."""
     color: ColorTags | None = None
-    """The only colours it has."""
+    """The only colours it supports."""
     tags_color: bool = False
-    """Does it store colour tags, whatever the container?"""
+    """Whether it stores colour tags in all containers."""
     odd_sizes: bool = False
-    """Does it take them when colour is at half size?"""
+    """Whether it supports odd sizes with subsampled colour."""
 
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -90,7 +89,7 @@ LOSSY_CODECS, LOSSLESS = 2, 4
 
 
 def find_codec(name: str, container: Container) -> Any:
-    """The av codec for ``-c:v name``. Raises UnknownName or UsageError."""
+    """The PyAV codec for ``-c:v name``. Raises UnknownName or UsageError."""
     from av.codec.codec import Codec, UnknownCodecError
 
     name = container.codec if name == "auto" else name
@@ -104,7 +103,7 @@ def find_codec(name: str, container: Container) -> Any:
 
 
 def video_encoders(among: Iterable[str] | None = None) -> list[str]:
-    """Names of all video encoders that this FFmpeg has."""
+    """Names of the video encoders of this FFmpeg."""
     import av
     from av.codec.codec import Codec, UnknownCodecError
 
@@ -120,29 +119,29 @@ def video_encoders(among: Iterable[str] | None = None) -> list[str]:
 
 
 def pixel_format(codec: Any) -> str:
-    """RGB for a lossless encoder, since YUV would lose some; else YUV with colour at half size, as all players know."""
+    """RGB for a lossless encoder, since YUV is lossy; else YUV 4:2:0, which all players support."""
     offered = [format.name for format in codec.video_formats or ()]
     lossless = codec.properties & LOSSLESS and not codec.properties & LOSSY_CODECS
-    wanted = RGB_FORMATS + YUV_FORMATS if lossless else YUV_FORMATS + RGB_FORMATS
-    return next((name for name in wanted if name in offered), offered[0] if offered else "yuv420p")
+    preferred = RGB_FORMATS + YUV_FORMATS if lossless else YUV_FORMATS + RGB_FORMATS
+    return next((name for name in preferred if name in offered), offered[0] if offered else "yuv420p")
 
 
 def stored_size(width: int, height: int, pixels: str, encoder: Encoder) -> tuple[int, int]:
-    """Size in pixels with what has to be added to it."""
+    """Size in pixels, padded to even numbers where the encoder needs them."""
     if encoder.odd_sizes or not {"yuv420p", "yuvj420p", "nv12", "yuv420p10le", "yuv422p", "yuv422p10le"} & {pixels}:
         return width, height
     return width + width % 2, height + height % (1 if "422" in pixels else 2)
 
 
 def stored_color(color: ColorTags, height: int, container: Container, encoder: Encoder) -> ColorTags:
-    """Colours as the source has them, unless nothing in the output can say so: then what a player will assume."""
+    """The colours of the source; without colour tags in the output, those that players assume."""
     if encoder.color:
         return encoder.color
     return color if container.tags_color or encoder.tags_color else assumed_color(height)
 
 
 def stored_tick(time_base: Fraction, rate: Fraction, container: Container, encoder: Encoder) -> Fraction:
-    """Unit of time in seconds: the source's, so that its times stay exact, where that is possible."""
+    """Time base in seconds: that of the source where possible, so that timestamps stay exact."""
     tick = container.tick
     if tick is None and encoder.tick is not None and time_base.denominator > encoder.tick.denominator:
         tick = encoder.tick
@@ -150,7 +149,7 @@ def stored_tick(time_base: Fraction, rate: Fraction, container: Container, encod
 
 
 def set_quality(context: Any, encoder: Encoder, settings: RenderSettings, warnings: list[str]) -> dict[str, str]:
-    """Options of the encoder; sets on ``context`` what is not an option. Raises UnknownName for a wrong preset."""
+    """Return the options of the encoder, and set the rest on ``context``. Raises UnknownName for a wrong preset."""
     known = {option.name: option for option in context.supported_options.private}
     options = dict(encoder.options)
     if settings.encoder_preset != "auto":
@@ -165,7 +164,7 @@ def set_quality(context: Any, encoder: Encoder, settings: RenderSettings, warnin
         options["crf"] = quality
     elif "cq" in known:
         options["cq"] = quality
-    elif "mpv_flags" in known or context.name == "mjpeg":  # the MPEG family counts from 1 to 31
+    elif "mpv_flags" in known or context.name == "mjpeg":  # the MPEG family has a scale of 1 to 31
         context.qmin = context.qmax = max(1, min(31, settings.crf // 4))
     context.bit_rate = encoder.bit_rate
     return options

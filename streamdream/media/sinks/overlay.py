@@ -1,4 +1,4 @@
-"""Words on the picture in the window: how fast it is, what is dreamed, which keys there are."""
+"""Draw text on the picture in the window: speed, settings, and the keys."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from streamdream.media.opencv import cv2
 
 MIN_TEXT_LINES = 480
-"""A smaller picture is enlarged before words are put on it."""
+"""A smaller picture is enlarged before text is drawn."""
 LINE = 26
-"""Of text, in pixels of a picture of 720 lines; all else is in proportion."""
+"""Height of a text line in a picture of 720 lines; all else is in proportion."""
 SIZE = 34
 """Pixels of a line at OpenCV's scale 1."""
 THICKNESS = 2
@@ -19,15 +19,15 @@ WHITE = (255, 255, 255)
 
 
 def upscale_for_text(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy with room for words."""
-    times = -(-MIN_TEXT_LINES // image.shape[0])
-    if times <= 1:
+    """A copy, enlarged when it is too small for text."""
+    factor = -(-MIN_TEXT_LINES // image.shape[0])
+    if factor <= 1:
         return image.copy()
-    return cv2().resize(image, None, fx=times, fy=times, interpolation=cv2().INTER_NEAREST)  # type: ignore[no-any-return]
+    return cv2().resize(image, None, fx=factor, fy=factor, interpolation=cv2().INTER_NEAREST)  # type: ignore[no-any-return]
 
 
 def write_line(image: NDArray[np.uint8], text: str, bottom: bool = False) -> None:
-    """One line at the upper or lower left, on a darkened ground."""
+    """One line at the upper or lower left, on a darkened background."""
     unit = image.shape[0] / 720
     line = round(1.5 * LINE * unit)
     (width, _), _ = cv2().getTextSize(text, cv2().FONT_HERSHEY_SIMPLEX, LINE * unit / SIZE, THICKNESS)
@@ -37,7 +37,7 @@ def write_line(image: NDArray[np.uint8], text: str, bottom: bool = False) -> Non
 
 
 def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> None:
-    """Keys and what they do, on a darkened ground in the middle."""
+    """Keys and their actions, on a darkened background in the middle."""
     unit = image.shape[0] / 720
     line = LINE * unit * 1.25
     width, height = round(25 * LINE * unit), round((len(rows) + 1) * line)
@@ -49,8 +49,8 @@ def write_table(image: NDArray[np.uint8], rows: Sequence[tuple[str, str]]) -> No
         _put(image, about, round(left + 6 * LINE * unit), y, unit)
 
 
-def _darken(ground: NDArray[np.uint8]) -> None:
-    ground[:] = ground // 4
+def _darken(region: NDArray[np.uint8]) -> None:
+    region[:] = region // 4
 
 
 def _put(image: NDArray[np.uint8], text: str, x: int, y: int, unit: float) -> None:

@@ -1,7 +1,7 @@
-"""A live recording: a file that is seen, plays at any moment and outlives whatever ends the process.
+"""A live recording: a visible file that plays while it grows, and survives the end of the process.
 
     show.mp4 is recorded as show.partial.mp4 ──commit──▶ show.mp4
-                            └──a full disk, kill -9──▶ it stays, and the next run names it and records beside it
+                            └──a full disk, kill -9──▶ it stays; the next run names it and records beside it
 """
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from streamdream.media.container import main_video_stream, open_file
 from streamdream.system.atomic_file import AtomicFile, OutputTarget, rename
 
 MAX_NAME_BYTES = 230
-"""A longer name has no room for ``.partial`` and a number; a file name has room for 255 bytes."""
+"""A longer name has no room for ``.partial`` and a number; the limit of a file name is 255 bytes."""
 MEASURE_SECONDS = 1.0
-"""How long a found file is read for its length; that of a larger one is estimated."""
+"""How long a file is read to measure its length; beyond that, the length is estimated."""
 _recordings: WeakSet[Recording] = WeakSet()
 log = logging.getLogger(__name__)
 
 
 class RecordingFile:
-    """What FFmpeg writes to. After a failed write it takes no more, so that no index of a file that is not whole is
-    written over the beginning of one that plays; and it ends where it was last known to be whole.
+    """The file that FFmpeg writes. After a failed write it is truncated to its last complete state and accepts no more
+    data: else the index of an incomplete file would overwrite the start of one that plays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class RecordingFile:
         self._file = path.open("xb", buffering=0)
         self._whole_bytes = 0
         self.error: OSError | None = None
-        with contextlib.suppress(ImportError, OSError):  # for as long as this process lives, others see that it does
+        with contextlib.suppress(ImportError, OSError):  # shows other processes that this one is alive
             import fcntl
 
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,7 +64,7 @@ class RecordingFile:
         return self._file.tell()
 
     def mark_whole(self) -> None:
-        """All that was written so far plays. Raises the error of an earlier write."""
+        """Note that all data so far plays. Raises the error of an earlier write."""
         if self.error is not None:
             raise self.error
         self._whole_bytes = self._file.tell()
@@ -77,8 +77,8 @@ class RecordingFile:
 
 
 class Recording(AtomicFile):
-    """The output of a live run, under a name of its own until it is whole. Files of that name from earlier runs are
-    named in the log and left alone.
+    """The output of a live run, with a temporary name until it is complete. Such files from earlier runs are named in
+    the log and left alone.
 
     Raises SinkError when the folder cannot be written.
     """
@@ -87,12 +87,12 @@ class Recording(AtomicFile):
         OutputTarget.__init__(self, path)
         self.overwrite = overwrite
         self._committed = False
-        self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
+        self.target = Path(os.path.realpath(path))  # write to the target of a link
         try:
             self.path, self.file = self._create()
         except OSError as error:
             self.raise_error(error)
-        atexit.register(self.keep)  # a signal may come before anybody else knows of it
+        atexit.register(self.keep)  # a signal may arrive before a sink owns it
         _recordings.add(self)
 
     def _create(self) -> tuple[Path, RecordingFile]:
@@ -100,15 +100,15 @@ class Recording(AtomicFile):
             try:
                 return path, RecordingFile(path)
             except FileExistsError:
-                log.warning("%s", describe_found(path, self._shown(path)))
+                log.warning("%s", describe_unfinished(path, self._shown(path)))
         raise AssertionError("the numbers never end")
 
     def _shown(self, path: Path) -> str:
-        """As it would be typed."""
+        """The path as the user would type it."""
         return str(path if Path(self.name).is_symlink() else Path(self.name).with_name(path.name))
 
     def commit(self) -> None:
-        """Makes the file appear. Raises OSError or SinkError; then it still has its name from before."""
+        """Give the file its final name. Raises OSError or SinkError; then it keeps the temporary one."""
         self.file.sync()
         self.file.close()
         try:
@@ -119,14 +119,14 @@ class Recording(AtomicFile):
         atexit.unregister(self.keep)
 
     def keep(self) -> None:
-        """Leaves what plays; removes a file that does not."""
+        """Keep a file that plays; remove one that does not."""
         self.file.close()
         atexit.unregister(self.keep)
         if not recorded_seconds(self.path):
             self.discard()
 
     def describe(self) -> str:
-        """What there is and where; "" when there is nothing."""
+        """One line with the length and the path; "" when there is no file."""
         path = self.target if self._committed else self.path
         if not path.exists():
             return ""
@@ -152,8 +152,8 @@ def partial_paths(target: Path) -> Iterator[Path]:
         yield target.with_name(f"{stem}.partial{f'-{number}' if number > 1 else ''}{target.suffix}")
 
 
-def describe_found(path: Path, shown: str) -> str:
-    """One line about a recording that an earlier run, or another one, has not finished."""
+def describe_unfinished(path: Path, shown: str) -> str:
+    """One line about an unfinished recording of an earlier or a concurrent run."""
     if is_being_written(path):
         return f"another run records to {shown}"
     seconds = recorded_seconds(path)
@@ -163,7 +163,7 @@ def describe_found(path: Path, shown: str) -> str:
 
 
 def is_being_written(path: Path) -> bool:
-    """Does a process that lives hold it? No, where that cannot be known."""
+    """Whether a running process holds it; False where that cannot be known."""
     try:
         import fcntl
 
@@ -177,7 +177,7 @@ def is_being_written(path: Path) -> bool:
 
 
 def recorded_seconds(path: Path) -> float:
-    """How long it plays, 0 when it does not."""
+    """How long it plays; 0 when it does not."""
     from av import FFmpegError
 
     times: list[float] = []

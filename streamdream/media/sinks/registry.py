@@ -1,8 +1,8 @@
-"""Where dreams go: a file, a sequence of pictures, a window, a virtual camera, a stream; several at once, or nowhere.
+"""Open sinks: a file, a sequence of pictures, a window, a virtual camera, a stream, several at once, or none.
 
-``open_sink`` picks the kind by the name; a new kind is one more row of ``SINKS``. Files are written under another name
-beside the final one, in a thread of their own, and appear under the final name only when they are whole. That name is
-hidden, unless it is of a live recording, which is kept whatever happens.
+``open_sink`` chooses the type by the name; a new type is one more row of ``SINKS``. Files are written in a thread under
+a temporary name in the same folder, and get the final name when they are complete. The temporary name is hidden, except
+that of a live recording, which is kept after any error.
 """
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 STREAM_DEPTH = 2
-"""Pictures that wait for a stream or a virtual camera; the newest are the ones to show."""
+"""Queue of a stream or a virtual camera; it drops the oldest picture."""
 RECORDING_BYTES = 256 << 20
-"""Of pictures that wait for a recording: what a busy encoder makes up later is not lost."""
+"""Queue of a recording: a busy encoder can catch up without a loss."""
 MIN_DEPTH, MAX_DEPTH = 8, 256
 
 
 @dataclass(frozen=True)
 class SinkRequest:
-    """What ``open_sink`` was asked for."""
+    """The arguments of ``open_sink``."""
 
     path: str
     source: Source
@@ -49,68 +49,68 @@ class SinkRequest:
 
 @dataclass(frozen=True)
 class SinkType:
-    """``open`` makes the sink for a path that ``matches``; ``files`` are those it writes, or patterns of them."""
+    """``open`` returns the sink for a path that ``matches``; ``files`` lists the files it writes, or their patterns."""
 
     matches: Callable[[str], bool]
     open: Callable[[SinkRequest], Sink]
     files: Callable[[str], list[str]] = lambda path: []
 
 
-def _open_window(order: SinkRequest) -> Sink:
+def _open_window(request: SinkRequest) -> Sink:
     from streamdream.media.sinks.window import WindowSink
 
     def record(name: str) -> Sink:
-        return _open_video(replace(order, path=name, overwrite=False, input_path=None))
+        return _open_video(replace(request, path=name, overwrite=False, input_path=None))
 
-    return WindowSink(order.source, order.show, record)
+    return WindowSink(request.source, request.show, record)
 
 
-def _open_video(order: SinkRequest) -> Sink:
-    _check_folder(order.path)
-    target = Path(order.path)
+def _open_video(request: SinkRequest) -> Sink:
+    _check_folder(request.path)
+    target = Path(request.path)
     if target.is_dir():
-        raise UsageError(f"{order.path} is a folder")
+        raise UsageError(f"{request.path} is a folder")
     if target.exists():
-        if order.input_path and Path(order.input_path).exists() and target.samefile(order.input_path):
-            raise UsageError(f"{order.path} is the input itself; give the output another name")
-        _check_overwrite(order)
-    writer = VideoWriter(order.path, order.source, order.settings, order.input_path, order.overwrite,
-                         order.show is not None)
-    return _in_thread(writer, order)
+        if request.input_path and Path(request.input_path).exists() and target.samefile(request.input_path):
+            raise UsageError(f"{request.path} is the input itself; give the output another name")
+        _check_overwrite(request)
+    writer = VideoWriter(request.path, request.source, request.settings, request.input_path, request.overwrite,
+                         request.show is not None)
+    return _in_thread(writer, request)
 
 
-def _open_images(order: SinkRequest) -> Sink:
-    _check_folder(order.path)
-    if sequence_files(order.path):
-        if order.input_path and Path(order.input_path).absolute() == Path(order.path).absolute():
-            raise UsageError(f"{order.path} is the input itself; give the output another name")
-        _check_overwrite(order)
-    return _in_thread(ImageWriter(order.path, order.overwrite), order)
+def _open_images(request: SinkRequest) -> Sink:
+    _check_folder(request.path)
+    if sequence_files(request.path):
+        if request.input_path and Path(request.input_path).absolute() == Path(request.path).absolute():
+            raise UsageError(f"{request.path} is the input itself; give the output another name")
+        _check_overwrite(request)
+    return _in_thread(ImageWriter(request.path, request.overwrite), request)
 
 
-def _in_thread(writer: Writer, order: SinkRequest) -> Sink:
-    """A recording of a show drops what it cannot hold, and holds much; a rendering waits for its writer."""
-    if order.show is None:
+def _in_thread(writer: Writer, request: SinkRequest) -> Sink:
+    """A live recording drops pictures when its long queue is full; a render waits for its writer."""
+    if request.show is None:
         return ThreadedSink(writer)
-    depth = RECORDING_BYTES // (3 * order.source.width * order.source.height)
+    depth = RECORDING_BYTES // (3 * request.source.width * request.source.height)
     return DroppingSink(writer, min(max(depth, MIN_DEPTH), MAX_DEPTH), remedy="--encoder-preset ultrafast is faster",
-                    kept=order.show.kept)
+                    kept=request.show.kept)
 
 
-def _open_stream(order: SinkRequest) -> Sink:
-    if is_hls(order.path):
-        _check_folder(order.path)
-        if any(Path(name).exists() or (is_pattern(name) and sequence_files(name)) for name in hls_files(order.path)):
-            _check_overwrite(order)
-    return _dropping(StreamWriter(order.path, order.source, order.settings), order)
+def _open_stream(request: SinkRequest) -> Sink:
+    if is_hls(request.path):
+        _check_folder(request.path)
+        if any(Path(name).exists() or (is_pattern(name) and sequence_files(name)) for name in hls_files(request.path)):
+            _check_overwrite(request)
+    return _dropping(StreamWriter(request.path, request.source, request.settings), request)
 
 
-def _open_virtual_camera(order: SinkRequest) -> Sink:
-    return _dropping(VirtualCameraWriter(order.path, order.source), order)
+def _open_virtual_camera(request: SinkRequest) -> Sink:
+    return _dropping(VirtualCameraWriter(request.path, request.source), request)
 
 
-def _dropping(writer: Writer, order: SinkRequest) -> Sink:
-    return ThreadedSink(writer) if order.show is None else DroppingSink(writer, STREAM_DEPTH, newest=True)
+def _dropping(writer: Writer, request: SinkRequest) -> Sink:
+    return ThreadedSink(writer) if request.show is None else DroppingSink(writer, STREAM_DEPTH, drop_oldest=True)
 
 
 def _check_folder(path: str) -> None:
@@ -118,13 +118,13 @@ def _check_folder(path: str) -> None:
         raise UsageError(f"no such folder: {Path(path).parent}")
 
 
-def _check_overwrite(order: SinkRequest) -> None:
-    if not order.overwrite:
-        raise UsageError(f"{order.path} exists; -y overwrites it")
+def _check_overwrite(request: SinkRequest) -> None:
+    if not request.overwrite:
+        raise UsageError(f"{request.path} exists; -y overwrites it")
 
 
 SINKS: dict[str, SinkType] = {
-    "null": SinkType(lambda path: path == "null", lambda order: NullSink()),
+    "null": SinkType(lambda path: path == "null", lambda request: NullSink()),
     "window": SinkType(lambda path: path == "window", _open_window),
     "virtualcam": SinkType(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
     "stream": SinkType(is_stream, _open_stream, hls_files),
@@ -132,21 +132,21 @@ SINKS: dict[str, SinkType] = {
                    lambda path: [path]),
     "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
 }
-"""The first one that matches is used."""
+"""In order; the first match is used."""
 
 
 def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bool = False,
               input_path: str | None = None, show: LiveContext | None = None) -> Sink:
-    """Opens a sink for pictures of the size of ``source``, in its colours and unit of time.
+    """Open a sink for pictures of the size, colours and time base of ``source``.
 
     ``path`` is a video file, a pattern such as ``frame_%04d.png``, ``window``, ``virtualcam``, a URL to stream to, an
-    ``.m3u8`` file or ``null``. What lies beside the pictures is copied from ``input_path`` if it is a file. Raises
-    UsageError before anything is written, and SinkError.
+    ``.m3u8`` file or ``null``. Sound and metadata are copied from ``input_path`` if it is a file. Raises UsageError
+    before anything is written, and SinkError.
     """
-    order = SinkRequest(path, source, settings, overwrite, input_path, show)
-    for kind in SINKS.values():
-        if kind.matches(path):
-            return kind.open(order)
+    request = SinkRequest(path, source, settings, overwrite, input_path, show)
+    for sink_type in SINKS.values():
+        if sink_type.matches(path):
+            return sink_type.open(request)
     legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
     if show is not None:
         legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, udp or tcp"
@@ -156,7 +156,7 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
 def open_sinks(
     paths: Sequence[str], source: Source, settings: RenderSettings, overwrite: bool, show: LiveContext
 ) -> Sink:
-    """Sinks of a live run as one, which goes on as long as any of them does. Raises as ``open_sink``."""
+    """Open the sinks of a live run as one, which works as long as any of them does. Raises as ``open_sink`` does."""
     if twice := {path for path in paths if paths.count(path) > 1}:
         raise UsageError(f"--sink {twice.pop()} is given twice")
     with ExitStack() as stack:

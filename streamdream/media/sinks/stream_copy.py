@@ -14,14 +14,14 @@ from streamdream.media.pyav import fraction, open_av
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}
 CONTAINER_SPECIFIC_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
                         r"|(duration|bps|number_of_|_statistics).*", re.IGNORECASE)
-"""Metadata that describe the file they were found in, and are wrong or made anew in another."""
+"""Metadata that describe one file, and are wrong or written again in another."""
 
 
 class StreamCopier:
-    """Copies what is not dreamed: sound, subtitles, attachments, covers, chapters and metadata, untouched.
+    """Copy sound, subtitles, attachments, covers, chapters and metadata unchanged.
 
-    ``output`` is an av container whose header is not yet written, ``video`` its dreamed stream. What it cannot hold
-    is left out and named in ``warnings``.
+    ``output`` is an av container whose header is not yet written, ``video`` its video stream. A stream that it cannot
+    hold is left out and named in ``warnings``.
     """
 
     def __init__(self, path: str, output: Any, video: Any, span: TimeRange, warnings: list[str]) -> None:
@@ -36,16 +36,16 @@ class StreamCopier:
         self._output_streams = self._add_streams(video)
         self._failed_packets: dict[int, int] = {}
         self._packets = self._read()
-        self._waiting = next(self._packets, None)
+        self._pending = next(self._packets, None)
 
     def copy_until(self, seconds: float) -> None:
-        """Copies all that belongs before ``seconds`` of the output."""
-        while self._waiting is not None and self._waiting[0] <= seconds:
-            self._copy(self._waiting[1])
-            self._waiting = next(self._packets, None)
+        """Copy all packets up to ``seconds`` of the output."""
+        while self._pending is not None and self._pending[0] <= seconds:
+            self._copy(self._pending[1])
+            self._pending = next(self._packets, None)
 
     def close(self) -> None:
-        self._waiting, self._packets = None, iter(())
+        self._pending, self._packets = None, iter(())
         self._input.close()
         for index, count in self._failed_packets.items():
             self._warnings.append(f"{count} damaged packets of stream {index} of {self._path} were left out")
@@ -61,33 +61,33 @@ class StreamCopier:
                 yield {**chapter, "start": round(start / tick), "end": round(end / tick)}
 
     def _add_streams(self, video: Any) -> dict[int, Any]:
-        """Gives streams of the input a twin in the output; index -> twin."""
+        """Add an output stream for each input stream that can be copied; input index -> output stream."""
         from av.stream import Discard
 
-        dreamed = main_video_stream(self._input)
-        twins = {}
+        main = main_video_stream(self._input)
+        outputs = {}
         for stream in self._input.streams:
-            if stream is dreamed:
-                twin = video
+            if stream is main:
+                output = video
             elif self._attach_cover(stream):
                 continue
             elif self._can_mux(stream):
-                twin = twins[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
+                output = outputs[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
             elif stream.type == "data" and self._input.chapters():
                 continue  # the titles of an mp4's chapters, which are copied as chapters
             else:
                 self._warnings.append(f"{self._output.format.name} cannot hold stream {stream.index} of {self._path} "
                                       f"({_describe(stream)}); it is left out")
                 continue
-            twin.metadata.update(_portable_metadata(stream.metadata))
-            twin.disposition = stream.disposition
+            output.metadata.update(_portable_metadata(stream.metadata))
+            output.disposition = stream.disposition
         for stream in self._input.streams:
-            if stream.index not in twins:
+            if stream.index not in outputs:
                 stream.discard = Discard.all
-        return twins
+        return outputs
 
     def _attach_cover(self, stream: Any) -> bool:
-        """Matroska keeps covers as attachments. Covers come first in the input, so nothing else is passed over."""
+        """Matroska stores covers as attachments. Covers come first in the input, so no other packet is skipped."""
         kind = COVER_TYPES.get(stream.codec_context.name) if stream.codec_context else None
         if not kind or not is_attached_picture(stream) or self._output.format.name != "matroska":
             return False
@@ -96,23 +96,23 @@ class StreamCopier:
         return True
 
     def _can_mux(self, stream: Any) -> bool:
-        """Rehearses: some streams are refused when they are added, some only when the header is written."""
+        """Dry run: some streams are refused when they are added, some only when the header is written."""
         from av import FFmpegError
 
-        # Others take attachments and covers without a word, and drop them or show them as video.
+        # Other formats accept attachments and covers, and drop them or show them as video.
         only = {"attachment": "matroska", "video": "mp4", "data": ""}.get(stream.type, self._output.format.name)
         if only != self._output.format.name or (stream.type == "video" and not is_attached_picture(stream)):
             return False
         try:
-            with open_av(io.BytesIO(), "w", format=self._output.format.name) as rehearsal:
-                rehearsal.add_stream_from_template(stream, opaque=True).disposition = stream.disposition
-                rehearsal.start_encoding()
+            with open_av(io.BytesIO(), "w", format=self._output.format.name) as dry_run:
+                dry_run.add_stream_from_template(stream, opaque=True).disposition = stream.disposition
+                dry_run.start_encoding()
         except (FFmpegError, ValueError):
             return False
         return True
 
     def _read(self) -> Iterator[tuple[float, Any]]:
-        """Wanted packets with their times in the output, in the order of the file."""
+        """Packets of the time range with their times in the output, in the order of the file."""
         from av import FFmpegError
 
         streams = [stream for stream in self._input.streams if stream.index in self._output_streams]
@@ -124,15 +124,15 @@ class StreamCopier:
             if self._span.start:
                 self._input.seek(int(max(self._offset - 1, Fraction(0)) * 1_000_000))
             for packet in self._input.demux(streams):
-                if packet.size and self._wants(packet):
+                if packet.size and self._shift_into_range(packet):
                     packet.dts = packet.pts if packet.dts is None else packet.dts
                     time = float((packet.dts or 0) * packet.time_base)
                     yield time, packet
         except FFmpegError as error:
             self._warnings.append(f"the sound of {self._path} is damaged after {time:.1f} s ({error_text(error)})")
 
-    def _wants(self, packet: Any) -> bool:
-        """Moves the packet to the output's clock. Is it within the span?"""
+    def _shift_into_range(self, packet: Any) -> bool:
+        """Move the packet to the output's clock; return whether it is within the time range."""
         if is_attached_picture(packet.stream):
             packet.pts = packet.dts = 0
             return True
@@ -155,11 +155,11 @@ class StreamCopier:
 
 
 def _portable_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """Without what is stale. An mp4 reads a stream's title as ``name``, and writes it from ``title``."""
-    lasting = {key: value for key, value in metadata.items() if not CONTAINER_SPECIFIC_TAGS.fullmatch(key)}
+    """Drop metadata of the input file. An mp4 reads a stream's title as ``name``, and writes it from ``title``."""
+    portable = {key: value for key, value in metadata.items() if not CONTAINER_SPECIFIC_TAGS.fullmatch(key)}
     if "name" in metadata:
-        lasting.setdefault("title", metadata["name"])
-    return lasting
+        portable.setdefault("title", metadata["name"])
+    return portable
 
 
 def _describe(stream: Any) -> str:

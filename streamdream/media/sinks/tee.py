@@ -1,4 +1,4 @@
-"""Several sinks at once, of which none holds up or brings down the others."""
+"""Write to several sinks; none blocks or ends the others."""
 from __future__ import annotations
 
 import contextlib
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Tee:
-    """Gives each picture to all of ``sinks``. One that fails is finished as far as that goes and left out from then on;
-    its fault is a warning, and is added to ``failures`` under its name. The fault of the last one ends the run. Each
-    must be one that does not wait.
+    """Pass each picture to all of ``sinks``. A sink that fails is finished as far as possible and dropped; its error
+    becomes a warning, and is added to ``failures`` under its name. The error of the last sink ends the run. No sink
+    may block.
     """
 
     def __init__(self, sinks: Sequence[Sink], names: Sequence[str] = (),
@@ -30,19 +30,19 @@ class Tee:
         self._all, self._working = list(sinks), list(sinks)
         self._names = dict(zip(map(id, sinks), names, strict=False))
         self.failures: dict[str, str] = {} if failures is None else failures
-        self._faults: list[str] = []
+        self._errors: list[str] = []
 
     @property
     def warnings(self) -> list[str]:
-        return [warning for sink in self._all for warning in sink.warnings] + self._faults
+        return [warning for sink in self._all for warning in sink.warnings] + self._errors
 
     @property
     def bytes_written(self) -> int:
         return sum(sink.bytes_written for sink in self._all)
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        """Raises Closed, or what the last of them raises."""
-        for sink in self._working[::-1]:  # the first one last, as it is what is looked at and may be closed
+        """Raises Closed, or the error of the last sink."""
+        for sink in self._working[::-1]:  # the first one last: it may be a window that is closed
             try:
                 sink.write(image, frame)
             except Closed:
@@ -51,7 +51,7 @@ class Tee:
                 self._drop_sink(sink, error)
                 if not self._working:
                     raise
-                self._faults.append(f"{error}; the others went on")
+                self._errors.append(f"{error}; the others went on")
                 log.warning("%s; the others go on", error)
                 with contextlib.suppress(StreamdreamError):
                     sink.finish()
@@ -62,13 +62,13 @@ class Tee:
         self.failures[self._names.get(id(sink), type(sink).__name__)] = str(error)
 
     def finish(self) -> None:
-        """All of them, whatever one of them says; the run is over, so that a fault is only a warning."""
+        """Finish all sinks; an error is only a warning, since the run is over."""
         for sink in list(self._working):
             try:
                 sink.finish()
             except StreamdreamError as error:
                 self._drop_sink(sink, error)
-                self._faults.append(str(error))
+                self._errors.append(str(error))
                 sink.abort()
 
     def abort(self) -> None:
@@ -81,6 +81,6 @@ class Tee:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             return self.finish()
-        with ExitStack() as stack:  # each hears of the fault, whatever the others make of it
+        with ExitStack() as stack:  # each sink gets the error, whatever the others raise
             for sink in self._all:
                 stack.callback(sink.__exit__, *error)

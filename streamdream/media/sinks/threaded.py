@@ -1,4 +1,4 @@
-"""The thread a sink writes in."""
+"""Write to a sink in a thread."""
 from __future__ import annotations
 
 import contextlib
@@ -21,45 +21,47 @@ log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What a ThreadedSink drives. ``write`` and ``complete`` are called in its thread, all else in the caller's."""
+    """The part of a ThreadedSink that writes. ``write`` and ``complete`` run in its thread, the rest in the
+    caller's.
+    """
 
     warnings: list[str]
 
     @property
     def partial(self) -> OutputTarget:
-        """What it writes to."""
+        """The target of the output."""
 
     @property
     def bytes_written(self) -> int: ...
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Any:
-        """What ``write`` needs, copied, so that the caller may change ``image``."""
+        """Make the item for ``write``: a copy, so that the caller may change ``image``."""
 
     def write(self, item: Any) -> None: ...
     def complete(self) -> None:
-        """Writes all that is held back."""
+        """Write all that is buffered."""
 
     def commit(self) -> None:
-        """Gives the output its name."""
+        """Give the output its name."""
 
     def discard(self) -> None:
-        """Removes what was written, quickly."""
+        """Remove the output, quickly."""
 
     def keep(self) -> None:
-        """Instead of ``discard``, after a fault: leaves what is of use."""
+        """After an error, instead of ``discard``: keep what plays."""
 
     @property
     def kept(self) -> str:
-        """After ``keep`` or ``commit``: what there is and where, as a line; "" when there is nothing."""
+        """After ``keep`` or ``commit``: one line with the length and path of the output; "" when there is none."""
 
 
 class ThreadedSink(SinkBase):
-    """A sink that writes in a thread, at most ``depth`` pictures behind; its errors surface at the next call."""
+    """A sink that writes in a thread with a queue of ``depth`` pictures; the next call raises its errors."""
 
     def __init__(self, writer: Writer, depth: int = QUEUE_FRAMES) -> None:
         self._writer = writer
         self.warnings = writer.warnings
-        self._waiting: queue.Queue[Any] = queue.Queue(depth)
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._open = True
         self._stopping = False
@@ -79,7 +81,7 @@ class ThreadedSink(SinkBase):
         self._put(image, frame)
 
     def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        self._waiting.put(self._writer.prepare(image, frame))
+        self._queue.put(self._writer.prepare(image, frame))
         self._count += 1
 
     def finish(self) -> None:
@@ -104,7 +106,7 @@ class ThreadedSink(SinkBase):
             self._writer.discard()
 
     def _stop(self) -> bool:
-        """Takes and writes no more. False when that was so already."""
+        """Stop the thread; return False when it was stopped before."""
         was_open, self._open = self._open, False
         if was_open:
             self._stopping = True
@@ -112,11 +114,11 @@ class ThreadedSink(SinkBase):
         return was_open
 
     def _give_up(self) -> None:
-        """After a fault of its own, or when there is no time to finish."""
+        """Stop after an error, or when there is no time to finish."""
         self.abort()
 
     def _check(self) -> None:
-        """Raises what went wrong in the thread, or at the end."""
+        """Raise the error of the thread, or of the end."""
         if self._error is not None:
             self._give_up()
             self._fail(self._error)
@@ -126,17 +128,17 @@ class ThreadedSink(SinkBase):
 
     def _join(self) -> None:
         if self._thread.is_alive():
-            self._waiting.put(None)
+            self._queue.put(None)
             self._thread.join()
 
     def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
+        while (item := self._queue.get()) is not None:
             self._attempt(self._writer.write, item)
         if self._count:
             self._attempt(self._writer.complete)
 
     def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
-        """After an error, and when stopping, pictures are only taken off the queue, so that nobody waits for room."""
+        """Skip ``work`` after an error or when stopping: emptying the queue keeps callers from waiting for room."""
         if self._error is None and not self._stopping:
             try:
                 work(*arguments)
@@ -145,34 +147,34 @@ class ThreadedSink(SinkBase):
 
 
 class DroppingSink(ThreadedSink):
-    """One that never makes a show wait. When it is ``depth`` pictures behind, it leaves out the picture that comes, or
-    with ``newest`` the one that waited longest. ``remedy`` is what to type against that.
+    """A sink that never makes a show wait. When its queue is full, it drops the new picture, or with ``drop_oldest``
+    the oldest one. ``remedy`` is an option that helps against that.
 
-    Whatever fails, what was written until then is kept; a line that says what and where is added to ``kept``.
+    After an error, the output so far is kept; a line with its length and path is added to ``kept``.
     """
 
-    def __init__(self, writer: Writer, depth: int, newest: bool = False, remedy: str = "",
+    def __init__(self, writer: Writer, depth: int, drop_oldest: bool = False, remedy: str = "",
                  kept: list[str] | None = None) -> None:
         super().__init__(writer, depth)
-        self._newest, self._remedy = newest, remedy
-        self.left_out = 0
-        self._all_kept: list[str] = [] if kept is None else kept
+        self._drop_oldest, self._remedy = drop_oldest, remedy
+        self.dropped = 0
+        self._kept_lines: list[str] = [] if kept is None else kept
         self._kept = ""
 
     def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        if self._waiting.full():
-            self.left_out += 1
-            if not self._newest:
+        if self._queue.full():
+            self.dropped += 1
+            if not self._drop_oldest:
                 return
             with contextlib.suppress(queue.Empty):
-                self._waiting.get_nowait()
+                self._queue.get_nowait()
         super()._put(image, frame)
 
     def finish(self) -> None:
-        if self._open and self.left_out:
-            taken = self._count - self.left_out if self._newest else self._count
-            self.warnings.append(f"{self._writer.partial.name} was too slow: it holds {taken} of "
-                                 f"{taken + self.left_out} pictures" + (f"; {self._remedy}" if self._remedy else ""))
+        if self._open and self.dropped:
+            written = self._count - self.dropped if self._drop_oldest else self._count
+            self.warnings.append(f"{self._writer.partial.name} was too slow: it holds {written} of "
+                                 f"{written + self.dropped} pictures" + (f"; {self._remedy}" if self._remedy else ""))
         super().finish()
 
     def _give_up(self) -> None:
@@ -180,7 +182,7 @@ class DroppingSink(ThreadedSink):
             self.abort()
         elif self._stop():
             self._writer.keep()
-            self._tell()
+            self._report_kept()
 
     def _fail(self, error: BaseException) -> NoReturn:
         try:
@@ -190,13 +192,13 @@ class DroppingSink(ThreadedSink):
                 raise SinkError(f"{fault}; {self._kept}") from error
             raise
 
-    def _tell(self) -> None:
+    def _report_kept(self) -> None:
         self._kept = self._writer.kept
         if self._kept:
-            self._all_kept.append(self._kept)
+            self._kept_lines.append(self._kept)
 
     def __exit__(self, *error: object) -> None:
-        """After somebody else's fault it is finished; after Ctrl-C there is no time for that."""
+        """Finish after an error elsewhere; after Ctrl-C there is no time for that."""
         if error[0] is None or not self._open or not self._count:
             return super().__exit__(*error)
         if isinstance(error[0], type) and issubclass(error[0], Exception):
@@ -205,7 +207,7 @@ class DroppingSink(ThreadedSink):
             except StreamdreamError as fault:
                 log.warning("%s", fault)
                 return
-            self._tell()
+            self._report_kept()
         else:
             self._give_up()
         if self._kept:

@@ -1,4 +1,4 @@
-"""A video file, and in it all that its input holds beside the pictures."""
+"""Write a video file, with sound, subtitles and metadata copied from its input."""
 from __future__ import annotations
 
 import contextlib
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 FRAME_DURATION = 1 << 8
-"""FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: frames say how long they last."""
+"""FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: frames have durations."""
 MAX_RATE = 1000
 MAX_FRACTION_TERM = 65535
-"""Of the rate as a fraction; MPEG-4 stores no larger one."""
+"""Of the rate as a fraction; the limit of MPEG-4."""
 BUFFER_BYTES = 1 << 20
-"""Of a recording, between two writes to the disk."""
+"""Write buffer of a recording."""
 
 
 class VideoWriter:
-    """Encodes pictures and interleaves them with what is copied from ``input_path``. With ``recording`` the file plays
-    at any moment and is kept whatever happens.
+    """Encode pictures and interleave them with packets copied from ``input_path``. With ``recording`` the unfinished
+    file plays, and it is kept after any error.
 
-    Raises SinkError when the folder cannot be written, UsageError or UnknownName when the settings cannot be had.
+    Raises SinkError when the folder cannot be written, UsageError or UnknownName for settings that do not work.
     """
 
     def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None,
                  overwrite: bool = False, recording: bool = False) -> None:
         self.warnings: list[str] = []
         self._source = source
-        self._held: Any = None
-        self._moved = Fraction(0)
+        self._pending: Any = None
+        self._max_shift = Fraction(0)
         self._durations: dict[int, int] = {}
-        self._passthrough: StreamCopier | None = None
+        self._copier: StreamCopier | None = None
         self._container: Any = None
         self._last_gap = 0
         self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
@@ -85,7 +85,7 @@ class VideoWriter:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
         elif input_path and Path(input_path).is_file():
             span = TimeRange.of(settings.start, settings.duration, settings.end)
-            self._passthrough = StreamCopier(input_path, self._container, self._stream, span, self.warnings)
+            self._copier = StreamCopier(input_path, self._container, self._stream, span, self.warnings)
         self._convert = to_palette(source) if self._pixels == "pal8" else to_pixels(self._pixels, self._color)
         self._container.start_encoding()
 
@@ -96,9 +96,9 @@ class VideoWriter:
         try:
             stream: Any = self._container.add_stream(codec.name, rate=rate)
         except ValueError:
-            fitting = [name for name in video_encoders(ENCODERS) if name in self._container.supported_codecs]
+            supported = [name for name in video_encoders(ENCODERS) if name in self._container.supported_codecs]
             raise UsageError(f"{self.partial.target.suffix} cannot hold {codec.name}; it takes "
-                             f"{', '.join(fitting or [self._kind.codec])}") from None
+                             f"{', '.join(supported or [self._kind.codec])}") from None
         context = stream.codec_context
         self._pixels = context.pix_fmt = pixel_format(codec)
         context.width, context.height = stored_size(source.width, source.height, self._pixels, encoder)
@@ -146,7 +146,7 @@ class VideoWriter:
         return self.partial.size
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
-        """A picture with its time in seconds."""
+        """A PyAV frame and its time in seconds."""
         from av import VideoFrame
 
         right, below = self._padding
@@ -158,36 +158,36 @@ class VideoWriter:
         return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:
-        """Only when a picture comes it is known how long the one before lasts, so each is held until then."""
+        """Encode the picture before: its duration is known only now."""
         picture, seconds = item
         picture.pts = round(seconds / self._tick)
-        if self._held is not None:
-            picture.pts = max(picture.pts, self._held.pts + 1)
-            self._last_gap = picture.pts - self._held.pts
-            self._encode(self._held, self._last_gap)
+        if self._pending is not None:
+            picture.pts = max(picture.pts, self._pending.pts + 1)
+            self._last_gap = picture.pts - self._pending.pts
+            self._encode(self._pending, self._last_gap)
         elif self._kind.tick is not None:
-            picture.pts = 0  # else all that follow would move to close the gap
-        self._moved = max(self._moved, abs(picture.pts * self._tick - seconds))
-        self._held = picture
+            picture.pts = 0  # else all later pictures would be moved to close the gap
+        self._max_shift = max(self._max_shift, abs(picture.pts * self._tick - seconds))
+        self._pending = picture
 
     def complete(self) -> None:
-        end = self._held.pts + max(self._last_duration(), 1)
-        self._encode(self._held, end - self._held.pts)
+        end = self._pending.pts + max(self._last_duration(), 1)
+        self._encode(self._pending, end - self._pending.pts)
         packets = self._stream.encode(None)
         if packets and self._kind.format in ("mp4", "mov"):
-            # They take the length of the video from the last packet, which need not be the last picture.
+            # These muxers take the length of the video from the last packet, which need not be the last picture.
             self._durations[packets[-1].pts] = end - packets[-1].pts
         self._mux(packets)
-        if self._moved > self._tick:
+        if self._max_shift > self._tick:
             self.warnings.append(f"{self.partial.name} cannot hold the times of all frames: some were moved by up to "
-                                 f"{float(self._moved):.2f} s; .mkv and .mp4 keep them")
-        if self._passthrough:
-            self._passthrough.copy_until(float("inf"))
-            self._passthrough.close()
+                                 f"{float(self._max_shift):.2f} s; .mkv and .mp4 keep them")
+        if self._copier:
+            self._copier.copy_until(float("inf"))
+            self._copier.close()
         self._container.close()
 
     def _last_duration(self) -> int:
-        """In ticks. A live source does not say; its rate is nominal, and pictures may come faster."""
+        """In ticks. A live source does not have it; its rate is nominal, and pictures may arrive faster."""
         if self._source.last_duration:
             return round(self._source.last_duration / self._tick)
         nominal = round(1 / self._source.rate / self._tick)
@@ -203,8 +203,8 @@ class VideoWriter:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # not all encoders set it
-            if self._passthrough:
-                self._passthrough.copy_until(float((packet.dts or 0) * self._tick))
+            if self._copier:
+                self._copier.copy_until(float((packet.dts or 0) * self._tick))
             self._container.mux_one(packet)
             if isinstance(self.partial, Recording):
                 self.partial.file.mark_whole()
@@ -216,7 +216,7 @@ class VideoWriter:
         if isinstance(self.partial, Recording):
             self._close()
             self.partial.discard()
-        else:  # closing it then costs nothing, even where it would be written once more
+        else:  # first, so that closing does not write the index
             self.partial.discard()
             self._close()
 
@@ -234,15 +234,15 @@ class VideoWriter:
     def _close(self) -> None:
         from av import FFmpegError
 
-        if self._passthrough:
-            self._passthrough.close()
+        if self._copier:
+            self._copier.close()
         if self._container:
             with contextlib.suppress(FFmpegError, OSError, ValueError):
                 self._container.close()
 
 
 def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
-    """From an RGB picture to one in the format ``pixels`` and the colours ``color``."""
+    """A converter from RGB pictures to the pixel format ``pixels`` and the colours ``color``."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
@@ -255,7 +255,7 @@ def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
 
 
 def to_palette(source: Source) -> Callable[[Any], Any]:
-    """From an RGB picture to one with the 256 colours that suit it best."""
+    """A converter from RGB pictures to 256 colours, chosen for each picture."""
     from av import VideoFormat
     from av.filter import Graph
 

@@ -1,4 +1,4 @@
-"""A camera that other programs see: the dream in a video call."""
+"""Write to a virtual camera, which other programs (a video call) can open."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class VirtualCameraWriter:
-    """``virtualcam``, or ``virtualcam:DEVICE``. An odd row or column is left out: these cameras store colour at half
-    size. Raises MissingPackage without pyvirtualcam, SinkError where there is no such device.
+    """``virtualcam``, or ``virtualcam:DEVICE``. An odd row or column is dropped: these cameras subsample
+    colour. Raises MissingPackage without pyvirtualcam, SinkError where there is no such device.
     """
 
     bytes_written = 0

@@ -1,4 +1,4 @@
-"""A window on the screen, and the keys by which a show is played."""
+"""Show pictures in a window, and control a show by its keys."""
 from __future__ import annotations
 
 import contextlib
@@ -32,12 +32,12 @@ STRENGTH_FACTOR = 1.25
 MIN_STRENGTH, MAX_STRENGTH = 0.1, 4.0
 MESSAGE_SECONDS = 4.0
 FONT_FOLDERS = ("/usr/share/fonts", "/")
-"""OpenCV names a folder that it does not have, and Qt complains in many lines; any that exists keeps it quiet."""
+"""OpenCV sets a font folder that it does not have, and Qt prints many warnings; any existing folder avoids them."""
 
 
 class WindowSink(SinkBase):
-    """Shows pictures at once; closing it, or its key, raises Closed. ``show`` is what the keys play on, ``record``
-    opens a recording of a name.
+    """Show pictures at once; ``write`` raises Closed when the user closes it. ``show`` is what the keys control,
+    ``record`` opens a recording under a name.
 
     Raises SinkError where there is no display, MissingPackage where OpenCV has no windows. Must be used in the main
     thread.
@@ -75,8 +75,8 @@ class WindowSink(SinkBase):
             raise MissingPackage("this OpenCV has no windows: pip uninstall -y opencv-python-headless && pip install "
                                  "--force-reinstall opencv-python") from None
         if self._source is not None:
-            times = max(1, -(-overlay.MIN_TEXT_LINES // self._source.height))
-            cv.resizeWindow(TITLE, times * self._source.width, times * self._source.height)
+            factor = max(1, -(-overlay.MIN_TEXT_LINES // self._source.height))
+            cv.resizeWindow(TITLE, factor * self._source.width, factor * self._source.height)
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         cv, self._image = cv2(), image
@@ -93,14 +93,14 @@ class WindowSink(SinkBase):
     def _is_open(self) -> bool:
         try:
             return bool(cv2().getWindowProperty(TITLE, cv2().WND_PROP_VISIBLE) >= 1)
-        except cv2().error:  # Qt knows nothing any more once its last window is closed
+        except cv2().error:  # Qt has no windows any more after the last one is closed
             return False
 
     def _measure(self, frame: Frame) -> None:
-        now, began = time.perf_counter(), getattr(self._source, "start_seconds", None)
+        now, start = time.perf_counter(), getattr(self._source, "start_seconds", None)
         self._shown_at.append(now)
-        if began is not None:
-            latency = 1e3 * (now - began - frame.pts_seconds)
+        if start is not None:
+            latency = 1e3 * (now - start - frame.pts_seconds)
             self._latency_ms = latency if self._latency_ms is None else 0.9 * self._latency_ms + 0.1 * latency
 
     def _with_overlay(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -126,13 +126,13 @@ class WindowSink(SinkBase):
         if self._latency_ms is not None:
             parts.append(f"{self._latency_ms:.0f} ms")
         if self._context is not None:
-            now = self._context.controls.current()
-            parts += [now.layers, f"strength {now.strength:.2g}"]
+            settings = self._context.controls.current()
+            parts += [settings.layers, f"strength {settings.strength:.2g}"]
             parts += ["frozen"] if self._context.controls.frozen else []
         parts += ["recording"] if self._recording is not None else []
         return "   ".join(filter(None, parts))
 
-    # What keys do.
+    # Actions of the keys.
 
     def show_message(self, message: str) -> None:
         self._message, self._message_until = message, time.perf_counter() + MESSAGE_SECONDS
@@ -146,17 +146,17 @@ class WindowSink(SinkBase):
             self.show_message(f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}")
 
     def step_layer(self, by: int) -> None:
-        """The next of the network's layers, beginning with the first of those that are dreamed now."""
+        """Select the next layer of the network, counted from the first of the current ones."""
         if self._context is not None and (layers := list(self._context.layers())):
-            now = parse_layers(self._context.controls.current().layers)[0][0].replace("/", "_")
+            current = parse_layers(self._context.controls.current().layers)[0][0].replace("/", "_")
             names = [layer.replace("/", "_") for layer in layers]
-            place = names.index(now) + by if now in names else 0
-            self._change("layers", layers[place % len(layers)])
+            index = names.index(current) + by if current in names else 0
+            self._change("layers", layers[index % len(layers)])
 
-    def scale_strength(self, times: float) -> None:
+    def scale_strength(self, factor: float) -> None:
         if self._context is not None:
             strength = self._context.controls.current().strength or MIN_STRENGTH
-            self._change("strength", round(min(max(times * strength, MIN_STRENGTH), MAX_STRENGTH), 3))
+            self._change("strength", round(min(max(factor * strength, MIN_STRENGTH), MAX_STRENGTH), 3))
 
     def freeze(self) -> None:
         if self._context is not None:
@@ -165,10 +165,10 @@ class WindowSink(SinkBase):
     def reset(self) -> None:
         if self._context is not None:
             self._context.controls.reset()
-            self.show_message("the dream begins anew")
+            self.show_message("the dream restarts")
 
     def snapshot(self) -> None:
-        """The dream without words, as a PNG in the working folder; written beside the show."""
+        """Save the dream without text as a PNG in the working folder, in a thread."""
         if self._image is not None:
             name = unused_name(".png")
             saver = threading.Thread(target=self._save, args=(name, self._image.copy()), name="streamdream-snapshot")
@@ -180,10 +180,10 @@ class WindowSink(SinkBase):
             images.write_image(name, image)
         except StreamdreamError as error:
             return self.show_message(str(error))
-        self.show_message(f"kept as {name}")
+        self.show_message(f"saved as {name}")
 
     def toggle_recording(self) -> None:
-        """A video in the working folder; it appears under its name when it is stopped, and then is whole."""
+        """Record a video in the working folder; it gets its name when it is stopped."""
         if self._recording is not None:
             return self._stop_recording()
         if self._record is not None:
@@ -200,7 +200,7 @@ class WindowSink(SinkBase):
             self.show_message(f"recorded as {self._recording_name}")
 
     def _attempt(self, work: Callable[[Sink], None], recording: Sink) -> bool:
-        """A recording that fails is given up; the show goes on."""
+        """Write to the recording; one that fails is dropped, and the show goes on."""
         try:
             work(recording)
         except StreamdreamError as error:
@@ -236,13 +236,13 @@ class WindowSink(SinkBase):
             cv2().waitKey(1)  # Qt closes it only now
 
     def abort(self) -> None:
-        """What was recorded and kept stays."""
+        """Recordings and snapshots stay."""
         self.finish()
 
 
 def is_window_blocked() -> bool:
-    """The wheels of PyAV and of OpenCV bring libraries of X11 under the same names. With PyAV's, Qt waits for an answer
-    that never comes; with OpenCV's, loaded first, both work.
+    """The wheels of PyAV and OpenCV contain X11 libraries of the same names. With those of PyAV, Qt waits for ever for
+    a reply; with those of OpenCV, loaded first, both work.
     """
     maps = Path("/proc/self/maps")
     return maps.exists() and "av.libs/libxcb-shm" in maps.read_text()
@@ -260,15 +260,15 @@ KEYS: dict[str, Key] = {
     "+": Key("stronger", lambda window: window.scale_strength(STRENGTH_FACTOR)),
     "-": Key("weaker", lambda window: window.scale_strength(1 / STRENGTH_FACTOR)),
     "space": Key("freeze the picture, let the dream grow", WindowSink.freeze),
-    "x": Key("begin the dream anew", WindowSink.reset),
-    "s": Key("keep this picture (PNG)", WindowSink.snapshot),
+    "x": Key("restart the dream", WindowSink.reset),
+    "s": Key("save this picture (PNG)", WindowSink.snapshot),
     "r": Key("record, and stop recording (MP4)", WindowSink.toggle_recording),
     "f": Key("full screen", WindowSink.toggle_full_screen),
     "o": Key("speed and settings on the picture", WindowSink.toggle_overlay),
     "h": Key("these keys", WindowSink.toggle_help),
     "q": Key("quit", WindowSink.quit),
 }
-"""The keys; the help in the window is drawn from this."""
+"""The keys; the help in the window is made from this table."""
 ALIASES = {32: "space", 27: "q", ord("="): "+", ord("_"): "-", ord("?"): "h",
            65363: "n", 2555904: "n", 63235: "n",  # arrow right on X11, Windows, macOS
            65361: "p", 2424832: "p", 63234: "p",  # left
@@ -277,14 +277,14 @@ ALIASES = {32: "space", 27: "q", ord("="): "+", ord("_"): "-", ord("?"): "h",
 
 
 def key_of(code: int) -> str:
-    """What ``cv2.waitKeyEx`` gave -> a name in ``KEYS``, or what nobody listens to."""
+    """A code of ``cv2.waitKeyEx`` -> a name in ``KEYS``, or a name without an action."""
     if code in ALIASES:
         return ALIASES[code]
     return chr(code & 0xFF).lower() if code >= 0 else ""
 
 
 def unused_name(suffix: str) -> str:
-    """A file in the working folder, named by the time."""
+    """The name of a new file in the working folder, made from the time."""
     stem = time.strftime("streamdream-%Y%m%d-%H%M%S")
     names = (f"{stem}{number}{suffix}" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
     return next(name for name in names if not Path(name).exists())
