@@ -1,4 +1,4 @@
-"""Everything streamdream raises on purpose.
+"""The exceptions of streamdream.
 
     StreamdreamError            a run that failed; the CLI prints one line and exits 1
     ├── SourceError             the input cannot be opened or read
@@ -49,7 +49,7 @@ class MissingPackage(StreamdreamError):
 
 
 class UsageError(StreamdreamError):
-    """The user asked for something that cannot be."""
+    """A mistake of the user."""
 
     exit_code = 2
 
@@ -65,8 +65,13 @@ class FieldTooSmall(SettingsError):
 class UnknownName(UsageError):
     """A name that is not in a registry.
 
+<<<<<<< HEAD
     ``kind`` is what the name stands for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command
     that prints them where they are too many for one line, ``renamed`` is the new name of what had this one before.
+=======
+    ``kind`` is the kind of name ("layer", "model"), ``known`` are the legal names, ``listing`` is the command that
+    lists them when there are too many for one line.
+>>>>>>> 1fb4f25 (system: describe the rooms below in standard terms)
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "", renamed: str = "") -> None:
@@ -85,5 +90,5 @@ class UnknownName(UsageError):
 
 
 def error_text(error: BaseException) -> str:
-    """Why FFmpeg or the system failed, in its words but without its numbers."""
+    """The reason of an error of FFmpeg or the system, without its number."""
     return str(getattr(error, "strerror", None) or error).lower()

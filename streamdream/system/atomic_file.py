@@ -1,9 +1,9 @@
-"""Outputs that appear under their name only when they are whole, and replace no other file unless that was asked for.
+"""Write files that appear only when they are complete, and overwrite others only on request.
 
-    Partial(path) ──▶ .NAME.PID-HOST.RANDOM.partial.SUFFIX ──commit──▶ path, or path with a number if somebody else
-                      (hidden, in the same folder)                     made a file of that name meanwhile
+    AtomicFile(path) ──▶ .NAME.PID-HOST.RANDOM.partial.SUFFIX ──commit──▶ path, or path with a number if somebody else
+                         (hidden, in the same folder)                     made a file of that name meanwhile
 
-A process that was killed leaves its hidden file; the next process that writes the same output removes it.
+A killed process leaves its hidden file; the next process that writes the same output removes it.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from streamdream.errors import SinkError, StreamdreamError, error_text
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 MAX_STEM = 50
-"""Characters of an output's name that its hidden name begins with; a file name has room for 255 bytes."""
+"""Characters of the output's name at the start of its hidden name; the limit of a file name is 255 bytes."""
 MAX_NAME_BYTES = 240
 """A longer name has no room for a number."""
 Renames = Sequence[tuple[Path, Path]]
@@ -36,13 +36,13 @@ _open_paths: set[Path] = set()
 
 
 class OutputTarget:
-    """What a writer writes to, by its ``name``, and how its faults are told."""
+    """The output of a writer: its ``name``, and errors that name it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def raise_error(self, error: BaseException) -> NoReturn:
-        """Raises what went wrong with this output, in one line."""
+        """Raise ``error`` as a one-line error of this output."""
         if isinstance(error, StreamdreamError):
             raise error
         raise self._describe_error(error) from error
@@ -52,24 +52,23 @@ class OutputTarget:
 
 
 class AtomicFile(OutputTarget):
-    """An output under a hidden name in the same folder (so that renaming it is atomic) until it is whole.
+    """An output with a hidden name in the same folder (so that renaming is atomic) until it is complete.
 
-    ``folder``: the hidden path is a folder, whose files get their names with ``commit_files``. Without ``overwrite`` a
-    file that has appeared under the output's name meanwhile is not replaced. Raises SinkError when the folder cannot
-    be written.
+    ``folder``: the hidden path is a folder, whose files are named by ``commit_files``. Without ``overwrite``, a file
+    that appeared under the output's name meanwhile is not replaced. Raises SinkError when the folder cannot be written.
     """
 
     def __init__(self, path: str, folder: bool = False, overwrite: bool = False) -> None:
         super().__init__(path)
         self.overwrite = overwrite
         self._committed = False
-        self.target = Path(os.path.realpath(path))  # an output that is a link is written where it points
+        self.target = Path(os.path.realpath(path))  # write to the target of a link
         stem, suffix = self.target.stem[:MAX_STEM], "" if folder else self.target.suffix
         remove_stale(self.target.parent, stem, suffix)
         self.path = self.target.with_name(
             f".{stem}.{os.getpid()}-{_host()}.{secrets.token_hex(4)}.partial{suffix}")
         _open_paths.add(self.path)
-        atexit.register(self.discard)  # a signal may come before anybody else knows of it
+        atexit.register(self.discard)  # a signal may arrive before a sink owns it
         try:
             self.path.mkdir() if folder else self.path.touch()
         except OSError as error:
@@ -86,9 +85,10 @@ class AtomicFile(OutputTarget):
         return SinkError(f"{self.name} cannot be written ({error_text(error)}){kept}")
 
     def commit(self) -> None:
-        """Makes the file appear. What the disk still refuses, it refuses before the old file is gone.
+        """Flush the file to the disk, then give it its name: errors come before an old file is replaced.
 
-        Raises SinkError when somebody else made a file of that name meanwhile: this one then gets a number.
+        Raises OSError, and SinkError when another process made a file of that name meanwhile: this one then gets a
+        numbered name.
         """
         descriptor = os.open(self.path, os.O_RDWR)
         try:
@@ -98,7 +98,7 @@ class AtomicFile(OutputTarget):
         self.commit_files(lambda target: [(self.path, target)])
 
     def commit_files(self, renames: Callable[[Path], Renames]) -> None:
-        """As ``commit``, for what consists of several files; ``renames`` says how they are named for a target."""
+        """As ``commit``, for several files; ``renames`` returns their new names for a target."""
         try:
             rename_all(renames(self.target), self.overwrite)
         except FileExistsError:
@@ -110,7 +110,7 @@ class AtomicFile(OutputTarget):
         self.discard()
 
     def _rename_numbered(self, renames: Callable[[Path], Renames]) -> Path:
-        """To the first number that is free; the new path, as it would be typed."""
+        """Use the first free number; return the new path as the user would type it."""
         stem, suffix = self.target.stem, self.target.suffix
         stem = stem if len(os.fsencode(self.target.name)) <= MAX_NAME_BYTES else stem[:MAX_STEM]
         for number in itertools.count(1):
@@ -122,7 +122,7 @@ class AtomicFile(OutputTarget):
 
     @property
     def size(self) -> int:
-        """Bytes of the file so far."""
+        """Size of the file so far, in bytes."""
         with contextlib.suppress(OSError):
             return (self.target if self._committed else self.path).stat().st_size
         return 0
@@ -137,7 +137,7 @@ class AtomicFile(OutputTarget):
 
 
 def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
-    """A file that appears whole or not at all. Raises SinkError, also when it got another name: see ``Partial``."""
+    """Write a file atomically. Raises SinkError, also when it got another name: see ``AtomicFile.commit``."""
     partial = AtomicFile(path, overwrite=overwrite)
     try:
         partial.path.write_bytes(data)
@@ -155,7 +155,7 @@ def remove_partial_files() -> None:
 
 
 def rename_all(renames: Renames, overwrite: bool) -> None:
-    """Renames files one by one; without ``overwrite`` all of them or none. Raises as ``rename``."""
+    """Rename files one by one; without ``overwrite``, all of them or none. Raises as ``rename`` does."""
     done: list[tuple[Path, Path]] = []
     try:
         for old, new in renames:
@@ -168,25 +168,25 @@ def rename_all(renames: Renames, overwrite: bool) -> None:
 
 
 def rename(old: Path, new: Path, overwrite: bool) -> None:
-    """Renames a file on one file system.
+    """Rename a file within a file system.
 
-    Raises FileExistsError when there is one at ``new`` and not ``overwrite``, or something else than a file; OSError.
+    Raises FileExistsError when ``new`` exists and ``overwrite`` is not set, or when ``new`` is not a file; OSError.
     """
     if overwrite and (new.is_file() or not os.path.lexists(new)):
         old.replace(new)
-    elif os.name == "nt":  # where it replaces nothing
+    elif os.name == "nt":  # rename never replaces a file there
         old.rename(new)
     else:
         _rename_exclusively(old, new)
 
 
 def _rename_exclusively(old: Path, new: Path) -> None:
-    """As ``rename`` without overwrite, which POSIX does not have: a second name, then without the first."""
+    """As ``rename`` without overwrite, which POSIX does not have: add a hard link, then remove the old name."""
     try:
         os.link(old, new)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links, such as FAT: an empty file keeps the name free
+    except OSError:  # a file system without hard links, such as FAT: an empty file reserves the name
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         try:
             old.replace(new)
@@ -199,20 +199,20 @@ def _rename_exclusively(old: Path, new: Path) -> None:
 
 
 def remove_stale(folder: Path, stem: str, suffix: str) -> None:
-    """Removes what processes that no longer run left of the output ``stem`` + ``suffix`` in ``folder``.
+    """Remove hidden files of the output ``stem`` + ``suffix`` in ``folder`` that dead processes have left.
 
-    Only what belongs to this user and was made on this machine, where a process number can be looked up.
+    Only those of this user and this machine, where the process number can be looked up.
     """
-    shape = re.compile(rf"\.{re.escape(stem)}\.([0-9]+)-{_host()}\.[0-9a-f]{{8}}\.partial{re.escape(suffix)}")
+    name = re.compile(rf"\.{re.escape(stem)}\.([0-9]+)-{_host()}\.[0-9a-f]{{8}}\.partial{re.escape(suffix)}")
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            match = shape.fullmatch(path.name)
+            match = name.fullmatch(path.name)
             if match and path not in _open_paths and not _runs(int(match[1])) and path.lstat().st_uid == os.getuid():
                 _remove(path)
 
 
 def _runs(pid: int) -> bool:
-    """Is there such a process, other than this one? Yes, where that cannot be known."""
+    """Whether another process with this number runs; True where that cannot be known."""
     if os.name == "nt":  # there, signal 0 ends the process
         return True
     if pid == os.getpid():
@@ -228,7 +228,7 @@ def _runs(pid: int) -> bool:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """Stands for this machine, and the container in it: elsewhere its process numbers mean other processes."""
+    """A short identifier of this machine and container: process numbers are valid only there."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
@@ -238,7 +238,7 @@ def _host() -> str:
 
 
 def _remove(path: Path) -> None:
-    """A file or a folder; nothing happens when it is gone, or cannot be removed, as on a read-only disk."""
+    """Remove a file or a folder; ignore one that is gone or cannot be removed, as on a read-only disk."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Seconds in words."""
+"""Describe durations."""
 from __future__ import annotations
 
 

@@ -1,4 +1,4 @@
-"""What machine this is."""
+"""Facts about this machine."""
 from __future__ import annotations
 
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """The processor's name as Linux or macOS call it."""
+    """The name of the processor, as Linux or macOS report it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

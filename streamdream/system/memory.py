@@ -1,8 +1,7 @@
-"""Memory of prepared steps: packed weights, engines, CUDA graphs. A budget for each device; the least recently used go.
+"""Limit the memory of prepared steps (packed weights, engines, CUDA graphs): an LRU cache with a budget per device.
 
-Whoever prepares something keeps it in a ``Slot`` and takes it from there for each use. While nobody uses it, it may be
-evicted, and the next use makes it again. How many bytes something holds is told by whoever made it; where that is an
-estimate, its docstring says so.
+A resource is kept in a ``Slot`` and taken from it for each use. While it is unused it may be evicted; the next use
+makes it again. The maker of a resource tells its size; an estimate is documented as one.
 """
 from __future__ import annotations
 
@@ -26,21 +25,21 @@ Resource = TypeVar("Resource")
 AUTO_SHARE = 0.25
 """Of the device's memory, or of the control group's where that is less: what ``--memory auto`` is."""
 UNKNOWN_BYTES = 8 << 30
-"""Taken for the memory of a machine that does not tell."""
+"""Assumed memory of a machine that does not report it."""
 IDLE_SECONDS = 30.0
-"""How long what is quickly made again stays unused: longer than octaves or sessions in turn take to come back."""
+"""Default idle time before eviction: longer than a round-robin over octaves or sessions."""
 CHECK_SECONDS, TRIM_SECONDS = 1.0, 5.0
-"""The shortest time between two checks while nothing is made, and between two returns of memory to the system."""
+"""The minimum time between two checks, and between two returns of memory to the system."""
 _suspended = threading.local()
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NO_LIMIT = 1 << 60
 
 
 class Budget:
-    """All slots of one device; together they hold at most ``limit_bytes``, and for a moment the newest one more.
+    """All slots of one device; together they hold at most ``limit_bytes``, plus the newest resource for a moment.
 
-    What is in use is never evicted, so a limit below what one step needs is exceeded by that step. ``release`` returns
-    what was freed to the system.
+    A resource in use is never evicted, so a step that needs more than the limit exceeds it. ``release`` returns freed
+    memory to the system.
     """
 
     def __init__(self, limit_bytes: float, release: Callable[[], None] = trim_heap) -> None:
@@ -50,13 +49,14 @@ class Budget:
         self._slots: OrderedDict[ref[Slot[Any]], None] = OrderedDict()  # the least recently used first
         self._checked_seconds = self._released_seconds = 0.0
         self._unreleased = False
+
     @property
     def held_bytes(self) -> int:
-        """By all slots now."""
+        """The size of all resources."""
         return sum(slot.nbytes for slot in self.slots())
 
     def slots(self) -> list[Slot[Any]]:
-        """Those that are alive, the least recently used first."""
+        """Slots that are alive, the least recently used first."""
         with self._lock:
             return [slot for key in self._slots if (slot := key()) is not None]
 
@@ -78,7 +78,7 @@ class Budget:
             self.evict()
 
     def evict(self, all_unused: bool = False) -> None:
-        """Drops what is too much and what has been unused for its ``idle_seconds``; or all that nobody uses now."""
+        """Drop resources beyond the limit, those unused for their ``idle_seconds``, or all unused ones."""
         if getattr(_suspended, "on", False):
             return
         dropped, now = [], time.monotonic()
@@ -98,15 +98,15 @@ class Budget:
             release = self._unreleased and now >= self._released_seconds + TRIM_SECONDS
             if release:
                 self._released_seconds, self._unreleased = now, False
-        dropped.clear()  # not under the lock: an engine's end takes a while
+        dropped.clear()  # not under the lock: freeing an engine takes a while
         if release:
             self._release()
 
 
 class Slot(Generic[Resource]):
-    """The place of one resource. ``nbytes_of`` tells its size, which may grow; it is asked often, so it must be quick.
+    """Holds one resource. ``nbytes_of`` returns its size, which may grow; it is called often, so it must be fast.
 
-    ``idle_seconds`` is infinite for what takes long to make. A slot that nobody holds any more leaves the budget.
+    ``idle_seconds`` is infinite for a resource that takes long to make. A slot without references leaves the budget.
     """
 
     def __init__(self, budget: Budget, nbytes_of: Callable[[Resource], int], idle_seconds: float | None = None,
@@ -124,7 +124,7 @@ class Slot(Generic[Resource]):
 
     @contextmanager
     def use(self, make: Callable[[], Resource]) -> Iterator[Resource]:
-        """The resource, made if it is not there; it stays until the end of the ``with``. Raises what ``make`` does."""
+        """The resource, made if it is missing; it stays until the end of the ``with``. Raises what ``make`` raises."""
         self.budget.pin(self, self._key)
         try:
             resource = self._resource
@@ -139,7 +139,7 @@ class Slot(Generic[Resource]):
             self.budget.unpin(self, self._key)
 
     def take(self) -> Resource | None:
-        """The resource; the slot is empty then."""
+        """Remove and return the resource."""
         resource, self._resource = self._resource, None
         return resource
 
@@ -149,14 +149,14 @@ class Slot(Generic[Resource]):
 
     @property
     def nbytes(self) -> int:
-        """Of what is held now."""
+        """The size of the resource; 0 when it is missing."""
         resource = self._resource
         return 0 if resource is None else self._nbytes_of(resource)
 
 
 @contextmanager
 def no_eviction() -> Iterator[None]:
-    """Within it this thread evicts nothing: while a CUDA graph is captured, nothing else may happen on the GPU."""
+    """Suspend eviction in this thread: nothing else may run on the GPU while a CUDA graph is captured."""
     _suspended.on = True
     try:
         yield
@@ -178,12 +178,12 @@ def budget_of(device: torch.device) -> Budget:
 
 
 def set_limit(limit_bytes: int, device: torch.device) -> None:
-    """What is prepared on the device may hold so many bytes; 0 is ``auto_bytes``."""
+    """Limit the prepared steps of a device; 0 is ``auto_bytes``."""
     budget_of(device).limit_bytes = limit_bytes or auto_bytes(device)
 
 
 def evict_idle() -> None:
-    """On all devices; for whoever knows that nobody may dream for a while, as each use does it, too."""
+    """Evict idle resources on all devices. Each use does that, too; call it when there may be no use for a while."""
     with _budgets_lock:
         budgets = list(_budgets.values())
     for budget in budgets:
@@ -191,14 +191,14 @@ def evict_idle() -> None:
 
 
 def held_bytes() -> int:
-    """By what is prepared on all devices."""
+    """The size of all prepared steps, on all devices."""
     with _budgets_lock:
         budgets = list(_budgets.values())
     return sum(budget.held_bytes for budget in budgets)
 
 
 def auto_bytes(device: torch.device) -> int:
-    """``AUTO_SHARE`` of the device's memory; of a processor, that which this process may have."""
+    """``AUTO_SHARE`` of the device's memory; on a CPU, of the memory that this process may use."""
     if device.type == "cuda":
         import torch
 
@@ -215,8 +215,8 @@ def _machine_bytes() -> int:
 
 
 def cgroup_bytes() -> int:
-    """The lowest memory limit of this process's control groups, version 1 or 2; ``NO_LIMIT`` where there is none."""
-    found = [NO_LIMIT]
+    """The lowest memory limit of this process's control groups (cgroup v1 or v2); ``NO_LIMIT`` without one."""
+    limits = [NO_LIMIT]
     lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)
@@ -226,8 +226,8 @@ def cgroup_bytes() -> int:
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
-                found += _read_limit(folder / name)
-    return min(found)
+                limits += _read_limit(folder / name)
+    return min(limits)
 
 
 def _read_limit(file: Path) -> list[int]:
@@ -245,4 +245,4 @@ def _empty_cuda_cache() -> None:
 
 
 def _nothing() -> None:
-    """Other devices' allocators are left alone."""
+    """Do nothing: the allocators of other devices have no cache to empty."""

@@ -1,4 +1,4 @@
-"""What concerns the process as a whole, and must be set before torch is loaded, lest steps be slow."""
+"""Tune the process: OpenMP, malloc, garbage collection, thread priorities; the first two before torch is imported."""
 from __future__ import annotations
 
 import ctypes
@@ -12,32 +12,32 @@ from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 TRIM_THRESHOLD_BYTES = 1 << 30
-MAX_REUSED_BLOCK_BYTES = 1 << 26  # what is larger occurs in huge pictures only, and is better given back
+MAX_REUSED_BLOCK_BYTES = 1 << 26  # larger blocks occur with huge pictures only, and are returned to the system
 NICENESS = 5
-"""Above that of the other threads."""
+"""Added to the niceness of a thread."""
 THREADS_DIR = Path("/proc/self/task")
 """The threads of this process, on Linux."""
 _frozen = False
 
 
 def tune_process() -> None:
-    """Call it once, before torch is imported; the command line does. What the environment already says stays."""
+    """Call once, before torch is imported, as the command line does. Environment variables take precedence."""
     limit_openmp_spin()
     tune_malloc()
 
 
 def limit_openmp_spin() -> None:
-    """PyTorch's threads (GNU OpenMP) spin for milliseconds while they wait for each other. Once anything else wants the
-    cores (our own encoder, a browser) each spins through the other's turn, and a step takes up to 100 times as long;
-    asleep at once they lose half their speed to waking. Spinning for about 40 us keeps all of it; figures:
-    docs/notebook/2026-11-23-openmp-spin.md.
+    """Let PyTorch's threads (GNU OpenMP) spin for about 40 us, not milliseconds, while they wait for each other.
+
+    Beside other load (the encoder, a browser) long spinning makes a step up to 100 times slower; without spinning,
+    waking costs half of the speed. Measured in docs/notebook/2026-11-23-openmp-spin.md.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def tune_malloc() -> None:
-    """glibc gives large blocks back to the system after each use and takes them anew, 20,000 page faults a GoogLeNet
-    step; kept, a step is a fifth faster. One arena, so that a worker thread's blocks are kept, too.
+    """Let glibc keep large blocks instead of returning them to the system after each use, which costs 20,000 page
+    faults a GoogLeNet step (20 % of the time). One arena, so that the blocks of worker threads are kept, too.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -49,9 +49,9 @@ def tune_malloc() -> None:
 
 
 def lower_thread_priority() -> None:
-    """This thread, and those that it begins from now on, are less urgent than the other threads here: the scheduler
-    gives them a third of the weight, and wakes the others before them. Linux only; elsewhere a thread has no niceness
-    of its own. Less weight still would let a dream starve beside whatever else runs in the same terminal.
+    """Raise the niceness of this thread, and of threads that it starts later: the scheduler gives them a third of the
+    weight. Linux only; elsewhere a thread has no niceness. With less weight, dreams would starve beside other programs
+    of the same terminal.
     """
     if sys.platform != "linux":
         return
@@ -60,18 +60,18 @@ def lower_thread_priority() -> None:
 
 
 def trim_heap() -> None:
-    """Return the memory that is free to the system, which glibc keeps after ``keep_memory``: 7 ms for 100 MB."""
+    """Return free memory, which glibc keeps after ``tune_malloc``, to the system: 7 ms for 100 MB."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:  # musl has none
         trim(0)
 
 
 def freeze_gc() -> None:
-    """Exclude all that is loaded now from garbage collection. Call it when the program has loaded, before a show;
-    only the first call does anything.
+    """Exclude all current objects from garbage collection. Call it when the program has loaded, before a show; only the
+    first call has an effect.
 
-    PyTorch and the rest are 190,000 objects, and a collection among all of them, once in a show of some minutes, holds
-    every thread for 80 to 280 ms. What is frozen is never collected: nothing that belongs to a session may exist yet.
+    PyTorch and other modules are 190,000 objects; a full collection of them stops all threads for 80 to 280 ms. Frozen
+    objects are never collected, so no object of a session may exist yet.
     """
     global _frozen
     if not _frozen:
@@ -82,9 +82,9 @@ def freeze_gc() -> None:
 
 @contextmanager
 def preserve_scheduling() -> Iterator[None]:
-    """What is loaded or opened within it leaves this thread's scheduling as it was, and so that of the threads that it
-    begins. SVT-AV1, run as root, makes its threads and the caller's real-time ones of the highest priority: everything
-    that is begun afterwards is one, too, and what waits by spinning then holds a processor for ever.
+    """Restore the scheduling of this thread, and of threads started within the block, at its end. SVT-AV1, run as root,
+    makes its threads and the calling thread real-time ones of the highest priority; threads started later inherit it,
+    and one that spins then blocks a processor for ever.
     """
     if not hasattr(os, "sched_setscheduler") or not THREADS_DIR.exists():
         yield

@@ -9,24 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_SAMPLES = 4096  # samples kept of each stage: minutes of video, and bounded for endless runs
+MAX_SAMPLES = 4096  # per stage: minutes of video, and bounded for endless runs
 
 
 class Stats:
-    """Collects durations by stage name; cheap enough for every frame."""
+    """Collect durations by stage name; cheap enough for every frame."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[float]] = {}
-        self.frames = 0
         self.started = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.add(name, time.perf_counter() - begin)
+            self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
         self._samples.setdefault(name, deque(maxlen=MAX_SAMPLES)).append(seconds)
@@ -49,16 +48,16 @@ def percentile(samples: deque[float] | list[float], fraction: float) -> float:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process ever held, in MB."""
-    found = _status_mb("VmHWM:")  # what getrusage says there begins with the memory of whoever started the process
-    if found:
-        return found
+    """The peak resident memory of this process, in MB."""
+    rss_mb = _status_mb("VmHWM:")  # on Linux, getrusage starts with the memory of the parent process
+    if rss_mb:
+        return rss_mb
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes on macOS, KiB on Linux
 
 
 def rss_mb() -> float:
-    """The memory that this process holds now, in MB; 0 where the system does not tell (other than Linux)."""
+    """The resident memory of this process, in MB; 0 where it is not known (other than Linux)."""
     return _status_mb("VmRSS:")
 
 

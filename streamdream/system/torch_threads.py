@@ -1,4 +1,4 @@
-"""How many threads PyTorch computes with."""
+"""Set the number of PyTorch's threads."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from functools import cache
 
 @cache
 def default_threads() -> int:
-    """PyTorch's own choice, or what OMP_NUM_THREADS says; asked for before anything changes it."""
+    """PyTorch's default, or OMP_NUM_THREADS; the first call must come before any change."""
     import torch
 
     return torch.get_num_threads()
@@ -16,12 +16,12 @@ def default_threads() -> int:
 
 @contextmanager
 def use_threads(number: int) -> Iterator[None]:
-    """So many threads for what this one computes meanwhile."""
+    """Use ``number`` threads for the computations of this thread within the block."""
     import torch
 
-    all_of_them = default_threads()  # asked for before it is changed
+    default = default_threads()  # read before the change
     torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(all_of_them)  # threads that begin later take on what was set last
+        torch.set_num_threads(default)  # threads started later inherit the last value
