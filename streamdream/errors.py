@@ -70,7 +70,7 @@ class UnknownName(UsageError):
     that prints them where they are too many for one line, ``renamed`` is the new name of what had this one before.
 =======
     ``kind`` is the kind of name ("layer", "model"), ``known`` are the legal names, ``listing`` is the command that
-    lists them when there are too many for one line.
+    lists them when there are too many for one line, ``renamed`` is the new name of what had this one before.
 >>>>>>> 1fb4f25 (system: describe the rooms below in standard terms)
     """
 

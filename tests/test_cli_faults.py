@@ -102,11 +102,9 @@ def test_ranges_are_printed_plainly() -> None:
     assert settings.describe_range(fields["step_size"]) == "0.0001..0.5"
 
 
-def test_a_misspelled_environment_variable_is_reported(capsys: pytest.CaptureFixture[str],
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMDREAM_STRENGHT", "1")
-    monkeypatch.setenv("STREAMDREAM_SERVICE_HOST", "10.0.0.1")  # as Kubernetes sets it
-    result = here(capsys, "render", "--print-config")
+def test_a_misspelled_environment_variable_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "render", "--print-config", STREAMDREAM_STRENGHT="1",
+                  STREAMDREAM_SERVICE_HOST="10.0.0.1")  # the second as Kubernetes sets it
     assert result.returncode == 0 and result.stderr == (
         "warning: the environment variable STREAMDREAM_STRENGHT is unknown; did you mean STREAMDREAM_STRENGTH?\n")
 

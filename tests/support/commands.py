@@ -19,7 +19,6 @@ from streamdream import cli
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-
 def without_settings() -> dict[str, str]:
     """The environment but for the user's settings of the command; the cache folder stays, which conftest.py sets."""
     return {name: value for name, value in os.environ.items()
