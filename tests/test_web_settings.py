@@ -157,7 +157,7 @@ def test_many_octaves_do_not_enlarge_the_first_field() -> None:
         session = Session(app_state, "", lambda message: None, lambda error: None)
         assert session.lines == 144
         assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 144
-        assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.now().octaves == 4
+        assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.current().octaves == 4
         assert session.lines == 144
     finally:
         app_state.close()
