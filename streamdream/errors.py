@@ -65,13 +65,8 @@ class FieldTooSmall(SettingsError):
 class UnknownName(UsageError):
     """A name that is not in a registry.
 
-<<<<<<< HEAD
     ``kind`` is what the name stands for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command
     that prints them where they are too many for one line, ``renamed`` is the new name of what had this one before.
-=======
-    ``kind`` is the kind of name ("layer", "model"), ``known`` are the legal names, ``listing`` is the command that
-    lists them when there are too many for one line, ``renamed`` is the new name of what had this one before.
->>>>>>> 1fb4f25 (system: describe the rooms below in standard terms)
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "", renamed: str = "") -> None:
