@@ -9,13 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from streamdream_web.core.limits import EXPIRE_SECONDS, MAX_VISITORS
 from streamdream_web.core.state import AppState
 from streamdream_web.jobs import uploads as door
 from streamdream_web.jobs.file_inspection import InspectionLimits, MediaInfo
 from streamdream_web.jobs.queue import Job, JobQueue
 from streamdream_web.jobs.service import JobService
 from streamdream_web.jobs.uploads import Upload, Uploads
-from streamdream_web.jobs.visitors import EXPIRE_SECONDS, MAX_VISITORS, Visitors
+from streamdream_web.jobs.visitors import Visitors
 from streamdream_web.pages import components
 from support.waiting import until
 
@@ -40,7 +41,7 @@ def clock() -> Clock:
 
 @pytest.fixture()
 def jobs(tmp_path: Path, clock: Clock) -> Iterator[JobQueue]:
-    line = JobQueue("tests", tmp_path / "jobs", most=32, max_seconds=3600, max_shared_seconds=600, clock=clock)
+    line = JobQueue("tests", tmp_path / "jobs", max_jobs=32, max_seconds=3600, max_shared_seconds=600, clock=clock)
     yield line
     line.close()
 

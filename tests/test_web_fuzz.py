@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from streamdream_web.auth import login_queue, middleware, passwords
+from streamdream_web.auth import passwords
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
+from streamdream_web.core import limits
 from streamdream_web.live.session import HEADER
 from streamdream_web.server import logs
 from support.waiting import until
@@ -65,7 +66,7 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Fuzzed]:
     """A server, and its log as an operator reads it."""
-    loggers = [logging.getLogger(name) for name in logs.NAMES]
+    loggers = [logging.getLogger(name) for name in logs.LOGGERS]
     kept = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     text = io.StringIO()
     logs.configure_logging("text")
@@ -74,14 +75,14 @@ def fuzzed() -> Iterator[Fuzzed]:
         assert isinstance(handler, logging.StreamHandler)
         handler.setStream(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(login_queue, "PAUSE_SECONDS", 0.0)
-        patch.setattr(middleware, "BODY_TIMEOUT_SECONDS", 0.3)  # of a body that is shorter than its length
+        patch.setattr(limits, "LOGIN_PAUSE_SECONDS", 0.0)
+        patch.setattr(limits, "BODY_TIMEOUT_SECONDS", 0.3)  # of a body that is shorter than its length
         with running(token=TOKEN, auth="anna:" + passwords.hash_password("right words")) as web:
             yield Fuzzed(web, text)
     for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
-        logger.removeFilter(logs.is_told)
+        logger.removeFilter(logs.is_reported)
 
 
 def some(chance: random.Random, depth: int = 0) -> Any:

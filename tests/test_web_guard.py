@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.auth import middleware, passwords
+from streamdream_web.auth import passwords
+from streamdream_web.core import limits
 from streamdream_web.live import session
-from streamdream_web.server import connection_limits, logs, startup
+from streamdream_web.server import logs, startup
 from support.commands import fails, here
 from support.waiting import until
 from support.web_client import Client, Running, ask, certificate, refusal, running
@@ -273,7 +274,7 @@ def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Runnin
 
 def test_who_says_its_request_slowly_is_cut_off(web: Running, monkeypatch: pytest.MonkeyPatch,
                                                 picture: NDArray[np.uint8]) -> None:
-    monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "HEADERS_SECONDS", 1.0)
     with ExitStack() as held:
         slow = [held.enter_context(socket.create_connection(("127.0.0.1", web.port))) for _ in range(10)]
         began = time.monotonic()
@@ -317,15 +318,23 @@ def test_a_body_that_grows_too_large_is_refused_with_413(web: Running, path: str
     assert answer.startswith(b"HTTP/1.1 413 ") and b"content-security-policy" in answer
 
 
-@pytest.mark.parametrize("path", BODIES[:3])
+def test_an_upload_that_stops_coming_is_refused_with_a_message_for_the_page(
+    web: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BODY_TIMEOUT_SECONDS", 0.5)
+    answer = send_body(web, "/uploads?name=a.png", b"\x89PNG")
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"too slow" in answer and b"content-security-policy" in answer
+
+
+@pytest.mark.parametrize("path", BODIES[:2])
 def test_a_body_that_stops_coming_is_refused_with_408(web: Running, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "BODY_TIMEOUT_SECONDS", 0.5)
     answer = send_body(web, path, b'{"da')
     assert answer.startswith(b"HTTP/1.1 408 ") and b"content-security-policy" in answer
 
 
 def test_a_body_that_comes_too_slowly_is_refused_with_408(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as connection:
         connection.sendall(b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                            b"Content-Length: 999\r\n\r\n")
@@ -360,6 +369,7 @@ def test_metrics_need_their_package_and_tell_counts(web: Running, picture: NDArr
     end = metrics.serve(port, web.app_state, web.waiting_room)
     try:
         still_serves(web, picture)
+        assert ask(web, "/", Host="evil.example")[0] == 403
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
     finally:

@@ -18,7 +18,6 @@ from streamdream_web.core.scheduler import CpuYield, FairScheduler
 from streamdream_web.jobs import tasks
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.queue import Job, JobQueue, StepwiseSlot
-from streamdream_web.jobs.tasks import Span
 from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
@@ -29,6 +28,7 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
+from streamdream.media.container import TimeRange
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
@@ -39,7 +39,7 @@ CHEAP = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1)
 
 @pytest.fixture()
 def line(tmp_path: Path) -> Iterator[JobQueue]:
-    jobs = JobQueue("tests", tmp_path / "jobs", most=4, most_from_visitor=2)
+    jobs = JobQueue("tests", tmp_path / "jobs", max_jobs=4, max_per_visitor=2)
     yield jobs
     jobs.close()
     assert not (tmp_path / "jobs").exists()
@@ -82,7 +82,7 @@ def test_a_line_is_bounded(line: JobQueue) -> None:
         line.submit("one", "third", gate)
     for number in range(2):
         line.submit("two", str(number), gate)
-    with pytest.raises(UsageError, match="the line is full"):
+    with pytest.raises(UsageError, match="the queue is full"):
         line.submit("three", "first", gate)
 
 
@@ -129,19 +129,40 @@ def test_a_session_takes_its_jobs_along(line: JobQueue) -> None:
     assert [path.name for path in line.folder.rglob("*.mp4")] == ["dream.mp4"]
 
 
+class Clock:
+    """Seconds that a test moves on."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 def test_results_go_after_a_while(tmp_path: Path) -> None:
-    jobs = JobQueue("short", tmp_path / "short", keep_seconds=0)
+    clock = Clock()
+    jobs = JobQueue("short", tmp_path / "short", keep_seconds=60, clock=clock)
     job = wait(jobs.submit("me", "a", lambda job: None))
-    time.sleep(0.01)
+    jobs.sweep()
+    assert jobs.get(job.token) is job
+    clock.seconds += 61
     jobs.sweep()
     assert jobs.get(job.token) is None and not list(jobs.folder.iterdir())
     jobs.close()
 
 
 def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
-    jobs, gate = JobQueue("long", tmp_path / "long", max_seconds=0.05), Gate()
-    long = jobs.submit("one", "long", gate)
-    time.sleep(0.2)
+    clock, gate, began = Clock(), Gate(), threading.Event()
+
+    def work(job: Job) -> None:
+        began.set()
+        gate(job)
+
+    jobs = JobQueue("long", tmp_path / "long", max_seconds=60, clock=clock)
+    long = jobs.submit("one", "long", work)
+    assert began.wait(PATIENCE_SECONDS)
+    clock.seconds += 61
+    long.check()  # nobody waits
     assert long.state == "running"
     jobs.submit("two", "next", lambda job: None)
     assert "others wait" in wait(long).error
@@ -225,7 +246,7 @@ def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
 def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Backend) -> None:
     looks = []
     job = line.submit("me", "clip", lambda job: tasks.render_video(
-        job, clip, Span(1.0, 1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
+        job, clip, TimeRange.of(1.0, end=1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
     while not job.finished:
         if job.picture is not None:
             looks.append(components.job_card(job, line, ""))
@@ -241,7 +262,7 @@ def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Back
 
 def test_a_cancelled_video_leaves_nothing(line: JobQueue, clip: Upload, eager: Backend) -> None:
     job = line.submit("me", "clip", lambda job: tasks.render_video(
-        job, clip, Span(), CHEAP, RenderSettings(), small(eager), nullcontext))
+        job, clip, TimeRange(), CHEAP, RenderSettings(), small(eager), nullcontext))
     while job.done < 3 and not job.finished:
         time.sleep(0.01)
     line.cancel(job)
@@ -252,7 +273,7 @@ def test_three_frames_to_try(line: JobQueue, clip: Upload, eager: Backend) -> No
     found: list[Any] = []
 
     def preview(job: Job) -> None:
-        tasks.preview_video(job, clip, Span(3.0, 9.0), CHEAP, small(eager), nullcontext)
+        tasks.preview_video(job, clip, TimeRange.of(3.0, end=9.0), CHEAP, small(eager), nullcontext)
         found.extend(job.answer)
 
     wait(line.submit("me", "clip", preview))
@@ -263,7 +284,7 @@ def test_three_frames_to_try(line: JobQueue, clip: Upload, eager: Backend) -> No
 def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
     line: JobQueue, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "SHOWN_EVERY_SECONDS", 0)
+    monkeypatch.setattr(tasks, "PREVIEW_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
     mask[:, :128] = 255
     images.write_image(str(tmp_path / "mask.png"), mask)

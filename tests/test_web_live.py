@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from streamdream_web.core.limits import RECONNECT_SECONDS
 from streamdream_web.core.scheduler import FairScheduler
 from streamdream_web.live.session import Session
-from streamdream_web.live.waiting_room import RECONNECT_SECONDS
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
 from support.alive import tracked
@@ -241,51 +242,55 @@ def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uin
     assert max(counts) <= 4 * min(counts)
 
 
-def test_turns_are_shared_by_time() -> None:
-    """One takes three times as long for each turn: it gets a third as many."""
-    turns, held, stop = FairScheduler(), {"quick": 0.0, "slow": 0.0}, threading.Event()
+class Clock:
+    """Seconds that a test moves on."""
 
-    def work(who: str, seconds: float) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def share(turns: FairScheduler, clock: Clock, turn_seconds: dict[str, float], turn_count: int) -> dict[str, float]:
+    """Seconds that each client held the device, when all of them always want it."""
+    held, stop, number = dict.fromkeys(turn_seconds, 0.0), threading.Event(), itertools.count(1)
+
+    def work(client_id: str) -> None:
         while not stop.is_set():
-            with turns.slot(who):
-                began = time.perf_counter()
-                time.sleep(seconds)
-                held[who] += time.perf_counter() - began
+            with turns.slot(client_id):
+                while turns.waiting < len(held) - 1 and not stop.is_set():
+                    time.sleep(0.0005)
+                clock.seconds += turn_seconds[client_id]
+                held[client_id] += turn_seconds[client_id]
+                if next(number) >= turn_count:
+                    stop.set()
 
-    threads = [threading.Thread(target=work, args=pair) for pair in (("quick", 0.005), ("slow", 0.015))]
+    threads = [threading.Thread(target=work, args=(client_id,)) for client_id in held]
     for thread in threads:
         thread.start()
-    time.sleep(1)
-    stop.set()
     for thread in threads:
-        thread.join(5)
-    assert 0.8 < held["quick"] / held["slow"] < 1.25
+        thread.join(20)
+    return held
 
 
-def test_who_asks_seldom_gives_no_start_to_who_comes_new() -> None:
-    turns, had, stop = FairScheduler(), {"first": 0.0, "second": 0.0}, threading.Event()
+def test_turns_are_shared_by_time() -> None:
+    """A client whose turns take three times as long gets a third as many."""
+    clock = Clock()
+    held = share(FairScheduler(clock), clock, {"quick": 0.005, "slow": 0.015}, 200)
+    assert 0.9 < held["quick"] / held["slow"] < 1.1
 
-    def work(who: str) -> None:
-        while not stop.is_set():
-            with turns.slot(who):
-                began = time.perf_counter()
-                time.sleep(0.005)
-                had[who] += time.perf_counter() - began
 
-    threads = [threading.Thread(target=work, args=(who,)) for who in had]
-    with turns.slot("seldom"):
+def test_a_client_that_asks_rarely_gives_no_start_to_a_new_one() -> None:
+    clock = Clock()
+    turns = FairScheduler(clock)
+    with turns.slot("rare"):
         pass
-    threads[0].start()
-    time.sleep(1.5)
-    with turns.slot("seldom"):
-        before = had["first"]
-    assert before > 1
-    threads[1].start()
-    time.sleep(0.6)
-    stop.set()
-    for thread in threads:
-        thread.join(5)
-    assert 0.7 < (had["first"] - before) / had["second"] < 1.4
+    assert share(turns, clock, {"first": 0.005}, 200)["first"] == pytest.approx(1)
+    with turns.slot("rare"):
+        pass
+    held = share(turns, clock, {"first": 0.005, "second": 0.005}, 100)
+    assert 0.9 < held["first"] / held["second"] < 1.1
 
 
 def test_a_server_that_stops_says_so(small: NDArray[np.uint8]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth import authentication, login_queue, passwords, revocations
+from streamdream_web.core import limits
 from streamdream_web.server import startup
 from support.commands import fails, here
 from support.waiting import until
@@ -75,7 +76,7 @@ def may_in(web: Running, **headers: Any) -> bool:
 
 def test_a_right_login_passes_all_who_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 addresses that have guessed wrong before; a new one waits for the check that runs, and for no other."""
-    monkeypatch.setattr(login_queue, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "LOGIN_PAUSE_SECONDS", 0.0)
 
     async def automation() -> tuple[list[str], int]:
         queue, checked = login_queue.LoginQueue(), []
@@ -116,7 +117,7 @@ def test_who_guesses_in_parallel_is_told_to_wait_and_holds_up_nobody(web: Runnin
         took = time.monotonic() - began
         statuses = Counter(guess.result()[0] for guess in guesses)
     assert right == 200 and took < 10  # one after the other they would take 13 s
-    assert statuses[429] >= 12 - login_queue.MAX_PENDING_PER_ADDRESS - 1 and set(statuses) == {429, 401}
+    assert statuses[429] >= 12 - limits.MAX_LOGINS_PER_ADDRESS - 1 and set(statuses) == {429, 401}
 
 
 def test_a_password_that_comes_with_each_request_is_checked_once(web: Running, checks: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth import proxies
+from streamdream_web.core import limits
 from support.waiting import until
 from support.web_client import Running, ask, running
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
@@ -38,7 +39,7 @@ def test_visitors_behind_a_proxy_are_counted_one_by_one(web: Running) -> None:
 
 
 def test_one_visitor_behind_a_proxy_has_a_limit(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxies, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "REQUEST_WAIT_SECONDS", 0.2)
     with ExitStack() as held:
         for _ in range(LIMIT):
             held.enter_context(open_socket(web, "203.0.113.5, 10.1.2.3"))

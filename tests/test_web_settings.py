@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from streamdream_web.core.limits import MAX_SETTING_CHARACTERS
 from streamdream_web.core.rate_limit import TokenBucket
 from streamdream_web.core.state import AppState
-from streamdream_web.live.pending_settings import MAX_TEXT, NAMES, PendingSettings
+from streamdream_web.live.pending_settings import NAMES, PendingSettings
 from streamdream_web.live.session import Session
 from streamdream_web.live.websocket import CLOSED_RULES
 from streamdream_web.pages import layers, live, video
@@ -49,7 +50,8 @@ def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def test_pending_settings_hold_one_value_for_each_known_name() -> None:
     pending = PendingSettings()
     for number in range(1000):
-        pending.add({f"invented {number}": 1, "strength": number, "layers": "x" * (MAX_TEXT + 1), "keep": [1, 2]})
+        too_long = "x" * (MAX_SETTING_CHARACTERS + 1)
+        pending.add({f"invented {number}": 1, "strength": number, "layers": too_long, "keep": [1, 2]})
     batch = pending.take()
     assert batch.values == {"strength": 999} and batch.messages == 1000 and batch.values.keys() <= NAMES
     assert len(batch.problems) == 3 and sum(map(len, batch.problems)) < 300

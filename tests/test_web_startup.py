@@ -95,7 +95,7 @@ def test_every_line_of_a_json_log_is_json_and_two_ctrl_c_are_no_error(tmp_path: 
         assert process.wait(20) == 130
         entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["message"] for entry in entries if entry["level"] == "error"] == []
-    assert "starting" in entries[0]["message"] and entries[-1]["message"] == "interrupted"
+    assert "starting" in entries[0]["message"] and entries[-1]["message"].startswith("interrupted")
     assert not folders(tmp_path)
 
 

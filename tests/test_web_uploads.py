@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from streamdream_web.jobs import uploads as door
+from streamdream_web.core import limits
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
@@ -20,10 +20,21 @@ from support.clips import Clip, make
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
+from streamdream.media.container import TimeRange
 from streamdream.system.stats import peak_rss_mb
 
 LIMITS = InspectionLimits(megabytes=8, seconds=60, pixels=1920 * 1080)
 HOUR = 3600
+
+
+class Clock:
+    """Seconds that a test moves on."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 @pytest.fixture()
@@ -55,7 +66,7 @@ def test_a_video_is_taken_and_described(uploads: Uploads, world: Path) -> None:
     facts = upload.facts
     assert (facts.width, facts.height, facts.frames, facts.codec, facts.sound) == (480, 270, 901, "h264", "aac")
     assert facts.seconds == pytest.approx(30.03, abs=0.05)
-    with upload.open(1.0, 1.2) as source:
+    with upload.open(TimeRange.of(1.0, end=1.2)) as source:
         assert len(list(source)) == 6
 
 
@@ -81,7 +92,7 @@ def test_a_picture_is_kept_as_one_of_ours(uploads: Uploads, lion: Any, tmp_path:
 
 def test_a_large_picture_is_made_smaller(uploads: Uploads, tmp_path: Path) -> None:
     images.write_image(str(tmp_path / "large.png"), np.zeros((1000, 2073, 3), np.uint8))
-    uploads.limits = InspectionLimits(8, 60, 1000 * 2073)
+    uploads._inspection_limits = InspectionLimits(8, 60, 1000 * 2073)
     upload = send(uploads, (tmp_path / "large.png").read_bytes(), "large.png")
     assert upload.facts.width * upload.facts.height <= 1920 * 1081
 
@@ -241,13 +252,13 @@ def test_size_is_counted_whatever_is_stated(uploads: Uploads) -> None:
 
 
 def test_a_body_that_does_not_come_is_given_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "BODY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "BODY_TIMEOUT_SECONDS", 0.05)
 
     async def silent() -> AsyncIterator[bytes]:
         yield b"x"
         await asyncio.sleep(60)
 
-    with pytest.raises(UsageError, match="too slowly"):
+    with pytest.raises(UsageError, match="too slow"):
         asyncio.run(uploads.receive("a.mp4", silent()))
     assert not files(uploads)
 
@@ -275,7 +286,44 @@ def test_one_address_cannot_take_all_places(uploads: Uploads, tmp_path: Path) ->
 
     answers = asyncio.run(crowd())
     assert isinstance(answers[-1], Upload)
-    assert sum(isinstance(answer, UsageError) for answer in answers[:-1]) == 6 - door.MAX_CONCURRENT_PER_ADDRESS
+    assert sum(isinstance(answer, UsageError) for answer in answers[:-1]) == 6 - limits.MAX_UPLOADS_PER_ADDRESS
+
+
+def test_slow_senders_of_some_addresses_do_not_hold_all_places(tmp_path: Path) -> None:
+    """The slowest one has to end once another address wants its place, and it has had its time."""
+    clock = Clock()
+    uploads = Uploads(tmp_path / "uploads", LIMITS, clock=clock)
+    answers: dict[str, Any] = {}
+
+    async def receive(name: str, address: str, *chunks: bytes, ends: bool = False) -> None:
+        async def slow() -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+            if not ends:
+                await asyncio.sleep(60)
+
+        try:
+            answers[name] = await uploads.receive("mask.png", slow(), address=address)
+        except UsageError as error:
+            answers[name] = str(error)
+
+    async def crowd() -> None:
+        sizes = {f"slow {number}": 1 if number == 4 else 2 for number in range(limits.MAX_UPLOADS)}
+        slow = [asyncio.create_task(receive(name, f"203.0.113.{number // 3}", bytes(size)))
+                for number, (name, size) in enumerate(sizes.items())]
+        await asyncio.sleep(0.1)
+        await receive("early", "198.51.100.7", components.one_pixel(), ends=True)
+        clock.seconds += limits.SHARED_UPLOAD_SECONDS + 1
+        await receive("late", "198.51.100.7", components.one_pixel(), ends=True)
+        await asyncio.wait(slow, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+    asyncio.run(crowd())
+    uploads.close()
+    assert "too many files" in answers["early"] and isinstance(answers["late"], Upload)
+    assert {name for name in answers if name.startswith("slow")} == {"slow 4"} and "too slow" in answers["slow 4"]
 
 
 def test_pictures_that_grow_in_the_middle_are_damage(uploads: Uploads, tmp_path: Path) -> None:
@@ -323,13 +371,13 @@ def test_files_live_as_long_as_their_session(uploads: Uploads, tmp_path: Path, m
         uploads.claim("../../etc/passwd", "me")
     uploads.forget("me")
     assert not mine.path.exists() and hers.path.exists()
-    monkeypatch.setattr(door, "UNCLAIMED_SECONDS", 0)
+    monkeypatch.setattr(limits, "UNCLAIMED_SECONDS", 0)
     uploads.sweep()
     assert not nobodys.path.exists() and files(uploads) == [hers.path]
 
 
 def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
-    few = Uploads(tmp_path / "few", LIMITS, most_from_visitor=1)
+    few = Uploads(tmp_path / "few", LIMITS, max_per_visitor=1)
     older, newer = (few.claim(few.take(components.one_pixel(), "mask.png").token, "me") for _ in range(2))
     assert not older.path.exists() and newer.path.exists()
 

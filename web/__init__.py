@@ -1,1 +1,1 @@
-"""The browser app, imported as ``streamdream_web`` and run as ``streamdream web``; see ``server.py``."""
+"""The browser app, imported as ``streamdream_web`` and run as ``streamdream web``; see ``server/app.py``."""

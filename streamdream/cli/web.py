@@ -97,7 +97,10 @@ def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> N
             if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
                 app_state.load()  # what is chosen by name may not be available here
             logs.configure_logging(web.log, debug)
-            app.serve(web, app_state, listening, lambda link: report(f"streamdream is on {link} ; Ctrl-C ends it"))
+            number = app.serve(web, app_state, listening,
+                               lambda link: report(f"streamdream is on {link} ; Ctrl-C ends it"))
+    if number is not None:
+        raise signals.SignalReceived(number)
 
 
 @contextmanager

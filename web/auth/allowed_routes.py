@@ -1,4 +1,4 @@
-"""The allow-list of routes. Gradio brings many that this page does not need; what is not listed is answered 404."""
+"""The allow-list of routes. Gradio adds many that this page does not need; any other route answers 404."""
 from __future__ import annotations
 
 from collections.abc import MutableMapping
@@ -11,16 +11,16 @@ ALLOWED_ROUTES = {
     "/gradio_api/queue/join": POST, "/gradio_api/queue/data": GET,  # an event, and the stream of its answers
     "/gradio_api/cancel": POST, "/gradio_api/reset": POST,
     "/gradio_api/heartbeat/": GET,  # a session ends with it
-    "/gradio_api/app_id": GET,  # asked after a restart of the server
+    "/gradio_api/app_id": GET,  # after a restart of the server
     "/streamdream/": GET, "/healthz": GET, "/live": WEBSOCKET, "/live/facts": GET,
     "/layers/": GET, "/uploads": POST, "/results/": GET,
 }
-"""Path -> methods. A path that ends in / (and is more than that) also allows whatever begins with it."""
+"""Path -> methods. A path that ends in / also allows all paths that begin with it; "/" itself does not."""
 PREFIXES = tuple(path for path in ALLOWED_ROUTES if path.endswith("/") and path != "/")
 
 
 def is_allowed(scope: MutableMapping[str, Any]) -> bool:
-    """Whether the page needs the route of this HTTP or WebSocket ``scope``."""
+    """Return whether the page needs the route of this HTTP or WebSocket ``scope``."""
     path, method = scope["path"], scope["method"] if scope["type"] == "http" else "WEBSOCKET"
     route = next((prefix for prefix in PREFIXES if path.startswith(prefix)), path)
     return method in ALLOWED_ROUTES.get(route, ())

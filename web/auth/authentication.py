@@ -1,7 +1,7 @@
-"""Who a request comes from: a token, a password, or the cookie of a session that began with one of them.
+"""Authentication by a token, a password, or the cookie of a session that began with one of them.
 
-A session's cookie is signed with a key made from the secret that it began with. So it outlives a restart, and ends when
-that secret is changed or taken away, while nobody else's does.
+A session's cookie is signed with a key derived from the secret that it began with. So it survives a restart, and ends
+when that secret is changed or removed; sessions of other secrets go on.
 """
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .revocations import EVERYBODY, SESSION_SECONDS, Revocations, now_ms
 
 COOKIE = "streamdream"
 COOKIE_PATTERN = re.compile(r"([0-9a-f]{16})\.([0-9]{1,15})\.([\w-]{16})\.([0-9a-f]{64})", re.ASCII)
-"""Digest of the secret, beginning in ms, id, signature."""
+"""Digest of the secret, start in ms since 1970, id, signature."""
 MAX_COOKIES = 8
-"""Of our name that are looked at in one request."""
+"""Cookies of our name that are checked in one request."""
 TOKEN_NAME = "token"
-"""What the one token is called that has no name."""
-SHORTEST_TOKEN = 16
-MAX_PASSWORD = 1000
+"""Name of a token that was given without one."""
+MIN_TOKEN_LENGTH = 16
+MAX_PASSWORD_LENGTH = 1000
 REMEMBER_SECONDS = 300.0
-"""A password that came with a request is not checked again for so long."""
+"""A password that came with a request is not verified again for so long."""
 MAX_REMEMBERED = 256
 WATCH_SECONDS = 2.0
-"""Between two looks at what another process has revoked."""
+"""Between two checks of what another process has revoked."""
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +62,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Session:
-    """A login that a cookie stands for."""
+    """A login with a cookie."""
 
     account: Account
     began_ms: int
@@ -79,7 +79,7 @@ def new_token() -> str:
 
 
 def parse_tokens(text: str) -> dict[str, str]:
-    """``SECRET``, or ``name:SECRET`` with commas -> secrets by name; for ``new`` one is made. Raises UsageError."""
+    """``SECRET``, or several ``name:SECRET`` with commas -> secrets by name. ``new`` makes one. Raises UsageError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if parts and ":" not in "".join(parts):
         parts = [f"{TOKEN_NAME}:{part}" for part in parts]
@@ -89,8 +89,8 @@ def parse_tokens(text: str) -> dict[str, str]:
         if not name or not secret or name in tokens:
             raise UsageError("--token is one secret, or several as name:secret with commas, each of its own name")
         tokens[name] = new_token() if secret == "new" else secret
-        if len(tokens[name]) < SHORTEST_TOKEN:
-            raise UsageError(f"--token has to be {SHORTEST_TOKEN} signs or more; --token new makes one")
+        if len(tokens[name]) < MIN_TOKEN_LENGTH:
+            raise UsageError(f"--token needs {MIN_TOKEN_LENGTH} characters or more; --token new makes one")
     return tokens
 
 
@@ -98,29 +98,27 @@ def parse_users(text: str) -> dict[str, str]:
     """``user:hash`` with commas -> hashes by name. Raises UsageError."""
     users: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        user, _, kept = part.partition(":")
-        if not user or not passwords.is_hash(kept):
+        user, _, stored_hash = part.partition(":")
+        if not user or not passwords.is_hash(stored_hash):
             raise UsageError("--auth is user:hash; streamdream web --hash asks for a password and prints its hash")
-        users[user] = kept
+        users[user] = stored_hash
     return users
 
 
 def check_names(tokens: Iterable[str], users: Iterable[str]) -> None:
-    """Raises UsageError where --revoke would not know who is meant."""
+    """Raises UsageError where ``--revoke NAME`` would be ambiguous."""
     if both := set(tokens) & set(users):
         raise UsageError(f"--token and --auth both name {min(both)}; --revoke needs names that differ")
     if EVERYBODY in {*tokens, *users}:
-        raise UsageError(f"nobody can be called {EVERYBODY}; --revoke {EVERYBODY} means everybody")
+        raise UsageError(f"no user and no token can be named {EVERYBODY}: --revoke {EVERYBODY} means everybody")
 
 
 class Authentication:
-    """The accounts of a server and their sessions; on one event loop. Where passwords are checked it raises
-    TooManyLogins.
-    """
+    """The accounts of a server and their sessions; on one event loop. What verifies passwords raises TooManyLogins."""
 
     def __init__(self, token: str, auth: str, revocations: Revocations, counts: Counter[str]) -> None:
         self._tokens = [Account(name, secret, True) for name, secret in parse_tokens(token).items()]
-        self._users = {name: Account(name, kept, False) for name, kept in parse_users(auth).items()}
+        self._users = {name: Account(name, stored_hash, False) for name, stored_hash in parse_users(auth).items()}
         self._by_digest = {account.digest: account for account in (*self._tokens, *self._users.values())}
         self._revocations, self._counts = revocations, counts
         self._queue = LoginQueue()
@@ -132,7 +130,7 @@ class Authentication:
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything to show before one may in."""
+        """Whether a login is required."""
         return bool(self._by_digest)
 
     @property
@@ -140,15 +138,15 @@ class Authentication:
         return bool(self._users)
 
     async def identify(self, headers: Iterable[tuple[bytes, bytes]], address: str) -> Account | Session | None:
-        """Any one of what the headers hold is enough: a proxy's own login may stand beside ours."""
-        given = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
-        for value in given:
+        """Return who sent a request, or None. One valid credential is enough: a proxy may add its own beside ours."""
+        values = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        for value in values:
             kind, _, secret = value.partition(" ")
             if kind.lower() == "bearer" and (account := self.find_token(secret.strip())):
                 return account
         if session := self.find_session(headers):
             return session
-        for value in given:
+        for value in values:
             if value[:6].lower() == "basic " and (account := await self._check_basic(value[6:].strip(), address)):
                 return account
         return None
@@ -156,18 +154,20 @@ class Authentication:
     # --- secrets ------------------------------------------------------------------------------------------------------
 
     def find_token(self, secret: str) -> Account | None:
-        given = secret.encode("utf-8", "replace")
-        found = [account for account in self._tokens if hmac.compare_digest(given, account.secret.encode())]
-        return found[0] if found and not self._is_revoked(found[0]) else None
+        """Return the account of a token, or None. Takes the same time for every secret of one length."""
+        data = secret.encode("utf-8", "replace")
+        accounts = [account for account in self._tokens if hmac.compare_digest(data, account.secret.encode())]
+        return accounts[0] if accounts and not self._is_revoked(accounts[0]) else None
 
     async def check_password(self, user: str, password: str, address: str) -> Account | None:
-        """Slow, so that guessing is; for unknown users, too."""
+        """Return the account of a user, or None. Slow on purpose, also for unknown users, against guessing."""
         if not self._users:
             return None
         account = self._users.get(user)
-        kept = account.secret if account else passwords.DUMMY_HASH
-        right = await self._queue.check(address, partial(passwords.verify_password, password[:MAX_PASSWORD], kept))
-        if not right or account is None or self._is_revoked(account):
+        stored_hash = account.secret if account else passwords.DUMMY_HASH
+        is_right = await self._queue.check(address, partial(passwords.verify_password, password[:MAX_PASSWORD_LENGTH],
+                                                                   stored_hash))
+        if not is_right or account is None or self._is_revoked(account):
             self._counts["wrong passwords"] += 1
             log.info("a login failed", extra={"facts": {"address": address}})
             return None
@@ -201,7 +201,7 @@ class Authentication:
         return Session(account, now_ms(), secrets.token_urlsafe(12))
 
     def find_session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session | None:
-        """Of the first cookie that is right."""
+        """Return the session of the first valid cookie, or None."""
         cookies = [part.strip() for name, value in headers if name == b"cookie"
                    for part in value.decode("latin-1").split(";")]
         values = [part.removeprefix(COOKIE + "=") for part in cookies if part.startswith(COOKIE + "=")]
@@ -224,34 +224,34 @@ class Authentication:
                                                              session.began_ms))
 
     def end_session(self, session: Session, everywhere: bool = False) -> None:
-        """Logs it out; ``everywhere`` all sessions that began with its secret. Blocks for the writing of a file."""
+        """Log a session out, or ``everywhere`` all sessions of its account. Blocks while a file is written."""
         if everywhere:
             self._revocations.end_sessions(session.account.name)
         else:
             self._revocations.end_session(session.session_id, session.account.name, session.began_ms)
 
-    # --- what is open -------------------------------------------------------------------------------------------------
+    # --- open requests ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def keep_open(self, client_id: Account | Session, end: Callable[[], object]) -> Iterator[None]:
-        """Within it, ``end`` is called when ``client_id`` is not let in any more."""
-        self._open.add((client_id, end))
+    def keep_open(self, identity: Account | Session, end: Callable[[], object]) -> Iterator[None]:
+        """Call ``end`` if ``identity`` is revoked within it."""
+        self._open.add((identity, end))
         try:
             yield
         finally:
-            self._open.discard((client_id, end))
+            self._open.discard((identity, end))
 
-    def is_valid(self, client_id: Account | Session) -> bool:
-        return self._is_valid(client_id) if isinstance(client_id, Session) else not self._is_revoked(client_id)
+    def is_valid(self, identity: Account | Session) -> bool:
+        return self._is_valid(identity) if isinstance(identity, Session) else not self._is_revoked(identity)
 
     def close_revoked(self) -> None:
-        """Ends what is open for whoever is not let in any more."""
-        for client_id, end in list(self._open):
-            if not self.is_valid(client_id):
+        """End the open requests and sockets of those who are revoked."""
+        for identity, end in list(self._open):
+            if not self.is_valid(identity):
                 end()
 
     async def watch(self) -> None:
-        """Until it is cancelled: looks for what other processes have revoked."""
+        """Look for what other processes have revoked, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if await asyncio.to_thread(self._revocations.refresh):

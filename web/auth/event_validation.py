@@ -1,8 +1,8 @@
 """Checks every event before Gradio reads it: an event holds plain values, and names no file.
 
 Gradio takes a file as an object with its path on the server, ``{"path": ..., "meta": {"_type": "gradio.FileData"}}``,
-anywhere in an event, copies that file and answers with the copy's URL. This app gives no visitor a file that way (see
-``uploads.py``), so whatever file an event names is somebody else's.
+anywhere in an event, copies that file and answers with the copy's URL. No visitor of this app gets a file that way (see
+``jobs/uploads.py``), so a file that an event names is never the visitor's.
 """
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ..core import limits
 from ..core.response import App, HttpError, Message, Receive, Scope, Send
 
 API = "/gradio_api/"
-MAX_BODY_BYTES = 2_000_000
-"""Of an event: a mask that is drawn on the page is the largest part of one."""
-MAX_SIGNS = 1000
-"""Brackets, braces and commas in a body: a bound of objects, items and depth that costs no parsing."""
 FIELDS = ("data", "event_data", "fn_index", "trigger_id", "session_hash", "event_id")
-"""What the page sends; nothing else is handed on."""
+"""What the page sends; all other fields are dropped."""
 FILE_KEYS = frozenset(("path", "url", "meta", "_type"))
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDENTIFIER = re.compile(r"[\w-]{1,64}", re.ASCII)
 MAX_NUMBER = 2**53
-"""The largest whole number that a browser sends exactly."""
+"""The largest integer that a browser sends exactly."""
 
 
 class EventValidation:
@@ -35,18 +32,18 @@ class EventValidation:
         self._app, self._event_ids = app, event_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Refused for a body that is no event of this page."""
+        """Raises HttpError for a body that is no event of this page."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(API):
             scope, receive = await self._validated(scope, receive)
         await self._app(scope, receive, send)
 
     async def _validated(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-        """Both with the event written anew: what was checked is what Gradio reads, however it reads JSON."""
+        """Return both with the checked event serialized again, so that no other JSON parser can read it differently."""
         headers = {name.lower(): value for name, value in scope["headers"]}
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
             raise HttpError(400, "an event comes as application/json")
         body = json.dumps(read_event(await _read_body(receive), self._event_ids)).encode()
-        kept = [(name, value) for name, value in scope["headers"]
+        headers_kept = [(name, value) for name, value in scope["headers"]
                 if name.lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
         read = False
 
@@ -57,7 +54,7 @@ class EventValidation:
             read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        return {**scope, "headers": [*kept, (b"content-type", b"application/json"),
+        return {**scope, "headers": [*headers_kept, (b"content-type", b"application/json"),
                                      (b"content-length", str(len(body)).encode())]}, receive_event
 
 
@@ -68,14 +65,14 @@ async def _read_body(receive: Receive) -> bytes:
         if message["type"] != "http.request":
             raise HttpError(400, "the body did not come to its end")
         body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > limits.MAX_EVENT_BYTES:
             raise HttpError(413, "this event is too large")
         if not message.get("more_body"):
             return bytes(body)
 
 
 def read_event(body: bytes, event_ids: Collection[int]) -> dict[str, Any]:
-    """The event in ``body``, which is JSON in UTF-8. Raises Refused."""
+    """Return the event in ``body``, which is JSON in UTF-8. Raises HttpError."""
     try:
         event = _parse(body.decode())
     except ValueError:
@@ -88,8 +85,8 @@ def read_event(body: bytes, event_ids: Collection[int]) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """JSON. Raises Refused for an object that names a file or that parsers read differently, ValueError for no JSON."""
-    if sum(map(text.count, "[{,")) > MAX_SIGNS:
+    """Parse JSON. Raises ValueError, or HttpError for an object that names a file or has a key twice."""
+    if sum(map(text.count, "[{,")) > limits.MAX_EVENT_ITEMS:
         raise HttpError(400, "this is no event of this page")
     try:
         return json.loads(text, object_pairs_hook=_build_object)
@@ -107,7 +104,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _has_shape(event: dict[str, Any]) -> bool:
-    """Whether it looks like what the page sends, with no object but ``event_data``. Raises Refused."""
+    """Return whether it has the types that the page sends, with no object but ``event_data``. Raises HttpError."""
     data, event_data = event.get("data", []), event.get("event_data") or {}
     return (isinstance(data, list) and isinstance(event_data, dict)
             and all(map(_is_plain, [*data, *event_data.values()]))
@@ -120,12 +117,12 @@ def _is_identifier(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """A scalar, or a list of scalars: of what is chosen in a list with several. Raises Refused."""
+    """Return whether it is a scalar, or a list of scalars (of a multiple choice). Raises HttpError."""
     return all(map(_is_scalar, value)) if isinstance(value, list) else _is_scalar(value)
 
 
 def _is_scalar(value: Any) -> bool:
-    """Raises Refused for a text that names a file."""
+    """Raises HttpError for a text that names a file."""
     if isinstance(value, str):
         return _is_text(value)
     if isinstance(value, int):  # a bool is one, too
@@ -134,9 +131,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is Unicode. Raises Refused for a file's URL, and for JSON in it, as a drop's value is, that names a
-    file.
-    """
+    """Return whether it is valid Unicode. Raises HttpError for a file's URL, and for JSON text that names a file."""
     start = text.lstrip()[:5].lower()
     if start == "file:":
         raise HttpError(403, "no event of this page names a file")

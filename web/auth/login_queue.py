@@ -1,4 +1,4 @@
-"""Who waits for a password check: one check runs at a time, and addresses with the fewest wrong guesses go first."""
+"""The queue of password checks: one runs at a time; addresses with the fewest wrong passwords go first."""
 from __future__ import annotations
 
 import asyncio
@@ -10,20 +10,16 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-MAX_PENDING_PER_ADDRESS = 3
-"""One that is checked and two that wait."""
-MAX_WAITING = 8
-"""Checks that wait, of all addresses; each takes about 0.1 s."""
-PAUSE_SECONDS = 1.0
-"""An address waits so long after a wrong password; nobody else does."""
+from ..core import limits
+
 FORGET_SECONDS = 600.0
-"""After so long without a wrong password an address begins anew."""
+"""Wrong passwords of an address are forgotten after so long without another."""
 MAX_REMEMBERED = 10_000
-"""Addresses with wrong passwords that are remembered."""
+"""Addresses whose wrong passwords are counted."""
 
 
 class TooManyLogins(Exception):
-    """Too many checks wait already."""
+    """Too many password checks wait."""
 
 
 @dataclass(order=True)
@@ -45,24 +41,25 @@ class LoginQueue:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def check(self, address: str, matches: Callable[[], bool]) -> bool:
-        """What ``matches`` returns. Checks of one address run one after the other, with a pause after each wrong one.
+        """Return what ``matches`` returns. Checks of one address run one after the other, with a pause after each wrong
+        one.
 
         Raises TooManyLogins.
         """
         async with self._in_order(address):
             await self._take_turn(address)
             try:
-                right = await asyncio.to_thread(matches)
+                is_right = await asyncio.to_thread(matches)
             finally:
                 self._end_turn()
-            if not right:
+            if not is_right:
                 self._count_failure(address)
-                await asyncio.sleep(PAUSE_SECONDS)
-        return right
+                await asyncio.sleep(limits.LOGIN_PAUSE_SECONDS)
+        return is_right
 
     @contextlib.asynccontextmanager
     async def _in_order(self, address: str) -> AsyncIterator[None]:
-        if self._pending[address] >= MAX_PENDING_PER_ADDRESS:
+        if self._pending[address] >= limits.MAX_LOGINS_PER_ADDRESS:
             raise TooManyLogins
         self._pending[address] += 1
         try:
@@ -78,7 +75,7 @@ class LoginQueue:
             self._busy = True
             return
         waiter = _Waiter(self._failures_of(address), next(self._numbers), asyncio.get_running_loop().create_future())
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= limits.MAX_LOGINS_WAITING:
             last = max(self._waiting)
             if last < waiter:
                 raise TooManyLogins
@@ -93,7 +90,7 @@ class LoginQueue:
                 self._waiting.remove(waiter)
                 heapq.heapify(self._waiting)
             elif not waiter.turn.cancelled() and waiter.turn.exception() is None:
-                self._end_turn()  # it was this one's turn already
+                self._end_turn()  # it had its turn already
             raise
 
     def _end_turn(self) -> None:

@@ -1,4 +1,4 @@
-"""What stands before every route, Gradio's and the socket included: who may in, from where, and how much at a time.
+"""ASGI middleware around every route: Host and Origin checks, login, allowed routes, body limits, security headers.
 
     proxy's headers ──▶ Host, Origin ──▶ token or login ──▶ allowed routes ──▶ bounds of the body ──▶ app ──▶ response
 """
@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
+from ..core import limits
 from ..core.response import (
     CLOSED_RULES,
     App,
@@ -38,47 +39,37 @@ from .revocations import SESSION_SECONDS, Revocations, default_path
 if TYPE_CHECKING:
     from ..core.state import AppState
 
-BODY_TIMEOUT_SECONDS = 15.0
-"""A body of which nothing comes for so long is given up."""
-BODY_SECONDS, UPLOAD_SECONDS = 60.0, 660.0
-"""A body is given up that takes longer; uploads.py gives up a file a little sooner, in words for the page."""
-MAX_BODY_BYTES = 8_000_000
-"""Bytes of any body that is no upload."""
 UPLOAD_ROUTES = ("/uploads",)
-"""What begins so may send as much as an upload."""
+"""Prefixes of routes whose bodies may be as large as an upload."""
 PUBLIC_ROUTES = ("/healthz", "/login")
-OWN = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
-"""Routes of ours: what they do not expect is an error of theirs. Elsewhere, what Gradio does not is the sender's."""
+OWN_ROUTES = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
+"""Our own routes: an unexpected exception is a server error. In Gradio's routes it is taken for an invalid request."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
 UNKNOWN = HttpError(400, "this was not understood")
 FAILED = HttpError(500, "something went wrong here; the log of the server says what")
-MAX_NAME = 255
-"""Bytes between two slashes of a path; no file has a longer name."""
-MAX_FORM = 10_000
-"""Bytes of a login."""
 log = logging.getLogger(__name__)
 
 
 class AuthMiddleware:
-    """An ASGI app around another one."""
+    """The middleware around ``app``."""
 
     def __init__(self, app: App, app_state: AppState) -> None:
         web = app_state.web
         self._app, self._app_state = app, app_state
         self._proxies = TrustedProxies(self._respond, web.trusted_proxies)
         self._limit = RequestLimit(web.connections_per_address)
-        self._logins = Authentication(web.token, web.auth, Revocations(default_path()), app_state.counts)
+        self._authentication = Authentication(web.token, web.auth, Revocations(default_path()), app_state.counts)
         self._root_path = web.root_path or urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
         self._security_headers = security_headers(web.frame_ancestors)
         self._in_frames = bool(web.frame_ancestors)
         self._names = {"localhost", sockets.gethostname().lower(),
                        *(name.strip().lower() for name in web.hosts.split(",") if name.strip())}
-        self._largest_upload = int(web.upload_mb * 1e6) + 1_000_000
+        self._max_upload_bytes = int(web.upload_mb * 1e6) + 1_000_000
 
     @property
     def requires_login(self) -> bool:
-        """Whether there is anything to show before one may in."""
-        return self._logins.is_needed
+        """Whether a login is required."""
+        return self._authentication.is_needed
 
     def is_proxy(self, address: str) -> bool:
         return self._proxies.trust(address)
@@ -87,7 +78,7 @@ class AuthMiddleware:
         if scope["type"] in ("http", "websocket"):
             await self._proxies(self._without_root_path(scope), receive, send)
             return
-        watch = asyncio.create_task(self._logins.watch())  # for as long as the server runs
+        watch = asyncio.create_task(self._authentication.watch())  # for as long as the server runs
         try:
             await self._app(scope, receive, _without_cancellation(send))
         finally:
@@ -102,7 +93,7 @@ class AuthMiddleware:
         return {**scope, "path": path[len(root):], "raw_path": raw_path.removeprefix(root.encode())}
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whatever happens gets one response and, where it is none that was asked for, one line of the log."""
+        """Send one response whatever happens, and write one log line if it is an error."""
         response, error = Response(scope, send, self._security_headers), None
         try:
             async with self._place(scope):
@@ -113,16 +104,16 @@ class AuthMiddleware:
             response.refusal = HttpError(429, "too much is open from this address")
         except TooManyLogins:
             response.refusal = HttpError(429, "too many try to log in; wait a moment")
-        except asyncio.CancelledError:  # the session has been revoked, or the server stops
+        except asyncio.CancelledError:  # the login was revoked, or the server stops
             response.refusal = response.refusal or HttpError(503, "the server stops")
         except Exception as caught:
             error = caught
-        with contextlib.suppress(OSError, RuntimeError):  # the other side has gone
+        with contextlib.suppress(OSError, RuntimeError):  # the client has gone
             await self._finish(scope, response, error)
 
     async def _finish(self, scope: Scope, response: Response, error: Exception | None) -> None:
-        """Answers what was refused or failed; a line of the log for it, and for what the app itself refused."""
-        own, started = scope["path"].startswith(OWN), response.started
+        """Answer what was refused or failed. Log that, and what the app itself refused."""
+        own, started = scope["path"].startswith(OWN_ROUTES), response.started
         if not started and response.refusal is None and (error or response.failed):
             response.refusal = UNKNOWN if isinstance(error, INPUT_ERRORS) and not own else FAILED
         refusal = response.refusal
@@ -141,10 +132,10 @@ class AuthMiddleware:
         log.log(level, "%s: %s", what, " – ".join(filter(None, (text, words))), extra={"facts": {
             "status": response.status, "path": scope["path"][:100], "address": scope["client"][0]}})
         if error:
-            log.debug("the traceback of that", exc_info=error)
+            log.debug("traceback", exc_info=error)
 
     def _place(self, scope: Scope) -> contextlib.AbstractAsyncContextManager[None]:
-        """Of a visitor behind a proxy; who has a connection of their own is counted below, and a proxy is nobody."""
+        """Take a place of the visitor behind a proxy; a proxy itself has no limit."""
         address = scope["client"][0]
         return contextlib.nullcontext() if self._proxies.trust(address) else self._limit.place(address)
 
@@ -156,22 +147,22 @@ class AuthMiddleware:
         if self.requires_login and scope["type"] == "http" and scope["path"] in ("/login", "/logout"):
             await (self._login if scope["path"] == "/login" else self._logout)(scope, headers, receive, response)
             return
-        client_id = None
+        identity = None
         if self.requires_login and scope["path"] not in PUBLIC_ROUTES:
             if await self._follow_link(scope, headers, response):
                 return
-            client_id = await self._logins.identify(scope["headers"], scope["client"][0])
-            if client_id is None:
+            identity = await self._authentication.identify(scope["headers"], scope["client"][0])
+            if identity is None:
                 await self._challenge(scope, headers, response)
                 return
         if not is_allowed(scope):
             raise HttpError(404, "there is nothing here")
-        with self._ending_with(client_id, response):
+        with self._cancel_on_revocation(identity, response):
             await self._app(scope, receive, response.send)
 
-    def _ending_with(self, client_id: Account | Session | None, response: Response
-                     ) -> contextlib.AbstractContextManager[None]:
-        """What is done within ends when ``client_id`` is not let in any more."""
+    def _cancel_on_revocation(self, identity: Account | Session | None, response: Response
+                              ) -> contextlib.AbstractContextManager[None]:
+        """Within it, cancel the request if ``identity`` is revoked."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -179,13 +170,13 @@ class AuthMiddleware:
             response.refusal = HttpError(401, "log in again")
             task.cancel()
 
-        return self._logins.keep_open(client_id, end) if client_id else contextlib.nullcontext()
+        return self._authentication.keep_open(identity, end) if identity else contextlib.nullcontext()
 
-    # --- from where ---------------------------------------------------------------------------------------------------
+    # --- origin -------------------------------------------------------------------------------------------------------
 
     def _check_host_and_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """A page of somebody else may send its visitors' browsers here; neither it nor a name that it has pointed at
-        this machine (DNS rebinding) gets anything.
+        """Refuse requests that a page of another site makes in its visitors' browsers, also under a name that it points
+        at this machine (DNS rebinding). Raises HttpError.
         """
         host = headers.get("host", "")
         if host and not HOST.fullmatch(host):
@@ -224,16 +215,16 @@ class AuthMiddleware:
         root_path = headers.get("x-forwarded-prefix", "").rstrip("/") or scope.get("root_path", "") or self._root_path
         return root_path if ROOT_PATH.fullmatch(root_path) else ""
 
-    # --- who ----------------------------------------------------------------------------------------------------------
+    # --- login --------------------------------------------------------------------------------------------------------
 
     async def _follow_link(self, scope: Scope, headers: Mapping[str, str], response: Response) -> bool:
-        """The link with the token opens; the token does not stay in the address."""
+        """Log in by a link with the token, and redirect to the same page without it. Return whether it was one."""
         query = scope["query_string"].decode("latin-1")
         if scope["type"] != "http" or scope["method"] != "GET" or "token=" not in query:
             return False
         fields = parse_qsl(query, keep_blank_values=True)
-        given = next((value for name, value in fields if name == "token"), "")
-        account = self._logins.find_token(given)
+        token = next((value for name, value in fields if name == "token"), "")
+        account = self._authentication.find_token(token)
         if account is None:
             return False
         others = urlencode([(name, value) for name, value in fields if name != "token"])
@@ -243,13 +234,13 @@ class AuthMiddleware:
         return True
 
     async def _challenge(self, scope: Scope, headers: Mapping[str, str], response: Response) -> None:
-        """A page to log in for whoever looks, a refusal for what runs."""
+        """Answer with the login page where HTML is accepted. Raises HttpError elsewhere."""
         if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in headers.get("accept", ""):
             raise HttpError(401, "log in first")
         await self._answer_page(scope, headers, response, wrong=False)
 
     async def _answer_page(self, scope: Scope, headers: Mapping[str, str], response: Response, wrong: bool) -> None:
-        text = login_page(self._logins.has_users, wrong, self._root(scope, headers))
+        text = login_page(self._authentication.has_users, wrong, self._root(scope, headers))
         await response.answer(401, text, [(b"content-type", b"text/html; charset=utf-8")])
 
     async def _login(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
@@ -257,15 +248,15 @@ class AuthMiddleware:
             await response.answer(303, "", [(b"location", self._root(scope, headers).encode() + b"/")])
             return
         body = b""
-        while len(body) < MAX_FORM:
+        while len(body) < limits.MAX_LOGIN_BYTES:
             message = await receive()
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        form = parse_qs(body[:MAX_FORM].decode("utf-8", "replace"))
+        form = parse_qs(body[:limits.MAX_LOGIN_BYTES].decode("utf-8", "replace"))
         user, password = form.get("user", [""])[0], form.get("password", [""])[0]
-        account = self._logins.find_token(password) or (
-            await self._logins.check_password(user, password, scope["client"][0]))
+        account = self._authentication.find_token(password) or (
+            await self._authentication.check_password(user, password, scope["client"][0]))
         if account is None:
             await self._answer_page(scope, headers, response, wrong=True)
         else:
@@ -273,21 +264,21 @@ class AuthMiddleware:
 
     async def _let_in(self, scope: Scope, headers: Mapping[str, str], response: Response, account: Account,
                       to: str) -> None:
-        log.info("somebody logged in", extra={"facts": {"name": account.name, "address": scope["client"][0]}})
-        cookie = self._cookie(scope, headers, self._logins.begin_session(account).cookie, SESSION_SECONDS)
+        log.info("login", extra={"facts": {"name": account.name, "address": scope["client"][0]}})
+        cookie = self._cookie(scope, headers, self._authentication.begin_session(account).cookie, SESSION_SECONDS)
         await response.answer(303, "", [(b"location", to.encode()), cookie])
 
     async def _logout(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
-        """Ends this session; a POST with ``?all=1`` all that began with the same name. Pages of others end none."""
-        session = self._logins.find_session(scope["headers"])
+        """End this session, or with ``POST /logout?all=1`` all sessions of its account. Other sites' pages end none."""
+        session = self._authentication.find_session(scope["headers"])
         asked_here = scope["method"] == "POST" or (
             scope["method"] == "GET" and headers.get("sec-fetch-site", "none") in ("none", "same-origin"))
         if session is not None and asked_here:
             fields = parse_qs(scope["query_string"].decode("latin-1"))
             everywhere = scope["method"] == "POST" and fields.get("all") == ["1"]
-            await asyncio.to_thread(self._logins.end_session, session, everywhere)
-            self._logins.close_revoked()
-            log.info("somebody logged out", extra={"facts": {
+            await asyncio.to_thread(self._authentication.end_session, session, everywhere)
+            self._authentication.close_revoked()
+            log.info("logout", extra={"facts": {
                 "name": session.account.name, "everywhere": everywhere, "address": scope["client"][0]}})
         answer: Headers = [(b"location", self._root(scope, headers).encode() + b"/")]
         await response.answer(303, "", [*answer, self._cookie(scope, headers, "", 0)] if asked_here else answer)
@@ -300,35 +291,36 @@ class AuthMiddleware:
         return b"set-cookie", (f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}"
                                f"{secure}").encode()
 
-    # --- how much -----------------------------------------------------------------------------------------------------
+    # --- body ---------------------------------------------------------------------------------------------------------
 
     def _limit_body(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> Receive:
-        """``receive``, which gives up on a body that is too large or does not come; the refusal is the response then,
-        whatever the app makes of it.
-        """
+        """Return ``receive`` with limits of size and time. A body beyond them is refused, whatever the app answers."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return receive
         is_upload = scope["path"].startswith(UPLOAD_ROUTES)
-        most = self._largest_upload if is_upload else MAX_BODY_BYTES
-        stated = headers.get("content-length", "0")
-        if not re.fullmatch("[0-9]{1,15}", stated) or int(stated) > most:
+        max_bytes = self._max_upload_bytes if is_upload else limits.MAX_BODY_BYTES
+        stated_bytes = headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,15}", stated_bytes) or int(stated_bytes) > max_bytes:
             raise HttpError(413, "this is too large")
-        come, whole = 0, False
+        received_bytes, is_complete = 0, False
         loop = asyncio.get_running_loop()
-        until_seconds = loop.time() + (UPLOAD_SECONDS if is_upload else BODY_SECONDS)
+        total_seconds, silence_seconds = limits.BODY_SECONDS, limits.BODY_TIMEOUT_SECONDS
+        if is_upload:  # uploads.py gives up sooner, with a message for the page
+            total_seconds, silence_seconds = limits.UPLOAD_SECONDS + 60, 2 * silence_seconds
+        until_seconds = loop.time() + total_seconds
 
         async def bounded() -> Message:
-            nonlocal come, whole
-            if whole:
+            nonlocal received_bytes, is_complete
+            if is_complete:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), min(BODY_TIMEOUT_SECONDS, until_seconds - loop.time()))
+                message = await asyncio.wait_for(receive(), min(silence_seconds, until_seconds - loop.time()))
             except TimeoutError:
                 response.refusal = HttpError(408, "nothing came for too long")
                 raise response.refusal from None
-            come += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if come > most:
+            received_bytes += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            if received_bytes > max_bytes:
                 response.refusal = HttpError(413, "this is too large")
                 raise response.refusal
             return message
@@ -348,6 +340,6 @@ def _without_cancellation(send: Send) -> Send:
 
 def _check_path(path: str) -> None:
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path) or any(
-            len(part.encode("utf-8", "replace")) > MAX_NAME for part in path.split("/")):
+            len(part.encode("utf-8", "replace")) > limits.MAX_PATH_PART_BYTES for part in path.split("/")):
         raise HttpError(404, "there is nothing here")
 

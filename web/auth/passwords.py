@@ -1,4 +1,4 @@
-"""Passwords as they are kept: scrypt (RFC 7914) with a salt, as text without signs that a shell would touch."""
+"""Password hashes: scrypt (RFC 7914) with a salt, as text without characters that a shell would interpret."""
 from __future__ import annotations
 
 import base64
@@ -8,20 +8,20 @@ import re
 import secrets
 
 COST, BLOCK, PARALLEL = 2**15, 8, 1
-"""32 MB and about 0.1 s a try."""
+"""32 MB and about 0.1 s for each check."""
 MAX_MEMORY_BYTES = 128 * 2**20
 
 
 def hash_password(password: str) -> str:
-    """The hash of a password, for ``--auth user:HASH``."""
+    """Return the hash of a password, for ``--auth user:HASH``."""
     salt = secrets.token_bytes(16)
     return f"scrypt.{COST}.{_text(salt)}.{_text(_digest(password, salt, COST))}"
 
 
-def verify_password(password: str, kept: str) -> bool:
-    """Whether the hash is that of the password; False for what is no hash."""
+def verify_password(password: str, stored_hash: str) -> bool:
+    """Return whether the hash is that of the password; False if it is no hash."""
     try:
-        kind, cost, salt, digest = kept.split(".")
+        kind, cost, salt, digest = stored_hash.split(".")
         if kind != "scrypt" or not 2**10 <= int(cost) <= 2**17:
             return False
         return hmac.compare_digest(_digest(password, _bytes(salt), int(cost)), _bytes(digest))
@@ -46,4 +46,4 @@ def _bytes(text: str) -> bytes:
 
 
 DUMMY_HASH = f"scrypt.{COST}.{_text(bytes(16))}.{_text(bytes(32))}"
-"""No password's hash: what is compared for a name that is not known, so that it takes as long."""
+"""The hash of no password: it is compared for an unknown user, so that the answer takes as long."""

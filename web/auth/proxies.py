@@ -1,7 +1,7 @@
-"""Whose word counts on where a request comes from: a trusted proxy's. Then limits count by the visitor behind it.
+"""Trusted proxies: their headers say where a request comes from, so that limits count each visitor behind them.
 
-    connection ──▶ from a trusted proxy: client and scheme are what it says ──▶ the app
-               └─▶ from anybody else: what it says of that is left out      ──▶ the app
+    connection ──▶ from a trusted proxy: client and scheme from its headers ──▶ the app
+               └─▶ from any other address: such headers are removed         ──▶ the app
 """
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from streamdream.errors import UsageError
 
+from ..core import limits
+
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,19 +27,17 @@ FORWARDED = (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-
              b"x-forwarded-ssl", b"x-real-ip", b"forwarded")
 """Headers of proxies."""
 NEVER = (b"x-gradio-server",)
-"""Headers that nobody may send: this one is what Gradio takes for its own address."""
+"""Headers that are always removed: Gradio takes this one for its own address."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
-"""What a Host header may be."""
+"""Syntax of a Host header."""
 ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
-"""What a proxy's prefix of the path may be, "" included."""
+"""Syntax of a root path, "" included."""
 MAX_HOST = 64
-"""Letters of an address; what is longer is none."""
-WAIT_SECONDS = 5.0
-"""A request of a visitor who has too many open waits so long for one of them to end."""
+"""Characters of an address."""
 
 
 def parse_networks(text: str) -> list[Network]:
-    """Addresses and networks with commas, as in ``127.0.0.1, 10.0.0.0/8``. Raises UsageError."""
+    """Parse addresses and networks with commas, as in ``127.0.0.1, 10.0.0.0/8``. Raises UsageError."""
     try:
         return [ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()]
     except ValueError as error:
@@ -45,7 +45,7 @@ def parse_networks(text: str) -> list[Network]:
 
 
 def normalize(host: str) -> str:
-    """An address as limits count it: a public IPv6 one as its network of 64 bits, which is what one visitor has."""
+    """Return an address as limits count it: a public IPv6 address as its network of 64 bits, which one visitor has."""
     host = _unwrap(host)[:MAX_HOST]
     with contextlib.suppress(ValueError):
         if ":" in host and ipaddress.ip_address(host).is_global:
@@ -70,13 +70,13 @@ def parse_root_path(text: str) -> str:
 
 
 def _first_host(value: bytes) -> bytes:
-    """Of the hosts that proxies have listed; empty where it is none."""
+    """Return the first of the hosts that proxies have listed, or b"" if it is no host."""
     host = value.split(b",")[0].strip()
     return host if HOST.fullmatch(host.decode("latin-1")) else b""
 
 
 def _unwrap(host: str) -> str:
-    """``::ffff:10.0.0.1``, as a socket for both families says it -> ``10.0.0.1``."""
+    """``::ffff:10.0.0.1``, as sockets for both families write it -> ``10.0.0.1``."""
     with contextlib.suppress(ValueError):
         mapped = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
         return str(mapped or host)
@@ -84,7 +84,7 @@ def _unwrap(host: str) -> str:
 
 
 class TrustedProxies:
-    """An ASGI app around another one, which finds the visitor's address, as ``normalize`` writes it, in its scope."""
+    """ASGI middleware: the inner app gets the visitor's address in its scope, as ``normalize`` returns it."""
 
     def __init__(self, app: App, trusted: str) -> None:
         self._app = app
@@ -97,11 +97,11 @@ class TrustedProxies:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         host, port = scope.get("client") or ("", 0)
         host = _unwrap(host)
-        unwanted = NEVER if self.trust(host) else NEVER + FORWARDED
+        removed = NEVER if self.trust(host) else NEVER + FORWARDED
         headers = [(name, _first_host(value) if name == b"x-forwarded-host" else value)
-                   for name, value in scope["headers"] if name not in unwanted]
+                   for name, value in scope["headers"] if name not in removed]
         headers = [pair for pair in headers if pair != (b"x-forwarded-host", b"")]
-        # for others than proxies it does nothing
+        # does nothing for other addresses
         await self._forwarded({**scope, "headers": headers, "client": (host, port)}, receive, send)
 
     async def _normalized(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -110,7 +110,7 @@ class TrustedProxies:
 
 
 class TooManyRequests(Exception):
-    """One visitor has too many requests open."""
+    """One address has too many open requests."""
 
 
 @dataclass
@@ -120,22 +120,22 @@ class _Gate:
 
 
 class RequestLimit:
-    """How many requests and sockets one visitor may have open; on one event loop."""
+    """Limits the open requests and sockets of each address; on one event loop."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_open: int) -> None:
+        self._max_open = max_open
         self._gates: dict[str, _Gate] = {}
 
     @contextlib.asynccontextmanager
     async def place(self, address: str) -> AsyncIterator[None]:
-        """Waits for a place: a page may ask for many things at once. Raises TooManyRequests."""
-        gate = self._gates.setdefault(address, _Gate(asyncio.Semaphore(self._most)))
-        if gate.users >= 2 * self._most:
+        """Wait for a place, as a page may send many requests at once. Raises TooManyRequests."""
+        gate = self._gates.setdefault(address, _Gate(asyncio.Semaphore(self._max_open)))
+        if gate.users >= 2 * self._max_open:
             raise TooManyRequests
         gate.users += 1
         try:
             try:
-                async with asyncio.timeout(WAIT_SECONDS):
+                async with asyncio.timeout(limits.REQUEST_WAIT_SECONDS):
                     await gate.places.acquire()
             except TimeoutError:
                 raise TooManyRequests from None

@@ -1,8 +1,8 @@
-"""Which logins no longer count: sessions that were logged out, and names that an operator has put out.
+"""Revoked logins: sessions that were logged out, and names that an operator has revoked.
 
 All servers of one user share one small file, which only that user can read. It holds no secret: random ids of sessions,
-names, and digests of keys. It is read again when it has changed, so that ``streamdream web --revoke`` reaches a server
-that runs; and a session that was logged out stays so after a restart.
+names, and digests of keys. It is read again when it has changed, so that ``streamdream web --revoke`` reaches a running
+server; and a session that was logged out stays so after a restart.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamdream.errors import UsageError
 from streamdream.system import cache_dir
 
 SESSION_SECONDS = 7 * 24 * 3600
-"""A login lasts so long."""
+"""Lifetime of a login."""
 MAX_SESSIONS_PER_NAME = 200
 """Logged-out sessions that are listed one by one; beyond it, all sessions of that name end."""
 MAX_SECRETS = 1000
@@ -39,9 +39,9 @@ def now_ms() -> int:
 @dataclass
 class _State:
     sessions: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Id of a session that was logged out -> its name, and when it began."""
+    """Id of a session that was logged out -> its name, its start."""
     ended: dict[str, int] = field(default_factory=dict)
-    """Name, or EVERYBODY -> sessions that began until then have ended."""
+    """Name, or EVERYBODY -> sessions that began until then are ended."""
     revoked: dict[str, int] = field(default_factory=dict)
     """Name -> secrets that were first seen until then are refused."""
     first_seen: dict[str, int] = field(default_factory=dict)
@@ -51,7 +51,8 @@ class _State:
 class Revocations:
     """The state in memory and in the file; times are in milliseconds since 1970. From any thread.
 
-    Where the file cannot be written it is kept in memory, with a warning; else raises UsageError.
+    If the file cannot be written, the state is kept in memory, with a warning; without ``keep_in_memory`` raises
+    UsageError.
     """
 
     def __init__(self, path: Path, keep_in_memory: bool = True) -> None:
@@ -69,7 +70,7 @@ class Revocations:
         return first_ms is not None and first_ms <= self._state.revoked.get(name, 0)
 
     def note_secrets(self, secret_digests: Iterable[str]) -> None:
-        """What is put out is a secret: a new one of the same name, first seen later, opens again."""
+        """Record when secrets were first seen: a revoked name with a new secret, seen later, may log in again."""
         if new := [digest for digest in secret_digests if digest not in self._state.first_seen]:
             self.change(lambda state: [state.first_seen.setdefault(digest, now_ms()) for digest in new])
 
@@ -82,15 +83,15 @@ class Revocations:
         self.change(edit)
 
     def end_sessions(self, name: str) -> None:
-        """All that have begun; EVERYBODY is a name here."""
+        """End all sessions of a name so far; the name may be EVERYBODY."""
         self.change(lambda state: state.ended.update({name: now_ms()}))
 
     def revoke(self, name: str) -> None:
-        """Ends the sessions of that name, and refuses its secret from now on."""
+        """End the sessions of a name, and refuse its present secret."""
         self.change(lambda state: (state.ended.update({name: now_ms()}), state.revoked.update({name: now_ms()})))
 
     def refresh(self) -> bool:
-        """Reads the file if it has changed; whether it had."""
+        """Read the file if it has changed. Return whether it had."""
         try:
             stamp = self._stamp()
             if stamp == self._read_stamp:
@@ -100,12 +101,12 @@ class Revocations:
         except FileNotFoundError:
             return False
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            log.warning("%s cannot be read (%s); what it says of logins does not count", self._path, error)
+            log.warning("%s cannot be read (%s), so revoked logins are not known", self._path, error)
             return False
         return True
 
     def change(self, edit: Callable[[_State], object]) -> None:
-        """Applies ``edit``, which may be done twice, to the newest state, and writes it."""
+        """Apply ``edit`` to the newest state, and write it. ``edit`` may run twice."""
         try:
             with _locked(self._path):
                 self.refresh()
@@ -143,15 +144,15 @@ class Revocations:
 
 
 def _parse(text: str) -> _State:
-    held = json.loads(text)
-    return _State({str(key): (str(name), int(began_ms)) for key, (name, began_ms) in held["sessions"].items()},
-                  *({str(key): int(at_ms) for key, at_ms in held[part].items()}
+    state = json.loads(text)
+    return _State({str(key): (str(name), int(began_ms)) for key, (name, began_ms) in state["sessions"].items()},
+                  *({str(key): int(at_ms) for key, at_ms in state[part].items()}
                     for part in ("ended", "revoked", "first_seen")))
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Other threads and processes wait; it is held for the writing of one small file."""
+    """Lock out other threads and processes, while one small file is written."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.with_suffix(".lock").open("w") as lock:
         with contextlib.suppress(ImportError):  # Windows has none

@@ -1,6 +1,7 @@
 """The temporary folder of a server: private, locked while its process lives, removed by the next server if it dies."""
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -12,7 +13,7 @@ LOCK = "lock"
 
 
 class PrivateFolder:
-    """A new folder at ``path``, which only this user can read. ``remove`` deletes it with everything in it."""
+    """A new folder at ``path``, which only this user can read. It is removed by ``remove``, or at the exit."""
 
     def __init__(self) -> None:
         remove_abandoned()
@@ -22,8 +23,10 @@ class PrivateFolder:
         self._lock = os.fdopen(descriptor, "w")
         _try_lock(descriptor)
         (self.path / "new").replace(self.path / LOCK)  # under its name it is always locked, or its process is dead
+        atexit.register(self.remove)
 
     def remove(self) -> None:
+        atexit.unregister(self.remove)
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 

@@ -1,4 +1,4 @@
-"""The response to one request: the security headers, one refusal where something goes wrong, and an end."""
+"""The response to one request: security headers, and exactly one answer where something goes wrong."""
 from __future__ import annotations
 
 import re
@@ -15,7 +15,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 POLICY = "; ".join((
-    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's page needs both
+    "default-src 'self'", "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio needs both
     "style-src 'self' 'unsafe-inline'", "img-src 'self' data: blob:", "media-src 'self' data: blob:",
     "font-src 'self' data:", "connect-src 'self' data: blob:", "worker-src 'self' blob:", "object-src 'none'",
     "base-uri 'self'", "form-action 'self'"))
@@ -50,7 +50,7 @@ def security_headers(frame_ancestors: str = "") -> Sequence[tuple[bytes, bytes]]
 
 
 class HttpError(Exception):
-    """``status`` and a line for whoever is refused."""
+    """A refusal: an HTTP ``status`` and one line of text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -58,18 +58,18 @@ class HttpError(Exception):
 
 
 class Response:
-    """What the app sends goes through ``send``. An error of the app's own (500) is held back: ``answer`` may still say
-    something better.
+    """Passes on what the app sends, with the security headers. A status 500 of the app is held back, so that ``answer``
+    can still send a better one.
     """
 
     def __init__(self, scope: Scope, send: Send, headers: Sequence[tuple[bytes, bytes]] = HEADERS) -> None:
         self._scope, self._send, self._headers = scope, send, headers
         self.status = 0
-        """Of what was sent; 0 until then."""
+        """The status that was sent; 0 until then."""
         self.refusal: HttpError | None = None
-        """Set where the body of the request is refused; whatever the app makes of that is left out."""
+        """Set where the body of the request is refused; then what the app sends is dropped."""
         self.failed = False
-        """Whether the app wanted to say 500."""
+        """Whether the app sent status 500."""
         self._kind = ""
         self._finished = False
 
@@ -82,7 +82,7 @@ class Response:
         self.failed |= kind in STARTS and message["status"] == 500
         if not self.started and (self.refusal is not None or self.failed):
             return
-        if kind == "websocket.close" and not self.started:  # uvicorn would answer without our headers
+        if kind == "websocket.close" and not self.started:  # uvicorn would answer without the headers
             await self.answer(404, "there is nothing here")
         else:
             await self._pass_on(message)
@@ -103,7 +103,7 @@ class Response:
         await self._send(message)
 
     async def answer(self, status: int, text: str, headers: Headers | None = None) -> None:
-        """A whole response; to a socket that is not open yet, the same."""
+        """Send a whole response, also to a WebSocket that is not open yet."""
         prefix = "websocket.http" if self._scope["type"] == "websocket" else "http"
         body = text.encode("utf-8", "replace")
         own = headers or [(b"content-type", b"text/plain; charset=utf-8")]
@@ -114,7 +114,9 @@ class Response:
         await self._pass_on({"type": f"{prefix}.response.body", "body": body})
 
     async def break_off(self, code: int = CLOSED_ERROR, reason: str = "") -> None:
-        """Ends what has begun, so that it is seen to have: only a stream of events is over wherever it ends."""
+        """End a response that has started: a socket by its close frame, an event stream by its last chunk. Any other
+        body is left incomplete, so that the client notices.
+        """
         if self._finished or not self.started:
             return
         if self._scope["type"] == "websocket":

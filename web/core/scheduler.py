@@ -1,4 +1,4 @@
-"""One device, many dreams: who waits longest for the least gets the next turn."""
+"""Fair sharing of one device: the waiting client that has used it least gets it next."""
 from __future__ import annotations
 
 import threading
@@ -7,41 +7,43 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 YIELD_FACTOR = 12.0
-"""Times as long as a dream waited for the processor, it leaves it to others."""
+"""A dream that waited for the CPU sleeps so many times as long."""
 MAX_CREDIT_SECONDS = 0.5
-"""So much less than the others, at most, has anyone had who was away: nobody saves up turns."""
+"""A client that was away has at most so much less than the others: nobody saves up turns."""
 
 
 class FairScheduler:
-    """A lock that goes to whoever has held it for the shortest time so far, among those who wait.
+    """A lock that goes to the waiting client that has held it for the shortest time so far.
 
-    Who comes new starts level with who had the last turn, and who comes again not much below: of those who are here,
-    that one had least. What somebody has had who asks seldom, as the maker of thumbnails does, says nothing of others.
+    A new client starts level with the client that had the last turn, and one that returns not much below. Of those
+    that wait, that client had least. A client that asks rarely, as the maker of thumbnails does, sets no level.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._free = threading.Condition()
         self._busy = False
         self._waiting: list[tuple[str, object]] = []
         self._held_seconds: dict[str, float] = {}
         self._level_seconds = 0.0
-        """What whoever had the last turn had held before it; never less than it was."""
+        """What the client with the last turn had held before it; it never falls."""
 
     @contextmanager
     def slot(self, client_id: str) -> Iterator[None]:
+        """Hold the lock."""
         self._acquire(client_id)
-        began = time.perf_counter()
+        began = self._clock()
         try:
             yield
         finally:
             with self._free:
-                if client_id in self._held_seconds:  # not, when it was forgotten meanwhile
-                    self._held_seconds[client_id] += time.perf_counter() - began
+                if client_id in self._held_seconds:  # not if it was forgotten meanwhile
+                    self._held_seconds[client_id] += self._clock() - began
                 self._busy = False
                 self._free.notify_all()
 
     def forget(self, client_id: str) -> None:
-        """It takes no more turns."""
+        """Drop a client that takes no more turns."""
         with self._free:
             self._held_seconds.pop(client_id, None)
 
@@ -52,8 +54,8 @@ class FairScheduler:
     def _acquire(self, client_id: str) -> None:
         with self._free:
             ticket = client_id, object()
-            had = self._held_seconds.get(client_id, self._level_seconds)
-            self._held_seconds[client_id] = max(had, self._level_seconds - MAX_CREDIT_SECONDS)
+            held = self._held_seconds.get(client_id, self._level_seconds)
+            self._held_seconds[client_id] = max(held, self._level_seconds - MAX_CREDIT_SECONDS)
             self._waiting.append(ticket)
             self._free.wait_for(lambda: not self._busy and self._next() is ticket)
             self._waiting.remove(ticket)
@@ -65,10 +67,11 @@ class FairScheduler:
 
 
 class CpuYield:
-    """Turns of one visitor on a processor that others want, too: the browser that shows this very dream, perhaps, which
-    the system gives no more than its half, as it is another session. A dream that was held up is one that holds up, so
-    ``rest`` seconds of pause come after it. Not below ``min_dream_rate`` dreams a second: only what is above is given
-    away.
+    """Turns of one visitor that leave CPU time to other processes, such as the browser that shows this very dream: it
+    is another session, which the system gives no more than half.
+
+    A dream that waited for the CPU made others wait as well, so it sleeps afterwards by ``rest(seconds)``; but the rate
+    does not fall below ``min_dream_rate`` dreams per second.
     """
 
     def __init__(self, turn: Callable[[], AbstractContextManager[None]], min_dream_rate: float,
@@ -78,8 +81,8 @@ class CpuYield:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with self._turn():
-            began, computed = time.perf_counter(), time.thread_time()
+            began, cpu_began = time.perf_counter(), time.thread_time()
             yield
-            took = time.perf_counter() - began
-            waited = took - (time.thread_time() - computed)
-        self._rest(max(0.0, min(YIELD_FACTOR * waited, self._period_seconds - took)))
+            took_seconds = time.perf_counter() - began
+            waited_seconds = took_seconds - (time.thread_time() - cpu_began)
+        self._rest(max(0.0, min(YIELD_FACTOR * waited_seconds, self._period_seconds - took_seconds)))

@@ -1,4 +1,4 @@
-"""What all visitors share: one network on one device, whose turn it is, the settings that a dream starts from."""
+"""What all visitors share: backends on one device, turns on it, the settings that a dream starts from, a folder."""
 from __future__ import annotations
 
 import dataclasses
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
 
 MAX_RATE, RATE_PER_CORE = 60.0, 24.0
-"""Pictures a second: of a page, and of all pages together on one core."""
+"""Frames per second: of one page, and of all pages together per core."""
 STEPS_KEPT = 1024
-"""Steps whose preparations are known, of all visitors together: some KB each. What they hold is bounded by bytes, see
+"""Prepared steps that are cached, of all visitors: some KB each. The memory that they hold is bounded in bytes, see
 ``streamdream.system.memory``."""
 
 
 class SharedBackend:
-    """A backend whose prepared steps serve every dreamer: each is run by whoever has the turn."""
+    """A backend whose prepared steps are shared by all dreamers; only the one that has the turn runs a step."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -45,8 +45,9 @@ class SharedBackend:
 
 
 class AppState:
-    """Made once by ``server.create_app`` and given to every tab. ``folder`` holds all that visitors leave, until
-    ``close``.
+    """One for each server. ``folder`` holds the files of visitors, and is removed by ``close``.
+
+    Raises UsageError for settings that the model cannot dream with.
     """
 
     def __init__(self, web: WebSettings, dream: DreamSettings, stream: StreamSettings,
@@ -58,11 +59,11 @@ class AppState:
         self._private_folder = PrivateFolder()
         self.folder = self._private_folder.path
         self.active_sessions: set[str] = set()
-        """Who dreams live now."""
+        """Tokens of the live sessions that run."""
         self.counts: Counter[str] = Counter()
-        """What happened so far, by name; see ``metrics.py``. A few may get lost between threads."""
+        """Number of events by name, see ``metrics.py``. Updates of several threads may lose a few."""
         self.closing: list[Callable[[], None]] = []
-        """Called by ``close``, before the folder goes: what the tabs have started ends."""
+        """Called by ``close`` before the folder is removed."""
         self._turns = FairScheduler()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
@@ -73,14 +74,14 @@ class AppState:
 
     @property
     def backend(self) -> Backend:
-        """The one that every dreamer of the studio's own network shares; loaded at its first use.
+        """The backend of the server's own model, shared by all dreamers; loaded at its first use.
 
         Raises UsageError, ModelError, MissingPackage.
         """
         return self._backend_of(self.model.name)
 
     def load(self) -> None:
-        """The studio's own network. Raises UsageError, ModelError, MissingPackage."""
+        """Load the server's own model. Raises UsageError, ModelError, MissingPackage."""
         self._backend_of(self.model.name)
 
     def _backend_of(self, model: str) -> Backend:
@@ -93,8 +94,8 @@ class AppState:
             return self._backends[model]
 
     def dreamer(self, model: str = "", field_height: int | None = None) -> Dreamer:
-        """A new dreamer on the backend that all share, of that network or the server's own, at that field height or the
-        server's own. Its steps may only run within ``device_slot``.
+        """Make a dreamer on the shared backend of that model, with that field height; by default the server's own. Its
+        steps may only run within ``device_slot``.
         """
         from streamdream.dream.dreamer import Dreamer
 
@@ -103,18 +104,18 @@ class AppState:
         return Dreamer(row, self._backend_of(row.name), height, self.stream.seed)
 
     def available_models(self) -> list[str]:
-        """Those whose weights are here, the studio's own first."""
+        """Names of models whose weights are here, the server's own first."""
         return [self.model.name, *(name for name, row in models.MODELS.items()
                                    if name != self.model.name and row.available()[0])]
 
     def device_slot(self, client_id: str) -> AbstractContextManager[None]:
-        """Within it the device is the caller's. Everybody who asks gets the same share of its time."""
+        """Hold the device. All clients that ask get the same share of its time."""
         return self._turns.slot(client_id)
 
     @property
     def frame_rate(self) -> float:
-        """Pictures a second that each live page should send: showing them takes the processor, too, and where it is
-        short of time the dreams of all would starve.
+        """Frames per second that each live page should send. Display takes CPU time as well: with more, the dreams of
+        all visitors would starve.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return round(min(MAX_RATE, RATE_PER_CORE * cores / max(1, len(self.active_sessions))), 1)
@@ -124,7 +125,7 @@ class AppState:
         return self._turns.waiting
 
     def warm_up(self) -> None:
-        """Loads the network and dreams once, so that the first visitor need not wait for that."""
+        """Load the model and dream once, so that the first visitor does not wait for that."""
         import numpy as np
 
         from streamdream.dream.dreamer import DreamState
@@ -141,7 +142,7 @@ class AppState:
         freeze_gc()
 
     def release(self, client_id: str) -> None:
-        """That visitor, or job, takes no more turns. What only they used leaves memory a while later."""
+        """Forget a client that takes no more turns. Memory that only it used is freed a while later."""
         self._turns.forget(client_id)
         with self._lock:
             self._eviction.cancel()
@@ -151,18 +152,18 @@ class AppState:
                 self._eviction.start()
 
     def check(self, dream: DreamSettings, model: str = "") -> None:
-        """Raises UsageError for settings that the network, the studio's own or another that is here, cannot dream with,
-        or that name a file: a visitor's files come as uploads, never as paths.
+        """Raises UsageError for settings that the model, the server's own or ``model``, cannot dream with, or that name
+        a file: a visitor's files come as uploads, never as paths.
         """
         from streamdream.ascent import objectives
 
         for item in dataclasses.fields(dream):
             if item.metadata["kind"] == "picture" and getattr(dream, item.name):
-                raise UsageError(f"{item.name} is a picture, and cannot be set by its name")
+                raise UsageError(f"{item.name} is a picture: it cannot be set to a path")
         objectives.from_settings(dream, models.get(model or self.model.name))
 
     def close(self) -> None:
-        """Nothing of the visitors is left."""
+        """Stop what was started and remove the folder."""
         with self._lock:
             self._closed = True
             self._eviction.cancel()

@@ -1,8 +1,8 @@
-"""What a file from a visitor holds, found out in a process of its own with little memory and little time.
+"""Inspection of untrusted files in a child process with limits of memory and time.
 
-Whoever opens a file that was made to harm does so here first: ``inspect`` starts this module as a program, which
-dies of what would otherwise hurt the server. Of a video it reads headers and packets, and decodes nothing. A picture it
-decodes once its header is found small enough, and writes it anew: what is kept is a plain PNG of ours.
+``inspect`` starts this module as a program, so that a harmful file kills that process and not the server. It reads
+headers and packets of a video and decodes nothing. It decodes a picture if its header says that it is small enough, and
+replaces the file by a plain PNG.
 """
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ from typing import Any
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.pyav import fraction, open_av
+from streamdream.system.durations import describe_seconds
+
+from ..core.limits import (
+    INSPECTION_BYTES,
+    INSPECTION_CPU_SECONDS,
+    MAX_PACKETS_PER_SECOND,
+    MAX_STORED_PIXELS,
+    MAX_STREAMS,
+    MAX_VIDEO_RATE,
+)
 
 CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
               ".gif": "gif"}
-"""The suffix of a video -> the one kind of file that it may be."""
+"""Suffix of a video -> the only container format that it may have."""
 FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
-"""The kind -> FFmpeg's names of it: nothing else is even looked at, above all no play list, which names other files."""
+"""Container format -> its names in FFmpeg. No other one is probed, above all no playlist, which names other files."""
 CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
                     "prores", "theora", "gif"))
 AUDIO_CODECS = (
@@ -32,23 +42,16 @@ AUDIO_CODECS = (
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
 PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-"""The suffix of a picture -> Pillow's name of what it must be."""
-MAX_STREAMS = 12
-MAX_FRAMES_PER_SECOND = 120
-MAX_PACKETS_PER_SECOND = 1000
-"""Of all streams together; sound in pieces of 10 ms and video at 120 a second make 220."""
-LARGEST_KEPT = 1920 * 1080
-"""Pixels of a picture that is kept; a larger one is scaled down, since a dream of it would take minutes."""
+"""Suffix of a picture -> the Pillow format that it must have."""
 SPARE_SECONDS = 0.5
-"""By which a length may pass the limit: sound rarely ends with the pictures."""
-INSPECTOR_SECONDS, INSPECTOR_BYTES = 20, 1 << 30
+"""Tolerance of the length: audio rarely ends with the video."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-"""Else what libraries reserve for the threads of a large machine passes that."""
+"""Else the memory that libraries reserve for the threads of a large machine exceeds the limit."""
 
 
 @dataclass(frozen=True)
 class InspectionLimits:
-    """What a visitor may bring. ``pixels`` is of one picture, ``seconds`` of a video."""
+    """Limits of an upload; ``pixels`` of one frame or picture, ``seconds`` of a video."""
 
     megabytes: float
     seconds: float
@@ -57,7 +60,7 @@ class InspectionLimits:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What was found. ``seconds`` and ``frames`` of a picture are 0 and 1; ``suffix`` is that of the real kind."""
+    """The result. ``seconds`` and ``frames`` of a picture are 0 and 1; ``suffix`` is that of the actual format."""
 
     suffix: str
     width: int
@@ -69,14 +72,14 @@ class MediaInfo:
 
 
 def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
-    """Look at a file whose visitor says it is a ``suffix``. Raises UsageError in words for the visitor."""
-    order = json.dumps([str(path), suffix, asdict(limits)])
+    """Inspect a file that a visitor sent as a ``suffix``. Raises UsageError with a message for the visitor."""
+    request = json.dumps([str(path), suffix, asdict(limits)])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMDREAM_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **ONE_THREAD}
     try:
-        done = subprocess.run([sys.executable, "-m", __name__, order], capture_output=True, text=True, check=False,
-                              timeout=2 * INSPECTOR_SECONDS, env=environment, stdin=subprocess.DEVNULL)
-        answer = json.loads(done.stdout)
+        child = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False,
+                               timeout=2 * INSPECTION_CPU_SECONDS, env=environment, stdin=subprocess.DEVNULL)
+        answer = json.loads(child.stdout)
     except (subprocess.TimeoutExpired, ValueError):
         raise UsageError("this file takes too much to read; it may be damaged") from None
     if "refused" in answer:
@@ -85,7 +88,7 @@ def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
 
 
 def known_suffix(name: str) -> str:
-    """Of a file's name, lower case. Raises UsageError for a kind that is not taken, whatever it holds."""
+    """Return the suffix of a file name in lower case. Raises UsageError for a suffix that is not accepted."""
     suffix = Path(name).suffix.lower()
     if suffix not in CONTAINERS and suffix not in PICTURES:
         raise UsageError(f"a file of this kind cannot be dreamed; videos: {listed(CONTAINERS)}, pictures: "
@@ -99,7 +102,10 @@ def listed(kinds: dict[str, str]) -> str:
 
 
 def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
-    """Its header first; then the file is replaced by what was decoded: upright, RGB, at most ``LARGEST_KEPT``."""
+    """Check the header, then replace the file by the decoded picture: upright, RGB, at most ``MAX_STORED_PIXELS``.
+
+    Raises UsageError.
+    """
     from PIL import Image, UnidentifiedImageError
 
     from streamdream.media import images
@@ -120,17 +126,20 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
     except SourceError:
         raise UsageError("this picture is damaged") from None
     height, width = picture.shape[:2]
-    scale = min(1.0, (LARGEST_KEPT / (height * width)) ** 0.5)
+    scale = min(1.0, (MAX_STORED_PIXELS / (height * width)) ** 0.5)
     picture = resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
-    clean = path.with_suffix(".png")
-    images.write_image(str(clean), picture, overwrite=True)  # what was sent may have that name
-    if clean != path:
+    png = path.with_suffix(".png")
+    images.write_image(str(png), picture, overwrite=True)  # the upload may have that name
+    if png != path:
         path.unlink()
     return MediaInfo(".png", picture.shape[1], picture.shape[0])
 
 
 def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
-    """Streams, sizes and codecs from the header, the length both as stated and from every packet's time."""
+    """Check streams, sizes and codecs of the header, and the length, both as stated and from the packets.
+
+    Raises UsageError.
+    """
     import av
 
     from streamdream.media.container import main_video_stream
@@ -158,7 +167,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
 
 
 def open_video(path: Path, suffix: str) -> Any:
-    """An av container that can only be what the suffix says, and can make FFmpeg read no other file."""
+    """Open an av container of the format that the suffix says, which cannot make FFmpeg read another file."""
     import av
 
     kind = CONTAINERS[suffix]
@@ -171,12 +180,12 @@ def open_video(path: Path, suffix: str) -> Any:
 
 
 def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[float, int]:
-    """(seconds, frames) by going through the packets; stops where a limit is passed.
+    """Read all packets and return (seconds, frames). Raises UsageError as soon as a limit is exceeded.
 
-    A stream is as long as its clock goes forward in all: one whose times start anew again and again is not short.
+    The length of a stream is the sum of all steps forward of its timestamps, so that resets do not make it shorter.
     """
     last: dict[int, float] = {}
-    gone: dict[int, float] = {}
+    elapsed: dict[int, float] = {}
     frames = packets = 0
     for packet in container.demux():
         if not packet.size:
@@ -187,21 +196,21 @@ def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[
         stream = packet.stream.index
         if time is not None and packet.time_base:
             now = float(time * packet.time_base)
-            gone[stream] = gone.get(stream, 0.0) + max(0.0, now - last.get(stream, now))
+            elapsed[stream] = elapsed.get(stream, 0.0) + max(0.0, now - last.get(stream, now))
             last[stream] = now
-            check_length(gone[stream], limits)
-        if frames > limits.seconds * MAX_FRAMES_PER_SECOND or packets > limits.seconds * MAX_PACKETS_PER_SECOND:
-            raise UsageError(f"this video has too many frames; {MAX_FRAMES_PER_SECOND} a second for "
+            check_length(elapsed[stream], limits)
+        if frames > limits.seconds * MAX_VIDEO_RATE or packets > limits.seconds * MAX_PACKETS_PER_SECOND:
+            raise UsageError(f"this video has too many frames; {MAX_VIDEO_RATE} a second for "
                              f"{limits.seconds:.0f} s are taken")
     if not frames:
         raise UsageError("there are no moving pictures in this file")
-    return gone.get(index, 0.0) * frames / max(1, frames - 1), frames
+    return elapsed.get(index, 0.0) * frames / max(1, frames - 1), frames
 
 
 def check_length(seconds: float, limits: InspectionLimits) -> None:
     """Raises UsageError."""
     if seconds > limits.seconds + SPARE_SECONDS:
-        raise UsageError(f"this video is longer than {describe_length(limits.seconds)}; cut it first")
+        raise UsageError(f"this video is longer than {describe_seconds(limits.seconds)}; cut it first")
 
 
 def check_size(width: int, height: int, limits: InspectionLimits) -> None:
@@ -212,20 +221,13 @@ def check_size(width: int, height: int, limits: InspectionLimits) -> None:
         raise UsageError(f"{width} x {height} pixels are too many; at most {limits.pixels / 1e6:.1f} million are taken")
 
 
-def describe_length(seconds: float) -> str:
-    """``45 s``, ``10 min``, ``2 min 30 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return " ".join(part for part in (f"{minutes} min" if minutes else "", f"{rest} s" if rest or not minutes else "")
-                    if part)
-
-
-def main(order: str) -> None:
-    """In the child: one JSON object on stdout, the facts or why it was refused."""
+def main(request: str) -> None:
+    """Run in the child: print one JSON object, a ``MediaInfo`` or the reason of a refusal."""
     _limit_this_process()
-    path, suffix, limits = json.loads(order)
-    look = inspect_video if suffix in CONTAINERS else inspect_picture
+    path, suffix, limits = json.loads(request)
+    inspect_file = inspect_video if suffix in CONTAINERS else inspect_picture
     try:
-        answer: dict[str, Any] = asdict(look(Path(path), suffix, InspectionLimits(**limits)))
+        answer: dict[str, Any] = asdict(inspect_file(Path(path), suffix, InspectionLimits(**limits)))
     except StreamdreamError as error:
         answer = {"refused": str(error)}
     sys.stdout.write(json.dumps(answer))
@@ -237,8 +239,8 @@ def _limit_this_process() -> None:
     import resource
 
     os.nice(10)
-    resource.setrlimit(resource.RLIMIT_CPU, (INSPECTOR_SECONDS, INSPECTOR_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (INSPECTOR_BYTES, INSPECTOR_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (INSPECTION_CPU_SECONDS, INSPECTION_CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (INSPECTION_BYTES, INSPECTION_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

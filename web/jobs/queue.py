@@ -1,7 +1,7 @@
-"""Work that takes longer than a click: a line of jobs for one runner, with position, progress, a look at it, an end.
+"""Jobs that take longer than a click: a queue with one worker thread, with position, progress, preview and time limits.
 
-The page keeps two such lines, one for videos and one for what a visitor waits for, such as a picture. Both share the
-device with everybody who is live: a job's work takes a turn for every step.
+The page has two queues, one for videos and one for pictures and previews, for which a visitor waits. Both share the
+device with the live sessions: a job takes a turn for each step.
 """
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ from numpy.typing import NDArray
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.system import torch_threads
 
+from ..core import limits
+
 Work = Callable[["Job"], None]
 Turn = Callable[[], AbstractContextManager[object]]
-MAX_PER_ADDRESS = 4
-"""Jobs of one line that wait or run."""
 MAX_REMEMBERED = 1000
-"""Visitors and addresses of whom is known when they were served last."""
+"""Visitors and addresses whose last job is remembered."""
 log = logging.getLogger(__name__)
 
 
 class Cancelled(StreamdreamError):
-    """The visitor wants it no more, or has gone."""
+    """The visitor has cancelled the job, or has gone."""
 
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work. ``token`` is what the page names it by, and whoever has it may fetch the result."""
+    """One job. The page names it by ``token``, which is also the permission to fetch the result."""
 
     title: str
     visitor: str
     work: Work
     folder: Path
-    """Its own, and gone with it."""
+    """A folder of this job only, removed with it."""
     address: str = ""
-    """Where the visitor is."""
+    """Of the visitor."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     number: int = 0
-    """In the order in which they came."""
+    """Order of submission."""
     state: str = "waiting"
     """``waiting``, ``running``, ``done``, ``failed``, ``cancelled``."""
     done: int = 0
     total: int = 0
-    """Of frames or steps; 0 while unknown."""
+    """Frames or steps; ``total`` is 0 while it is unknown."""
     picture: NDArray[np.uint8] | None = None
-    """The newest thing to look at, [H, W, 3] RGB."""
+    """The newest preview, [H, W, 3] RGB."""
     before: NDArray[np.uint8] | None = None
-    """What a finished picture is compared with."""
+    """The input that a finished picture is compared with."""
     result: Path | None = None
     answer: Any = None
-    """What the work found, if it is no file."""
+    """A result that is no file."""
     error: str = ""
     warnings: list[str] = field(default_factory=list)
     began_seconds: float = 0.0
     first_seconds: float = 0.0
-    """When the first frame was done: what lies before it is loading."""
+    """When the first frame was done; the time before it is loading."""
     ended_seconds: float = 0.0
     spare_seconds: Callable[[Job], float] = lambda job: math.inf
-    """How much longer it may run, as others wait."""
+    """How much longer it may run, infinite while no other visitor waits."""
     clock: Callable[[], float] = time.monotonic
     stop: threading.Event = field(default_factory=threading.Event)
     changed: threading.Event = field(default_factory=threading.Event)
@@ -82,14 +82,14 @@ class Job:
         return self.state in ("done", "failed", "cancelled")
 
     def check(self) -> None:
-        """Raises Cancelled when it was, StreamdreamError when it has had its time. The work calls it often."""
+        """Raises Cancelled, or StreamdreamError when the time is up. The work calls it often."""
         if self.stop.is_set():
             raise Cancelled("cancelled")
         if self.spare_seconds(self) < 0:
             raise StreamdreamError("others wait, and this has had its time; dream a shorter part, or a smaller size")
 
     def progress(self, done: int, total: int = 0) -> None:
-        """So many frames or steps are done. Raises Cancelled."""
+        """Report finished frames or steps. Raises as ``check``."""
         self.check()
         if not self.done and done:
             self.first_seconds = self.clock()
@@ -102,12 +102,12 @@ class Job:
 
     @property
     def share(self) -> float:
-        """0..1 of it is done, as far as is known."""
+        """Fraction that is done, 0..1; 0 while it is unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
     def left_seconds(self) -> float | None:
-        """At the speed so far; None while that is not known."""
+        """Estimate at the speed so far; None while that is unknown."""
         if self.state != "running" or self.done < 2 or not self.total:
             return None
         speed = (self.done - 1) / max(1e-6, self.clock() - self.first_seconds)
@@ -115,17 +115,19 @@ class Job:
 
 
 class JobQueue:
-    """A line of jobs and the one thread that does them; from any thread.
+    """A queue of jobs and its worker thread. Thread-safe.
 
-    Round-robin over addresses, and over the visitors of each: nobody waits behind two of another's. A job that has run
-    for ``max_seconds`` ends when another visitor waits, and after ``max_shared_seconds`` when another address does.
+    Round-robin over addresses, and over the visitors of each. A job that has run for ``max_seconds`` ends when another
+    visitor waits, and after ``max_shared_seconds`` when another address does.
     """
 
-    def __init__(self, name: str, folder: Path, most: int = 16, most_from_visitor: int = 2,
+    def __init__(self, name: str, folder: Path, max_jobs: int = limits.MAX_VIDEOS,
+                 max_per_visitor: int = limits.MAX_JOBS_PER_VISITOR,
                  max_seconds: float = math.inf, max_shared_seconds: float = math.inf, keep_seconds: float = 1800.0,
-                 max_per_address: int = MAX_PER_ADDRESS, clock: Callable[[], float] = time.monotonic) -> None:
+                 max_per_address: int = limits.MAX_JOBS_PER_ADDRESS,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self.name, self.folder = name, folder
-        self._most, self._most_from_visitor, self._max_per_address = most, most_from_visitor, max_per_address
+        self._max_jobs, self._max_per_visitor, self._max_per_address = max_jobs, max_per_visitor, max_per_address
         self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
         self._clock = clock
         self._jobs: dict[str, Job] = {}
@@ -135,27 +137,27 @@ class JobQueue:
         self._changed = threading.Condition()
         self._closed = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._runner = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
-        self._runner.start()
+        self._worker = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
+        self._worker.start()
 
     def submit(self, visitor: str, title: str, work: Work, address: str = "") -> Job:
-        """Into the line. An unknown ``address`` counts as one of the visitor's own. Raises UsageError when the line is
-        full, or the visitor's or the address's part of it.
+        """Add a job. An unknown ``address`` ("") counts as one of the visitor only. Raises UsageError when the queue,
+        or the share of the visitor or the address, is full.
         """
         address = address or f"visitor {visitor}"
         self.sweep()
         with self._changed:
-            open_jobs = [job for job in self._jobs.values() if not job.finished]
-            mine = sum(job.visitor == visitor for job in open_jobs)
+            unfinished = [job for job in self._jobs.values() if not job.finished]
+            mine = sum(job.visitor == visitor for job in unfinished)
             if self._closed:
-                raise UsageError("this server is going down")
-            if mine >= self._most_from_visitor:
-                raise UsageError("your last one is not done yet; cancel it, or wait" if self._most_from_visitor == 1
+                raise UsageError("this server is shutting down")
+            if mine >= self._max_per_visitor:
+                raise UsageError("your last one is not done yet; cancel it, or wait" if self._max_per_visitor == 1
                                  else f"you have {mine} waiting or running; cancel one, or wait")
-            if sum(job.address == address for job in open_jobs) >= self._max_per_address:
+            if sum(job.address == address for job in unfinished) >= self._max_per_address:
                 raise UsageError(f"{self._max_per_address} from your address wait or run already; try again later")
-            if len(open_jobs) >= self._most:
-                raise UsageError("the line is full; try again in a few minutes")
+            if len(unfinished) >= self._max_jobs:
+                raise UsageError("the queue is full; try again in a few minutes")
             job = Job(title, visitor, work, self.folder, address, number=next(self._numbers), clock=self._clock)
             job.folder, job.spare_seconds = self.folder / job.token, self.spare_seconds
             self._jobs[job.token] = job
@@ -167,7 +169,7 @@ class JobQueue:
             return self._jobs.get(token)
 
     def position(self, job: Job) -> int:
-        """How many come before it, the running one included; 0 when it runs."""
+        """Return the number of jobs before it, the running one included; 0 when it runs."""
         with self._changed:
             if job.state != "waiting":
                 return 0
@@ -176,30 +178,30 @@ class JobQueue:
 
     @property
     def is_busy(self) -> bool:
-        """Is there anything to do?"""
+        """Whether a job waits or runs."""
         return any(not job.finished for job in self._all())
 
     def ahead_seconds(self) -> float | None:
-        """What the running job still takes, as far as is known."""
+        """Return the estimate of the running job; None if there is none."""
         with self._changed:
             running = next((job for job in self._jobs.values() if job.state == "running"), None)
         return running.left_seconds if running else None
 
     def spare_seconds(self, job: Job) -> float:
-        """How much longer a running job may take; below 0 it has to end. Infinite while nobody else waits."""
+        """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
         others = [other for other in self._all() if other.state == "waiting" and other.visitor != job.visitor]
         if job.state != "running" or not others:
             return math.inf
         shared = any(other.address != job.address for other in others)
-        most = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
-        return most - (self._clock() - job.began_seconds)
+        max_seconds = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
+        return max_seconds - (self._clock() - job.began_seconds)
 
     def visitors(self) -> set[str]:
-        """Those who have a job here, or what one made."""
+        """Return those who have a job or a result here."""
         return {job.visitor for job in self._all()}
 
     def cancel(self, job: Job) -> None:
-        """Ends it soon, and removes what it made."""
+        """End it soon, and remove its result."""
         with self._changed:
             job.stop.set()
             if job.state == "waiting":
@@ -207,7 +209,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def discard(self, job: Job) -> None:
-        """As ``cancel``, and forgets it, its result, too."""
+        """Cancel and forget it, with its result."""
         self.cancel(job)
         with self._changed:
             if job.finished:
@@ -215,7 +217,7 @@ class JobQueue:
                 self._remove(job)
 
     def forget(self, visitor: str) -> None:
-        """A session has ended: its jobs and results go."""
+        """Discard the jobs and results of a visitor."""
         for job in self._all():
             if job.visitor == visitor:
                 self.discard(job)
@@ -223,22 +225,22 @@ class JobQueue:
             self._last_served.pop(("visitor", visitor), None)
 
     def sweep(self) -> None:
-        """Results that nobody fetched for long go."""
+        """Discard results that were not fetched in time."""
         for job in self._all():
             if job.finished and self._clock() - job.ended_seconds > self._keep_seconds:
                 self.discard(job)
         with self._changed:
-            for client_id in sorted(self._last_served, key=self._last_served.__getitem__)[:-MAX_REMEMBERED]:
-                del self._last_served[client_id]
+            for key in sorted(self._last_served, key=self._last_served.__getitem__)[:-MAX_REMEMBERED]:
+                del self._last_served[key]
 
     def close(self) -> None:
-        """Cancels everything, waits for the runner, removes the folder."""
+        """Cancel all jobs, wait for the worker, remove the folder."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for job in self._all():
             self.discard(job)
-        self._runner.join(timeout=10)
+        self._worker.join(timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _all(self) -> list[Job]:
@@ -246,27 +248,27 @@ class JobQueue:
             return list(self._jobs.values())
 
     def _queue(self) -> list[Job]:
-        """Who waits, in the order in which they will be served."""
+        """Return the waiting jobs in the order in which they will run."""
         waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
         for kind in ("visitor", "address"):
             waiting = self._take_turns(waiting, kind)
         return waiting
 
     def _take_turns(self, jobs: list[Job], kind: str) -> list[Job]:
-        """Each visitor's, or address's, next before anybody's next but one; first whose last one lies longest back."""
+        """Order jobs round-robin over visitors or addresses; the one served least recently is first."""
         turns: Counter[str] = Counter()
         order = []
         for place, job in enumerate(jobs):
-            client_id = getattr(job, kind)
+            name = getattr(job, kind)
             order.append(
-                (turns[client_id], 0 if turns[client_id] else self._last_served.get((kind, client_id), 0), place)
+                (turns[name], 0 if turns[name] else self._last_served.get((kind, name), 0), place)
             )
-            turns[client_id] += 1
+            turns[name] += 1
         return [jobs[place] for _, _, place in sorted(order)]
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            self._do(job)
+            self._run_job(job)
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -278,12 +280,12 @@ class JobQueue:
             self._last_served["visitor", job.visitor] = self._last_served["address", job.address] = job.number
             return job
 
-    def _do(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> None:
         state = "done"
         try:
             job.check()
             job.folder.mkdir(mode=0o700)
-            with torch_threads.use_threads(torch_threads.default_threads()):  # whatever a live dream takes meanwhile
+            with torch_threads.use_threads(torch_threads.default_threads()):  # a live session may use fewer meanwhile
                 job.work(job)
             job.check()
         except Cancelled:
@@ -295,12 +297,12 @@ class JobQueue:
             state, job.error = "failed", "something went wrong here; the server's log says what"
         with self._changed:
             self._end(job, state)
-            gone = job.stop.is_set()
-        if gone:
+            is_cancelled = job.stop.is_set()
+        if is_cancelled:
             self.discard(job)
 
     def _end(self, job: Job, state: str) -> None:
-        if state != "done":  # before anybody is told: then nothing of it is left
+        if state != "done":  # before the state says so: then nothing is left
             self._remove(job)
         job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
         job.changed.set()
@@ -312,10 +314,10 @@ class JobQueue:
 
 
 class StepwiseSlot:
-    """Turns on the device that end with every step, so that nobody live waits for a whole picture.
+    """Turns on the device that end with each step, so that no live session waits for a whole picture.
 
-    ``with step_by_step():`` holds a turn; ``pass_on``, called within it after each step, ends it, calls ``between``,
-    and waits for the next.
+    ``with slot():`` holds a turn; ``slot.yield_slot()``, called within it after each step, ends the turn, calls
+    ``between``, and waits for the next one.
     """
 
     def __init__(self, turn: Turn, between: Callable[[], None] = lambda: None) -> None:
@@ -348,4 +350,4 @@ class StepwiseSlot:
 
 
 def _nothing(job: Job) -> None:
-    """In the place of work that is done, so that what it held can go."""
+    """Replaces the work of a finished job, so that what the work references can be freed."""

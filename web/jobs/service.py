@@ -1,4 +1,4 @@
-"""What the tabs beside the live one share: the visitors' files, the two lines of jobs, the pictures of layers."""
+"""What the tabs other than Live share: uploads, the two job queues, the thumbnails of layers."""
 from __future__ import annotations
 
 import threading
@@ -12,6 +12,7 @@ from streamdream import models
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings
 
+from ..core import limits
 from . import file_inspection, tasks
 from .file_inspection import InspectionLimits
 from .queue import Job, JobQueue, Turn
@@ -27,17 +28,11 @@ if TYPE_CHECKING:
     from ..core.state import AppState
 
 BACKGROUND = "thumbnails"
-"""Who takes turns for pictures of layers."""
-MAX_VIDEOS, MAX_STILLS = 16, 32
-MAX_PER_VISITOR = 2
-VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
-"""A job that has taken longer ends when another visitor waits."""
-SHARED_VIDEO_SECONDS = 600.0
-"""The same for a video when a visitor of another address waits."""
+"""Client of the device that makes thumbnails."""
 SWEEP_SECONDS = 30.0
-"""Between two looks for what nobody needs any more."""
+"""Between two searches for what can be removed."""
 GRACE_SECONDS = 3.0
-"""So long after its page has gone a visitor is forgotten."""
+"""A visitor whose page was closed is forgotten after so long."""
 
 
 class JobService:
@@ -51,26 +46,27 @@ class JobService:
             InspectionLimits(web.upload_mb, web.upload_seconds, web.upload_pixels),
             clock=clock,
         )
-        self.videos = JobQueue("videos", app_state.folder / "videos", MAX_VIDEOS, MAX_PER_VISITOR, VIDEO_SECONDS,
-                           SHARED_VIDEO_SECONDS, clock=clock)
-        self.stills = JobQueue("stills", app_state.folder / "stills", MAX_STILLS, MAX_PER_VISITOR, STILL_SECONDS,
-                           clock=clock)
+        self.videos = JobQueue("videos", app_state.folder / "videos", limits.MAX_VIDEOS,
+                               max_seconds=limits.VIDEO_SECONDS, max_shared_seconds=limits.SHARED_VIDEO_SECONDS,
+                               clock=clock)
+        self.stills = JobQueue("stills", app_state.folder / "stills", limits.MAX_STILLS,
+                               max_seconds=limits.STILL_SECONDS, clock=clock)
         self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(BACKGROUND), self._is_busy)
-        """Of all tabs: what sets the layer everywhere asks them."""
+        """Shared by all tabs."""
         self._visitors, self._clock = Visitors(clock), clock
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_often, name="streamdream-sweeper", daemon=True)
         self._sweeper.start()
 
     def _is_busy(self) -> bool:
-        """Does somebody want the device for something better than pictures of layers?"""
+        """Return whether a visitor wants the device; thumbnails wait then."""
         return bool(self.app_state.active_sessions) or self.videos.is_busy or self.stills.is_busy
 
     def find_job(self, token: str) -> Job | None:
         return self.videos.get(token) or self.stills.get(token)
 
     def dream_settings(self, values: dict[str, Any], files: dict[str, Upload | None], model: str) -> DreamSettings:
-        """Of a form and the visitor's files for guide, style and mask. Raises UsageError in one line."""
+        """Make settings of a form and the visitor's files for guide, style and mask. Raises UsageError."""
         from streamdream.ascent import objectives
 
         dream = DreamSettings(**{**values, **{role: str(file.path) for role, file in files.items() if file}})
@@ -80,7 +76,7 @@ class JobService:
         return dream
 
     def dreamer_of(self, model: str, field_height: int) -> tasks.MakeDreamer:
-        """Makes a dreamer for one job, when the job begins."""
+        """Return a function that makes a dreamer when the job begins."""
         def make() -> Dreamer:
             if model == self.app_state.stream.model:
                 return self.app_state.dreamer(field_height=field_height)
@@ -90,19 +86,22 @@ class JobService:
 
         return make
 
-    def start(self, line: JobQueue, visitor: str, title: str, do: Callable[[Job, Turn], None]) -> Job:
-        """A job whose work is given turns on the device of its own. Raises UsageError when the line is full."""
+    def start(self, queue: JobQueue, visitor: str, title: str, work: Callable[[Job, Turn], None]) -> Job:
+        """Submit a job; ``work`` gets its own turns on the device. Raises UsageError when the queue is full."""
         def run(job: Job) -> None:
             client_id = f"job {job.token}"
             try:
-                do(job, lambda: self.app_state.device_slot(client_id))
+                work(job, lambda: self.app_state.device_slot(client_id))
             finally:
                 self.app_state.release(client_id)
 
-        return line.submit(visitor, title, run, self._visitors.address(visitor))
+        return queue.submit(visitor, title, run, self._visitors.address(visitor))
 
     def touch(self, request: gr.Request) -> str:
-        """Who the visitor is: their Gradio session, which is there now."""
+        """Return the visitor of a request, which is their Gradio session, and record that they are here.
+
+        Raises UsageError for a request without a session.
+        """
         visitor = str(request.session_hash or "")
         if not visitor:
             raise UsageError("open the page itself")
@@ -111,73 +110,73 @@ class JobService:
         return visitor
 
     def address(self, visitor: str) -> str:
-        """Where they are; "" when it is not known."""
+        """Return the address of a visitor, or "" when it is not known."""
         return self._visitors.address(visitor)
 
     def fetched(self, job: Job) -> None:
-        """Its visitor has come for the result."""
+        """Record that the visitor has fetched the result."""
         self._visitors.seen(job.visitor)
         self.uploads.seen(job.visitor)
 
     def sweep(self) -> None:
-        """Let go what nobody needs any more. Who has a job, or what one made, is here."""
+        """Remove what expired. Visitors with a job or a result count as present."""
         busy = self.videos.visitors() | self.stills.visitors()
         for visitor in busy:
             self.uploads.seen(visitor)
         for visitor in self._visitors.expired(busy):
             self.forget(visitor)
-        for kept in (self.uploads, self.videos, self.stills):
-            kept.sweep()
+        for part in (self.uploads, self.videos, self.stills):
+            part.sweep()
 
     def _sweep_often(self) -> None:
         while not self._closed.wait(SWEEP_SECONDS):
             self.sweep()
 
     def on_unload(self, session: str | None) -> None:
-        """Their page was closed, or lost its connection for a moment: who is not seen again soon, is forgotten."""
+        """Forget a visitor whose page was closed, unless they are seen again soon: the connection may only be lost."""
         visitor, now = str(session or ""), self._clock()
 
-        def decide() -> None:
+        def forget_if_gone() -> None:
             if self._visitors.seen_seconds(visitor) <= now:
                 self.forget(visitor)
 
-        timer = threading.Timer(GRACE_SECONDS, decide)
+        timer = threading.Timer(GRACE_SECONDS, forget_if_gone)
         timer.daemon = True
         timer.start()
 
     def forget(self, visitor: str) -> None:
-        """A session has ended: nothing of it is kept."""
-        for line in (self.videos, self.stills):
-            line.forget(visitor)
+        """Remove everything of a visitor."""
+        for queue in (self.videos, self.stills):
+            queue.forget(visitor)
         self.uploads.forget(visitor)
         self._visitors.forget(visitor)
 
     def close(self) -> None:
         self._closed.set()
         self.thumbnails.close()
-        for line in (self.videos, self.stills):
-            line.close()
+        for queue in (self.videos, self.stills):
+            queue.close()
         self.uploads.close()
 
 
-def picture_address(model: str, number: int) -> str:
-    """Of the picture of the network's layer of that number, relative to the page."""
+def thumbnail_url(model: str, number: int) -> str:
+    """Return the URL of a layer's thumbnail, relative to the page."""
     return f"layers/{model}/{number}"
 
 
 def read_mask(jobs_service: JobService, visitor: str, data: bytes) -> Upload | None:
-    """A mask that was drawn on the page, through the same door as a file."""
+    """Inspect and claim a mask that was drawn on the page, as PNG; None if there is none. Raises UsageError."""
     if not data:
         return None
     drawn = jobs_service.uploads.take(data, "mask.png", jobs_service.address(visitor))
     return jobs_service.uploads.claim(drawn.token, visitor)
 
 
-def claim(jobs_service: JobService, visitor: str, token: str, moving: bool) -> Upload:
-    """The visitor's file of that token. Raises UsageError when it is gone, or not of that kind."""
+def claim(jobs_service: JobService, visitor: str, token: str, is_video: bool) -> Upload:
+    """Return the visitor's file of that token. Raises UsageError when it is gone, or ``is_video`` is not true of it."""
     upload = jobs_service.uploads.claim(token, visitor)
-    if upload.is_video is not moving:
-        raise UsageError("that is " + ("a picture; a video is needed" if moving else "a video; a picture is needed"))
+    if upload.is_video is not is_video:
+        raise UsageError("that is " + ("a picture; a video is needed" if is_video else "a video; a picture is needed"))
     return upload
 
 

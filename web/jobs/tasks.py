@@ -1,13 +1,14 @@
-"""What jobs do: a video, three frames of it to try the settings on, a picture.
+"""The work of jobs: a video, a preview of three frames, a picture.
 
-All of it is the library's own: here frames and steps take turns on the shared device, and a job hears how far they are.
+The library does it all; here, frames and steps take turns on the shared device, and report progress to their job.
 """
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
+from streamdream.media.container import TimeRange
 
 from .queue import Job, StepwiseSlot, Turn
 
@@ -34,29 +36,17 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 RESULT, STILL = "dream.mp4", "dream.png"
-"""Names of results: ours, whatever the upload was called."""
+"""File names of results, whatever the upload is called."""
 PREVIEWS = (1 / 6, 1 / 2, 5 / 6)
-"""Where in the span the frames of a preview lie."""
-SHOWN_EVERY_SECONDS = 0.2
-"""Between two looks at a picture that is being dreamed."""
+"""Positions of the frames of a preview, as fractions of the span."""
+PREVIEW_SECONDS = 0.2
+"""Between two previews of a picture."""
 MakeDreamer = Callable[[], "Dreamer"]
-"""Model, backend and all for one job; it may take seconds, so the job calls it."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """The part of a video that is wanted, in seconds; ``end`` None is up to its end."""
-
-    start: float = 0.0
-    end: float | None = None
-
-    @property
-    def stop(self) -> float:
-        return float("inf") if self.end is None else self.end
+"""Makes the dreamer of one job. It may take seconds, so the job calls it."""
 
 
 class PreviewSink:
-    """A sink whose newest picture can be looked at while it goes on."""
+    """A sink that also shows each frame as the preview of its job."""
 
     def __init__(self, sink: Sink, job: Job) -> None:
         self._sink, self._job = sink, job
@@ -83,16 +73,17 @@ class PreviewSink:
         self._sink.__exit__(*error)
 
 
-def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, encode: RenderSettings,
+def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, encode: RenderSettings,
                  make: MakeDreamer, turn: Turn) -> None:
-    """The whole span of a video with its sound, to ``job.result``."""
+    """Render the span of a video with its sound to ``job.result``."""
     from streamdream.media.sinks.registry import open_sink
     from streamdream.render.guide_video import GuideVideo
     from streamdream.render.pipeline import render_video
 
-    encode = replace(encode, start=span.start, end=span.stop, duration=float("inf"))
+    start, end = float(span.start), math.inf if span.end is None else float(span.end)
+    encode = replace(encode, start=start, end=end, duration=math.inf)
     output = job.folder / RESULT
-    with hide_paths(upload), GuideVideo(settings) as others, upload.open(span.start, span.stop) as source:
+    with hide_paths(upload), GuideVideo(settings) as others, upload.open(span) as source:
         job.total = source.frame_count
         dreamer = make()
         options, turns = with_job_hooks(dreamer.options, job, turn)
@@ -103,32 +94,34 @@ def render_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, 
     job.result, job.answer = output, report
 
 
-def preview_video(job: Job, upload: Upload, span: Span, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
-    """Three frames of the span as if the dream began there; ``job.answer`` grows by (seconds, frame, dream)."""
+def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, make: MakeDreamer,
+                  turn: Turn) -> None:
+    """Dream three frames of the span, each from a new state; ``job.answer`` grows by (seconds, frame, dream)."""
     from streamdream.dream.dreamer import DreamState
 
-    length = min(span.stop, upload.facts.seconds) - span.start
-    found: list[tuple[float, Picture, Picture]] = []
-    job.answer, job.total = found, len(PREVIEWS)
+    start, end = float(span.start), upload.facts.seconds if span.end is None else float(span.end)
+    length = min(end, upload.facts.seconds) - start
+    frames: list[tuple[float, Picture, Picture]] = []
+    job.answer, job.total = frames, len(PREVIEWS)
     with hide_paths(upload):
         others = reference_images.read(settings)
         dreamer = make()
         options, turns = with_job_hooks(dreamer.options, job, turn)
         for part in PREVIEWS:
             job.check()
-            frame = _frame_at(upload, span.start + part * length, span.start)
+            frame = _frame_at(upload, start + part * length, start)
             with turns():
                 _, dream = dreamer(DreamState(), frame.image, settings, others, options=options)
-            found.append((frame.pts_seconds, frame.image, dream))
+            frames.append((frame.pts_seconds, frame.image, dream))
             job.show(dream)
-            job.progress(len(found))
+            job.progress(len(frames))
 
 
 def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
-    """The frame of that time, or for the end of a video that is shorter than it says, the first wanted one."""
+    """Return the frame at that time, or the one at ``first`` where the video is shorter than its header says."""
     for start in (seconds, first):
         try:
-            with upload.open(start) as source:
+            with upload.open(TimeRange.of(start)) as source:
                 frame = next(iter(source))
                 return replace(frame, pts_seconds=frame.pts_seconds + start)
         except StreamdreamError:
@@ -137,7 +130,7 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
 
 
 def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
-    """A still to ``job.result``, seen in ``job.picture`` as it grows."""
+    """Dream a picture to ``job.result``, with previews in ``job.picture``."""
     from streamdream.dream.dreamer import DreamState
     from streamdream.media.frame import to_array, to_uint8
 
@@ -149,7 +142,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds
-        if time.monotonic() - shown_seconds >= SHOWN_EVERY_SECONDS:
+        if time.monotonic() - shown_seconds >= PREVIEW_SECONDS:
             shown_seconds = time.monotonic()
             job.show(to_uint8(to_array(picture)))
 
@@ -163,7 +156,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
 
 def with_job_hooks(options: DreamOptions, job: Job, turn: Turn, count_steps: bool = False
                    ) -> tuple[DreamOptions, StepwiseSlot]:
-    """Options that give the device away after every step, and end the dream when the job is cancelled."""
+    """Return options that yield the device after each step, and end the dream when the job is cancelled."""
     turns = StepwiseSlot(turn)
 
     def on_step(done: int) -> None:
@@ -177,7 +170,7 @@ def with_job_hooks(options: DreamOptions, job: Job, turn: Turn, count_steps: boo
 
 @contextmanager
 def hide_paths(upload: Upload) -> Iterator[None]:
-    """Within it the visitor's file is called "the video" in all errors; where it lies is nobody's business."""
+    """Within it, replace the path of the visitor's file in errors by "the video"."""
     try:
         yield
     except StreamdreamError as error:

@@ -1,7 +1,7 @@
-"""The one door through which a visitor's files come in: received, looked at, kept under a name of ours, let go again.
+"""Uploads of visitors: received, inspected, stored under a random name, removed again.
 
-A file is sent as the plain body of a POST. Its size is counted while it comes, then ``inspection`` looks at it in a
-process of its own; only what passes gets a token, which is all that the page, and everybody after it, ever names.
+A file is the plain body of a POST. Its size is limited while it is received, then ``file_inspection`` checks it in a
+child process. Only a file that passes gets a token; the page names files by tokens only.
 """
 from __future__ import annotations
 
@@ -22,48 +22,36 @@ from streamdream.errors import UsageError
 from streamdream.media.container import TimeRange
 from streamdream.media.sources.video import AvSource
 
+from ..core import limits
 from . import file_inspection
 from .file_inspection import InspectionLimits, MediaInfo
-from .visitors import EXPIRE_SECONDS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-BODY_TIMEOUT_SECONDS = 15
-"""A body of which nothing comes for so long is given up."""
-WHOLE_SECONDS = 600
-MAX_CONCURRENT, MAX_CONCURRENT_PER_ADDRESS = 8, 3
-"""Files that are being received or looked at."""
-UNCLAIMED_SECONDS = 120
-"""A file that no session asked for within this time is let go."""
-MAX_UNCLAIMED = 16
-"""Files of one address that no session asked for yet; beyond it, the oldest go."""
-MAX_TOTAL_FACTOR = 20
-"""All files together may weigh so many times what a single one may."""
-ADDRESS_SHARE = 4
-"""Files of one address may be one in so many, and weigh as much, of what there is room for."""
 MAX_NAME_LENGTH = 60
 MIN_DECODER_PIXELS = 1 << 20
-"""Pixels that a decoder may always have: of a small picture it codes, and allocates, more than is shown."""
+"""Pixels that a decoder may always allocate: more than the visible ones of a small frame."""
+WHOLE_VIDEO = TimeRange()
 GONE = "that file is not here any more; choose it again"
 
 
 @dataclass
 class Upload:
-    """A file that passed. ``name`` is what the visitor calls it: to be shown, escaped, and for nothing else."""
+    """A file that passed the inspection. ``name`` is the visitor's, only for display, and must be escaped."""
 
     token: str
     path: Path
     name: str
     facts: MediaInfo
     visitor: str = ""
-    """The session that uses it; "" until one does."""
+    """The visitor who uses it; "" until it is claimed."""
     address: str = ""
-    """Where it came from."""
+    """Where it was sent from."""
     size_bytes: int = 0
     at_seconds: float = 0.0
-    """When it came, or was last asked for."""
+    """When it was received, or last claimed."""
     seen_seconds: float = 0.0
     """When its visitor was last seen."""
 
@@ -71,9 +59,10 @@ class Upload:
     def is_video(self) -> bool:
         return self.facts.suffix in file_inspection.CONTAINERS
 
-    def open(self, start: float = 0.0, end: float = float("inf")) -> AvSource:
-        """The frames of a video in that span. Pictures that are much larger than its header says are damage. Raises
-        what AvSource raises.
+    def open(self, span: TimeRange = WHOLE_VIDEO) -> AvSource:
+        """Open the frames of a video in that span. Frames much larger than its header says count as damage.
+
+        Raises UsageError when the file is gone, and what AvSource raises.
         """
         if not self.path.exists():
             raise UsageError(GONE)
@@ -86,222 +75,252 @@ class Upload:
                     stream.codec_context.options = {"max_pixels": str(largest)}
             return container
 
-        return AvSource("the video", open_safely, TimeRange.of(start, end=end))
+        return AvSource("the video", open_safely, span)
+
+
+@dataclass(eq=False)
+class _Reception:
+    """A file that is being received, or inspected."""
+
+    address: str
+    began_seconds: float
+    size_bytes: int = 0
+    deadline: asyncio.Timeout | None = None
+    """While it is received."""
 
 
 class Uploads:
-    """All files that visitors have sent, in one folder; from any thread.
+    """The files of all visitors, in one folder. Thread-safe; ``receive`` on one event loop.
 
-    When there is no room for one more, those go that lie longest of the address that has most: the door stays open.
+    When there is no room for a new file, the oldest files of the address that holds most are evicted.
     """
 
-    def __init__(self, folder: Path, limits: InspectionLimits, most_from_visitor: int = 8, most: int = 256,
+    def __init__(self, folder: Path, inspection_limits: InspectionLimits,
+                 max_per_visitor: int = limits.MAX_FILES_PER_VISITOR,
+                 max_files: int = limits.MAX_FILES,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.folder, self.limits = folder, limits
-        self._most_from_visitor, self._most, self._clock = most_from_visitor, most, clock
-        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, "streamdream-upload")
-        """Disk and inspection; a thread for each file that comes in, so that none waits for another's."""
-        self._kept: dict[str, Upload] = {}
-        self._coming: list[str] = []
+        self.folder, self._inspection_limits = folder, inspection_limits
+        self._max_per_visitor, self._max_files, self._clock = max_per_visitor, max_files, clock
+        self._threads = ThreadPoolExecutor(limits.MAX_UPLOADS, "streamdream-upload")
+        """For disk and inspection: one thread for each file that is received, so that none waits for another."""
+        self._uploads: dict[str, Upload] = {}
+        self._receptions: list[_Reception] = []
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = ""
                       ) -> Upload:
-        """What ``chunks`` holds, once it has passed. Raises UsageError; then nothing of it is left."""
+        """Store and inspect the file in ``chunks``. Raises UsageError; then nothing of it is left."""
         suffix = file_inspection.known_suffix(name)
         self._check_bytes(stated_bytes)
-        with self._coming_from(address):
+        with self._reserve_place(address) as reception:
             token = secrets.token_urlsafe(18)
             path = self.folder / f"{token}{suffix}"
             try:
-                async with asyncio.timeout(WHOLE_SECONDS):
-                    await self._write(path, chunks)
-                upload: Upload = await self._in_thread(self._look_and_keep, token, path, name, address)
+                async with asyncio.timeout(limits.UPLOAD_SECONDS) as reception.deadline:
+                    await self._write(path, chunks, reception)
+                reception.deadline = None
+                upload: Upload = await self._in_thread(self._inspect_and_store, token, path, name, address)
                 return upload
             except BaseException as error:
-                with contextlib.suppress(RuntimeError):  # closed: the whole folder goes
+                with contextlib.suppress(RuntimeError):  # closed, with the whole folder
                     await asyncio.shield(self._in_thread(self._remove, token))
                 if isinstance(error, TimeoutError):
-                    raise UsageError("the file came too slowly") from None
+                    raise UsageError("the upload is too slow") from None
                 raise
 
     def take(self, data: bytes, name: str, address: str = "") -> Upload:
-        """What came with an event instead, such as a drawing. Raises UsageError; then nothing of it is left."""
+        """Store and inspect a file that came with an event, such as a drawing. Raises UsageError as ``receive``."""
         suffix = file_inspection.known_suffix(name)
         self._check_bytes(len(data))
         token = secrets.token_urlsafe(18)
         path = self.folder / f"{token}{suffix}"
         try:
             path.write_bytes(data)
-            return self._look_and_keep(token, path, name, address)
+            return self._inspect_and_store(token, path, name, address)
         except BaseException:
             self._remove(token)
             raise
 
-    def _look_and_keep(self, token: str, path: Path, name: str, address: str) -> Upload:
-        facts, now = file_inspection.inspect(path, path.suffix, self.limits), self._clock()
+    def _inspect_and_store(self, token: str, path: Path, name: str, address: str) -> Upload:
+        facts, now = file_inspection.inspect(path, path.suffix, self._inspection_limits), self._clock()
         path = path.with_suffix(facts.suffix)
         upload = Upload(token, path, clean_name(name), facts, "", address, path.stat().st_size, now, now)
-        self._keep(upload)
+        self._store(upload)
         return upload
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def _write(self, path: Path, chunks: AsyncIterator[bytes]) -> None:
-        size = 0
+    async def _write(self, path: Path, chunks: AsyncIterator[bytes], reception: _Reception) -> None:
         with await self._in_thread(path.open, "xb") as file:
             while True:
-                async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+                async with asyncio.timeout(limits.BODY_TIMEOUT_SECONDS):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
-                size += len(chunk)
-                self._check_bytes(size)
+                reception.size_bytes += len(chunk)
+                self._check_bytes(reception.size_bytes)
                 await self._in_thread(file.write, chunk)
-        if not size:
+        if not reception.size_bytes:
             raise UsageError("this file is empty")
 
     def _check_bytes(self, size: int) -> None:
-        if size > self.limits.megabytes * 1e6:
-            raise UsageError(f"this file is larger than {self.limits.megabytes:g} MB")
+        if size > self._inspection_limits.megabytes * 1e6:
+            raise UsageError(f"this file is larger than {self._inspection_limits.megabytes:g} MB")
 
     @contextlib.contextmanager
-    def _coming_from(self, address: str) -> Iterator[None]:
+    def _reserve_place(self, address: str) -> Iterator[_Reception]:
+        """Raises UsageError when the address, or all together, have too many."""
+        reception = _Reception(address, self._clock())
         with self._lock:
-            if len(self._coming) >= MAX_CONCURRENT or self._coming.count(address) >= MAX_CONCURRENT_PER_ADDRESS:
-                raise UsageError("too many files are coming in just now; try again in a moment")
-            self._coming.append(address)
+            mine = sum(other.address == address for other in self._receptions)
+            is_full = len(self._receptions) >= limits.MAX_UPLOADS
+            if mine >= limits.MAX_UPLOADS_PER_ADDRESS or (is_full and not self._end_slowest(address)):
+                raise UsageError("too many files are being uploaded; try again in a moment")
+            self._receptions.append(reception)
         try:
-            yield
+            yield reception
         finally:
-            with self._lock:
-                self._coming.remove(address)
+            with self._lock, contextlib.suppress(ValueError):  # it had to end
+                self._receptions.remove(reception)
 
-    def _keep(self, upload: Upload) -> None:
+    def _end_slowest(self, address: str) -> bool:
+        """End the slowest of those of other addresses that have had their time. Return whether there was one."""
+        late = [other for other in self._receptions if other.address != address and other.deadline is not None
+                and self._clock() - other.began_seconds > limits.SHARED_UPLOAD_SECONDS]
+        if not late:
+            return False
+        slowest = min(late, key=lambda other: other.size_bytes / (self._clock() - other.began_seconds))
+        if slowest.deadline is not None:
+            slowest.deadline.reschedule(asyncio.get_running_loop().time())
+        self._receptions.remove(slowest)
+        return True
+
+    def _store(self, upload: Upload) -> None:
         self.sweep()
-        for older in self._unclaimed(upload.address)[:-MAX_UNCLAIMED]:
+        for older in self._unclaimed(upload.address)[:-limits.MAX_UNCLAIMED]:
             self.drop(older.token)
         with self._lock:
             evicted = self._make_room(upload)
-            self._kept[upload.token] = upload
+            self._uploads[upload.token] = upload
         for token in evicted:
             self._remove(token)
 
     def _make_room(self, upload: Upload) -> list[str]:
-        """Forget what has to go, so that one more is within all limits; return the tokens."""
-        most_bytes, evicted = MAX_TOTAL_FACTOR * self.limits.megabytes * 1e6, []
-        for part, share in ((upload.address, ADDRESS_SHARE), (None, 1)):
+        """Forget files until one more is within all limits; return their tokens."""
+        max_bytes, evicted = limits.MAX_TOTAL_FACTOR * self._inspection_limits.megabytes * 1e6, []
+        for part, share in ((upload.address, limits.ADDRESS_SHARE), (None, 1)):
             while True:
                 files, sizes = Counter({upload.address: 1}), Counter({upload.address: upload.size_bytes})
-                for other in self._kept.values():
+                for other in self._uploads.values():
                     if part is None or other.address == part:
                         files[other.address] += 1
                         sizes[other.address] += other.size_bytes
-                if files.total() * share > self._most:
+                if files.total() * share > self._max_files:
                     over = files
-                elif sizes.total() > max(most_bytes / share, upload.size_bytes):
+                elif sizes.total() > max(max_bytes / share, upload.size_bytes):
                     over = sizes
                 else:
                     break
                 evicted.append(self._forget_oldest(over))
         return evicted
 
-    def _forget_oldest(self, held: Counter[str]) -> str:
-        """Of the address that holds most, among those that have a file here."""
-        mine = {other.address for other in self._kept.values() if other.address in held}
-        most = max(held[address] for address in mine)
-        oldest = min((other for other in self._kept.values() if other.address in mine and held[other.address] == most),
+    def _forget_oldest(self, sizes: Counter[str]) -> str:
+        """Forget the oldest file of the address that holds most, and return its token."""
+        candidates = [other for other in self._uploads.values() if other.address in sizes]
+        largest = max(sizes[other.address] for other in candidates)
+        oldest = min((other for other in candidates if sizes[other.address] == largest),
                      key=lambda other: (other.seen_seconds, other.at_seconds))
-        del self._kept[oldest.token]
+        del self._uploads[oldest.token]
         return oldest.token
 
     def _unclaimed(self, address: str) -> list[Upload]:
-        """Of that address, which may be that of many, the oldest first."""
-        found = [upload for upload in self._all() if not upload.visitor and upload.address == address]
-        return sorted(found, key=lambda upload: upload.at_seconds)
+        """Return the unclaimed files of an address, oldest first."""
+        unclaimed = [upload for upload in self._all() if not upload.visitor and upload.address == address]
+        return sorted(unclaimed, key=lambda upload: upload.at_seconds)
 
     def claim(self, token: str, visitor: str) -> Upload:
-        """The file of that token, which from now on lives as long as that visitor's session. Raises UsageError."""
+        """Give the file of that token to a visitor, and return it. It lives as long as they do. Raises UsageError."""
         with self._lock:
-            upload = self._kept.get(token)
+            upload = self._uploads.get(token)
             if upload is None or upload.visitor not in ("", visitor):
                 raise UsageError(GONE)
             upload.visitor, upload.at_seconds, upload.seen_seconds = visitor, self._clock(), self._clock()
-            mine = [other for other in self._kept.values() if other.visitor == visitor]
-            oldest = sorted(mine, key=lambda other: other.at_seconds)[:-self._most_from_visitor]
+            mine = [other for other in self._uploads.values() if other.visitor == visitor]
+            oldest = sorted(mine, key=lambda other: other.at_seconds)[:-self._max_per_visitor]
         for other in oldest:
             self.drop(other.token)
         return upload
 
     def seen(self, visitor: str) -> None:
-        """That visitor is here: their files stay."""
+        """Record that a visitor is here."""
         with self._lock:
-            for upload in self._kept.values():
+            for upload in self._uploads.values():
                 if upload.visitor == visitor:
                     upload.seen_seconds = self._clock()
 
     def drop(self, token: str) -> None:
         with self._lock:
-            self._kept.pop(token, None)
+            self._uploads.pop(token, None)
         self._remove(token)
 
     def forget(self, visitor: str) -> None:
-        """A session has ended: its files go."""
+        """Remove the files of a visitor."""
         for upload in self._all():
             if visitor and upload.visitor == visitor:
                 self.drop(upload.token)
 
     def sweep(self) -> None:
-        """Lets go what nobody asked for, and what belongs to visitors who are gone."""
+        """Remove unclaimed files, and files of visitors who are gone."""
         for upload in self._all():
-            longest = EXPIRE_SECONDS if upload.visitor else UNCLAIMED_SECONDS
+            longest = limits.EXPIRE_SECONDS if upload.visitor else limits.UNCLAIMED_SECONDS
             if self._clock() - upload.seen_seconds > longest:
                 self.drop(upload.token)
 
     def close(self) -> None:
-        """Removes the folder and all that is in it."""
+        """Remove the folder with all files."""
         with self._lock:
-            self._kept.clear()
+            self._uploads.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _all(self) -> list[Upload]:
         with self._lock:
-            return list(self._kept.values())
+            return list(self._uploads.values())
 
     def _remove(self, token: str) -> None:
-        for path in self.folder.glob(f"*{token}*"):  # what a writer that was killed left beside it, too
+        for path in self.folder.glob(f"*{token}*"):  # also temporary files of a writer that was killed
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def clean_name(name: str) -> str:
-    """What can be shown of a file's name, once escaped: its last part, without control characters, and short."""
+    """Return what is displayed of a file name: its last part, without control characters, at most MAX_NAME_LENGTH."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     shown = "".join(letter for letter in last if letter.isprintable())
     return shown if len(shown) <= MAX_NAME_LENGTH else shown[:MAX_NAME_LENGTH - 1] + "…"
 
 
 def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
-    """``POST /uploads?name=NAME`` with the file as body -> its token and facts, or one line that says what is wrong."""
+    """Make ``POST /uploads?name=NAME``: the body is a file, the answer is JSON: a token or an error."""
     from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse
 
-    async def upload(request: Request) -> Response:
+    async def receive(request: Request) -> Response:
         length = request.headers.get("content-length", "0")
-        stated = int(length) if length.isascii() and length.isdigit() else 0
+        stated_bytes = int(length) if length.isascii() and length.isdigit() else 0
         address = request.client.host if request.client else ""
         try:
-            kept = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated, address)
+            upload = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated_bytes,
+                                           address)
         except ClientDisconnect:
-            return JSONResponse({"error": "it did not come to its end"}, 400)
+            return JSONResponse({"error": "the upload broke off"}, 400)
         except UsageError as error:
-            # what still comes is not read: the connection ends with the answer
+            # the rest of the body is not read, so the connection is closed
             return JSONResponse({"error": str(error)}, 400, {"Connection": "close"})
-        facts = kept.facts
-        return JSONResponse({"token": kept.token, "video": kept.is_video, "width": facts.width,
+        facts = upload.facts
+        return JSONResponse({"token": upload.token, "video": upload.is_video, "width": facts.width,
                              "height": facts.height, "seconds": facts.seconds, "sound": facts.sound})
 
-    return upload
+    return receive

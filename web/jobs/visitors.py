@@ -1,38 +1,35 @@
-"""Who uses the tabs beside the live one: each visitor's address, and when they last did anything."""
+"""The visitors of the tabs other than Live: the address of each, and when they were last seen."""
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Collection
 
-EXPIRE_SECONDS = 1800.0
-"""A visitor who has done nothing for so long is gone."""
-MAX_VISITORS = 10_000
-"""Remembered; a visitor costs nothing but a name, so names may be invented. Beyond it those seen longest ago go."""
+from ..core import limits
 
 
 class Visitors:
-    """By name: a Gradio session. From any thread."""
+    """Visitors by name: a Gradio session. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, tuple[float, str]] = {}
-        """Seconds and address, seen longest ago first."""
+        """Seconds and address, least recently seen first."""
         self._lock = threading.Lock()
 
     def seen(self, visitor: str, address: str = "") -> None:
-        """They did something just now; ``address`` stays what it was when it is not known."""
+        """Record that a visitor is here. An unknown ``address`` ("") does not replace a known one."""
         with self._lock:
-            _, before = self._seen.pop(visitor, (0.0, ""))
-            self._seen[visitor] = self._clock(), address or before
+            _, known_address = self._seen.pop(visitor, (0.0, ""))
+            self._seen[visitor] = self._clock(), address or known_address
 
     def address(self, visitor: str) -> str:
-        """"" when it is not known."""
+        """Return "" when it is not known."""
         with self._lock:
             return self._seen.get(visitor, (0.0, ""))[1]
 
     def seen_seconds(self, visitor: str) -> float:
-        """When that was; 0 for one who is not known."""
+        """Return when a visitor was last seen; 0 for an unknown one."""
         with self._lock:
             return self._seen.get(visitor, (0.0, ""))[0]
 
@@ -41,8 +38,8 @@ class Visitors:
             self._seen.pop(visitor, None)
 
     def expired(self, busy: Collection[str] = ()) -> list[str]:
-        """Those who are gone: not seen for ``EXPIRE_SECONDS``, or too many; who is ``busy`` is here."""
+        """Return those not seen for ``limits.EXPIRE_SECONDS``, and the oldest of too many; never the ``busy`` ones."""
         with self._lock:
             now, names = self._clock(), [name for name in self._seen if name not in busy]
             return [name for place, name in enumerate(names)
-                    if place < len(names) - MAX_VISITORS or now - self._seen[name][0] > EXPIRE_SECONDS]
+                    if place < len(names) - limits.MAX_VISITORS or now - self._seen[name][0] > limits.EXPIRE_SECONDS]

@@ -1,4 +1,4 @@
-"""Settings that one visitor has sent and that are not checked yet: the newest value of each, and no more than that."""
+"""Settings that one visitor has sent and that are not checked yet: only the newest value of each."""
 from __future__ import annotations
 
 import dataclasses
@@ -8,16 +8,16 @@ from typing import Any
 
 from streamdream.settings import DreamSettings
 
+from ..core.limits import MAX_SETTING_CHARACTERS
+
 NAMES = frozenset(item.name for item in dataclasses.fields(DreamSettings)) | {"model"}
-MAX_TEXT = 400
-"""Characters of one value."""
 MAX_SHOWN_NAME = 40
-"""Characters of an unknown name that are repeated to the visitor."""
+"""Characters of an unknown name in the error message."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What came since the last one: the newest values, how many messages they came in, what was wrong with them."""
+    """Settings since the last batch: the newest values, the number of messages, what was wrong with them."""
 
     values: dict[str, Any]
     messages: int
@@ -25,9 +25,9 @@ class Batch:
 
 
 class PendingSettings:
-    """Collects settings until ``take``. Holds at most one value for each known name, whatever is sent.
+    """Collects settings until ``take``: at most one value for each known name, whatever is sent.
 
-    Unknown names are dropped; the visitor is told of the first one only.
+    Unknown names are dropped; only the first one is reported.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,15 @@ class PendingSettings:
                 if not self._unknown_reported:
                     self._unknown_reported = True
                     self._problems[""] = f"unknown setting {name[:MAX_SHOWN_NAME]!r}"
-            elif not isinstance(value, str | int | float) or (isinstance(value, str) and len(value) > MAX_TEXT):
-                self._problems[name] = f"{name} is no number and no text of at most {MAX_TEXT} characters"
+            elif not isinstance(value, str | int | float) or (
+                    isinstance(value, str) and len(value) > MAX_SETTING_CHARACTERS):
+                self._problems[name] = f"{name} is no number and no text of at most {MAX_SETTING_CHARACTERS} characters"
             else:
                 self._values[name] = value
         self._messages += messages
 
     def take(self) -> Batch:
-        """What is pending, which is pending no more."""
+        """Return what is pending, and begin a new batch."""
         batch = Batch(self._values, self._messages, list(self._problems.values()))
         self._values, self._messages, self._problems = {}, 0, {}
         return batch

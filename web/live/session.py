@@ -1,6 +1,6 @@
-"""Live sessions: each is a ``live.pipeline.Live`` between the frames that a browser pushes and those that it shows.
+"""Live sessions: each is a ``live.pipeline.Live`` between the frames that a browser sends and those that it displays.
 
-The newest picture wins at every place where one waits, so a session holds a few pictures, however fast they come.
+Wherever a frame waits, a newer one replaces it, so a session holds few frames, however fast they come.
 """
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 
+from ..core import limits
 from ..core.scheduler import CpuYield
 
 if TYPE_CHECKING:
@@ -53,75 +54,67 @@ if TYPE_CHECKING:
 
     from ..core.state import AppState
 
-MAX_JPEG_BYTES = 2_000_000
-MAX_PIXELS = 1920 * 1080
 HEADER = struct.Struct("<IH")
-"""Before each picture: its number, and, on the way down, how many ms it was here. On the way up that is 0."""
-MAX_RATE = 75
-"""Pictures a second that are taken from one visitor."""
+"""In front of each JPEG: the frame's number, and the ms that it spent in the server (0 on its way up)."""
 SAME_ASPECT = 0.02
-"""Pictures whose width over height differs by less are of the same shape; a smaller one is rounded."""
-MAX_BAD_FRAMES = 8
-"""Things in a row that are no pictures, until a session ends."""
-LIVE_MAXIMA = {"steps": 6, "warmup_steps": 30, "octaves": 6}
-"""Ends of ranges, lower than elsewhere: nobody may hold the device for long."""
-MAX_LAYERS = 6
-DEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
-"""Settings that are legal or not by each other; where they do not go together, none of them is taken."""
+"""Frames whose aspect ratios differ by less have the same shape: smaller ones are rounded."""
+INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
+"""Settings that are valid only together: if they are not, none of them is applied."""
 MAX_MESSAGE = 200
-"""Characters of what a visitor is told."""
+"""Characters of a message for the visitor."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
 MIN_QUALITY, QUALITY = 75, 90
-"""JPEG's, of what is sent down; it is enlarged, its squares, too."""
+"""JPEG quality of what is sent; the page enlarges it, JPEG artifacts included."""
 log = logging.getLogger(__name__)
 
 
 def check(app_state: AppState, dream_request: DreamRequest) -> None:
-    """Raises UsageError for what a visitor may not dream live."""
+    """Raises UsageError for a request beyond the limits of live sessions."""
     dream = dream_request.dream
     if dream_request.model not in ("", app_state.model.name) and dream_request.model not in (
         here := app_state.available_models()
     ):
         raise UnknownName("network", dream_request.model, here)
-    for name in LIVE_MAXIMA:
-        check_highest(name, getattr(dream, name))
+    for name in limits.LIVE_MAXIMA:
+        check_maximum(name, getattr(dream, name))
     longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
-    if len(dream.layers.split(",")) > MAX_LAYERS or longest > 400:
-        raise SettingsError(f"live at most {MAX_LAYERS} layers are dreamed at once")
+    if len(dream.layers.split(",")) > limits.MAX_LAYERS or longest > 400:
+        raise SettingsError(f"live at most {limits.MAX_LAYERS} layers are dreamed at once")
     app_state.check(dream, dream_request.model)
 
 
-def check_highest(name: str, value: Any) -> None:
-    """Raises SettingsError for a value above what may be had live."""
-    if value > LIVE_MAXIMA.get(name, value):
-        raise SettingsError(f"{name} is {value}, but live at most {LIVE_MAXIMA[name]}")
+def check_maximum(name: str, value: Any) -> None:
+    """Raises SettingsError for a value above ``limits.LIVE_MAXIMA``."""
+    if value > limits.LIVE_MAXIMA.get(name, value):
+        raise SettingsError(f"{name} is {value}, but live at most {limits.LIVE_MAXIMA[name]}")
 
 
-def plain_words(error: StreamdreamError) -> str:
-    """An error as a visitor reads it: without the flags and commands of a shell."""
+def visitor_message(error: StreamdreamError) -> str:
+    """Return the text of an error without flags and commands of a shell."""
     text = re.sub(r" \(all of them: [^)]*\)", "", str(error))
     text = re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", " "), text)
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE - 1] + "…"
 
 
 def clamped_defaults(app_state: AppState) -> DreamSettings:
-    """What a session starts from: the server's own settings, within the ranges of live."""
-    lower = {name: min(getattr(app_state.dream, name), highest) for name, highest in LIVE_MAXIMA.items()}
+    """Return the settings that a session starts from: the server's own, within ``limits.LIVE_MAXIMA``."""
+    lower = {name: min(getattr(app_state.dream, name), maximum) for name, maximum in limits.LIVE_MAXIMA.items()}
     return replace(app_state.dream, **lower)
 
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """A picture [H, W, 3] RGB. Size and kind are read from the header first. Raises SourceError."""
+    """Decode a frame to uint8 [H, W, 3] RGB. Checks size and format in the header first. Raises SourceError."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
             width, height = header.size
-            many_passes = "progressive" in header.info
-    except Exception:  # whatever a parser makes of hostile bytes
+            is_progressive = "progressive" in header.info
+    except Exception:  # a parser may raise anything on hostile bytes
         raise SourceError("this is no JPEG picture") from None
-    if many_passes or width * height > MAX_PIXELS or min(width, height) < 16:
-        raise SourceError(f"a picture of {width}x{height} is not taken; at most {MAX_PIXELS} pixels, in one pass")
+    if is_progressive or width * height > limits.MAX_LIVE_PIXELS or min(width, height) < 16:
+        raise SourceError(f"a picture of {width}x{height} is not taken; at most {limits.MAX_LIVE_PIXELS} pixels, in "
+                          "one pass")
     if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise SourceError("this picture is cut off")
     image: NDArray[np.uint8] | None = cv2().imdecode(
@@ -132,9 +125,9 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 class BrowserSource(LiveSource):
-    """Pictures as a browser pushes them, by their number; decoded by whoever iterates. Ends with ``close``.
+    """Frames that a browser pushes, with their numbers; decoded by the thread that iterates. Ends with ``close``.
 
-    ``on_shape`` is called before the first picture, and before each of another shape, is given on.
+    ``on_shape`` is called before the first frame, and before each with another shape, is yielded.
     """
 
     def __init__(self, on_shape: Callable[[], None] = lambda: None) -> None:
@@ -153,14 +146,14 @@ class BrowserSource(LiveSource):
         while (item := self._newest.take()) is not None:
             number, jpeg, at = item
             time.sleep(max(0.0, due - time.perf_counter()))
-            due = time.perf_counter() + 1 / MAX_RATE
+            due = time.perf_counter() + 1 / limits.MAX_LIVE_RATE
             try:
                 image = decode(jpeg)
             except SourceError as error:
                 self.bad += 1
-                if self.bad >= MAX_BAD_FRAMES:
+                if self.bad >= limits.MAX_BAD_FRAMES:
                     raise
-                log.info("a picture was left out: %s", error)
+                log.info("a frame was dropped: %s", error)
                 continue
             self.bad = 0
             self.height, self.width = image.shape[:2]
@@ -177,11 +170,11 @@ class BrowserSource(LiveSource):
 def split_residual(
     published: PublishedResidual | None, image: NDArray[np.uint8], settings: DreamSettings
 ) -> NDArray[np.uint8]:
-    """What the dream adds to the picture ``image`` [H, W, 3], at the field's size: uint8 [2h, w, 3], the part above
-    nought over the part below.
+    """Return what the dream adds to ``image`` [H, W, 3], at the field's size: uint8 [2h, w, 3], the positive part in
+    the top half, the negative part (negated) in the bottom half.
 
-    The page has the camera's picture, so it adds that itself: a large picture goes neither up nor down, and what is
-    shown of it is as sharp as the camera.
+    The page has the camera's frame and adds the residual itself: no large frame is sent, and the result is as sharp as
+    the camera.
     """
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
@@ -193,7 +186,7 @@ def split_residual(
 
 
 class JpegSink(NullSink):
-    """Each dream's ``halves`` as JPEG behind their header, to ``send``, which must not wait."""
+    """Sends each residual of ``split_residual`` as JPEG behind its header to ``send``, which must not block."""
 
     def __init__(self, source: BrowserSource, send: Callable[[bytes], None]) -> None:
         super().__init__()
@@ -203,32 +196,32 @@ class JpegSink(NullSink):
         self.server_seconds = 0.0
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        good, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
-                                    [cv2().IMWRITE_JPEG_QUALITY, self.quality,
-                                     cv2().IMWRITE_JPEG_SAMPLING_FACTOR, cv2().IMWRITE_JPEG_SAMPLING_FACTOR_444])
-        assert good
-        here_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
+        ok, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
+                                  [cv2().IMWRITE_JPEG_QUALITY, self.quality,
+                                   cv2().IMWRITE_JPEG_SAMPLING_FACTOR, cv2().IMWRITE_JPEG_SAMPLING_FACTOR_444])
+        assert ok
+        server_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
         self.shown += 1
-        self.server_seconds += here_ms / 1e3
-        self._send(HEADER.pack(frame.pts, min(here_ms, 65535)) + jpeg.tobytes())
+        self.server_seconds += server_ms / 1e3
+        self._send(HEADER.pack(frame.pts, min(server_ms, 65535)) + jpeg.tobytes())
 
 
 class SharedResolutionController(ResolutionController):
-    """A dream may take its share of the time only."""
+    """Counts the time of a dream times the number of sessions, as each has only its share of the device."""
 
-    def __init__(self, highest: int, min_dream_rate: float, pinned: bool, sharers: Callable[[], int]) -> None:
-        super().__init__(highest, min_dream_rate, pinned)
-        self._sharers = sharers
+    def __init__(self, max_height: int, min_dream_rate: float, fixed: bool, session_count: Callable[[], int]) -> None:
+        super().__init__(max_height, min_dream_rate, fixed)
+        self._session_count = session_count
         self.dreams = 0
 
     def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         self.dreams = number
-        super().observe(seconds * max(1, self._sharers()), number, octaves, lines)
+        super().observe(seconds * max(1, self._session_count()), number, octaves, lines)
 
 
 class Session:
-    """One visitor's live dream, in threads of its own, which call ``send`` with pictures, ``notify`` with what the
-    visitor should know, and ``ended`` with the error that ended it, or "".
+    """One visitor's live dream, in its own threads. They call ``send`` with frames, ``notify`` with messages for the
+    visitor, and ``ended`` with the error that ended it, or "".
     """
 
     def __init__(self, app_state: AppState, address: str, send: Callable[[bytes], None],
@@ -236,16 +229,16 @@ class Session:
         self.token = secrets.token_urlsafe(18)
         self.address, self.started_at = address, time.monotonic()
         self.last_frame_at = self.started_at
-        """When the last picture came."""
+        """When the last frame came."""
         self._app_state, self._ended = app_state, ended
         self.send, self.notify = send, notify
-        """Exchanged when the visitor comes back on another connection."""
+        """Replaced when the visitor reconnects."""
         self._source = BrowserSource(self._on_shape)
         self.encoder = JpegSink(self._source, lambda message: self.send(message))
         self.controls = Controls(clamped_defaults(app_state), self._check, app_state.model.name)
-        self._highest = app_state.stream.field_height or 480
+        self._max_height = app_state.stream.field_height or 480
         self._resolution = SharedResolutionController(
-            self._highest,
+            self._max_height,
             app_state.live.min_dream_rate,
             app_state.live.fixed_field,
             lambda: len(app_state.active_sessions),
@@ -265,15 +258,15 @@ class Session:
         self._source.push(number, jpeg)
 
     def change(self, values: Mapping[str, Any]) -> list[str]:
-        """Take what is legal of it; return one line for all else. It may take a while: not for the event loop."""
+        """Apply the valid values; return one line for each other one. May take a while: not for the event loop."""
         typed, errors = parse_values(values)
         for name in list(typed):
             try:
-                check_highest(name, typed[name])
+                check_maximum(name, typed[name])
             except SettingsError as error:
                 errors.append(error)
                 del typed[name]
-        rest = {name: value for name, value in typed.items() if name not in DEPENDENT}
+        rest = {name: value for name, value in typed.items() if name not in INTERDEPENDENT}
         for part in filter(None, (typed, rest)):
             try:
                 self.controls.change(part)
@@ -281,7 +274,7 @@ class Session:
             except UsageError as error:
                 errors.append(error)
         reduced = self._fit()
-        return [*map(plain_words, errors), *filter(None, [reduced])]
+        return [*map(visitor_message, errors), *filter(None, [reduced])]
 
     def _check(self, dream_request: DreamRequest) -> None:
         check(self._app_state, dream_request)
@@ -291,8 +284,9 @@ class Session:
             )
 
     def _fit(self) -> str:
-        """Leave out octaves that not even the largest field has room for; ``Live`` leaves out those that the field of
-        now has no room for. Returns what the visitor should know of it, or "".
+        """Drop octaves that do not fit even the largest field; ``Live`` drops those that do not fit the current field.
+
+        Return a message for the visitor, or "".
         """
         with self._fitting:
             dream_request = self.controls.request
@@ -306,23 +300,23 @@ class Session:
             return message[:MAX_MESSAGE]
 
     def _on_shape(self) -> None:
-        """The pictures are of another shape than was thought, and so is the field. Called before they are dreamed."""
+        """Fit the octaves to frames, and so a field, of another shape, before they are dreamed."""
         if message := self._fit():
             self.notify(message)
 
     @property
     def _largest_field(self) -> tuple[int, int]:
         """(height, width)."""
-        return self._highest, max(2, 2 * round(self._source.width * self._highest / self._source.height / 2))
+        return self._max_height, max(2, 2 * round(self._source.width * self._max_height / self._source.height / 2))
 
     def _model_of(self, dream_request: DreamRequest) -> Model:
         return models.get(dream_request.model or self._app_state.model.name)
 
     def stop(self) -> None:
-        """Ends it soon; does not wait."""
+        """End it soon; does not wait."""
         self._stopping.set()
         self._source.close()
-        live = self._live  # its thread may forget it meanwhile
+        live = self._live  # its thread may set it to None meanwhile
         if live is not None:
             live.stop()
 
@@ -332,7 +326,7 @@ class Session:
 
     @property
     def lines(self) -> int:
-        """Of the field: more of a picture are not looked at."""
+        """Lines of the field; a frame needs no more."""
         return self._resolution.field_height
 
     @property
@@ -340,16 +334,16 @@ class Session:
         return self._resolution.dreams
 
     def join(self, seconds: float) -> bool:
-        """Whether it has ended by then."""
+        """Wait at most ``seconds``. Return whether it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def counts(self) -> dict[str, float]:
-        """What it adds to the server's totals."""
+        """Return its part of the server's totals."""
         return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.server_seconds}
 
     def facts(self) -> dict[str, Any]:
-        """What the page shows of it."""
+        """Return the figures that the page displays."""
         backend = self._backend
         return {"dreams": self._resolution.dreams, "shown": self.encoder.shown,
                 "field": self.lines, "backend": backend.name if backend else "",
@@ -368,7 +362,7 @@ class Session:
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
-                log.info("a live dream ended", extra={"facts": {"session": self.token[:4], **facts}})
+                log.info("a live session ended", extra={"facts": {"session": self.token[:4], **facts}})
         except Closed:
             pass
         except FieldTooSmall:
@@ -376,9 +370,9 @@ class Session:
             fewer = f" with {dream.octaves} octaves; choose fewer," if dream.octaves > 1 else "; choose"
             error = f"these pictures are too small for {dream.layers}{fewer} a lower layer or larger pictures"
         except StreamdreamError as problem:
-            error = plain_words(problem)
+            error = visitor_message(problem)
         except Exception:
-            log.exception("a live dream failed")
+            log.exception("a live session failed")
             error = "the dream failed here; the server's log says why"
         finally:
             self._live = None

@@ -1,4 +1,4 @@
-"""Who dreams live, who waits in line, and who may come back. Everything here runs on the event loop."""
+"""Live sessions, the queue for them, and reconnection. Everything here runs on the event loop."""
 from __future__ import annotations
 
 import asyncio
@@ -10,43 +10,41 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..auth.proxies import is_loopback
+from ..core import limits
 from .session import Session
 
 if TYPE_CHECKING:
     from ..core.state import AppState
 
-RECONNECT_SECONDS = 4.0
-"""A session whose connection broke waits so long for its visitor."""
-MAX_QUEUE = 100
 CHECK_THREADS = 2
-"""For checks of settings. They have threads of their own: those that asyncio shares may be busy with uploads."""
+"""Only for checks of settings: the threads that asyncio shares may be busy."""
 JOIN_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
 class Connection(Protocol):
-    """A connection; see ``livesocket.Visitor``."""
+    """A connection; see ``websocket.LiveConnection``."""
 
     address: str
 
     def post(self, message: bytes) -> None:
-        """A picture for it; from any thread."""
+        """Send a frame. Thread-safe."""
 
     def notify(self, message: str) -> None:
-        """Something that its visitor should know; from any thread."""
+        """Send a message for the visitor. Thread-safe."""
 
     def admit(self, session: Session, resumed: bool) -> None:
-        """It may dream now."""
+        """Start: it has a session."""
 
-    def send_position(self, place: int) -> None:
-        """So many are before it in the line."""
+    def send_position(self, position: int) -> None:
+        """Send the number of connections before it in the queue."""
 
-    def close(self, code: int, why: str, message: str = "") -> None:
-        """It has to go; ``message`` is for the visitor where the short ``why`` does not say it all."""
+    def close(self, code: int, reason: str, message: str = "") -> None:
+        """Close it; ``message`` explains more to the visitor than the short ``reason``."""
 
 
 class WaitingRoom:
-    """At most ``max_sessions`` sessions; the others wait in the order in which they came."""
+    """Runs at most ``max_sessions`` sessions; other connections wait in the order in which they came."""
 
     def __init__(self, app_state: AppState) -> None:
         self._app_state = app_state
@@ -59,41 +57,44 @@ class WaitingRoom:
         self._counting = threading.Lock()
 
     def enter(self, connection: Connection, token: str) -> bool:
-        """Admits it to the session of that token, or as soon as there is room. False when too many wait already."""
+        """Resume the session of that token, or admit the connection as soon as there is room.
+
+        Return False when the queue is full.
+        """
         session = self.sessions.get(token)
         if session is not None and not session.stopped:
             self._resume(connection, session)
             return True
-        if len(self.queue) >= MAX_QUEUE:
+        if len(self.queue) >= limits.MAX_QUEUE:
             return False
         self.queue.append(connection)
         self._admit_next()
         return True
 
     def leave(self, connection: Connection, session: Session | None, for_good: bool) -> None:
-        """Its connection is closed. A session that was not left for good is kept for a moment."""
+        """Remove a closed connection. Its session waits for it to reconnect, unless it was left ``for_good``."""
         if connection in self.queue:
             self.queue.remove(connection)
             self._admit_next()
         if session is None or self._connections.get(session.token) is not connection:
             return
         del self._connections[session.token]
-        session.send, session.notify = _discard, _nobody
+        session.send, session.notify = _discard, _discard_text
         if for_good or session.stopped:
             session.stop()
         else:
-            self._expiry[session.token] = asyncio.get_running_loop().call_later(RECONNECT_SECONDS, session.stop)
+            self._expiry[session.token] = asyncio.get_running_loop().call_later(limits.RECONNECT_SECONDS, session.stop)
 
     def has_waiting(self) -> bool:
-        """Whether a session's end would let somebody in."""
+        """Return whether a connection waits for a session."""
         return bool(self.queue)
 
     async def change(self, session: Session, values: Mapping[str, Any]) -> list[str]:
-        """``session.change``, off the event loop."""
+        """Call ``session.change`` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._checks, session.change, values)
 
     def totals(self) -> Counter[str]:
-        """Pictures and dreams of all sessions so far, each counted once; from any thread."""
+        """Return the frames and dreams of all sessions so far, each counted once. Thread-safe."""
         with self._counting:
             totals = Counter(self._app_state.counts)
             for session in self.sessions.values():
@@ -101,14 +102,14 @@ class WaitingRoom:
             return totals
 
     async def close(self) -> None:
-        """Ends all sessions."""
+        """End all sessions."""
         for session in self.sessions.values():
             session.stop()
         await asyncio.gather(*(asyncio.to_thread(session.join, JOIN_SECONDS) for session in self.sessions.values()))
         self._checks.shutdown(wait=False, cancel_futures=True)
 
     def _resume(self, connection: Connection, session: Session) -> None:
-        """The visitor is back, perhaps before the old connection was found to be dead."""
+        """Move a session to a new connection; the old one may still look open."""
         if handle := self._expiry.pop(session.token, None):
             handle.cancel()
         old, self._connections[session.token] = self._connections.get(session.token), connection
@@ -119,7 +120,7 @@ class WaitingRoom:
         connection.admit(session, resumed=True)
 
     def _admit_next(self) -> None:
-        """Lets in who may, and tells the others their places."""
+        """Admit the connections for which there is room, and send the others their positions."""
         present = Counter(session.address for session in self.sessions.values())
         for connection in list(self.queue):
             if len(self.sessions) >= self._app_state.web.max_sessions:
@@ -127,16 +128,16 @@ class WaitingRoom:
             if present[connection.address] < self._max_sessions_for(connection.address):
                 present[connection.address] += 1
                 self.queue.remove(connection)
-                self._begin(connection)
-        for place, connection in enumerate(self.queue):
-            connection.send_position(place)
+                self._start_session(connection)
+        for position, connection in enumerate(self.queue):
+            connection.send_position(position)
 
-    def _begin(self, connection: Connection) -> None:
+    def _start_session(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
 
         def ended(error: str) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._ended, session, error)
+                loop.call_soon_threadsafe(self._on_ended, session, error)
 
         session = Session(self._app_state, connection.address, connection.post, ended, connection.notify)
         with self._counting:
@@ -144,11 +145,11 @@ class WaitingRoom:
         self._connections[session.token] = connection
         session.start()
         self._app_state.counts["sessions"] += 1
-        log.info("a live dream began", extra={"facts": {"session": session.token[:4], "address": connection.address}})
+        log.info("a live session began", extra={"facts": {"session": session.token[:4], "address": connection.address}})
         connection.admit(session, resumed=False)
 
-    def _ended(self, session: Session, error: str) -> None:
-        """Its threads are gone."""
+    def _on_ended(self, session: Session, error: str) -> None:
+        """Remove a session whose threads have ended."""
         with self._counting:
             if self.sessions.pop(session.token, None):
                 self._app_state.counts.update(session.counts())
@@ -166,8 +167,8 @@ class WaitingRoom:
 
 
 def _discard(message: bytes) -> None:
-    """Where pictures go while nobody looks."""
+    """Takes frames while a session has no connection."""
 
 
-def _nobody(message: str) -> None:
-    """Whom words reach meanwhile."""
+def _discard_text(message: str) -> None:
+    """Takes messages meanwhile."""

@@ -1,7 +1,7 @@
-"""What the tabs are put together from: a place to drop a file, a card that tells of a job, two pictures to compare.
+"""Components of the tabs: a file drop, the card of a job, two pictures to compare.
 
-All of it is HTML of ours: Gradio's own components for files keep a copy of all they show in a folder that every visitor
-can read and no session's end empties. Whatever comes from a visitor is escaped here.
+All are our own HTML: Gradio's components for files keep a copy of each file in a folder that every visitor can read,
+and that is not emptied when a session ends. All text of a visitor is escaped here.
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UsageError
+from streamdream.media.container import TimeRange
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import resize
 from streamdream.system.durations import describe_seconds
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
     from ..jobs.queue import Job, JobQueue
 
 ASSETS = Path(__file__).parents[1] / "assets"
-LOOK_PIXELS = 480 * 270
-"""Of a picture that is shown while it is being made."""
-LOOK_QUALITY = 80
+PREVIEW_PIXELS = 480 * 270
+"""Pixels of a preview."""
+PREVIEW_QUALITY = 80
 
 
 def root() -> Any:
-    """The ``gr.Blocks`` that is being built, for events of the page as a whole."""
+    """Return the ``gr.Blocks`` that is being built, for events of the whole page."""
     from gradio.context import Context
 
     return Context.root_block
 
 
 def style() -> Any:
-    """The style sheet of what is here; once for each tab, since tabs are made when they are first looked at."""
+    """Make the link to the style sheet, once for each tab: tabs are built when they are first opened."""
     import gradio as gr
 
     return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sw-style",
@@ -50,7 +51,7 @@ def style() -> Any:
 
 
 def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
-    """A ``gr.HTML`` without borders and paddings of its own."""
+    """Make a ``gr.HTML`` without borders and padding."""
     import gradio as gr
 
     return gr.HTML(value, js_on_load=js, apply_default_css=False, elem_id=elem_id or None,
@@ -64,7 +65,7 @@ def asset(name: str) -> str:
 
 def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
          note: str = "", elem_id: str = "") -> Any:
-    """A ``gr.HTML`` to drop a file on. Its value is what ``Dropped.parse`` reads; events: ``upload`` and ``clear``."""
+    """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
     import gradio as gr
 
     suffixes = file_inspection.CONTAINERS if moving else file_inspection.PICTURES
@@ -106,40 +107,40 @@ _TOOLS = """<div class="sw-drop-tools" hidden>
 
 @dataclass(frozen=True)
 class DroppedFile:
-    """What a drop holds: a file's token, the wanted span of a video, a drawn mask as PNG."""
+    """The value of a file drop: a file's token, the span of a video, a drawn mask as PNG."""
 
     token: str
-    start: float = 0.0
-    end: float | None = None
+    span: TimeRange
     mask: bytes = b""
 
     @classmethod
     def parse(cls, value: object) -> DroppedFile | None:
-        """From the component's value; None where nothing was dropped. Raises UsageError for anything but ours."""
+        """Parse the component's value; None when it is empty. Raises UsageError."""
         if not value:
             return None
         try:
-            held = json.loads(str(value))
-            start, end = float(held.get("start") or 0), held.get("end")
-            end = None if end is None else float(end)
-            if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
+            fields = json.loads(str(value))
+            start, end = float(fields.get("start") or 0), fields.get("end")
+            end_seconds = math.inf if end is None else float(end)
+            if not 0 <= start < end_seconds or (end is not None and math.isinf(end_seconds)):
                 raise UsageError("the end must be after the start")
-            drawn = str(held.get("mask") or "").partition("base64,")[2]
-            return cls(str(held["token"]), start, end, base64.b64decode(drawn, validate=True))
+            drawn = str(fields.get("mask") or "").partition("base64,")[2]
+            mask = base64.b64decode(drawn, validate=True)
+            return cls(str(fields["token"]), TimeRange.of(start, end=end_seconds), mask)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UsageError("choose the file again") from None
 
 
-def to_data_uri(picture: NDArray[np.uint8], pixels: int = LOOK_PIXELS) -> str:
-    """A picture as the text of an ``img``'s ``src``: small, and on no disk."""
+def to_data_uri(picture: NDArray[np.uint8], pixels: int = PREVIEW_PIXELS) -> str:
+    """Return a small copy of a picture as a data URI, so that no file is needed."""
     scale = min(1.0, math.sqrt(pixels / (picture.shape[0] * picture.shape[1])))
     small = resize(picture, max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
-    done, data = cv2().imencode(".jpg", small[..., ::-1], [cv2().IMWRITE_JPEG_QUALITY, LOOK_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode() if done else ""
+    ok, data = cv2().imencode(".jpg", small[..., ::-1], [cv2().IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode() if ok else ""
 
 
 def job_card(job: Job | None, jobs: JobQueue, idle: str, unit: str = "frames") -> str:
-    """What the page says of a job: its place in the line, how far it is, what it looks like, or how it ended."""
+    """Return the HTML of a job: its position in the queue, its progress and preview, or how it ended."""
     if job is None or job.state == "cancelled":
         return _card("idle", f"<p>{escape(idle if job is None else 'Cancelled. The partial output was removed.')}</p>")
     if job.state == "failed":
@@ -153,7 +154,7 @@ def job_card(job: Job | None, jobs: JobQueue, idle: str, unit: str = "frames") -
 
 
 def _card(state: str, inner: str) -> str:
-    live = "off" if state == "running" else "polite"  # nobody wants every percent read out
+    live = "off" if state == "running" else "polite"  # else screen readers read each percent
     return f'<div class="sw-card sw-card-{state}" aria-live="{live}">{inner}</div>'
 
 
@@ -178,7 +179,7 @@ def _details(job: Job, jobs: JobQueue, unit: str) -> str:
 
 
 def result_video(job: Job, name: str) -> str:
-    """The finished video with a player, and a link that saves it under a name made from the visitor's own."""
+    """Return a player of the finished video, and a link to download it."""
     source = f"results/{job.token}"
     notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
     return _card("done", f'<video class="sw-result" src="{source}" controls playsinline loop></video>'
@@ -188,7 +189,7 @@ def result_video(job: Job, name: str) -> str:
 
 
 def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
-    """The finished picture under a handle that uncovers it, and a link that saves it."""
+    """Return the finished picture, to compare with ``before``, and a link to download it."""
     source = f"results/{job.token}"
     return _card("done", compare(to_data_uri(before, 1280 * 960), source)
                  + f'<div class="sw-status"><strong>Done</strong><span>{escape(name)}</span></div>'
@@ -196,7 +197,7 @@ def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
 
 
 def compare(before: str, after: str) -> str:
-    """Two pictures of one size, one over the other, and a slider that moves the line between them."""
+    """Return two pictures of one size, one over the other, with a slider that moves the border between them."""
     return ('<div class="sw-compare" style="--cut:50%">'
             f'<img alt="The dream" src="{after}"><img class="sw-before" alt="The original" src="{before}">'
             '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="Compare: original and dream">'
@@ -208,15 +209,15 @@ COMPARE_JS = """element.addEventListener("input", (event) => {
 });"""
 
 
-def preview_strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], wanted: int) -> str:
-    """Pictures with captions side by side, and empty places for those still to come."""
+def preview_strip(pictures: Sequence[tuple[str, NDArray[np.uint8]]], count: int) -> str:
+    """Return captioned pictures side by side, with placeholders up to ``count``."""
     cells = [
         f'<figure><img alt="{escape(name)}" src="{to_data_uri(picture)}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, picture in pictures
     ]
     cells += ['<figure><div class="sw-frame-empty" aria-hidden="true"></div><figcaption>…</figcaption></figure>'
-              ] * max(0, wanted - len(cells))
+              ] * max(0, count - len(cells))
     return f'<div class="sw-strip" aria-live="polite">{"".join(cells)}</div>'
 
 
@@ -225,14 +226,14 @@ def _save(source: str, name: str) -> str:
 
 
 def saved_name(name: str, suffix: str) -> str:
-    """As in ``holiday-dream.mp4``: letters, digits and dashes of the visitor's name, and ours."""
+    """Return a file name like ``holiday-dream.mp4``: letters, digits and dashes of the visitor's name, and a suffix."""
     stem = "".join(letter if letter.isalnum() or letter in "-_" else " " for letter in Path(name).stem)
     return "-".join([*stem.split(), "dream"])[-80:] + suffix
 
 
 @cache
 def one_pixel() -> bytes:
-    """A PNG of a single clear pixel."""
+    """Return a PNG of one transparent pixel."""
     return bytes(cv2().imencode(".png", np.zeros((1, 1, 4), np.uint8))[1])
 
 

@@ -1,4 +1,4 @@
-"""The tab Layers: what every layer of a network dreams, and a click that takes one, in every tab."""
+"""The tab Layers: thumbnails of all layers of a model. A click selects a layer in all tabs."""
 from __future__ import annotations
 
 from html import escape
@@ -16,14 +16,14 @@ from . import components
 from .settings_panel import SettingsPanel, gallery, layer_names, missing_html, on_event
 
 TICK_SECONDS = 3.0
-MAIN, WHOLE = "Blocks", "All layers"
+BLOCKS, ALL = "Blocks", "All layers"
 IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
 def routes(jobs_service: JobService) -> list[Route]:
-    """``GET /layers/MODEL/NUMBER``: the thumbnail of that layer; a single pixel until it is made."""
+    """``GET /layers/MODEL/NUMBER``: the thumbnail of that layer; one pixel until it is made."""
 
-    def picture(request: Request) -> Response:  # in a thread: a network is described, and a plan made on disk
+    def picture(request: Request) -> Response:  # in a thread, as it makes files
         model, number = request.path_params["model"], request.path_params["number"]
         taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
         path = jobs_service.thumbnails.path(model, taps[number]) if number < len(taps) else None
@@ -52,10 +52,10 @@ class Page:
         with gr.Row(elem_classes="sw-choose"):
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
-            which = gr.Radio([MAIN, WHOLE], value=MAIN, label="Show", info="From low to high", elem_id="layers-which")
+            which = gr.Radio([BLOCKS, ALL], value=BLOCKS, label="Show", info="From low to high", elem_id="layers-which")
         said = components.plain_html(self._say(here))
         shown = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
-                           js=components.asset("layer_picker.js"), elem_id="layers-gallery")
+                                      js=components.asset("layer_picker.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
         on_event(components.root().load, self._begin, [], [said, timer])
         for changed in (model.input, which.input):
@@ -72,13 +72,13 @@ class Page:
 
     def _choose(self, model: str, which: str) -> tuple[Any, ...]:
         self._jobs_service.thumbnails.request(model)
-        return gr.update(info=models.get(model).about), gallery(model, whole=which == WHOLE), *self._look(model)
+        return gr.update(info=models.get(model).about), gallery(model, whole=which == ALL), *self._look(model)
 
     def _look(self, model: str) -> tuple[Any, ...]:
         return self._say(model), gr.Timer(active=self._jobs_service.thumbnails.pending(model))
 
     def _say(self, model: str) -> str:
-        """One line: what is to be seen, or why not."""
+        """Return one line: what is shown, or why nothing is."""
         if not models.get(model).available()[0]:
             return f'<p class="sw-missing">{missing_html(model)}</p>'
         if problem := self._jobs_service.thumbnails.problem.get(model):
@@ -98,6 +98,6 @@ class Page:
 
 
 def take(panel: SettingsPanel, model: str, layer: str) -> list[Any]:
-    """What sets that layer, and its network, in a panel."""
+    """Return the updates that select a layer and its model in a panel."""
     return [gr.update(value=model), gr.update(value=layer, choices=layer_names(model)),
             gallery(model, whole=False, chosen=layer)]

@@ -1,4 +1,4 @@
-"""The tab Live: the page itself is ``assets/live.*``; here is what it is told about the settings."""
+"""The tab Live: the page itself is ``assets/live.*``; this module describes the settings to it."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,15 +14,16 @@ from streamdream.automation.controls import DreamRequest
 from streamdream.errors import StreamdreamError
 from streamdream.settings import DreamSettings
 
+from ..core import limits
 from ..core.state import AppState
-from ..jobs.service import JobService, picture_address
+from ..jobs.service import JobService, thumbnail_url
 from ..live import session
 from . import setting_controls
 from .settings_panel import SettingsPanel, middle_block
 
 ASSETS = Path(__file__).parents[1] / "assets"
 LOOK = "look-"
-"""Presets of that name are offered on the page."""
+"""Prefix of the presets that the page offers."""
 LOAD = """
 import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
   page.start(element.querySelector(".sd")));
@@ -39,7 +40,7 @@ def routes(jobs_service: JobService) -> list[APIRoute]:
 
 
 def facts(app_state: AppState) -> dict[str, Any]:
-    """What the page makes its controls from."""
+    """Return what the page makes its controls from."""
     start = session.clamped_defaults(app_state)
     own, names = app_state.model.name, app_state.available_models()
     networks = {name: network(name) for name in names}
@@ -48,7 +49,7 @@ def facts(app_state: AppState) -> dict[str, Any]:
                 "choices": names, "basic": True, "default": own}] if len(names) > 1 else []
     return {
         "model": own,
-        "fields": chooser + setting_controls.describe(DreamSettings, highest=session.LIVE_MAXIMA),
+        "fields": chooser + setting_controls.describe(DreamSettings, highest=limits.LIVE_MAXIMA),
         "values": dataclasses.asdict(start) | {"model": own},
         "looks": looks(app_state, start),
         "networks": networks,
@@ -56,15 +57,15 @@ def facts(app_state: AppState) -> dict[str, Any]:
 
 
 def network(name: str) -> dict[str, Any]:
-    """Its layers: all of them, those with a tile, and the one to begin with."""
+    """Describe a model: all layers, those with a tile, and the default one."""
     taps, tiles = models.get(name).taps(), models.get(name).blocks()
     return {"taps": list(taps), "start": middle_block(name),
-            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": picture_address(name, number)}
+            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": thumbnail_url(name, number)}
                        for number, tap in enumerate(taps) if tap in tiles]}
 
 
 def looks(app_state: AppState, start: DreamSettings) -> list[dict[str, Any]]:
-    """The presets that this network can dream live."""
+    """Return the presets that the server's model can dream live."""
     known = {item.name for item in dataclasses.fields(DreamSettings)}
     found = []
     for name in settings.preset_names():
@@ -75,7 +76,7 @@ def looks(app_state: AppState, start: DreamSettings) -> list[dict[str, Any]]:
         try:
             session.check(app_state, DreamRequest(dataclasses.replace(start, **own)))
         except StreamdreamError:
-            continue  # for another network
+            continue  # for another model
         label = name.removeprefix(LOOK).replace("-", " ").capitalize()
         found.append({"name": name, "label": label, "about": settings.about_preset(name), "values": own})
     return found

@@ -1,4 +1,4 @@
-"""The tab Picture: one picture, dreamed thoroughly and seen as it grows; where to dream is drawn on it."""
+"""The tab Picture: one picture, dreamed with previews; a mask can be drawn on it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from . import components
 from .components import DroppedFile
 from .settings_panel import SettingsPanel, on_event
 
-LOOK_SECONDS = 0.3
+PREVIEW_SECONDS = 0.3
 WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "cut")
-"""What only matters from one frame to the next."""
+"""Settings that only matter for several frames."""
 IDLE = "Draw on the picture to dream only there. You can add a guide or a style picture in the settings."
 
 
@@ -28,7 +28,7 @@ def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
 
 
 class Page:
-    """Components and events of the tab; what belongs to a visitor is in their session, not here."""
+    """Components and events of the tab. The state of a visitor is in their Gradio session, not here."""
 
     def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
         self._jobs_service, self._panels = jobs_service, panels
@@ -52,7 +52,7 @@ class Page:
                 panel = SettingsPanel(self._jobs_service, self._panels, "still", WITHOUT)
         self._panel = panel
         run = on_event(start.click, self._start, [job, file, *panel.inputs], [shown, job, start, cancel],
-                     scroll_to_output=True)
+                       scroll_to_output=True)
         on_event(run.then, self._watch, [job], [shown, start, cancel], concurrency_limit=16)
         on_event(cancel.click, self._cancel, [job], [])
         on_event(file.upload, self._panel.keep, [file], [])
@@ -79,9 +79,9 @@ class Page:
         return told, job, *buttons
 
     def _watch(self, job: Job | None) -> Iterator[tuple[Any, ...]]:
-        """The picture as it grows, until the end."""
+        """Yield the card of the job until it ends."""
         while job is not None and not job.finished:
-            job.changed.wait(LOOK_SECONDS)
+            job.changed.wait(PREVIEW_SECONDS)
             job.changed.clear()
             yield self._show(job)
         yield self._show(job)

@@ -1,4 +1,4 @@
-"""Controls from the settings' metadata: Gradio components for a tab, or the same as data for the live page."""
+"""Controls made of the settings' metadata: Gradio components for a tab, or data for the live page."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     import gradio as gr
 
 BASIC = ("layers", "strength", "steps", "step_size", "octaves", "keep", "color", "smooth", "original_colors")
-"""Fields shown at once; the rest waits under "More"."""
+"""Fields that are always shown; the others are under "More"."""
 LOGARITHMIC = 200
-"""A range whose ends are further apart than this, above zero, gets fine steps at its low end."""
+"""A range whose ends differ by a larger factor gets fine steps at its low end."""
 ROUND_STEPS = (1, 2, 5)
 
 
 def fields(group: Group = DreamSettings, without: Collection[str] = ()) -> list[dataclasses.Field[Any]]:
-    """What a visitor may set: everything but files, the basic ones first."""
-    found = [item for item in dataclasses.fields(group) if item.metadata["kind"] != "picture"
+    """Return the fields that a visitor may set: all but files, the basic ones first."""
+    items = [item for item in dataclasses.fields(group) if item.metadata["kind"] != "picture"
              and item.name not in without]
-    return sorted(found, key=lambda item: BASIC.index(item.name) if item.name in BASIC else len(BASIC))
+    return sorted(items, key=lambda item: BASIC.index(item.name) if item.name in BASIC else len(BASIC))
 
 
 def label(item: dataclasses.Field[Any]) -> str:
-    """As in ``Step size``."""
+    """``step_size`` -> ``Step size``."""
     return {"tv": "Total variation", "l2": "L2 penalty", "color": "Colour", "original_colors": "Original colours",
             }.get(item.name, item.name.replace("_", " ").capitalize())
 
 
 def step(item: dataclasses.Field[Any]) -> float:
-    """How far one notch of the slider goes: 1 for whole numbers, else a round part of the range."""
+    """Return the step of a slider: 1 for integers, else a round fraction of the range."""
     low, high = item.metadata["low"], item.metadata["high"]
     if isinstance(item.default, int):
         return 1
@@ -46,7 +46,7 @@ def step(item: dataclasses.Field[Any]) -> float:
 
 def describe(group: Group = DreamSettings, without: Collection[str] = (),
              highest: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """A row a control: ``name, label, help, kind, basic, default``, and ``low, high, step, unit`` or ``choices``.
+    """Describe each control: ``name, label, help, kind, basic, default``, and ``low, high, step, unit`` or ``choices``.
 
     ``kind`` is ``range``, ``choice``, ``switch`` or ``text``; ``highest`` lowers the upper end of some.
     """
@@ -64,7 +64,7 @@ def describe(group: Group = DreamSettings, without: Collection[str] = (),
 
 
 def kind(item: dataclasses.Field[Any]) -> str:
-    """Of the control that suits it."""
+    """Return the kind of control of a field."""
     if isinstance(item.default, bool):
         return "switch"
     if settings.choices(item):
@@ -81,12 +81,12 @@ class Form:
     group: Group = DreamSettings
 
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The components' values by field, each of its field's type. Raises SettingsError, UnknownName."""
+        """Return the components' values by field, each of its field's type. Raises SettingsError, UnknownName."""
         known = {item.name: item for item in dataclasses.fields(self.group)}
         return {name: _typed(known[name], value) for name, value in zip(self.names, values, strict=True)}
 
     def show(self, values: Mapping[str, Any]) -> list[Any]:
-        """What to return from an event whose outputs are ``inputs``, so that these values are set."""
+        """Return the updates that set these values, for an event whose outputs are ``inputs``."""
         import gradio as gr
 
         return [gr.update(value=values[name]) if name in values else gr.update() for name in self.names]
@@ -95,23 +95,23 @@ class Form:
 def build(group: Group = DreamSettings, values: Mapping[str, Any] | None = None, without: Collection[str] = (),
           choices: Mapping[str, Sequence[str]] | None = None, highest: Mapping[str, float] | None = None,
           more: str = "More") -> Form:
-    """Components for a group of settings, within the Gradio context of the caller.
+    """Make the components of a group of settings, within the Gradio context of the caller.
 
-    ``values`` are what they start with, ``choices`` make a text a drop-down (layers, say) where anything may be typed.
+    ``values`` are their start values; ``choices`` make a text a drop-down (layers, say) where anything may be typed.
     """
     import gradio as gr
 
     rows = describe(group, without, highest)
-    made: dict[str, Any] = {}
+    components: dict[str, Any] = {}
     for row in rows:
         if row["basic"]:
-            made[row["name"]] = _component(row, values or {}, choices or {})
+            components[row["name"]] = _component(row, values or {}, choices or {})
     rest = [row for row in rows if not row["basic"]]
     if rest:
         with gr.Accordion(more, open=False):
             for row in rest:
-                made[row["name"]] = _component(row, values or {}, choices or {})
-    return Form(tuple(made), list(made.values()), group)
+                components[row["name"]] = _component(row, values or {}, choices or {})
+    return Form(tuple(components), list(components.values()), group)
 
 
 def _component(row: Mapping[str, Any], values: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> Any:

@@ -1,4 +1,4 @@
-"""The settings beside a video or a picture: preset, network, layers with their pictures, sliders, other pictures."""
+"""The settings beside a video or a picture: preset, model, layers with thumbnails, sliders, guide and style."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,15 +15,12 @@ from streamdream import models, settings
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 
+from ..core import limits
 from ..jobs import service
 from ..jobs.service import JobService
 from . import components, setting_controls
 from .components import DroppedFile, sentence
 
-JOB_MAXIMA = {"steps": 40, "warmup_steps": 100, "octaves": 8, "jitter": 128}
-"""What a visitor may ask of a device that others share."""
-MAX_FIELD_HEIGHT = 1080
-"""Lines; also of what is dreamed at its own size."""
 FILES = {
     "guide": "Guide: dream toward the content of this picture",
     "style": "Style: dream in the style of this picture",
@@ -34,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PanelValues:
-    """What the panel says, checked."""
+    """The checked values of the panel."""
 
     model: str
     dream: DreamSettings
@@ -42,7 +39,7 @@ class PanelValues:
 
 
 class SettingsPanel:
-    """Made within a tab. ``inputs`` are for an event; ``read`` takes back what they give."""
+    """Built within a tab. ``inputs`` are the inputs of an event; ``read`` takes their values."""
 
     def __init__(self, jobs_service: JobService, panels: list[SettingsPanel], preset: str = "",
                  without: Sequence[str] = ()) -> None:
@@ -57,54 +54,54 @@ class SettingsPanel:
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="The neural network")
         self._missing = components.plain_html("")
         self._picker = components.plain_html(gallery(here, whole=False, chosen=jobs_service.app_state.dream.layers),
-                                  js=components.asset("layer_picker.js"), elem_classes=["sw-picker"])
+                                             js=components.asset("layer_picker.js"), elem_classes=["sw-picker"])
         self._fixed = {name: getattr(dream, name) for name in without}
         values = dataclasses.asdict(dream) | {"layers": jobs_service.app_state.dream.layers}
-        self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)}, JOB_MAXIMA)
+        self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)},
+                                            limits.JOB_MAXIMA)
         self._size = setting_controls.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
-                                 highest={"field_height": MAX_FIELD_HEIGHT}, more="Size")
+                                            highest={"field_height": limits.MAX_FIELD_HEIGHT}, more="Size")
         with gr.Accordion("Guide and style", open=False):
             self._files = {role: components.file_drop(label, most_mb=jobs_service.app_state.web.upload_mb, elem_id="")
                            for role, label in FILES.items()}
         self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
         layers = self._form.inputs[self._form.names.index("layers")]
         self.layer_parts = [self._model, layers, self._picker]
-        """What the tab Layers sets."""
+        """Components that the tab Layers updates."""
         panels.append(self)
         on_event(self._preset.input, self._use_preset, [self._preset, self._model],
-               [self._picker, *self._form.inputs, *self._size.inputs])
+                 [self._picker, *self._form.inputs, *self._size.inputs])
         on_event(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
         on_event(self._picker.select, _picked, [], [layers])
         for file in self._files.values():
             on_event(file.upload, self.keep, [file], [])
 
     def keep(self, request: gr.Request, file: str) -> None:
-        """What was dropped lives as long as the session, from now on."""
+        """Claim a dropped file, so that it lives as long as the visitor."""
         if dropped := DroppedFile.parse(file):
             self._jobs_service.uploads.claim(dropped.token, self._jobs_service.touch(request))
 
     def read(self, values: Sequence[Any], visitor: str, mask: bytes = b"") -> PanelValues:
-        """Raises UsageError in one line for anything that cannot be."""
+        """Return the checked values of ``inputs``. Raises UsageError."""
         model, files = str(values[0]), values[1:1 + len(self._files)]
         rest = values[1 + len(self._files):]
         size = self._size.read(rest[:len(self._size.names)])
         if models.get(model).available()[0] is False:
             raise UsageError(missing(model))
-        found = {}
+        uploads = {}
         for role, value in zip(self._files, files, strict=True):
             dropped = DroppedFile.parse(value)
-            found[role] = service.claim(self._jobs_service, visitor, dropped.token, False) if dropped else None
-        found["mask"] = service.read_mask(self._jobs_service, visitor, mask)
+            uploads[role] = service.claim(self._jobs_service, visitor, dropped.token, False) if dropped else None
+        uploads["mask"] = service.read_mask(self._jobs_service, visitor, mask)
         form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
-        return PanelValues(
-            model, self._jobs_service.dream_settings(form, found, model), size["field_height"] or MAX_FIELD_HEIGHT
-        )
+        dream = self._jobs_service.dream_settings(form, uploads, model)
+        return PanelValues(model, dream, size["field_height"] or limits.MAX_FIELD_HEIGHT)
 
     def _use_preset(self, name: str, model: str) -> list[Any]:
-        """Its values; layers only if it names some, and the network has them."""
+        """Return the updates for a preset; layers only if it names some that the model has."""
         run = settings.resolve({}, {}, name)
         dream = dataclasses.asdict(run.dream)
-        dream |= {key: min(dream[key], most) for key, most in JOB_MAXIMA.items()}
+        dream |= {key: min(dream[key], most) for key, most in limits.JOB_MAXIMA.items()}
         layers = str((settings.read_preset(name) if name else {}).get("layers", ""))
         if not (layers and set(named(layers)) <= set(models.get(model).taps())):
             del dream["layers"]
@@ -122,13 +119,13 @@ class SettingsPanel:
 
 
 def middle_block(model: str) -> str:
-    """A layer to begin with."""
+    """Return the default layer of a model."""
     blocks = models.get(model).blocks()
     return blocks[len(blocks) // 2]
 
 
 def named(layers: str) -> list[str]:
-    """As in ``mixed3:1,mixed5:0.5`` -> mixed3, mixed5."""
+    """``mixed3:1,mixed5:0.5`` -> mixed3, mixed5."""
     return [part.partition(":")[0].strip() for part in layers.split(",")]
 
 
@@ -137,16 +134,14 @@ def _picked(event: gr.EventData) -> str:
 
 
 def gallery(model: str, whole: bool, chosen: str = "") -> str:
-    """Buttons for layers, each with the picture of its dream; the blocks only unless the ``whole`` network is wanted.
-    Nothing for a network that is not here.
-    """
+    """Return buttons with thumbnails for the blocks, or for all layers of the ``whole`` model; "" without weights."""
     if not models.get(model).available()[0]:
         return ""
     main, taken = set(models.get(model).blocks(pools=True)), named(chosen)
     cells = []
     for number, tap in enumerate(models.get(model).taps()):
         if whole or tap in main:
-            name, source = escape(tap), service.picture_address(model, number)
+            name, source = escape(tap), service.thumbnail_url(model, number)
             cells.append(f'<button type="button" data-layer="{name}" data-model="{model}" title="{name}" '
                          f'aria-pressed="{str(tap in taken).lower()}">'
                          f'<img loading="lazy" alt="" src="{source}"><span>{name}</span></button>')
@@ -154,13 +149,13 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
 
 
 def layer_names(model: str) -> list[str]:
-    """Blocks first, then all the rest, lowest first."""
+    """Return the blocks, then all other layers, lowest first."""
     main = models.get(model).blocks(pools=True)
     return main + [tap for tap in models.get(model).taps() if tap not in main]
 
 
 def missing(model: str) -> str:
-    """The one calm line for a network that is not here."""
+    """Return the message for a model without weights."""
     return (f"the weights of {model} are not installed; the server's owner can install them with: "
             f"streamdream fetch {model}")
 
@@ -171,7 +166,7 @@ def missing_html(model: str) -> str:
 
 
 def report_errors(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of an event as one line on the page; of what nobody expected the log tells, and the page only that."""
+    """Show errors of an event as one line on the page; an unexpected one is logged, and the page refers to the log."""
     def translate(error: Exception) -> Exception:
         if isinstance(error, gr.Error):
             return error
@@ -200,7 +195,8 @@ def report_errors(work: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def on_event(event: Any, work: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **how: Any) -> Any:
-    """An event of the page, in no list of an API, with its errors told."""
+def on_event(event: Any, work: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any],
+             **options: Any) -> Any:
+    """Register an event that is not in the API, with errors shown by ``report_errors``."""
     return event(report_errors(work), list(inputs), list(outputs),
-                 **{"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4, **how})
+                 **{"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4, **options})

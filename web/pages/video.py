@@ -1,4 +1,4 @@
-"""The tab Video: a file of the visitor's, tried on three frames, dreamed in line with others', watched, taken home."""
+"""The tab Video: a visitor's file, a preview of three frames, the dream as a job, playback and download."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,12 +10,13 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from streamdream.errors import UsageError
+from streamdream.media.container import TimeRange
 from streamdream.settings import RenderSettings
+from streamdream.system.durations import describe_seconds
 
-from ..jobs import file_inspection, service, tasks
+from ..jobs import service, tasks
 from ..jobs.queue import Job
 from ..jobs.service import JobService
-from ..jobs.tasks import Span
 from ..jobs.uploads import Upload, upload_route
 from . import components
 from .components import DroppedFile
@@ -32,14 +33,14 @@ def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
 
 
 def routes(jobs_service: JobService) -> list[Route]:
-    """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: a job's result, for whoever has its token."""
+    """``POST /uploads``, for all tabs, and ``GET /results/TOKEN``: the result of the job with that token."""
     def result(request: Request) -> Response:  # in a thread, as it looks at the disk
         job = jobs_service.find_job(request.path_params["token"])
         if job is None or job.result is None or not job.result.exists():
             return PlainTextResponse("this result is no longer available", 404)
         jobs_service.fetched(job)
-        how = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=how,
+        disposition = "attachment" if request.query_params.get("save") else "inline"
+        return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=disposition,
                             filename=components.saved_name(job.title, job.result.suffix),
                             headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"})
 
@@ -48,7 +49,7 @@ def routes(jobs_service: JobService) -> list[Route]:
 
 
 class Page:
-    """Components and events of the tab; what belongs to a visitor is in their session, not here."""
+    """Components and events of the tab. The state of a visitor is in their Gradio session, not here."""
 
     def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
         self._jobs_service, self._panels = jobs_service, panels
@@ -57,7 +58,7 @@ class Page:
         web = self._jobs_service.app_state.web
         components.style()
         hint = (f"{service.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
-                f"{file_inspection.describe_length(web.upload_seconds)}")
+                f"{describe_seconds(web.upload_seconds)}")
         components.root().unload(self._left)
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
@@ -86,15 +87,15 @@ class Page:
         on_event(tried.click, self._try, inputs, [preview], concurrency_limit=16)
         on_event(start.click, self._start, [job, *inputs], [shown, job, timer, start, cancel], scroll_to_output=True)
         on_event(timer.tick, self._tick, [job], [timer, shown, start, cancel], trigger_mode="once",
-               concurrency_limit=16)
+                 concurrency_limit=16)
         on_event(cancel.click, self._cancel, [job], [shown])
         on_event(file.clear, lambda: "", [], [preview])
         on_event(file.upload, self._panel.keep, [file], [])
 
-    def _file(self, dropped: DroppedFile | None, visitor: str) -> tuple[Upload, Span]:
+    def _file(self, dropped: DroppedFile | None, visitor: str) -> tuple[Upload, TimeRange]:
         if dropped is None:
             raise UsageError("choose a video first")
-        return service.claim(self._jobs_service, visitor, dropped.token, True), Span(dropped.start, dropped.end)
+        return service.claim(self._jobs_service, visitor, dropped.token, True), dropped.span
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:
         visitor = self._jobs_service.touch(request)
@@ -133,7 +134,7 @@ class Page:
         return gr.Timer(active=job is not None and not job.finished), *self._show(job)
 
     def _show(self, job: Job | None) -> tuple[Any, ...]:
-        """The card, and which of the buttons makes sense."""
+        """Return the card, and updates of the two buttons."""
         running = job is not None and not job.finished
         if job is not None and job.state == "done":
             told = components.result_video(job, job.title)
@@ -155,22 +156,22 @@ class Page:
 
 
 def _watch(job: Job) -> Iterator[str]:
-    """Three places that fill."""
+    """Yield the preview as its frames are finished."""
     shown = -1
     while not job.finished:
         job.changed.wait(TICK_SECONDS)
         job.changed.clear()
-        found = list(job.answer or ())
-        if len(found) != shown:
-            shown = len(found)
-            yield _strip(found)
+        frames = list(job.answer or ())
+        if len(frames) != shown:
+            shown = len(frames)
+            yield _strip(frames)
     if job.state == "failed":
         raise UsageError(job.error)
     if job.state == "done":
         yield _strip(list(job.answer or ()))
 
 
-def _strip(found: list[Any]) -> str:
+def _strip(frames: list[Any]) -> str:
     return components.preview_strip(
-        [(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in found], len(tasks.PREVIEWS)
+        [(f"{seconds // 60:.0f}:{seconds % 60:04.1f}", dream) for seconds, _, dream in frames], len(tasks.PREVIEWS)
     )

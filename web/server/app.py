@@ -1,9 +1,9 @@
-"""The app: Gradio's tabs, the live socket and a few routes of our own, on one FastAPI, behind one guard.
+"""The app: Gradio's tabs, the live socket and a few routes of our own, on one FastAPI, behind one middleware.
 
-    browser ──▶ uvicorn ──▶ guard ──▶ event validation ──▶ /live        live.py       a WebSocket: JPEG up, JPEG down
-                                                       ├─▶ /healthz     is it alive
-                                                       ├─▶ routes(studio) of the tabs, pages/*.py
-                                                       └─▶ /            Gradio: the tabs themselves
+    browser ──▶ uvicorn ──▶ AuthMiddleware ──▶ EventValidation ──▶ /live     live/websocket.py: JPEG up, JPEG down
+                                                               ├─▶ /healthz  does it work
+                                                               ├─▶ routes of the tabs, pages/*.py
+                                                               └─▶ /         Gradio: the tabs themselves
 """
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import functools
 import importlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
@@ -27,16 +30,16 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from ..auth import authentication
 from ..auth.event_validation import EventValidation
 from ..auth.middleware import AuthMiddleware
+from ..core import limits
 from ..core.state import AppState
 from ..jobs.service import JobService
-from ..live.session import MAX_JPEG_BYTES
 from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
 from . import metrics, startup
 from .connection_limits import limit_connections
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anybody; before gradio is loaded
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # nor counted, which loads pandas for each event
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no telemetry; before gradio is loaded
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # local counts load pandas for each event
 
 import gradio as gr
 import uvicorn
@@ -49,11 +52,9 @@ if TYPE_CHECKING:
     from ..pages.settings_panel import SettingsPanel
 
 TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
-"""Title -> the file of ``pages``."""
+"""Title -> module of ``pages``."""
 ASSETS = Path(__file__).parents[1] / "assets"
 log = logging.getLogger(__name__)
-MAX_CONNECTIONS = 1024
-"""Connections of all addresses together."""
 ASSETS_PATH = "/streamdream"
 HEAD = ('<meta name="description" content="Deep Dream on your camera, videos and pictures">'
         '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
@@ -161,24 +162,26 @@ def _blocks(jobs_service: JobService, pages: dict[str, Any]) -> Any:
             for title, page in pages.items():
                 with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
                     page.build(jobs_service, panels)
-    blocks.process_api = _tell_errors(blocks.process_api)
+    blocks.process_api = _report_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
-    # Gradio looks whether a visitor may name a file (``processing_utils._check_allowed``) only after ``launch()``, and
-    # ``mount_gradio_app`` never calls that: without this line an event may name any file of the server.
+    # Gradio checks whether an event may name a file (``processing_utils._check_allowed``) only after ``launch()``,
+    # which ``mount_gradio_app`` never calls: without this line an event may name any file of the server.
     blocks.has_launched = True
     return blocks
 
 
 def _set_gradio_folder(folder: Path) -> None:
-    """Files that Gradio writes go there: private, and removed with the studio's folder. Its own choice is a folder that
+    """Make Gradio write its files there: private, and removed with the server's folder. Its default is a folder that
     all users of the machine share. A component keeps the folder that is set when it is made.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
 
 
-def _tell_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Of data that no event can take, for which Gradio prints a traceback; ``panel.told`` tells those of functions."""
+def _report_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Report data that no event can take in one line; Gradio prints a traceback. Errors of the events' functions are
+    reported by ``settings_panel.report_errors``.
+    """
     @functools.wraps(process)
     async def process_api(*arguments: Any, **named: Any) -> Any:
         try:
@@ -187,7 +190,7 @@ def _tell_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
             raise
         except Exception as error:
             log.info("an event was refused: %s", f"{type(error).__name__}: {error}".partition("\n")[0][:300])
-            log.debug("its traceback", exc_info=error)
+            log.debug("traceback", exc_info=error)
             raise gr.Error("The request was invalid. Reload the page.", print_exception=False) from None
 
     return process_api
@@ -202,20 +205,44 @@ def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
     return mounted
 
 
-def make_server(settings: WebSettings, app: WebApp) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Stops at a signal as uvicorn does, but leaves it to the caller to end the process: uvicorn raises it again."""
+
+    received: signal.Signals | None = None
+    """The first signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
+        self.handle_exit(number, frame)
+
+
+def make_server(settings: WebSettings, app: WebApp) -> Server:
     """Make the server of ``create_app``, to be run with the socket of ``startup.open_port``."""
     http, websocket = limit_connections(settings.connections_per_address, app.app_state.counts, app.asgi.is_proxy)
-    return uvicorn.Server(uvicorn.Config(
+    return Server(uvicorn.Config(
         app.asgi, http=http, ws=websocket, log_config=None, access_log=False,
-        ws_max_size=MAX_JPEG_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
+        ws_max_size=limits.MAX_JPEG_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
         proxy_headers=False,  # AuthMiddleware does that
-        limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False,
+        limit_concurrency=limits.MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False,
         ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
 
 
 def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
-          ready: Callable[[str], None] = lambda link: None) -> None:
-    """Serve on ``listening`` until a signal comes; ``ready`` gets each link. ``settings`` are from ``startup.check``.
+          ready: Callable[[str], None] = lambda link: None) -> signal.Signals | None:
+    """Serve on ``listening`` until a signal comes, and return it. ``ready`` gets each link; ``settings`` are from
+    ``startup.check``.
 
     Raises UsageError.
     """
@@ -228,7 +255,9 @@ def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
         if settings.share:
             for link in share(settings, listening.getsockname()[1]):
                 ready(link)
-        make_server(settings, app).run([listening])
+        server = make_server(settings, app)
+        server.run([listening])
+    return server.received
 
 
 def share(settings: WebSettings, port: int) -> list[str]:

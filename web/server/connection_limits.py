@@ -1,4 +1,4 @@
-"""HTTP below the app: how many connections one address may hold, and how long a request may take to be said."""
+"""Limits below the app, as protocols of uvicorn: connections of one address, time for headers, frames of a socket."""
 from __future__ import annotations
 
 import asyncio
@@ -14,27 +14,23 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ..auth.proxies import normalize
+from ..core import limits
 from ..core.rate_limit import TokenBucket
 from ..core.response import HEADERS
 
-REQUEST_SECONDS = 10.0
-"""From the opening of a connection, or the first byte of another request on it, until its headers are complete."""
-
 MAX_READ_BYTES = 32 * 1024
-"""Of a socket at once. asyncio reads 256 KiB; to parse those as thousands of small messages holds the event loop."""
-MAX_FRAMES_PER_SECOND, MAX_BURST = 500.0, 1000
-"""Pings, pongs and parts of messages from one socket; whole messages are counted by the app."""
+"""Of a socket at once. asyncio reads 256 KiB; parsing those as thousands of small messages blocks the event loop."""
 CLOSE_SECONDS = 1.0
-"""How long one that was told to close may take, and may go on sending."""
+"""Until a socket that was told to close is cut off."""
 
 
 LOG_SECONDS = 10.0
-"""Between two lines of the log on connections that were refused."""
+"""Between two log lines about refused connections."""
 log = logging.getLogger(__name__)
 
 
 class RefusalLog:
-    """One line for many refused connections."""
+    """Logs one line for many refused connections."""
 
     def __init__(self) -> None:
         self._count, self._due_seconds = 0, 0.0
@@ -51,57 +47,57 @@ class RefusalLog:
 def limit_connections(
     most_from_address: int, counts: Counter[str], is_proxy: Callable[[str], bool] = lambda address: False
 ) -> tuple[type[H11Protocol], type[WebSocketsSansIOProtocol]]:
-    """uvicorn's protocols with those two limits. A connection above the number is closed at once; those of proxies are
-    not counted, as they are many visitors'.
+    """Make uvicorn's protocols with those limits. A connection above ``most_from_address`` is closed at once; those of
+    proxies are not counted, as each serves many visitors.
     """
-    held: Counter[str] = Counter()
+    open_connections: Counter[str] = Counter()
     refusals = RefusalLog()
 
     def address_of(transport: Any) -> str:
         return normalize((get_remote_addr(transport) or ("",))[0])
 
-    def let_go(address: str | None) -> None:
+    def release(address: str | None) -> None:
         if address is not None:
-            held[address] -= 1
-            if held[address] <= 0:
-                del held[address]
+            open_connections[address] -= 1
+            if open_connections[address] <= 0:
+                del open_connections[address]
 
     class Limited(H11Protocol):
         address: str | None = None
-        patience: asyncio.TimerHandle | None = None
+        header_timeout: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             address = address_of(transport)
-            if held[address] >= most_from_address and not is_proxy(address):
+            if open_connections[address] >= most_from_address and not is_proxy(address):
                 counts["refused connections"] += 1
                 refusals.note(address, most_from_address)
                 transport.abort()
                 return
             self.address = address
-            held[address] += 1
+            open_connections[address] += 1
             super().connection_made(transport)
             self.watch()
 
         def connection_lost(self, error: Exception | None) -> None:
             if self.transport is not None:
                 self.stop_watching()
-                let_go(self.address)
+                release(self.address)
                 super().connection_lost(error)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE:
                 self.stop_watching()
-            elif self.patience is None:
+            elif self.header_timeout is None:
                 self.watch()
 
         def handle_websocket_upgrade(self, event: h11.Request) -> None:
             self.stop_watching()
-            let_go(self.address)
+            release(self.address)
             super().handle_websocket_upgrade(event)
 
         def send_400_response(self, message: str) -> None:
-            """uvicorn's, with our headers; what came is no HTTP, so no app sees it."""
+            """Answer what is no HTTP as uvicorn does, with our headers. The app does not see it."""
             counts["refused 400"] += 1
             log.info("refused: this is no HTTP", extra={"facts": {"address": self.address}})
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *HEADERS]
@@ -111,12 +107,12 @@ def limit_connections(
             self.transport.close()
 
         def watch(self) -> None:
-            self.patience = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+            self.header_timeout = self.loop.call_later(limits.HEADERS_SECONDS, self.transport.abort)
 
         def stop_watching(self) -> None:
-            if self.patience is not None:
-                self.patience.cancel()
-                self.patience = None
+            if self.header_timeout is not None:
+                self.header_timeout.cancel()
+                self.header_timeout = None
 
     class LimitedSocket(WebSocketsSansIOProtocol):
         address = ""
@@ -124,25 +120,25 @@ def limit_connections(
 
         def connection_made(self, transport: Any) -> None:
             self.address = address_of(transport)
-            held[self.address] += 1
+            open_connections[self.address] += 1
             transport.max_size, self.close_timeout = MAX_READ_BYTES, CLOSE_SECONDS
-            self.frame_allowance = TokenBucket(MAX_FRAMES_PER_SECOND, MAX_BURST)
+            self.frame_allowance = TokenBucket(limits.MAX_FRAMES_PER_SECOND, limits.MAX_FRAME_BURST)
             super().connection_made(transport)
 
         def handle_ping(self) -> None:
-            if self.may_go_on():
+            if self.may_continue():
                 super().handle_ping()
 
         def handle_pong(self, event: Any) -> None:
-            if self.may_go_on():
+            if self.may_continue():
                 super().handle_pong(event)
 
         def handle_cont(self, event: Any) -> None:
-            if self.may_go_on():
+            if self.may_continue():
                 super().handle_cont(event)
 
-        def may_go_on(self) -> bool:
-            """False once too many frames came, and the connection is cut."""
+        def may_continue(self) -> bool:
+            """Return False once too many frames came; then the connection is cut."""
             if self.transport.is_closing():
                 return False
             if not self.frame_allowance.take():
@@ -152,11 +148,11 @@ def limit_connections(
             return True
 
         def connection_lost(self, error: Exception | None) -> None:
-            let_go(self.address)
+            release(self.address)
             super().connection_lost(error)
 
         def handle_connect(self, event: Any) -> None:
-            """A handshake that is none is refused by the library, without our headers."""
+            """Add our headers where the library refuses a handshake."""
             accept = self.conn.accept
 
             def accept_with_headers(request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The log of the server: lines for people, or JSON for machines; both hold the facts that a message came with."""
+"""The log of the server: text lines or JSON lines, both with the facts that belong to a message."""
 from __future__ import annotations
 
 import json
@@ -7,10 +7,10 @@ import sys
 import time
 from typing import Any
 
-NAMES = ("streamdream", "streamdream_web", "uvicorn.error")
+LOGGERS = ("streamdream", "streamdream_web", "uvicorn.error")
 QUIET = ("ASGI callable returned without", "Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket",
          "Cancel %s running task")
-"""What uvicorn reports as an error or a warning, and is none: our own line says it, or the server stops."""
+"""Errors and warnings of uvicorn that are none: our own line reports the event, or the server stops."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,17 +36,17 @@ class TextFormatter(logging.Formatter):
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
-def is_told(record: logging.LogRecord) -> bool:
+def is_reported(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(QUIET)
 
 
 def configure_logging(kind: str, debug: bool = False) -> None:
-    """From here on the log goes to stderr; ``kind`` is a name of ``settings.LOGS``; tracebacks are for ``debug``."""
+    """Write the log to stderr from here on. ``kind`` is a name of ``settings.LOGS``; ``debug`` adds tracebacks."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
-    for name in NAMES:
+    for name in LOGGERS:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.DEBUG if debug else logging.WARNING if name.startswith("uvicorn") else logging.INFO)
         if not debug:
-            log.addFilter(is_told)
+            log.addFilter(is_reported)

@@ -1,4 +1,4 @@
-"""What the server tells Prometheus, on a port of its own that only this machine reaches."""
+"""Metrics for Prometheus, on a separate port that only this machine reaches."""
 from __future__ import annotations
 
 import importlib.util
@@ -18,7 +18,7 @@ ADDRESS = "127.0.0.1"
 
 
 class Collector:
-    """Reads the numbers when it is asked, so that nothing is counted twice."""
+    """Reads the numbers at each request."""
 
     def __init__(self, app_state: AppState, waiting_room: WaitingRoom) -> None:
         self._app_state, self._waiting_room = app_state, waiting_room
@@ -28,17 +28,18 @@ class Collector:
 
         counts = self._waiting_room.totals()
         for name, text, value in (
-                ("sessions", "live dreams now", len(self._waiting_room.sessions)),
-                ("waiting", "visitors in line", len(self._waiting_room.queue)),
-                ("turns_waiting", "dreams that wait for the device", self._app_state.slots_waiting),
-                ("rss_megabytes", "memory held now", rss_mb()),
-                ("peak_rss_megabytes", "the most memory held so far", peak_rss_mb()),
+                ("sessions", "live dreams that run", len(self._waiting_room.sessions)),
+                ("waiting", "visitors in the queue for a live dream", len(self._waiting_room.queue)),
+                ("turns_waiting", "dreams that wait for their turn on the device", self._app_state.slots_waiting),
+                ("rss_megabytes", "resident memory", rss_mb()),
+                ("peak_rss_megabytes", "peak of the resident memory", peak_rss_mb()),
                 ("prepared_megabytes", "memory of prepared steps and engines, see --memory",
                  memory.held_bytes() / 1e6)):
             yield GaugeMetricFamily(f"streamdream_{name}", text, value=value)
-        for name, text in (("frames", "pictures dreamed and sent"), ("dreams", "dreams renewed"),
-                           ("frame_seconds", "time that pictures spent here"), ("sessions", "live dreams begun"),
-                           ("resumed", "live dreams taken up again")):
+        for name, text in (("frames", "frames sent to live pages"), ("dreams", "live dreams computed"),
+                           ("frame_seconds", "seconds that frames spent in the server"),
+                           ("sessions", "live sessions started"),
+                           ("resumed", "live sessions resumed after a lost connection")):
             yield CounterMetricFamily(f"streamdream_{name}", text, value=counts[name])
         refused = CounterMetricFamily("streamdream_refused", "requests and connections refused", labels=["reason"])
         for name, value in counts.items():

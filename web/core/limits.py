@@ -1,0 +1,94 @@
+"""The limits of a visitor. Those that an operator chooses are in ``streamdream.settings.WebSettings``.
+
+An address is one IPv4 address or one IPv6 network of 64 bits; a visitor is one page that is open.
+"""
+from __future__ import annotations
+
+# --- connections and requests -----------------------------------------------------------------------------------------
+
+MAX_CONNECTIONS = 1024
+"""Open connections of all addresses; ``connections_per_address`` is an option."""
+HEADERS_SECONDS = 10.0
+"""From the opening of a connection, or the first byte of its next request, until the headers are complete."""
+REQUEST_WAIT_SECONDS = 5.0
+"""A request of an address with too many open requests waits so long for one of them to end."""
+MAX_BODY_BYTES, MAX_LOGIN_BYTES = 8_000_000, 10_000
+"""Any body that is no upload; the form of the login page."""
+BODY_TIMEOUT_SECONDS, BODY_SECONDS = 15.0, 60.0
+"""Without a byte of a body; until all of it is here."""
+MAX_PATH_PART_BYTES = 255
+"""Bytes between two slashes of a path; no file has a longer name."""
+MAX_EVENT_BYTES, MAX_EVENT_ITEMS = 2_000_000, 1000
+"""An event of the page, which may hold a mask that was drawn; brackets, braces and commas in it."""
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+MAX_LOGINS_PER_ADDRESS, MAX_LOGINS_WAITING = 3, 8
+"""Password checks of one address: one runs, two wait; checks of all addresses that wait, about 0.1 s each."""
+LOGIN_PAUSE_SECONDS = 1.0
+"""An address waits so long after a wrong password; no other does."""
+
+# --- live -------------------------------------------------------------------------------------------------------------
+
+LIVE_MAXIMA = {"steps": 6, "warmup_steps": 30, "octaves": 6}
+"""Upper ends of settings: no visitor may hold the device for long."""
+MAX_LAYERS = 6
+MAX_JPEG_BYTES, MAX_LIVE_PIXELS = 2_000_000, 1920 * 1080
+"""One frame on its way up."""
+MAX_LIVE_RATE = 75.0
+"""Frames per second that are decoded."""
+MAX_BAD_FRAMES = 8
+"""Frames in a row that cannot be decoded, until the session ends."""
+HELLO_SECONDS = 5.0
+"""From the opening of a live socket until its first message."""
+MAX_MESSAGES_PER_SECOND, MAX_MESSAGE_BURST = 500.0, 500
+"""A visitor who sends more is disconnected; a page sends at most 60 frames and 60 changes per second."""
+MAX_FRAMES_PER_SECOND, MAX_FRAME_BURST = 500.0, 1000
+"""Of the WebSocket protocol: pings, pongs and fragments, which are no messages."""
+MAX_MESSAGE_CHARACTERS, MAX_SETTING_CHARACTERS = 8192, 400
+"""A text message; one value in it."""
+SETTING_CHECKS_PER_SECOND = 60.0
+"""Settings that come in between are merged."""
+MAX_QUEUE = 100
+"""Visitors who wait for a live session."""
+RECONNECT_SECONDS = 4.0
+"""A session whose connection broke waits so long for its visitor."""
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS = 8, 3
+"""Files that are being received or inspected."""
+UPLOAD_SECONDS, SHARED_UPLOAD_SECONDS = 600.0, 20.0
+"""Until a file is here; until the slowest one may be ended because another address waits for its place."""
+MAX_FILES, MAX_FILES_PER_VISITOR = 256, 8
+MAX_UNCLAIMED, UNCLAIMED_SECONDS = 16, 120.0
+"""Files of one address that no page asked for yet, and how long they are kept."""
+MAX_TOTAL_FACTOR = 20
+"""All files together may be so many times as large as a single one."""
+ADDRESS_SHARE = 4
+"""One address may have one file in so many, and one byte in so many, of all."""
+MAX_STREAMS, MAX_VIDEO_RATE, MAX_PACKETS_PER_SECOND = 12, 120, 1000
+"""Of a video; packets of all streams: audio in pieces of 10 ms and video at 120 per second make 220."""
+MAX_STORED_PIXELS = 1920 * 1080
+"""A larger picture is scaled down: a dream of it would take minutes."""
+INSPECTION_CPU_SECONDS, INSPECTION_BYTES = 20, 1 << 30
+"""Of the process that inspects a file."""
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+JOB_MAXIMA = {"steps": 40, "warmup_steps": 100, "octaves": 8, "jitter": 128}
+"""Upper ends of settings of a video or a picture."""
+MAX_FIELD_HEIGHT = 1080
+"""Lines; also of what is dreamed at its own size."""
+MAX_VIDEOS, MAX_STILLS = 16, 32
+"""Jobs that wait or run, of all visitors."""
+MAX_JOBS_PER_ADDRESS, MAX_JOBS_PER_VISITOR = 4, 2
+"""The same of one, in each of the two queues."""
+VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
+"""A job that has taken longer ends when another visitor waits."""
+SHARED_VIDEO_SECONDS = 600.0
+"""The same for a video when another address waits."""
+EXPIRE_SECONDS = 1800.0
+"""A visitor who has done nothing for so long is gone, and so are their files and results."""
+MAX_VISITORS = 10_000
+"""Visitors that are remembered: names cost nothing, so they may be invented."""
