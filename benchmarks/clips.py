@@ -1,32 +1,19 @@
 """Real pictures to measure on; what comes with gradio is used when nothing is named."""
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
-from streamdream.errors import MissingPackage, SourceError
+from streamdream.errors import SourceError
 from streamdream.media.images import read_image
 from streamdream.media.resize import resize
+from streamdream.media.sample_files import PHOTO, sample_file
 from streamdream.media.sources.video import open_source
 
 from .metrics import Picture
 
-DEFAULT_CLIP = "videos/world.mp4"
-"""480x270, 30 frames a second, 30 s, with sound; a turning globe before black."""
-OTHER_SHOT = "images/lion.jpg"
 PAN_PX = 2
 """A frame, of the photograph."""
-
-
-def gradio_asset(name: str) -> str:
-    """A file that comes with gradio, found without importing it (that takes two seconds). Raises MissingPackage."""
-    spec = importlib.util.find_spec("gradio")
-    path = Path(spec.origin).parent / "media_assets" / name if spec and spec.origin else Path(name)
-    if not path.is_file():
-        raise MissingPackage(f"{name} of gradio is not here: pip install gradio, or name a clip")
-    return str(path)
 
 
 def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
@@ -40,7 +27,7 @@ def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
 
 def other_shot(frames: int, height: int, width: int) -> Iterator[Picture]:
     """A camera panning over a photograph, as what comes after a cut; at its end it turns back."""
-    photograph = read_image(gradio_asset(OTHER_SHOT))
+    photograph = read_image(str(sample_file(PHOTO)))
     tall, wide = photograph.shape[0], photograph.shape[1] * 3 // 4
     room = photograph.shape[1] - wide
     for index in range(frames):

@@ -12,6 +12,7 @@ from streamdream.ascent import objectives
 from streamdream.dream.build import build_dreamer
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.media.resize import resize
+from streamdream.media.sample_files import CLIP, sample_file
 from streamdream.settings import DreamSettings, StreamSettings
 
 from . import Options, Progress, Report, clips, conditions
@@ -76,7 +77,7 @@ def run(options: Options, progress: Progress) -> Report:
 
 
 def load(options: Options, height: int, width: int, dreamer: Dreamer, settings: DreamSettings) -> Footage:
-    path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
+    path = options.clip or str(sample_file(CLIP))
     frames = clips.read(path, options.frames or DEFAULT_FRAMES, height, width)
     excitement = ObjectiveValue(dreamer.model, objectives.from_settings(settings, dreamer.model),
                             dreamer.options.field_size(height, width))

@@ -8,12 +8,13 @@ from typing import Any
 
 from streamdream.dream.build import build_dreamer
 from streamdream.errors import SourceError
+from streamdream.media.sample_files import CLIP, sample_file
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
 from streamdream.render.pipeline import render_video
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
-from . import Options, Progress, Report, clips, conditions
+from . import Options, Progress, Report, conditions
 
 DEFAULT_SIZE = (384, 512)
 DEFAULT_FRAMES = 150
@@ -23,7 +24,7 @@ INPUT_CRF = "12"
 
 def run(options: Options, progress: Progress) -> Report:
     """One row. ``fps`` leaves out the first frame, which waits for the weights and takes more steps."""
-    path = options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)
+    path = options.clip or str(sample_file(CLIP))
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
     stream = StreamSettings(model=options.model, field_height=options.field_height, backend=options.backend,
                             device=options.device, precision=options.precision, seed=options.seed)

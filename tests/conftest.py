@@ -32,13 +32,13 @@ if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
-from support.assets import gradio_asset
 from support.clips import Clip, make
 
 from streamdream import backends, models
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.media.images import read_image
+from streamdream.media.sample_files import CLIP, PHOTO, sample_file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,13 +53,13 @@ def _swept() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lion() -> NDArray[np.uint8]:
     """A photograph, RGB [256, 256, 3]."""
-    return read_image(str(gradio_asset("images/lion.jpg")))
+    return read_image(str(sample_file(PHOTO)))
 
 
 @pytest.fixture(scope="session")
 def world() -> Path:
     """A real clip with sound: 480x270, 30 frames a second, 30 s."""
-    return gradio_asset("videos/world.mp4")
+    return sample_file(CLIP)
 
 
 @pytest.fixture(scope="session")

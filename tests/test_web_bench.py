@@ -9,8 +9,14 @@ import pytest
 from streamdream_bench import Options, web
 from streamdream_bench.web import Case
 from support.browser import CHROMIUM
+from support.waiting import until
 
 pytestmark = [pytest.mark.alone, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_slow_line_is_late_and_narrow() -> None:
@@ -31,7 +37,7 @@ def test_the_slow_line_is_late_and_narrow() -> None:
         case = Case("", 0, 0, rtt_ms=80, up_mbit=8)
         port = web.free_port()
         with web.running([*web.relay_command(port, server.getsockname()[1], case)]):
-            web.until_open(port)
+            until(lambda: listens(port))
 
             def send(size: int) -> float:
                 began = time.monotonic()

@@ -19,10 +19,10 @@ import av
 import numpy as np
 import pytest
 import streamdream_web
-from support.assets import gradio_asset
 from support.clips import Clip, make
 
 from streamdream.media import images
+from streamdream.media.sample_files import PHOTO, sample_file
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser]
 
@@ -33,7 +33,7 @@ if not CHROMIUM.exists():
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
 PATIENCE_MS = 60_000
-LION = str(gradio_asset("images/lion.jpg"))
+LION = str(sample_file(PHOTO))
 
 
 @pytest.fixture(scope="module")
