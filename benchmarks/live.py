@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from streamdream.automation.controls import Controls
 from streamdream.dream import build
-from streamdream.live.pipeline import Live, LiveReport
+from streamdream.live.pipeline import Live
+from streamdream.live.report import LiveReport
 from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
+from streamdream.media.sample_files import CLIP, sample_file
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.media.sources.video import open_source
@@ -25,7 +27,7 @@ from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
 
-from . import Options, Progress, Report, clips, conditions
+from . import Options, Progress, Report, conditions
 
 CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
 """Width, height, frames a second, lines of the field at most, and whether it keeps to them."""
@@ -158,6 +160,6 @@ def unwrapped(seen: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def read_clip(options: Options, width: int, height: int) -> list[NDArray[np.uint8]]:
-    with open_source(options.clip or clips.gradio_asset(clips.DEFAULT_CLIP)) as source:
+    with open_source(options.clip or str(sample_file(CLIP))) as source:
         frames = (frame.image for frame, _ in zip(source, range(LOOPED), strict=False))
         return [cv2().resize(image, (width, height)) for image in frames]

@@ -16,7 +16,7 @@ import torch
 from streamdream import backends, models
 from streamdream.ascent import objectives
 from streamdream.backends.precision import has_bf16
-from streamdream.dream.dreamer import octave_sizes
+from streamdream.dream.octaves import octave_sizes
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import count_flop, subgraph
 from streamdream.models.weights.random import random_weights

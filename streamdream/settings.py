@@ -236,6 +236,12 @@ def choices(item: dataclasses.Field[Any]) -> list[str]:
     return list(getattr(importlib.import_module(module), name))
 
 
+def maximum(group: Group, name: str) -> float:
+    """The highest legal value of a field that has one."""
+    high: float = group.__dataclass_fields__[name].metadata["high"]
+    return high
+
+
 def flag(item: dataclasses.Field[Any]) -> str:
     """The command-line flag of a field."""
     return str(item.metadata["flag"]) or flag_name(item.name)

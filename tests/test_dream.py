@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from streamdream import models
 from streamdream.backends import Backend
 from streamdream.dream import optical_flow, warp
-from streamdream.dream.dreamer import Dreamer, DreamState, octave_sizes
+from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.octaves import octave_sizes
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import downscale_area
 from streamdream.settings import DreamSettings

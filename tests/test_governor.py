@@ -92,7 +92,7 @@ def test_octaves_that_do_not_fit_any_more_are_taken_in_turn_again() -> None:
 
 
 def test_a_pinned_field_stays() -> None:
-    resolution = ResolutionController(230, 12, pinned=True)
+    resolution = ResolutionController(230, 12, fixed=True)
     for number in range(1, 50):
         resolution.observe(5.0, number)
     assert resolution.field_height == 230

@@ -197,10 +197,8 @@ def test_the_dream_stands_back_for_the_picture(eager: Backend) -> None:
 
 def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
     """The field grows for it where it may; where it may not, what was dreamed before goes on."""
-    for pinned, expected in ((False, "mixed3"), (True, "conv2d_1")):
-        resolution = ResolutionController(96, 12, pinned)
-        resolution._heights = [(32, True), *resolution._heights] if not pinned else [(32, True), (32, False)]
-        resolution._level = 0
+    for fixed, expected in ((False, "mixed3"), (True, "conv2d_1")):
+        resolution = ResolutionController(32 if fixed else 96, 12, fixed, heights=[32], start_height=32)
         controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
         timer = threading.Timer(1.0, controls.change, ({"layers": "mixed3"},))
         timer.start()
@@ -208,7 +206,7 @@ def test_a_layer_too_deep_for_the_field_ends_no_show(eager: Backend) -> None:
                       controls).run()
         timer.join()
         assert report.layers == expected and report.dreams > 10
-        assert resolution.field_height == (32 if pinned else 96)
+        assert resolution.field_height == (32 if fixed else 96)
 
 
 class Asked(LiveSource):
@@ -234,8 +232,8 @@ def test_a_field_that_the_next_pictures_have_is_waited_for(eager: Backend, highe
     """And no larger one is asked for meanwhile; a camera that has no more lines goes on with what it dreamed, on the
     field that it had.
     """
-    resolution = ResolutionController(240, 1e6)  # nothing is fast enough: only what the layer needs is taken
-    resolution._heights, resolution._level = [(32, True), (96, True), (144, True), (208, True), (240, False)], 0
+    # nothing is fast enough: only what the layer needs is taken
+    resolution = ResolutionController(240, 1e6, heights=[32, 96, 144, 208], start_height=32)
     controls = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1))
     timer = threading.Timer(0.5, controls.change, ({"layers": "mixed3"},))
     timer.start()
@@ -280,7 +278,7 @@ def test_a_frozen_picture_stands_still_and_goes_on_dreaming(eager: Backend) -> N
     threading.Timer(0.5, setattr, (controls, "frozen", True)).start()
     dreamer = Dreamer(get("inception_v3"), eager, 96)
     moving = [np.full((96, 160, 3), 60 + 8 * number, np.uint8) for number in range(16)]
-    Live(Numbered(moving, 30, 3.0), sink, dreamer, ResolutionController(96, 12, pinned=True), controls).run()
+    Live(Numbered(moving, 30, 3.0), sink, dreamer, ResolutionController(96, 12, fixed=True), controls).run()
     shown = [picture[40:].astype(float) for picture in sink.kept[-6:]]
     assert max(np.abs(a.mean() - b.mean()) for a, b in pairwise(shown)) < 3  # else it moves by 8 a frame
     assert max(np.abs(a - b).mean() for a, b in pairwise(shown)) > 0.2
@@ -293,5 +291,5 @@ def test_a_reset_begins_the_dream_anew(eager: Backend) -> None:
     dreamer.advance = lambda state, *args, **options: (  # type: ignore
         seen.append(state.residual is None) or advance(state, *args, **options))  # type: ignore
     threading.Timer(1.0, controls.reset).start()
-    Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, ResolutionController(96, 12, pinned=True), controls).run()
+    Live(Numbered(images(), 30, 3.0), NullSink(), dreamer, ResolutionController(96, 12, fixed=True), controls).run()
     assert sum(seen) == 2 and len(seen) > 10

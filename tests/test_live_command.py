@@ -14,7 +14,7 @@ import pytest
 from support.clips import Clip, make
 from support.commands import ENVIRONMENT, fails, here
 
-from streamdream.live.pipeline import LiveReport
+from streamdream.live.report import LiveReport
 from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.commands import fails, here
 
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import StreamdreamError
-from streamdream.live.pipeline import Live, LiveReport
+from streamdream.live.pipeline import Live
+from streamdream.live.report import LiveReport
 from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
@@ -75,7 +77,7 @@ def run(
     camera: Camera | None = None,
 ) -> LiveReport:
     resolution, camera = (
-        resolution or ResolutionController(size[0], UNREACHED_HZ, pinned=True),
+        resolution or ResolutionController(size[0], UNREACHED_HZ, fixed=True),
         camera or Camera(size, events),
     )
     dreamer = Dreamer(get("inception_v3"), eager, resolution.field_height)
@@ -157,9 +159,7 @@ def aurora() -> DreamSettings:
 
 
 def governor_at(height: int) -> ResolutionController:
-    resolution = ResolutionController(240, UNREACHED_HZ)
-    resolution._level = next(rung for rung, (lines, _) in enumerate(resolution._heights) if lines == height)
-    return resolution
+    return ResolutionController(240, UNREACHED_HZ, start_height=height)
 
 
 def test_octaves_that_do_not_fit_do_not_enlarge_the_field(eager: Backend) -> None:
@@ -180,8 +180,8 @@ def test_a_show_begins_with_the_octaves_that_fit(eager: Backend) -> None:
 
 
 def test_a_field_that_one_layer_needed_is_left_with_it(eager: Backend) -> None:
-    resolution, controls = ResolutionController(240, UNREACHED_HZ), Controls(replace(SETTINGS, layers="mixed3"))
-    resolution._heights, resolution._level = [(32, True), (96, True), (240, True), (240, False)], 0
+    resolution = ResolutionController(240, UNREACHED_HZ, heights=[32, 96], start_height=32)
+    controls = Controls(replace(SETTINGS, layers="mixed3"))
     report = run(
         eager, controls, lambda: controls.change({"layers": "conv2d_1"}), resolution=resolution, size=(240, 400)
     )
@@ -206,3 +206,23 @@ def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Bac
 def test_a_run_of_no_time_has_no_rates(eager: Backend) -> None:
     report = replace(run(eager, Controls(SETTINGS)), seconds=0.0).as_json()
     assert report["fps"] == report["dream_fps"] == report["steps_per_s"] == report["seconds"] == 0.0
+
+
+# --- before anything is opened ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", [["render", "CLIP", "-o", "OUT"], ["live", "--source", "CLIP", "--sink", "OUT"]])
+def test_a_field_too_small_for_the_layers_leaves_no_output(command: list[str], tmp_path: Path, world: Path,
+                                                           monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused before the output is opened."""
+    monkeypatch.setattr("streamdream.media.sinks.registry.open_sink", lambda *args, **options: pytest.fail("opened"))
+    names = {"CLIP": str(world), "OUT": str(tmp_path / "out.mp4")}
+    result = here(capsys, *[names.get(word, word) for word in command], "--field-height", "32")
+    fails(result, 2, "is too small for mixed3", "a larger --field-height")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_show_of_no_time_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fails(here(capsys, "live", "--source", "lavfi:testsrc", "--sink", tmp_path / "a.mp4", "--seconds", "0"), 2,
+          "--seconds is 0")
+    assert not list(tmp_path.iterdir())

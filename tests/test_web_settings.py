@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from streamdream import models
 from streamdream.automation.controls import Controls
-from streamdream.dream.dreamer import fitting_octaves
+from streamdream.dream.octaves import fitting_octaves
 from streamdream.errors import SettingsError
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from streamdream import settings
-from streamdream.automation.controls import Controls, DreamRequest
+from streamdream.automation.controls import CROSSFADED_FIELDS, Controls, DreamRequest
 from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from streamdream.media.audio_level import LevelSource
     from streamdream.media.frame import Frame
 
-CROSSFADED_FIELDS = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
-"""What a dream is made of: it fades over. All else acts at once."""
-MAX_STRENGTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class Automation:
         if self._sound is None or not self._depth:
             return now
         factor = 1 + self._depth * (2 * self._sound.level(seconds + self._offset) - 1)
-        return replace(now, strength=min(MAX_STRENGTH, round(now.strength * factor, 3)))
+        return replace(now, strength=min(settings.maximum(DreamSettings, "strength"), round(now.strength * factor, 3)))
 
     def close(self) -> None:
         if self._sound is not None:

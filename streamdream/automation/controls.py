@@ -11,16 +11,9 @@ from streamdream import settings
 from streamdream.errors import UnknownName, UsageError
 from streamdream.settings import DreamSettings
 
-MODEL_DEPENDENT_FIELDS = (
-    "layers",
-    "channel",
-    "guide",
-    "style",
-    "style_weight",
-    "style_layers",
-    "octaves",
-    "octave_scale",
-)
+CROSSFADED_FIELDS = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
+"""What a dream is made of: it fades over. All else acts at once."""
+MODEL_DEPENDENT_FIELDS = (*CROSSFADED_FIELDS, "octaves", "octave_scale")
 """What a network or a field may turn out to be unfit for."""
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from streamdream import settings
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.automation import add_automation_flags, open_automation
+from streamdream.cli.field_check import checked_source
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import log_line, show_log, warn_of_older_files
+from streamdream.errors import UsageError
 from streamdream.settings import AutomationSettings, DreamSettings, LiveSettings, RenderSettings, StreamSettings
 from streamdream.system.process_tuning import freeze_gc
 
 if TYPE_CHECKING:
-    from streamdream.live.pipeline import LiveReport
+    from streamdream.live.report import LiveReport
 
 LIVE_PRESET = "live"
 """What is started from when no preset is named."""
@@ -45,6 +47,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
         print(settings.to_toml((run.dream, run.live, run.automation, run.stream, run.render)), end="")
         return 0
     path_conflicts.check(args, run)
+    if not run.live.seconds:
+        raise UsageError("--seconds is 0: there is nothing to dream")
     show_log(args.json)
     started = time.time()
     from streamdream import models
@@ -63,7 +67,8 @@ def live_command(parser: Parser, argv: Sequence[str]) -> int:
         open_automation(args, run, args.source) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
-            sink_names, source, run.render, args.overwrite, LiveContext(automation.controls, layers, failures)
+            sink_names, checked_source(source, args, run, all_octaves=False), run.render, args.overwrite,
+            LiveContext(automation.controls, layers, failures)
         ) as sink,
     ):
         if not args.json:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamdream.render.report import Report
+    from streamdream.render.report import RenderReport
 
 
 def log_line(line: str) -> None:
@@ -29,7 +29,7 @@ class _Lines(logging.Handler):
         log_line(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
 
-def print_report(report: Report, output: str, as_json: bool) -> None:
+def print_report(report: RenderReport, output: str, as_json: bool) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from streamdream import settings
 from streamdream.cli import path_conflicts
 from streamdream.cli.automation import add_automation_flags, open_automation
+from streamdream.cli.field_check import checked_source
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import print_report, show_log, warn_of_older_files
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
@@ -41,7 +42,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     started = time.time()
     with (GuideVideo(dream) as guide_video,
           open_source(args.input, encode.start, encode.duration, encode.end) as source,
-          open_sink(args.output, source, encode, args.overwrite, args.input) as sink,
+          open_sink(args.output, checked_source(source, args, run), encode, args.overwrite, args.input) as sink,
           open_automation(args, run, args.input, encode.start) as automation,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
         from streamdream.dream.build import build_dreamer

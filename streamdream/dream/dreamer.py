@@ -20,6 +20,7 @@ from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
+from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
 from streamdream.media.frame import check_picture, to_array, to_signed_unit, to_tensor
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from streamdream.dream.optical_flow import Grey
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
-
-
-SIZE_MULTIPLE = 16
-"""Pixels; the coarsest stride of most layers that are dreamed."""
 
 
 @dataclass(frozen=True)
@@ -184,40 +181,8 @@ def _carry(state: DreamState, match: FrameMatch, settings: DreamSettings) -> tup
 def find_targets(model: Model, backend: Backend, objective: Objective, references: References, height: int, width: int
                  ) -> AllTargets:
     """What the guide and the style look like to the objective's terms at an octave of that size."""
-    pictures = reference_images.for_octave(references, height, width, _min_side(model, objective))
+    pictures = reference_images.for_octave(references, height, width, min_side(model, objective))
     return backend.targets(objective, {name: to_tensor(to_signed_unit(image)) for name, image in pictures.items()})
-
-
-def fitting_octaves(model: Model, settings: DreamSettings, size: tuple[int, int]) -> int:
-    """How many octaves a field of that (height, width) has room for, up to ``settings.octaves``; 0 if not even one.
-
-    Raises UnknownName or SettingsError when the model lacks what the settings ask for.
-    """
-    least = _min_side(model, objectives.from_settings(settings, model))
-    return next((octaves for octaves in range(settings.octaves, 0, -1)
-                 if min(map(min, octave_sizes(*size, octaves, settings.octave_scale))) >= least), 0)
-
-
-def _min_side(model: Model, objective: Objective) -> int:
-    """Pixels of the shorter side of a picture that all taps need."""
-    taps = model.taps()
-    return max((taps[name].min_size for name in objective.taps), default=1)
-
-
-def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
-    """(height, width) of each octave, coarsest first; the last is the picture's own.
-
-    The others are multiples of ``GRID`` where they are large enough for that not to show: an engine is built for one
-    size, and so pictures of nearly the same size, or scale, share most of theirs.
-    """
-    coarse = [(_on_grid(height, scale**n), _on_grid(width, scale**n)) for n in reversed(range(1, octaves))]
-    return [*coarse, (height, width)]
-
-
-def _on_grid(length: int, scale: float) -> int:
-    if length / scale < 6 * SIZE_MULTIPLE:  # half a step of it would be more than a twelfth
-        return max(1, round(length / scale))
-    return SIZE_MULTIPLE * min(round(length / scale / SIZE_MULTIPLE), length // SIZE_MULTIPLE)
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:

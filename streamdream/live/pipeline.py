@@ -24,17 +24,20 @@ from numpy.typing import NDArray
 from streamdream.automation.automation import Automation, content_key
 from streamdream.automation.model_switcher import ModelSwitcher
 from streamdream.dream import warp
-from streamdream.dream.dreamer import DreamState, fitting_octaves
+from streamdream.dream.dreamer import DreamState
+from streamdream.dream.octaves import fitting_octaves
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import LiveReader
+from streamdream.dream.report import describe_run
 from streamdream.errors import Closed, FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
 from streamdream.live.mailbox import Mailbox
+from streamdream.live.report import LiveReport
 from streamdream.live.thread_tuner import ThreadTuner
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import downscale_area
 from streamdream.system.process_tuning import lower_thread_priority
-from streamdream.system.stats import peak_rss_mb, percentile
+from streamdream.system.stats import percentile
 from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
@@ -65,44 +68,6 @@ class Captured:
 
     frame: Frame
     at_seconds: float
-
-
-@dataclass(frozen=True)
-class LiveReport:
-    """What a live run did; times in ms are from a frame's capture until the sink had it. Of a long run, latency and
-    jitter are those of its last ten minutes or more, the longest gap is that of all of it.
-
-    ``fields`` counts the dreams on each field that the governor chose, as ``426x240`` or ``426x240 all octaves``.
-    """
-
-    captured: int
-    frames: int
-    dropped: int
-    dreams: int
-    steps: int
-    seconds: float
-    latency_ms: dict[str, float]
-    longest_gap_ms: float
-    jitter_ms: float
-    cpu_share: float
-    field: str
-    fields: dict[str, int]
-    layers: str
-    model: str
-    backend: str
-    precision: str
-    device: str
-    reason: str
-    stages: dict[str, dict[str, float]]
-    peak_rss_mb: float
-    warnings: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        seconds = self.seconds or float("inf")  # a run that ended at once has no rates
-        rates = {"fps": self.frames / seconds, "display_fps": self.frames / seconds,
-                 "dream_fps": self.dreams / seconds, "steps_per_s": self.steps / seconds,
-                 "shown_ratio": self.frames / max(1, self.captured)}
-        return {**{name: round(value, 3) for name, value in rates.items()}, **vars(self)}
 
 
 class Live:
@@ -305,9 +270,8 @@ class Live:
             last = now
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
-        dreamer, settings, gaps = self._models.current, self._controls.current(), list(self._gaps)
-        backend, last = dreamer.backend, DreamOptions(self._target_height or self._resolution.field_height)
-        field = last.field_size(self._source.height, self._source.width)
+        options = DreamOptions(self._target_height or self._resolution.field_height, stats=self._stats)
+        size, gaps = (self._source.height, self._source.width), list(self._gaps)
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),
             dreams=self._dreams, steps=self._steps, seconds=round(seconds, 3),
@@ -315,11 +279,9 @@ class Live:
                         for name, part in (("p50", 0.5), ("p95", 0.95))},
             longest_gap_ms=round(1e3 * self._longest_gap, 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
-            cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), field=f"{field[1]}x{field[0]}",
-            fields=dict(self._fields), layers=settings.layers, model=dreamer.model.name, backend=backend.name,
-            precision=backend.precision, device=str(backend.device), reason=backend.reason,
-            stages=self._stats.stages(), peak_rss_mb=round(peak_rss_mb(), 1),
-            warnings=self._source.warnings + self._sink.warnings)
+            cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), fields=dict(self._fields),
+            warnings=self._source.warnings + self._sink.warnings,
+            **describe_run(self._models.current, options, self._controls.current(), size))
 
 
 def resize_state(state: DreamState, height: int, width: int) -> DreamState:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from statistics import median
 
 HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
@@ -19,28 +21,29 @@ log = logging.getLogger(__name__)
 
 
 class ResolutionController:
-    """Chooses ``field_height``: ``highest`` or the largest of HEIGHTS below it that is renewed ``min_dream_rate`` times
-    a second; and ``cycle_octaves``: whether a dream steps on one octave, the next one in turn, or, where there is still
-    room at the highest, on all. ``pinned`` keeps to ``highest``, in turn.
+    """Chooses ``field_height``: ``max_height``, or the largest of ``heights`` below it at which the dream is renewed
+    ``min_dream_rate`` times a second. Chooses ``cycle_octaves``: whether a dream steps on one octave, the next one in
+    turn, or, where ``max_height`` leaves time for it, on all. ``fixed`` keeps to ``max_height``, octaves in turn.
     """
 
-    def __init__(self, highest: int, min_dream_rate: float, pinned: bool = False) -> None:
-        heights = [height for height in HEIGHTS if height < highest] + [highest]
-        self._heights = [*((height, True) for height in heights), (highest, False)]
-        self._level = len(heights) - 1 if pinned else max(0, sum(height <= START_HEIGHT for height in heights) - 1)
+    def __init__(self, max_height: int, min_dream_rate: float, fixed: bool = False, *,
+                 heights: Sequence[int] = HEIGHTS, start_height: int = START_HEIGHT) -> None:
+        lower = [height for height in heights if height < max_height]
+        self._levels = [*((height, True) for height in (*lower, max_height)), (max_height, False)]
+        self._level = len(lower) if fixed else max(0, bisect_right([*lower, max_height], start_height) - 1)
         self._allowed_seconds = 1 / min_dream_rate
-        self._fixed = pinned
+        self._fixed = fixed
         self._seconds: deque[float] = deque(maxlen=WINDOW)
         self._backoff = 1
         self._min_level = 0
 
     @property
     def field_height(self) -> int:
-        return self._heights[self._level][0]
+        return self._levels[self._level][0]
 
     @property
     def cycle_octaves(self) -> bool:
-        return self._heights[self._level][1]
+        return self._levels[self._level][1]
 
     def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         """The dream of that number, of so many octaves, took so long; ``lines`` it had, unless all that were wanted.
@@ -53,8 +56,8 @@ class ResolutionController:
         if usual > self._allowed_seconds and self._level > self._min_level:
             self._move(-1, usual)
             self._backoff = min(64, 2 * self._backoff)  # what did not hold is tried again ever more seldom
-        elif self._level + 1 < len(self._heights) and (lines is None or lines >= self.field_height):
-            height, in_turn = self._heights[self._level + 1]
+        elif self._level + 1 < len(self._levels) and (lines is None or lines >= self.field_height):
+            height, in_turn = self._levels[self._level + 1]
             growth = (height / self.field_height) ** 2 if in_turn else octaves
             if usual * growth < HEADROOM * self._allowed_seconds and number // WINDOW % self._backoff == 0:
                 self._move(1, usual)
@@ -72,11 +75,11 @@ class ResolutionController:
         """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then; no
         smaller one is, until ``allow_all``.
         """
-        if self._fixed or self._level + 1 >= len(self._heights) - 1:
+        if self._fixed or self._level + 1 >= len(self._levels) - 1:
             return False
         self._min_level = self._level + 1
         log.info("%d lines are too few for these layers: %d lines from here on", self.field_height,
-                 self._heights[self._min_level][0])
+                 self._levels[self._min_level][0])
         self._set_level(self._min_level)
         return True
 
@@ -92,7 +95,7 @@ class ResolutionController:
         if least <= OVERLOAD_FACTOR * self._allowed_seconds:
             return False
         fitting = (rung for rung in range(self._min_level, self._level)
-                   if least * (self._heights[rung][0] / self.field_height) ** 2 <= self._allowed_seconds)
+                   if least * (self._levels[rung][0] / self.field_height) ** 2 <= self._allowed_seconds)
         self._move(max(fitting, default=self._min_level) - self._level, least)
         return True
 

@@ -56,7 +56,7 @@ class Cell:
 def plan(model: Model, taps: Sequence[str], settings: DreamSettings, field: tuple[int, int], folder: Path
          ) -> list[Cell]:
     """A cell for every tap; those that the picture is too small for are left out."""
-    from streamdream.dream.dreamer import octave_sizes
+    from streamdream.dream.octaves import octave_sizes
 
     known, nodes, cells = model.taps(), model.nodes(), []
     for number, tap in enumerate(taps, 1):

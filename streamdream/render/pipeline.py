@@ -19,7 +19,7 @@ from streamdream.automation.model_switcher import ModelSwitcher
 from streamdream.dream.frame_matching import FrameMatch
 from streamdream.errors import SourceError
 from streamdream.media.sources.prefetch import prefetch
-from streamdream.render.report import Report, summarize
+from streamdream.render.report import RenderReport, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -36,7 +36,7 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
            references_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,
            turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-           options: DreamOptions | None = None) -> Report:
+           options: DreamOptions | None = None) -> RenderReport:
     """Dream every frame of the source into the sink and finish it.
 
     ``on_frame`` gets the number of frames done; ``references_at`` gives guide, style and mask of a time in seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamdream.system.stats import peak_rss_mb
+from streamdream.dream.report import RunReport, describe_run
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -12,41 +12,22 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run did; ``as_json`` is what ``--json`` prints."""
+@dataclass(frozen=True, kw_only=True)
+class RenderReport(RunReport):
+    """``as_json`` is what ``--json`` prints."""
 
-    frames: int
-    seconds: float
     cuts: int
-    dropped: int
-    field: str
-    layers: str
-    model: str
-    backend: str
-    precision: str
-    device: str
-    reason: str
-    stages: dict[str, dict[str, float]]
-    peak_rss_mb: float
-    warnings: list[str]
 
     @property
     def fps(self) -> float:
         return self.frames / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        return {"frames": self.frames, "seconds": round(self.seconds, 3), "fps": round(self.fps, 2), **{
-            name: getattr(self, name) for name in (
-                "backend", "precision", "device", "model", "layers", "field", "stages", "dropped", "peak_rss_mb",
-                "cuts", "reason", "warnings")}}
+        return {**vars(self), "seconds": round(self.seconds, 3), "fps": round(self.fps, 2)}
 
 
 def summarize(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int], frames: int,
-              warnings: list[str], cuts: int = 0) -> Report:
+              warnings: list[str], cuts: int = 0) -> RenderReport:
     """The report of a run that has just ended; ``size`` is (height, width) of its frames."""
-    stats, backend, field = options.stats, dreamer.backend, options.field_size(*size)
-    return Report(frames=frames, seconds=stats.elapsed_seconds, cuts=cuts, dropped=0, field=f"{field[1]}x{field[0]}",
-                  layers=settings.layers, model=dreamer.model.name, backend=backend.name, precision=backend.precision,
-                  device=str(backend.device), reason=backend.reason, stages=stats.stages(),
-                  peak_rss_mb=round(peak_rss_mb(), 1), warnings=warnings)
+    return RenderReport(frames=frames, seconds=options.stats.elapsed_seconds, dropped=0, cuts=cuts, warnings=warnings,
+                        **describe_run(dreamer, options, settings, size))

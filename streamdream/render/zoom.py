@@ -18,7 +18,7 @@ from streamdream.errors import SettingsError
 from streamdream.media.container import assumed_color
 from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
-from streamdream.render.report import Report, summarize
+from streamdream.render.report import RenderReport, summarize
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -62,7 +62,7 @@ class StillSource:
 
 
 def zoom(source: StillSource, sink: Sink, dreamer: Dreamer, settings: DreamSettings, moves: ZoomSettings,
-         on_frame: Callable[[int], None] = lambda count: None) -> Report:
+         on_frame: Callable[[int], None] = lambda count: None) -> RenderReport:
     """Dream ``source.frame_count`` frames into the sink and finish it. The caller owns the sink."""
     from streamdream.dream.dreamer import DreamState
 

@@ -34,7 +34,7 @@ def images(count: int = 8) -> list[NDArray[np.uint8]]:
 
 def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTINGS) -> Live:
     dreamer = Dreamer(get("inception_v3"), eager, 96)
-    return Live(source, sink, dreamer, ResolutionController(96, 12, pinned=True), Controls(settings))
+    return Live(source, sink, dreamer, ResolutionController(96, 12, fixed=True), Controls(settings))
 
 
 def workers() -> list[threading.Thread]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from streamdream import models
 from streamdream.automation.controls import MODEL_DEPENDENT_FIELDS, Controls, DreamRequest, parse_values
 from streamdream.dream import reference_images
-from streamdream.dream.dreamer import fitting_octaves
+from streamdream.dream.octaves import fitting_octaves
 from streamdream.errors import (
     Closed,
     FieldTooSmall,

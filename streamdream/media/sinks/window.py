@@ -21,7 +21,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
 from streamdream.media.sinks.base import SinkBase
-from streamdream.settings import parse_layers
+from streamdream.settings import DreamSettings, maximum, parse_layers
 
 if TYPE_CHECKING:
     from streamdream.media.sinks.base import LiveContext, Sink
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TITLE = "streamdream"
 STRENGTH_FACTOR = 1.25
-MIN_STRENGTH, MAX_STRENGTH = 0.1, 4.0
+MIN_STRENGTH = 0.1
 MESSAGE_SECONDS = 4.0
 FONT_FOLDERS = ("/usr/share/fonts", "/")
 """OpenCV sets a font folder that it does not have, and Qt prints many warnings; any existing folder avoids them."""
@@ -156,7 +156,8 @@ class WindowSink(SinkBase):
     def scale_strength(self, factor: float) -> None:
         if self._context is not None:
             strength = self._context.controls.current().strength or MIN_STRENGTH
-            self._change("strength", round(min(max(factor * strength, MIN_STRENGTH), MAX_STRENGTH), 3))
+            highest = maximum(DreamSettings, "strength")
+            self._change("strength", round(min(max(factor * strength, MIN_STRENGTH), highest), 3))
 
     def freeze(self) -> None:
         if self._context is not None:

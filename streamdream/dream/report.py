@@ -1,0 +1,40 @@
+"""What any run reports: the base of the reports of renders and live runs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from streamdream.system.stats import peak_rss_mb
+
+if TYPE_CHECKING:
+    from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.options import DreamOptions
+    from streamdream.settings import DreamSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """``field`` is the last field as ``426x240``; ``reason`` says why the backend was chosen."""
+
+    frames: int
+    seconds: float
+    dropped: int
+    field: str
+    layers: str
+    model: str
+    backend: str
+    precision: str
+    device: str
+    reason: str
+    stages: dict[str, dict[str, float]]
+    peak_rss_mb: float
+    warnings: list[str]
+
+
+def describe_run(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int]
+                 ) -> dict[str, Any]:
+    """The fields of a ``RunReport`` that say what dreamed and how fast. ``size`` is (height, width) of the frames."""
+    backend, (height, width) = dreamer.backend, options.field_size(*size)
+    return {"field": f"{width}x{height}", "layers": settings.layers, "model": dreamer.model.name,
+            "backend": backend.name, "precision": backend.precision, "device": str(backend.device),
+            "reason": backend.reason, "stages": options.stats.stages(), "peak_rss_mb": round(peak_rss_mb(), 1)}
