@@ -15,6 +15,7 @@ import torch
 
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.backends import synchronize
 from streamdream.backends.precision import has_bf16
 from streamdream.dream.octaves import octave_sizes
 from streamdream.errors import SettingsError
@@ -137,16 +138,11 @@ class Product:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _synchronize(device)
+    synchronize(device)
     begin = time.perf_counter()
     work()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - begin
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _chosen(options: Options, model: Model) -> Iterator[Backend | Plain]:

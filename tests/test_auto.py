@@ -4,14 +4,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,8 +18,11 @@ from support.engines import MODEL, spec, wait_for
 from support.waiting import until
 
 from streamdream import backends
-from streamdream.backends import StepSpec, auto, build_process, engine, engine_cache, graph
+from streamdream.backends import auto, build_process, engine, engine_cache, graph
 from streamdream.backends.auto import Auto
+from streamdream.backends.engine import EngineRequest
+from streamdream.backends.engine_cache import Timing
+from streamdream.backends.evictable import LoadedEngine
 from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError
 
@@ -29,12 +30,12 @@ pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="O
 
 
 @pytest.fixture()
-def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
+def build_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "BUILD_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(build_process, "NICENESS", 0)  # tests have no time
 
 
-def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None) -> None:
+def test_auto_dreams_at_once_and_measures_both(kept: Path, build_at_once: None) -> None:
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     begin = time.monotonic()
@@ -46,7 +47,7 @@ def test_auto_dreams_at_once_and_measures_both(kept: Path, eager_to_build: None)
 
 
 @pytest.mark.parametrize("winner", ["eager", "openvino"])
-def test_auto_keeps_what_measured_faster(kept: Path, eager_to_build: None, winner: str,
+def test_auto_keeps_what_measured_faster(kept: Path, build_at_once: None, winner: str,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever wins, no step is another than eager's."""
     monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0 if winner == "openvino" else 0.0)
@@ -61,7 +62,7 @@ def test_auto_keeps_what_measured_faster(kept: Path, eager_to_build: None, winne
     assert engine.cosine(step(picture, 0.02) - picture, expected - picture) > 0.999
 
 
-def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build: None,
+def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, build_at_once: None,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise RuntimeError("out of luck\nat line 7")
@@ -73,60 +74,73 @@ def test_auto_goes_on_where_an_engine_cannot_be_built(kept: Path, eager_to_build
     assert backend.name == "eager"
 
 
-def test_an_engine_that_fails_is_one_size_s_affair(kept: Path, eager_to_build: None,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of other sizes are built and go on, until so many failed in a row that no more are worth the trying."""
-    prepare, asked = OpenVino.build_out_of_process, []
+def test_a_refused_engine_leaves_other_sizes_theirs(kept: Path, build_at_once: None,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = []
 
-    def prepare_some(self: OpenVino, wanted: StepSpec, *given: Any) -> tuple[Any, float]:
-        asked.append(wanted.width)
-        if wanted.width != 112:
+    def build(self: OpenVino, request: EngineRequest) -> LoadedEngine:
+        requested.append(request.spec.width)
+        if request.spec.width != 112:
             raise RuntimeError("out of luck")
-        return prepare(self, wanted, *given)[0], 0.0
+        return LoadedEngine(lambda picture, *rest: picture, 1)
 
-    monkeypatch.setattr(OpenVino, "build_out_of_process", prepare_some)
+    monkeypatch.setattr(OpenVino, "build_out_of_process", build)
     monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
     backend = Auto(MODEL, "cpu", "fp32")
 
-    def try_it(width: int, until: str) -> None:
-        wait_for(backend, backend.compile(spec(width=width)), lambda: until in backend.reason, width)
+    steps = {width: backend.compile(spec(width=width)) for width in (112, 120, 128)}
 
-    step = backend.compile(spec())
-    try_it(120, "eager at 120x96, as openvino failed (out of luck)")
+    def run_until(width: int, text: str) -> None:
+        wait_for(backend, steps[width], lambda: text in backend.reason, width)
+
+    run_until(120, "eager at 120x96, as openvino failed (out of luck)")
     assert backend.name == "eager"
-    wait_for(backend, step, lambda: "openvino goes on" in backend.reason)
-    for width in (120, 128, 136):
-        try_it(width, f"eager at {width}x96, as openvino failed (out of luck)")
-    wait_for(backend, step, lambda: True)
+    run_until(112, "openvino goes on")
+    run_until(128, "eager at 128x96, as openvino failed (out of luck)")
     assert backend.name == "openvino"
-    steps = iter(range(10))
-    wait_for(backend, backend.compile(spec(width=144)), lambda: next(steps, None) is None, 144)
-    assert asked == [120, 112, 120, 128, 136]
+    assert requested == [120, 112, 128]  # each once
 
 
-def test_what_engines_saved_pays_for_further_ones(kept: Path, eager_to_build: None,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where eager alone would have to take so long at each size."""
-    asked = []
+def test_a_new_engine_is_timed_before_the_next_is_built(kept: Path, build_at_once: None,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build beside it would disturb the timing."""
+    requested = []
 
-    def prepare(self: OpenVino, wanted: StepSpec, *given: Any) -> tuple[Any, float]:
-        asked.append(wanted.width)
-        return lambda picture, *rest: picture, 1e6
+    def build(self: OpenVino, request: EngineRequest) -> LoadedEngine:
+        requested.append(request.spec.width)
+        return LoadedEngine(lambda picture, *rest: picture, 1)
 
-    monkeypatch.setattr(OpenVino, "build_out_of_process", prepare)
+    monkeypatch.setattr(OpenVino, "build_out_of_process", build)
     backend = Auto(MODEL, "cpu", "fp32")
-    step = backend.compile(spec())
-    wait_for(backend, step, lambda: "openvino goes on" in backend.reason)
-    before = backend._saved_seconds
-    wait_for(backend, step, lambda: backend._saved_seconds > before)
-    backend._saved_seconds = 1.5e6
-    wait_for(backend, backend.compile(spec(width=120)), lambda: 120 in asked, 120)
-    steps = iter(range(20))
-    wait_for(backend, backend.compile(spec(width=128)), lambda: next(steps, None) is None, 128)
-    assert asked == [112, 120]  # what was left does not pay for a third
+    first, second = (backend.compile(spec(width=width)) for width in (112, 120))
+    wait_for(backend, first, lambda: requested == [112])
+    steps = iter(range(5))
+    wait_for(backend, second, lambda: next(steps, None) is None, 120)
+    assert requested == [112]
+    wait_for(backend, first, lambda: "goes on" in backend.reason)
+    wait_for(backend, second, lambda: requested == [112, 120], 120)
 
 
-def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("ratio", "winner"), [(0.5, "openvino"), (2.0, "eager"), (1.05, "")])
+def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: str, kept: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu"))
+    OpenVino(MODEL, "cpu", "fp32").compile(spec())(picture, 0.02)
+    taken: list[Timing] = []
+
+    def time_in_turn(trial: auto.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
+        trial.timing = Timing(0.01, 0.01 * ratio)
+        taken.append(trial.timing)
+        return picture
+
+    monkeypatch.setattr(auto.Trial, "time_in_turn", time_in_turn)
+    for expected in (1, 1 if winner else 2):
+        backend = Auto(MODEL, "cpu", "fp32")
+        wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)  # noqa: B023
+        assert len(taken) == expected and backend.name == (winner or "eager")
+
+
+def test_auto_builds_in_another_process(kept: Path, build_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nothing here waits for it; the next run takes what it left, and builds nothing."""
     def build(*_: object, **__: object) -> None:
         raise AssertionError("recorded here")
@@ -136,13 +150,12 @@ def test_auto_builds_in_another_process(kept: Path, eager_to_build: None, monkey
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
     assert len(engine_cache.list_engines()) == 1
     monkeypatch.setattr(build_process, "build_in_subprocess", build)
-    monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
+    monkeypatch.setattr(auto, "BUILD_AFTER_SECONDS", 1e9)
     backend = Auto(MODEL, "cpu", "fp32")
     wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
 
 
-def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -> None:
-    build_process.cancel()  # one that waits from another test
+def test_auto_goes_on_where_the_builder_dies(kept: Path, build_at_once: None) -> None:
     backend = Auto(MODEL, "cpu", "fp32")
     step = backend.compile(spec())
     wait_for(backend, step, lambda: bool(builders(os.getpid())))
@@ -152,48 +165,19 @@ def test_auto_goes_on_where_the_builder_dies(kept: Path, eager_to_build: None) -
     assert backend.name == "eager" and not builders(os.getpid())
 
 
-def order(width: int, model: str = "inception_v3") -> build_process.BuildRequest:
-    return build_process.BuildRequest("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), ())
+def request(width: int, model: str = "inception_v3") -> build_process.BuildRequest:
+    return build_process.BuildRequest("openvino", model, "cpu", "fp32", 1, spec(width=width), (1, 3, 96, width), (),
+                                      time.time())
 
 
-def engines(folder: Path) -> int:
-    return len(list(folder.glob("*.engine")))
-
-
-def test_a_builder_waits_for_more(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch,
-                                  tmp_path: Path) -> None:
-    """And knows what has changed meanwhile: here the folder. One that has waited long enough is replaced."""
-    build_process.cancel()
-    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 2.0)
-    first = build_process.build_in_subprocess(order(112))
-    before = builders(os.getpid())
+def test_a_build_process_reports_errors_and_ends(kept: Path, build_at_once: None) -> None:
     with pytest.raises(EngineError, match="no_such_net"):
-        build_process.build_in_subprocess(order(112, "no_such_net"))
-    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "another"))
-    second = build_process.build_in_subprocess(order(120))
-    assert builders(os.getpid()) == before and len(before) == 1 and second < first  # not all of its life
-    assert engines(kept) == 1 and engines(tmp_path / "another" / "engines") == 1
-    until(lambda: not builders(os.getpid()), 30)
-    build_process.build_in_subprocess(order(128))
-    assert engines(tmp_path / "another" / "engines") == 2 and builders(os.getpid()) not in ([], before)
+        build_process.build_in_subprocess(request(112, "no_such_net"))
+    build_process.build_in_subprocess(request(112))
+    assert len(list(kept.glob("*.engine"))) == 1 and not builders(os.getpid())
 
 
-def test_an_order_that_comes_as_the_builder_leaves_is_not_lost(kept: Path, eager_to_build: None,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    build_process.cancel()
-    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 0.0)
-    builder = build_process.Worker()
-    monkeypatch.setattr(build_process, "IDLE_TIMEOUT_SECONDS", 20.0)
-    answers = builder._child.stdout
-    assert answers is not None
-    until(lambda: select.select([answers], [], [], 0)[0] != [], 60)  # it has said that it ends
-    monkeypatch.setattr(builder, "usable", lambda: builder._child.returncode is None)
-    build_process._worker = builder
-    build_process.build_in_subprocess(order(112))
-    assert engines(kept) == 1
-
-
-def test_a_builder_gives_way_to_what_dreams(kept: Path, eager_to_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_builder_gives_way_to_what_dreams(kept: Path, build_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same session: among sessions, Linux shares the processors out evenly, however low the priority."""
     monkeypatch.setattr(build_process, "NICENESS", 19)
     backend = Auto(MODEL, "cpu", "fp32")
@@ -216,17 +200,17 @@ def builders(parent: int = 0) -> list[int]:
     return found
 
 
-ORDER = """
+PARENT = """
 from support.engines import MODEL, spec, wait_for
 from streamdream.backends import auto
-auto.BUILD_SECONDS = 0.0
+auto.BUILD_AFTER_SECONDS = 0.0
 backend = auto.Auto(MODEL, "cpu", "fp32")
 wait_for(backend, backend.compile(spec()), lambda: False)
 """
 
 
 def test_a_builder_ends_with_whoever_asked(kept: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORDER],
+    parent = subprocess.Popen([sys.executable, "-c", PARENT],
                               env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)})
     try:
         until(lambda: bool(builders(parent.pid)), 60)

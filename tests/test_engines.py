@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_second_run_builds_nothing_and_dreams_the_same(kept: Path, monkeypatch
 def test_an_engine_is_for_one_size_only(kept: Path) -> None:
     """What leaves sizes open is slower at each step."""
     wanted = spec()
-    data = OpenVino(MODEL, "cpu", "fp32").build(graph.build(MODEL, wanted, torch.float32))
+    data = OpenVino(MODEL, "cpu", "fp32").serialize(graph.build(MODEL, wanted, torch.float32))
     model = openvino._core().import_model(io.BytesIO(data), "CPU")
     assert [tuple(given.shape) for given in model.inputs] == [(1, 3, wanted.height, wanted.width), (1,)]
 
@@ -115,7 +116,7 @@ def test_a_second_run_records_nothing(kept: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("streamdream.backends.cached_engine.code_digest", lambda: "of another release")
     built = counted(monkeypatch)
     assert torch.equal(step_once(), first) and len(recorded) == 2 and not built  # but the engine is the same
-    for path in kept.glob("*.recipe"):
+    for path in kept.glob("*.index"):
         path.write_text("{")
     assert torch.equal(step_once(), first) and len(recorded) == 3 and not built
     step_once(wanted=spec(width=113))
@@ -130,6 +131,28 @@ def test_damaged_files_are_built_anew(kept: Path, damage: Callable[[bytes], byte
     path.write_bytes(damage(path.read_bytes()))
     assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"second") == b"second"
     assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"never built") == b"second"
+
+
+def test_what_is_said_of_an_engine_is_true_and_plain(kept: Path, caplog: pytest.LogCaptureFixture,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is what the user waits, with tracing and checks; an engine of zeros is damaged, not bad JSON."""
+    caplog.set_level("INFO", "streamdream")
+    trace = graph.build
+
+    def slow(*rest: Any, **named: Any) -> Any:
+        time.sleep(2)
+        return trace(*rest, **named)
+
+    monkeypatch.setattr(graph, "build", slow)
+    step_once()
+    building, ready = (record.message for record in caplog.records)
+    assert building.startswith("building an engine for 112x96") and ready.endswith("s; the next run finds it")
+    assert float(ready.removeprefix("the engine is ready after ").partition(" ")[0]) > 2
+    [path] = kept.glob("*.engine")
+    path.write_bytes(bytes(path.stat().st_size))
+    caplog.clear()
+    step_once()
+    assert f"the stored engine {path.stem} cannot be used (it is damaged); it is built again" in caplog.messages
 
 
 def test_a_truncated_engine_is_built_anew(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,10 +197,12 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(
         pytest.skip("mounting needs root")
     try:
         monkeypatch.setenv("STREAMDREAM_CACHE", str(folder))
+        caplog.set_level("INFO", "streamdream")
         step_once()
     finally:
         subprocess.run(["umount", str(folder)], check=True)
     assert "cannot be kept" in caplog.text and "Traceback" not in caplog.text
+    assert "the engine is ready after" in caplog.text and "the next run finds it" not in caplog.text
 
 
 STEP = """

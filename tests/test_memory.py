@@ -248,7 +248,7 @@ def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Bud
     def build(*_: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(auto, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(auto, "BUILD_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
     monkeypatch.setattr(build_process, "NICENESS", 0)
     backend, picture = Auto(MODEL, "cpu", "fp32"), engine.natural_noise(torch.Size((1, 3, 96, 112)), CPU)

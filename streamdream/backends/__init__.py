@@ -81,7 +81,7 @@ class Backend(Protocol):
         ...
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
-        """What climbs each term, at a picture [1, 3, H, W] of any size, before it is refined."""
+        """The gradient of each term at a picture [1, 3, H, W] of any size, before it is smoothed."""
         ...
 
 
@@ -105,21 +105,42 @@ def create(name: str, model: Model, device: str = "auto", precision: str = "auto
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """``auto`` takes an accelerator when there is one. Raises SettingsError for a device that is not here."""
+    """The device of that name; ``auto`` takes an accelerator where there is one.
+
+    Raises SettingsError, with the devices of this machine, for one that it does not have.
+    """
     import torch
 
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:  # its message lists all types of device that PyTorch knows
+        raise SettingsError(f"--device {name} cannot be used: there is no such device; {_list_devices()}") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        if "Expected one of" in reason:  # followed by all that PyTorch could be built for
-            reason = "it is none of auto, cpu, cuda, cuda:1, mps, xpu"
-        raise SettingsError(f"--device {name} cannot be used: {reason}") from None
+        raise SettingsError(f"--device {name} cannot be used: {reason}; {_list_devices()}") from None
     return device
+
+
+def _list_devices() -> str:
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if accelerator else 0
+    numbered = [f"{accelerator.type}:{number}" for number in range(count)] if accelerator and count > 1 else []
+    return f"this machine has {', '.join(['auto', 'cpu', *([accelerator.type] if accelerator else []), *numbered])}"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done its work; a CPU is done when a call returns."""
+    import torch
+
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _load(name: str) -> Any:
@@ -128,7 +149,12 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def flatten_targets(targets: AllTargets) -> list[Tensor]:
+    """All targets in a row, as an engine takes them."""
+    return [target for of_term in targets for target in of_term]
+
+
 def unflatten_targets(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
-    """Targets as a step takes them, from all in a row and how many each term has."""
-    left = iter(flat)
-    return tuple(tuple(next(left) for _ in range(count)) for count in counts)
+    """Targets as a step takes them, from all in a row and the number of each term's."""
+    remaining = iter(flat)
+    return tuple(tuple(next(remaining) for _ in range(count)) for count in counts)

@@ -1,11 +1,10 @@
 """Engines built in another process, while this one dreams on.
 
-Recording a step's graph takes seconds of Python, which hold the interpreter's lock: a live picture would stand still
-for as long. So a child records, builds and compares at low priority, and leaves the engine in the cache. It waits a
-while for the next order, which takes it a third of the time of the first, and ends with whoever asked, even by a kill:
-it watches its standard input, which closes then.
+Tracing a step's graph takes seconds of Python, which hold the GIL: a live picture would stand still for as long. So a
+child process traces, builds and verifies at low priority, and leaves the engine in the cache. There is one at a time,
+one for each engine. It ends with the process that started it, even by SIGKILL: it watches its stdin, which closes then.
 
-    this process ──Orders, pickled──▶ child ──lines of JSON: what it logs, and last what came of each──▶ this process
+    this process ──BuildRequest, pickled──▶ child ──lines of JSON: its log, then how it ended──▶ this process
 """
 from __future__ import annotations
 
@@ -32,18 +31,17 @@ NICENESS = 10
 sessions before it looks at niceness (autogroups), and steps took 462 ms beside a build in one of its own, where they
 take 54 beside this and 49 alone (two cores, 256x144). A process group of its own keeps Ctrl-C from it.
 """
-IDLE_TIMEOUT_SECONDS = 20.0
-"""How long the child waits for another order."""
-_worker: Worker | None = None
 _lock = threading.Lock()
+_child: subprocess.Popen[bytes] | None = None
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: of a network in the registry, for pictures of ``shape`` and targets such as these.
+    """What to build: of a network in the registry, for pictures of ``shape`` and targets like these.
 
-    Tensors lie on the processor. ``threads`` are those that the engine will run on.
+    Tensors are on the CPU. ``threads`` are those that the engine will run on; ``begun_seconds`` is as in
+    ``EngineRequest``.
     """
 
     backend: str
@@ -54,97 +52,59 @@ class BuildRequest:
     spec: StepSpec
     shape: tuple[int, ...]
     targets: AllTargets
+    begun_seconds: float
 
 
-def build_in_subprocess(order: BuildRequest) -> float:
-    """Has it built and kept in the cache, where ``find`` of its backend finds it, unless nothing can be kept.
+def build_in_subprocess(request: BuildRequest) -> None:
+    """Build an engine and store it in the cache, where ``load`` of its backend finds it.
 
-    Returns the processor's seconds that it took. Raises EngineError with what the child said.
+    Raises EngineError with what the child reports.
     """
+    global _child
     with _lock:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        _child = subprocess.Popen([sys.executable, "-m", WORKER_MODULE, str(NICENESS)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0, env=environment)
         try:
-            return _current_worker().request(order)
-        except WorkerExited:
-            return _current_worker().request(order)
+            _send(_child, request)
+            _relay(_child)
+        finally:
+            _child.kill()
+            _child.wait()
+            for pipe in (_child.stdin, _child.stdout):
+                with contextlib.suppress(OSError):  # bytes that nobody will read
+                    assert pipe is not None
+                    pipe.close()
+            _child = None
 
 
 def cancel() -> None:
-    """Nobody wants any more what is being built. From any thread."""
-    builder = _worker  # another thread may forget it meanwhile
-    if builder is not None:
-        builder.cancel()
-        if _lock.acquire(False):  # else whoever asks it finds it dead, and does the rest
-            try:
-                builder.close()
-            finally:
-                _lock.release()
+    """Kill the child, if there is one: nobody needs its engine any more. From any thread."""
+    child = _child  # the other thread may replace it meanwhile
+    if child is not None:
+        child.kill()
+        child.wait()
 
 
-def _current_worker() -> Worker:
-    """The child that waits, or a new one."""
-    global _worker
-    if _worker is not None and not _worker.usable():
-        _worker.close()
-        _worker = None
-    if _worker is None:
-        _worker = Worker()
-        atexit.unregister(cancel)
-        atexit.register(cancel)
-    return _worker
+atexit.register(cancel)
 
 
-class WorkerExited(Exception):
-    """The child had ended before it took the order up."""
+def _send(child: subprocess.Popen[bytes], request: BuildRequest) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # ``_relay`` says that it has died
+        pickle.dump(request, child.stdin)
+        child.stdin.flush()
 
 
-class Worker:
-    """The child, from here."""
-
-    def __init__(self) -> None:
-        self._niceness = NICENESS
-        found_here = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", WORKER_MODULE, str(NICENESS), str(IDLE_TIMEOUT_SECONDS)]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.DEVNULL, process_group=0, env=found_here)
-
-    def usable(self) -> bool:
-        return self._child.poll() is None and self._niceness == NICENESS
-
-    def request(self, order: BuildRequest) -> float:
-        """The processor's seconds that it took. Raises EngineError, and _Left where another child may be asked."""
-        assert self._child.stdin is not None and self._child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # what it died of is told below
-            pickle.dump((order, _environment()), self._child.stdin)
-            self._child.stdin.flush()
-        for line in self._child.stdout:
-            word: dict[str, Any] = json.loads(line)
-            if "log" in word:
-                log.log(word["level"], "%s", word["log"])
-            elif "error" in word:
-                raise EngineError(word["error"])
-            elif "left" in word:
-                self.close()
-                raise WorkerExited
-            else:
-                return float(word["cpu_seconds"])
-        self.close()
-        raise EngineError("the process that built the engine has died")
-
-    def cancel(self) -> None:
-        """From any thread."""
-        self._child.kill()
-        self._child.wait()
-
-    def close(self) -> None:
-        """Where nobody asks it."""
-        self.cancel()
-        for pipe in (self._child.stdin, self._child.stdout):
-            with contextlib.suppress(OSError):  # what nobody will read
-                assert pipe is not None
-                pipe.close()
-
-
-def _environment() -> dict[str, str]:
-    """What may have changed since the child was begun."""
-    return {name: value for name, value in os.environ.items() if name.startswith("STREAMDREAM_")}
-
+def _relay(child: subprocess.Popen[bytes]) -> None:
+    """Log what the child logs, until it is done. Raises EngineError."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        message: dict[str, Any] = json.loads(line)
+        if "log" in message:
+            log.log(message["level"], "%s", message["log"])
+        elif "error" in message:
+            raise EngineError(message["error"])
+        else:
+            return
+    raise EngineError("the process that built the engine has died")

@@ -1,4 +1,12 @@
-"""Engines that are bytes: kept between runs, found again without recording anything, and built in another process."""
+"""Engines that are bytes: kept between runs, found again without tracing, built in another process.
+
+Two keys identify an engine, both dicts of readable entries (``engine_cache`` names files by their digests):
+
+    trace key   what the graph is traced from: settings, network, weights, code    NAME.index ─┐
+    build key   what the engine is built from: the digest of the graph             NAME.engine ◀┘
+
+Tracing takes seconds, and only it gives the build key; so an index file leads from the first key to the second.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -11,34 +19,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 import streamdream
 from streamdream import models
-from streamdream.backends import build_process
-from streamdream.backends import engine_cache as kept
-from streamdream.backends.engine import EngineBackend
+from streamdream.backends import build_process, engine_cache
+from streamdream.backends.engine import EngineBackend, EngineRequest
 from streamdream.backends.evictable import LoadedEngine
 from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
-    from streamdream.backends import AllTargets, StepSpec
     from streamdream.backends.engine import Engine
+    from streamdream.backends.engine_cache import Key, Timing
     from streamdream.backends.graph import Graph
 
 log = logging.getLogger(__name__)
 
 
 class CachedEngineBackend(EngineBackend):
-    """Builds an engine once for a graph, size, precision, device and version of everything.
-
-    Recording a graph takes seconds, and only it tells which engine is wanted. So what it would be recorded from is
-    noted beside the engine: its recipe.
-    """
+    """Builds an engine once for a graph, size, precision, device and version of everything."""
 
     @abstractmethod
-    def build(self, recorded: Graph) -> bytes:
-        """The engine's bytes."""
+    def serialize(self, traced: Graph) -> bytes:
+        """Build the engine of a graph; its bytes."""
 
     @abstractmethod
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
@@ -46,89 +48,73 @@ class CachedEngineBackend(EngineBackend):
 
     @abstractmethod
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
-        """Memory of what ``revive`` made of so many bytes."""
+        """Memory of what ``deserialize`` made of so many bytes."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Of what makes the engines."""
-
-    def get_or_build(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine:
-        return self.load_cached(spec, picture, targets) or super().get_or_build(spec, picture, targets)
-
-    def load_cached(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> Engine | None:
-        engine = self._load_cached(spec, picture.shape, targets)
-        return None if engine is None else self._evictable(engine, spec, targets)
-
-    def _load_cached(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> LoadedEngine | None:
-        engine = kept.load_by_trace_key(self._trace_key(spec, shape, targets), lambda data: self._revive(data, shape))
-        return None if engine is None else replace(engine, stored=True)
-
-    def _revive(self, data: bytes, shape: torch.Size) -> LoadedEngine:
-        engine = self.deserialize(data, shape)
-        return LoadedEngine(engine, self.engine_bytes(engine, len(data), shape))
-
-    def _build(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
-        recorded = self.trace(spec, picture, targets)
-        engine = self.build_engine(recorded)
-        self.verify(engine, spec, picture, targets)
-        return replace(
-            engine, stored=kept.write_index(self._trace_key(spec, picture.shape, targets), self._build_key(recorded))
-        )
-
-    def _reload(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> LoadedEngine:
-        engine = self._load_cached(spec, picture.shape, targets)
-        if engine is None:  # somebody has emptied the cache folder
-            self._build_apart(spec, picture, targets)
-            engine = self._load_cached(spec, picture.shape, targets)
-        return engine or self._build(spec, picture, targets)
-
-    def _build_apart(self, spec: StepSpec, picture: Tensor, targets: AllTargets) -> float:
-        """Has it built by another process, unless that does not know the network; the seconds that it took."""
-        if models.MODELS.get(self.model.name) is not self.model:
-            return 0.0
-        return build_process.build_in_subprocess(build_process.BuildRequest(
-            self.name, self.model.name, self.device_name, self.precision, default_threads(), spec, tuple(picture.shape),
-            tuple(tuple(target.cpu() for target in own) for own in targets)))
-
-    def build_out_of_process(self, spec: StepSpec, picture: Tensor, targets: AllTargets = ()) -> tuple[Engine, float]:
-        """In a process of its own, which finds the network by its name; here, where there is no such network, or
-        nothing can be kept.
-        """
-        found, seconds = self.load_cached(spec, picture, targets), 0.0
-        if found is None:
-            seconds = self._build_apart(spec, picture, targets)
-            found = self.load_cached(spec, picture, targets)
-        if found is not None:
-            return found, seconds
-        engine, more = super().build_out_of_process(spec, picture, targets)
-        return engine, seconds + more
-
-    def build_engine(self, recorded: Graph) -> LoadedEngine:
-        made_of = self._build_key(recorded)
-
-        def announced() -> bytes:
-            log.info("building an engine for %s on %s in %s", made_of["size"], self.name, self.precision)
-            begin = time.perf_counter()
-            data = self.build(recorded)
-            log.info("built in %.1f s (%.1f MB); the next run finds it", time.perf_counter() - begin, len(data) / 1e6)
-            return data
-
-        return kept.load_or_build(made_of, lambda data: self._revive(data, recorded.inputs[0].shape), announced)
+        """Of what builds the engines."""
 
     @property
     def device_name(self) -> str:
         """As ``--device`` takes it."""
         return str(self.device)
 
-    def _build_key(self, recorded: Graph) -> dict[str, str]:
-        return {"graph": recorded.digest, **self._environment_key(recorded.inputs[0].shape)}
+    def load(self, request: EngineRequest) -> LoadedEngine | None:
+        engine = engine_cache.load_by_trace_key(
+            self._trace_key(request), lambda data: self._load_bytes(data, request.shape))
+        return None if engine is None else replace(engine, stored=True)
 
-    def _trace_key(self, spec: StepSpec, shape: torch.Size, targets: AllTargets) -> dict[str, str]:
-        shapes = [[str((target.dtype, tuple(target.shape))) for target in own] for own in targets]
-        return {"spec": repr(spec), "targets": str(shapes), "weights": self._weights_digest, "code": code_digest(),
-                "network": f"{self.model.to_input} {self.model.nodes()}", **self._environment_key(shape)}
+    def build(self, request: EngineRequest) -> LoadedEngine:
+        traced = self.trace(request)
+        engine = self.build_engine(traced)
+        self.verify(engine, request)
+        stored = engine_cache.write_index(self._trace_key(request), self._build_key(traced))
+        log.info("the engine is ready after %.1f s%s", time.time() - request.begun_seconds,
+                 "; the next run finds it" if stored else "")
+        return replace(engine, stored=stored)
 
-    def _environment_key(self, shape: torch.Size) -> dict[str, str]:
+    def build_out_of_process(self, request: EngineRequest) -> LoadedEngine:
+        """In a process of its own, which finds the network by its name; here, where there is no such network, or
+        nothing can be stored.
+        """
+        if models.MODELS.get(self.model.name) is self.model:
+            build_process.build_in_subprocess(build_process.BuildRequest(
+                self.name, self.model.name, self.device_name, self.precision, default_threads(), request.spec,
+                tuple(request.shape), tuple(tuple(target.cpu() for target in of_term) for of_term in request.targets),
+                request.begun_seconds))
+        return self.load(request) or self.build(request)
+
+    def build_engine(self, traced: Graph) -> LoadedEngine:
+        key, shape = self._build_key(traced), traced.inputs[0].shape
+
+        def serialize() -> bytes:
+            log.info("building an engine for %s on %s in %s", key["size"], self.name, self.precision)
+            return self.serialize(traced)
+
+        return engine_cache.load_or_build(key, lambda data: self._load_bytes(data, shape), serialize)
+
+    def load_timing(self, request: EngineRequest) -> Timing | None:
+        """What ``store_timing`` stored for such a request."""
+        return engine_cache.load_timing(self._trace_key(request))
+
+    def store_timing(self, request: EngineRequest, timing: Timing) -> None:
+        """Keep how fast the engine is beside eager."""
+        engine_cache.store_timing(self._trace_key(request), timing)
+
+    def _load_bytes(self, data: bytes, shape: torch.Size) -> LoadedEngine:
+        engine = self.deserialize(data, shape)
+        return LoadedEngine(engine, self.engine_bytes(engine, len(data), shape))
+
+    def _build_key(self, traced: Graph) -> Key:
+        return {"graph": traced.digest, **self._environment_key(traced.inputs[0].shape)}
+
+    def _trace_key(self, request: EngineRequest) -> Key:
+        shapes = [[str((target.dtype, tuple(target.shape))) for target in of_term] for of_term in request.targets]
+        return {"spec": repr(request.spec), "targets": str(shapes), "weights": self._weights_digest,
+                "code": code_digest(), "network": f"{self.model.to_input} {self.model.nodes()}",
+                **self._environment_key(request.shape)}
+
+    def _environment_key(self, shape: torch.Size) -> Key:
         number, _, height, width = shape
         size = f"{width}x{height}" + (f"x{number}" if number > 1 else "")
         return {"backend": self.name, "size": size, "dtype": self.precision, "device": self.describe_device(),
@@ -145,7 +131,7 @@ class CachedEngineBackend(EngineBackend):
 
 @cache
 def code_digest() -> str:
-    """Of all of this package's code: whatever of it changes, graphs are recorded anew."""
+    """Of all of this package's code: after any change to it, graphs are traced again."""
     digest = hashlib.sha256()
     for path in sorted(Path(streamdream.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())

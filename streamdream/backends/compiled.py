@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from streamdream.backends.cuda_graphs import GraphedCallable
+from streamdream.backends.eager import Eager
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
     from streamdream.backends.graph import Graph
+    from streamdream.models import Model
 
 CXX = {"darwin": "clang++", "win32": "cl"}
 """What PyTorch looks for where CXX names nothing. To ask itself takes four seconds: the compiler is loaded for that."""
@@ -44,19 +46,22 @@ class Compiled(EngineBackend):
             return False, "PyTorch's compiler needs a C++ compiler; on Debian: apt-get install g++"
         return True, f"PyTorch's compiler with {compiler}"
 
-    def build_engine(self, recorded: Graph) -> LoadedEngine:
-        height, width = recorded.inputs[0].shape[2:]
+    def __init__(self, model: Model, device: str, precision: str) -> None:
+        super().__init__(Eager(model, device, precision))
+
+    def build_engine(self, traced: Graph) -> LoadedEngine:
+        height, width = traced.inputs[0].shape[2:]
         log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
         # freezing: weights are constants, laid out once
-        run = torch.compile(recorded.module, fullgraph=True, dynamic=False, options={"freezing": True})
+        run = torch.compile(traced.module, fullgraph=True, dynamic=False, options={"freezing": True})
 
         def engine(*arguments: Tensor) -> Tensor:
             with warnings.catch_warnings(), torch.no_grad():  # as in a dream, else it is compiled twice
                 warnings.simplefilter("ignore")  # the compiler's own
-                found: Tensor = run(*arguments)
-            return found
+                moved: Tensor = run(*arguments)
+            return moved
 
-        engine(*recorded.inputs)
+        engine(*traced.inputs)
         run_engine: Engine = GraphedCallable(engine, self.device) if self.device.type == "cuda" else engine
-        constants = sum(tensor.nbytes for tensor in recorded.module.buffers())
+        constants = sum(tensor.nbytes for tensor in traced.module.buffers())
         return LoadedEngine(run_engine, CONSTANTS_FACTOR * constants)

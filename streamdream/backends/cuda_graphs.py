@@ -1,7 +1,7 @@
-"""A GPU's work recorded once and repeated by one call: a CUDA graph.
+"""A GPU's work captured once and replayed by one call: a CUDA graph.
 
 A step is hundreds of small kernels, and launching each from Python takes longer than a fast GPU takes to run it. The
-recording is made here, not by PyTorch's compiler: its own belongs to the thread that made it, and a dream is made in
+capture is made here, not by PyTorch's compiler: its own belongs to the thread that made it, and a dream is made in
 one thread and its engine in another.
 """
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamdream.backends import unflatten_targets
+from streamdream.backends import flatten_targets, unflatten_targets
 from streamdream.models.tensor_cache import record_uses
 from streamdream.system.memory import Slot, budget_of, no_eviction
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
 
 ERRORS = "thread_local"
-"""Whose calls must not disturb a recording: other threads may ask the GPU for memory meanwhile."""
+"""Whose calls must not disturb a capture: other threads may ask the GPU for memory meanwhile."""
 MAX_PIXELS = 1920 * 1080
 """Pixels."""
 WARMUP_CALLS = 2
-"""Calls before the one that is recorded: libraries choose their kernels in them, and make what they make once."""
+"""Calls before the one that is captured: libraries choose their kernels in them, and make what they make once."""
 GRAPH_BYTES = 4_000_000
-"""Taken for the kernels of one recording in the driver's memory."""
+"""An estimate: the kernels of one graph in the driver's memory."""
 log = logging.getLogger(__name__)
 
 
 def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
-    """The same step, repeated as a whole; a picture so large that the GPU is never waiting is not worth the memory."""
+    """The same step, replayed as a whole; a picture so large that the GPU is never waiting is not worth the memory."""
     if spec.height * spec.width > MAX_PIXELS:
         return step
-    recordings: dict[Any, GraphedCallable] = {}
+    captures: dict[Any, GraphedCallable] = {}
 
     def replayed(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
-        flat = [target for own in targets for target in own]
+        flat = flatten_targets(targets)
         shapes = picture.shape, *(target.shape for target in flat)
-        if shapes not in recordings:
-            counts = [len(own) for own in targets]
-            recordings[shapes] = GraphedCallable(
+        if shapes not in captures:
+            counts = [len(of_term) for of_term in targets]
+            captures[shapes] = GraphedCallable(
                 lambda picture, size, *flat: step(picture, size, unflatten_targets(flat, counts)), device
             )
-        return recordings[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
+        return captures[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
 
     return replayed
 
@@ -57,30 +57,30 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
 class GraphedCallable:
     """``work(*tensors) -> tensor`` on one GPU, always of the same shapes, with nothing in it that waits for the GPU.
 
-    Each call returns a new tensor, whichever thread it comes from. What cannot be recorded is run as it is. A recording
-    that was evicted is made again by the next call.
+    Each call returns a new tensor, whichever thread it comes from. What cannot be captured is run as it is. A graph
+    that was evicted is captured again by the next call.
     """
 
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
         self._work, self._calls = work, 0
-        self._one_at_a_time = threading.Lock()
-        self._recording: Slot[CapturedGraph] = Slot(budget_of(device), attrgetter("nbytes"))
-        self._unfit = False
+        self._lock = threading.Lock()
+        self._captured: Slot[CapturedGraph] = Slot(budget_of(device), attrgetter("nbytes"))
+        self._uncapturable = False
 
-    def __call__(self, *given: Tensor) -> Tensor:
-        with self._one_at_a_time, torch.no_grad():
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        with self._lock, torch.no_grad():
             self._calls += 1
-            if self._unfit or self._calls <= WARMUP_CALLS:
-                return self._work(*given)
+            if self._uncapturable or self._calls <= WARMUP_CALLS:
+                return self._work(*inputs)
             try:
-                with self._recording.use(lambda: CapturedGraph(self._work, given)) as recording:
-                    return recording(given)
+                with self._captured.use(lambda: CapturedGraph(self._work, inputs)) as captured:
+                    return captured(inputs)
             except RuntimeError as error:
-                if self._recording.loaded:
+                if self._captured.loaded:
                     raise
-                log.debug("not recorded: %s", error)
-                self._unfit = True
-            return self._work(*given)
+                log.debug("not captured: %s", error)
+                self._uncapturable = True
+            return self._work(*inputs)
 
 
 class CapturedGraph:
@@ -88,12 +88,12 @@ class CapturedGraph:
     keeps that: ``work`` holds the weights.
     """
 
-    def __init__(self, work: Callable[..., Tensor], given: tuple[Tensor, ...]) -> None:
-        self._work, self._inputs = work, [tensor.clone() for tensor in given]
+    def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+        self._work, self._inputs = work, [tensor.clone() for tensor in inputs]
         self._graph: Any = torch.cuda.CUDAGraph()
-        place = CapturePool.on(given[0].device)
-        with place.capturing(), no_eviction(), record_uses() as self._constants:
-            self._graph.capture_begin(pool=place.pool, capture_error_mode=ERRORS)
+        pool = CapturePool.on(inputs[0].device)
+        with pool.capturing(), no_eviction(), record_uses() as self._constants:
+            self._graph.capture_begin(pool=pool.pool, capture_error_mode=ERRORS)
             try:
                 self._output = work(*self._inputs)
             finally:
@@ -102,26 +102,26 @@ class CapturedGraph:
     @property
     def nbytes(self) -> int:
         """Of its inputs and its output, and an estimate for its kernels, which CUDA does not tell; what lies between is
-        in memory that all recordings share, see ``Place``.
+        in memory that all graphs share, see ``CapturePool``.
         """
         return sum(tensor.nbytes for tensor in (*self._inputs, self._output)) + GRAPH_BYTES
 
-    def __call__(self, given: tuple[Tensor, ...]) -> Tensor:
-        for place, tensor in zip(self._inputs, given, strict=True):
-            place.copy_(tensor)
+    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        for buffer, tensor in zip(self._inputs, inputs, strict=True):
+            buffer.copy_(tensor)
         self._graph.replay()
         return self._output.clone()
 
 
 class CapturePool:
-    """Where a GPU's recordings are made, one after the other: one stream, and memory that all of them share for what
-    lies between their input and output, as no two are repeated at the same time.
+    """Where a GPU's graphs are captured, one after the other: one stream, and memory that all of them share for what
+    lies between their input and output, as no two are replayed at the same time.
     """
 
     def __init__(self, device: torch.device) -> None:
         stream: Any = torch.cuda.Stream
-        self._device, self._stream, self._one_at_a_time = device, stream(device), threading.Lock()
-        self._first: Any = torch.cuda.CUDAGraph()  # the memory is there as long as one recording is: this one
+        self._device, self._stream, self._lock = device, stream(device), threading.Lock()
+        self._first: Any = torch.cuda.CUDAGraph()  # the memory is there as long as one graph is: this one
         self.pool = torch.cuda.graph_pool_handle()
         with self.capturing():
             self._first.capture_begin(pool=self.pool, capture_error_mode=ERRORS)
@@ -135,7 +135,7 @@ class CapturePool:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        with self._one_at_a_time, torch.cuda.device(self._device):
+        with self._lock, torch.cuda.device(self._device):
             torch.cuda.synchronize(self._device)
             with torch.cuda.stream(self._stream):
                 yield

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
     from streamdream.models import Model
 
-SLOTS_KEPT = 256
-"""Sets of taps whose place for a prepared network is known; what they hold is bounded by ``memory.Budget``."""
+MAX_SLOTS = 256
+"""Sets of taps that have a slot for a prepared network; the bytes in them are bounded by ``memory.Budget``."""
 
 
 class Eager:
@@ -45,12 +45,12 @@ class Eager:
             _disable_tf32()
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
         budget = self.budget
-        self._slots: Callable[[tuple[str, ...]], Slot[Network]] = lru_cache(maxsize=SLOTS_KEPT)(
+        self._slots: Callable[[tuple[str, ...]], Slot[Network]] = lru_cache(maxsize=MAX_SLOTS)(
             lambda taps: Slot(budget, attrgetter("nbytes")))
 
     @property
     def budget(self) -> Budget:
-        """What is prepared here shares it with all that is prepared on this device."""
+        """The device's: shared with everything else that is prepared on it."""
         return budget_of(self.device)
 
     def compile(self, spec: StepSpec) -> Step:
@@ -92,22 +92,22 @@ class Eager:
         return tuple(term.targets(features_of, pictures) for term, _ in objective.terms)
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
-        """What climbs each term, at a picture [1, 3, H, W] of any size, before it is tamed."""
+        """The gradient of each term at a picture [1, 3, H, W] of any size, before it is smoothed."""
         prepared, to_input = self._network(objective), self.model.to_input
         terms = [term for term, _ in objective.terms]
 
         def gradients(picture: Tensor, targets: AllTargets = ()) -> list[Tensor]:
-            mine = targets or ((),) * len(terms)
+            of_terms = targets or ((),) * len(terms)
             with prepared() as network:
                 note_use(network)
-                found = network.gradients(to_input(picture.detach()), lambda features: [
-                    term.value(features, own) for term, own in zip(terms, mine, strict=True)])
-            return [to_input.gradient(gradient) for gradient in found]
+                below = network.gradients(to_input(picture.detach()), lambda features: [
+                    term.value(features, of_term) for term, of_term in zip(terms, of_terms, strict=True)])
+            return [to_input.gradient(gradient) for gradient in below]
 
         return gradients
 
     def _network(self, objective: Objective) -> Callable[[], AbstractContextManager[Network]]:
-        """Each call gives the prepared network of the objective's taps, which stays until the end of the ``with``."""
+        """Each call gives a context with the prepared network of the objective's taps, not evicted within it."""
         taps = tuple(sorted(objective.taps))
         return partial(self._slots(taps).use, partial(self._prepare, taps))
 
@@ -116,6 +116,6 @@ class Eager:
 
 
 def _disable_tf32() -> None:
-    """float32 is float32: PyTorch lets cuDNN round it to 10 bits."""
+    """PyTorch lets cuDNN compute float32 in TF32, with 10 bits of mantissa."""
     cudnn: Any = torch.backends.cudnn  # its type stub is behind
     cudnn.conv.fp32_precision = "ieee"

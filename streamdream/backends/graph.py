@@ -1,6 +1,6 @@
 """The whole step as one static forward graph of plain operations, for engines that know no gradient.
 
-``build`` records what ``step.ascend`` and ``models.network`` do, with the operations that no engine has written out in
+``build`` traces what ``step.ascend`` and ``models.network`` do, with the operations that no engine has written out in
 terms of those that all have: the gradient of a convolution is a convolution, that of a max pool compares and selects.
 """
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from streamdream.ascent import step as maths
-from streamdream.backends import unflatten_targets
+from streamdream.backends import flatten_targets, unflatten_targets
 from streamdream.models.convolution import depth_to_space_kernel, flip_kernel
 from streamdream.models.network import Network
 
@@ -66,7 +65,7 @@ def load(path: str) -> Graph:
 
 def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets = (),
           device: torch.device | None = None, batch: int = 1) -> Graph:
-    """Record a step of ``batch`` pictures that know nothing of each other.
+    """Trace a step of ``batch`` pictures, each as if it were alone.
 
     ``targets`` are examples: they are inputs of the graph, their shapes are fixed.
     """
@@ -74,23 +73,33 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
     terms = spec.objective.terms
     network = Network(model.nodes(), model.load_weights(), tuple(sorted(spec.objective.taps)), device, dtype,
                       prepare=False)
-    counts = [len(own) for own in targets] or [0] * len(terms)
+    counts = [len(of_term) for of_term in targets] or [0] * len(terms)
 
     def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
-        mine = unflatten_targets(flat, counts)
-        found = network.gradients(model.to_input(picture), lambda features: [
-            term.value(features, own) for (term, _), own in zip(terms, mine, strict=True)])
-        gradients = [model.to_input.gradient(gradient) for gradient in found]
+        of_terms = unflatten_targets(flat, counts)
+        below = network.gradients(model.to_input(picture), lambda features: [
+            term.value(features, of_term) for (term, _), of_term in zip(terms, of_terms, strict=True)])
+        gradients = [model.to_input.gradient(gradient) for gradient in below]
         return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
 
     picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
     example = (picture.contiguous(memory_format=torch.channels_last),
-               torch.full((1,), 0.01, device=device), *(target for own in targets for target in own))
+               torch.full((1,), 0.01, device=device), *flatten_targets(targets))
     step(*example)  # kernels that are made once are constants of the graph, not part of it
-    with tracing(TracingContext(FakeTensorMode())):  # one for all values: else each makes its own, half of the time
-        recorded = make_fx(step, decomposition_table=TABLE)(*example)
-        # once more without what writes in place; autograd, in the first recording, cannot be in this one
-        return _finish(make_fx(torch.func.functionalize(recorded), decomposition_table=TABLE)(*example), example)
+    with _shared_fake_mode():
+        traced = make_fx(step, decomposition_table=TABLE)(*example)
+        # once more without operations in place; autograd, in the first trace, cannot be in this one
+        return _finish(make_fx(torch.func.functionalize(traced), decomposition_table=TABLE)(*example), example)
+
+
+def _shared_fake_mode() -> AbstractContextManager[Any]:
+    """One for all values while a graph is traced: else each makes its own, which takes half of the time."""
+    try:  # private: a later PyTorch may not have them, and is only slower then
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses import FakeTensorMode
+    except ImportError:
+        return nullcontext()
+    return tracing(TracingContext(FakeTensorMode()))
 
 
 def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
@@ -102,7 +111,7 @@ def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
     module = shared.graph_module
     module.graph.eliminate_dead_code()
     module.recompile()
-    digest = hashlib.sha256((module.code + str([tuple(given.shape) for given in inputs])).encode())
+    digest = hashlib.sha256((module.code + str([tuple(example.shape) for example in inputs])).encode())
     for name, constant in sorted(module.named_buffers()):
         digest.update(name.encode() + str((constant.dtype, tuple(constant.shape))).encode())
         digest.update(constant.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -119,25 +128,25 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, bias_size
     (height, width), kernel = x.shape[2:], weight.shape[2:]
     if tuple(stride) == (1, 1):
         with disable_proxy_modes_tracing():
-            turned = flip_kernel(weight)
-        return _convolve(gradient, turned, [k - 1 - p for k, p in zip(kernel, padding, strict=True)]), None, None
+            flipped = flip_kernel(weight)
+        return _convolve(gradient, flipped, [k - 1 - p for k, p in zip(kernel, padding, strict=True)]), None, None
     with disable_proxy_modes_tracing():
-        woven = depth_to_space_kernel(weight, stride[0])
-    reach = woven.shape[2]
-    found = aten.pixel_shuffle(_convolve(gradient, woven, [reach - 1, reach - 1]), stride[0])
-    return crop_or_pad(found, padding, height, width), None, None
+        subpixel = depth_to_space_kernel(weight, stride[0])
+    reach = subpixel.shape[2]
+    below = aten.pixel_shuffle(_convolve(gradient, subpixel, [reach - 1, reach - 1]), stride[0])
+    return crop_or_pad(below, padding, height, width), None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
-    found: Tensor = aten.convolution(x, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], 1)
-    return found
+    y: Tensor = aten.convolution(x, weight, None, [1, 1], list(padding), [1, 1], False, [0, 0], 1)
+    return y
 
 
-def crop_or_pad(found: Tensor, start: Pair, height: int, width: int) -> Tensor:
-    """``found`` from ``start`` on, cropped or filled with zeros to that size."""
-    found = found[:, :, start[0]:start[0] + height, start[1]:start[1] + width]
-    missing = height - found.shape[2], width - found.shape[3]
-    return aten.constant_pad_nd(found, [0, missing[1], 0, missing[0]]) if any(missing) else found
+def crop_or_pad(x: Tensor, start: Pair, height: int, width: int) -> Tensor:
+    """``x`` from ``start`` on, cropped or filled with zeros to that size."""
+    x = x[:, :, start[0]:start[0] + height, start[1]:start[1] + width]
+    missing = height - x.shape[2], width - x.shape[3]
+    return aten.constant_pad_nd(x, [0, missing[1], 0, missing[0]]) if any(missing) else x
 
 
 def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), dilation: Pair = (1, 1),
@@ -145,8 +154,8 @@ def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0)
     """Rows, then columns, so that the gradient finds both maxima already there. The indices are never read."""
     if kernel[0] == 1 or kernel[1] == 1:
         return NotImplemented
-    _, _, found = _separable_max(x, kernel, stride or kernel, padding, ceil)
-    return found, torch.zeros_like(found, dtype=torch.int64)
+    _, _, maxima = _separable_max(x, kernel, stride or kernel, padding, ceil)
+    return maxima, torch.zeros_like(maxima, dtype=torch.int64)
 
 
 def _separable_max(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,9 +182,9 @@ def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, 
 
     Where equal values all got it, the gradient would be another one: behind a pool, they are the rule.
     """
-    padded, rows, found = _separable_max(x, kernel, stride or kernel, padding, ceil)
+    padded, rows, maxima = _separable_max(x, kernel, stride or kernel, padding, ceil)
     down, across = stride or kernel
-    parts = [part for phase, at_rows in enumerate(_route_to_argmax(gradient, rows, found, 2, kernel[0], down))
+    parts = [part for phase, at_rows in enumerate(_route_to_argmax(gradient, rows, maxima, 2, kernel[0], down))
              for part in _route_to_argmax(at_rows, _strided(padded, 2, phase, down), _strided(rows, 2, phase, down),
                                    3, kernel[1], across)]
     return crop_or_pad(_depth_to_space(parts, down, across), padding, *x.shape[2:])
@@ -189,7 +198,7 @@ def _route_to_argmax(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, ker
     steps = -(-x.shape[axis] // stride)
     phases: dict[int, Tensor] = {}
     for offset in range(kernel):
-        part = gradient  # at the last, whoever found no place has it, even if an engine rounded the maximum otherwise
+        part = gradient  # the last offset takes what no other took, even if an engine rounded the maximum otherwise
         if offset < kernel - 1:
             here = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
             part = aten.where(aten.eq(here, maxima), gradient, zero)
@@ -207,13 +216,13 @@ def _strided(x: Tensor, axis: int, start: int, step: int) -> Tensor:
     """Every ``step``-th along ``axis``; with one more, of zeros, where others would have it."""
     if step == 1:
         return x
-    found: Tensor = aten.slice(x, axis, start, x.shape[axis], step)
-    short = -(-x.shape[axis] // step) - found.shape[axis]
-    return aten.constant_pad_nd(found, [0, 0] * (3 - axis) + [0, short]) if short else found
+    sliced: Tensor = aten.slice(x, axis, start, x.shape[axis], step)
+    short = -(-x.shape[axis] // step) - sliced.shape[axis]
+    return aten.constant_pad_nd(sliced, [0, 0] * (3 - axis) + [0, short]) if short else sliced
 
 
 def _depth_to_space(parts: list[Tensor], down: int, across: int) -> Tensor:
-    """``down * across`` pictures into one: engines know it as depth to space, blocks first."""
+    """``down * across`` pictures into one: engines call it depth to space, blocks first."""
     if len(parts) == 1:
         return parts[0]
     n, channels, height, width = parts[0].shape
@@ -226,13 +235,13 @@ def average(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), 
     """A convolution of each channel by itself: one engine has no bf16 average pool for all of these."""
     if ceil or divisor:
         return NotImplemented
-    found = _mean(x, kernel, stride or kernel, padding)
+    means = _mean(x, kernel, stride or kernel, padding)
     if count_padding or not any(padding):
-        return found
+        return means
     with disable_proxy_modes_tracing():
         inside = _mean(torch.ones(1, 1, *x.shape[2:], device=x.device), kernel, stride or kernel, padding)
         correction = (1 / inside).to(x.dtype)
-    return found * correction
+    return means * correction
 
 
 def _avg_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool,
@@ -247,22 +256,22 @@ def _mean(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
     channels = x.shape[1]
     with disable_proxy_modes_tracing():
         weight = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]), dtype=x.dtype, device=x.device)
-    found: Tensor = aten.convolution(x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], channels)
-    return found
+    means: Tensor = aten.convolution(x, weight, None, list(stride), list(padding), [1, 1], False, [0, 0], channels)
+    return means
 
 
 def _threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
     zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
-    found: Tensor = aten.where(aten.gt(x, threshold), gradient, zero)
-    return found
+    below: Tensor = aten.where(aten.gt(x, threshold), gradient, zero)
+    return below
 
 
 def _slice_backward(gradient: Tensor, sizes: Pair, axis: int, start: int, end: int, step: int) -> Tensor:
     if step != 1:
         raise NotImplementedError("the gradient of a slice with steps is not written out")
     after = sizes[axis] - start - gradient.shape[axis]
-    found: Tensor = aten.constant_pad_nd(gradient, [0, 0] * (gradient.dim() - 1 - axis) + [start, after])
-    return found
+    below: Tensor = aten.constant_pad_nd(gradient, [0, 0] * (gradient.dim() - 1 - axis) + [start, after])
+    return below
 
 
 TABLE: dict[Any, Callable[..., Any]] = {

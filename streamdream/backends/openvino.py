@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamdream.backends import openvino_precision
 from streamdream.backends.cached_engine import CachedEngineBackend
+from streamdream.backends.eager import Eager
 from streamdream.errors import SettingsError
 from streamdream.system.torch_threads import default_threads
 
@@ -53,7 +54,7 @@ class OpenVino(CachedEngineBackend):
             here = [name for name, known in PLUGINS.items() if known in _core().available_devices]
             raise SettingsError(f"--device {device} cannot be used by openvino here; it has {', '.join(here)}")
         self._plugin = plugin
-        super().__init__(model, "cpu", precision)  # pictures and targets stay with the processor
+        super().__init__(Eager(model, "cpu", precision))  # pictures and targets stay on the CPU
         able = _core().get_property(plugin, "OPTIMIZATION_CAPABILITIES")
         if self.precision != "fp32" and self.precision.upper() not in able:  # it would take another one in silence
             raise SettingsError(f"--precision {self.precision} cannot be used by openvino on this {plugin}; it has "
@@ -84,36 +85,36 @@ class OpenVino(CachedEngineBackend):
             options |= {"INFERENCE_NUM_THREADS": str(default_threads()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
         return options
 
-    def build(self, recorded: Graph) -> bytes:
-        model, stream = convert(recorded), io.BytesIO()
+    def serialize(self, traced: Graph) -> bytes:
+        model, stream = convert(traced), io.BytesIO()
         if self.precision != "fp32":
-            model = openvino_precision.keep_fp32(_core(), _openvino(), model, openvino_precision.fp32_nodes(recorded))
+            model = openvino_precision.keep_fp32(_core(), _openvino(), model, openvino_precision.fp32_nodes(traced))
         _core().compile_model(model, self._plugin, self._options).export_model(stream)
         return stream.getvalue()
 
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
-        # bytes: from a stream it reads with the interpreter held, 10 ms where this takes 3
+        # bytes: from a stream it reads with the GIL held, 10 ms where this takes 3
         request = _core().import_model(data, self._plugin, self._options).create_infer_request()
 
         def engine(*arguments: Tensor) -> Tensor:
-            given = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]
-            found = request.infer(given, share_inputs=True, share_outputs=True)[0]
-            # copied: the next step writes to the same place
-            return torch.from_numpy(found).clone(memory_format=torch.channels_last)
+            inputs = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]
+            output = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
+            # copied: the next step writes to the same memory
+            return torch.from_numpy(output).clone(memory_format=torch.channels_last)
 
         return engine
 
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
-        """An estimate, as OpenVINO does not tell: weights packed anew beside those in the data, and what its first call
-        takes for each pixel. Resident memory grew by 0.8 to 1.0 of it at inception_v3's conv2d_3 to mixed5 on 96x128 to
-        480x640.
+        """An estimate, as OpenVINO does not tell: weights packed again beside those in the data, and what its first
+        call takes for each pixel. Resident memory grew by 0.8 to 1.0 of it (inception_v3, conv2d_3 to mixed5, 96x128
+        to 480x640).
         """
         of_data, of_pixel = MEMORY_FP32 if self.precision == "fp32" else MEMORY_HALF
         return round(of_data * data_bytes + of_pixel * shape[0] * shape[2] * shape[3])
 
 
-def convert(recorded: Graph) -> Any:
-    """OpenVINO's model of it, as it was recorded and of one size: from an exported program it takes 4 s longer, and has
+def convert(traced: Graph) -> Any:
+    """OpenVINO's model of it, as it was traced and of one size: from an exported program it takes 4 s longer, and has
     sizes left open, which makes each step a tenth slower. What it knows under another name only, ``graph`` says so.
     """
     convert_model = _openvino().convert_model
@@ -121,8 +122,8 @@ def convert(recorded: Graph) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's deprecations
         return convert_model(decoder.TorchFXPythonDecoder(
-            recorded.module, input_shapes=[given.shape for given in recorded.inputs],
-            input_types=[given.dtype for given in recorded.inputs]))
+            traced.module, input_shapes=[example.shape for example in traced.inputs],
+            input_types=[example.dtype for example in traced.inputs]))
 
 
 @cache

@@ -23,22 +23,22 @@ ATTRIBUTE = {"name": "DisablePrecisionConversion", "version": "0", "value": "dyn
 ENDS = (aten.convolution.default, aten.relu.default)
 
 
-def fp32_nodes(recorded: Graph) -> set[str]:
+def fp32_nodes(traced: Graph) -> set[str]:
     """Names of the graph's nodes that lead from the picture to the last convolution before the first pooling."""
-    module: Any = recorded.module
+    module: Any = traced.module
     nodes = list(module.graph.nodes)
     known = {nodes[0].name}  # nothing but the picture
     for node in nodes:
-        inputs = [given for given in node.all_input_nodes if given.op != "get_attr"]
-        if (node.op == "call_function" and inputs and known.issuperset(given.name for given in inputs)
+        inputs = [node_input for node_input in node.all_input_nodes if node_input.op != "get_attr"]
+        if (node.op == "call_function" and inputs and known.issuperset(node_input.name for node_input in inputs)
                 and node.target != aten.max_pool2d_with_indices.default):
             known.add(node.name)
-    wanted: set[str] = set()
+    marked: set[str] = set()
     for node in reversed(nodes):
-        leads = node.target in ENDS or not wanted.isdisjoint(user.name for user in node.users)
+        leads = node.target in ENDS or not marked.isdisjoint(user.name for user in node.users)
         if leads and node.name in known and node.op == "call_function":
-            wanted.add(node.name)
-    return wanted
+            marked.add(node.name)
+    return marked
 
 
 def keep_fp32(core: Any, openvino: Any, model: Any, exact: set[str]) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import streamdream
-from streamdream.backends import engine_cache
+from streamdream.backends import engine_cache, synchronize
 from streamdream.system.machine import processor_name
 from streamdream.system.torch_threads import use_threads
 
@@ -51,8 +51,8 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
 
 def has_bf16() -> bool:
     """Whether the processor has the instructions; elsewhere bf16 is emulated, slower than fp32."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _instructions(device: torch.device) -> str:
@@ -72,8 +72,8 @@ def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
 
     A doubtful measurement changes no earlier choice; the first one chooses half precision, which has instructions.
     """
-    made_of = _describe(device, half)
-    stored = _load(made_of, half)
+    key = _describe(device, half)
+    stored = _load(key, half)
     if stored and (stored["certain"] or stored["measurements"] >= MAX_MEASUREMENTS):
         return stored["precision"], stored["reason"]
     seconds, repeated = _time_convolutions(device, ("fp32", half))
@@ -84,7 +84,7 @@ def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
         precision = half if ratio > MIN_SPEEDUP else "fp32"
     reason = f"{half} measured {ratio:.1f}x the speed of fp32 here{'' if certain else ', which is not certain'}"
     measurements = stored["measurements"] + 1 if stored else 1
-    engine_cache.store_measurement(made_of, {"precision": precision, "reason": reason, "certain": certain,
+    engine_cache.store_measurement(key, {"precision": precision, "reason": reason, "certain": certain,
                                       "measurements": measurements})
     return precision, reason
 
@@ -100,9 +100,9 @@ def _describe(device: torch.device, half: str) -> dict[str, str]:
             "streamdream": streamdream.__version__, **limits}
 
 
-def _load(made_of: dict[str, str], half: str) -> dict[str, Any] | None:
+def _load(key: dict[str, str], half: str) -> dict[str, Any] | None:
     """The stored choice, unless there is none or it is damaged."""
-    stored = engine_cache.load_measurement(made_of)
+    stored = engine_cache.load_measurement(key)
     kinds = {"precision": str, "reason": str, "certain": bool, "measurements": int}
     if stored is None or not all(isinstance(stored.get(name), kind) for name, kind in kinds.items()):
         return None
@@ -118,10 +118,6 @@ def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> tup
     def make(name: str, *size: int) -> Tensor:
         return torch.ones(size, device=device, dtype=DTYPES[name]).to(memory_format=torch.channels_last)
 
-    def synchronize() -> None:
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-
     def repeated() -> bool:
         return all(sorted(times)[REPEATS - 1] < REPEAT_TOLERANCE * min(times) for times in seconds.values())
 
@@ -134,9 +130,9 @@ def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> tup
             if number >= MIN_ROUNDS and (repeated() or time.perf_counter() > deadline):
                 break
             for name, (features, kernel) in operands.items():
-                synchronize()
+                synchronize(device)
                 begin = time.perf_counter()
                 torch.nn.functional.conv2d(features, kernel, padding=1)
-                synchronize()
+                synchronize(device)
                 seconds[name].append(time.perf_counter() - begin)
     return {name: min(times) for name, times in seconds.items()}, repeated()

@@ -1,6 +1,6 @@
 """The step's graph in TensorRT, through Torch-TensorRT or Torch-TensorRT-RTX, whichever is installed.
 
-Networks are strongly typed there, so the graph is recorded in fp16 (smoothing and what follows in float32). An engine
+Networks are strongly typed there, so the graph is traced in fp16 (smoothing and what follows in float32). An engine
 belongs to one GPU, one size and one version of everything, all of which its name in the cache holds; Torch-TensorRT's
 own cache goes by the names of operations alone, and finds another step's engine. No GPU has run this yet: what is
 verified, and what is not, is in benchmarks/README.md.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from streamdream.backends.cached_engine import CachedEngineBackend
+from streamdream.backends.eager import Eager
 from streamdream.errors import EngineError, SettingsError
 from streamdream.system import cache_dir
 
@@ -55,20 +56,20 @@ class TensorRt(CachedEngineBackend):
         return True, f"TensorRT, {', '.join(f'{name} {version}' for name, version in versions().items())}"
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
-        super().__init__(model, device, precision)
+        super().__init__(Eager(model, device, precision))
         if self.device.type != "cuda":
             raise SettingsError(f"--device {device} cannot be used by tensorrt: it runs on NVIDIA GPUs, as in cuda:0")
 
     def versions(self) -> dict[str, str]:
         return versions()
 
-    def build(self, recorded: Graph) -> bytes:
+    def serialize(self, traced: Graph) -> bytes:
         torch_tensorrt = import_quietly()
         with warnings.catch_warnings(), torch.cuda.device(self.device):
             warnings.simplefilter("ignore")
-            plain = [given.contiguous() for given in recorded.inputs]
+            plain = [example.contiguous() for example in traced.inputs]
             data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-                recorded.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
+                traced.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
                 require_full_compilation=True, min_block_size=1,
                 timing_cache_path=str(cache_dir.cache_dir("engines") / "timing_cache.bin"))
         return data
@@ -102,13 +103,13 @@ class TensorRtEngine:
         self._output = next(name for name in names if self._engine.get_tensor_mode(name) != mode)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        given = [argument.contiguous() for argument in arguments]  # engines take plain NCHW
-        found = torch.empty(self._shape, device=self._device)
-        for name, tensor in zip([*self._inputs, self._output], [*given, found], strict=True):
+        inputs = [argument.contiguous() for argument in arguments]  # engines take plain NCHW
+        output = torch.empty(self._shape, device=self._device)
+        for name, tensor in zip([*self._inputs, self._output], [*inputs, output], strict=True):
             self._context.set_tensor_address(name, tensor.data_ptr())
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
             raise EngineError("TensorRT could not run the step; --backend eager can")
-        return found
+        return output
 
 
 def import_quietly() -> Any:
@@ -122,10 +123,10 @@ def import_quietly() -> Any:
 
 def versions() -> dict[str, str]:
     """Of those packages that are installed."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

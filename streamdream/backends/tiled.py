@@ -1,4 +1,4 @@
-"""Pictures larger than memory: the gradient is found tile by tile and normalised as a whole.
+"""Pictures larger than memory: the gradient is computed tile by tile and normalised as a whole.
 
 Tiles are of one size and overlap, and only the middle of each is used. They lie on the grid of the network's strides,
 so a feature looks at the same pixels as without tiles; what is far from a pixel reaches it weakly, so the overlap need
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 MAX_OVERLAP = 256
-"""Pixels on every side of a tile that are computed and thrown away: at most, and"""
+"""Pixels on every side of a tile that are computed and dropped: at most, and"""
 EXTRA_OVERLAP = 48
 """this many more than a tap's receptive field has to a side. One step then differs from the untiled one by less than
 1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3); figures:
@@ -33,13 +33,13 @@ BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
 BASE_BYTES_PER_PIXEL = 250
 """A pixel's, of the picture and its gradient while they are smoothed and added."""
 BACKWARD_MEMORY_FACTOR = 1.3
-"""What is kept on the way up, times this, is held while the gradient comes down. Measured: 0.6 to 1.1 of the sum."""
+"""Memory of the backward pass, times that of the values saved in the forward pass. Measured: 0.6 to 1.1 of the sum."""
 
 
 class Tiled:
     """Hands pictures to another backend, in parts where a step on the whole would take more than ``budget_mb``.
 
-    What looks at the whole picture at once is found for each tile by itself: a style's correlations, and how several
+    What depends on the whole picture is computed for each tile by itself: a style's correlations, and how several
     taps weigh against each other, of which the edges of a tile move 2 % or so.
     """
 
@@ -78,8 +78,8 @@ class Tiled:
                 for across in axes[1].tiles():
                     part = picture[:, :, down.read, across.read].contiguous(memory_format=torch.channels_last)
                     for whole, gradient, (term, _) in zip(refined, gradients(part, targets), terms, strict=True):
-                        found = maths.smooth_and_desaturate(gradient, term, spec.smooth, spec.color)
-                        whole[:, :, down.write, across.write] = found[:, :, down.used, across.used]
+                        smoothed = maths.smooth_and_desaturate(gradient, term, spec.smooth, spec.color)
+                        whole[:, :, down.write, across.write] = smoothed[:, :, down.used, across.used]
             return maths.apply_step(picture, refined, terms, step_size)
 
         return step
@@ -138,14 +138,14 @@ def overlap_of(model: Model, objective: Objective) -> tuple[int, int]:
 
 
 def bytes_per_pixel(model: Model, objective: Objective, value_bytes: int) -> float:
-    """What a step keeps for each pixel of the picture: every value on the way up, and where each maximum was."""
+    """Bytes that a step saves for each pixel of the picture: every value of the forward pass, and pools' indices."""
     area, channels, total = {INPUT: 1.0}, {INPUT: 3}, float(BASE_BYTES_PER_PIXEL)
     nodes = subgraph(model.nodes(), objective.taps)
-    exact = fp32_prefix(nodes)  # float32 in every precision
+    fp32 = fp32_prefix(nodes)  # float32 in every precision
     for node in nodes:
         area[node.name] = area[node.inputs[0]] / (node.stride**2 if isinstance(node, Window) else 1)
         channels[node.name] = node.channels([channels[name] for name in node.inputs])
-        size = max(4, value_bytes) if node.name in exact else value_bytes
-        held = 0 if isinstance(node, Relu) else size + (8 if isinstance(node, MaxPool) else 0)
-        total += BACKWARD_MEMORY_FACTOR * channels[node.name] * area[node.name] * held
+        size = max(4, value_bytes) if node.name in fp32 else value_bytes
+        saved_bytes = 0 if isinstance(node, Relu) else size + (8 if isinstance(node, MaxPool) else 0)
+        total += BACKWARD_MEMORY_FACTOR * channels[node.name] * area[node.name] * saved_bytes
     return total
