@@ -57,7 +57,7 @@ class Preprocessing:
         import torch
 
         order = (2, 1, 0) if self.bgr else (0, 1, 2)
-        # as fast as flip and add, and there is no constant tensor that a device or a recorded graph would have to hold
+        # as fast as flip and add, and it needs no constant tensor on a device or in a traced graph
         return torch.cat([picture[:, channel:channel + 1] * self.scale + shift
                           for channel, shift in zip(order, self.shift, strict=True)], 1)
 
@@ -105,9 +105,9 @@ class Model:
 
         nodes = self.nodes()
         joined = {name for node in nodes if isinstance(node, Concat) for name in node.inputs}
-        found = [node.name for node in nodes if node.name not in joined and (
+        blocks = [node.name for node in nodes if node.name not in joined and (
             isinstance(node, Concat) or (pools and isinstance(node, MaxPool) and node.stride > 1))]
-        return [name for name in self.taps() if name in found] or list(self.taps())
+        return [name for name in self.taps() if name in blocks] or list(self.taps())
 
     def resolve_tap(self, name: str) -> str:
         """The tap of that name; ``a_b`` is accepted for ``a/b``. Raises UnknownName with the close names."""
@@ -190,7 +190,7 @@ def _fetched_weights(name: str) -> Callable[[], dict[str, Tensor]]:
         try:
             return weights.load_once(path, MODELS[name], path.stat().st_mtime_ns)
         except ModelError as error:
-            raise ModelError(f"{error}; streamdream fetch {name} --again brings it anew") from None
+            raise ModelError(f"{error}; streamdream fetch {name} --again fetches it once more") from None
 
     return load
 

@@ -22,33 +22,36 @@ aten = torch.ops.aten
 Pair = tuple[int, int]
 
 MIN_PACKED_CHANNELS = 8
-"""Input channels up to which a strided convolution's gradient is woven: those of a picture."""
+"""Input channels up to which a strided convolution's gradient is a depth-to-space convolution: those of a picture."""
 MAX_CACHED_SIZES, IDLE_SECONDS = 8, 30.0
 """Of inputs; a live field that finds its size passes through several, each with its octaves."""
 
 
 def can_prepare(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this PyTorch has oneDNN's entry points for that device, and oneDNN lays out that dtype here."""
-    return (device.type == "cpu" and bool(torch._C._has_mkldnn)
-            and (dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()))
-            and (dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-            and all(hasattr(torch.ops.mkldnn, name)
-                    for name in ("_convolution_pointwise", "_get_mkldnn_serialized_md"))
-            and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight"))
+    if device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    checks = {torch.float16: "_is_mkldnn_fp16_supported", torch.bfloat16: "_is_mkldnn_bf16_supported"}
+    needed = ["_convolution_pointwise", "_get_mkldnn_serialized_md", *filter(None, [checks.get(dtype)])]
+    # private: a later PyTorch may not have them
+    if not all(hasattr(torch.ops.mkldnn, name) for name in needed):
+        return False
+    return (hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+            and (dtype not in checks or bool(getattr(torch.ops.mkldnn, checks[dtype])())))
 
 
 class Convolution:
     """``weight`` OIHW and ``bias``, on their device, in float32; computes in ``dtype``, forward in that of ``weight``
-    where it is ``exact``. ``rectified`` says that a ReLU is part of it.
+    where it is ``fp32``. ``fused_relu`` says that a ReLU is part of it.
 
     ``prepare`` False keeps to operations that every engine has.
     """
 
-    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, dtype: torch.dtype, rectified: bool,
-                 prepare: bool = True, exact: bool = False) -> None:
-        self.node, self.fused_relu = node, rectified
-        self._weight, self._bias = weight.to(dtype), bias if exact else bias.to(dtype)
-        self._forward_weight = weight if exact else self._weight
+    def __init__(self, node: Conv, weight: Tensor, bias: Tensor, dtype: torch.dtype, fused_relu: bool,
+                 prepare: bool = True, fp32: bool = False) -> None:
+        self.node, self.fused_relu = node, fused_relu
+        self._weight, self._bias = weight.to(dtype), bias if fp32 else bias.to(dtype)
+        self._forward_weight = weight if fp32 else self._weight
         self._padding: Pair = (0, 0) if node.same else node.padding
         self._stride: Pair = (node.stride, node.stride)
         self._prepare = prepare and can_prepare(weight.device, dtype)
@@ -82,7 +85,7 @@ class Convolution:
     def backward(self, gradient: Tensor, saved: Any) -> Tensor:
         """The gradient at ``x``; ``gradient`` may be written into."""
         padded, y, size = saved
-        if padded.dtype != self._weight.dtype:  # it was exact
+        if padded.dtype != self._weight.dtype:  # it was float32
             gradient = gradient.to(self._weight.dtype)
             padded = torch.empty_like(padded, dtype=self._weight.dtype)  # of which the shape is asked only
             y = None if y is None else y.to(self._weight.dtype)
@@ -90,13 +93,13 @@ class Convolution:
             gradient = (aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient) if self._prepare
                         else aten.threshold_backward(gradient, y, 0))
         if self._prepare and self.node.stride == 1:
-            found = self._flipped_kernel(gradient)
+            below = self._flipped_kernel(gradient)
         elif self._prepare and self._weight.shape[1] <= MIN_PACKED_CHANNELS:
-            found = self._interleaved(gradient, *padded.shape[2:])
+            below = self._depth_to_space(gradient, *padded.shape[2:])
         else:
-            found = aten.convolution_backward(gradient, padded, self._weight, None, self._stride, self._padding, (1, 1),
+            below = aten.convolution_backward(gradient, padded, self._weight, None, self._stride, self._padding, (1, 1),
                                               False, (0, 0), 1, (True, False, False))[0]
-        return crop_same(self.node, found, *size)
+        return crop_same(self.node, below, *size)
 
     @property
     def _flipped_padding(self) -> Pair:
@@ -107,16 +110,16 @@ class Convolution:
         reach = -(-max(self.node.kernel) // self.node.stride)
         return reach - 1, reach - 1
 
-    def _interleaved(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        found = F.pixel_shuffle(self._subpixel_kernel(gradient), self.node.stride)
+    def _depth_to_space(self, gradient: Tensor, height: int, width: int) -> Tensor:
+        below = F.pixel_shuffle(self._subpixel_kernel(gradient), self.node.stride)
         top, left = self._padding
-        found = found[:, :, top:top + height, left:left + width]
-        missing = height - found.shape[2], width - found.shape[3]  # pixels that no window reaches
-        return F.pad(found, (0, missing[1], 0, missing[0])) if any(missing) else found
+        below = below[:, :, top:top + height, left:left + width]
+        missing = height - below.shape[2], width - below.shape[3]  # pixels that no window reaches
+        return F.pad(below, (0, missing[1], 0, missing[0])) if any(missing) else below
 
 
 def flip_kernel(weight: Tensor) -> Tensor:
-    """OIHW -> IOHW turned around: at stride 1 the gradient is an ordinary convolution with it."""
+    """OIHW -> IOHW, rotated by 180 degrees: at stride 1 the gradient is an ordinary convolution with it."""
     return weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
 
 
@@ -125,7 +128,7 @@ def depth_to_space_kernel(weight: Tensor, stride: int) -> Tensor:
     convolution and ``pixel_shuffle``; reach is the kernel's length over the stride, rounded up.
 
     Pixel ``s * q + p`` is reached by the kernel's entries ``s * m + p`` only, from ``q - m``: one output channel for
-    every p, whose pixels are then woven together (Shi et al. 2016, arXiv:1609.07009, read backward). At the three
+    every p, whose pixels are then interleaved (Shi et al. 2016, arXiv:1609.07009, backward). At the three
     channels of a picture its zeros cost less than oneDNN's own gradient.
     """
     reach = -(-max(weight.shape[2:]) // stride)
@@ -138,9 +141,9 @@ def depth_to_space_kernel(weight: Tensor, stride: int) -> Tensor:
 
 
 class PackedWeight:
-    """A weight OIHW as oneDNN likes it best for each size of input, which differs: laid out for another size, a step
-    took 109 ms instead of 28 (96x170, AVX2). Layouts that turn out to be the same are kept once, and those of the last
-    ``SIZES_KEPT`` sizes; when another one is laid out, those go that were not used for ``IDLE_SECONDS``.
+    """A weight OIHW in oneDNN's fastest layout for each size of input, which differs: in the layout of another size, a
+    step took 109 ms instead of 28 (96x170, AVX2). Equal layouts are stored once, at most MAX_CACHED_SIZES of them; when
+    another one is packed, those are evicted that were not used for IDLE_SECONDS.
     """
 
     def __init__(self, weight: Callable[[], Tensor], padding: Pair, stride: Pair) -> None:
@@ -148,9 +151,9 @@ class PackedWeight:
         self._by_size: dict[torch.Size, tuple[Tensor, float]] = {}  # and when it was used; the last one used is last
         self._by_layout: WeakValueDictionary[bytes, Tensor] = WeakValueDictionary()
         self.nbytes = 0
-        """Of all layouts that are kept."""
+        """Of all layouts."""
 
-    def __call__(self, x: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         kernel, _ = self._by_size.pop(x.shape, (None, 0.0))
         is_new, now = kernel is None, time.monotonic()
@@ -158,24 +161,24 @@ class PackedWeight:
             kernel = self._pack(x)
         self._by_size[x.shape] = kernel, now
         if is_new:
-            self._forget(now)
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, kernel, bias, self._padding, self._stride, (1, 1), 1, "relu" if rectify else "none", [], "")
-        return found
+            self._evict(now)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, kernel, bias, self._padding, self._stride, (1, 1), 1, "relu" if relu else "none", [], "")
+        return y
 
-    def _forget(self, now: float) -> None:
+    def _evict(self, now: float) -> None:
         """Sizes that were used too long ago, or are too many."""
         for size, (_, used_seconds) in list(self._by_size.items()):
             if len(self._by_size) > MAX_CACHED_SIZES or used_seconds < now - IDLE_SECONDS:
                 self._by_size.pop(size, None)
-        self.nbytes = sum({id(kept): nbytes_of(kept) for kept, _ in list(self._by_size.values())}.values())
+        self.nbytes = sum({id(packed): nbytes_of(packed) for packed, _ in list(self._by_size.values())}.values())
 
     def _pack(self, x: Tensor) -> Tensor:
         reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its type stub is behind
-        laid_out: Tensor = reorder(self._weight().to_mkldnn(), list(self._padding), list(self._stride), [1, 1], 1,
+        packed: Tensor = reorder(self._weight().to_mkldnn(), list(self._padding), list(self._stride), [1, 1], 1,
                                    list(x.shape))
-        described = torch.ops.mkldnn._get_mkldnn_serialized_md(laid_out).numpy().tobytes()
-        return self._by_layout.setdefault(described, laid_out)
+        layout = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+        return self._by_layout.setdefault(layout, packed)
 
 
 def nbytes_of(packed: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Weights on this machine: where they are kept, how they come there, and what is checked before they stay.
+"""Weights on this machine: where they are stored, how they come there, and what is checked first.
 
     a source ────download────▶ .part ──digest──┐
     a user's file ──copy──▶ .part ─────────────┴▶ (member of an archive) ──loaded once──▶ renamed: NAME.pth, ...
@@ -30,18 +30,18 @@ Log = Callable[[str], None]
 
 
 def weights_dir() -> Path:
-    """Where weights are kept."""
+    """Where weights are stored."""
     return cache_dir.cache_dir("weights")
 
 
 def find(name: str) -> Path | None:
     """The file with the weights of that network, the newest if there are several."""
-    found = [path for suffix in SUFFIXES if (path := weights_dir() / f"{name}{suffix}").is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    paths = [path for suffix in SUFFIXES if (path := weights_dir() / f"{name}{suffix}").is_file()]
+    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def find_valid(model: Model, say: Log) -> Path | None:
-    """As find, None also for a file that cannot be used; what is wrong with it is said."""
+    """As ``find``, but None, and a line of what is wrong, for a file that cannot be used."""
     path = find(model.name)
     try:
         if path:
@@ -53,7 +53,7 @@ def find_valid(model: Model, say: Log) -> Path | None:
 
 
 def fetch(model: Model, say: Log, progress: Progress, limits: Limits = LIMITS) -> Path:
-    """Downloads the weights from the first source that gives them, and returns their path.
+    """Download the weights from the first source that has them; their path.
 
     Raises ModelError when none does, or when the folder cannot be written.
     """
@@ -81,27 +81,27 @@ def _summarize(errors: list[DownloadError | MissingPackage]) -> str:
     return "; ".join(dict.fromkeys(map(str, errors)))
 
 
-def import_file(model: Model, given: Path) -> tuple[Path, bool]:
-    """Takes a file of the user's: a copy of it is checked and kept. The file itself stays as it is.
+def import_file(model: Model, file: Path) -> tuple[Path, bool]:
+    """Check a file of the user's and store a copy. The file itself stays as it is.
 
     Returns the copy's place and whether it is, byte for byte, a published one. Raises ModelError or UsageError.
     """
     if not model.sources:
         raise UsageError(f"{model.name} is embedded: it takes no file")
-    if given.suffix.lower() not in (*SUFFIXES, *ARCHIVES):
-        raise UsageError(f"{given.name}: weights are read from {', '.join((*SUFFIXES, *ARCHIVES))}")
-    part = weights_dir() / f"{model.name}.given.part"
-    if any(path.exists() and given.exists() and path.samefile(given)
+    if file.suffix.lower() not in (*SUFFIXES, *ARCHIVES):
+        raise UsageError(f"{file.name}: weights are read from {', '.join((*SUFFIXES, *ARCHIVES))}")
+    part = weights_dir() / f"{model.name}.import.part"
+    if any(path.exists() and file.exists() and path.samefile(file)
            for path in (part, *(weights_dir() / f"{model.name}{suffix}" for suffix in SUFFIXES))):
-        raise UsageError(f"{given} is the file that is kept already")
+        raise UsageError(f"{file} is already the stored file")
     with _lock():
         try:
-            shutil.copyfile(given, part)
+            shutil.copyfile(file, part)
             published = any(source.digest and not digest_mismatch(part, source.digest) for source in model.sources)
             members = tuple(source.member for source in model.sources if source.member)
-            return _install(model, part, members, given.name), published
+            return _install(model, part, members, file.name), published
         except OSError as error:
-            raise ModelError(f"{given}: {error.strerror}") from None
+            raise ModelError(f"{file}: {error.strerror}") from None
         except DownloadError as error:
             raise ModelError(str(error)) from None
         finally:
@@ -116,10 +116,10 @@ def _from_source(model: Model, source: WeightSource, progress: Progress, limits:
     part = weights_dir() / f"{model.name}.{key}.part"
     if not source.digest:  # nothing would notice that the rest comes from another version of the file
         part.unlink(missing_ok=True)
-    went_on = part.exists()
+    resumed = part.exists()
     download(source.url, part, progress, limits)
     difference = digest_mismatch(part, source.digest)
-    if difference and went_on:  # what was here before may have been bad
+    if difference and resumed:  # what was here before may have been bad
         part.unlink()
         download(source.url, part, progress, limits)
         difference = digest_mismatch(part, source.digest)
@@ -135,7 +135,7 @@ def _from_source(model: Model, source: WeightSource, progress: Progress, limits:
 def _install(model: Model, part: Path, members: tuple[str, ...], name: str) -> Path:
     """Loads the whole file called ``name`` once, then renames it: nothing else ever has a final name.
 
-    Raises Failed when it is not what it should be, ModelError when the folder cannot be written.
+    Raises DownloadError when it is not what it should be, ModelError when the folder cannot be written.
     """
     from streamdream.models import weights
 
@@ -167,15 +167,15 @@ def _install(model: Model, part: Path, members: tuple[str, ...], name: str) -> P
 
 def digest_mismatch(path: Path, digest: str) -> str:
     """"" when the file has that digest (``KIND:HEX``, HEX may be only its beginning) or none is known; else how not."""
-    kind, _, wanted = digest.partition(":")
-    if not wanted:
+    kind, _, expected = digest.partition(":")
+    if not expected:
         return ""
     state = DIGESTS[kind](path.stat().st_size)
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             state.update(chunk)
-    found: str = state.hexdigest()
-    return "" if found.startswith(wanted) else f"{kind} {found[:12]}…, not {wanted[:12]}…"
+    actual: str = state.hexdigest()
+    return "" if actual.startswith(expected) else f"{kind} {actual[:12]}…, not {expected[:12]}…"
 
 
 DIGESTS: dict[str, Callable[[int], Any]] = {  # the file's size in bytes -> what hashes it
@@ -189,7 +189,7 @@ DIGESTS: dict[str, Callable[[int], Any]] = {  # the file's size in bytes -> what
 def _extract(archive: Path, target: Path, members: tuple[str, ...], name: str) -> str:
     """One member of an archive, by its file name alone (no path in it is followed), into ``target``; its suffix.
 
-    Raises Failed, or OSError when ``target`` cannot be written.
+    Raises DownloadError, or OSError when ``target`` cannot be written.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(target.open("wb"))
@@ -216,18 +216,18 @@ _BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotI
 
 def _open_member(archive: Path, members: tuple[str, ...], name: str, stack: contextlib.ExitStack
                  ) -> tuple[IO[bytes], str]:
-    def wanted(path: str) -> bool:
+    def is_member(path: str) -> bool:
         return Path(path).name in members or (not any(members) and Path(path).suffix.lower() in SUFFIXES)
 
     if zipfile.is_zipfile(archive):
         opened = stack.enter_context(zipfile.ZipFile(archive))
         for info in opened.infolist():
-            if wanted(info.filename) and not info.is_dir():
+            if is_member(info.filename) and not info.is_dir():
                 return stack.enter_context(opened.open(info)), info.filename
     else:
         tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115 - the stack closes it
         for entry in tar:
-            content = tar.extractfile(entry) if wanted(entry.name) and entry.isfile() else None
+            content = tar.extractfile(entry) if is_member(entry.name) and entry.isfile() else None
             if content is not None:
                 return stack.enter_context(content), entry.name
     raise DownloadError(f"{name} holds no {' or '.join(filter(None, members)) or 'weights'}")

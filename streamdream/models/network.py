@@ -32,22 +32,22 @@ class Network:
         self.taps = tuple(taps)
         self.nodes = project_before_pooling(subgraph(nodes, self.taps), self.taps)
         self.dtype = dtype
-        self._exact = fp32_prefix(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
-        rectified = self._rectified()
+        self._fp32 = fp32_prefix(self.nodes) | {INPUT} if dtype.itemsize < 4 else set()
+        fused = self._convolutions_before_relu()
         self._convolutions: dict[str, Convolution] = {}
         for node in self.nodes:
             if isinstance(node, Conv):
                 weight = weights[f"{node.weights}.weight"].to(device, memory_format=torch.channels_last)
                 self._convolutions[node.name] = Convolution(
-                    node, weight, weights[f"{node.weights}.bias"].to(device), dtype, node.name in rectified, prepare,
-                    exact=node.name in self._exact)
+                    node, weight, weights[f"{node.weights}.bias"].to(device), dtype, node.name in fused, prepare,
+                    fp32=node.name in self._fp32)
 
     @property
     def nbytes(self) -> int:
         """Of weights, and of what was packed of them for the sizes met so far: it grows."""
         return sum(convolution.nbytes for convolution in self._convolutions.values())
 
-    def _rectified(self) -> set[str]:
+    def _convolutions_before_relu(self) -> set[str]:
         """Convolutions whose output is read by one ReLU and nothing else: it becomes part of them."""
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
@@ -72,24 +72,24 @@ class Network:
         watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
         with torch.enable_grad():
             scalars = [self._scale_loss(scalar, watched) for scalar in values_of(watched)]
-        found = []
+        gradients = []
         for number, scalar in enumerate(scalars, 1):
             seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
                                         retain_graph=number < len(scalars))
             with torch.no_grad():
                 gradient = self._backward(dict(zip(watched, seeds, strict=True)), saved)
             # what follows may be a hundred times as large, which fp16 does not hold
-            found.append(torch.zeros_like(picture) if gradient is None else
+            gradients.append(torch.zeros_like(picture) if gradient is None else
                          gradient.float() if self.dtype.itemsize < 4 else gradient)
-        return found
+        return gradients
 
     def _forward(self, picture: Tensor) -> tuple[Features, dict[str, Any]]:
         """The value of every node, and what its gradient will need."""
-        dtype = torch.float32 if INPUT in self._exact else self.dtype
+        dtype = torch.float32 if INPUT in self._fp32 else self.dtype
         values: Features = {INPUT: picture.to(dtype, memory_format=torch.channels_last)}
         saved: dict[str, Any] = {}
         for node in self.nodes:
-            inputs = [values[name] if node.name in self._exact else values[name].to(self.dtype)
+            inputs = [values[name] if node.name in self._fp32 else values[name].to(self.dtype)
                       for name in node.inputs]
             if isinstance(node, Conv):
                 values[node.name], saved[node.name] = self._convolutions[node.name].forward(inputs[0])
@@ -113,7 +113,7 @@ class Network:
             elif self._is_fused(node):
                 below = [gradient]
             else:
-                gradient = gradient.float() if node.name in self._exact else gradient
+                gradient = gradient.float() if node.name in self._fp32 else gradient
                 below = OPERATIONS[type(node)][1](node, gradient, saved[node.name])
             for name, part in zip(node.inputs, below, strict=True):
                 gradients[name] = gradients[name] + part if name in gradients else part
@@ -130,6 +130,6 @@ class Network:
         return scalar / (sum(sizes[1:], sizes[0]) + EPS) if sizes else scalar
 
     def _is_fused(self, node: Node) -> bool:
-        """Whether the node is a ReLU that its convolution has taken in."""
+        """Whether the node is a ReLU that is part of its convolution."""
         below = self._convolutions.get(node.inputs[0])
         return isinstance(node, Relu) and below is not None and below.fused_relu

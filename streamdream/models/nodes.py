@@ -148,13 +148,13 @@ class TapInfo:
 
 def subgraph(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
     """The nodes, in order, that ``taps`` depend on."""
-    wanted = set(taps)
-    kept: list[Node] = []
+    needed = set(taps)
+    selected: list[Node] = []
     for node in reversed(list(nodes)):
-        if node.name in wanted:
-            kept.append(node)
-            wanted.update(node.inputs)
-    return kept[::-1]
+        if node.name in needed:
+            selected.append(node)
+            needed.update(node.inputs)
+    return selected[::-1]
 
 
 def fp32_prefix(nodes: Iterable[Node]) -> set[str]:

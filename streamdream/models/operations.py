@@ -53,9 +53,9 @@ def _max_pool_back(node: MaxPool, gradient: Tensor, saved: Any) -> list[Tensor]:
     x, indices, size = saved
     padding = (0, 0) if node.same else node.padding
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    found = aten.max_pool2d_with_indices_backward(gradient, x, node.kernel, (node.stride, node.stride), padding, (1, 1),
+    below = aten.max_pool2d_with_indices_backward(gradient, x, node.kernel, (node.stride, node.stride), padding, (1, 1),
                                                   node.ceil, indices)
-    return [crop_same(node, found, *size)]
+    return [crop_same(node, below, *size)]
 
 
 def _avg_pool(node: AvgPool, inputs: list[Tensor]) -> tuple[Tensor, Any]:

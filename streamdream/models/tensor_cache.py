@@ -1,4 +1,4 @@
-"""Tensors that are made once: a blur's kernels, the numbers of channels."""
+"""Constant tensors that are made once: a blur's kernels, indices of channels."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -7,35 +7,35 @@ from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
-Given = ParamSpec("Given")
-Made = TypeVar("Made")
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 CACHE_SIZE = 64
 _used: ContextVar[list[Any] | None] = ContextVar("_used", default=None)
 
 
-def cached_tensor(make: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Remembers what was made of which arguments, of the last ``KEPT``."""
-    remembered = lru_cache(maxsize=CACHE_SIZE)(make)
+def cached_tensor(make: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Cache the results of a function, CACHE_SIZE of them, the least recently used evicted."""
+    cached = lru_cache(maxsize=CACHE_SIZE)(make)
 
     @wraps(make)
-    def look_up(*given: Given.args, **named: Given.kwargs) -> Made:
-        found: Made = remembered(*given, **named)  # type: ignore[arg-type]
-        note_use(found)
-        return found
+    def look_up(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        result: Result = cached(*args, **kwargs)  # type: ignore[arg-type]
+        note_use(result)
+        return result
 
     return look_up
 
 
-def note_use(thing: Any) -> None:
-    """Tell ``noticed``, if this thread is within it, that ``thing`` is used."""
+def note_use(resource: Any) -> None:
+    """Record a use, where this thread is within ``record_uses``."""
     used = _used.get()
     if used is not None:
-        used.append(thing)
+        used.append(resource)
 
 
 @contextmanager
 def record_uses() -> Iterator[list[Any]]:
-    """What is used within it, in this thread: whoever has only its address keeps it so from being forgotten."""
+    """What is used within it, in this thread. A CUDA graph has only addresses, so it holds these references."""
     used: list[Any] = []
     token = _used.set(used)
     try:

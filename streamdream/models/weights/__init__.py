@@ -1,6 +1,6 @@
 """Reading weight files. Nothing is ever unpickled, and whatever a file claims is checked against the node table.
 
-    file ──readers.read──▶ {its own names: tensor} ──layouts.find──▶ fit: shapes ──▶ {NODE.weight: OIHW, NODE.bias: O}
+    file ──readers.read──▶ {its own names: tensor} ──layouts.find──▶ shapes ──▶ {NODE.weight: OIHW, NODE.bias: O}
 """
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def load(path: Path, model: Model, suffix: str = "", name: str = "") -> Weights:
 
 @lru_cache(maxsize=2)
 def load_once(path: Path, model: Model, changed: int) -> Weights:
-    """As load, kept while the file is the same; ``changed`` is its time of change."""
+    """As ``load``, cached while the file is the same; ``changed`` is its time of change."""
     return load(path, model)
 
 
 def match_to_nodes(stored: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
-    """A file's tensors -> the node table's, all shapes checked, batch norms folded in. Raises BadFile.
+    """A file's tensors -> the node table's, all shapes checked, batch norms folded in. Raises InvalidWeights.
 
     Only what lies above the last block, a classifier, may be missing.
     """
     stored = {key.replace("/", "_"): tensor for key, tensor in stored.items()}
     nodes = model.nodes()
     top = max(place for place, node in enumerate(nodes) if isinstance(node, Concat))
-    found: dict[str, Tensor] = {}
+    matched: dict[str, Tensor] = {}
     for place, (node, channels) in enumerate(_with_channels(nodes)):
         if not isinstance(node, Conv):
             continue
@@ -75,8 +75,8 @@ def match_to_nodes(stored: Mapping[str, Tensor], model: Model) -> dict[str, Tens
         if pair is None:
             raise InvalidWeights(f"does not hold {model.name}: {node.weights}.weight is missing")
         weight, bias = _checked(*pair, (node.out_channels, channels, *node.kernel), node.weights)
-        found |= {f"{node.weights}.weight": weight, f"{node.weights}.bias": bias}
-    return found
+        matched |= {f"{node.weights}.weight": weight, f"{node.weights}.bias": bias}
+    return matched
 
 
 def _with_channels(nodes: Iterable[Node]) -> Iterable[tuple[Node, int]]:
@@ -91,9 +91,9 @@ def _with_channels(nodes: Iterable[Node]) -> Iterable[tuple[Node, int]]:
 def _checked(weight: Tensor, bias: Tensor, shape: tuple[int, ...], name: str) -> tuple[Tensor, Tensor]:
     if weight.dim() == 2:  # a fully connected layer is a 1x1 convolution
         weight = weight[:, :, None, None]
-    for kind, tensor, wanted in (("weight", weight, shape), ("bias", bias, shape[:1])):
-        if tuple(tensor.shape) != wanted:
-            raise InvalidWeights(f"does not fit: {name}.{kind} is {_size(tensor.shape)}, not {_size(wanted)}")
+    for kind, tensor, expected in (("weight", weight, shape), ("bias", bias, shape[:1])):
+        if tuple(tensor.shape) != expected:
+            raise InvalidWeights(f"does not fit: {name}.{kind} is {_size(tensor.shape)}, not {_size(expected)}")
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise InvalidWeights(f"is damaged: {name}.{kind} holds values that are not finite numbers")
     return weight.to(torch.float32).contiguous(), bias.to(torch.float32).contiguous()
@@ -107,11 +107,11 @@ def check_digest(path: Path, sha256: str) -> None:
     """Raises ModelError when the file is missing or not the expected one."""
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"weights {path.name}: {error.strerror}; install streamdream again") from None
-    if found != sha256:
-        raise ModelError(f"weights {path.name} are damaged (sha256 {found[:12]}…, not {sha256[:12]}…); "
+    if actual != sha256:
+        raise ModelError(f"weights {path.name} are damaged (sha256 {actual[:12]}…, not {sha256[:12]}…); "
                          "install streamdream again")
 
 

@@ -57,7 +57,7 @@ LAYOUTS: dict[str, Callable[[str], tuple[TensorNames, ...]]] = {
 def find(stored: Mapping[str, Tensor], layout: str, node: str) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a node, its batch norm folded in; None when the file has no weight for it.
 
-    Raises BadFile when there is a weight without what belongs to it.
+    Raises InvalidWeights when there is a weight without what belongs to it.
     """
     name = node.replace("/", "_")
     for names in (*_plain(name), *LAYOUTS[layout](name)):

@@ -25,7 +25,7 @@ NEEDS = {".caffemodel": _PROTOBUF, ".pb": _PROTOBUF, ".h5": ("h5py", "h5py")}
 def read(path: Path, suffix: str) -> dict[str, Tensor]:
     """Every tensor of a weight file in the format ``suffix``, under the file's own names.
 
-    Raises BadFile when it is not what it should be, MissingPackage when its format needs one that is not here.
+    Raises InvalidWeights when it is not what it should be, MissingPackage when its format needs one that is not here.
     """
     check_packages(suffix)
     with path.open("rb") as file:
@@ -112,8 +112,8 @@ def read_h5(path: Path) -> dict[str, Tensor]:
 def _renumber(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Layers counted from 1: Keras counts on where an earlier model stopped, and the first may have no number."""
     pattern = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?\.(\w+)")
-    numbered = [(found[1], int(found[2] or 0), found[3], tensor) for key, tensor in tensors.items()
-                if (found := pattern.fullmatch(key))]
+    numbered = [(match[1], int(match[2] or 0), match[3], tensor) for key, tensor in tensors.items()
+                if (match := pattern.fullmatch(key))]
     first = {kind: min(number for other, number, *_ in numbered if other == kind) for kind, *_ in numbered}
     return {f"{kind}_{number - first[kind] + 1}.{part}": tensor for kind, number, part, tensor in numbered}
 
