@@ -1,6 +1,6 @@
 """What is maximised: terms and their weights, made from the settings.
 
-Terms of different kinds have numbers of different sizes, so they are mixed by their gradients (see ``step.direction``).
+Terms of different kinds have numbers of different sizes, so their gradients are mixed (see ``step.apply_step``).
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Objective:
 
 
 def style_taps(model: Model) -> tuple[str, ...]:
-    """One of each scale not coarser than ``COARSEST_STYLE``: the last block's output there, or the last ReLU's."""
+    """One of each scale not coarser than MAX_STYLE_STRIDE: the last block's output there, or the last ReLU's."""
     kinds = {node.name: type(node) for node in model.nodes()}
     last = {tap.stride: tap.name for kind in (Relu, Concat) for tap in model.taps().values() if kinds[tap.name] is kind}
     return tuple(name for stride, name in last.items() if stride <= MAX_STYLE_STRIDE)

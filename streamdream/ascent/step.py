@@ -1,8 +1,8 @@
 """The maths of one step of gradient ascent on the picture. Plain and eager: the reference of every faster version.
 
 Mordvintsev, Olah, Tyka 2015 (github.com/google/deepdream, dream.ipynb): shift the picture at random, climb the gradient
-scaled to a mean magnitude of one, shift back. Two things are ours: the gradient is smoothed and its colour is tamed
-before it is normalised, because the raw gradient of an Inception v3 is coloured confetti.
+scaled to a mean magnitude of one, shift back. Two things are ours: the gradient is smoothed and
+desaturated before it is normalised, because the raw gradient of an Inception v3 is coloured noise.
 """
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[T
 
 
 def smooth_and_desaturate(gradient: Tensor, term: Term, smooth: float, color: float) -> Tensor:
-    """Smooth what came through the network, and take colour out of what amplifies; a new float32 tensor."""
+    """Smooth what came through the network, and desaturate what is unbounded; a new float32 tensor."""
     # in float32: oneDNN takes 13 ms for the blur in bf16 and 2 so (320x240, AMX), and mixed by a bf16 kernel, a still
     # picture's dream drifted by 2.4 % where this drifts by 1.7 (one seed)
-    exact = gradient.float() if gradient.dtype.itemsize < 4 else gradient
-    smoothed = blur(exact, smooth) if smooth > 0 and term.taps else exact
+    full = gradient.float() if gradient.dtype.itemsize < 4 else gradient
+    smoothed = blur(full, smooth) if smooth > 0 and term.taps else full
     if not term.unbounded:
         return smoothed.to(torch.float32, copy=smoothed is gradient)
     smoothed = smoothed.float()
@@ -79,7 +79,7 @@ def normalize_mean_abs_(gradient: Tensor, centred: bool) -> Tensor:
 
 
 def clamp_(picture: Tensor) -> Tensor:
-    """Keep the picture a picture; in place."""
+    """Clamp the picture to its range [-1, 1], in place."""
     return picture.clamp_(-1, 1)
 
 

@@ -1,6 +1,6 @@
 """The terms of an objective: each reads taps and gives one number to be maximised.
 
-A term is a frozen class with ``taps``, ``amplifies``, ``targets`` and ``value``; a new one needs a row in
+A term is a frozen class with ``taps``, ``unbounded``, ``targets`` and ``value``; a new one needs a row in
 ``objectives.from_settings`` and nothing else. What a term takes from another picture are its targets: tensors that are
 computed once and handed to every step, so that a step can be compiled without knowing the picture.
 """
@@ -109,8 +109,8 @@ class Guide:
     def value(self, features: Features, targets: Targets) -> Tensor:
         terms = []
         for (name, weight), target in zip(self.weights, targets, strict=True):
-            mine, target = _to_float32(_positions(_select_channels(features[name], self.channels))), _to_float32(target)
-            terms.append(weight * (mine * target[_best_matches(mine.detach(), target)]).float().mean())
+            own, target = _to_float32(_positions(_select_channels(features[name], self.channels))), _to_float32(target)
+            terms.append(weight * (own * target[_best_matches(own.detach(), target)]).float().mean())
         return sum(terms[1:], terms[0])
 
 
@@ -184,13 +184,13 @@ def _to_float32(features: Tensor) -> Tensor:
     return features.float() if features.dtype == torch.float16 else features
 
 
-def _best_matches(mine: Tensor, target: Tensor) -> Tensor:
-    """For each of ``mine`` [P, C] the row of ``target`` [M, C] with the largest dot product: [P]."""
+def _best_matches(own: Tensor, target: Tensor) -> Tensor:
+    """For each of ``own`` [P, C] the row of ``target`` [M, C] with the largest dot product: [P]."""
     import torch
 
     rows = max(1, CHUNK_PRODUCTS // target.shape[0])
-    turned = target.T
-    return torch.cat([(mine[at:at + rows] @ turned).argmax(1) for at in range(0, mine.shape[0], rows)])
+    transposed = target.T
+    return torch.cat([(own[at:at + rows] @ transposed).argmax(1) for at in range(0, own.shape[0], rows)])
 
 
 def _gram(feature: Tensor) -> Tensor:
