@@ -27,7 +27,7 @@ def test_layers_are_parsed_with_their_weights() -> None:
 
 
 @pytest.mark.parametrize(("layers", "message"), [
-    ("mixed3:x", "the weight of mixed3 is 'x'"), ("", "must be taps"), ("mixed3,mixed3", "twice"),
+    ("mixed3:x", "the weight of mixed3 is 'x'"), ("", "must be layers"), ("mixed3,mixed3", "twice"),
     ("mixed3:0", "no weight"), ("mixed3:nan", "the weight of mixed3 is 'nan'"),
 ])
 def test_layers_that_cannot_be_parsed_are_named(layers: str, message: str) -> None:

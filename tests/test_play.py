@@ -362,7 +362,7 @@ def test_a_show_is_recorded_and_rendered_again(tmp_path: Path, capsys: pytest.Ca
     fails(here(capsys, "live", "--source", tmp_path / "a.mp4", "--sink", "null", "--record-settings", track), 2,
           "exists; -y overwrites it")
     fails(here(capsys, "render", tmp_path / "a.mp4", "-o", "null", "--settings-track", track, "--playlist", "mixed3"),
-          2, "give one of them")
+          2, "exclude each other")
     fails(here(capsys, "live", "--source", "lavfi:testsrc2", "--sink", "null", "--playlist", "mixed3; mixed99"), 2,
           "unknown layer 'mixed99'")
 

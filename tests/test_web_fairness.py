@@ -106,7 +106,7 @@ def test_a_video_has_less_time_while_another_address_waits(jobs: JobQueue, clock
     jobs.cancel(own)
     clock.seconds = long.began_seconds + 400
     other = jobs.submit("other", "other", gate, "198.51.100.7")
-    assert "others wait, so it ends in about 3 min" in components.job_card(long, jobs, "")
+    assert "stops in about 3 min" in components.job_card(long, jobs, "")
     clock.seconds += 201
     assert "others wait" in wait_for(long, "failed").error
     wait_for(other, "running")
