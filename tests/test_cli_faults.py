@@ -197,7 +197,8 @@ def test_a_folder_without_permission(command: str, tmp_path: Path, capsys: pytes
     (["fetch", "bvlc_googlenet", "--from", "nosuch.caffemodel"], 2, "--from nosuch.caffemodel: no such file"),
     (["image", "p.png", "-o", "o.png", "--guide", "text.mp4"], 1, "text.mp4 is not a picture"),
     (["image", "text.mp4", "-o", "o.png"], 1, "for a video: streamdream render"),
-    (["image", "p.png", "-o", "o.png", "--device", "banana"], 2, "there is no such device; this machine has auto, cpu"),
+    (["image", "p.png", "-o", "o.png", "--layers", "conv2d_1", "--device", "banana"], 2,
+     "there is no such device; this machine has auto, cpu"),
 ])
 def test_a_mistake_is_one_plain_line(arguments: list[str], code: int, part: str,
                                      capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,11 +193,11 @@ def test_bench_overwrites_only_with_y(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_weights_that_are_kept_are_not_taken_for_a_user_s_file(kept: Path, tmp_path: Path,
                                                                capsys: pytest.CaptureFixture[str]) -> None:
     fetch.weights_dir().mkdir(parents=True)
-    own = fetch.weights_dir() / "bvlc_googlenet.given.part"
+    own = fetch.weights_dir() / "bvlc_googlenet.import.part"
     own.write_bytes(b"x")
     (tmp_path / "w.caffemodel").symlink_to(own)
     result = here(capsys, "fetch", "bvlc_googlenet", "--from", tmp_path / "w.caffemodel")
-    assert result.returncode == 2 and "is the file that is kept already" in result.stderr
+    assert result.returncode == 2 and "is already the stored file" in result.stderr
     assert own.read_bytes() == b"x"
 
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all_octaves: bool = True) -> None:
-    """Raises FieldTooSmall when frames of that size cannot be dreamed; without ``all_octaves`` one octave is enough.
+    """Raises FieldTooSmall when frames of that size cannot be dreamed, ModelError when the weights are not here.
+
+    Without ``all_octaves`` one octave is enough.
 
     A playlist or a recorded track brings layers of its own, which are checked when they come.
     """
@@ -19,11 +21,13 @@ def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all
     from streamdream.dream import octaves
     from streamdream.dream.options import DreamOptions
 
+    model = models.get(run.stream.model)
+    model.check_weights()  # before its layers: who lacks the weights needs no list of layers
     if run.automation.playlist or getattr(args, "settings_track", None):
         return
     dream = run.dream if all_octaves else replace(run.dream, octaves=1)
     size = DreamOptions(run.stream.field_height).field_size(height, width)
-    octaves.check_field(models.get(run.stream.model), dream, size)
+    octaves.check_field(model, dream, size)
 
 
 def checked_source(source: Source, args: argparse.Namespace, run: Run, all_octaves: bool = True) -> Source:
