@@ -1,37 +1,34 @@
 """What turns the knobs by itself: playlists, fades, stillness, the sound, recorded tracks; live and rendered."""
 from __future__ import annotations
 
-import itertools
 import json
+import threading
+import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from streamdream_bench.live import Numbered
 from support.clips import Clip, make
 from support.commands import fails, here
 from support.live_runs import images
-from support.waiting import until
 
 from streamdream.automation.automation import Automation, Crossfade, PlaylistEntry, parse_playlist
 from streamdream.automation.controls import Controls, DreamRequest
 from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder, read_track
 from streamdream.backends import Backend
 from streamdream.dream import warp
-from streamdream.dream.dreamer import Dreamer, DreamState
+from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import StreamdreamError
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
 from streamdream.media.audio_level import BLOCK, HZ, FileLevel, LevelMeter, open_sound
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.render import pipeline
@@ -129,67 +126,48 @@ def test_where_it_moves_the_dream_is_cleared(eager: Backend) -> None:
     assert moving_on < 0.5 * moving_off
 
 
-class Scripted(LiveSource):
-    """The next frame when the last one has been dreamed, until ``end`` says so; what is due happens in between."""
-
-    def __init__(self, dreams: list[str], on_frame: Callable[[int], object], end: Callable[[], object]) -> None:
-        super().__init__("scripted")
-        self.width, self.height, self.rate = 160, 96, Fraction(30)
-        self._dreams, self._on_frame, self._end = dreams, on_frame, end
-
-    def __iter__(self) -> Iterator[Frame]:
-        for number, image in enumerate(itertools.cycle(images())):
-            if self._end():
-                return
-            self._on_frame(number)
-            yield timestamped_frame(image, number / 30)
-            until(partial(self._dreamed, number), 60)
-
-    def _dreamed(self, number: int) -> bool:
-        return len(self._dreams) > number
-
-
-def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend) -> None:
+def test_another_network_is_prepared_while_the_first_one_dreams(eager: Backend, tmp_path: Path) -> None:
     """Both are dreamed with, no frame waits for the new one, and one that cannot be had is taken back."""
-    controls = Controls(replace(SETTINGS, octaves=1), model="inception_v3")
-    dreams: list[str] = []
-    asked: list[int] = []  # how many dreams there were when each network was asked for
-    built: list[int] = []  # and when it was there
-    dreamers = {name: recording_dreamer(eager, name, dreams) for name in ("inception_v3", "other")}
+    settings = replace(SETTINGS, octaves=1)
+    controls = Controls(settings, model="inception_v3")
+    seen: list[str] = []
+    enough: list[int] = []
+    dreamers = {name: Dreamer(get("inception_v3"), eager, 96) for name in ("inception_v3", "other")}
+    for name, dreamer in dreamers.items():
+        advance = dreamer.advance
+
+        def note(*args: object, name: str = name, advance: object = advance, **options: object) -> object:
+            seen.append(name)
+            return advance(*args, **options)  # type: ignore[operator]
+
+        dreamer.advance = note  # type: ignore[method-assign,assignment]
 
     def build(model: str) -> Dreamer:
-        asked.append(len(dreams))
-        until(lambda: len(dreams) >= asked[-1] + 4, 60)  # the first one dreams meanwhile
-        built.append(len(dreams))
         if model == "missing":
             raise StreamdreamError("it is nowhere")
+        enough.append(len(seen) + 4)
+        deadline = time.monotonic() + 2
+        while len(seen) < enough[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
         return dreamers[model]
 
-    def on_frame(number: int) -> None:
-        if number == 10:
-            controls.change({"model": "other", "layers": "mixed0"})  # fades over until frame 40
-        elif number in (12, 20):
-            until(lambda: asked if number == 12 else built, 60)
-        elif number == 50:
-            controls.change({"model": "missing"})
-
-    source = Scripted(dreams, on_frame, lambda: len(built) > 1 and len(dreams) >= built[1] + 10)
-    report = Live(source, NullSink(), dreamers["inception_v3"], ResolutionController(96, 12, fixed=True), controls,
-                  automation=Automation(controls, fade=1.0), build=build).run()
-    assert set(dreams[:14]) == {"inception_v3"} and dreams.index("other") >= built[0]
-    assert set(dreams[20:40]) == {"inception_v3", "other"} and set(dreams[45:]) == {"other"}
-    assert controls.request.model == "other" and report.layers == "mixed0"
-
-
-def recording_dreamer(eager: Backend, name: str, dreams: list[str]) -> Dreamer:
-    """A dreamer that adds its name to ``dreams`` after each."""
-    class Recording(Dreamer):
-        def advance(self, *args: Any, **options: Any) -> DreamState:
-            state = super().advance(*args, **options)
-            dreams.append(name)
-            return state
-
-    return Recording(get("inception_v3"), eager, 96)
+    run = Live(
+        Numbered(images(), 30, 7.0),
+        NullSink(),
+        dreamers["inception_v3"],
+        ResolutionController(96, 12, fixed=True),
+        controls,
+        automation=Automation(controls, fade=3.0),
+        build=build,
+    )
+    timers = [threading.Timer(0.5, controls.change, ({"model": "other", "layers": "mixed0"},)),
+              threading.Timer(4.5, controls.change, ({"model": "missing"},))]
+    for timer in timers:
+        timer.start()
+    report = run.run()
+    switch = seen.index("other")
+    assert switch >= enough[0] and "inception_v3" in seen[switch:] and set(seen[-5:]) == {"other"}
+    assert report.longest_gap_ms < 1000 and controls.request.model == "other" and report.layers == "mixed0"
 
 
 # --- sound ------------------------------------------------------------------------------------------------------------
