@@ -1,7 +1,8 @@
 """START HERE: the way of a frame through streamdream, when a file is rendered.
 
     source ──frame──▶ match ──flow──▶ carry ──seed──▶ dream ──residual──▶ compose ──▶ sink
-    sources.py     match.py,flow.py    carry.py    dream.py,step.py        carry.py     sinks.py
+    media/sources/   dream/frame_matching.py,   dream/dreamer.py,        dream/warp.py   media/sinks/
+                     optical_flow.py, warp.py   ascent/step.py
 
 The source decodes and the sink encodes in threads of their own; in between one frame after the other is dreamed here,
 and ``state`` is all that one leaves to the next. Where a GPU dreams, the next frame is matched meanwhile.
