@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -87,6 +88,12 @@ def test_security_headers_and_no_word_to_others(web: Running) -> None:
     config = json.loads(ask(web, "/config")[2])
     assert config["analytics_enabled"] is False and config["run_history"] is False and not config["footer_links"]
     assert b"fonts.googleapis" not in body
+
+
+def test_the_preview_of_a_link_names_this_app_and_not_gradio(web: Running) -> None:
+    tags = re.findall(r'<meta\s+(?:property|name)="(?:og|twitter):(\w+)"\s+content="(.*?)"', ask(web, "/")[2].decode())
+    assert dict(tags)["title"] == "streamdream" and dict(tags)["description"]
+    assert len(tags) == len(dict(tags)) and "gradio" not in str(tags).lower()
 
 
 @pytest.mark.parametrize("path", ["/streamdream/../server.py", "/streamdream/%2e%2e/server.py", "/file=/etc/passwd",

@@ -14,6 +14,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -46,6 +47,8 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from gradio import routes
+from jinja2.ext import Extension
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -56,7 +59,11 @@ TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layer
 ASSETS = Path(__file__).parents[1] / "assets"
 log = logging.getLogger(__name__)
 ASSETS_PATH = "/streamdream"
-HEAD = ('<meta name="description" content="Deep Dream on your camera, videos and pictures">'
+PREVIEW_TAGS = re.compile(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
+DESCRIPTION = "Deep Dream on your camera, videos and pictures"
+PREVIEW = ('<meta property="og:title" content="streamdream"><meta property="og:type" content="website">'
+           f'<meta property="og:description" content="{DESCRIPTION}">')
+HEAD = (f'<meta name="description" content="{DESCRIPTION}">'
         '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
         '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">')
 HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><h1>streamdream</h1>
@@ -78,6 +85,15 @@ class Assets(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+class Preview(Extension):
+    """Makes Gradio's template name this app, not Gradio, to programs that preview a link. They run no script, and so do
+    not see ``HEAD``, which a script adds.
+    """
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return PREVIEW_TAGS.sub("", source).replace("</head>", PREVIEW + "</head>", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +213,7 @@ def _report_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
 
 
 def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
+    routes.templates.env.add_extension(Preview)
     mounted: FastAPI = gr.mount_gradio_app(
         app, blocks, path="/", root_path=settings.root_path or None, footer_links=[], run_history=False,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
