@@ -14,7 +14,7 @@ import pytest
 from streamdream_bench import readme
 
 import streamdream
-from streamdream import RenderSettings, cli, open_sink, open_source, settings
+from streamdream import RenderSettings, cli, models, open_sink, open_source, settings
 from streamdream.cli import settings_page
 from streamdream.cli.flags import Parser
 
@@ -185,6 +185,13 @@ def test_the_speed_tables_are_made_of_the_result_files(monkeypatch: pytest.Monke
     for path, text in readme.pages().items():
         assert path.read_text(encoding="utf-8") == text, "make docs writes it anew"
     assert {path.stem for path in readme.RESULTS.glob("*.json")} == set(readme.COLUMNS)
+
+
+def test_the_table_of_networks_is_that_of_the_registry() -> None:
+    lines = (ROOT / "docs/models.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip("` ") for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    shown = {cells[0]: (cells[2], cells[3], cells[4] == "fetched") for cells in rows if len(cells) == 5}
+    assert shown == {row.name: (row.default_layers, row.licence, bool(row.sources)) for row in models.MODELS.values()}
 
 
 def test_the_examples_in_python_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
