@@ -1,4 +1,4 @@
-"""Build a dreamer from the settings of a run: model, backend, tiles."""
+"""Build a dreamer from the settings of a run."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def build_dreamer(stream: StreamSettings) -> Dreamer:
-    """Model, backend and dreamer for a run. Loads torch. Raises UsageError, ModelError or MissingPackage."""
+    """Return the dreamer of a run, with its model and backend; large pictures are dreamed in tiles.
+
+    Loads PyTorch. Raises UsageError, ModelError or MissingPackage.
+    """
     from streamdream import backends, models
     from streamdream.backends.tiled import Tiled
     from streamdream.dream.dreamer import Dreamer

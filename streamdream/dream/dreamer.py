@@ -1,7 +1,6 @@
-"""The dreamer: (state, frame, settings) -> (state, dream). What is carried, at which scales it steps, in which order.
+"""The dreamer: (state, frame, settings) -> (state, dream).
 
-Nothing is kept between frames but the ``DreamState`` that goes in and comes back, so a run can be reset, replayed or
-tested from any frame.
+``DreamState`` is all that one frame passes on to the next, so a run can be reset, replayed or tested from any frame.
 """
 from __future__ import annotations
 
@@ -36,23 +35,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DreamState:
-    """What one frame leaves to the next. The start of a dream is an empty one."""
+    """What one frame passes on to the next. A dream starts from an empty state."""
 
     residual: NDArray[np.float32] | None = None
-    """[h, w, 3] on the field: dream minus frame, in [-1, 1] units."""
+    """[h, w, 3], at the size of the field: dream minus frame, in [-1, 1] units."""
     grey: NDArray[np.uint8] | None = None
-    """[h, w]: the frame it belongs to."""
+    """[h, w]: the frame that the residual belongs to."""
     index: int = 0
-    """Frames dreamed so far; with the seed it fixes the random shifts."""
+    """Frames dreamed so far; with the seed it determines the random shifts."""
     cuts: int = 0
-    """Scene cuts met so far."""
+    """Scene cuts so far."""
 
 
 class Dreamer:
-    """Dreams frames with one model on one backend. It keeps compiled steps, targets and nothing of a dream, so several
-    runs may call it in turn.
+    """Dreams frames with one model on one backend.
 
-    ``options`` are those of a call that brings none: ``field_height`` 0 dreams at the frame's own size.
+    It caches compiled steps and targets but holds no state of a dream, so several runs may share it. ``options`` is the
+    default of the methods; ``field_height`` 0 means the height of the frame.
     """
 
     def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0) -> None:
@@ -66,10 +65,10 @@ class Dreamer:
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                  references: References | None = None, frame_match: FrameMatch | None = None,
                  options: DreamOptions | None = None) -> tuple[DreamState, NDArray[np.uint8]]:
-        """``image`` uint8 [H, W, 3] RGB -> the next state and the dream, same size.
+        """Dream one frame: ``image`` uint8 [H, W, 3] RGB -> the next state and the dream, of the same size.
 
-        ``references`` are guide, style and mask; None reads the files that the settings name. ``frame_match`` is used
-        as far as it is of this image and by these settings; None computes it.
+        ``references`` are guide, style and mask; None reads the files that the settings name. The valid parts of
+        ``frame_match`` are reused; the rest is computed. Raises UsageError, SourceError or FieldTooSmall.
         """
         references, options = references or reference_images.read(settings), options or self.options
         state = self.advance(state, image, settings, references, frame_match, options)
@@ -84,7 +83,7 @@ class Dreamer:
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                 references: References | None = None, frame_match: FrameMatch | None = None,
                 options: DreamOptions | None = None) -> DreamState:
-        """The next state only; its residual is what the dream adds to ``image``."""
+        """Return the next state only; its residual is what the dream adds to ``image``. Raises as a call does."""
         references, options = references or reference_images.read(settings), options or self.options
         current = self.reuse_or_match(state, image, settings, frame_match, options)
         with options.stats.stage("carry"):
@@ -102,7 +101,7 @@ class Dreamer:
 
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
               options: DreamOptions | None = None) -> FrameMatch:
-        """How a frame matches the one before it, ``previous`` on the field: it may be asked before that is dreamed."""
+        """Match a frame to the previous one (grey, at the size of the field), which need not have been dreamed yet."""
         check_picture(image)
         options = options or self.options
         with options.stats.stage("match"):
@@ -112,7 +111,7 @@ class Dreamer:
 
     def reuse_or_match(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                        frame_match: FrameMatch | None, options: DreamOptions | None = None) -> FrameMatch:
-        """``frame_match`` if it still holds; otherwise what of it does, with the rest computed again."""
+        """Return ``frame_match`` if it is valid for this state and settings; otherwise recompute what is not."""
         options = options or self.options
         previous = None if state.residual is None else state.grey
         if (frame_match is None or frame_match.image is not image
@@ -125,9 +124,9 @@ class Dreamer:
 
     def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, references: References,
                options: DreamOptions) -> Tensor:
-        """Steps on every octave, coarse to fine; what a coarse one adds is scaled up into the next.
+        """Take steps on every octave, coarse to fine; add the scaled-up detail of each octave to the next.
 
-        Mordvintsev et al. 2015, dream.ipynb: the detail of an octave is its dream minus its base.
+        The detail of an octave is its dream minus its base, as in Mordvintsev et al. 2015, dream.ipynb.
         """
         random = np.random.default_rng((self.seed, index))
         objective = objectives.from_settings(settings, self.model)
@@ -156,13 +155,13 @@ class Dreamer:
                     if options.on_step:
                         options.on_step(steps_done)
                 detail = picture - octave
-            if picture.shape != base.shape and detail is not None:  # it was a coarse octave's turn
+            if picture.shape != base.shape and detail is not None:  # only a coarse octave was dreamed
                 picture = base + _resize(detail, *base.shape[2:])
         return clamp_(picture) if options.cycle_octaves else picture
 
     def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, references: References
               ) -> Step:
-        """The compiled step for that octave, with the targets that guide and style give there."""
+        """Return the compiled step for an octave of this size, with the targets of guide and style bound to it."""
         step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
         if not any(term.needs for term, _ in objective.terms):
             return step
@@ -170,7 +169,7 @@ class Dreamer:
 
 
 def _carry(state: DreamState, match: FrameMatch, settings: DreamSettings) -> tuple[DreamState, warp.Plane | None]:
-    """The previous residual moved onto this frame; None at the start, after a cut, and when the size changed."""
+    """Return the state and the previous residual warped to this frame: None at the start, after a cut or a new size."""
     if match.cut:
         return replace(state, residual=None, cuts=state.cuts + 1), None
     if state.residual is None or match.motion is None or match.trust is None:
@@ -180,7 +179,7 @@ def _carry(state: DreamState, match: FrameMatch, settings: DreamSettings) -> tup
 
 def find_targets(model: Model, backend: Backend, objective: Objective, references: References, height: int, width: int
                  ) -> AllTargets:
-    """What the guide and the style look like to the objective's terms at an octave of that size."""
+    """Compute the features of guide and style that the terms of the objective need at an octave of this size."""
     pictures = reference_images.for_octave(references, height, width, min_side(model, objective))
     return backend.targets(objective, {name: to_tensor(to_signed_unit(image)) for name, image in pictures.items()})
 

@@ -1,7 +1,8 @@
-"""Optical flow by name: where each pixel of the current frame was in the previous one.
+"""Optical flow estimators by name.
 
-Every estimator takes two grey pictures uint8 [H, W] and returns float32 [H, W, 2], (dx, dy) in pixels, cur -> prev:
-``previous(x + dx, y + dy)`` looks like ``current(x, y)``. Warping by look-up needs that direction; it leaves no holes.
+Every estimator takes the current and the previous frame, grey uint8 [H, W], and returns where each pixel of the current
+one was in the previous one: float32 [H, W, 2], (dx, dy) in pixels, cur -> prev. ``previous(x + dx, y + dy)`` looks like
+``current(x, y)``. Warping in this direction leaves no holes.
 """
 from __future__ import annotations
 
@@ -20,18 +21,18 @@ Flow = NDArray[np.float32]
 FlowEstimator = Callable[[Grey, Grey], Flow]
 
 
-_own = threading.local()
+_local = threading.local()
 
 
 def _dis_engine() -> Any:
-    """One for each thread, as it keeps what it works on."""
-    if not hasattr(_own, "engine"):
-        _own.engine = _make_dis_engine()
-    return _own.engine
+    """Return this thread's own estimator, as each holds its buffers."""
+    if not hasattr(_local, "engine"):
+        _local.engine = _make_dis_engine()
+    return _local.engine
 
 
 def _make_dis_engine() -> Any:
-    """DIS (Kroeger et al. 2016, arXiv:1603.03590): several times faster than Farneback, less exact on smooth motion."""
+    """DIS (Kroeger et al. 2016, arXiv:1603.03590): several times faster than Farneback, but less exact."""
     engine = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
     engine.setUseSpatialPropagation(True)
     return engine
@@ -43,7 +44,7 @@ def _dis(current: Grey, previous: Grey) -> Flow:
 
 
 def _farneback(current: Grey, previous: Grey) -> Flow:
-    """Farneback 2003, as DeepDreamAnim uses it: pyramid 0.5, 3 levels, window 15, 3 iterations, polynomial 5 / 1.2."""
+    """Farneback 2003, as in DeepDreamAnim: pyramid 0.5, 3 levels, window 15, 3 iterations, polynomial 5 / 1.2."""
     flow: Flow = cv2().calcOpticalFlowFarneback(current, previous, None, 0.5, 3, 15, 3, 5, 1.2, 0)
     return flow
 
@@ -56,7 +57,7 @@ FLOWS: dict[str, FlowEstimator] = {"dis": _dis, "farneback": _farneback, "none":
 
 
 def get(name: str) -> FlowEstimator:
-    """The estimator of that name. Raises UnknownName."""
+    """Return the estimator of that name. Raises UnknownName."""
     if name not in FLOWS:
         raise UnknownName("flow", name, FLOWS)
     return FLOWS[name]

@@ -1,4 +1,4 @@
-"""What any run reports: the base of the reports of renders and live runs."""
+"""The common part of the reports of renders and live runs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """``field`` is the last field as ``426x240``; ``reason`` says why the backend was chosen."""
+    """``field`` is the size of the last field, such as ``426x240``; ``reason`` says why the backend was chosen."""
 
     frames: int
     seconds: float
@@ -33,7 +33,7 @@ class RunReport:
 
 def describe_run(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int]
                  ) -> dict[str, Any]:
-    """The fields of a ``RunReport`` that say what dreamed and how fast. ``size`` is (height, width) of the frames."""
+    """Return the fields of ``RunReport`` about model, backend and speed. ``size`` is (height, width) of the frames."""
     backend, (height, width) = dreamer.backend, options.field_size(*size)
     return {"field": f"{width}x{height}", "layers": settings.layers, "model": dreamer.model.name,
             "backend": backend.name, "precision": backend.precision, "device": str(backend.device),
