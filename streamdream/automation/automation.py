@@ -1,7 +1,7 @@
-"""What turns the knobs by itself, along the time of the pictures: playlists, fades, the sound, a recorded track.
+"""Change settings over time: playlists, crossfades, the audio level, recorded tracks.
 
-A live run and a render follow the same ``Play``: ``see`` once for each frame that comes, then ``request`` says what to
-dream there and ``shown`` how to show it.
+Live runs and renders use an ``Automation`` alike. They call ``on_frame`` once for each frame, in order; then
+``dream_settings_at`` returns what to dream at a time, ``display_settings_at`` how to show it.
 """
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from streamdream.media.frame import Frame
 
 
-
 @dataclass(frozen=True)
 class PlaylistEntry:
-    """Settings that hold for some seconds."""
+    """Settings that apply for a number of seconds."""
 
     values: dict[str, Any]
     seconds: float
 
 
 def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
-    """``mixed3@20; mixed4:1,mixed5:0.5 strength=1.5`` -> its entries. Raises SettingsError or UnknownName."""
+    """Parse entries such as ``mixed3@20; mixed4:1,mixed5:0.5 strength=1.5``. Raises SettingsError or UnknownName.
+
+    ``seconds`` is the duration of an entry that has none.
+    """
     known = {item.name: item for item in fields(DreamSettings)}
     entries = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -43,113 +45,116 @@ def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
                 name, value = "layers", word
             values[name] = settings.parse(settings.field_named(name, "setting in --playlist,", known), value)
         try:
-            lasts = settings.parse_seconds(time) if time else seconds
+            duration = settings.parse_seconds(time) if time else seconds
         except ValueError:
-            lasts = 0.0
-        if lasts <= 0 or not values:
+            duration = 0.0
+        if duration <= 0 or not values:
             raise SettingsError(f"--playlist has {part!r}, but an entry is as 'mixed3' or 'mixed4:1,mixed5:0.5 "
                                 "strength=1.5@30'")
-        entries.append(PlaylistEntry(values, lasts))
+        entries.append(PlaylistEntry(values, duration))
     return tuple(entries)
 
 
 class Crossfade:
-    """Turns: the newer of two dreams gets ever more of them, and the residual, in which they add up, passes over from
-    one to the other. It costs no second network in memory for longer, and no step more.
+    """Fades from one dream to the next by selecting one of the two for each frame, the new one more and more often.
+
+    Both add to the same residual, which so changes gradually. No frame needs more steps than without a crossfade.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._old: DreamRequest | None = None
         self._new: DreamRequest | None = None
-        self._began = self._owed = 0.0
+        self._start_seconds = 0.0
+        self._credit = 0.0  # fraction of a frame due to the new dream
 
-    def select(self, wish: DreamRequest, seconds: float) -> DreamRequest:
-        """Whose turn it is at that time: what is wanted, or what was before."""
-        if self._new is None or content_key(wish) != content_key(self._new):
-            self._old, self._began, self._owed = self._new, seconds, 0.0
-        self._new = wish
+    def select(self, request: DreamRequest, seconds: float) -> DreamRequest:
+        """Return what to dream at that time: ``request``, or it with the content of the one before."""
+        if self._new is None or content_key(request) != content_key(self._new):
+            self._old, self._start_seconds, self._credit = self._new, seconds, 0.0
+        self._new = request
         if self._old is None:
-            return wish
-        passed = seconds - self._began
-        if not 0 <= passed < self._seconds:
+            return request
+        elapsed = seconds - self._start_seconds
+        if not 0 <= elapsed < self._seconds:
             self._old = None
-            return wish
-        self._owed += passed / self._seconds
-        if self._owed >= 1:
-            self._owed -= 1
-            return wish
-        return DreamRequest(
-            replace(wish.dream, **{name: getattr(self._old.dream, name) for name in CROSSFADED_FIELDS}), self._old.model
-        )
+            return request
+        self._credit += elapsed / self._seconds
+        if self._credit >= 1:
+            self._credit -= 1
+            return request
+        old_content = {name: getattr(self._old.dream, name) for name in CROSSFADED_FIELDS}
+        return DreamRequest(replace(request.dream, **old_content), self._old.model)
 
 
-def content_key(wish: DreamRequest) -> tuple[Any, ...]:
-    """What a dream is made of; equal ones differ in how they are dreamed only."""
-    return (wish.model, *(getattr(wish.dream, name) for name in CROSSFADED_FIELDS))
+def content_key(request: DreamRequest) -> tuple[Any, ...]:
+    """Return model and crossfaded settings; requests with equal keys differ only in settings that act at once."""
+    return (request.model, *(getattr(request.dream, name) for name in CROSSFADED_FIELDS))
 
 
 class Automation:
-    """Turns the knobs of ``controls``. ``offset`` is the time of the input at which the run begins, in seconds."""
+    """Changes the settings of ``controls``. ``offset`` is the start time of the run in the input, in seconds."""
 
     def __init__(self, controls: Controls, playlist: Sequence[PlaylistEntry] = (), fade: float = 0.0,
                  sound: LevelSource | None = None, sound_depth: float = 0.5, track: Sequence[SettingsEvent] = (),
                  recorder: SettingsRecorder | None = None, offset: float = 0.0) -> None:
         self.controls = controls
-        named = {name: getattr(controls.current(), name) for entry in playlist for name in entry.values}
-        # What another entry sets, this one sets back.
-        self._playlist = [PlaylistEntry({**named, **entry.values}, entry.seconds) for entry in playlist]
-        self._playing = -1
-        self._fade = Crossfade(fade)
-        self._sound, self._depth = sound, sound_depth
-        self._track, self._replayed = track, 0
+        initial = {name: getattr(controls.current(), name) for entry in playlist for name in entry.values}
+        # Each entry resets the settings that other entries change.
+        self._playlist = [PlaylistEntry({**initial, **entry.values}, entry.seconds) for entry in playlist]
+        self._entry_index = -1
+        self._crossfade = Crossfade(fade)
+        self._sound, self._sound_depth = sound, sound_depth
+        self._track, self._applied_events = track, 0
         self._recorder, self._offset = recorder, offset
-        self._held: Frame | None = None
+        self._frozen_frame: Frame | None = None
         self._lock = threading.Lock()
 
     def on_frame(self, frame: Frame) -> Frame:
-        """What is due at its time is done; the frame, or the one that it is frozen at."""
+        """Apply the changes that are due. Return the frame; while frozen, with the image of the frozen frame."""
         seconds = frame.pts_seconds + self._offset
         with self._lock:
             self._follow_playlist(seconds)
-            while self._replayed < len(self._track) and self._track[self._replayed].seconds <= seconds + 1e-6:
-                self._track[self._replayed].apply(self.controls)
-                self._replayed += 1
+            while (self._applied_events < len(self._track)
+                   and self._track[self._applied_events].seconds <= seconds + 1e-6):
+                self._track[self._applied_events].apply(self.controls)
+                self._applied_events += 1
             if self._recorder is not None:
-                wish = self.controls.request
-                self._recorder.record(seconds, replace(wish, dream=self.display_settings_at(frame.pts_seconds)),
-                                    self.controls.frozen, self.controls.resets)
+                request = self.controls.request
+                self._recorder.record(seconds, replace(request, dream=self.display_settings_at(frame.pts_seconds)),
+                                      self.controls.frozen, self.controls.resets)
         if not self.controls.frozen:
-            self._held = None
+            self._frozen_frame = None
             return frame
-        self._held = self._held or frame
-        return replace(frame, image=self._held.image)
+        self._frozen_frame = self._frozen_frame or frame
+        return replace(frame, image=self._frozen_frame.image)
 
     def dream_settings_at(self, seconds: float) -> DreamRequest:
-        """What to dream at that time."""
-        return self._fade.select(replace(self.controls.request, dream=self.display_settings_at(seconds)), seconds)
+        """Return the request, crossfaded, for the frame at that time."""
+        return self._crossfade.select(replace(self.controls.request, dream=self.display_settings_at(seconds)), seconds)
 
     def display_settings_at(self, seconds: float) -> DreamSettings:
-        """How the dream is shown at that time: its strength follows the sound."""
-        now = self.controls.current()
-        if self._sound is None or not self._depth:
-            return now
-        factor = 1 + self._depth * (2 * self._sound.level(seconds + self._offset) - 1)
-        return replace(now, strength=min(settings.maximum(DreamSettings, "strength"), round(now.strength * factor, 3)))
+        """Return the current settings with the strength scaled by the audio level at that time."""
+        current = self.controls.current()
+        if self._sound is None or not self._sound_depth:
+            return current
+        factor = 1 + self._sound_depth * (2 * self._sound.level(seconds + self._offset) - 1)
+        strength = min(settings.maximum(DreamSettings, "strength"), round(current.strength * factor, 3))
+        return replace(current, strength=strength)
 
     def close(self) -> None:
         if self._sound is not None:
             self._sound.close()
 
     def _follow_playlist(self, seconds: float) -> None:
-        """An entry is set when it begins: what is changed by hand meanwhile stays until the next."""
+        """Apply an entry once, when it begins; manual changes then stay until the next entry."""
         if not self._playlist:
             return
-        at = seconds % sum(entry.seconds for entry in self._playlist)
-        for number, entry in enumerate(self._playlist):
-            if at < entry.seconds:
-                if number != self._playing:
-                    self._playing = number
+        position = seconds % sum(entry.seconds for entry in self._playlist)
+        for index, entry in enumerate(self._playlist):
+            if position < entry.seconds:
+                if index != self._entry_index:
+                    self._entry_index = index
                     self.controls.change(entry.values)
                 return
-            at -= entry.seconds
+            position -= entry.seconds

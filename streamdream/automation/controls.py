@@ -1,4 +1,4 @@
-"""What a live run is told while it goes on: keys, the page, a playlist and a replay all turn the same knobs."""
+"""Settings that can be changed during a run: by keys, the web page, a playlist or a recorded track."""
 from __future__ import annotations
 
 import dataclasses
@@ -12,50 +12,51 @@ from streamdream.errors import UnknownName, UsageError
 from streamdream.settings import DreamSettings
 
 CROSSFADED_FIELDS = ("layers", "channel", "guide", "style", "style_weight", "style_layers")
-"""What a dream is made of: it fades over. All else acts at once."""
+"""Settings of the content of a dream, which are crossfaded. All other settings act at once."""
 MODEL_DEPENDENT_FIELDS = (*CROSSFADED_FIELDS, "octaves", "octave_scale")
-"""What a network or a field may turn out to be unfit for."""
+"""Settings that may not work with every model or field."""
 
 
 @dataclass(frozen=True)
 class DreamRequest:
-    """What is wanted now."""
+    """What to dream: settings and model."""
 
     dream: DreamSettings
     model: str = ""
-    """Name of the network; empty is the one that the run began with."""
+    """Name of the model; empty for the one that the run started with."""
 
 
 Check = Callable[[DreamRequest], None]
-"""Raises a StreamdreamError for what this run cannot dream, such as a layer that its network lacks."""
+"""Raises a StreamdreamError for a request that this run cannot dream, such as a layer that its model lacks."""
 
 
 class Controls:
-    """The settings of now, from any thread. A change is taken whole or, with an error, not at all.
+    """The current settings. Thread-safe; a change is applied completely or, if it raises, not at all.
 
-    ``frozen``: the picture stands still while the dream grows on it. ``resets`` counts how often the dream was told to
-    start anew.
+    ``frozen`` says whether the picture is frozen while dreaming continues; ``resets`` counts the calls of ``reset``.
     """
 
-    def __init__(self, dream: DreamSettings, check: Check = lambda wish: None, model: str = "") -> None:
+    def __init__(self, dream: DreamSettings, check: Check = lambda request: None, model: str = "") -> None:
         self._check = check
         self._lock = threading.Lock()
-        self._wish = DreamRequest(dream, model)
+        self._request = DreamRequest(dream, model)
         self.frozen = False
         self.resets = 0
 
     def current(self) -> DreamSettings:
-        return self._wish.dream
+        """Return the current settings."""
+        return self._request.dream
 
     @property
     def request(self) -> DreamRequest:
-        """Settings and network of the same moment."""
-        return self._wish
+        """Return settings and model, read at the same moment."""
+        return self._request
 
     def change(self, values: Mapping[str, Any]) -> DreamSettings:
-        """Fields of ``DreamSettings``, and ``model``, to their new values: of their type, or as the text of their flag.
+        """Change settings. Return the new ones.
 
-        Another network has other layers, so both change in one call. Raises SettingsError or UnknownName, and what the
+        ``values`` maps fields of ``DreamSettings``, and ``model``, to values of their type or the text of their flag.
+        Models have different layers, so change both in one call. Raises SettingsError or UnknownName, and what the
         check raises; then nothing has changed.
         """
         typed, errors = parse_values(values)
@@ -63,27 +64,28 @@ class Controls:
             raise errors[0]
         model = typed.pop("model", None)
         with self._lock:
-            before = self._wish
-            wish = DreamRequest(dataclasses.replace(before.dream, **typed), before.model if model is None else model)
-            self._check(wish)
-            self._wish = wish
-            return wish.dream
+            old = self._request
+            new = DreamRequest(dataclasses.replace(old.dream, **typed), old.model if model is None else model)
+            self._check(new)
+            self._request = new
+            return new.dream
 
-    def revert_to(self, instead: DreamRequest) -> None:
-        """What was wanted cannot be, as it turned out: ``instead`` is dreamed, as before. All else stays as it is."""
+    def revert_to(self, request: DreamRequest) -> None:
+        """Restore model and MODEL_DEPENDENT_FIELDS of an earlier ``request``, as the current one cannot be dreamed."""
         with self._lock:
-            back = {name: getattr(instead.dream, name) for name in MODEL_DEPENDENT_FIELDS}
-            self._wish = DreamRequest(dataclasses.replace(self._wish.dream, **back), instead.model)
+            restored = {name: getattr(request.dream, name) for name in MODEL_DEPENDENT_FIELDS}
+            self._request = DreamRequest(dataclasses.replace(self._request.dream, **restored), request.model)
 
     def reset(self) -> None:
-        """The dream starts anew, as at the first frame."""
+        """Restart the dream, as at the first frame."""
         with self._lock:
             self.resets += 1
 
 
 def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageError]]:
-    """Each value as the type of its field and within its range, and an error for each that is not. Names are fields of
-    ``DreamSettings``, and ``model``.
+    """Convert each value to the type of its field, and check its range. Return the valid values and the errors.
+
+    Names are the fields of ``DreamSettings``, and ``model``.
     """
     known = {item.name: item for item in dataclasses.fields(DreamSettings)}
     typed: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Who dreams: a dreamer for each network that is wanted. The next one is prepared while the last one still dreams."""
+"""Switch between models: load the next one in the background while the current one keeps dreaming."""
 from __future__ import annotations
 
 import logging
@@ -16,38 +16,42 @@ log = logging.getLogger(__name__)
 
 
 class ModelSwitcher:
-    """``build`` makes the dreamer of a network by its name; ``patient`` waits for it, as a render does."""
+    """Returns the dreamer for the requested model.
+
+    ``build`` makes the dreamer of a model by its name. With ``patient``, requests wait until the model is loaded, as a
+    render needs it.
+    """
 
     def __init__(self, first: Dreamer, build: Callable[[str], Dreamer] | None = None, patient: bool = False) -> None:
         self.current = first
         self._build, self._patient = build, patient
-        # The one of now, and the one that it fades from or will be; of more, none is needed.
+        # At most the current one and one more: the next one, or the one that it fades from.
         self._ready = {"": first, first.model.name: first}
-        self._wish: DreamRequest | None = None
+        self._last_request: DreamRequest | None = None
         self._thread: threading.Thread | None = None
         self._failed: dict[str, str] = {}
 
     def dreamer_for(self, request: DreamRequest, controls: Controls) -> tuple[Dreamer, DreamRequest]:
-        """The dreamer that the wish names, or while that is being prepared the one of now, with settings it can dream.
+        """Return the dreamer of the requested model and ``request``; while it loads, the previous dreamer and request.
 
-        A network that cannot be had is said in the log, and no longer wanted.
+        If the model cannot be loaded, log a warning and revert ``controls``; with ``patient``, raise StreamdreamError.
         """
         dreamer = self._ready.get(request.model)
         if dreamer is None and self._build is not None and request.model not in self._failed:
             self._load_in_background(request.model)
             dreamer = self._ready.get(request.model)
         if dreamer is not None:
-            self.current, self._wish = dreamer, request
+            self.current, self._last_request = dreamer, request
             return dreamer, request
         if request.model in self._failed:
-            log.warning("%s is not dreamed with: %s", request.model, self._failed.pop(request.model))
-            if self._wish is not None:
-                controls.revert_to(self._wish)
-        assert self._wish is not None  # the first wish is for the first dreamer
-        return self.current, self._wish
+            log.warning("cannot switch to %s: %s", request.model, self._failed.pop(request.model))
+            if self._last_request is not None:
+                controls.revert_to(self._last_request)
+        assert self._last_request is not None  # the first request is for the first dreamer
+        return self.current, self._last_request
 
     def close(self) -> None:
-        """Wait for the thread that loads."""
+        """Wait for the loading thread."""
         if self._thread is not None:
             self._thread.join()
 

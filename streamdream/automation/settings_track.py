@@ -1,6 +1,6 @@
-"""Settings over time, in a file: what somebody played live, to be dreamed again with all the time in the world.
+"""Record the settings of a live run over time in a file, and read such a track, to repeat the run or to render it.
 
-One JSON object a line: first all settings, then each change with the ``seconds`` of the input at which it came.
+The file has one JSON object per line: first all settings, then each change with its time in the input (``seconds``).
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SettingsEvent:
-    """What changed, and when."""
+    """A change of settings at a time of the input."""
 
     seconds: float
     values: dict[str, Any]
@@ -29,6 +29,7 @@ class SettingsEvent:
     reset: bool = False
 
     def apply(self, controls: Controls) -> None:
+        """Change the settings. Raises SettingsError or UnknownName."""
         if self.values:
             controls.change(self.values)
         if self.frozen is not None:
@@ -38,19 +39,20 @@ class SettingsEvent:
 
 
 class SettingsRecorder:
-    """Writes a track; it appears under its name when it is whole. Raises SinkError; see ``Partial``."""
+    """Writes a track, which appears under its name when it is complete. Raises SinkError; see ``AtomicFile``."""
 
     def __init__(self, path: str, overwrite: bool = False) -> None:
-        self._partial = AtomicFile(path, overwrite=overwrite)
-        self._file: IO[str] = self._partial.path.open("w", encoding="utf-8")
+        self._output = AtomicFile(path, overwrite=overwrite)
+        self._file: IO[str] = self._output.path.open("w", encoding="utf-8")
         self._last: dict[str, Any] = {}
 
     def record(self, seconds: float, request: DreamRequest, frozen: bool, resets: int) -> None:
-        """What is so at that time; only what differs from before is written."""
-        now = {**dataclasses.asdict(request.dream), "model": request.model, "frozen": frozen, "resets": resets}
-        if now == self._last:
+        """Record the values at that time; write only those that have changed. Raises SinkError."""
+        values = {**dataclasses.asdict(request.dream), "model": request.model, "frozen": frozen, "resets": resets}
+        if values == self._last:
             return
-        changed = {name: value for name, value in now.items() if self._last.get(name, now) != value}
+        changed = {name: value for name, value in values.items()
+                   if name not in self._last or self._last[name] != value}
         event: dict[str, Any] = {"seconds": round(seconds, 4)} if self._last else {"format": FORMAT}
         if self._last and "resets" in changed:
             event["reset"] = True
@@ -60,8 +62,8 @@ class SettingsRecorder:
         try:
             self._file.write(json.dumps({**event, **({"set": changed} if changed else {})}, ensure_ascii=False) + "\n")
         except OSError as error:
-            self._partial.raise_error(error)
-        self._last = now
+            self._output.raise_error(error)
+        self._last = values
 
     def __enter__(self) -> SettingsRecorder:
         return self
@@ -69,25 +71,25 @@ class SettingsRecorder:
     def __exit__(self, *error: object) -> None:
         try:
             self._file.close()
-            if self._last:  # what was played is kept, whatever ended the run
-                self._partial.commit()
-        except OSError as failed:
-            self._partial.raise_error(failed)
-        except SinkError as failed:
+            if self._last:  # keep the track, also when an error ended the run
+                self._output.commit()
+        except OSError as write_error:
+            self._output.raise_error(write_error)
+        except SinkError as write_error:
             if error[0] is None:
                 raise
-            log.warning("%s", failed)  # what ended the run is the error
+            log.warning("%s", write_error)  # the error that ended the run is the one to raise
         finally:
-            self._partial.discard()
+            self._output.discard()
 
 
 def read_track(path: str) -> list[SettingsEvent]:
-    """The events of a track; the first, at 0, sets everything. Raises SettingsError, with the line."""
+    """Read the events of a track; the first, at 0 s, has all settings. Raises SettingsError, which names the line."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise SettingsError(f"--settings-track {path}: {why}") from None
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"--settings-track {path}: {reason}") from None
     events: list[SettingsEvent] = []
     for number, line in enumerate(lines, 1):
         try:
