@@ -1,19 +1,14 @@
-"""A slot between two threads that holds the newest item only."""
+"""A slot between two threads that holds only the newest item."""
 from __future__ import annotations
 
-import logging
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    pass
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-log = logging.getLogger(__name__)
 
 
 class Mailbox(Generic[Item]):
-    """One slot: what is put replaces what nobody took."""
+    """One slot: a new item replaces one that was not taken. ``replaced`` counts those."""
 
     def __init__(self) -> None:
         self._item: Item | None = None
@@ -28,7 +23,7 @@ class Mailbox(Generic[Item]):
             self._changed.notify()
 
     def take(self, timeout: float | None = None) -> Item | None:
-        """The newest, as soon as there is one; None once the box is closed and empty, or after ``timeout`` seconds."""
+        """Wait for an item and return it; return None when closed and empty, or after ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._item is not None or self._closed, timeout)
             item, self._item = self._item, None
@@ -36,12 +31,12 @@ class Mailbox(Generic[Item]):
 
     @property
     def closed(self) -> bool:
-        """No more will come, and nothing is left."""
+        """Whether the mailbox is closed and empty."""
         with self._changed:
             return self._closed and self._item is None
 
     def close(self) -> None:
-        """No more will come; what is in it may still be taken."""
+        """End the stream of items; the last one may still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,11 +1,11 @@
-"""The way of a frame, live: three workers, and between them one place for the newest thing each.
+"""The live pipeline: three workers, connected by slots that hold only the newest item.
 
     capture ──newest frame──▶ dream ──newest residual──┐
        └──────newest frame──────────────────────────▶ display ──▶ sink
 
-*capture* reads the source at its pace. *dream* takes the newest frame, carries, steps and publishes a residual that
-knows its frame. *display* takes every frame it can, warps the newest residual to it and composes: it runs at the
-camera's rate however long a dream takes. Whoever is late finds the newest, never a queue.
+*capture* reads the source in real time. *dream* takes the newest frame, dreams it and publishes the residual together
+with the frame. *display* takes the newest frame, warps the newest residual to it and adds it at the rate of the camera,
+however long a dream takes. A slow worker skips frames; there are no queues.
 """
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ Item = TypeVar("Item")
 Compose = Callable[["compositor.PublishedResidual | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
 log = logging.getLogger(__name__)
 MAX_SAMPLES = 36_000
-"""Frames whose latency is kept: ten minutes at 60 a second, and bounded."""
+"""Latest frames whose latency is stored: ten minutes at 60 frames per second."""
 POLL_SECONDS = 0.5
-"""How often display looks at the clock while no frame comes."""
+"""How often display checks the end of the run while no frame arrives."""
 RESIZE_GRACE_SECONDS = 1.0
-"""How long a source that sends as many lines as are dreamed, as a browser does, has to send more."""
+"""Time for a source that sends only as many lines as are dreamed, such as a browser, to send more."""
 JOIN_TIMEOUT_SECONDS = 5.0
-"""How long the end waits for a worker."""
+"""Time limit for each worker to stop."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A frame and when it came, on ``time.perf_counter``."""
+    """A frame and the time of its capture, by ``time.perf_counter``."""
 
     frame: Frame
     at_seconds: float
 
 
 class Live:
-    """One live run. ``controls`` are asked before every dream and every frame, so all of it may change meanwhile.
+    """One live run. It reads ``controls`` before every dream and frame, so all settings may change during the run.
 
-    ``automation`` turns them by itself; ``build`` makes the dreamer of another network when one is wanted; ``turn`` is
-    entered for each dream: runs that share a device wait there for theirs; ``compose`` is what the sink gets of the
-    newest residual, or None, and a frame.
+    ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``turn`` makes the context of a
+    dream, in which runs that share a device wait for it. ``compose`` makes the picture for the sink from the newest
+    residual, or None, and a frame.
     """
 
     def __init__(
@@ -91,22 +91,18 @@ class Live:
         compose: Compose = compositor.composite,
     ) -> None:
         self._source, self._sink, self._resolution = source, sink, resolution
-        self._controls, self._turn, self._automation, self._compose = (
-            controls,
-            turn,
-            automation or Automation(controls),
-            compose,
-        )
+        self._controls, self._turn, self._compose = controls, turn, compose
+        self._automation = automation or Automation(controls)
         self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.options.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
         self._published: compositor.PublishedResidual | None = None
-        self._last_good: DreamRequest | None = None  # what was dreamed last
-        self._refused: tuple[Any, ...] = ()  # what the governor chose a larger field for
-        self._complaint = ""  # the last warning about what cannot be dreamed
-        self._octaves = 0  # how many were dreamed last
+        self._last_good: DreamRequest | None = None  # the last one that could be dreamed
+        self._enlarged_for: tuple[Any, ...] = ()  # content key of a request that needed a larger field
+        self._last_warning = ""  # about a request that cannot be dreamed
+        self._octaves = 0  # of the last dream
         self._references = LiveReader()
-        self._target_height, self._since_seconds = 0, 0.0  # lines of the field, and since when
+        self._target_height, self._resized_at = 0, 0.0  # lines of the field, and when it got them
         self._thread_tuner = ThreadTuner(default_threads() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -117,43 +113,43 @@ class Live:
         self._longest_gap = 0.0
 
     def run(self, seconds: float = float("inf")) -> LiveReport:
-        """Runs until the source ends, ``seconds`` have passed or ``stop`` is called; display works in this thread.
+        """Run until the source ends, ``seconds`` have passed or ``stop`` is called. Return the report.
 
-        Raises what any worker raised. The caller owns source and sink.
+        *display* runs in this thread. Raises what any worker raised. The caller closes source and sink.
         """
-        began, cpu = time.perf_counter(), time.process_time()
+        started, cpu_started = time.perf_counter(), time.process_time()
         workers = [threading.Thread(target=self._run_worker, args=(work,), name=f"streamdream-{name}", daemon=True)
                    for name, work in (("capture", self._capture), ("dream", self._dream))]
         for worker in workers:
             worker.start()
         try:
-            self._display(began + seconds)
+            self._display(started + seconds)
         except Closed:
             pass
         finally:
             self.stop()
             for worker in workers:
-                worker.join(JOIN_TIMEOUT_SECONDS)  # a source that stalls ends when its owner closes it
+                worker.join(JOIN_TIMEOUT_SECONDS)  # a stalled source ends when the caller closes it
             self._models.close()
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, UsageError) and not self._dreams:
-                self._sink.abort()  # nothing was dreamed, so nothing is worth keeping
+                self._sink.abort()  # without a dream, no output is kept
             try:
                 raise error
             finally:
-                del error  # its traceback holds this frame, and so this run
+                del error  # its traceback refers to this frame, and so to this run
         self._sink.finish()
-        return self._report(time.perf_counter() - began, time.process_time() - cpu)
+        return self._report(time.perf_counter() - started, time.process_time() - cpu_started)
 
     def stop(self) -> None:
-        """Ends the run soon; from any thread."""
+        """End the run soon, without waiting. Thread-safe."""
         self._stop.set()
         self._for_dream.close()
         self._for_display.close()
 
     def _run_worker(self, work: Callable[[], None]) -> None:
-        """A worker's error ends the run, with its own message; once it has to end, there are none."""
+        """Run a worker. Its error ends the run and is raised there; ignore errors while the run stops."""
         try:
             work()
         except BaseException as error:
@@ -173,7 +169,7 @@ class Live:
         self._for_dream.close()
 
     def _dream(self) -> None:
-        lower_thread_priority()  # display and capture need little, but at once
+        lower_thread_priority()  # display and capture need little CPU time, but without delay
         state, resets = DreamState(), self._controls.resets
         options = replace(self._models.current.options, on_step=self._count_step)
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
@@ -184,13 +180,13 @@ class Live:
             options = replace(options, field_height=self._resolution.field_height,
                               cycle_octaves=self._resolution.cycle_octaves)
             if options.field_height != self._target_height:
-                self._target_height, self._since_seconds = options.field_height, time.perf_counter()
+                self._target_height, self._resized_at = options.field_height, time.perf_counter()
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = options.field_size(*image.shape[:2])
             state = resize_state(state, height, width)
             with self._turn(), self._thread_tuner.applied():
-                begin = time.perf_counter()
+                began_at = time.perf_counter()
                 try:
                     references = self._references.read(request.dream)
                     octaves = self._fit_octaves(dreamer, request, height, width)
@@ -198,76 +194,76 @@ class Live:
                     settings = replace(request.dream, warmup_steps=warmup_steps, octaves=octaves)
                     state = dreamer.advance(state, image, settings, references, options=options)
                 except (UsageError, SourceError) as error:
-                    self._recover_from_small_field(error, request, height)
+                    self._handle_request_error(error, request, height)
                     continue
-            self._last_good, self._complaint = request, ""
-            if self._refused and self._refused != content_key(request):
-                self._refused = ()
+            self._last_good, self._last_warning = request, ""
+            if self._enlarged_for and self._enlarged_for != content_key(request):
+                self._enlarged_for = ()
                 self._resolution.reset_minimum()
             if state.residual is not None:
                 self._published = compositor.prepare_residual(state.residual, image, references)
             self._dreams += 1
             self._fields[f"{width}x{height}{'' if options.cycle_octaves else ' all octaves'}"] += 1
-            took = time.perf_counter() - begin
+            elapsed = time.perf_counter() - began_at
             if not self._thread_tuner.probing:
-                self._resolution.observe(took, self._dreams, octaves, height)
-            self._thread_tuner.observe(took, height, octaves)
+                self._resolution.observe(elapsed, self._dreams, octaves, height)
+            self._thread_tuner.observe(elapsed, height, octaves)
 
     def _fit_octaves(self, dreamer: Dreamer, request: DreamRequest, height: int, width: int) -> int:
-        """How many octaves to dream: a small field leaves out the coarsest ones, which are too small for the layers."""
+        """Return the number of octaves to dream: without the coarsest, if those are too small for the layers."""
         octaves = max(1, fitting_octaves(dreamer.model, request.dream, (height, width)))
         if octaves != self._octaves and octaves < request.dream.octaves:
-            log.info("%d of %d octaves fit a field of %dx%d; the others are left out", octaves, request.dream.octaves,
+            log.info("%d of %d octaves fit a field of %dx%d; the coarsest are left out", octaves, request.dream.octaves,
                      width, height)
         self._octaves = octaves
         return octaves
 
-    def _recover_from_small_field(self, error: UsageError | SourceError, request: DreamRequest, lines: int) -> None:
-        """What is wanted cannot be dreamed. A show that has begun does not end by it.
+    def _handle_request_error(self, error: UsageError | SourceError, request: DreamRequest, lines: int) -> None:
+        """Handle a request that cannot be dreamed, without ending a run that has dreamed before.
 
-        If the field is too small for a layer, a larger one is taken. Where a picture has fewer lines than are wanted,
-        its source may be about to send more; a still larger field would not help. In all other cases what was dreamed
-        before goes on, or if that is the same, the picture without a new dream.
+        If the field is too small for a layer, select a larger one. If only this picture has fewer lines than the field,
+        wait for the source to send more. Otherwise log a warning and revert to the last request that could be dreamed;
+        if that is the same, the display goes on without new dreams. Raises ``error`` when there is no such request.
         """
         if isinstance(error, FieldTooSmall):
             if lines < self._target_height:
-                if time.perf_counter() < self._since_seconds + RESIZE_GRACE_SECONDS:
+                if time.perf_counter() < self._resized_at + RESIZE_GRACE_SECONDS:
                     return
             elif self._resolution.reject_current():
-                self._refused = content_key(request)
+                self._enlarged_for = content_key(request)
                 return
         if self._last_good is None:
             raise error
-        if self._complaint != str(error):
-            self._complaint = str(error)
-            log.warning("%s; it goes on as before", error)
+        if self._last_warning != str(error):
+            self._last_warning = str(error)
+            log.warning("%s; the run goes on as before", error)
         self._controls.revert_to(self._last_good)
 
-    def _count_step(self, done: int) -> None:
+    def _count_step(self, steps_done: int) -> None:
         self._steps += 1
 
-    def _display(self, until: float) -> None:
-        last = None
-        while not self._stop.is_set() and (now := time.perf_counter()) < until:
-            captured = self._for_display.take(min(POLL_SECONDS, until - now))
+    def _display(self, deadline: float) -> None:
+        last_shown_at = None
+        while not self._stop.is_set() and (now := time.perf_counter()) < deadline:
+            captured = self._for_display.take(min(POLL_SECONDS, deadline - now))
             if captured is None:
                 if self._for_display.closed:
                     return
                 continue
             frame = captured.frame
             with self._stats.stage("display"):
-                shown = self._compose(
+                dream = self._compose(
                     self._published, frame.image, self._automation.display_settings_at(frame.pts_seconds)
                 )
             with self._stats.stage("sink"):
-                self._sink.write(shown, frame)
+                self._sink.write(dream, frame)
             now = time.perf_counter()
             self._shown += 1
             self._latencies.append(now - captured.at_seconds)
-            if last is not None:
-                self._gaps.append(now - last)
-                self._longest_gap = max(self._longest_gap, now - last)
-            last = now
+            if last_shown_at is not None:
+                self._gaps.append(now - last_shown_at)
+                self._longest_gap = max(self._longest_gap, now - last_shown_at)
+            last_shown_at = now
 
     def _report(self, seconds: float, cpu_seconds: float) -> LiveReport:
         options = DreamOptions(self._target_height or self._resolution.field_height, stats=self._stats)
@@ -275,8 +271,8 @@ class Live:
         return LiveReport(
             captured=self._captured, frames=self._shown, dropped=max(0, self._captured - self._shown),
             dreams=self._dreams, steps=self._steps, seconds=round(seconds, 3),
-            latency_ms={name: round(1e3 * percentile(self._latencies, part), 2)
-                        for name, part in (("p50", 0.5), ("p95", 0.95))},
+            latency_ms={name: round(1e3 * percentile(self._latencies, fraction), 2)
+                        for name, fraction in (("p50", 0.5), ("p95", 0.95))},
             longest_gap_ms=round(1e3 * self._longest_gap, 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
             cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), fields=dict(self._fields),
@@ -285,7 +281,7 @@ class Live:
 
 
 def resize_state(state: DreamState, height: int, width: int) -> DreamState:
-    """The same dream on a field of another size, so that a change of size is no new beginning."""
+    """Scale the state to a field of another size, so that a change of size does not restart the dream."""
     if state.residual is None or state.grey is None or state.grey.shape == (height, width):
         return state
     residual: warp.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)

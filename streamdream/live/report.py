@@ -1,4 +1,4 @@
-"""What a live run did, as data."""
+"""The report of a live run."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,11 +9,10 @@ from streamdream.dream.report import RunReport
 
 @dataclass(frozen=True, kw_only=True)
 class LiveReport(RunReport):
-    """Times in ms are from a frame's capture until the sink had it. Of a long run, latency and jitter are those of its
-    last ten minutes or more, the longest gap is that of all of it.
+    """``latency_ms`` is from the capture of a frame to the return of the sink. For a long run, latency and jitter are
+    those of at least the last ten minutes; ``longest_gap_ms`` is that of the whole run.
 
-    ``fields`` counts the dreams on each field that the resolution controller chose, as ``426x240`` or
-    ``426x240 all octaves``.
+    ``fields`` counts the dreams at each field size, with keys such as ``426x240`` or ``426x240 all octaves``.
     """
 
     captured: int

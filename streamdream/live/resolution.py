@@ -1,4 +1,4 @@
-"""How large the field may be so that the dream is renewed often enough on this machine."""
+"""Choose the largest field at which this machine reaches the requested dream rate."""
 from __future__ import annotations
 
 import logging
@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from statistics import median
 
 HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
-"""Lines; each about a fifth more than the one before, so that a change is hardly seen."""
+"""Lines; each about a fifth more than the one before, so that a change is hardly visible."""
 START_HEIGHT = 144
-"""Lines at the start. A slow machine shows a moving dream at once; a fast one is at its highest within seconds."""
+"""Lines at the start; low, for a smooth start on slow machines. A fast one reaches its maximum within seconds."""
 WINDOW = 8
-"""Dreams at one size before it is judged: the first ones pay for preparations."""
+"""Dreams at one size before the controller decides: the first ones include warm-up."""
 HEADROOM = 0.75
-"""A larger field is taken when its cost, by its area, stays within this part of what is allowed."""
-OVERLOAD_FACTOR, OVERLOAD_SAMPLES = 2.0, 3
-"""When so many dreams in a row each took more than so many times what is allowed, a smaller field is not waited for."""
+"""Fraction of the allowed time that a larger field, estimated by its area, may take."""
+OVERLOAD_SAMPLES, OVERLOAD_FACTOR = 3, 2.0
+"""The field shrinks at once when so many dreams in a row each take more than so many times the allowed time."""
 log = logging.getLogger(__name__)
 
 
 class ResolutionController:
-    """Chooses ``field_height``: ``max_height``, or the largest of ``heights`` below it at which the dream is renewed
-    ``min_dream_rate`` times a second. Chooses ``cycle_octaves``: whether a dream steps on one octave, the next one in
-    turn, or, where ``max_height`` leaves time for it, on all. ``fixed`` keeps to ``max_height``, octaves in turn.
+    """Chooses ``field_height`` and ``cycle_octaves`` from the measured durations of dreams.
+
+    ``field_height`` is ``max_height``, or the largest of ``heights`` below it that reaches ``min_dream_rate``, in Hz.
+    ``cycle_octaves`` is True for one octave per dream, in turn, and False for all of them, where ``max_height``
+    leaves time for that. With ``fixed``, the field is always ``max_height``, with one octave per dream.
     """
 
     def __init__(self, max_height: int, min_dream_rate: float, fixed: bool = False, *,
@@ -46,66 +48,71 @@ class ResolutionController:
         return self._levels[self._level][1]
 
     def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
-        """The dream of that number, of so many octaves, took so long; ``lines`` it had, unless all that were wanted.
-        Where the picture has fewer, what they take says nothing of more.
+        """Record the duration of dream ``number`` with ``octaves`` octaves, and choose the next field.
+
+        ``lines`` is the height at which it was dreamed; None for ``field_height``. With fewer lines, because the
+        picture has no more, the field does not grow, as the duration says nothing about a larger one.
         """
         self._seconds.append(seconds)
         if self._fixed or self._drop_if_overloaded() or len(self._seconds) < WINDOW or number % WINDOW:
             return
-        usual = median(self._seconds)
-        if usual > self._allowed_seconds and self._level > self._min_level:
-            self._move(-1, usual)
-            self._backoff = min(64, 2 * self._backoff)  # what did not hold is tried again ever more seldom
+        typical = median(self._seconds)
+        if typical > self._allowed_seconds and self._level > self._min_level:
+            self._move(-1, typical)
+            self._backoff = min(64, 2 * self._backoff)  # exponential backoff before the larger field is tried again
         elif self._level + 1 < len(self._levels) and (lines is None or lines >= self.field_height):
-            height, in_turn = self._levels[self._level + 1]
-            growth = (height / self.field_height) ** 2 if in_turn else octaves
-            if usual * growth < HEADROOM * self._allowed_seconds and number // WINDOW % self._backoff == 0:
-                self._move(1, usual)
+            height, cycle_octaves = self._levels[self._level + 1]
+            growth = (height / self.field_height) ** 2 if cycle_octaves else octaves
+            if typical * growth < HEADROOM * self._allowed_seconds and number // WINDOW % self._backoff == 0:
+                self._move(1, typical)
 
-    def warmup_steps(self, wanted: int, octaves: int) -> int:
-        """How many of the further passes that begin a dream there is time for: the picture must go on meanwhile, and
-        where they take seconds, a dream that grows is seen sooner.
+    def warmup_steps(self, requested: int, octaves: int) -> int:
+        """Return how many of the extra steps at the start of a dream fit into the time of one dream.
+
+        The display must not wait for them: where they would take seconds, a dream that grows step by step is visible
+        sooner.
         """
         if not self._seconds:
             return 0
-        a_pass = median(self._seconds) * (octaves if self.cycle_octaves else 1)
-        return max(0, min(wanted, int(self._allowed_seconds / a_pass) - 1))
+        pass_seconds = median(self._seconds) * (octaves if self.cycle_octaves else 1)
+        return max(0, min(requested, int(self._allowed_seconds / pass_seconds) - 1))
 
     def reject_current(self) -> bool:
-        """The field of now is too small for what is dreamed. Whether there is a larger one, which is taken then; no
-        smaller one is, until ``allow_all``.
+        """Reject the current field as too small for the requested layers. Return whether a larger one was selected.
+
+        It remains the minimum until ``reset_minimum``.
         """
         if self._fixed or self._level + 1 >= len(self._levels) - 1:
             return False
         self._min_level = self._level + 1
-        log.info("%d lines are too few for these layers: %d lines from here on", self.field_height,
+        log.info("a field of %d lines is too small for these layers: now %d lines", self.field_height,
                  self._levels[self._min_level][0])
         self._set_level(self._min_level)
         return True
 
     def reset_minimum(self) -> None:
-        """Something else is dreamed now, which may fit a field that was refused."""
+        """Allow rejected fields again, as other layers are dreamed now."""
         self._min_level = 0
 
     def _drop_if_overloaded(self) -> bool:
-        """For the highest rung below on which, by its area, a dream would be in time."""
+        """If overloaded, select the highest level that is fast enough by its area. Return whether it was overloaded."""
         if len(self._seconds) < OVERLOAD_SAMPLES or self._level == self._min_level:
             return False
-        least = min(list(self._seconds)[-OVERLOAD_SAMPLES:])  # of octaves in turn, the cheapest
-        if least <= OVERLOAD_FACTOR * self._allowed_seconds:
+        fastest = min(list(self._seconds)[-OVERLOAD_SAMPLES:])  # with octaves in turn, that of the cheapest octave
+        if fastest <= OVERLOAD_FACTOR * self._allowed_seconds:
             return False
-        fitting = (rung for rung in range(self._min_level, self._level)
-                   if least * (self._levels[rung][0] / self.field_height) ** 2 <= self._allowed_seconds)
-        self._move(max(fitting, default=self._min_level) - self._level, least)
+        fitting = (level for level in range(self._min_level, self._level)
+                   if fastest * (self._levels[level][0] / self.field_height) ** 2 <= self._allowed_seconds)
+        self._move(max(fitting, default=self._min_level) - self._level, fastest)
         return True
 
-    def _move(self, by: int, usual: float) -> None:
-        before = self.field_height
-        self._set_level(self._level + by)
-        log.info("a dream on %d lines took %.0f ms, %.0f are allowed: %d lines from here on, %s", before,
-                 1e3 * usual, 1e3 * self._allowed_seconds, self.field_height,
-                 "one octave a dream" if self.cycle_octaves else "all octaves")
+    def _move(self, levels: int, seconds: float) -> None:
+        old_height = self.field_height
+        self._set_level(self._level + levels)
+        log.info("a dream at %d lines took %.0f ms, the limit is %.0f ms: now %d lines, %s", old_height,
+                 1e3 * seconds, 1e3 * self._allowed_seconds, self.field_height,
+                 "one octave per dream" if self.cycle_octaves else "all octaves")
 
-    def _set_level(self, rung: int) -> None:
-        self._level = rung
-        self._seconds.clear()  # those of another field
+    def _set_level(self, level: int) -> None:
+        self._level = level
+        self._seconds.clear()  # they belong to another field

@@ -179,7 +179,7 @@ def split_residual(
     if published is None:
         return np.zeros((16, 8, 3), np.uint8)
     levels = compositor.warp_residual(published, image, settings)
-    mask = reference_images.mask_weights(published.others, *levels.shape[:2])
+    mask = reference_images.mask_weights(published.references, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
     return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])
