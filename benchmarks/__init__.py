@@ -33,37 +33,37 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured and how; an empty text or a 0 is the benchmark's own default."""
+    """Options of the benchmarks; an empty string or 0 means the default of the benchmark."""
 
-    clip: str = option("", "video to render or dream; gradio's world.mp4 when empty (render, quality)")
+    clip: str = option("", "video to dream; empty for the sample clip (render, quality, live, web)")
     model: str = option("inception_v3", "network (all)")
-    layers: str = option("", "as --layers of render; its default when empty (all)")
-    height: int = option(0, "of the picture, px (all)")
-    width: int = option(0, "of the picture, px (all)")
-    field_height: int = option(240, "lines at which the dream is computed; 0 is the picture's own (render, quality)")
-    octaves: int = option(1, "sizes timed, each smaller than the last by the octave scale (step)")
-    octave_scale: float = option(1 / 0.6, "size ratio between them (step)")
-    frames: int = option(0, "frames of the clip (render, quality), or steps that are timed (step)")
-    seconds: float = option(0.0, "that each row runs (live)")
-    min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live)")
-    drift_frames: int = option(3000, "frames of the still clip that shows drift; 0 leaves drift out (quality)")
-    drift_height: int = option(240, "of the still clip, px (quality)")
-    backend: str = option("auto", "auto is every one that runs here (step), or the fastest (render, quality)")
-    device: str = option("auto", "as --device of render (all)")
-    precision: str = option("auto", "auto is fp32 and the fastest (step), or the fastest (render, quality)")
-    seed: int = option(0, "of the random shifts (all)")
+    layers: str = option("", "as --layers of render; empty for its default (all)")
+    height: int = option(0, "height of the picture, px (all)")
+    width: int = option(0, "width of the picture, px (all)")
+    field_height: int = option(240, "lines of the field; 0 for those of the picture (render, quality, live, web)")
+    octaves: int = option(1, "number of octaves to time (step)")
+    octave_scale: float = option(1 / 0.6, "size ratio of neighbouring octaves (step)")
+    frames: int = option(0, "frames of the clip (render, quality), or number of steps to time (step)")
+    seconds: float = option(0.0, "duration of each row, s (live, web)")
+    min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live, web)")
+    drift_frames: int = option(3000, "frames of the still clip for drift; 0 to skip drift (quality)")
+    drift_height: int = option(240, "height of the still clip, px (quality)")
+    backend: str = option("auto", "auto for all that run here (step, equality), or for the fastest")
+    device: str = option("auto", "as --device of render (all except web)")
+    precision: str = option("auto", "auto for fp32 and the fastest (step), or for the fastest")
+    seed: int = option(0, "seed of the random shifts (render, quality, live)")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found. ``conditions`` is what the rows have in common."""
+    """The results of a benchmark. ``conditions`` are the values that all rows share."""
 
     name: str
     conditions: dict[str, Any]
     rows: list[dict[str, Any]]
 
     def table(self) -> str:
-        """The conditions, a line each, and the rows as aligned columns."""
+        """Format the conditions, one per line, and the rows as aligned columns."""
         widest = max(len(name) for name in self.conditions)
         head = [f"{name:<{widest}}  {_text(value)}" for name, value in self.conditions.items()]
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -78,7 +78,7 @@ class Report:
 
 
 def run_bench(name: str, options: Options, progress: Progress = lambda line: None) -> Report:
-    """Runs the benchmark of that name; ``progress`` gets a line now and then. Raises UnknownName."""
+    """Run the benchmark of that name; ``progress`` is called with status lines. Raises UnknownName."""
     if name not in BENCHES:
         raise UnknownName("benchmark", name, BENCHES)
     module, _, attribute = BENCHES[name].partition(":")
@@ -87,7 +87,7 @@ def run_bench(name: str, options: Options, progress: Progress = lambda line: Non
 
 
 def conditions(**more: Any) -> dict[str, Any]:
-    """The machine and the versions, then what the benchmark adds."""
+    """Return the machine and the versions, followed by the values of ``more``."""
     import torch
 
     return {

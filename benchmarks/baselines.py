@@ -1,4 +1,4 @@
-"""Other ways to dream a video, in our own code and with the same steps, so that only the idea is compared."""
+"""Other methods to dream a video, implemented here with the same steps, so that only the methods are compared."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 Method = Callable[[Sequence[Picture], Dreamer, "DreamSettings"], Iterator[Picture]]
-"""Frames -> their dreams, one by one."""
+"""Frames -> their dreams, one at a time."""
 
 BLEND = 0.5
 MASK_THRESHOLD = 30
@@ -26,7 +26,7 @@ MASK_THRESHOLD = 30
 
 
 def streamdream(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) -> Iterator[Picture]:
-    """As the program does it: the residual is carried."""
+    """Dream as the program does: carry the residual."""
     state = DreamState()
     for frame in frames:
         state, dream = dreamer(state, frame, settings)
@@ -34,20 +34,20 @@ def streamdream(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSett
 
 
 def independent(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) -> Iterator[Picture]:
-    """Every frame dreamed from scratch, with the steps that a first frame takes, each with random shifts of its own."""
+    """Dream every frame independently, with the steps of a first frame and its own random shifts."""
     for index, frame in enumerate(frames):
         yield dreamer(DreamState(index=index), frame, settings)[1]
 
 
 def blend(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) -> Iterator[Picture]:
-    """The whole dreamed picture is warped, mixed into the next frame and dreamed again.
+    """Warp the whole dreamed picture, mix it into the next frame and dream the result.
 
     deepdream-video-pytorch (video_dream.py:134-139, optical_flow.py:72-88): ``guided = m·warp(dream) + (1 − m)·frame``,
-    then ``b·frame + (1 − b)·guided`` is dreamed, b = 0.5. What differs here: the flow is the one that streamdream uses
-    (theirs is RAFT, looked up in the wrong direction), look-ups are cubic, nothing passes through JPEG files, and a
-    frame takes as many steps as one of streamdream's.
+    then ``b·frame + (1 − b)·guided`` is dreamed, b = 0.5. Differences: the flow is that of streamdream (theirs is RAFT,
+    sampled in the wrong direction), interpolation is cubic, no JPEG files are written in between, and each frame takes
+    as many steps as with streamdream.
     """
-    estimate, once = optical_flow.get(settings.flow), replace(settings, warmup_steps=0)
+    estimate, settings = optical_flow.get(settings.flow), replace(settings, warmup_steps=0)
     dream, previous = None, None
     for index, frame in enumerate(frames):
         mixed = frame
@@ -56,19 +56,19 @@ def blend(frames: Sequence[Picture], dreamer: Dreamer, settings: DreamSettings) 
             mask = blend_mask(frame, warp.warp(previous.astype(np.float32), motion))[..., None]
             guided = mask * warp.warp(dream.astype(np.float32), motion) + (1 - mask) * frame
             mixed = np.clip(np.rint(BLEND * frame + (1 - BLEND) * guided), 0, 255).astype(np.uint8)
-        _, dream = dreamer(DreamState(index=index), mixed, once)
+        _, dream = dreamer(DreamState(index=index), mixed, settings)
         previous = frame
         yield dream
 
 
 def blend_mask(frame: Picture, warped: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Where the warped previous frame [H, W, 3] looks like this one: float32 [H, W] in 0..1.
+    """Return where the warped previous frame [H, W, 3] looks like this one: float32 [H, W] in 0..1.
 
-    grey(|frame − warped|) <= 30, opened by 0.003·√(HW) pixels (3 at least), blurred by 0.009·√(HW) (5 at least); both
-    are sizes of kernels, made odd.
+    grey(|frame − warped|) <= 30, opened with a kernel of 0.003·√(HW) pixels (at least 3), blurred with one of
+    0.009·√(HW) (at least 5); both sizes are made odd.
     """
     side = float(np.sqrt(frame.shape[0] * frame.shape[1]))
-    opening, blur = (max(least, int(share * side)) // 2 * 2 + 1 for share, least in ((0.003, 3), (0.009, 5)))
+    opening, blur = (max(minimum, int(fraction * side)) // 2 * 2 + 1 for fraction, minimum in ((0.003, 3), (0.009, 5)))
     difference = optical_flow.grey(cv2().absdiff(frame, np.clip(np.rint(warped), 0, 255).astype(np.uint8)))
     same = (difference <= MASK_THRESHOLD).astype(np.float32)
     opened = cv2().morphologyEx(same, cv2().MORPH_OPEN, np.ones((opening, opening), np.uint8))

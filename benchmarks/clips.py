@@ -1,4 +1,4 @@
-"""Real pictures to measure on; what comes with gradio is used when nothing is named."""
+"""Real pictures to measure with."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from streamdream.media.sources.video import open_source
 from .metrics import Picture
 
 PAN_PX = 2
-"""A frame, of the photograph."""
+"""Pixels of the photograph per frame."""
 
 
 def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
-    """The first ``frames`` of a clip, scaled. Raises SourceError when there are fewer than three."""
+    """Return the first ``frames`` of a clip, scaled. Raises SourceError when there are fewer than three."""
     with open_source(path) as source:
         pictures = [resize(frame.image, height, width) for frame in islice(source, frames)]
     if len(pictures) < 3:
@@ -26,10 +26,11 @@ def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
 
 
 def other_shot(frames: int, height: int, width: int) -> Iterator[Picture]:
-    """A camera panning over a photograph, as what comes after a cut; at its end it turns back."""
+    """Yield a pan over a photograph, back and forth, as the shot after a cut."""
     photograph = read_image(str(sample_file(PHOTO)))
-    tall, wide = photograph.shape[0], photograph.shape[1] * 3 // 4
-    room = photograph.shape[1] - wide
+    crop_width = photograph.shape[1] * 3 // 4
+    crop_height = min(photograph.shape[0], crop_width * height // width)
+    max_left = photograph.shape[1] - crop_width
     for index in range(frames):
-        left = room - abs(room - PAN_PX * index % (2 * room))
-        yield resize(photograph[:min(tall, wide * height // width), left:left + wide], height, width)
+        left = max_left - abs(max_left - PAN_PX * index % (2 * max_left))
+        yield resize(photograph[:crop_height, left:left + crop_width], height, width)

@@ -1,4 +1,4 @@
-"""A live run on frames that carry their number: what of them is shown, how late, and how often the dream is renewed."""
+"""Measure a live run with numbered frames: the share that is shown, their latency, and the rate of dreams."""
 from __future__ import annotations
 
 import threading
@@ -30,15 +30,15 @@ from streamdream.system.stats import rss_mb
 from . import Options, Progress, Report, conditions
 
 CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
-"""Width, height, frames a second, lines of the field at most, and whether it keeps to them."""
+"""Width, height, frames per second, maximum lines of the field, and whether the field is fixed."""
 DEFAULT_SECONDS = 20.0
 BITS = 16
-LOOPED = 120
-"""Frames of the clip that are shown over and over."""
+LOOP_FRAMES = 120
+"""Frames of the clip, which is looped."""
 
 
 class Numbered(LiveSource):
-    """Frames of a clip, paced by the clock, each with its number as black and white bars along its upper edge."""
+    """Yields frames of a clip in real time, each with its number as black and white bars along the upper edge."""
 
     def __init__(self, images: list[NDArray[np.uint8]], rate: int, seconds: float) -> None:
         super().__init__("numbered")
@@ -46,11 +46,12 @@ class Numbered(LiveSource):
         self.rate = Fraction(rate)
         self._images, self._count = images, int(rate * seconds)
         self.due: dict[int, float] = {}
+        """Number of a frame -> its capture time, by ``time.perf_counter``."""
 
     def __iter__(self) -> Iterator[Frame]:
-        began = time.perf_counter()
+        started = time.perf_counter()
         for number in range(self._count):
-            due = began + number / float(self.rate)
+            due = started + number / float(self.rate)
             if (wait := due - time.perf_counter()) > 0:
                 time.sleep(wait)
             image = self._images[number % len(self._images)].copy()
@@ -73,11 +74,12 @@ def read_number(image: NDArray[np.uint8]) -> int:
 
 
 class Reader(NullSink):
-    """Reads the numbers back and notes when."""
+    """Reads the numbers back and records when each frame was shown."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[int, float]] = []
+        """(number, time) of each frame shown."""
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         self.seen.append((read_number(image), time.perf_counter()))
@@ -88,78 +90,79 @@ def run(options: Options, progress: Progress) -> Report:
     if options.width and options.height:
         cases = ((options.width, options.height, 30, options.field_height, False),)
     seconds, rows, backend = options.seconds or DEFAULT_SECONDS, [], ""
-    for width, height, rate, field, pinned in cases:
+    for width, height, rate, field_height, fixed in cases:
         progress(f"{width}x{height} at {rate}/s for {seconds:g} s")
-        rows.append(measure(options, width, height, rate, field, pinned, seconds))
+        rows.append(measure(options, width, height, rate, field_height, fixed, seconds))
         backend = f"{rows[-1]['backend']} {rows[-1]['precision']}"
     return Report("live", conditions(seconds=seconds, backend=backend, min_dream_rate=options.min_dream_rate), rows)
 
 
-def measure(options: Options, width: int, height: int, rate: int, field: int, pinned: bool, seconds: float
+def measure(options: Options, width: int, height: int, rate: int, field_height: int, fixed: bool, seconds: float
             ) -> dict[str, Any]:
     settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or DreamSettings.layers})
     dreamer = build.build_dreamer(StreamSettings(
         model=options.model, backend=options.backend, device=options.device, precision=options.precision,
-        field_height=field, seed=options.seed))
+        field_height=field_height, seed=options.seed))
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
-    live = Live(source, sink, dreamer, ResolutionController(field, options.min_dream_rate, pinned), Controls(settings))
+    resolution = ResolutionController(field_height, options.min_dream_rate, fixed)
+    live = Live(source, sink, dreamer, resolution, Controls(settings))
     freeze_gc()
-    with MemoryMonitor() as sizes:
+    with MemoryMonitor() as memory:
         report = live.run()
-    return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": sizes.growth_mb,
+    return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": memory.growth_mb,
             "reason": report.reason}
 
 
 class MemoryMonitor:
-    """The memory of this process, once a second."""
+    """Samples the resident memory of this process once per second."""
 
     def __enter__(self) -> Self:
-        self._seen: list[float] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._samples: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._over.wait(1.0):
-            self._seen.append(rss_mb())
+    def _sample(self) -> None:
+        while not self._stop.wait(1.0):
+            self._samples.append(rss_mb())
 
     @property
     def growth_mb(self) -> float:
-        """The last tenth of the time against the third tenth, when engines are built and memory is warm."""
-        tenth = max(1, len(self._seen) // 10)
-        return median(self._seen[-tenth:] or [0.0]) - median(self._seen[2 * tenth:3 * tenth] or [0.0])
+        """Growth from the third tenth of the time, after engines are built and caches are filled, to the last tenth."""
+        tenth = max(1, len(self._samples) // 10)
+        return median(self._samples[-tenth:] or [0.0]) - median(self._samples[2 * tenth:3 * tenth] or [0.0])
 
 
 def summarize(source: Numbered, sink: Reader, report: LiveReport) -> dict[str, Any]:
-    good = [(number, at) for number, at in unwrapped(sink.seen) if number in source.due]
-    late = sorted(at - source.due[number] for number, at in good)
-    gaps = [after[1] - before[1] for before, after in pairwise(good)]
-    facts = report.as_json()
+    readable = [(number, shown_at) for number, shown_at in unwrapped(sink.seen) if number in source.due]
+    latencies = sorted(shown_at - source.due[number] for number, shown_at in readable)
+    gaps = [shown_at - last_shown_at for (_, last_shown_at), (_, shown_at) in pairwise(readable)]
+    rates = report.as_json()
     return {
-        "field": report.field, "shown_ratio": len({number for number, _ in good}) / max(1, len(source.due)),
-        "unreadable": len(sink.seen) - len(good), "latency_p50_ms": 1e3 * late[len(late) // 2],
-        "latency_p95_ms": 1e3 * late[int(0.95 * (len(late) - 1))], "longest_gap_ms": 1e3 * max(gaps, default=0.0),
-        "jitter_ms": report.jitter_ms, "dreams_per_s": facts["dream_fps"], "steps_per_s": facts["steps_per_s"],
-        "cpu_share": report.cpu_share, "peak_rss_mb": report.peak_rss_mb, "backend": report.backend,
-        "precision": report.precision}
+        "field": report.field, "shown_ratio": len({number for number, _ in readable}) / max(1, len(source.due)),
+        "unreadable": len(sink.seen) - len(readable), "latency_p50_ms": 1e3 * latencies[len(latencies) // 2],
+        "latency_p95_ms": 1e3 * latencies[int(0.95 * (len(latencies) - 1))],
+        "longest_gap_ms": 1e3 * max(gaps, default=0.0), "jitter_ms": report.jitter_ms,
+        "dreams_per_s": rates["dream_fps"], "steps_per_s": rates["steps_per_s"], "cpu_share": report.cpu_share,
+        "peak_rss_mb": report.peak_rss_mb, "backend": report.backend, "precision": report.precision}
 
 
 def unwrapped(seen: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Numbers that go on where those in the pictures begin again, after 18 minutes at 60 a second."""
-    found, rounds, last = [], 0, 0
-    for number, at in seen:
-        rounds += number < last - 2**(BITS - 1)
+    """Undo the overflow of the numbers in the pictures, after 18 minutes at 60 frames per second."""
+    result, overflows, last = [], 0, 0
+    for number, shown_at in seen:
+        overflows += number < last - 2**(BITS - 1)
         last = number
-        found.append((number + rounds * 2**BITS, at))
-    return found
+        result.append((number + overflows * 2**BITS, shown_at))
+    return result
 
 
 def read_clip(options: Options, width: int, height: int) -> list[NDArray[np.uint8]]:
     with open_source(options.clip or str(sample_file(CLIP))) as source:
-        frames = (frame.image for frame, _ in zip(source, range(LOOPED), strict=False))
+        frames = (frame.image for frame, _ in zip(source, range(LOOP_FRAMES), strict=False))
         return [cv2().resize(image, (width, height)) for image in frames]

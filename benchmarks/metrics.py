@@ -1,6 +1,6 @@
-"""What a good video dream is, in numbers: it does not flicker, it is strong, it does not drift, a cut ends it.
+"""Metrics of the quality of a video dream: flicker, gain, drift, and the correlation across a cut.
 
-Pictures are uint8 [H, W, 3] RGB. A residual is dream − frame of such pictures, so all is measured on what is shown.
+Pictures are uint8 [H, W, 3] RGB. A residual is dream − frame of such pictures, so the displayed result is measured.
 """
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Picture = NDArray[np.uint8]
 Residual = NDArray[np.float32]
 """[H, W, 3] in grey levels, -255..255."""
 
-TRUSTED = 0.5
+MIN_TRUST = 0.5
 YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 """Rows Y, Cb, Cr from R, G, B: ITU-R BT.601, full range."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How one frame came from the one before, by a flow that no dream here is carried by, so that none is favoured."""
+    """The motion between two frames, by a flow that no method carries its dream with, so that none has an advantage."""
 
     flow: optical_flow.Flow
     trusted: NDArray[np.bool_]
@@ -38,14 +38,15 @@ class Motion:
 
     @classmethod
     def between(cls, current: Picture, previous: Picture) -> Motion:
-        """Farneback's flow, believed where it agrees with the flow back."""
-        now, before, estimate = optical_flow.grey(current), optical_flow.grey(previous), optical_flow.get("farneback")
-        motion = estimate(now, before)
-        return cls(motion, warp.trust("forward-backward", now, before, motion, estimate) > TRUSTED)
+        """Return Farneback's flow, trusted where it agrees with the backward flow."""
+        grey, previous_grey = optical_flow.grey(current), optical_flow.grey(previous)
+        estimate = optical_flow.get("farneback")
+        motion = estimate(grey, previous_grey)
+        return cls(motion, warp.trust("forward-backward", grey, previous_grey, motion, estimate) > MIN_TRUST)
 
     @classmethod
     def of(cls, frames: Sequence[Picture]) -> list[Motion]:
-        """One for every frame but the first."""
+        """Return the motion to every frame except the first."""
         return [cls.between(current, previous) for previous, current in pairwise(frames)]
 
 
@@ -55,25 +56,25 @@ def residual(dream: Picture, frame: Picture) -> Residual:
 
 
 def flicker(dreams: Sequence[Picture], frames: Sequence[Picture], motions: Sequence[Motion], first: int) -> float:
-    """How much of the residual is not what it was: mean over the frames from ``first`` on (at least 1) of
-    mean |R_t − warp(R_{t−1})| ÷ mean |R_t| over the trusted pixels.
+    """Return the relative change of the residual between frames: mean over the frames from ``first`` on (at least 1)
+    of mean |R_t − warp(R_{t−1})| ÷ mean |R_t| over the trusted pixels.
 
-    0 is a dream painted onto the scene; independent noise gives about 1.4.
+    It is 0 for a dream that follows the motion exactly, and about 1.4 for independent noise.
     """
-    found = []
-    before = residual(dreams[first - 1], frames[first - 1])
+    ratios = []
+    previous = residual(dreams[first - 1], frames[first - 1])
     for index in range(first, len(frames)):
-        now, motion = residual(dreams[index], frames[index]), motions[index - 1]
-        change = np.abs(now - warp.warp(before, motion.flow))[motion.trusted]
-        size = np.abs(now)[motion.trusted]
-        if size.any():
-            found.append(float(change.mean() / size.mean()))
-        before = now
-    return float(np.mean(found)) if found else 0.0
+        current, motion = residual(dreams[index], frames[index]), motions[index - 1]
+        change = np.abs(current - warp.warp(previous, motion.flow))[motion.trusted]
+        magnitude = np.abs(current)[motion.trusted]
+        if magnitude.any():
+            ratios.append(float(change.mean() / magnitude.mean()))
+        previous = current
+    return float(np.mean(ratios)) if ratios else 0.0
 
 
 class ObjectiveValue:
-    """The value of the objective for a picture, in float32 on the field: what the dream is meant to raise."""
+    """Computes the value of the objective of a dream for a picture; in float32, at the field's size."""
 
     def __init__(self, model: Model, objective: Objective, field: tuple[int, int]) -> None:
         import torch
@@ -97,21 +98,21 @@ class ObjectiveValue:
             return sum(weight * float(term.value(features, ())) for term, weight in self._objective.terms)
 
 
-def gain(dreams: Sequence[Picture], frame_values: Sequence[float], excitement: ObjectiveValue, first: int) -> float:
-    """Mean over the frames from ``first`` on of the objective's value for the dream ÷ its value for the frame."""
-    ratios = [excitement(dreams[index]) / frame_values[index] for index in range(first, len(dreams))]
+def gain(dreams: Sequence[Picture], frame_values: Sequence[float], value_of: ObjectiveValue, first: int) -> float:
+    """Return the mean over the frames from ``first`` on of the objective's value for the dream ÷ that for the frame."""
+    ratios = [value_of(dreams[index]) / frame_values[index] for index in range(first, len(dreams))]
     return float(np.mean(ratios))
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the colour of a still picture's dream has moved from early to late; shares of the mean |R| late."""
+    """Change of the mean colour of a still picture's dream from early to late frames, relative to the late mean |R|."""
 
     luma: float
     chroma: float
     noise: float
-    """Standard deviation of what is compared over all windows in between; the dream wanders even where it does not
-    drift, so one run's value means little below twice this."""
+    """Standard deviation of the mean colours of all windows in between. The dream varies even without drift, so the
+    drift of one run is significant only above twice this."""
 
     @property
     def largest(self) -> float:
@@ -119,29 +120,26 @@ class Drift:
 
     @classmethod
     def of(cls, residuals: Iterable[Residual], begin: int, window: int) -> Drift:
-        """Change of the mean Y, and the larger one of Cb and Cr, from the ``window`` frames around ``begin`` to the
-        last ones.
-        """
-        pairs = [(YCBCR @ part.mean((0, 1)), float(np.abs(part).mean())) for part in residuals]
+        """Compare the mean Y, Cb and Cr of the last ``window`` frames and those around ``begin``."""
+        pairs = [(YCBCR @ item.mean((0, 1)), float(np.abs(item).mean())) for item in residuals]
         colors = np.array([color for color, _ in pairs])  # [frames, 3]
-        size = float(np.mean([size for _, size in pairs[-window:]])) or 1.0
+        magnitude = float(np.mean([magnitude for _, magnitude in pairs[-window:]])) or 1.0
         first = max(0, begin - window // 2)
-        luma, blue, red = np.abs(colors[-window:].mean(0) - colors[first:first + window].mean(0)) / size
+        luma, blue, red = np.abs(colors[-window:].mean(0) - colors[first:first + window].mean(0)) / magnitude
         windows = colors[len(colors) - (len(colors) - first) // window * window:].reshape(-1, window, 3).mean(1)
-        return cls(float(luma), float(max(blue, red)), float(np.max(windows.std(0))) / size)
+        return cls(float(luma), float(max(blue, red)), float(np.max(windows.std(0))) / magnitude)
 
 
 def correlation(a: Residual, b: Residual, where: NDArray[np.bool_] | None = None) -> float:
-    """Of two residuals, -1..1, over the pixels ``where``; 0 when one of them is flat or
-    there are none."""
-    left, right = (part[where].ravel() if where is not None else part.ravel() for part in (a, b))
+    """Return the correlation of two residuals, -1..1, over the pixels ``where``; 0 without pixels or variance."""
+    left, right = (item[where].ravel() if where is not None else item.ravel() for item in (a, b))
     if not left.size:
         return 0.0
     left, right = left - left.mean(), right - right.mean()
-    size = float(np.sqrt(np.sum(left * left) * np.sum(right * right)))
-    return float(np.sum(left * right)) / size if size else 0.0
+    norm = float(np.sqrt(np.sum(left * left) * np.sum(right * right)))
+    return float(np.sum(left * right)) / norm if norm else 0.0
 
 
-def warped_correlation(now: Residual, before: Residual, motion: Motion) -> float:
-    """Correlation of a residual with the one before it, moved along the picture, over the trusted pixels."""
-    return correlation(now, warp.warp(before, motion.flow), motion.trusted)
+def warped_correlation(current: Residual, previous: Residual, motion: Motion) -> float:
+    """Return the correlation of a residual with the warped previous one, over the trusted pixels."""
+    return correlation(current, warp.warp(previous, motion.flow), motion.trusted)

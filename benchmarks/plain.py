@@ -1,9 +1,8 @@
-"""A step as it is written first: PyTorch's own layers, autograd, float32; as the peers run it.
+"""The straightforward step, as other projects run it: PyTorch's layers and autograd in float32.
 
-Where two values are equal but for rounding, which of them a pool or a ReLU lets through is decided by the order of
-adding, and a step then differs by up to a hundredth, whoever computes it. So a step is compared with autograd through
-the very values that it has itself, ``FORWARDS``, to 1e-5 and on every picture; and those with the network as it is
-written, in float64.
+Where two values differ only by rounding, the order of summation decides which of them passes a pool or a ReLU, and two
+correct steps then differ by up to 1 %. So a step is compared with autograd through the same forward pass, one of
+``FORWARDS``, to 1e-5 on every picture. The forward passes are compared with each other in float64.
 """
 from __future__ import annotations
 
@@ -38,16 +37,19 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 FORWARDS = {
-    "written": "PyTorch's layers, in the order of the table",
-    "eager": "as models.network arranges it: 1x1 convolutions before average pools, its own LRN",
-    "graph": "as that is recorded: average pools are convolutions",
+    "written": "PyTorch's layers, in the order of the node table",
+    "eager": "as in models.network: 1x1 convolutions before average pools, its own LRN",
+    "graph": "as in the recorded graph: average pools are convolutions",
 }
 
 
 class Plain:
-    """Looks like a backend, but is none: it is slow on purpose."""
+    """Has the interface of a backend, but is not registered as one, as it is slow.
 
-    name, precision, reason = "plain autograd", "fp32", "what PyTorch gives without further work"
+    ``forward`` is a key of FORWARDS. Raises UnknownName.
+    """
+
+    name, precision, reason = "plain autograd", "fp32", "PyTorch's layers and autograd, unoptimised"
 
     def __init__(self, model: Model, device: torch.device, dtype: torch.dtype = torch.float32,
                  forward: str = "written") -> None:
@@ -61,30 +63,30 @@ class Plain:
         if self._forward != "written":
             nodes = project_before_pooling(nodes, tuple(sorted(spec.objective.taps)))
 
-        def take(picture: Tensor, step_size: float, targets: Any = ()) -> Tensor:
-            watched = picture.detach().requires_grad_(True)
-            values = {INPUT: self.model.to_input(watched).to(self._dtype)}
+        def take_step(picture: Tensor, step_size: float, targets: Any = ()) -> Tensor:
+            leaf = picture.detach().requires_grad_(True)
+            values = {INPUT: self.model.to_input(leaf).to(self._dtype)}
             for node in nodes:
                 values[node.name] = self._run(node, [values[name] for name in node.inputs])
             features = {name: values[name] for name in (INPUT, *spec.objective.taps)}
-            gradients = [torch.autograd.grad(term.value(features, ()), watched, retain_graph=True)[0]
+            gradients = [torch.autograd.grad(term.value(features, ()), leaf, retain_graph=True)[0]
                          for term, _ in terms]
             return step.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
 
-        return take
+        return take_step
 
     def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
         if self._forward != "written" and isinstance(node, Lrn):
             return _own_lrn(node, inputs[0])
         if self._forward == "graph" and isinstance(node, AvgPool):
-            found: Tensor = graph.average(inputs[0], node.kernel, (node.stride, node.stride), node.padding, node.ceil,
-                                          node.count_padding)
-            return found
+            result: Tensor = graph.average(inputs[0], node.kernel, (node.stride, node.stride), node.padding, node.ceil,
+                                           node.count_padding)
+            return result
         return run(node, inputs, self._weights)
 
 
 def run(node: Node, inputs: list[Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-    """One node by the layer of PyTorch that is made for it."""
+    """Compute one node with PyTorch's layer of that type."""
     operation: Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor] = OPERATIONS.get(type(node), _missing)
     return torch.cat(inputs, 1) if isinstance(node, Concat) else operation(node, inputs[0], weights)
 
@@ -113,9 +115,9 @@ def _lrn(node: Lrn, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def _own_lrn(node: Lrn, x: Tensor) -> Tensor:
-    """``models.lrn``'s values, without what it writes in place."""
-    width = lrn.band(x.shape[1], node.radius, node.scale, x.dtype, x.device)
-    sums = F.conv2d(x * x, width, torch.full((x.shape[1],), node.k, dtype=x.dtype, device=x.device))
+    """Compute the values of ``models.lrn``, without operations in place."""
+    kernel = lrn.band(x.shape[1], node.radius, node.scale, x.dtype, x.device)
+    sums = F.conv2d(x * x, kernel, torch.full((x.shape[1],), node.k, dtype=x.dtype, device=x.device))
     return x * ((torch.sqrt(sums) * sums).rsqrt() if node.beta == 0.75 else sums**-node.beta)
 
 

@@ -1,4 +1,4 @@
-"""How steady and how strong the dream of a clip is, beside other ways to dream it. metrics.py says what is measured."""
+"""Measure flicker, gain, drift and cuts of the dream of a clip, and compare with other methods. See metrics.py."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = (240, 320)
 DEFAULT_FRAMES = 120
-FLICKER_FROM = 10
-"""Frames that are left out, as is usual before things have settled: of the flicker, and of the gain."""
-GAIN_FROM = 30
+FLICKER_FROM, GAIN_FROM = 10, 30
+"""First frame for flicker and for gain: the dream needs some frames to reach its steady state."""
 DRIFT_FROM = 300
-"""The frame of the still clip from which drift is counted."""
+"""First frame of the still clip for drift."""
 DRIFT_WINDOW = 20
-"""Frames averaged at either end, so that the jitter of single steps is not taken for drift."""
+"""Frames averaged at both ends, so that the jitter of single steps does not count as drift."""
 CUT_SHOT = 24
 """Frames of a shot around a cut."""
 
 
 @dataclass(frozen=True)
 class Footage:
-    """A clip, and what is measured of it once, whatever dreams it."""
+    """A clip, with the values that all methods share."""
 
     name: str
     frames: list[Picture]
-    excitement: ObjectiveValue
+    value_of: ObjectiveValue
 
     @cached_property
     def motions(self) -> list[Motion]:
@@ -49,11 +48,11 @@ class Footage:
 
     @cached_property
     def frame_values(self) -> list[float]:
-        return [self.excitement(frame) for frame in self.frames]
+        return [self.value_of(frame) for frame in self.frames]
 
 
 def run(options: Options, progress: Progress) -> Report:
-    """A row for every way to dream; the baselines have flicker and gain only."""
+    """Return a row for each method; the baselines have only flicker and gain."""
     height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
     dreamer = build_dreamer(StreamSettings(model=options.model, field_height=options.field_height, seed=options.seed,
@@ -62,13 +61,13 @@ def run(options: Options, progress: Progress) -> Report:
     rows = []
     for name, method in METHODS.items():
         progress(f"{name}: {len(footage.frames)} frames")
-        rows.append({"clip": footage.name, "method": name, **steadiness(footage, method, dreamer, settings),
+        rows.append({"clip": footage.name, "method": name, **flicker_and_gain(footage, method, dreamer, settings),
                      "drift": None, "cut": None})
     if options.drift_frames:
         progress(f"drift: {options.drift_frames} frames of a still picture")
-        rows[0] |= still(footage.frames[0], options, dreamer, settings)
+        rows[0] |= measure_drift(footage.frames[0], options, dreamer, settings)
     progress("cut")
-    rows[0] |= cuts(footage.frames, dreamer, settings)
+    rows[0] |= measure_cuts(footage.frames, dreamer, settings)
     return Report("quality", conditions(
         backend=dreamer.backend.name, precision=dreamer.backend.precision, device=str(dreamer.backend.device),
         model=options.model, layers=settings.layers, size=f"{width}x{height}", frames=len(footage.frames),
@@ -79,23 +78,26 @@ def run(options: Options, progress: Progress) -> Report:
 def load(options: Options, height: int, width: int, dreamer: Dreamer, settings: DreamSettings) -> Footage:
     path = options.clip or str(sample_file(CLIP))
     frames = clips.read(path, options.frames or DEFAULT_FRAMES, height, width)
-    excitement = ObjectiveValue(dreamer.model, objectives.from_settings(settings, dreamer.model),
-                            dreamer.options.field_size(height, width))
-    return Footage(Path(path).name, frames, excitement)
+    value_of = ObjectiveValue(dreamer.model, objectives.from_settings(settings, dreamer.model),
+                              dreamer.options.field_size(height, width))
+    return Footage(Path(path).name, frames, value_of)
 
 
-def steadiness(footage: Footage, method: Method, dreamer: Dreamer, settings: DreamSettings) -> dict[str, float]:
-    """Flicker and gain of one way to dream the clip."""
+def flicker_and_gain(footage: Footage, method: Method, dreamer: Dreamer, settings: DreamSettings) -> dict[str, float]:
+    """Dream the clip with one method and return its flicker and gain."""
     dreams = list(method(footage.frames, dreamer, settings))
-    settled = len(dreams) // 2  # of a very short clip
+    half = len(dreams) // 2  # the first frame to use of a very short clip
     return {
-        "flicker": round(flicker(dreams, footage.frames, footage.motions, max(1, min(FLICKER_FROM, settled))), 4),
-        "gain": round(gain(dreams, footage.frame_values, footage.excitement, min(GAIN_FROM, settled)), 3),
+        "flicker": round(flicker(dreams, footage.frames, footage.motions, max(1, min(FLICKER_FROM, half))), 4),
+        "gain": round(gain(dreams, footage.frame_values, footage.value_of, min(GAIN_FROM, half)), 3),
     }
 
 
-def still(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
-    """Drift of a clip that is one picture ``drift_frames`` times, from frame 300 (or a third of it) to its end."""
+def measure_drift(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
+    """Return the drift of a clip that repeats a picture ``drift_frames`` times, from frame DRIFT_FROM to its end.
+
+    Of a short clip, from the end of its first third.
+    """
     picture = resize(picture, options.drift_height, options.drift_height * picture.shape[1] // picture.shape[0])
     end = options.drift_frames
     begin = min(DRIFT_FROM, end // 3)
@@ -107,11 +109,12 @@ def still(picture: Picture, options: Options, dreamer: Dreamer, settings: DreamS
             "drift_size": f"{picture.shape[1]}x{picture.shape[0]}", "drift_span": f"{begin}..{end} by {window}"}
 
 
-def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
-    """What of the dream crosses a hard cut: the clip, another shot, the clip again.
+def measure_cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> dict[str, Any]:
+    """Measure how much of the dream crosses a hard cut: between the clip, another shot, and the clip again.
 
-    ``cut`` is |correlation| of the residuals around a cut ÷ the one of two residuals within a shot; ``cut_fresh`` is
-    the same when the frame after the cut is dreamed with nothing carried: what chance and like pictures give.
+    ``cut`` is |correlation| of the two residuals at a cut ÷ the correlation of neighbouring residuals within a shot.
+    ``cut_fresh`` is the same when the frame after the cut is dreamed from an empty state: the value that similar
+    pictures and chance give.
     """
     length = min(CUT_SHOT, len(frames))
     shots = [frames[:length], list(clips.other_shot(length, *frames[0].shape[:2])), frames[-length:]]
@@ -124,16 +127,16 @@ def cuts(frames: list[Picture], dreamer: Dreamer, settings: DreamSettings) -> di
     motions = Motion.of(film)
     within = [warped_correlation(residuals[index], residuals[index - 1], motions[index - 1])
               for index in range(1, len(film)) if index not in starts]
-    across = [most(residuals[index], residuals[index - 1], motions[index - 1]) for index in starts]
+    across = [max_correlation(residuals[index], residuals[index - 1], motions[index - 1]) for index in starts]
     fresh = {index: residual(dreamer(DreamState(index=index), film[index], settings)[1], film[index])
              for index in starts}
-    across_fresh = [most(fresh[index], residuals[index - 1], motions[index - 1]) for index in starts]
-    usual = float(np.mean(within))
-    return {"cut": round(float(np.mean(across)) / usual, 4),
-            "cut_fresh": round(float(np.mean(across_fresh)) / usual, 4),
+    across_fresh = [max_correlation(fresh[index], residuals[index - 1], motions[index - 1]) for index in starts]
+    within_shot = float(np.mean(within))
+    return {"cut": round(float(np.mean(across)) / within_shot, 4),
+            "cut_fresh": round(float(np.mean(across_fresh)) / within_shot, 4),
             "cuts_found": f"{state.cuts} of {len(starts)}"}
 
 
-def most(now: Residual, before: Residual, motion: Motion) -> float:
-    """The larger |correlation| of what stayed in place and of what followed the flow, if any is believed there."""
-    return max(abs(correlation(now, before)), abs(warped_correlation(now, before, motion)))
+def max_correlation(current: Residual, previous: Residual, motion: Motion) -> float:
+    """Return the larger |correlation| of a residual with the previous one, unwarped or warped by the flow."""
+    return max(abs(correlation(current, previous)), abs(warped_correlation(current, previous, motion)))

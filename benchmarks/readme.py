@@ -55,13 +55,13 @@ def main(names: Sequence[str]) -> None:
 
 
 def measure(name: str) -> None:
-    """Run the command of a results file and store what it measures. Its note is dropped: it belongs to the old run.
+    """Run the command of a results file and store the new results, without the note, which belongs to the old run.
 
-    Raises ValueError for a file without a command, which was put together from several runs.
+    Raises ValueError for a file without a command, which was assembled from several runs.
     """
     command = load(name)["command"]
     if not command:
-        raise ValueError(f"{name} was put together from several runs; no command makes it anew")
+        raise ValueError(f"{name} was assembled from several runs; there is no command to repeat")
     result = subprocess.run([sys.executable, "-m", *shlex.split(command), "--json"], stdout=subprocess.PIPE, text=True,
                             check=True)
     stored = json.dumps({"command": command, **json.loads(result.stdout)}, indent=1, ensure_ascii=False)
@@ -69,7 +69,7 @@ def measure(name: str) -> None:
 
 
 def pages() -> dict[Path, str]:
-    """The documents with tables, as they should be."""
+    """Return each document with its current tables."""
     speed = SPEED.read_text(encoding="utf-8")
     for name in COLUMNS:
         speed = replace(speed, name, section(name))
@@ -77,13 +77,13 @@ def pages() -> dict[Path, str]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """``{"command", "note", "conditions", "rows"}``; the note may be absent, the command empty."""
+    """Read ``{"command", "note", "conditions", "rows"}``; the note may be absent, the command empty."""
     stored: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return stored
 
 
 def replace(text: str, name: str, body: str) -> str:
-    """``text`` with ``body`` between the two markers of ``name``. Raises ValueError when a marker is absent."""
+    """Replace the text between the two markers of ``name`` with ``body``. Raises ValueError if a marker is absent."""
     before, begin, rest = text.partition(BEGIN.format(name))
     _, end, after = rest.partition(END.format(name))
     if not (begin and end):
@@ -92,22 +92,22 @@ def replace(text: str, name: str, body: str) -> str:
 
 
 def section(name: str) -> str:
-    """The command, the conditions and the table of one results file."""
+    """Format the command, the table and the conditions of one results file."""
     stored = load(name)
-    facts = [f"{key.replace('_', ' ')}: {value}" for key, value in stored["conditions"].items()]
+    conditions = [f"{key.replace('_', ' ')}: {value}" for key, value in stored["conditions"].items()]
     note = f"{stored['note']}\n\n" if "note" in stored else ""
     rows = [{**row, **{f"{stage}_ms": times["p50_ms"] for stage, times in row.get("stages", {}).items()}}
             for row in stored["rows"]]
     command = f"`{stored['command']}`\n\n" if stored["command"] else ""
-    return f"{command}{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(facts)}</sub>"
+    return f"{command}{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(conditions)}</sub>"
 
 
 def summary() -> str:
-    """The rows of the README."""
+    """Format the table of the README."""
     (render,), (page, *_) = load("render")["rows"], load("web")["rows"]
-    here, gpu = load("live")["rows"], load("live-h100")["rows"][:1]
+    cpu, gpu = load("live")["rows"], load("live-h100")["rows"][:1]
     rows = [{"what": f"render {render['size']}, two octaves", "rate": f"{render['fps']:.0f} frames/s", "delay": "-"},
-            *(_live_summary(row, "") for row in here),
+            *(_live_summary(row, "") for row in cpu),
             {"what": f"browser, {page['size']} at 30 fps, Chromium on the same cores",
              "rate": f"{page['fps']:.0f} frames/s",
              "delay": f"{page['glass_p50_ms']:.0f} / {page['glass_p95_ms']:.0f} ms"},
@@ -122,7 +122,7 @@ def _live_summary(row: dict[str, Any], where: str) -> dict[str, str]:
 
 
 def table(columns: Columns, rows: list[dict[str, Any]]) -> str:
-    """A Markdown table of the columns that any row has."""
+    """Format a Markdown table of the columns for which some row has a value."""
     keys = [key for key in columns if any(row.get(key) is not None for row in rows)]
     body = [[_text(row.get(key), "ratio" in key) for key in keys] for row in rows]
     lines = [[columns[key] for key in keys], ["---"] * len(keys), *body]

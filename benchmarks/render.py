@@ -1,4 +1,4 @@
-"""How fast a file is rendered by the real pipeline: decoded, dreamed and encoded with its sound."""
+"""Measure the frame rate of a whole render: decoding, dreaming, and encoding with sound."""
 from __future__ import annotations
 
 import tempfile
@@ -8,6 +8,7 @@ from typing import Any
 
 from streamdream.dream.build import build_dreamer
 from streamdream.errors import SourceError
+from streamdream.media.pyav import open_av
 from streamdream.media.sample_files import CLIP, sample_file
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
@@ -19,11 +20,11 @@ from . import Options, Progress, Report, conditions
 DEFAULT_SIZE = (384, 512)
 DEFAULT_FRAMES = 150
 INPUT_CRF = "12"
-"""Of the clip that is made to be rendered: near the original."""
+"""Quality of the clip to render: close to the original."""
 
 
 def run(options: Options, progress: Progress) -> Report:
-    """One row. ``fps`` leaves out the first frame, which waits for the weights and takes more steps."""
+    """Return one row. ``fps`` excludes the first frame, which waits for the weights and takes more steps."""
     path = options.clip or str(sample_file(CLIP))
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
     stream = StreamSettings(model=options.model, field_height=options.field_height, backend=options.backend,
@@ -40,26 +41,26 @@ def run(options: Options, progress: Progress) -> Report:
 
 def measure(clip: str, output: str, settings: DreamSettings, stream: StreamSettings
             ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row, and what the run reported of itself."""
-    begin, done_at = time.perf_counter(), []
+    """Render the clip; return the row and the report of the run."""
+    started_at, done_at = time.perf_counter(), []
     with open_source(clip) as source, open_sink(output, source, RenderSettings(), input_path=clip) as sink:
         report = render_video(
             source, sink, build_dreamer(stream), settings, lambda _: done_at.append(time.perf_counter())
         )
         size = f"{source.width}x{source.height}"
-    end = time.perf_counter()
-    row = {"size": size, "fps": round((report.frames - 1) / (end - done_at[0]), 2), "frames": report.frames,
-           "first_frame_s": round(done_at[0] - begin, 2), "seconds": round(end - begin, 2),
+    ended_at = time.perf_counter()
+    row = {"size": size, "fps": round((report.frames - 1) / (ended_at - done_at[0]), 2), "frames": report.frames,
+           "first_frame_s": round(done_at[0] - started_at, 2), "seconds": round(ended_at - started_at, 2),
            "peak_rss_mb": report.peak_rss_mb, "stages": report.stages}
     return row, report.as_json()
 
 
 def prepare(path: str, output: str, frames: int, height: int, width: int) -> None:
-    """The first ``frames`` of a clip, scaled, with their sound, as H.264. Raises SourceError."""
+    """Write the first ``frames`` of a clip, scaled, with their sound, as H.264. Raises SourceError."""
     import av
 
     try:
-        with av.open(path) as source, av.open(output, "w") as target:
+        with open_av(path) as source, open_av(output, "w") as target:
             video = source.streams.video[0]
             sounds = {stream: target.add_stream_from_template(stream) for stream in source.streams.audio[:1]}
             encoder = target.add_stream("libx264", video.average_rate, width=width, height=height, pix_fmt="yuv420p",

@@ -1,7 +1,7 @@
-"""The live page in a real Chromium, before a camera whose frames carry their number, against the real server.
+"""Measure the live page in Chromium, with a simulated camera whose frames are numbered, against the real server.
 
-Server and browser share the machine. What is shown is read back from the page's canvas and compared with what the
-camera shows at that moment, so a latency is from glass to glass, in whole camera frames.
+Server and browser share the machine. The number on the page's canvas is compared with that of the camera at the same
+moment, so a latency is glass to glass, in whole camera frames.
 """
 from __future__ import annotations
 
@@ -27,47 +27,49 @@ from .live import BITS, read_clip, write_number
 
 RATE = 30
 FRAMES = 300
-"""Of the camera's loop: ten seconds."""
+"""Length of the camera's loop: ten seconds."""
 DEFAULT_SECONDS = 20.0
 SETTLE_SECONDS = 6.0
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
          "--use-fake-device-for-media-stream")
-NEAR = 90
-"""Frames that a picture may be behind before its number counts as misread."""
-WATCH = """
+MAX_DELAY_FRAMES = 90
+"""Larger delays count as misread numbers."""
+RECORD_SAMPLES = """
 (() => {
-  const page = document.querySelector(".sd").page, bits = BITS, places = 16, seen = [];
+  const page = document.querySelector(".sd").page, bits = BITS, barPixels = 16, samples = [];
   const strip = document.createElement("canvas");
-  strip.width = places * bits; strip.height = 1;
+  strip.width = barPixels * bits; strip.height = 1;
   const pixels = strip.getContext("2d", { willReadFrequently: true });
-  const value = (bright) => Array.from({ length: bits }, (_, bit) => bright(bit) << bit).reduce((a, b) => a + b);
-  const shown = (canvas) => {
-    pixels.drawImage(canvas, 0, canvas.height / 40, canvas.width, canvas.height / 40, 0, 0, places * bits, 1);
-    const { data } = pixels.getImageData(0, 0, places * bits, 1);
-    return value((bit) => data[4 * places * (bit + .5) + 1] > 127);
+  const toNumber = (bright) => Array.from({ length: bits }, (_, bit) => bright(bit) << bit).reduce((a, b) => a + b);
+  const numberShown = (canvas) => {
+    pixels.drawImage(canvas, 0, canvas.height / 40, canvas.width, canvas.height / 40, 0, 0, barPixels * bits, 1);
+    const { data } = pixels.getImageData(0, 0, barPixels * bits, 1);
+    return toNumber((bit) => data[4 * barPixels * (bit + .5) + 1] > 127);
   };
-  const ahead = async (frame) => {  // of the camera: two lines of it, as drawing it would take as long as the page does
+  const numberOfCamera = async (frame) => {  // copies two lines only: drawing it would take as long as the page does
     const rect = { x: 0, y: 2 * Math.floor(frame.codedHeight / 80), width: frame.codedWidth, height: 2 };
     const data = new Uint8Array(frame.allocationSize({ rect }));
     await frame.copyTo(data, { rect });
-    return value((bit) => data[Math.floor((bit + .5) * rect.width / bits)] > 127);
+    return toNumber((bit) => data[Math.floor((bit + .5) * rect.width / bits)] > 127);
   };
   const draw = page.draw.bind(page);
   page.draw = (residual, original) => {
     draw(residual, original);
-    const own = page.figures.latencies.at(-1) ?? 0, at = performance.now(), number = shown(page.canvas);
-    ahead(page.camera.frame).then((now) => {
-      seen.push([at, number, now, own, page.socket.quality, page.socket.window]);
+    const latency = page.figures.latencies.at(-1) ?? 0, at = performance.now(), shown = numberShown(page.canvas);
+    numberOfCamera(page.camera.frame).then((current) => {
+      samples.push([at, shown, current, latency, page.socket.quality, page.socket.window]);
     });
   };
-  window.watched = seen;
+  window.samples = samples;
 })()
 """.replace("BITS", str(BITS))
 
 
 @dataclass(frozen=True)
 class Case:
+    """Size of the camera, quality of the network, and number of pages."""
+
     name: str
     width: int
     height: int
@@ -95,7 +97,7 @@ def run(options: Options, progress: Progress) -> Report:
 
 
 def measure(case: Case, options: Options, chromium: str, seconds: float) -> list[dict[str, Any]]:
-    """A row for each page."""
+    """Return a row for each page."""
     from playwright.sync_api import sync_playwright
 
     with ExitStack() as stack:
@@ -103,19 +105,19 @@ def measure(case: Case, options: Options, chromium: str, seconds: float) -> list
         camera = write_camera(folder / "camera.mjpeg", case, options)
         port = stack.enter_context(serving(options))
         if case.rtt_ms or case.up_mbit:
-            port = stack.enter_context(slowly(port, case))
-        play = stack.enter_context(sync_playwright())
-        browser = play.chromium.launch(executable_path=chromium, headless=True,
+            port = stack.enter_context(slow_line(port, case))
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True,
                                        args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"])
         stack.callback(browser.close)
         pages = [open_page(browser, port, case) for _ in range(case.pages)]
         pages[0].wait_for_timeout(1e3 * SETTLE_SECONDS)
-        before = [counted(page) for page in pages]
+        starts = [dream_count(page) for page in pages]
         for page in pages:
-            page.evaluate("watched.length = 0")
+            page.evaluate("samples.length = 0")
         pages[0].wait_for_timeout(1e3 * seconds)
         return [{"case": case.name, "size": f"{case.width}x{case.height}", **summarize(page, start)}
-                for page, start in zip(pages, before, strict=True)]
+                for page, start in zip(pages, starts, strict=True)]
 
 
 def open_page(browser: Any, port: int, case: Case) -> Any:
@@ -126,38 +128,41 @@ def open_page(browser: Any, port: int, case: Case) -> Any:
     page.wait_for_function("document.querySelector('.sd')?.page", timeout=60_000)
     page.click(".sd-start")
     page.wait_for_selector(".sd[data-state=live]", timeout=60_000)
-    page.evaluate(WATCH)
+    page.evaluate(RECORD_SAMPLES)
     return page
 
 
-def counted(page: Any) -> dict[str, Any]:
-    found: dict[str, Any] = page.evaluate("({...document.querySelector('.sd').page.figures.dreams})")
-    return found
+def dream_count(page: Any) -> dict[str, Any]:
+    """Return ``{"dreams": number so far, "at": ms}``."""
+    count: dict[str, Any] = page.evaluate("({...document.querySelector('.sd').page.figures.dreams})")
+    return count
 
 
 def summarize(page: Any, start: dict[str, Any]) -> dict[str, Any]:
-    seen = page.evaluate("watched")
-    end, engine = counted(page), page.inner_text(".sd-engine")
-    behind = [(now - shown) % FRAMES for _, shown, now, *_ in seen]
-    good = [(row, frames) for row, frames in zip(seen, behind, strict=True) if row[1] < FRAMES and frames < NEAR]
-    glass = [1e3 * frames / RATE for _, frames in good]
-    third = max(1, len(glass) // 3)
-    span = (seen[-1][0] - seen[0][0]) / 1e3
+    samples = page.evaluate("samples")
+    end, engine = dream_count(page), page.inner_text(".sd-engine")
+    delays = [(shown, (current - shown) % FRAMES) for _, shown, current, *_ in samples]
+    glass_ms = [1e3 * frames / RATE for shown, frames in delays if shown < FRAMES and frames < MAX_DELAY_FRAMES]
+    third = max(1, len(glass_ms) // 3)
+    seconds = (samples[-1][0] - samples[0][0]) / 1e3
     dreams = (end["dreams"] - start["dreams"]) / max(1e-3, (end["at"] - start["at"]) / 1e3)
-    own = [row[3] for row in seen]
-    return {"fps": (len(seen) - 1) / span, "glass_p50_ms": part(glass, 0.5), "glass_p95_ms": part(glass, 0.95),
-            "page_p50_ms": part(own, 0.5), "page_p95_ms": part(own, 0.95),
-            "grown_ms": part(glass[-third:], 0.5) - part(glass[:third], 0.5), "dreams_per_s": dreams,
-            "window": seen[-1][5], "quality": round(seen[-1][4], 2), "misread": len(seen) - len(good),
+    page_ms = [latency for _, _, _, latency, *_ in samples]
+    return {"fps": (len(samples) - 1) / seconds,
+            "glass_p50_ms": percentile(glass_ms, 0.5), "glass_p95_ms": percentile(glass_ms, 0.95),
+            "page_p50_ms": percentile(page_ms, 0.5), "page_p95_ms": percentile(page_ms, 0.95),
+            "grown_ms": percentile(glass_ms[-third:], 0.5) - percentile(glass_ms[:third], 0.5), "dreams_per_s": dreams,
+            "window": samples[-1][5], "quality": round(samples[-1][4], 2), "misread": len(samples) - len(glass_ms),
             "engine": engine.partition(" · ")[2]}
 
 
-def part(values: list[float], fraction: float) -> float:
+def percentile(values: list[float], fraction: float) -> float:
+    """Return the nearest-rank percentile; NaN without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else float("nan")
 
 
 def write_camera(path: Path, case: Case, options: Options) -> Path:
+    """Write the numbered frames as MJPEG, for Chromium's fake camera."""
     images = read_clip(options, case.width, case.height)
     with path.open("wb") as file:
         for number in range(FRAMES):
@@ -170,22 +175,23 @@ def write_camera(path: Path, case: Case, options: Options) -> Path:
 
 @contextmanager
 def serving(options: Options) -> Iterator[int]:
-    """The real server in a process of its own."""
+    """Run the server in its own process."""
     port = free_port()
     command = [sys.executable, "-m", "streamdream", "web", "--port", str(port), "--backend", options.backend,
                "--model", options.model, "--field-height", str(options.field_height),
                "--precision", options.precision, "--min-dream-rate", str(options.min_dream_rate),
                *(("--layers", options.layers) if options.layers else ())]
     with running(command):
-        answers(f"http://127.0.0.1:{port}/healthz")
+        wait_for_server(f"http://127.0.0.1:{port}/healthz")
         yield port
 
 
 @contextmanager
-def slowly(target: int, case: Case) -> Iterator[int]:
+def slow_line(target: int, case: Case) -> Iterator[int]:
+    """Relay to the port ``target`` over a line with the latency and bandwidth of the case."""
     port = free_port()
     with running(relay_command(port, target, case)):
-        answers(f"http://127.0.0.1:{port}/healthz")
+        wait_for_server(f"http://127.0.0.1:{port}/healthz")
         yield port
 
 
@@ -204,7 +210,8 @@ def running(command: list[str]) -> Iterator[None]:
         process.wait(30)
 
 
-def answers(url: str) -> None:
+def wait_for_server(url: str) -> None:
+    """Wait until the URL can be opened. Raises OSError after a minute."""
     deadline = time.monotonic() + 60
     while True:
         try:
