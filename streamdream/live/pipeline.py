@@ -73,9 +73,9 @@ class Captured:
 class Live:
     """One live run. It reads ``controls`` before every dream and frame, so all settings may change during the run.
 
-    ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``turn`` makes the context of a
-    dream, in which runs that share a device wait for it. ``compose`` makes the picture for the sink from the newest
-    residual, or None, and a frame.
+    ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``device_slot`` makes the
+    context of a dream, in which runs that share a device wait for it. ``compose`` makes the picture for the sink from
+    the newest residual, or None, and a frame.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Live:
         dreamer: Dreamer,
         resolution: ResolutionController,
         controls: Controls,
-        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+        device_slot: Callable[[], AbstractContextManager[object]] = nullcontext,
         automation: Automation | None = None,
         build: Callable[[str], Dreamer] | None = None,
         compose: Compose = compositor.composite,
     ) -> None:
         self._source, self._sink, self._resolution = source, sink, resolution
-        self._controls, self._turn, self._compose = controls, turn, compose
+        self._controls, self._device_slot, self._compose = controls, device_slot, compose
         self._automation = automation or Automation(controls)
         self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.options.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
@@ -149,7 +149,7 @@ class Live:
         self._for_display.close()
 
     def _run_worker(self, work: Callable[[], None]) -> None:
-        """Run a worker. Its error ends the run and is raised there; ignore errors while the run stops."""
+        """Run a worker. Its error ends the run, which raises it; errors while the run stops are ignored."""
         try:
             work()
         except BaseException as error:
@@ -185,7 +185,7 @@ class Live:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = options.field_size(*image.shape[:2])
             state = resize_state(state, height, width)
-            with self._turn(), self._thread_tuner.applied():
+            with self._device_slot(), self._thread_tuner.applied():
                 began_at = time.perf_counter()
                 try:
                     references = self._references.read(request.dream)

@@ -55,13 +55,13 @@ if TYPE_CHECKING:
     from ..core.state import AppState
 
 HEADER = struct.Struct("<IH")
-"""In front of each JPEG: the frame's number, and the ms that it spent in the server (0 on its way up)."""
+"""The header of each JPEG: the frame's number and its ms in the server (0 in messages from the browser)."""
 SAME_ASPECT = 0.02
 """Frames whose aspect ratios differ by less have the same shape: smaller ones are rounded."""
 INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
-"""Settings that are valid only together: if they are not, none of them is applied."""
+"""Settings that must be valid together: otherwise none of them is applied."""
 MAX_MESSAGE = 200
-"""Characters of a message for the visitor."""
+"""Maximum length of a message for the visitor, in characters."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
 MIN_QUALITY, QUALITY = 75, 90
 """JPEG quality of what is sent; the page enlarges it, JPEG artifacts included."""
@@ -72,13 +72,13 @@ def check(app_state: AppState, dream_request: DreamRequest) -> None:
     """Raises UsageError for a request beyond the limits of live sessions."""
     dream = dream_request.dream
     if dream_request.model not in ("", app_state.model.name) and dream_request.model not in (
-        here := app_state.available_models()
+        available := app_state.available_models()
     ):
-        raise UnknownName("network", dream_request.model, here)
+        raise UnknownName("network", dream_request.model, available)
     for name in limits.LIVE_MAXIMA:
         check_maximum(name, getattr(dream, name))
-    longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
-    if len(dream.layers.split(",")) > limits.MAX_LAYERS or longest > 400:
+    max_length = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
+    if len(dream.layers.split(",")) > limits.MAX_LAYERS or max_length > 400:
         raise SettingsError(f"live at most {limits.MAX_LAYERS} layers are dreamed at once")
     app_state.check(dream, dream_request.model)
 
@@ -90,7 +90,7 @@ def check_maximum(name: str, value: Any) -> None:
 
 
 def visitor_message(error: StreamdreamError) -> str:
-    """Return the text of an error without flags and commands of a shell."""
+    """Return the text of an error for the page: flags as plain words, at most MAX_MESSAGE characters."""
     text = re.sub(r" \(all of them: [^)]*\)", "", str(error))
     text = re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", " "), text)
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE - 1] + "…"
@@ -103,7 +103,11 @@ def clamped_defaults(app_state: AppState) -> DreamSettings:
 
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """Decode a frame to uint8 [H, W, 3] RGB. Checks size and format in the header first. Raises SourceError."""
+    """Decode a frame to uint8 [H, W, 3] RGB; check format and size in its header first. Raises SourceError.
+
+    libjpeg prints a line about damaged data. It is not captured as by ``images.capture_decoder_noise``: that redirects
+    the stderr of the process under a lock, here for every frame of every session.
+    """
     from PIL import Image
 
     try:
@@ -125,9 +129,9 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 class BrowserSource(LiveSource):
-    """Frames that a browser pushes, with their numbers; decoded by the thread that iterates. Ends with ``close``.
+    """Yields the frames that a browser pushes, decoded in the thread that iterates. Ends with ``close``.
 
-    ``on_shape`` is called before the first frame, and before each with another shape, is yielded.
+    ``on_shape`` is called before the first frame and before each frame with another aspect ratio.
     """
 
     def __init__(self, on_shape: Callable[[], None] = lambda: None) -> None:
@@ -136,17 +140,19 @@ class BrowserSource(LiveSource):
         self.width, self.height, self.rate = 640, 480, Fraction(30)
         self._newest: Mailbox[tuple[int, bytes, float]] = Mailbox()
         self.arrived: dict[int, float] = {}
+        """Number of a frame -> the time of its arrival, for the latest frames."""
         self.bad = 0
+        """Frames in a row that could not be decoded."""
 
     def push(self, number: int, jpeg: bytes) -> None:
         self._newest.put((number, jpeg, time.perf_counter()))
 
     def __iter__(self) -> Iterator[Frame]:
-        due = 0.0
+        next_at = 0.0
         while (item := self._newest.take()) is not None:
-            number, jpeg, at = item
-            time.sleep(max(0.0, due - time.perf_counter()))
-            due = time.perf_counter() + 1 / limits.MAX_LIVE_RATE
+            number, jpeg, arrived_at = item
+            time.sleep(max(0.0, next_at - time.perf_counter()))
+            next_at = time.perf_counter() + 1 / limits.MAX_LIVE_RATE
             try:
                 image = decode(jpeg)
             except SourceError as error:
@@ -160,7 +166,7 @@ class BrowserSource(LiveSource):
             if abs(self.width / self.height - self._aspect) > SAME_ASPECT:
                 self._aspect = self.width / self.height
                 self._on_shape()
-            self.arrived = dict(list(self.arrived.items())[-8:]) | {number: at}
+            self.arrived = dict(list(self.arrived.items())[-8:]) | {number: arrived_at}
             yield Frame(image, number / float(self.rate), number, (1, 30))
 
     def close(self) -> None:
@@ -182,7 +188,7 @@ def split_residual(
     mask = reference_images.mask_weights(published.references, *levels.shape[:2])
     if mask is not None:
         levels = np.rint(levels * mask).astype(np.int16)
-    return np.vstack([np.clip(part, 0, 255).astype(np.uint8) for part in (levels, -levels)])
+    return np.vstack([np.clip(half, 0, 255).astype(np.uint8) for half in (levels, -levels)])
 
 
 class JpegSink(NullSink):
@@ -229,7 +235,7 @@ class Session:
         self.token = secrets.token_urlsafe(18)
         self.address, self.started_at = address, time.monotonic()
         self.last_frame_at = self.started_at
-        """When the last frame came."""
+        """When the last frame arrived."""
         self._app_state, self._ended = app_state, ended
         self.send, self.notify = send, notify
         """Replaced when the visitor reconnects."""
@@ -258,7 +264,7 @@ class Session:
         self._source.push(number, jpeg)
 
     def change(self, values: Mapping[str, Any]) -> list[str]:
-        """Apply the valid values; return one line for each other one. May take a while: not for the event loop."""
+        """Apply the valid values; return an error line for each of the others. Blocks: not for the event loop."""
         typed, errors = parse_values(values)
         for name in list(typed):
             try:
@@ -267,14 +273,14 @@ class Session:
                 errors.append(error)
                 del typed[name]
         rest = {name: value for name, value in typed.items() if name not in INTERDEPENDENT}
-        for part in filter(None, (typed, rest)):
+        for batch in filter(None, (typed, rest)):
             try:
-                self.controls.change(part)
+                self.controls.change(batch)
                 break
             except UsageError as error:
                 errors.append(error)
-        reduced = self._fit()
-        return [*map(visitor_message, errors), *filter(None, [reduced])]
+        message = self._fit()
+        return [*map(visitor_message, errors), *filter(None, [message])]
 
     def _check(self, dream_request: DreamRequest) -> None:
         check(self._app_state, dream_request)
@@ -300,20 +306,20 @@ class Session:
             return message[:MAX_MESSAGE]
 
     def _on_shape(self) -> None:
-        """Fit the octaves to frames, and so a field, of another shape, before they are dreamed."""
+        """Fit the octaves to a field of another shape, before it is dreamed on."""
         if message := self._fit():
             self.notify(message)
 
     @property
     def _largest_field(self) -> tuple[int, int]:
-        """(height, width)."""
+        """Return its (height, width)."""
         return self._max_height, max(2, 2 * round(self._source.width * self._max_height / self._source.height / 2))
 
     def _model_of(self, dream_request: DreamRequest) -> Model:
         return models.get(dream_request.model or self._app_state.model.name)
 
     def stop(self) -> None:
-        """End it soon; does not wait."""
+        """End the session soon, without waiting."""
         self._stopping.set()
         self._source.close()
         live = self._live  # its thread may set it to None meanwhile
@@ -326,7 +332,7 @@ class Session:
 
     @property
     def lines(self) -> int:
-        """Lines of the field; a frame needs no more."""
+        """Lines of the field, and so of the frames to send."""
         return self._resolution.field_height
 
     @property
@@ -334,12 +340,12 @@ class Session:
         return self._resolution.dreams
 
     def join(self, seconds: float) -> bool:
-        """Wait at most ``seconds``. Return whether it has ended."""
+        """Wait at most ``seconds`` for the end. Return whether the session has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def counts(self) -> dict[str, float]:
-        """Return its part of the server's totals."""
+        """Return the session's part of the server's totals."""
         return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.server_seconds}
 
     def facts(self) -> dict[str, Any]:
@@ -354,10 +360,10 @@ class Session:
         try:
             dreamer = self._app_state.dreamer()
             self._backend = dreamer.backend
-            turn: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
+            device_slot: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
             if dreamer.backend.device.type == "cpu":
-                turn = CpuYield(turn, self._app_state.live.min_dream_rate, self._stopping.wait)
-            self._live = Live(self._source, self.encoder, dreamer, self._resolution, self.controls, turn,
+                device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
+            self._live = Live(self._source, self.encoder, dreamer, self._resolution, self.controls, device_slot,
                               build=self._app_state.dreamer, compose=split_residual)
             if not self._stopping.is_set():
                 report = self._live.run()
@@ -369,8 +375,8 @@ class Session:
             dream = self.controls.current()
             fewer = f" with {dream.octaves} octaves; choose fewer," if dream.octaves > 1 else "; choose"
             error = f"these pictures are too small for {dream.layers}{fewer} a lower layer or larger pictures"
-        except StreamdreamError as problem:
-            error = visitor_message(problem)
+        except StreamdreamError as failure:
+            error = visitor_message(failure)
         except Exception:
             log.exception("a live session failed")
             error = "the dream failed here; the server's log says why"
