@@ -69,7 +69,7 @@ class Crossfade:
         self._credit = 0.0  # fraction of a frame due to the new dream
 
     def select(self, request: DreamRequest, seconds: float) -> DreamRequest:
-        """Return what to dream at that time: ``request``, or it with the content of the one before."""
+        """Return what to dream at that time: ``request``, or its copy with the content of the previous one."""
         if self._new is None or content_key(request) != content_key(self._new):
             self._old, self._start_seconds, self._credit = self._new, seconds, 0.0
         self._new = request

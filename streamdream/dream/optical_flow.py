@@ -32,7 +32,7 @@ def _dis_engine() -> Any:
 
 
 def _make_dis_engine() -> Any:
-    """DIS (Kroeger et al. 2016, arXiv:1603.03590): several times faster than Farneback, but less exact."""
+    """DIS (Kroeger et al. 2016, arXiv:1603.03590): several times faster than Farneback, less exact on smooth motion."""
     engine = cv2().DISOpticalFlow_create(cv2().DISOPTICAL_FLOW_PRESET_FAST)
     engine.setUseSpatialPropagation(True)
     return engine
