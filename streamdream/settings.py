@@ -2,53 +2,31 @@
 
 ``DreamSettings`` may change during a run, ``StreamSettings`` are fixed for a run, ``RenderSettings`` concern the
 output file only. A value comes from the first of: flag, environment (``STREAMDREAM_KEEP=0.9``), preset, default.
+``settings_fields`` declares, parses and checks one field.
 """
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import json
 import math
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, error_text
+from streamdream.settings_fields import check, option, parse
 
 PRESETS = Path(__file__).with_name("presets")
-TapWeights = tuple[tuple[str, float], ...]
-"""(tap, weight), ... as ``--layers`` names them."""
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
 OTHER_VARIABLES = ("STREAMDREAM_CACHE",)
 """Environment variables with the prefix that are no settings."""
-MIN_MEMORY = "64M"
-"""Less does not hold one step."""
-MAX_INTEGER = 2**53
-"""A float holds larger ones inexactly."""
 MAX_START_SECONDS = 10**8
 """FFmpeg's timestamps overflow far above."""
 RENAMED_FIELDS = {"onset": "warmup_steps", "pin": "fixed_field", "dream_hz": "min_dream_rate", "turn": "rotate_source"}
 """Old name -> new name, for error messages about flags, variables, presets and settings tracks."""
-
-
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = "",
-           choices: str = "", flag: str = "", kind: str = "") -> Any:
-    """Return a dataclass field with its metadata.
-
-    ``choices`` names the registry of legal values as ``module:NAME`` (a dict), which is imported when needed.
-    ``flag`` overrides ``--field-name``. ``kind`` is one of
-
-    - ``time``: ``90``, ``1:30`` or ``0:01:30.5``
-    - ``memory``: see ``parse_memory``
-    - ``size``: ``WIDTHxHEIGHT``
-    - ``picture``: path of an image file; ``file``: path of any other file to read
-    """
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "unit": unit,
-                                            "choices": choices, "flag": flag, "kind": kind})
 
 
 @dataclass(frozen=True)
@@ -227,136 +205,10 @@ def all_fields() -> dict[str, dataclasses.Field[Any]]:
     return {item.name: item for group in GROUPS for item in dataclasses.fields(group)}
 
 
-def choices(item: dataclasses.Field[Any]) -> list[str]:
-    """The legal values of a field; empty where any value of its type is legal."""
-    registry = item.metadata["choices"]
-    if not registry:
-        return []
-    module, _, name = registry.partition(":")
-    return list(getattr(importlib.import_module(module), name))
-
-
 def maximum(group: Group, name: str) -> float:
     """The highest legal value of a field that has one."""
     high: float = group.__dataclass_fields__[name].metadata["high"]
     return high
-
-
-def flag(item: dataclasses.Field[Any]) -> str:
-    """The command-line flag of a field."""
-    return str(item.metadata["flag"]) or flag_name(item.name)
-
-
-def flag_name(name: str) -> str:
-    """``field_name`` -> ``--field-name``."""
-    return "--" + name.replace("_", "-")
-
-
-def describe_range(item: dataclasses.Field[Any]) -> str:
-    """Such as ``0..1``, ``0 or more``, ``dis, farneback, none``; empty where any value of its type is legal."""
-    low, high = item.metadata["low"], item.metadata["high"]
-    if low is not None:
-        return f"{low:.10g}..{high:.10g}" if high is not None else f"{low:.10g} or more"
-    return ", ".join(choices(item))
-
-
-def check(item: dataclasses.Field[Any], value: Any) -> None:
-    """Raise SettingsError or UnknownName where ``value`` is not legal for the field."""
-    legal_types: Any = int | float if type(item.default) is float else type(item.default)
-    if not isinstance(value, legal_types) or isinstance(value, bool) is not (type(item.default) is bool):
-        raise _illegal(item, repr(value), describe_type(item))
-    low, high = item.metadata["low"], item.metadata["high"]
-    if low is not None and not low <= value <= (math.inf if high is None else high):
-        raise _illegal(item, f"{value:.10g}", f"{describe_range(item)} {item.metadata['unit']}".rstrip())
-    if item.metadata["kind"] in ("memory", "size"):
-        parse(item, value)
-    legal = choices(item)
-    if legal and value not in legal:
-        raise UnknownName(item.name.replace("_", " "), str(value), legal)
-
-
-def parse(item: dataclasses.Field[Any], text: str) -> Any:
-    """Parse text from a flag or the environment to the field's type. Raises SettingsError."""
-    try:
-        return _parser(item)[0](text)
-    except ValueError:
-        raise _illegal(item, repr(text), describe_type(item)) from None
-
-
-def convert(item: dataclasses.Field[Any], value: Any) -> Any:
-    """Convert text or a JSON value to the field's type, and check it. Raises SettingsError or UnknownName."""
-    field_type: type = type(item.default)
-    if isinstance(value, str) and field_type is not str:
-        value = parse(item, value)
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise SettingsError(f"{flag(item)} is a number with too many digits")
-    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if field_type is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    check(item, value)
-    return value
-
-
-def describe_type(item: dataclasses.Field[Any]) -> str:
-    """Such as ``a whole number``."""
-    return _parser(item)[1]
-
-
-def _illegal(item: dataclasses.Field[Any], value: str, legal: str) -> SettingsError:
-    return SettingsError(f"{flag(item)} is {value}, but must be {legal}")
-
-
-def _parser(item: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
-    parsers: dict[object, tuple[Callable[[str], Any], str]] = {
-        "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"),
-        "memory": (_check_memory, f"auto, or {MIN_MEMORY} or more, as 500M, 2G or 1.5GiB"),
-        "size": (_check_size, "WIDTHxHEIGHT, such as 1280x720"),
-        bool: (parse_switch, "true or false"),
-        int: (int, "a whole number"), float: (float, "a number"), str: (str, "text")}
-    return parsers.get(item.metadata["kind"]) or parsers[type(item.default)]
-
-
-def parse_seconds(text: str) -> float:
-    """Parse ``90``, ``1:30`` or ``0:01:30.5``. Raises ValueError."""
-    parts = [float(part) for part in text.split(":")]
-    if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
-        raise ValueError(text)
-    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
-
-
-def parse_memory(text: str) -> int:
-    """Parse ``500M``, ``2G``, ``1.5GiB``, ``2GB`` or a number of bytes to bytes; ``auto`` is 0. Raises ValueError.
-
-    As in the GNU tools, K, M, G, T and KiB, ... are powers of 1024, KB, ... powers of 1000.
-    """
-    if text.strip().lower() == "auto":
-        return 0
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(I?B)?)?", text.strip().upper(), re.ASCII)
-    if match is None:
-        raise ValueError(text)
-    number, letter, end = match.groups()
-    return int(float(number) * (1000 if end == "B" else 1024) ** (" KMGT".index(letter) if letter else 0))
-
-
-def _check_memory(text: str) -> str:
-    if text.strip().lower() != "auto" and parse_memory(text) < parse_memory(MIN_MEMORY):
-        raise ValueError(text)
-    return text
-
-
-def _check_size(text: str) -> str:
-    if text and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text, re.ASCII):
-        raise ValueError(text)
-    return text
-
-
-def parse_switch(text: str) -> bool:
-    """Parse ``true``, ``yes``, ``on``, ``1`` and their opposites. Raises ValueError."""
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if text.strip().lower() not in words:
-        raise ValueError(text)
-    return words[text.strip().lower()]
 
 
 def preset_names() -> list[str]:
@@ -471,32 +323,3 @@ def to_toml(groups: Iterable[Any]) -> str:
             comment = "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)
             lines.append(f"{item.name} = {text}  # {comment}")
     return "\n".join(lines) + "\n"
-
-
-def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
-    """Parse ``mixed3:1,mixed5:0.5`` to ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
-    pairs = []
-    for part in text.split(","):
-        name, _, weight = part.strip().partition(":")
-        try:
-            number = float(weight or 1)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
-        if not name:
-            raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5'")
-        pairs.append((name, number))
-    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
-        raise SettingsError(f"{flag} {text!r} names a layer twice")
-    if not any(weight for _, weight in pairs):
-        raise SettingsError(f"{flag} {text!r} has no weight other than 0")
-    return tuple(pairs)
-
-
-def parse_channels(text: str) -> tuple[int, ...]:
-    """Parse ``3,17`` to (3, 17). Raises SettingsError."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
-    except ValueError:
-        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, such as '3,17'") from None

@@ -18,7 +18,7 @@ from support.clips import Clip, make
 from support.commands import ENVIRONMENT, fails, here
 from support.sink_outputs import names
 
-from streamdream import cli, models, settings
+from streamdream import cli, models, settings, settings_fields
 from streamdream.automation.automation import parse_playlist
 from streamdream.automation.controls import Controls
 from streamdream.cli import demo, progress, signals
@@ -97,9 +97,9 @@ def test_a_setting_of_the_wrong_type_is_one_error(values: dict[str, object], mes
 
 def test_ranges_are_printed_plainly() -> None:
     fields = settings.all_fields()
-    assert settings.describe_range(fields["seed"]) == "0..2147483647"
-    assert settings.describe_range(fields["keep"]) == "0..0.999"
-    assert settings.describe_range(fields["step_size"]) == "0.0001..0.5"
+    assert settings_fields.describe_range(fields["seed"]) == "0..2147483647"
+    assert settings_fields.describe_range(fields["keep"]) == "0..0.999"
+    assert settings_fields.describe_range(fields["step_size"]) == "0.0001..0.5"
 
 
 def test_a_misspelled_environment_variable_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

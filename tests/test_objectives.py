@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from streamdream import backends, models, settings
+from streamdream import backends, models, settings_parsing
 from streamdream.ascent import objectives
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
@@ -23,7 +23,8 @@ def test_weighted_mean_square_by_hand() -> None:
 
 
 def test_layers_are_parsed_with_their_weights() -> None:
-    assert settings.parse_layers("mixed3:1, mixed5:0.5,mixed4") == (("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0))
+    layers = settings_parsing.parse_layers("mixed3:1, mixed5:0.5,mixed4")
+    assert layers == (("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0))
 
 
 @pytest.mark.parametrize(("layers", "message"), [

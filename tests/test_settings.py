@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdream import models, settings
+from streamdream import models, settings, settings_fields, settings_parsing
 from streamdream.ascent import objectives
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.settings import GROUPS, DreamSettings, StreamSettings, resolve
@@ -58,7 +58,7 @@ def test_what_is_not_legal_names_flag_value_and_range(name: str, text: str, mess
     ("2G", 2**31), ("1.5GiB", 3 * 2**29), ("1T", 2**40)])
 def test_memory_is_a_size_as_others_write_it(text: str, size: int) -> None:
     stream = resolve({"memory": text}, {}).stream
-    assert stream.memory == text and settings.parse_memory(stream.memory) == size
+    assert stream.memory == text and settings_parsing.parse_memory(stream.memory) == size
 
 
 def test_memory_that_is_no_size_makes_no_settings() -> None:
@@ -90,7 +90,7 @@ def test_preset_errors_are_one_line(tmp_path: Path) -> None:
 
 def test_no_option_is_declared_twice() -> None:
     names = [item.name for group in GROUPS for item in dataclasses.fields(group)]
-    flags = [settings.flag(item) for group in GROUPS for item in dataclasses.fields(group)]
+    flags = [settings_fields.flag(item) for group in GROUPS for item in dataclasses.fields(group)]
     assert len(set(names)) == len(names)
     assert len(set(flags)) == len(flags)
     assert all(item.metadata["help"] for group in GROUPS for item in dataclasses.fields(group))
@@ -105,7 +105,7 @@ def test_settings_that_exist_are_legal() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
 def test_times_are_parsed_as_seconds_or_clock_times(text: str, seconds: float) -> None:
-    assert math.isclose(settings.parse_seconds(text), seconds)
+    assert math.isclose(settings_parsing.parse_seconds(text), seconds)
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("0", False), ("off", False)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, Term, TotalVariation
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import Concat, Relu
-from streamdream.settings import parse_channels, parse_layers
+from streamdream.settings_parsing import parse_channels, parse_layers
 
 if TYPE_CHECKING:
     from streamdream.models import Model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from streamdream.models.nodes import INPUT
 from streamdream.models.tensor_cache import cached_tensor
-from streamdream.settings import TapWeights
+from streamdream.settings_parsing import TapWeights
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from streamdream import settings
+from streamdream import settings, settings_fields, settings_parsing
 from streamdream.automation.controls import CROSSFADED_FIELDS, Controls, DreamRequest
 from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
@@ -43,9 +43,9 @@ def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
             name, equals, value = word.partition("=")
             if not equals:
                 name, value = "layers", word
-            values[name] = settings.parse(settings.field_named(name, "setting in --playlist,", known), value)
+            values[name] = settings_fields.parse(settings.field_named(name, "setting in --playlist,", known), value)
         try:
-            duration = settings.parse_seconds(time) if time else seconds
+            duration = settings_parsing.parse_seconds(time) if time else seconds
         except ValueError:
             duration = 0.0
         if duration <= 0 or not values:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamdream import settings
+from streamdream import settings, settings_fields
 from streamdream.errors import UnknownName, UsageError
 from streamdream.settings import DreamSettings
 
@@ -98,7 +98,7 @@ def parse_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[UsageE
                 raise UnknownName("setting", str(name), [*known, "model"],
                                   renamed=settings.RENAMED_FIELDS.get(str(name), ""))
             else:
-                typed[name] = settings.convert(known[name], value)
+                typed[name] = settings_fields.convert(known[name], value)
         except UsageError as error:
             errors.append(error)
     return typed, errors

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import settings
+from streamdream import settings, settings_parsing
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import log_line, show_log
@@ -54,7 +54,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     elif not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
     model = models.get(run.stream.model)
-    chosen = [name for name, _ in settings.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
+    chosen = [name for name, _ in settings_parsing.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
     cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)
     if sheet:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streamdream import settings
+from streamdream import settings, settings_fields
 from streamdream.cli.output import log_line
 from streamdream.errors import UsageError
 from streamdream.settings import Group, Run
@@ -20,7 +20,7 @@ USUAL = {
     "start", "duration", "end", "seconds", "mirror", "zoom", "rotate", "columns", "host", "port", "auth", "token",
 }
 """Settings in the short help, beside the flags of the command itself."""
-RENAMED_FLAGS = {settings.flag_name(prefix + old): settings.flag_name(prefix + new)
+RENAMED_FLAGS = {settings_fields.flag_name(prefix + old): settings_fields.flag_name(prefix + new)
                  for old, new in settings.RENAMED_FIELDS.items() for prefix in ("", "no_")}
 """Old flag -> new flag, for the error message."""
 FULL_HELP = "full"
@@ -102,13 +102,13 @@ def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) 
             if item.name in without:
                 continue
             if isinstance(item.default, bool):
-                action = section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
+                action = section.add_argument(settings_fields.flag(item), dest=item.name, default=argparse.SUPPRESS,
                                               action="store_const", const="true", help=_help(item))
-                section.add_argument("--no-" + settings.flag(item).removeprefix("--"), dest=item.name,
+                section.add_argument("--no-" + settings_fields.flag(item).removeprefix("--"), dest=item.name,
                                      default=argparse.SUPPRESS, action="store_const", const="false",
                                      help=argparse.SUPPRESS)
             else:
-                action = section.add_argument(settings.flag(item), dest=item.name, default=argparse.SUPPRESS,
+                action = section.add_argument(settings_fields.flag(item), dest=item.name, default=argparse.SUPPRESS,
                                               metavar=item.name.split("_")[-1].upper(), help=_help(item))
             if item.name not in USUAL:
                 parser.advanced.append(action)
@@ -117,7 +117,7 @@ def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) 
 
 
 def _help(item: dataclasses.Field[Any]) -> str:
-    legal = " ".join(part for part in (settings.describe_range(item), item.metadata["unit"]) if part)
+    legal = " ".join(part for part in (settings_fields.describe_range(item), item.metadata["unit"]) if part)
     default = "" if item.default is False or item.default in ("", float("inf")) else f"default {item.default}"
     details = "; ".join(part for part in (legal, default) if part)
     return f"{item.metadata['help']} ({details})".replace(" ()", "").replace("%", "%%")

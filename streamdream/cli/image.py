@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamdream import settings
+from streamdream import settings, settings_fields
 from streamdream.cli import path_conflicts
 from streamdream.cli.automation import check_layers
 from streamdream.cli.field_check import check_field
@@ -77,7 +77,8 @@ def _image(args: argparse.Namespace, run: Run) -> int:
     for group in (ZoomSettings, RenderSettings):
         for item in dataclasses.fields(group):
             if item.name in vars(args):
-                raise UsageError(f"{settings.flag(item)} is for videos, but {args.output} is a picture: -o zoom.mp4")
+                raise UsageError(f"{settings_fields.flag(item)} is for videos, but {args.output} is a picture: "
+                                 "-o zoom.mp4")
     images.check_output(args.output, args.overwrite, args.input)
     image = _read_input(args.input)
     reference_images.read(run.dream)  # before anything large is loaded

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamdream import settings
+from streamdream import settings, settings_fields
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, Run
 
@@ -86,7 +86,7 @@ def _read(args: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
     for group in (getattr(run, item.name) for item in dataclasses.fields(run)) if run is not None else ():
         for item in dataclasses.fields(group):
             if item.metadata["kind"] in FILE_KINDS and (text := getattr(group, item.name)):
-                yield NamedPath(settings.flag(item), text)
+                yield NamedPath(settings_fields.flag(item), text)
     if run is not None and getattr(args, "settings_track", None) is not None:
         yield from _read_while_playing(args, run)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamdream import settings
+from streamdream import settings_fields
 from streamdream.cli import COMMANDS
 from streamdream.cli.flags import Parser
 from streamdream.settings import ENVIRONMENT_PREFIX, GROUPS, Group
@@ -71,11 +71,11 @@ def _section(group: Group, commands: dict[str, set[str]]) -> str:
 
 
 def _row(item: dataclasses.Field[Any], missing: list[str]) -> str:
-    legal = " ".join(part for part in (settings.describe_range(item), item.metadata["unit"]) if part)
+    legal = " ".join(part for part in (settings_fields.describe_range(item), item.metadata["unit"]) if part)
     is_switch = isinstance(item.default, bool)
     default = ("on" if item.default else "off") if is_switch else f"`{item.default}`".replace("`inf`", "no limit")
     exceptions = f" (not for {', '.join(f'`{name}`' for name in missing)})" if missing else ""
-    return ROW.format(name=f"`{item.name}`", flag=f"`{settings.flag(item)}`",
+    return ROW.format(name=f"`{item.name}`", flag=f"`{settings_fields.flag(item)}`",
                       variable=f"`{ENVIRONMENT_PREFIX}{item.name.upper()}`",
                       range=legal or ("switch" if is_switch else ""),
                       default=default if item.default != "" else "",

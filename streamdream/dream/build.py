@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamdream.settings import parse_memory
+from streamdream.settings_parsing import parse_memory
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer

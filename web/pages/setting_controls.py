@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streamdream import settings
+from streamdream import settings_fields
 from streamdream.settings import DreamSettings, Group
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def describe(group: Group = DreamSettings, without: Collection[str] = (),
             row |= {"low": item.metadata["low"], "high": (highest or {}).get(item.name, item.metadata["high"]),
                     "step": step(item), "unit": item.metadata["unit"], "whole": isinstance(item.default, int)}
         if row["kind"] == "choice":
-            row["choices"] = settings.choices(item)
+            row["choices"] = settings_fields.choices(item)
         rows.append(row)
     return rows
 
@@ -67,7 +67,7 @@ def kind(item: dataclasses.Field[Any]) -> str:
     """Return the kind of control of a field."""
     if isinstance(item.default, bool):
         return "switch"
-    if settings.choices(item):
+    if settings_fields.choices(item):
         return "choice"
     return "range" if item.metadata["high"] is not None else "text"
 
@@ -133,4 +133,4 @@ def _component(row: Mapping[str, Any], values: Mapping[str, Any], choices: Mappi
 def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(item.default, bool):
         return bool(value)
-    return settings.convert(item, str(value or "") if isinstance(item.default, str) else str(value))
+    return settings_fields.convert(item, str(value or "") if isinstance(item.default, str) else str(value))

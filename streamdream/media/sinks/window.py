@@ -21,7 +21,8 @@ from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
 from streamdream.media.sinks import overlay
 from streamdream.media.sinks.base import SinkBase
-from streamdream.settings import DreamSettings, maximum, parse_layers
+from streamdream.settings import DreamSettings, maximum
+from streamdream.settings_parsing import parse_layers
 
 if TYPE_CHECKING:
     from streamdream.media.sinks.base import LiveContext, Sink

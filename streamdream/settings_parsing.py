@@ -1,0 +1,85 @@
+"""Parsers for the text of settings."""
+from __future__ import annotations
+
+import math
+import re
+
+from streamdream.errors import SettingsError
+
+TapWeights = tuple[tuple[str, float], ...]
+"""(tap, weight), ... as ``--layers`` names them."""
+MIN_MEMORY = "64M"
+"""Less memory does not suffice for one step."""
+
+
+def parse_seconds(text: str) -> float:
+    """Parse ``90``, ``1:30`` or ``0:01:30.5``. Raises ValueError."""
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
+        raise ValueError(text)
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def parse_memory(text: str) -> int:
+    """Parse ``500M``, ``2G``, ``1.5GiB``, ``2GB`` or a number of bytes to bytes; ``auto`` is 0. Raises ValueError.
+
+    As in the GNU tools, K, M, G, T and KiB, ... are powers of 1024, KB, ... powers of 1000.
+    """
+    if text.strip().lower() == "auto":
+        return 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(I?B)?)?", text.strip().upper(), re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    number, letter, end = match.groups()
+    return int(float(number) * (1000 if end == "B" else 1024) ** (" KMGT".index(letter) if letter else 0))
+
+
+def check_memory(text: str) -> str:
+    """Return ``text`` if it is ``auto`` or at least ``MIN_MEMORY``. Raises ValueError."""
+    if text.strip().lower() != "auto" and parse_memory(text) < parse_memory(MIN_MEMORY):
+        raise ValueError(text)
+    return text
+
+
+def check_size(text: str) -> str:
+    """Return ``text`` if it is empty or ``WIDTHxHEIGHT``. Raises ValueError."""
+    if text and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
+def parse_switch(text: str) -> bool:
+    """Parse ``true``, ``yes``, ``on``, ``1`` and their opposites. Raises ValueError."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.strip().lower() not in words:
+        raise ValueError(text)
+    return words[text.strip().lower()]
+
+
+def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
+    """Parse ``mixed3:1,mixed5:0.5`` to ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
+    pairs = []
+    for part in text.split(","):
+        name, _, weight = part.strip().partition(":")
+        try:
+            number = float(weight or 1)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
+        if not name:
+            raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5'")
+        pairs.append((name, number))
+    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
+        raise SettingsError(f"{flag} {text!r} names a layer twice")
+    if not any(weight for _, weight in pairs):
+        raise SettingsError(f"{flag} {text!r} has no weight other than 0")
+    return tuple(pairs)
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """Parse ``3,17`` to (3, 17). Raises SettingsError."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, such as '3,17'") from None
