@@ -22,7 +22,7 @@ from streamdream import cli, models, settings, settings_fields
 from streamdream.automation.automation import parse_playlist
 from streamdream.automation.controls import Controls
 from streamdream.cli import demo, progress, signals
-from streamdream.cli.flags import RENAMED_FLAGS
+from streamdream.cli.argument_parser import RENAMED_FLAGS
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SettingsError, UnknownName, UsageError
 from streamdream.media.frame import Frame

@@ -16,7 +16,7 @@ from streamdream_bench import readme
 import streamdream
 from streamdream import RenderSettings, cli, models, open_sink, open_source, settings
 from streamdream.cli import settings_page
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"])

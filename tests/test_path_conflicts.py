@@ -17,7 +17,7 @@ from support.sink_outputs import names
 from streamdream import cli, settings
 from streamdream.automation.settings_track import FORMAT
 from streamdream.cli import path_conflicts
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.errors import UsageError
 from streamdream.media.images import write_image
 from streamdream.models import fetch

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from streamdream import __version__
 from streamdream.cli import atlas, bench, cameras, demo, doctor, image, live, models, presets, render, signals, web
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.errors import StreamdreamError, UnknownName, error_text
 from streamdream.system import process_tuning
 from streamdream.system.atomic_file import DISK_FULL_ERRORS

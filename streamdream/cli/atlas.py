@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamdream import settings, settings_parsing
 from streamdream.cli import path_conflicts, signals
-from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import log_line, show_log
 from streamdream.cli.path_conflicts import NamedPath
 from streamdream.errors import SettingsError, UsageError

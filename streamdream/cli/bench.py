@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamdream.cli import path_conflicts
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.cli.output import log_line
 from streamdream.errors import UnknownName, UsageError
 from streamdream.system.atomic_file import write_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 
 
 def cameras_command(parser: Parser, argv: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.cli.render import render_command
 
 CLIP = Path(__file__).parents[1] / "clips" / "valley.mp4"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream import __version__
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.cli.output import log_line
 
 OK, MISSING, INFO = "ok", "missing", "info"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from streamdream import settings, settings_fields
 from streamdream.cli import path_conflicts
+from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import check_layers
 from streamdream.cli.field_check import check_field
-from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import print_report, show_log
 from streamdream.errors import SourceError, UsageError
 from streamdream.settings import DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings

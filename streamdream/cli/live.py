@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from streamdream import settings
 from streamdream.cli import path_conflicts, signals
+from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags, open_automation
 from streamdream.cli.field_check import checked_source
-from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import log_line, show_log, warn_of_older_files
 from streamdream.errors import UsageError
 from streamdream.settings import AutomationSettings, DreamSettings, LiveSettings, RenderSettings, StreamSettings

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from streamdream import settings
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 
 
 def presets_command(parser: Parser, argv: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from streamdream import settings
 from streamdream.cli import path_conflicts
+from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags, open_automation
 from streamdream.cli.field_check import checked_source
-from streamdream.cli.flags import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import print_report, show_log, warn_of_older_files
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamdream import settings_fields
 from streamdream.cli import COMMANDS
-from streamdream.cli.flags import Parser
+from streamdream.cli.argument_parser import Parser
 from streamdream.settings import ENVIRONMENT_PREFIX, GROUPS, Group
 
 PAGE = Path("docs/settings.md")

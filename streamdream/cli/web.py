@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 
 from streamdream import settings
 from streamdream.cli import signals
-from streamdream.cli.flags import Parser, add_settings, resolve
+from streamdream.cli.argument_parser import Parser, add_settings, resolve
 from streamdream.cli.live import LIVE_PRESET
 from streamdream.cli.output import log_line
 from streamdream.errors import StreamdreamError, UsageError

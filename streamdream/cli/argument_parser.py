@@ -1,4 +1,4 @@
-"""Settings as flags, and a parser whose errors are one line."""
+"""The argument parser of the commands. It makes a flag of each setting; settings.py declares those."""
 from __future__ import annotations
 
 import argparse
