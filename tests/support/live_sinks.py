@@ -1,6 +1,7 @@
 """Open a live sink without a source, write numbered pictures to it, read their numbers back."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import av
 
 from streamdream.automation.controls import Controls
+from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import LiveContext
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
@@ -25,6 +27,9 @@ class Camera(LiveSource):
     def __init__(self, rate: int = 30) -> None:
         super().__init__("camera")
         self.width, self.height, self.rate = *SIZE, Fraction(rate)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(())
 
 
 def show() -> LiveContext:

@@ -1,6 +1,7 @@
 """The interface of sinks: take pictures in order, then finish or abort."""
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
@@ -13,13 +14,13 @@ from streamdream.settings import DreamSettings
 
 
 class LiveControls(Protocol):
-    """What the keys of a window change, such as ``automation.controls.Controls``."""
+    """The settings that the keys of a window change, such as ``automation.controls.Controls``."""
 
     frozen: bool
 
     def current(self) -> DreamSettings: ...
     def change(self, values: Mapping[str, Any]) -> DreamSettings:
-        """Raises UsageError for an illegal value; then nothing has changed."""
+        """Change settings. Raises UsageError for an illegal value; then none has changed."""
 
     def reset(self) -> None: ...
 
@@ -51,14 +52,16 @@ class Sink(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-class SinkBase:
+class SinkBase(ABC):
     """The context manager of all sinks: finish, or abort after an error."""
 
+    @abstractmethod
     def finish(self) -> None:
-        raise NotImplementedError
+        """See ``Sink``."""
 
+    @abstractmethod
     def abort(self) -> None:
-        raise NotImplementedError
+        """See ``Sink``."""
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +92,10 @@ class NullSink(SinkBase):
 
 @dataclass(frozen=True)
 class LiveContext:
-    """What a live run passes to its sinks; a sink that has it never makes the run wait."""
+    """Passed by a live run to its sinks; a sink that has it never makes the run wait."""
 
     controls: LiveControls
-    """What keys change."""
+    """The settings that keys change."""
     layers: Callable[[], Sequence[str]] = tuple
     """The layers of the current network, which keys step through."""
     failures: dict[str, str] = field(default_factory=dict)

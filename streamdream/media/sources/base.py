@@ -1,9 +1,8 @@
 """Common parts of all live sources: a clock, and frames that carry their arrival time."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ REPEAT_SECONDS = 0.1
 
 
 class LiveSource:
-    """Base of all live sources; see ``sources.video.Source``."""
+    """The common parts of live sources, which add ``__iter__``; see ``sources.video.Source``."""
 
     width: int
     height: int
@@ -35,13 +34,10 @@ class LiveSource:
         self.name = name
         self.warnings: list[str] = []
 
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
-
     def close(self) -> None:
         pass
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -49,5 +45,6 @@ class LiveSource:
 
 
 def timestamped_frame(image: NDArray[np.uint8], seconds: float) -> Frame:
+    """Make a frame of ``image`` [H, W, 3] at ``seconds``, rounded to a tick."""
     ticks = round(seconds / TICK)
     return Frame(image, float(ticks * TICK), ticks, (TICK.numerator, TICK.denominator))
