@@ -173,23 +173,23 @@ def long_by_its_header(tmp_path: Path) -> bytes:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
-    "a play list of FFmpeg": ("a.mp4", lambda tmp: b"ffconcat version 1.0\nfile /etc/passwd\n", "not a mp4"),
-    "a play list of FFmpeg by name": ("a.ffconcat", lambda tmp: b"ffconcat version 1.0\nfile a.mp4\n", "this kind"),
-    "HLS": ("a.mp4", lambda tmp: b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", "not a mp4"),
-    "HLS as mkv": ("a.mkv", lambda tmp: b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nhttp://127.0.0.1/\n", "not a mkv"),
-    "SVG": ("a.svg", lambda tmp: b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "this kind"),
-    "SVG as PNG": ("a.png", lambda tmp: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
-    "HTML as JPEG": ("a.jpg", lambda tmp: b"<html><script>alert(1)</script></html>", "not a picture"),
-    "no name": ("", lambda tmp: b"x", "this kind"),
+    "a play list of FFmpeg": ("a.mp4", lambda tmp: b"ffconcat version 1.0\nfile /etc/passwd\n", "content is not"),
+    "a play list of FFmpeg by name": ("a.ffconcat", lambda tmp: b"ffconcat version 1.0\nfile a.mp4\n", "not accepted"),
+    "HLS": ("a.mp4", lambda tmp: b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", "content is not"),
+    "HLS as mkv": ("a.mkv", lambda tmp: b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nhttp://127.0.0.1/\n", "is not in"),
+    "SVG": ("a.svg", lambda tmp: b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "not accepted"),
+    "SVG as PNG": ("a.png", lambda tmp: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "picture cannot be read"),
+    "HTML as JPEG": ("a.jpg", lambda tmp: b"<html><script>alert(1)</script></html>", "picture cannot be read"),
+    "no name": ("", lambda tmp: b"x", "not accepted"),
     "nothing": ("a.mp4", lambda tmp: b"", "empty"),
-    "noise": ("a.webm", lambda tmp: np.random.default_rng(1).bytes(5000), "not a webm"),
-    "another container than it says": ("a.webm", lambda tmp: clip(tmp), "not a webm"),
+    "noise": ("a.webm", lambda tmp: np.random.default_rng(1).bytes(5000), "content is not"),
+    "another container than it says": ("a.webm", lambda tmp: clip(tmp), "content is not"),
     "a huge PNG": ("a.png", lambda tmp: png_header(30000, 30000), "too large|too many"),
     "a huge JPEG": ("a.jpg", lambda tmp: jpeg_header(30000, 30000, tmp), "too large|too many"),
-    "a huge GIF": ("a.gif", lambda tmp: gif(30000, 30000, 2), "too many|cannot be told"),
+    "a huge GIF": ("a.gif", lambda tmp: gif(30000, 30000, 2), "too many|size of the picture is unknown"),
     "a long GIF": ("a.gif", lambda tmp: gif(64, 64, 20_000), "longer than 1 min"),
     "a GIF of too many frames": ("a.gif", lambda tmp: gif(640, 480, 200_000, 0), "longer than|too many frames"),
-    "a moving picture": ("a.webp", lambda tmp: moving_webp(tmp), "moves"),
+    "a moving picture": ("a.webp", lambda tmp: moving_webp(tmp), "animated"),
     "four hours": ("a.mp4", lambda tmp: clip(tmp, ".mp4", pts=[n * HOUR // 2 for n in range(9)],
                                              time_base=Fraction(1, 1)), "longer than 1 min"),
     "four hours by its header": ("a.mkv", long_by_its_header, "longer than 1 min"),
@@ -198,9 +198,9 @@ REFUSED: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
         container_options={"live": "1"}), "longer than 1 min"),
     "a clock that starts anew": ("a.mkv", restarting, "longer than 1 min"),
     "too many frames": ("a.mkv", lambda tmp: one_picture_again(tmp / "many.mkv", list(range(7300))), "too many frames"),
-    "another codec": ("a.mkv", lambda tmp: clip(tmp, ".mkv", codec="ffv1"), "videos in ffv1"),
-    "only sound": ("a.mp4", lambda tmp: sound(tmp), "no moving pictures"),
-    "cut in the middle": ("a.mp4", lambda tmp: clip(tmp)[:2000], "not a mp4|damaged|no moving"),
+    "another codec": ("a.mkv", lambda tmp: clip(tmp, ".mkv", codec="ffv1"), "codec ffv1"),
+    "only sound": ("a.mp4", lambda tmp: sound(tmp), "contains no video"),
+    "cut in the middle": ("a.mp4", lambda tmp: clip(tmp)[:2000], "content is not|damaged|contains no video"),
 }
 
 
@@ -238,7 +238,7 @@ def test_an_upload_that_is_no_video_or_picture_is_refused(uploads: Uploads, tmp_
                                   "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
 def test_nobody_reads_the_file_of_another(uploads: Uploads, tmp_path: Path, text: str) -> None:
     hers = send(uploads, clip(tmp_path, ".mkv"), "hers.mkv")
-    with pytest.raises(UsageError, match="not a mkv"):
+    with pytest.raises(UsageError, match="content is not"):
         send(uploads, text.format(hers.path.name).encode(), "mine.mkv")
     assert files(uploads) == [hers.path]
 

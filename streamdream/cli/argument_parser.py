@@ -19,7 +19,7 @@ USUAL = {
     "layers", "guide", "strength", "octaves", "steps", "keep", "model", "field_height", "backend",  # of every dream
     "start", "duration", "end", "seconds", "mirror", "zoom", "rotate", "columns", "host", "port", "auth", "token",
 }
-"""Settings in the short help, beside the flags of the command itself."""
+"""Settings in the short help, in addition to the flags of the command itself."""
 RENAMED_FLAGS = {settings_fields.flag_name(prefix + old): settings_fields.flag_name(prefix + new)
                  for old, new in settings.RENAMED_FIELDS.items() for prefix in ("", "no_")}
 """Old flag -> new flag, for the error message."""

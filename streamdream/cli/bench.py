@@ -1,4 +1,4 @@
-"""The command that runs the benchmarks."""
+"""The command ``bench``."""
 from __future__ import annotations
 
 import argparse
@@ -15,14 +15,14 @@ from streamdream.system.atomic_file import write_file
 
 
 def bench_command(parser: Parser, argv: Sequence[str]) -> int:
-    """measure: step, render, live, web, quality or equality"""
+    """run a benchmark: step, render, live, web, quality or equality"""
     try:
         from streamdream_bench import BENCHES, Options, run_bench
     except ImportError:
-        raise UsageError("the benchmarks are not installed here: pip install streamdream again") from None
+        raise UsageError("the benchmarks are missing: reinstall streamdream with pip") from None
     parser.add_argument("name", help=", ".join(BENCHES))
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("-o", "--output", help="write the JSON to this file too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("-o", "--output", help="also write the JSON to this file")
     parser.add_argument("-y", dest="overwrite", action="store_true", help="overwrite that file if it exists")
     for item in dataclasses.fields(Options):
         parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,

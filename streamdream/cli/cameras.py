@@ -1,4 +1,4 @@
-"""The command that lists the cameras."""
+"""The command ``cameras``."""
 from __future__ import annotations
 
 import json
@@ -8,12 +8,12 @@ from streamdream.cli.argument_parser import Parser
 
 
 def cameras_command(parser: Parser, argv: Sequence[str]) -> int:
-    """list the cameras, what they are called and what they can do
+    """list the cameras with their names and modes
 
     streamdream cameras
     streamdream live --source webcam:NAME --capture-size 1280x720 --capture-rate 60
     """
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     args = parser.parse(argv)
     from streamdream.media.sources import camera_list
 
@@ -23,8 +23,8 @@ def cameras_command(parser: Parser, argv: Sequence[str]) -> int:
                           "advice": "" if rows else camera_list.no_camera_hint()}))
         return 0
     for camera in rows:
-        may = "" if camera.allowed else ", not allowed: sudo usermod -aG video $USER, then log in again"
-        print(f"webcam:{camera.index}  {camera.name}{may}")
+        denied = "" if camera.allowed else ", permission denied: sudo usermod -aG video $USER, then log in again"
+        print(f"webcam:{camera.index}  {camera.name}{denied}")
         for mode in camera.modes:
             print(f"    {mode}")
     if not rows:

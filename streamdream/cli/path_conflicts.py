@@ -1,7 +1,7 @@
-"""No command writes to a file that it reads, or twice to one file; checked before anything is opened.
+"""Refuse a command that would write to a file that it reads, or twice to one file, before any file is opened.
 
-Which options name files: ``READ`` and ``WRITTEN`` for those of the commands, the metadata ``kind`` for settings. A test
-fails for an option that is neither here nor known to be something else.
+``READ`` and ``WRITTEN`` list the options of the commands that name files; for settings, the metadata ``kind`` tells. A
+test fails for an option that it knows neither from here nor as something other than a file.
 """
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from streamdream.settings import DreamSettings, Run
 
 READ = {"input": "the input", "source": "--source", "settings_track": "--settings-track", "preset": "--preset",
         "file": "--from", "clip": "--clip"}
-"""Destinations of options that name a file to read -> how they are called in a message."""
+"""Destination of an option that names a file to read -> its name in a message."""
 INPUTS = (READ["input"], READ["source"])
 WRITTEN = {"output": "-o", "sink": "--sink", "record_settings": "--record-settings"}
-"""As ``READ``, for a file to write."""
+"""As ``READ``, for files to write."""
 FILE_KINDS = ("picture", "file")
-"""The kinds of settings that name a file; all of them are read."""
+"""Kinds of settings that name a file to read."""
 NO_FILES = ("null", "window", "virtualcam", "stream")
-"""Kinds of sinks that write no file; ``files`` of a stream says which it does."""
+"""Sinks whose name is no path. An HLS stream writes files all the same: see ``SinkType.files``."""
 FILTER_FILE = re.compile(r"(?:^|[^a-z])a?movie=(?:filename=)?'?([^:,;'\[\]]+)")
-"""A file that an FFmpeg filter graph reads."""
+"""Matches a file that an FFmpeg filter graph reads."""
 
 
 @dataclass(frozen=True)
 class NamedPath:
-    """What an option was given: a path, a pattern of paths, or something that is no path."""
+    """An option and its value: a path, a pattern of paths, or something that is no path."""
 
     option: str
     text: str
@@ -47,9 +47,9 @@ class NamedPath:
 
 def check(args: argparse.Namespace, run: Run | None = None, writes: Iterable[NamedPath] = (),
           folder: bool = False) -> None:
-    """Raises UsageError when a file that the options write is read, too, or is written by two of them, or when it is
-    something that no file can replace. ``writes`` are paths beside those of ``WRITTEN``; with ``folder`` the output is
-    a folder.
+    """Raise UsageError if an output is also an input, if two outputs are one file, or if a file cannot replace it.
+
+    ``writes`` are outputs in addition to ``WRITTEN``; with ``folder`` the output is a folder.
     """
     _check_not_empty(args)
     outputs = list(_written(args))
@@ -64,8 +64,8 @@ def check(args: argparse.Namespace, run: Run | None = None, writes: Iterable[Nam
         identities = _identities(named.text)
         for output, written in files:
             if identities & written:
-                what = "is the input itself" if named.option in INPUTS else f"would overwrite {named}"
-                raise UsageError(f"{output} {what}; give the output another name")
+                conflict = "is the input itself" if named.option in INPUTS else f"would overwrite {named}"
+                raise UsageError(f"{output} {conflict}; give the output another name")
 
 
 def _written(args: argparse.Namespace) -> Iterator[NamedPath]:
@@ -88,11 +88,11 @@ def _read(args: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
             if item.metadata["kind"] in FILE_KINDS and (text := getattr(group, item.name)):
                 yield NamedPath(settings_fields.flag(item), text)
     if run is not None and getattr(args, "settings_track", None) is not None:
-        yield from _read_while_playing(args, run)
+        yield from _read_by_automation(args, run)
 
 
-def _read_while_playing(args: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
-    """The pictures that a playlist or a recorded track names. Raises what parsing them raises."""
+def _read_by_automation(args: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
+    """Yield the pictures that a playlist or a settings track names. Raises StreamdreamError as their parsers do."""
     from streamdream.automation.automation import parse_playlist
     from streamdream.automation.settings_track import read_track
 
@@ -130,19 +130,19 @@ def _check_kind(output: NamedPath, folder: bool) -> None:
 
 
 def _files(text: str) -> list[Path]:
-    """The files that exist of those that ``text`` names."""
+    """Return the existing files among those that ``text`` names."""
     if text.startswith("lavfi:"):
         return [Path(name) for name in FILTER_FILE.findall(text)]
     if "://" in text:
         return [Path(text.partition("file:")[2])] if "file:" in text else []
     path = Path(text)
-    with contextlib.suppress(OSError, ValueError, TypeError):  # no path at all, or another pattern than a number's
+    with contextlib.suppress(OSError, ValueError, TypeError):  # not a path, or a pattern without a number
         return [path] if path.exists() else _members(path)
     return []
 
 
 def _members(pattern: Path) -> list[Path]:
-    """The files that exist of a numbered sequence, whatever case the file system tells apart."""
+    """Return the existing files of a numbered sequence, also on a file system that ignores case."""
     from streamdream.media.container import is_pattern
 
     if not is_pattern(str(pattern)):
@@ -156,18 +156,18 @@ def _members(pattern: Path) -> list[Path]:
 
 
 def _identities(text: str) -> set[tuple[int, int]]:
-    """Device and number of each regular file, which all its names, links and spellings share."""
-    args = set()
+    """Return (device, inode) of each regular file; all its names, links and spellings share them."""
+    identities = set()
     for path in _files(text):
         with contextlib.suppress(OSError):
             info = path.stat()
             if stat.S_ISREG(info.st_mode):
-                args.add((info.st_dev, info.st_ino))
-    return args
+                identities.add((info.st_dev, info.st_ino))
+    return identities
 
 
 def _same_output(first: str, second: str) -> bool:
-    """Would two outputs, which need not exist yet, be one file? Names that differ in case only count as the same."""
+    """Return whether two outputs, which need not exist, would be one file. Case makes no difference."""
     if _identities(first) & _identities(second):
         return True
     paths = [Path(os.path.realpath(text)) for text in (first, second)]
@@ -180,12 +180,12 @@ def _same_output(first: str, second: str) -> bool:
 
 
 def _shape(name: str) -> re.Pattern[str]:
-    """What matches a folded file name, or all those of a pattern, with the number as the first group."""
+    """Return a regex for a folded file name, or for those of a pattern, with the number as the first group."""
     from streamdream.media.container import NUMBER
 
     return re.compile("([0-9]+)".join(re.escape(_fold(part)) for part in NUMBER.split(name, maxsplit=1)))
 
 
 def _fold(name: str) -> str:
-    """As a file system that ignores case, or normalizes, compares names."""
+    """Fold a name as a file system does that ignores case or normalizes Unicode."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,4 +1,4 @@
-"""The command that lists and prints the presets."""
+"""The command ``presets``."""
 from __future__ import annotations
 
 import json

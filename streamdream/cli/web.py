@@ -1,4 +1,4 @@
-"""The command that serves the browser app."""
+"""The command ``web``."""
 from __future__ import annotations
 
 import getpass
@@ -15,14 +15,14 @@ from streamdream.cli.output import log_line
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 
-SHORTEST_PASSWORD = 8
+MIN_PASSWORD_LENGTH = 8
 
 
 def web_command(parser: Parser, argv: Sequence[str]) -> int:
     """dream in the browser: the camera live, videos, pictures
 
-    streamdream web                                      http://127.0.0.1:7860, for this machine only
-    streamdream web --host 0.0.0.0 --token new           for others, who get the link that is printed
+    streamdream web                                      http://127.0.0.1:7860, this machine only
+    streamdream web --host 0.0.0.0 --token new           other machines, by the link that it prints
     streamdream web --hash                               a password's hash, for --auth user:hash
     """
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -46,9 +46,8 @@ def web_command(parser: Parser, argv: Sequence[str]) -> int:
         ),
     )
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
-    parser.add_argument("--revoke", metavar="NAME", help="put that user, or token of that name, out of all servers of "
-                        "this account, until there is another password or secret; 'all': everybody has to log in "
-                        "again; and stop")
+    parser.add_argument("--revoke", metavar="NAME", help="revoke that user or named token on all servers of this "
+                        "account, until its password or secret is changed; 'all': end all logins; and stop")
     args = parser.parse(argv)
     if args.hash:
         return _print_hash()
@@ -65,7 +64,7 @@ def web_command(parser: Parser, argv: Sequence[str]) -> int:
 
 
 def _serve_with_json_log(run: settings.Run, debug: bool) -> int:
-    """Serve, with every line on stderr as JSON: also the first ones, an error, and that a signal came."""
+    """Serve with every line on stderr as JSON, including the first ones, errors and signals."""
     with _explain_import_error():
         from streamdream_web.server import logs
     logs.configure_logging(run.web.log, debug)
@@ -82,8 +81,9 @@ def _serve_with_json_log(run: settings.Run, debug: bool) -> int:
 
 
 def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> None:
-    """Serve until a signal comes; ``report`` gets each line for the user. What can be wrong is checked before Gradio
-    and PyTorch are loaded, which takes seconds.
+    """Serve until a signal comes; ``report`` gets each line for the user.
+
+    Settings are checked before Gradio and PyTorch are loaded, which takes seconds.
     """
     with _explain_import_error():
         from streamdream_web.server import logs, startup
@@ -95,7 +95,7 @@ def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> N
             from streamdream_web.server import app
         with closing(AppState(web, run.dream, run.stream, run.live)) as app_state:
             if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
-                app_state.load()  # what is chosen by name may not be available here
+                app_state.load()  # fails now if the requested backend or device is not available
             logs.configure_logging(web.log, debug)
             number = app.serve(web, app_state, listening,
                                lambda link: report(f"streamdream is on {link} ; Ctrl-C ends it"))
@@ -108,7 +108,7 @@ def _explain_import_error() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"the browser app is not whole here ({error}): pip install streamdream again") from None
+        raise UsageError(f"the browser app is incomplete ({error}): reinstall streamdream with pip") from None
 
 
 def _print_hash() -> int:
@@ -116,12 +116,12 @@ def _print_hash() -> int:
 
     if sys.stdin.isatty():
         password = getpass.getpass("password: ")
-        if password != getpass.getpass("once more: "):
-            raise UsageError("these are two different passwords")
+        if password != getpass.getpass("repeat the password: "):
+            raise UsageError("the passwords differ")
     else:
         password = sys.stdin.readline().rstrip("\n")
-    if len(password) < SHORTEST_PASSWORD:
-        raise UsageError(f"a password has {SHORTEST_PASSWORD} signs or more")
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise UsageError(f"a password must have at least {MIN_PASSWORD_LENGTH} characters")
     print(passwords.hash_password(password))
     return 0
 
@@ -132,8 +132,8 @@ def _revoke(name: str) -> int:
     revocations = Revocations(default_path(), keep_in_memory=False)
     if name == EVERYBODY:
         revocations.end_sessions(EVERYBODY)
-        log_line("everybody has to log in again")
+        log_line("all logins are ended")
     else:
         revocations.revoke(name)
-        log_line(f"{name} is out; another password or secret under that name lets in again")
+        log_line(f"{name} is revoked; a new password or secret under that name gives access again")
     return 0

@@ -87,7 +87,7 @@ def parse_tokens(text: str) -> dict[str, str]:
     for part in parts:
         name, _, secret = part.partition(":")
         if not name or not secret or name in tokens:
-            raise UsageError("--token is one secret, or several as name:secret with commas, each of its own name")
+            raise UsageError("--token is one secret, or several as name:secret, with commas and different names")
         tokens[name] = new_token() if secret == "new" else secret
         if len(tokens[name]) < MIN_TOKEN_LENGTH:
             raise UsageError(f"--token needs {MIN_TOKEN_LENGTH} characters or more; --token new makes one")
@@ -110,7 +110,7 @@ def check_names(tokens: Iterable[str], users: Iterable[str]) -> None:
     if both := set(tokens) & set(users):
         raise UsageError(f"--token and --auth both name {min(both)}; --revoke needs names that differ")
     if EVERYBODY in {*tokens, *users}:
-        raise UsageError(f"no user and no token can be named {EVERYBODY}: --revoke {EVERYBODY} means everybody")
+        raise UsageError(f"{EVERYBODY} cannot be the name of a user or token: --revoke {EVERYBODY} means everybody")
 
 
 class Authentication:

@@ -41,7 +41,7 @@ class EventValidation:
         """Return both with the checked event serialized again, so that no other JSON parser can read it differently."""
         headers = {name.lower(): value for name, value in scope["headers"]}
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
-            raise HttpError(400, "an event comes as application/json")
+            raise HttpError(400, "an event must be application/json")
         body = json.dumps(read_event(await _read_body(receive), self._event_ids)).encode()
         headers_kept = [(name, value) for name, value in scope["headers"]
                 if name.lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
@@ -63,7 +63,7 @@ async def _read_body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise HttpError(400, "the body did not come to its end")
+            raise HttpError(400, "the body is incomplete")
         body += message.get("body", b"")
         if len(body) > limits.MAX_EVENT_BYTES:
             raise HttpError(413, "this event is too large")
@@ -76,30 +76,30 @@ def read_event(body: bytes, event_ids: Collection[int]) -> dict[str, Any]:
     try:
         event = _parse(body.decode())
     except ValueError:
-        raise HttpError(400, "this is no JSON in UTF-8") from None
+        raise HttpError(400, "the body must be JSON in UTF-8") from None
     if not isinstance(event, dict) or not _has_shape(event):
-        raise HttpError(400, "this is no event of this page")
+        raise HttpError(400, "invalid event")
     if ("data" in event or "fn_index" in event) and event.get("fn_index") not in event_ids:
-        raise HttpError(404, "this page has no such event")
+        raise HttpError(404, "unknown event")
     return {name: event[name] for name in FIELDS if name in event}
 
 
 def _parse(text: str) -> Any:
     """Parse JSON. Raises ValueError, or HttpError for an object that names a file or has a key twice."""
     if sum(map(text.count, "[{,")) > limits.MAX_EVENT_ITEMS:
-        raise HttpError(400, "this is no event of this page")
+        raise HttpError(400, "invalid event")
     try:
         return json.loads(text, object_pairs_hook=_build_object)
     except RecursionError:
-        raise HttpError(400, "this is no event of this page") from None
+        raise HttpError(400, "invalid event") from None
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if not FILE_KEYS.isdisjoint(built):
-        raise HttpError(403, "no event of this page names a file")
+        raise HttpError(403, "an event must not name a file")
     if len(built) < len(pairs):
-        raise HttpError(400, "a key comes twice")
+        raise HttpError(400, "a key is repeated")
     return built
 
 
@@ -134,7 +134,7 @@ def _is_text(text: str) -> bool:
     """Return whether it is valid Unicode. Raises HttpError for a file's URL, and for JSON text that names a file."""
     start = text.lstrip()[:5].lower()
     if start == "file:":
-        raise HttpError(403, "no event of this page names a file")
+        raise HttpError(403, "an event must not name a file")
     try:
         if start.startswith(("{", "[")):
             _parse(text)

@@ -45,8 +45,8 @@ PUBLIC_ROUTES = ("/healthz", "/login")
 OWN_ROUTES = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/login", "/logout")
 """Our own routes: an unexpected exception is a server error. In Gradio's routes it is taken for an invalid request."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
-UNKNOWN = HttpError(400, "this was not understood")
-FAILED = HttpError(500, "something went wrong here; the log of the server says what")
+UNKNOWN = HttpError(400, "invalid request")
+FAILED = HttpError(500, "internal error; see the server's log")
 log = logging.getLogger(__name__)
 
 
@@ -101,11 +101,11 @@ class AuthMiddleware:
         except HttpError as refusal:
             response.refusal = refusal
         except TooManyRequests:
-            response.refusal = HttpError(429, "too much is open from this address")
+            response.refusal = HttpError(429, "too many open requests from this address")
         except TooManyLogins:
-            response.refusal = HttpError(429, "too many try to log in; wait a moment")
+            response.refusal = HttpError(429, "too many logins at once; wait a moment")
         except asyncio.CancelledError:  # the login was revoked, or the server stops
-            response.refusal = response.refusal or HttpError(503, "the server stops")
+            response.refusal = response.refusal or HttpError(503, "the server is shutting down")
         except Exception as caught:
             error = caught
         with contextlib.suppress(OSError, RuntimeError):  # the client has gone
@@ -156,7 +156,7 @@ class AuthMiddleware:
                 await self._challenge(scope, headers, response)
                 return
         if not is_allowed(scope):
-            raise HttpError(404, "there is nothing here")
+            raise HttpError(404, "not found")
         with self._cancel_on_revocation(identity, response):
             await self._app(scope, receive, response.send)
 
@@ -180,24 +180,24 @@ class AuthMiddleware:
         """
         host = headers.get("host", "")
         if host and not HOST.fullmatch(host):
-            raise HttpError(400, "this is no Host")
+            raise HttpError(400, "invalid Host header")
         if not (self._is_allowed_host(host) or self.requires_login):
-            raise HttpError(403, "this name is not known here; --hosts adds one")
+            raise HttpError(403, "unknown host name; --hosts adds one")
         origin, changes = headers.get("origin"), scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["type"] == "websocket" and origin is None:
-            raise HttpError(403, "a socket needs an Origin")
+            raise HttpError(403, "a WebSocket needs an Origin header")
         if origin is not None and changes:
             self._check_origin(origin, host, headers.get("x-forwarded-host", ""))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            raise HttpError(403, "another page asked for this")
+            raise HttpError(403, "requests from other sites are refused")
 
     def _check_origin(self, origin: str, *hosts: str) -> None:
         _, separator, named = origin.lower().partition("://")
         if separator and not HOST.fullmatch(named):
-            raise HttpError(400, "this is no Origin")
+            raise HttpError(400, "invalid Origin header")
         if named not in {host.lower() for host in hosts} - {""} and (
                 named.partition(":")[0] not in self._names - {"localhost"}):
-            raise HttpError(403, "another page asked for this")
+            raise HttpError(403, "requests from other sites are refused")
 
     def _is_allowed_host(self, host: str) -> bool:
         parts = HOST.fullmatch(host)
@@ -301,7 +301,7 @@ class AuthMiddleware:
         max_bytes = self._max_upload_bytes if is_upload else limits.MAX_BODY_BYTES
         stated_bytes = headers.get("content-length", "0")
         if not re.fullmatch("[0-9]{1,15}", stated_bytes) or int(stated_bytes) > max_bytes:
-            raise HttpError(413, "this is too large")
+            raise HttpError(413, "the request is too large")
         received_bytes, is_complete = 0, False
         loop = asyncio.get_running_loop()
         total_seconds, silence_seconds = limits.BODY_SECONDS, limits.BODY_TIMEOUT_SECONDS
@@ -316,12 +316,12 @@ class AuthMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), min(silence_seconds, until_seconds - loop.time()))
             except TimeoutError:
-                response.refusal = HttpError(408, "nothing came for too long")
+                response.refusal = HttpError(408, "timeout of the request body")
                 raise response.refusal from None
             received_bytes += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             if received_bytes > max_bytes:
-                response.refusal = HttpError(413, "this is too large")
+                response.refusal = HttpError(413, "the request is too large")
                 raise response.refusal
             return message
 
@@ -341,5 +341,5 @@ def _without_cancellation(send: Send) -> Send:
 def _check_path(path: str) -> None:
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path) or any(
             len(part.encode("utf-8", "replace")) > limits.MAX_PATH_PART_BYTES for part in path.split("/")):
-        raise HttpError(404, "there is nothing here")
+        raise HttpError(404, "not found")
 

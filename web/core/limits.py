@@ -11,30 +11,30 @@ MAX_CONNECTIONS = 1024
 HEADERS_SECONDS = 10.0
 """From the opening of a connection, or the first byte of its next request, until the headers are complete."""
 REQUEST_WAIT_SECONDS = 5.0
-"""A request of an address with too many open requests waits so long for one of them to end."""
+"""How long a request of an address with too many open requests waits for one of them to end."""
 MAX_BODY_BYTES, MAX_LOGIN_BYTES = 8_000_000, 10_000
-"""Any body that is no upload; the form of the login page."""
+"""Maximum size of a body that is no upload, and of the login form."""
 BODY_TIMEOUT_SECONDS, BODY_SECONDS = 15.0, 60.0
-"""Without a byte of a body; until all of it is here."""
+"""Maximum time without a byte of a body, and for the whole body."""
 MAX_PATH_PART_BYTES = 255
 """Bytes between two slashes of a path; no file has a longer name."""
 MAX_EVENT_BYTES, MAX_EVENT_ITEMS = 2_000_000, 1000
-"""An event of the page, which may hold a mask that was drawn; brackets, braces and commas in it."""
+"""Size of an event of the page, which may contain a drawn mask; brackets, braces and commas in it."""
 
 # --- logins -----------------------------------------------------------------------------------------------------------
 
 MAX_LOGINS_PER_ADDRESS, MAX_LOGINS_WAITING = 3, 8
-"""Password checks of one address: one runs, two wait; checks of all addresses that wait, about 0.1 s each."""
+"""Password checks of one address: one runs, two wait. Waiting checks of all addresses, about 0.1 s each."""
 LOGIN_PAUSE_SECONDS = 1.0
-"""An address waits so long after a wrong password; no other does."""
+"""Wait of an address after a wrong password; other addresses do not wait."""
 
 # --- live -------------------------------------------------------------------------------------------------------------
 
 LIVE_MAXIMA = {"steps": 6, "warmup_steps": 30, "octaves": 6}
-"""Upper ends of settings: no visitor may hold the device for long."""
+"""Maxima of settings, so that no visitor occupies the device for long."""
 MAX_LAYERS = 6
 MAX_JPEG_BYTES, MAX_LIVE_PIXELS = 2_000_000, 1920 * 1080
-"""One frame on its way up."""
+"""Size of an uploaded frame."""
 MAX_LIVE_RATE = 75.0
 """Frames per second that are decoded."""
 MAX_BAD_FRAMES = 8
@@ -77,18 +77,18 @@ INSPECTION_CPU_SECONDS, INSPECTION_BYTES = 20, 1 << 30
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 JOB_MAXIMA = {"steps": 40, "warmup_steps": 100, "octaves": 8, "jitter": 128}
-"""Upper ends of settings of a video or a picture."""
+"""Maxima of settings for a video or a picture."""
 MAX_FIELD_HEIGHT = 1080
-"""Lines; also of what is dreamed at its own size."""
+"""Lines; also when the field is as large as the input."""
 MAX_VIDEOS, MAX_STILLS = 16, 32
-"""Jobs that wait or run, of all visitors."""
+"""Waiting and running jobs of all visitors."""
 MAX_JOBS_PER_ADDRESS, MAX_JOBS_PER_VISITOR = 4, 2
-"""The same of one, in each of the two queues."""
+"""Waiting and running jobs of one address or visitor, in each of the two queues."""
 VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
-"""A job that has taken longer ends when another visitor waits."""
+"""A job ends after this time when another visitor waits."""
 SHARED_VIDEO_SECONDS = 600.0
 """The same for a video when another address waits."""
 EXPIRE_SECONDS = 1800.0
-"""A visitor who has done nothing for so long is gone, and so are their files and results."""
+"""An inactive visitor is forgotten after this time; their files and results are removed."""
 MAX_VISITORS = 10_000
-"""Visitors that are remembered: names cost nothing, so they may be invented."""
+"""Maximum number of known visitors: their names come from the browser and may be invented."""

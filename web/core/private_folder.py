@@ -34,7 +34,7 @@ class PrivateFolder:
 def remove_abandoned() -> None:
     """Remove the folders of this user's servers that were killed, as by ``kill -9``."""
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, or removed meanwhile
             descriptor = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 if os.fstat(descriptor).st_uid == os.getuid() and _try_lock(descriptor):
@@ -44,8 +44,7 @@ def remove_abandoned() -> None:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock the file for as long as it is open. Return False when another process holds it, or where there are no locks.
-    """
+    """Lock the file while it is open. Return False if another process has the lock, or on Windows."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -58,8 +58,8 @@ class HttpError(Exception):
 
 
 class Response:
-    """Passes on what the app sends, with the security headers. A status 500 of the app is held back, so that ``answer``
-    can still send a better one.
+    """Forwards the messages of the app, with the security headers. A status 500 of the app is not sent, so that
+    ``answer`` can send a better response.
     """
 
     def __init__(self, scope: Scope, send: Send, headers: Sequence[tuple[bytes, bytes]] = HEADERS) -> None:
@@ -67,7 +67,7 @@ class Response:
         self.status = 0
         """The status that was sent; 0 until then."""
         self.refusal: HttpError | None = None
-        """Set where the body of the request is refused; then what the app sends is dropped."""
+        """Set when the body of the request is refused; the messages of the app are dropped then."""
         self.failed = False
         """Whether the app sent status 500."""
         self._kind = ""
@@ -83,7 +83,7 @@ class Response:
         if not self.started and (self.refusal is not None or self.failed):
             return
         if kind == "websocket.close" and not self.started:  # uvicorn would answer without the headers
-            await self.answer(404, "there is nothing here")
+            await self.answer(404, "not found")
         else:
             await self._pass_on(message)
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 YIELD_FACTOR = 12.0
-"""A dream that waited for the CPU sleeps so many times as long."""
+"""A dream that waited for the CPU then sleeps this many times as long."""
 MAX_CREDIT_SECONDS = 0.5
-"""A client that was away has at most so much less than the others: nobody saves up turns."""
+"""A client that returns is at most this far below the others: idle time gives no unlimited credit."""
 
 
 class FairScheduler:
     """A lock that goes to the waiting client that has held it for the shortest time so far.
 
-    A new client starts level with the client that had the last turn, and one that returns not much below. Of those
-    that wait, that client had least. A client that asks rarely, as the maker of thumbnails does, sets no level.
+    A new client starts at the level of the client that had the last turn, which had the least of all that waited; one
+    that returns starts not much below. So a client that asks rarely, such as the thumbnails, does not set the level.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -26,24 +26,24 @@ class FairScheduler:
         self._waiting: list[tuple[str, object]] = []
         self._held_seconds: dict[str, float] = {}
         self._level_seconds = 0.0
-        """What the client with the last turn had held before it; it never falls."""
+        """Seconds that the client with the last turn had held the lock before; never decreases."""
 
     @contextmanager
     def slot(self, client_id: str) -> Iterator[None]:
         """Hold the lock."""
         self._acquire(client_id)
-        began = self._clock()
+        start = self._clock()
         try:
             yield
         finally:
             with self._free:
-                if client_id in self._held_seconds:  # not if it was forgotten meanwhile
-                    self._held_seconds[client_id] += self._clock() - began
+                if client_id in self._held_seconds:  # else ``forget`` was called meanwhile
+                    self._held_seconds[client_id] += self._clock() - start
                 self._busy = False
                 self._free.notify_all()
 
     def forget(self, client_id: str) -> None:
-        """Drop a client that takes no more turns."""
+        """Remove a client that will not return."""
         with self._free:
             self._held_seconds.pop(client_id, None)
 
@@ -67,8 +67,8 @@ class FairScheduler:
 
 
 class CpuYield:
-    """Turns of one visitor that leave CPU time to other processes, such as the browser that shows this very dream: it
-    is another session, which the system gives no more than half.
+    """Turns of one visitor that leave CPU time to other processes, such as the browser that shows this dream. The
+    browser runs in another session, to which the operating system gives no more than half.
 
     A dream that waited for the CPU made others wait as well, so it sleeps afterwards by ``rest(seconds)``; but the rate
     does not fall below ``min_dream_rate`` dreams per second.

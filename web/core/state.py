@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 MAX_RATE, RATE_PER_CORE = 60.0, 24.0
 """Frames per second: of one page, and of all pages together per core."""
-STEPS_KEPT = 1024
-"""Prepared steps that are cached, of all visitors: some KB each. The memory that they hold is bounded in bytes, see
-``streamdream.system.memory``."""
+MAX_CACHED_STEPS = 1024
+"""Prepared steps in the cache, for all visitors: some KB each. ``streamdream.system.memory`` limits their weights."""
 
 
 class SharedBackend:
@@ -35,7 +34,7 @@ class SharedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._steps = lru_cache(maxsize=STEPS_KEPT)(backend.compile)
+        self._steps = lru_cache(maxsize=MAX_CACHED_STEPS)(backend.compile)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -45,7 +44,7 @@ class SharedBackend:
 
 
 class AppState:
-    """One for each server. ``folder`` holds the files of visitors, and is removed by ``close``.
+    """The state of one server. ``folder`` contains the files of visitors; ``close`` removes it.
 
     Raises UsageError for settings that the model cannot dream with.
     """
@@ -163,7 +162,7 @@ class AppState:
         objectives.from_settings(dream, models.get(model or self.model.name))
 
     def close(self) -> None:
-        """Stop what was started and remove the folder."""
+        """Stop the threads and remove the folder."""
         with self._lock:
             self._closed = True
             self._eviction.cancel()

@@ -31,9 +31,9 @@ from ..core.limits import (
 
 CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
               ".gif": "gif"}
-"""Suffix of a video -> the only container format that it may have."""
+"""Suffix of a video -> the container format that it must have."""
 FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
-"""Container format -> its names in FFmpeg. No other one is probed, above all no playlist, which names other files."""
+"""Container format -> its names in FFmpeg. No other one is probed; a playlist, for example, could name other files."""
 CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
                     "prores", "theora", "gif"))
 AUDIO_CODECS = (
@@ -46,7 +46,7 @@ PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 SPARE_SECONDS = 0.5
 """Tolerance of the length: audio rarely ends with the video."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-"""Else the memory that libraries reserve for the threads of a large machine exceeds the limit."""
+"""On a machine with many cores, the memory that libraries reserve per thread would exceed the limit."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
                                timeout=2 * INSPECTION_CPU_SECONDS, env=environment, stdin=subprocess.DEVNULL)
         answer = json.loads(child.stdout)
     except (subprocess.TimeoutExpired, ValueError):
-        raise UsageError("this file takes too much to read; it may be damaged") from None
+        raise UsageError("reading this file exceeds the time or memory limit; it may be damaged") from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
     return MediaInfo(**answer)
@@ -91,13 +91,13 @@ def known_suffix(name: str) -> str:
     """Return the suffix of a file name in lower case. Raises UsageError for a suffix that is not accepted."""
     suffix = Path(name).suffix.lower()
     if suffix not in CONTAINERS and suffix not in PICTURES:
-        raise UsageError(f"a file of this kind cannot be dreamed; videos: {listed(CONTAINERS)}, pictures: "
+        raise UsageError(f"files of this type are not accepted; videos: {listed(CONTAINERS)}, pictures: "
                          f"{listed(PICTURES)}")
     return suffix
 
 
 def listed(kinds: dict[str, str]) -> str:
-    """As in ``mp4 mov webm``."""
+    """Return suffixes without dots, such as ``mp4 mov webm``."""
     return " ".join(suffix.removeprefix(".") for suffix in kinds)
 
 
@@ -117,9 +117,9 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
             with Image.open(path, formats=sorted(set(PICTURES.values()))) as image:
                 (width, height), frames = image.size, getattr(image, "n_frames", 1)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UsageError("this is not a picture that can be read, or it is far too large") from None
+        raise UsageError("this picture cannot be read, or is far too large") from None
     if frames > 1:
-        raise UsageError("this picture moves; the Video tab takes it as a .gif, .mp4 or .webm")
+        raise UsageError("this picture is animated; the Video tab accepts it as a .gif, .mp4 or .webm")
     check_size(width, height, limits)
     try:
         picture = images.read_image(str(path))
@@ -147,13 +147,13 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
     container = open_video(path, suffix)
     try:
         if len(container.streams) > MAX_STREAMS:
-            raise UsageError(f"this video has {len(container.streams)} streams; at most {MAX_STREAMS} are taken")
+            raise UsageError(f"this video has {len(container.streams)} streams; the maximum is {MAX_STREAMS}")
         video = main_video_stream(container)
         if video is None or video.codec_context is None:
-            raise UsageError("there are no moving pictures in this file")
+            raise UsageError("this file contains no video")
         codec = str(video.codec_context.name)
         if codec not in CODECS:
-            raise UsageError(f"videos in {codec} are not taken; H.264 in an .mp4 always is")
+            raise UsageError(f"the video codec {codec} is not accepted; H.264 in an .mp4 is")
         check_size(video.width, video.height, limits)
         tick = float(fraction(video.time_base, Fraction(1, 1000)))
         check_length(max(float(container.duration or 0) / 1e6, float(video.duration or 0) * tick), limits)
@@ -167,7 +167,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
 
 
 def open_video(path: Path, suffix: str) -> Any:
-    """Open an av container of the format that the suffix says, which cannot make FFmpeg read another file."""
+    """Open an av container in the format of the suffix, restricted so that FFmpeg reads no other file."""
     import av
 
     kind = CONTAINERS[suffix]
@@ -176,7 +176,7 @@ def open_video(path: Path, suffix: str) -> Any:
         return open_av(str(path.absolute()), options={
             "protocol_whitelist": "file", "format_whitelist": FORMATS[kind], "codec_whitelist": allowed})
     except (av.FFmpegError, ValueError):
-        raise UsageError(f"this is not a {suffix.removeprefix('.')} video, whatever its name says") from None
+        raise UsageError(f"this file is named {suffix}, but its content is not in that format") from None
 
 
 def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[float, int]:
@@ -200,10 +200,10 @@ def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[
             last[stream] = now
             check_length(elapsed[stream], limits)
         if frames > limits.seconds * MAX_VIDEO_RATE or packets > limits.seconds * MAX_PACKETS_PER_SECOND:
-            raise UsageError(f"this video has too many frames; {MAX_VIDEO_RATE} a second for "
-                             f"{limits.seconds:.0f} s are taken")
+            raise UsageError(f"this video has too many frames; the maximum is {MAX_VIDEO_RATE} per second "
+                             f"for {limits.seconds:.0f} s")
     if not frames:
-        raise UsageError("there are no moving pictures in this file")
+        raise UsageError("this file contains no video")
     return elapsed.get(index, 0.0) * frames / max(1, frames - 1), frames
 
 
@@ -216,9 +216,9 @@ def check_length(seconds: float, limits: InspectionLimits) -> None:
 def check_size(width: int, height: int, limits: InspectionLimits) -> None:
     """Raises UsageError."""
     if not width or not height:
-        raise UsageError("the size of these pictures cannot be told; the file may be damaged")
+        raise UsageError("the size of the picture is unknown; the file may be damaged")
     if width * height > limits.pixels:
-        raise UsageError(f"{width} x {height} pixels are too many; at most {limits.pixels / 1e6:.1f} million are taken")
+        raise UsageError(f"{width} x {height} pixels are too many; the maximum is {limits.pixels / 1e6:.1f} million")
 
 
 def main(request: str) -> None:

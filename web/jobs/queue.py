@@ -86,7 +86,7 @@ class Job:
         if self.stop.is_set():
             raise Cancelled("cancelled")
         if self.spare_seconds(self) < 0:
-            raise StreamdreamError("others wait, and this has had its time; dream a shorter part, or a smaller size")
+            raise StreamdreamError("the time limit is reached and others wait; dream a shorter part, or a smaller size")
 
     def progress(self, done: int, total: int = 0) -> None:
         """Report finished frames or steps. Raises as ``check``."""
@@ -152,7 +152,7 @@ class JobQueue:
             if self._closed:
                 raise UsageError("this server is shutting down")
             if mine >= self._max_per_visitor:
-                raise UsageError("your last one is not done yet; cancel it, or wait" if self._max_per_visitor == 1
+                raise UsageError("your last job is not finished; cancel it, or wait" if self._max_per_visitor == 1
                                  else f"you have {mine} waiting or running; cancel one, or wait")
             if sum(job.address == address for job in unfinished) >= self._max_per_address:
                 raise UsageError(f"{self._max_per_address} from your address wait or run already; try again later")
@@ -294,7 +294,7 @@ class JobQueue:
             state, job.error = "failed", str(error)
         except Exception:
             log.exception("%s failed unexpectedly", self.name)
-            state, job.error = "failed", "something went wrong here; the server's log says what"
+            state, job.error = "failed", "internal error; see the server's log"
         with self._changed:
             self._end(job, state)
             is_cancelled = job.stop.is_set()
@@ -302,7 +302,7 @@ class JobQueue:
             self.discard(job)
 
     def _end(self, job: Job, state: str) -> None:
-        if state != "done":  # before the state says so: then nothing is left
+        if state != "done":  # before the state changes, which promises that nothing is left
             self._remove(job)
         job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
         job.changed.set()

@@ -59,7 +59,7 @@ class JobService:
         self._sweeper.start()
 
     def _is_busy(self) -> bool:
-        """Return whether a visitor wants the device; thumbnails wait then."""
+        """Return whether a visitor uses the device; thumbnails then make longer pauses."""
         return bool(self.app_state.active_sessions) or self.videos.is_busy or self.stills.is_busy
 
     def find_job(self, token: str) -> Job | None:
@@ -176,7 +176,7 @@ def claim(jobs_service: JobService, visitor: str, token: str, is_video: bool) ->
     """Return the visitor's file of that token. Raises UsageError when it is gone, or ``is_video`` is not true of it."""
     upload = jobs_service.uploads.claim(token, visitor)
     if upload.is_video is not is_video:
-        raise UsageError("that is " + ("a picture; a video is needed" if is_video else "a video; a picture is needed"))
+        raise UsageError(f"this file is {'a picture; a video' if is_video else 'a video; a picture'} is needed")
     return upload
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 RESULT, STILL = "dream.mp4", "dream.png"
-"""File names of results, whatever the upload is called."""
+"""File names of results."""
 PREVIEWS = (1 / 6, 1 / 2, 5 / 6)
 """Positions of the frames of a preview, as fractions of the span."""
 PREVIEW_SECONDS = 0.2
@@ -118,7 +118,7 @@ def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSett
 
 
 def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
-    """Return the frame at that time, or the one at ``first`` where the video is shorter than its header says."""
+    """Return the frame at that time, or the one at ``first`` if the video is shorter than its header states."""
     for start in (seconds, first):
         try:
             with upload.open(TimeRange.of(start)) as source:
@@ -126,7 +126,7 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
                 return replace(frame, pts_seconds=frame.pts_seconds + start)
         except StreamdreamError:
             continue
-    raise SourceError("nothing in this video could be read")
+    raise SourceError("no frame of this video could be read")
 
 
 def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:

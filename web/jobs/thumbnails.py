@@ -35,7 +35,7 @@ SIDE = 160
 """Width and height of a thumbnail in pixels."""
 STEPS = 8
 PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.01, 0.5
-"""Pause after each step: while nobody else uses the device, and while somebody does."""
+"""Pause after each step, while the device is otherwise idle and while it is in use."""
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +110,7 @@ class Thumbnails:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop after the current step. Finished thumbnails stay."""
+        """Stop after the current step; keep finished thumbnails."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -184,4 +184,4 @@ class Thumbnails:
         with self._changed:
             self._changed.wait_for(lambda: self._closed, BUSY_PAUSE_SECONDS if self._busy() else PAUSE_SECONDS)
             if self._closed:
-                raise Cancelled("the server stops")
+                raise Cancelled("the server is shutting down")

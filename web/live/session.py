@@ -77,9 +77,9 @@ def check(app_state: AppState, dream_request: DreamRequest) -> None:
         raise UnknownName("network", dream_request.model, available)
     for name in limits.LIVE_MAXIMA:
         check_maximum(name, getattr(dream, name))
-    max_length = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
-    if len(dream.layers.split(",")) > limits.MAX_LAYERS or max_length > 400:
-        raise SettingsError(f"live at most {limits.MAX_LAYERS} layers are dreamed at once")
+    longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
+    if len(dream.layers.split(",")) > limits.MAX_LAYERS or longest > 400:
+        raise SettingsError(f"a live session dreams at most {limits.MAX_LAYERS} layers at once")
     app_state.check(dream, dream_request.model)
 
 
@@ -117,10 +117,10 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
     except Exception:  # a parser may raise anything on hostile bytes
         raise SourceError("this is no JPEG picture") from None
     if is_progressive or width * height > limits.MAX_LIVE_PIXELS or min(width, height) < 16:
-        raise SourceError(f"a picture of {width}x{height} is not taken; at most {limits.MAX_LIVE_PIXELS} pixels, in "
+        raise SourceError(f"a picture of {width}x{height} is not accepted; at most {limits.MAX_LIVE_PIXELS} pixels, in "
                           "one pass")
     if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise SourceError("this picture is cut off")
+        raise SourceError("this picture is truncated")
     image: NDArray[np.uint8] | None = cv2().imdecode(
         np.frombuffer(jpeg, np.uint8), cv2().IMREAD_COLOR_RGB | cv2().IMREAD_IGNORE_ORIENTATION)
     if image is None or image.shape != (height, width, 3):
@@ -379,7 +379,7 @@ class Session:
             error = visitor_message(failure)
         except Exception:
             log.exception("a live session failed")
-            error = "the dream failed here; the server's log says why"
+            error = "the dream failed; see the server's log"
         finally:
             self._live = None
             self._app_state.active_sessions.discard(self.token)

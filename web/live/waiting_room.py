@@ -115,7 +115,7 @@ class WaitingRoom:
         old, self._connections[session.token] = self._connections.get(session.token), connection
         session.send, session.notify = connection.post, connection.notify
         if old is not None:
-            old.close(4003, "this dream goes on in another window")
+            old.close(4003, "this dream continues in another window")
         self._app_state.counts["resumed"] += 1
         connection.admit(session, resumed=True)
 

@@ -190,7 +190,7 @@ class LiveConnection:
         if session is None:
             return
         if now - session.last_frame_at > web.idle_seconds:
-            self.close(CLOSED_IDLE, "nothing came from the camera for a while")
+            self.close(CLOSED_IDLE, "the camera has sent nothing for a while")
         elif now - session.started_at > web.session_seconds and self._waiting_room.has_waiting():
             self.close(CLOSED_TIME, "others wait for their turn")
         else:
@@ -204,13 +204,13 @@ class LiveConnection:
                 async with asyncio.timeout(None if self._said_hello else limits.HELLO_SECONDS):
                     message = await self._socket.receive()
             except TimeoutError:
-                self.close(CLOSED_RULES, "it did not say hello")
+                self.close(CLOSED_RULES, "the first message must be hello")
                 return
             if message["type"] == "websocket.disconnect":
                 self._left_for_good |= message.get("code") in (1000, 1001)
                 return
             if not self._allowance.take():
-                self.close(CLOSED_RULES, "too many messages came at once")
+                self.close(CLOSED_RULES, "too many messages at once")
                 return
             try:
                 if message.get("bytes") is not None:
@@ -218,7 +218,7 @@ class LiveConnection:
                 else:
                     self._on_message(json.loads(message.get("text", "")[:limits.MAX_MESSAGE_CHARACTERS]))
             except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError):
-                self.close(CLOSED_RULES, "this was not understood")
+                self.close(CLOSED_RULES, "invalid message")
                 return
             await asyncio.sleep(0)  # else messages that wait already are read without a break
 
@@ -234,7 +234,7 @@ class LiveConnection:
             self._said_hello = True
             self._request(message.get("values") or {}, 0)
             if not self._waiting_room.enter(self, str(message.get("session", ""))):
-                self.close(CLOSED_FULL, "many wait already; please come back later")
+                self.close(CLOSED_FULL, "the queue is full; try again later")
         elif kind == "bye":
             self._left_for_good = True
         elif kind == "settings":

@@ -53,43 +53,43 @@ class Page:
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
             which = gr.Radio([BLOCKS, ALL], value=BLOCKS, label="Show", info="From low to high", elem_id="layers-which")
-        said = components.plain_html(self._say(here))
-        shown = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
+        status = components.plain_html(self._status_html(here))
+        tiles = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
                                       js=components.asset("layer_picker.js"), elem_id="layers-gallery")
         timer = gr.Timer(TICK_SECONDS, active=False)
-        on_event(components.root().load, self._begin, [], [said, timer])
+        on_event(components.root().load, self._on_load, [], [status, timer])
         for changed in (model.input, which.input):
-            on_event(changed, self._choose, [model, which], [model, shown, said, timer])
-        on_event(timer.tick, self._look, [model], [said, timer], trigger_mode="once")
+            on_event(changed, self._on_choice, [model, which], [model, tiles, status, timer])
+        on_event(timer.tick, self._status_updates, [model], [status, timer], trigger_mode="once")
         on_event(
-            shown.select, self._take, [], [part for panel in self._panels for part in panel.layer_parts]
+            tiles.select, self._on_layer_click, [], [part for panel in self._panels for part in panel.layer_parts]
         )
 
-    def _begin(self) -> tuple[Any, ...]:
+    def _on_load(self) -> tuple[Any, ...]:
         here = self._jobs_service.app_state.stream.model
         self._jobs_service.thumbnails.request(here)
-        return self._look(here)
+        return self._status_updates(here)
 
-    def _choose(self, model: str, which: str) -> tuple[Any, ...]:
+    def _on_choice(self, model: str, which: str) -> tuple[Any, ...]:
         self._jobs_service.thumbnails.request(model)
-        return gr.update(info=models.get(model).about), gallery(model, whole=which == ALL), *self._look(model)
+        return gr.update(info=models.get(model).about), gallery(model, whole=which == ALL), *self._status_updates(model)
 
-    def _look(self, model: str) -> tuple[Any, ...]:
-        return self._say(model), gr.Timer(active=self._jobs_service.thumbnails.pending(model))
+    def _status_updates(self, model: str) -> tuple[Any, ...]:
+        return self._status_html(model), gr.Timer(active=self._jobs_service.thumbnails.pending(model))
 
-    def _say(self, model: str) -> str:
-        """Return one line: what is shown, or why nothing is."""
+    def _status_html(self, model: str) -> str:
+        """Return one line: a hint with the progress of the thumbnails, or why there are none."""
         if not models.get(model).available()[0]:
             return f'<p class="sw-missing">{missing_html(model)}</p>'
         if problem := self._jobs_service.thumbnails.problem.get(model):
             return f'<p class="sw-missing">{escape(components.sentence(problem))}</p>'
-        coming = ""
+        progress = ""
         if self._jobs_service.thumbnails.pending(model):
             done, count = self._jobs_service.thumbnails.count(model)
-            coming = f" The pictures are being made: {done} of {count}."
-        return f'<p class="sw-hint">One photo, dreamed with each layer. Click one to use it in every tab.{coming}</p>'
+            progress = f" The pictures are being made: {done} of {count}."
+        return f'<p class="sw-hint">One photo, dreamed with each layer. Click one to use it in every tab.{progress}</p>'
 
-    def _take(self, event: gr.EventData) -> list[Any]:
+    def _on_layer_click(self, event: gr.EventData) -> list[Any]:
         picked: dict[str, Any] = event._data or {}
         model = models.get(str(picked.get("model")))
         layer = model.resolve_tap(str(picked.get("layer")))

@@ -75,8 +75,8 @@ class Page:
             lambda job, turn: tasks.dream_picture(job, image, chosen.dream, make, turn),
         )
         job.before = image
-        told, *buttons = self._show(job)
-        return told, job, *buttons
+        card, *buttons = self._show(job)
+        return card, job, *buttons
 
     def _watch(self, job: Job | None) -> Iterator[tuple[Any, ...]]:
         """Yield the card of the job until it ends."""
@@ -89,10 +89,10 @@ class Page:
     def _show(self, job: Job | None) -> tuple[Any, ...]:
         running = job is not None and not job.finished
         if job is not None and job.state == "done" and job.before is not None:
-            told = components.result_picture(job, job.before, job.title)
+            card = components.result_picture(job, job.before, job.title)
         else:
-            told = components.job_card(job, self._jobs_service.stills, IDLE, "steps")
-        return told, gr.update(interactive=not running), gr.update(visible=running)
+            card = components.job_card(job, self._jobs_service.stills, IDLE, "steps")
+        return card, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> None:
         if job is not None:

@@ -126,8 +126,8 @@ class Page:
             upload.name,
             lambda job, turn: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make, turn),
         )
-        told, *buttons = self._show(job)
-        return told, job, gr.Timer(active=True), *buttons
+        card, *buttons = self._show(job)
+        return card, job, gr.Timer(active=True), *buttons
 
     def _tick(self, request: gr.Request, job: Job | None) -> tuple[Any, ...]:
         self._jobs_service.touch(request)
@@ -137,10 +137,10 @@ class Page:
         """Return the card, and updates of the two buttons."""
         running = job is not None and not job.finished
         if job is not None and job.state == "done":
-            told = components.result_video(job, job.title)
+            card = components.result_video(job, job.title)
         else:
-            told = components.job_card(job, self._jobs_service.videos, IDLE)
-        return told, gr.update(interactive=not running), gr.update(visible=running)
+            card = components.job_card(job, self._jobs_service.videos, IDLE)
+        return card, gr.update(interactive=not running), gr.update(visible=running)
 
     def _cancel(self, job: Job | None) -> str:
         if job is not None:

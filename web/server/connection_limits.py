@@ -108,7 +108,7 @@ class LimitedHttp(H11Protocol):
     def send_400_response(self, message: str) -> None:
         """Answer what is no HTTP as uvicorn does, with our headers. The app does not see it."""
         self.open_connections.counts["refused 400"] += 1
-        log.info("refused: this is no HTTP", extra={"facts": {"address": self.address}})
+        log.info("refused: not HTTP", extra={"facts": {"address": self.address}})
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *HEADERS]
         for event in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
                       h11.Data(data=message.encode()), h11.EndOfMessage()):
@@ -172,7 +172,7 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
             response = accept(request)
             if response.status_code != 101:
                 self.open_connections.counts[f"refused {response.status_code}"] += 1
-                log.info("refused: this is no handshake of a WebSocket", extra={"facts": {"address": self.address}})
+                log.info("refused: not a WebSocket handshake", extra={"facts": {"address": self.address}})
                 response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
             return response
 

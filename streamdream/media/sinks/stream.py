@@ -1,6 +1,6 @@
-"""A stream out: to a server or a player by RTMP, UDP or TCP, or as HLS files for a web server.
+"""Stream to a server or a player by RTMP, UDP or TCP, or write HLS files for a web server.
 
-A lost connection is tried again, with a growing wait between attempts, while the show goes on.
+After a lost connection it reconnects with exponential backoff, while the live run continues.
 """
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ if TYPE_CHECKING:
     from streamdream.media.sources.video import Source
 
 SILENT_SECONDS = 5
-"""A receiver that accepts no data for this long is lost."""
+"""Timeout of a send; the receiver then counts as disconnected."""
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 8.0
 """See ``Reconnect``."""
 STABLE_SECONDS = 2.0
-"""A receiver that hangs up earlier has refused the stream (a wrong key, for example): an error, not a loss."""
+"""A receiver that disconnects earlier has refused the stream, for example for a wrong key: an error, no reconnect."""
 REFUSAL_SECONDS = 0.3
-"""How long ``_connect`` waits for a refusal, where FFmpeg opens the connection in a thread of its own."""
+"""How long to wait for a refusal where FFmpeg opens the connection in its own thread."""
 KEY_SECONDS = 1
-"""Distance of key frames, at which a receiver can join."""
+"""Interval of key frames; a receiver can join at each."""
 BITS_PER_PIXEL = 0.12
-"""The maximum, whatever --crf is: 3.3 Mbit/s for 1280x720 at 30 pictures a second."""
+"""The maximum, independent of --crf: 3.3 Mbit/s for 1280x720 at 30 frames per second."""
 MIN_BIT_RATE = 500_000
 TICK = Fraction(1, 90_000)
 GLOBAL_HEADER = 1 << 22
 """FFmpeg's AV_CODEC_FLAG_GLOBAL_HEADER, which FLV needs."""
 X264 = {"preset": "superfast", "tune": "zerolatency"}
-"""The encoder delays no picture."""
+"""Options for an encoder without delay."""
 
 
 @dataclass(frozen=True)
 class StreamProtocol:
-    """``format`` of the data and its options. ``port`` is the default; 0 for a protocol without a connection."""
+    """A protocol: its container ``format`` with ``options``, and its default ``port``, 0 if it is connectionless."""
 
     format: str
     port: int = 0
@@ -81,7 +81,7 @@ def is_hls(name: str) -> bool:
 
 
 def hls_files(name: str) -> list[str]:
-    """The play list and the pattern of its segments; empty for a network stream."""
+    """Return the HLS playlist and the pattern of its segments; empty for a network stream."""
     return [name, str(Path(name).with_name(f"{Path(name).stem}%d.ts"))] if is_hls(name) else []
 
 
@@ -103,7 +103,7 @@ class HlsFile:
         return len(data)
 
     def _write_all(self, data: bytes) -> None:
-        while data:  # a full disk takes a part first
+        while data:  # a write to a full disk may be partial
             data = data[self._write(data):]
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class SocketFile:
 
 
 class StreamWriter:
-    """See ``threaded.Writer``. Raises SinkError when the receiver cannot be reached at first."""
+    """A ``threaded.Writer``. Raises SinkError if the first connection fails."""
 
     bytes_written = 0
     kept = ""
@@ -162,15 +162,15 @@ class StreamWriter:
         if self._protocol is not None and self._protocol.port and self._socket is None:
             self._await_refusal()
 
-    # One connection.
+    # --- one connection ---
 
     def _connect(self) -> None:
-        """Raises SinkError."""
+        """Open the connection and start the encoder. Raises SinkError."""
         from av import FFmpegError
 
         try:
             if self._protocol is None:
-                tempfile.TemporaryFile(dir=Path(self._name).parent).close()  # the first segment comes much later
+                tempfile.TemporaryFile(dir=Path(self._name).parent).close()  # fail now, not at the first segment
                 self._container = open_av(self._name, "w", format="hls", container_options=HLS, io_open=self._open_file)
             else:
                 self._container = self._open_network(self._protocol)
@@ -189,29 +189,29 @@ class StreamWriter:
         return SinkError(f"{self._name} cannot be {verb} ({error_text(error)})")
 
     def _open_network(self, protocol: StreamProtocol) -> Any:
-        """TCP is written to a socket of our own. The rest goes through FFmpeg's fifo, which opens and sends in a thread
-        of its own and passes the time limit on; PyAV passes none to a connection.
+        """Open a container on the network.
 
-        The receiver sees one connection: a server that accepts only one (``ffmpeg -listen 1``) gets the stream.
+        TCP uses our own socket. The rest uses FFmpeg's fifo muxer, which connects and sends in its own thread and sets
+        the timeout; PyAV has no option for that. Connect only once: ``ffmpeg -listen 1`` accepts one connection.
         """
         parts = urlsplit(self._name)
         host, port = parts.hostname or "", parts.port or protocol.port
         if parts.scheme == "tcp":
             self._socket = SocketFile(host, port)
             return open_av(self._socket, "w", format=protocol.format, container_options=protocol.options)
-        socket.getaddrinfo(host, port)  # an unknown host is an error now, not in the thread
+        socket.getaddrinfo(host, port)  # fail now for an unknown host, not in the thread
         target = self._name
         if parts.scheme == "udp" and "pkt_size" not in parts.query:
-            target += ("&" if parts.query else "?") + "pkt_size=1316"  # seven packets of MPEG-TS fit an Ethernet frame
+            target += ("&" if parts.query else "?") + "pkt_size=1316"  # seven MPEG-TS packets: one Ethernet frame
         options = {"rw_timeout": str(SILENT_SECONDS * 1_000_000)} | protocol.options
         return open_av(target, "w", format="fifo", container_options={
             "fifo_format": protocol.format, "queue_size": "120", "drop_pkts_on_overflow": "1",
             "format_opts": ":".join(f"{key}={value}" for key, value in options.items())})
 
     def _await_refusal(self) -> None:
-        """The fifo reports a failed connection at the next packet only: send two black pictures, with a pause between.
+        """Send two black pictures with a pause between, since the fifo reports a failed connection at the next packet.
 
-        Raises SinkError when the receiver refused in that time.
+        Raises SinkError if the receiver refuses within that time.
         """
         from av import VideoFrame
 
@@ -229,7 +229,7 @@ class StreamWriter:
         return HlsFile(path, self._on_file_error)
 
     def _on_file_error(self, error: OSError) -> None:
-        """Warn once; the next files are tried all the same, as there may be room again."""
+        """Warn once, and go on: the disk may have room for the next files."""
         self._failed_files += 1
         if self._file_error is None:
             self._file_error = error
@@ -269,7 +269,7 @@ class StreamWriter:
             self._socket.close()
             self._socket = None
 
-    # Pictures.
+    # --- pictures ---
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
         from av import VideoFrame
@@ -280,8 +280,8 @@ class StreamWriter:
         return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:
-        """Raises SinkError when the receiver refuses from the start; a later loss is followed by new attempts."""
-        if self._container is None and not self._try_again():
+        """Raises SinkError if the receiver refuses the stream at its start; reconnects after a later disconnect."""
+        if self._container is None and not self._try_reconnect():
             return
         picture, seconds = item
         self._origin = seconds if self._origin is None else self._origin
@@ -315,7 +315,7 @@ class StreamWriter:
         self._retry_at = time.perf_counter() + self._reconnect.on_disconnect(error)
         self.warnings[:] = [self._reconnect.summary]
 
-    def _try_again(self) -> bool:
+    def _try_reconnect(self) -> bool:
         if time.perf_counter() < self._retry_at:
             return False
         try:
@@ -325,10 +325,10 @@ class StreamWriter:
             return False
         return True
 
-    # The end.
+    # --- the end ---
 
     def complete(self) -> None:
-        """Raises SinkError when the end of the show did not arrive."""
+        """Flush and disconnect. Raises SinkError if the receiver is disconnected at the end, or files are missing."""
         if self._container is not None:
             with contextlib.suppress(*self._failures()):
                 for packet in self._stream.encode(None):
@@ -344,7 +344,7 @@ class StreamWriter:
         pass
 
     def discard(self) -> None:
-        """A play list is left as it is: whoever watches may see the rest."""
+        """Disconnect. The files of an HLS stream stay, so that viewers can watch the rest."""
         self._disconnect()
 
     def keep(self) -> None:
