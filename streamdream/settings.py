@@ -22,7 +22,7 @@ from streamdream.settings_fields import check, option, parse
 PRESETS = Path(__file__).with_name("presets")
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
 OTHER_VARIABLES = ("STREAMDREAM_CACHE",)
-"""Environment variables with the prefix that are no settings."""
+"""Environment variables with the prefix that are not settings."""
 MAX_START_SECONDS = 10**8
 """FFmpeg's timestamps overflow far above."""
 RENAMED_FIELDS = {"onset": "warmup_steps", "pin": "fixed_field", "dream_hz": "min_dream_rate", "turn": "rotate_source"}
@@ -40,7 +40,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class DreamSettings(_Checked):
-    """What is dreamed and how; may change between two frames."""
+    """Objective, steps and carrying of the dream; may change between two frames."""
 
     layers: str = option("mixed3", "layers to dream, with weights, such as 'mixed3:1,mixed5:0.5'")
     channel: str = option("", "channels of the layers, such as '3,17'; empty for all")
@@ -62,14 +62,14 @@ class DreamSettings(_Checked):
     smooth: float = option(1.5, "relative gradient smoothing; 0 for none", low=0, high=8)
     color: float = option(0.4, "saturation of the gradient; 0 for grey", low=0, high=1)
     keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
-    warmup_steps: int = option(12, "extra steps on the first frame and after a cut", low=0, high=500)
+    warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
     flow: str = option("dis", "optical flow method that carries the dream",
                        choices="streamdream.dream.optical_flow:FLOWS")
     trust: str = option("forward-backward", "check of the carried dream against occlusion and wrong flow",
                         choices="streamdream.dream.warp:TRUSTS")
     stillness: float = option(0.0, "motion per dream at which only a third of the dream is kept; 0 to keep all", low=0,
                               high=100, unit="px of the field")
-    cut: float = option(0.5, "correlation of two frames below which a cut is assumed; 0 for never", low=0, high=1)
+    cut: float = option(0.5, "correlation of two frames below which a scene cut is assumed; 0 for never", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class LiveSettings(_Checked):
                                    "size", kind="size")
     capture_rate: float = option(0.0, "frame rate to request from a camera or the screen; 0 for 30", low=0, high=1000,
                                  unit="Hz")
-    loop: bool = option(True, "start a file again at its end")
+    loop: bool = option(True, "repeat a file from its start")
 
 
 @dataclass(frozen=True)

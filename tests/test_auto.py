@@ -128,12 +128,12 @@ def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: 
     OpenVino(MODEL, "cpu", "fp32").compile(spec())(picture, 0.02)
     taken: list[Timing] = []
 
-    def time_in_turn(trial: auto.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
+    def time_alternately(trial: auto.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
         trial.timing = Timing(0.01, 0.01 * ratio)
         taken.append(trial.timing)
         return picture
 
-    monkeypatch.setattr(auto.Trial, "time_in_turn", time_in_turn)
+    monkeypatch.setattr(auto.Trial, "time_alternately", time_alternately)
     for expected in (1, 1 if winner else 2):
         backend = Auto(MODEL, "cpu", "fp32")
         wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)  # noqa: B023

@@ -1,8 +1,8 @@
-"""The terms of an objective: each reads taps and gives one number to be maximised.
+"""The terms of an objective: each computes from taps one number to maximise.
 
-A term is a frozen class with ``taps``, ``unbounded``, ``targets`` and ``value``; a new one needs a row in
-``objectives.from_settings`` and nothing else. What a term takes from another picture are its targets: tensors that are
-computed once and handed to every step, so that a step can be compiled without knowing the picture.
+A term is a frozen class with ``taps``, ``unbounded``, ``targets`` and ``value``; a new one needs only a row in
+``objectives.from_settings``. ``targets`` are tensors computed once from another picture and passed to every step, so
+that a compiled step does not depend on that picture.
 """
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Features = dict[str, Tensor]
-    """Tap -> [N, C, h, w]; ``INPUT`` -> the pictures [N, 3, H, W] in the network's range. N pictures dreamed at once
-    must not meet: a value is a sum, or mean, of theirs."""
+    """Tap -> [N, C, h, w]; ``INPUT`` -> the pictures [N, 3, H, W] in the network's range. The N pictures of a batch are
+    independent: a value is the sum or mean over them."""
     FeaturesOf = Callable[[Tensor], Features]
     """A picture [1, 3, H, W] RGB in [-1, 1] -> its features."""
     Targets = tuple[Tensor, ...]
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
 
 
 CHUNK_PRODUCTS = 1 << 23
-"""Dot products that a guide holds at a time: 32 MB of them."""
+"""Maximum number of dot products that a guide computes at a time: 32 MB."""
 
 
 class Term(Protocol):
-    """Hashable; equal terms may share a compiled step."""
+    """A term. Hashable; equal terms may share a compiled step."""
 
     needs: ClassVar[str]
-    """The picture that its targets come from, "guide" or "style"; "" for none."""
+    """The picture of its targets, "guide" or "style"; "" for none."""
     unbounded: ClassVar[bool]
-    """Whether it has no end: then its gradient loses its mean and some of its colour, or the picture would turn to a
-    hue and to confetti. What pulls toward something, such as a style, keeps both."""
+    """Whether the value can grow without limit. Its gradient is centred and desaturated, else the picture would
+    drift to one hue and to colour noise. A term with an optimum, such as a style, needs neither."""
 
     @property
     def taps(self) -> tuple[str, ...]: ...
 
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
-        """What it takes from other pictures, once."""
+        """Compute the targets from other pictures."""
         ...
 
     def value(self, features: Features, targets: Targets) -> Tensor:
-        """A float32 scalar."""
+        """Return the value to maximise, a float32 scalar."""
         ...
 
 
 class _NoReference:
-    """No other picture."""
+    """Part of the terms without targets."""
 
     needs: ClassVar[str] = ""
 
@@ -64,11 +64,11 @@ class _NoReference:
 
 @dataclass(frozen=True)
 class Activations(_NoReference):
-    """Weighted mean square of taps, over all their channels or the chosen ones.
+    """The weighted mean square of taps, over all channels or the given ones.
 
     Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
-    half its sum of squares; the mean differs by a constant that the step's normalisation removes, and lets taps of
-    different sizes be weighed against each other.
+    half the sum of squares. The mean differs by a constant factor, which the normalisation of the step removes; it
+    makes the weights of taps of different sizes comparable.
     """
 
     weights: TapWeights
@@ -87,10 +87,10 @@ class Activations(_NoReference):
 
 @dataclass(frozen=True)
 class Guide:
-    """Dream toward another picture: at each position its feature with the largest dot product is climbed to.
+    """Similarity to a guide picture: at each position the dot product with the feature of the guide that maximises it.
 
-    Mordvintsev et al. 2015, dream.ipynb, cell 27: ``diff = y[:, argmax(x.T @ y)]``, the gradient of what is summed
-    here. A target is the guide's features at one tap, [M, C].
+    Mordvintsev et al. 2015, dream.ipynb, cell 27: ``diff = y[:, argmax(x.T @ y)]``, the gradient of that sum. A target
+    is the features of the guide at one tap, [M, C].
     """
 
     weights: TapWeights
@@ -116,10 +116,10 @@ class Guide:
 
 @dataclass(frozen=True)
 class Style:
-    """Closeness of the correlations between channels, tap by tap, to those of a style picture.
+    """The negated distance of the Gram matrices of taps to those of a style picture.
 
-    Gatys, Ecker, Bethge 2015 (arXiv:1508.06576), equation 5, each tap's squared distance over the style's own mean
-    square, so that no tap drowns the others. A target is a Gram matrix [1, C, C].
+    Gatys, Ecker, Bethge 2015 (arXiv:1508.06576), equation 5. The squared distance of each tap is divided by the mean
+    square of its target, so that no tap dominates. A target is a Gram matrix [1, C, C].
     """
 
     taps: tuple[str, ...]
@@ -138,7 +138,7 @@ class Style:
 
 @dataclass(frozen=True)
 class TotalVariation(_NoReference):
-    """Total variation, negated: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
+    """The negated total variation: the mean absolute difference of neighbouring pixels (Rudin, Osher, Fatemi 1992)."""
 
     taps: tuple[str, ...] = ()
     unbounded: ClassVar[bool] = False
@@ -151,7 +151,7 @@ class TotalVariation(_NoReference):
 
 @dataclass(frozen=True)
 class L2Penalty(_NoReference):
-    """The mean square of the picture, negated: pulls it toward grey (the L2 term of neural-dream)."""
+    """The negated mean square of the picture, which pulls it toward grey (the L2 term of neural-dream)."""
 
     taps: tuple[str, ...] = ()
     unbounded: ClassVar[bool] = False
@@ -166,34 +166,34 @@ def _select_channels(feature: Tensor, channels: tuple[int, ...]) -> Tensor:
 
 @cached_tensor
 def _channel_indices(channels: tuple[int, ...], device: torch.device) -> Tensor:
-    """On the device: a list would be sent there in every step, and a GPU waited for."""
+    """Return the indices as a tensor on the device. A list would be copied to a GPU, and wait for it, in each step."""
     import torch
 
     return torch.tensor(channels, device=device)
 
 
 def _positions(feature: Tensor) -> Tensor:
-    """[N, C, h, w] -> [N * h * w, C]; no copy where channels are last in memory."""
+    """Reshape [N, C, h, w] to [N * h * w, C], without a copy if channels are last in memory."""
     return feature.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _to_float32(features: Tensor) -> Tensor:
-    """Products of Caffe's features do not fit into fp16."""
+    """Convert fp16 features, as products of those of Caffe networks overflow it."""
     import torch
 
     return features.float() if features.dtype == torch.float16 else features
 
 
 def _best_matches(own: Tensor, target: Tensor) -> Tensor:
-    """For each of ``own`` [P, C] the row of ``target`` [M, C] with the largest dot product: [P]."""
+    """Return for each row of ``own`` [P, C] the row of ``target`` [M, C] with the largest dot product, [P]."""
     import torch
 
     rows = max(1, CHUNK_PRODUCTS // target.shape[0])
     transposed = target.T
-    return torch.cat([(own[at:at + rows] @ transposed).argmax(1) for at in range(0, own.shape[0], rows)])
+    return torch.cat([(own[start:start + rows] @ transposed).argmax(1) for start in range(0, own.shape[0], rows)])
 
 
 def _gram(feature: Tensor) -> Tensor:
-    """[N, C, h, w] -> float32 [N, C, C]: of each picture, the mean over its positions of the products of channels."""
+    """Return the Gram matrices of features [N, C, h, w], float32 [N, C, C]: the mean products of channels."""
     flat = feature.permute(0, 2, 3, 1).flatten(1, 2).float()
     return flat.transpose(1, 2) @ flat / flat.shape[1]

@@ -1,7 +1,7 @@
-"""What executes a step: the registry. ``auto.py`` chooses among it.
+"""The registry of backends, which execute steps. ``auto.py`` chooses one.
 
-A backend turns a ``StepSpec`` into a ``Step``, which takes a picture to the next one. Adding one is a file and a row in
-BACKENDS.
+A backend turns a ``StepSpec`` into a ``Step``, which computes the next picture from a picture. To add one, write a file
+and a row in BACKENDS.
 """
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
     AllTargets = tuple[Targets, ...]
-    """Of each term of an objective, in order; empty when no term has any."""
+    """The targets of each term of an objective, in order; empty if no term has any."""
 
     class Step(Protocol):
         def __call__(self, picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
-            """Pictures [N, 3, H, W] RGB float32 in [-1, 1] -> the same, one step on; each as if it were alone."""
+            """Update pictures [N, 3, H, W], RGB float32 in [-1, 1], by one step each, independently of one another."""
             ...
 
 BACKENDS = {
@@ -64,50 +64,50 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs now."""
+        """The name of the backend in use."""
         ...
 
     @property
     def reason(self) -> str:
-        """Why ``auto`` chose so, for backend and precision."""
+        """Why ``auto`` chose this backend and precision."""
         ...
 
     def compile(self, spec: StepSpec) -> Step:
-        """A step for that picture size and objective. Raises FieldTooSmall when the picture is too small for a tap."""
+        """Make a step for one picture size and objective. Raises FieldTooSmall if that size is too small for a tap."""
         ...
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
-        """What the objective takes from other pictures [1, 3, H, W] RGB in [-1, 1]; for every step with it."""
+        """Compute the targets of an objective from other pictures, [1, 3, H, W] RGB in [-1, 1], for all its steps."""
         ...
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
-        """The gradient of each term at a picture [1, 3, H, W] of any size, before it is smoothed."""
+        """Return a function for the unsmoothed gradient of each term at a picture [1, 3, H, W] of any size."""
         ...
 
 
 def available(name: str) -> tuple[bool, str]:
-    """Whether a backend runs here, and on what, or why not and what to install."""
+    """Return whether a backend can run here, and on what; or why not, and what to install."""
     runs, reason = _load(name).available()
     return runs, reason
 
 
 def create(name: str, model: Model, device: str = "auto", precision: str = "auto") -> Backend:
-    """The backend of that name. Raises UnknownName, SettingsError, or MissingPackage with what to install."""
+    """Create a backend by name. Raises UnknownName, SettingsError, or MissingPackage with the install command."""
     if name not in BACKENDS:
         raise UnknownName("backend", name, BACKENDS)
     runs, reason = available(name)
     if not runs:
         missing = MissingPackage(f"backend {name} cannot run here: {reason}")
-        missing.exit_code = 2  # asked for by name, so it is the command line that has to change
+        missing.exit_code = 2  # requested by name: a mistake of the user
         raise missing
     backend: Backend = _load(name)(model, device, precision)
     return backend
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; ``auto`` takes an accelerator where there is one.
+    """Return the device of that name; ``auto`` is an accelerator if there is one, else the CPU.
 
-    Raises SettingsError, with the devices of this machine, for one that it does not have.
+    Raises SettingsError with the devices of this machine.
     """
     import torch
 
@@ -116,7 +116,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:  # its message lists all types of device that PyTorch knows
+    except RuntimeError:  # its own message lists all device types of PyTorch
         raise SettingsError(f"--device {name} cannot be used: there is no such device; {_list_devices()}") from None
     try:
         torch.empty(0, device=device)
@@ -136,7 +136,7 @@ def _list_devices() -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done its work; a CPU is done when a call returns."""
+    """Wait until the device has finished; work on a CPU is finished when a call returns."""
     import torch
 
     if device.type != "cpu":
@@ -144,17 +144,17 @@ def synchronize(device: torch.device) -> None:
 
 
 def _load(name: str) -> Any:
-    """The class of a backend."""
+    """Import the class of a backend."""
     module, _, attribute = BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def flatten_targets(targets: AllTargets) -> list[Tensor]:
-    """All targets in a row, as an engine takes them."""
+    """Return all targets in one list, as the arguments of an engine."""
     return [target for of_term in targets for target in of_term]
 
 
 def unflatten_targets(flat: Iterable[Tensor], counts: Sequence[int]) -> AllTargets:
-    """Targets as a step takes them, from all in a row and the number of each term's."""
+    """Reverse ``flatten_targets``, by the number of targets of each term."""
     remaining = iter(flat)
     return tuple(tuple(next(remaining) for _ in range(count)) for count in counts)

@@ -1,9 +1,8 @@
-"""Start with eager at once, and find out meanwhile what is fastest here.
+"""The backend ``auto``: start with eager, and switch to an engine where it is faster.
 
-One rule for each size and objective: an engine that an earlier run stored is loaded; a new one is built in another
-process once eager has run for BUILD_AFTER_SECONDS, so that a short run never pays for one; then both are timed in turn
-at real steps, and the faster one goes on. A clear result is stored, and later runs take it without timing. Both compute
-the same, so nothing shows when they change.
+For each size and objective: load an engine that an earlier run stored; or build one in another process after eager has
+run for BUILD_AFTER_SECONDS, so that short runs do not pay for it. Then time both on real steps, alternately, and use
+the faster one. A clear result is stored and reused by later runs. Both compute the same, so the switch is invisible.
 """
 from __future__ import annotations
 
@@ -34,28 +33,28 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
-"""By type of device, the likeliest first; the first that is installed is tried. PyTorch's compiler is not among them:
-it takes half a minute of this process, which a live picture would notice, and a GPU gains little by it.
+"""Type of device -> engines, of which the first installed one is tried. PyTorch's compiler is not among them: it
+occupies this process for half a minute, which stalls a live run, and gains little on a GPU.
 """
 BUILD_AFTER_SECONDS = 8.0
-"""Of eager at one size and objective; about what a build takes: 5 to 9 s for OpenVINO on two cores."""
+"""Run time of eager before a build starts; about the time of a build: 5 to 9 s for OpenVINO on two cores."""
 TRIAL_STEPS = 5
-"""Timed steps of each, after one that is not."""
+"""Timed steps of each, after one for warm-up."""
 MAX_TIME_RATIO = 0.97
-"""An engine goes on when it takes less than this of eager's time."""
+"""An engine is used if it takes less than this fraction of eager's time."""
 MIN_CLEAR_RATIO = 1.1
-"""Of the two times: a result closer than this is not stored, and the next run times again."""
+"""Minimum ratio of the two times for the result to be stored; else the next run times again."""
 TRIAL_TIMEOUT_SECONDS = 10.0
-"""How long the next build waits until an engine that is there has been timed: it would disturb that."""
+"""How long the next build waits for the timing of the last engine, which it would disturb."""
 JOIN_TIMEOUT_SECONDS = 10.0
-"""How long the end of the process waits for a thread that is loading an engine."""
+"""How long the process waits at its end for a thread that loads an engine."""
 _threads: list[threading.Thread] = []
 _ending = threading.Event()
 log = logging.getLogger(__name__)
 
 
 class Auto:
-    """Eager, until something else proves faster for a size and an objective; ``name`` is what runs now."""
+    """Eager, until an engine proves faster for a size and an objective; ``name`` is the one in use."""
 
     @staticmethod
     def available() -> tuple[bool, str]:
@@ -72,10 +71,10 @@ class Auto:
         self._set_reason(choice)
         self._winners: WeakSet[Trial] = WeakSet()
         self._background = threading.Lock()
-        """Held while an engine is loaded or built: there is one at a time."""
+        """Locked while an engine is loaded or built: one at a time."""
 
     def _find_engines(self, device: str) -> tuple[CachedEngineBackend | None, str]:
-        """The backend to try, and what to say of it."""
+        """Return the backend to try, if any, and the text for ``reason``."""
         reason = "eager is all there is for this device"
         for name in CANDIDATES.get(self.device.type, ()):
             runs, reason = available(name)
@@ -122,8 +121,8 @@ class Auto:
         try:
             if trial.state == "engine":
                 return run_engine(trial.engine, picture, step_size, targets)
-            moved = trial.time_in_turn(picture, step_size, targets)
-        except Exception as error:  # perhaps one that was evicted and cannot be loaded again: the show goes on
+            dreamed = trial.time_alternately(picture, step_size, targets)
+        except Exception as error:  # such as an evicted engine that cannot be loaded again: continue with eager
             self._reject_engine(trial, spec, error)
             return trial.eager(picture, step_size, targets)
         if trial.timing is not None:
@@ -131,12 +130,12 @@ class Auto:
             assert self._engines is not None
             if not 1 / MIN_CLEAR_RATIO < trial.timing.eager_seconds / trial.timing.engine_seconds < MIN_CLEAR_RATIO:
                 self._engines.store_timing(EngineRequest(spec, picture.shape, targets), trial.timing)
-        return moved
+        return dreamed
 
-    # --- in the background ---
+    # --- background thread ---
 
     def _start(self, trial: Trial, request: EngineRequest) -> None:
-        """Load or build an engine in a thread, which releases ``_background``. Eager goes on, whatever fails there."""
+        """Load or build an engine in a thread, which releases ``_background``. Errors there leave eager in use."""
         def work() -> None:
             try:
                 self._obtain_engine(trial, request)
@@ -170,10 +169,10 @@ class Auto:
                 if _ending.wait(0.05):
                     return
 
-    # --- what came of it ---
+    # --- results ---
 
     def _decide(self, trial: Trial, spec: StepSpec, timing: Timing) -> None:
-        """Which of the two goes on."""
+        """Choose eager or the engine by their times."""
         assert self._engines is not None
         engine_wins = wins(timing)
         engine = self._engines.name
@@ -189,7 +188,7 @@ class Auto:
         log.info("%s", self.reason)
 
     def _reject_engine(self, trial: Trial, spec: StepSpec, error: Exception) -> None:
-        """This size goes on with eager; others keep their engines."""
+        """Use eager for this size from now on; other sizes keep their engines."""
         assert self._engines is not None
         self._winners.discard(trial)
         trial.state, trial.engine = "eager", None
@@ -200,10 +199,10 @@ class Auto:
 
 
 class Trial:
-    """Eager against an engine, for one size, objective, batch and shape of targets.
+    """A comparison of eager with an engine, for one size, objective, batch and shape of targets.
 
-    ``state`` is "new", "not cached", or what goes on: "eager", "engine". While an engine is there and nothing is
-    decided, both are timed.
+    ``state`` is "new", "not cached", or the result, "eager" or "engine". Both are timed while there is an engine but no
+    result.
     """
 
     def __init__(self, eager: Step) -> None:
@@ -219,40 +218,40 @@ class Trial:
         return self.state == "new" or self._eager_seconds > BUILD_AFTER_SECONDS
 
     def time_eager(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
-        moved, seconds = timed(lambda: self.eager(picture, step_size, targets), picture.device)
+        dreamed, seconds = timed(lambda: self.eager(picture, step_size, targets), picture.device)
         self._eager_seconds += seconds
-        return moved
+        return dreamed
 
-    def time_in_turn(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
-        """A step of the one that has fewer; ``timing`` is there after the last."""
+    def time_alternately(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
+        """Run a step of the one with fewer timed steps. The last one sets ``timing``."""
         engine = self.engine
         assert engine is not None
         name = min(self._times, key=lambda name: len(self._times[name]))
-        moved, seconds = timed(lambda: self.eager(picture, step_size, targets) if name == "eager"
+        dreamed, seconds = timed(lambda: self.eager(picture, step_size, targets) if name == "eager"
                                else run_engine(engine, picture, step_size, targets), picture.device)
         self._times[name].append(seconds)
         if len(self._times["engine"]) > TRIAL_STEPS:
             self.timing = Timing(*(median(self._times[name][1:]) for name in ("eager", "engine")))
-        return moved
+        return dreamed
 
 
 def wins(timing: Timing) -> bool:
-    """Whether the engine is faster."""
+    """Return whether the engine is faster."""
     return timing.engine_seconds < MAX_TIME_RATIO * timing.eager_seconds
 
 
 def timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """What ``work`` returns, and the seconds until the device has done it."""
+    """Return the result of ``work``, and the seconds until the device has finished."""
     synchronize(device)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     result = work()
     synchronize(device)
-    return result, time.perf_counter() - begin
+    return result, time.perf_counter() - start
 
 
 def _start_thread(work: Callable[[], None]) -> None:
-    """The process waits for the thread at its end: one that came back from an engine's library after the interpreter
-    was gone would abort it.
+    """Start a daemon thread that the process joins at exit: a thread that returns from an engine's library after the
+    interpreter has ended would abort the process.
     """
     atexit.unregister(_stop_threads)
     atexit.register(_stop_threads)

@@ -1,8 +1,8 @@
-"""Engines built in another process, while this one dreams on.
+"""Build engines in a child process.
 
-Tracing a step's graph takes seconds of Python, which hold the GIL: a live picture would stand still for as long. So a
-child process traces, builds and verifies at low priority, and leaves the engine in the cache. There is one at a time,
-one for each engine. It ends with the process that started it, even by SIGKILL: it watches its stdin, which closes then.
+Tracing the graph of a step takes seconds of Python, which hold the GIL and would stall a live run. So a child process
+traces, builds and verifies at low priority, and stores the engine in the cache. Each engine has its own process, one at
+a time. The child watches its stdin, which closes when this process ends, even by SIGKILL; then it ends, too.
 
     this process ──BuildRequest, pickled──▶ child ──lines of JSON: its log, then how it ended──▶ this process
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 WORKER_MODULE = "streamdream.backends.build_worker"
 NICENESS = 10
-"""Of the child: what dreams goes first. It must stay in this process's session: Linux shares the processors out among
-sessions before it looks at niceness (autogroups), and steps took 462 ms beside a build in one of its own, where they
-take 54 beside this and 49 alone (two cores, 256x144). A process group of its own keeps Ctrl-C from it.
+"""Niceness of the child, so that dreams go first. The child must stay in this process's session: Linux divides CPU time
+between sessions before it regards niceness (autogroup). A step takes 49 ms alone, 54 ms during a build in this session
+and 462 ms during one in another session (two cores, 256x144). A separate process group protects it from Ctrl-C.
 """
 _lock = threading.Lock()
 _child: subprocess.Popen[bytes] | None = None
@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: of a network in the registry, for pictures of ``shape`` and targets like these.
+    """An engine to build: for a network of the registry, pictures of ``shape`` and targets of these shapes.
 
-    Tensors are on the CPU. ``threads`` are those that the engine will run on; ``begun_seconds`` is as in
+    Tensors are on the CPU. ``threads`` is the number that will run the engine; ``begun_seconds`` is as in
     ``EngineRequest``.
     """
 
@@ -72,15 +72,15 @@ def build_in_subprocess(request: BuildRequest) -> None:
             _child.kill()
             _child.wait()
             for pipe in (_child.stdin, _child.stdout):
-                with contextlib.suppress(OSError):  # bytes that nobody will read
+                with contextlib.suppress(OSError):  # unread bytes
                     assert pipe is not None
                     pipe.close()
             _child = None
 
 
 def cancel() -> None:
-    """Kill the child, if there is one: nobody needs its engine any more. From any thread."""
-    child = _child  # the other thread may replace it meanwhile
+    """Cancel the running build, if there is one. Thread-safe."""
+    child = _child  # another thread may replace it meanwhile
     if child is not None:
         child.kill()
         child.wait()
@@ -91,13 +91,13 @@ atexit.register(cancel)
 
 def _send(child: subprocess.Popen[bytes], request: BuildRequest) -> None:
     assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # ``_relay`` says that it has died
+    with contextlib.suppress(BrokenPipeError):  # ``_relay`` reports that it has died
         pickle.dump(request, child.stdin)
         child.stdin.flush()
 
 
 def _relay(child: subprocess.Popen[bytes]) -> None:
-    """Log what the child logs, until it is done. Raises EngineError."""
+    """Forward the log of the child until it is done. Raises EngineError if the build failed."""
     assert child.stdout is not None
     for line in child.stdout:
         message: dict[str, Any] = json.loads(line)

@@ -1,4 +1,4 @@
-"""The child process of ``build_process``: reads one request from stdin, builds its engine, answers on stdout."""
+"""The child process of ``build_process``: reads a request from stdin, builds the engine, reports on stdout."""
 from __future__ import annotations
 
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main(niceness: str) -> None:
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever libraries print is dropped
+    os.dup2(2, 1)  # drop what libraries print
     if hasattr(os, "nice"):
         os.nice(int(niceness))
     stdin = os.fdopen(os.dup(0), "rb")
@@ -28,16 +28,16 @@ def main(niceness: str) -> None:
     logging.getLogger("streamdream").addHandler(handler)
     try:
         _build(request)
-    except Exception as error:  # whatever an engine's library raises
+    except Exception as error:  # libraries of engines may raise any type
         text = str(error) if isinstance(error, StreamdreamError) else f"{type(error).__name__}: {error}"
         handler.send(error=text.strip().splitlines()[0])
     else:
         handler.send(done=True)
-    os._exit(0)  # engines' libraries take seconds to end
+    os._exit(0)  # skip the exit functions of the libraries, which take seconds
 
 
 def _exit_with_parent(stdin: IO[bytes]) -> None:
-    """End this process when nobody holds the other end of its stdin any more."""
+    """Exit when the parent process closes its end of the pipe, or ends."""
     stdin.read(1)
     os._exit(1)
 
@@ -57,7 +57,7 @@ def _build(request: BuildRequest) -> None:
 
 
 class JsonLogHandler(logging.Handler):
-    """Writes log records, and how the build ended, as lines of JSON."""
+    """Writes log records and the result of the build as lines of JSON."""
 
     def __init__(self, answers: IO[bytes]) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Engines that are bytes: kept between runs, found again without tracing, built in another process.
+"""Engines that can be serialized: cached between runs, found without tracing, built in another process.
 
 Two keys identify an engine, both dicts of readable entries (``engine_cache`` names files by their digests):
 
     trace key   what the graph is traced from: settings, network, weights, code    NAME.index ─┐
     build key   what the engine is built from: the digest of the graph             NAME.engine ◀┘
 
-Tracing takes seconds, and only it gives the build key; so an index file leads from the first key to the second.
+The build key is known after tracing, which takes seconds, so an index file maps the trace key to the build key.
 """
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ log = logging.getLogger(__name__)
 
 
 class CachedEngineBackend(EngineBackend):
-    """Builds an engine once for a graph, size, precision, device and version of everything."""
+    """Builds an engine once per graph, size, precision, device and library versions."""
 
     @abstractmethod
     def serialize(self, traced: Graph) -> bytes:
-        """Build the engine of a graph; its bytes."""
+        """Build the engine of a graph and return its bytes."""
 
     @abstractmethod
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
-        """The engine of these bytes, for pictures of that shape. Raises anything over bytes that it cannot use."""
+        """Load an engine for pictures of ``shape`` from its bytes. May raise any exception for invalid bytes."""
 
     @abstractmethod
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
-        """Memory of what ``deserialize`` made of so many bytes."""
+        """Estimate the memory of a loaded engine, in bytes."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Of what builds the engines."""
+        """Return the versions of the libraries that build engines, by name."""
 
     @property
     def device_name(self) -> str:
-        """As ``--device`` takes it."""
+        """The device as ``--device`` names it."""
         return str(self.device)
 
     def load(self, request: EngineRequest) -> LoadedEngine | None:
@@ -74,8 +74,9 @@ class CachedEngineBackend(EngineBackend):
         return replace(engine, stored=stored)
 
     def build_out_of_process(self, request: EngineRequest) -> LoadedEngine:
-        """In a process of its own, which finds the network by its name; here, where there is no such network, or
-        nothing can be stored.
+        """Build in a child process, which finds the network by its name.
+
+        Build in this one if the registry lacks the network or the engine cannot be stored.
         """
         if models.MODELS.get(self.model.name) is self.model:
             build_process.build_in_subprocess(build_process.BuildRequest(
@@ -94,11 +95,11 @@ class CachedEngineBackend(EngineBackend):
         return engine_cache.load_or_build(key, lambda data: self._load_bytes(data, shape), serialize)
 
     def load_timing(self, request: EngineRequest) -> Timing | None:
-        """What ``store_timing`` stored for such a request."""
+        """Return the timing that ``store_timing`` stored, if any."""
         return engine_cache.load_timing(self._trace_key(request))
 
     def store_timing(self, request: EngineRequest, timing: Timing) -> None:
-        """Keep how fast the engine is beside eager."""
+        """Store the times of a step with eager and with the engine."""
         engine_cache.store_timing(self._trace_key(request), timing)
 
     def _load_bytes(self, data: bytes, shape: torch.Size) -> LoadedEngine:
@@ -131,7 +132,7 @@ class CachedEngineBackend(EngineBackend):
 
 @cache
 def code_digest() -> str:
-    """Of all of this package's code: after any change to it, graphs are traced again."""
+    """Return a digest of the code of this package; after any change to it, graphs are traced again."""
     digest = hashlib.sha256()
     for path in sorted(Path(streamdream.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())

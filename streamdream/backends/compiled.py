@@ -1,7 +1,7 @@
-"""The step's graph through PyTorch's compiler: what lies between convolutions becomes a few fused loops.
+"""Compile the graph of the step by PyTorch's compiler, which fuses the operations between convolutions.
 
-The first step of every size and objective takes 20 to 60 seconds on two cores (a later run finds most of it in
-PyTorch's own cache), so it is for long runs.
+The first step of each size and objective takes 20 to 60 seconds on two cores, less when PyTorch's cache has most of it,
+so this backend is for long runs.
 """
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 CXX = {"darwin": "clang++", "win32": "cl"}
-"""What PyTorch looks for where CXX names nothing. To ask itself takes four seconds: the compiler is loaded for that."""
+"""The compiler that PyTorch looks for if CXX is not set. Its own check takes four seconds, as it loads the compiler."""
 CONSTANTS_FACTOR = 2
-"""An engine holds the graph's constants and what the compiler packed of them, which it does not tell: an estimate."""
+"""Estimated memory of an engine relative to the graph's constants: those, and the compiler's packed copies."""
 log = logging.getLogger(__name__)
 
 
 class Compiled(EngineBackend):
-    """``torch.compile`` of the graph; on a GPU as one CUDA graph."""
+    """Runs the graph through ``torch.compile``; on a GPU as one CUDA graph."""
 
     name = "compiled"
 
@@ -56,10 +56,10 @@ class Compiled(EngineBackend):
         run = torch.compile(traced.module, fullgraph=True, dynamic=False, options={"freezing": True})
 
         def engine(*arguments: Tensor) -> Tensor:
-            with warnings.catch_warnings(), torch.no_grad():  # as in a dream, else it is compiled twice
-                warnings.simplefilter("ignore")  # the compiler's own
-                moved: Tensor = run(*arguments)
-            return moved
+            with warnings.catch_warnings(), torch.no_grad():  # as in a dream; else it is compiled twice
+                warnings.simplefilter("ignore")  # warnings of the compiler itself
+                dreamed: Tensor = run(*arguments)
+            return dreamed
 
         engine(*traced.inputs)
         run_engine: Engine = GraphedCallable(engine, self.device) if self.device.type == "cuda" else engine

@@ -1,8 +1,8 @@
-"""A GPU's work captured once and replayed by one call: a CUDA graph.
+"""CUDA graphs: capture the kernels of a step once, replay them with one call.
 
-A step is hundreds of small kernels, and launching each from Python takes longer than a fast GPU takes to run it. The
-capture is made here, not by PyTorch's compiler: its own belongs to the thread that made it, and a dream is made in
-one thread and its engine in another.
+A step has hundreds of small kernels, and to launch one from Python takes longer than a fast GPU takes to run it.
+PyTorch's compiler can capture, too, but ties a graph to the thread that made it; here an engine is built in one thread
+and used in another.
 """
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
 
 ERRORS = "thread_local"
-"""Whose calls must not disturb a capture: other threads may ask the GPU for memory meanwhile."""
+"""Only calls of the capturing thread can break a capture; other threads may allocate GPU memory meanwhile."""
 MAX_PIXELS = 1920 * 1080
-"""Pixels."""
+"""Larger pictures keep the GPU busy without a graph."""
 WARMUP_CALLS = 2
-"""Calls before the one that is captured: libraries choose their kernels in them, and make what they make once."""
+"""Calls before the captured one, in which libraries choose kernels and create their caches."""
 GRAPH_BYTES = 4_000_000
-"""An estimate: the kernels of one graph in the driver's memory."""
+"""Estimate of the driver's memory for the kernels of one graph."""
 log = logging.getLogger(__name__)
 
 
 def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
-    """The same step, replayed as a whole; a picture so large that the GPU is never waiting is not worth the memory."""
+    """Return the step as a CUDA graph; unchanged for pictures above ``MAX_PIXELS``."""
     if spec.height * spec.width > MAX_PIXELS:
         return step
     captures: dict[Any, GraphedCallable] = {}
@@ -55,10 +55,10 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
 
 
 class GraphedCallable:
-    """``work(*tensors) -> tensor`` on one GPU, always of the same shapes, with nothing in it that waits for the GPU.
+    """``work(*tensors) -> tensor`` on one GPU, for constant shapes; ``work`` must not synchronize with the GPU.
 
-    Each call returns a new tensor, whichever thread it comes from. What cannot be captured is run as it is. A graph
-    that was evicted is captured again by the next call.
+    Thread-safe; each call returns a new tensor. Work that cannot be captured is run as it is. After an eviction the
+    next call captures again.
     """
 
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
@@ -84,8 +84,9 @@ class GraphedCallable:
 
 
 class CapturedGraph:
-    """The kernels of one run, its inputs' places and its output's. It has only the addresses of what it reads, so it
-    keeps that: ``work`` holds the weights.
+    """The kernels of one run, with the buffers of its inputs and its output.
+
+    A CUDA graph has only addresses, so this keeps references to all that it reads: ``work`` has the weights.
     """
 
     def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
@@ -101,8 +102,9 @@ class CapturedGraph:
 
     @property
     def nbytes(self) -> int:
-        """Of its inputs and its output, and an estimate for its kernels, which CUDA does not tell; what lies between is
-        in memory that all graphs share, see ``CapturePool``.
+        """Bytes of the inputs and the output, and an estimate for the kernels, whose size CUDA does not report.
+
+        Intermediate values are in memory that all graphs share; see ``CapturePool``.
         """
         return sum(tensor.nbytes for tensor in (*self._inputs, self._output)) + GRAPH_BYTES
 
@@ -114,18 +116,19 @@ class CapturedGraph:
 
 
 class CapturePool:
-    """Where a GPU's graphs are captured, one after the other: one stream, and memory that all of them share for what
-    lies between their input and output, as no two are replayed at the same time.
+    """The stream of a GPU on which graphs are captured one at a time, and the memory for their intermediate values.
+
+    All graphs share that memory, as no two are replayed at the same time.
     """
 
     def __init__(self, device: torch.device) -> None:
         stream: Any = torch.cuda.Stream
         self._device, self._stream, self._lock = device, stream(device), threading.Lock()
-        self._first: Any = torch.cuda.CUDAGraph()  # the memory is there as long as one graph is: this one
+        self._first: Any = torch.cuda.CUDAGraph()  # keeps the pool alive, which lives as long as any of its graphs
         self.pool = torch.cuda.graph_pool_handle()
         with self.capturing():
             self._first.capture_begin(pool=self.pool, capture_error_mode=ERRORS)
-            self._held = torch.zeros(1, device=device)
+            self._anchor = torch.zeros(1, device=device)
             self._first.capture_end()
 
     @classmethod

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 MAX_SLOTS = 256
-"""Sets of taps that have a slot for a prepared network; the bytes in them are bounded by ``memory.Budget``."""
+"""Sets of taps with a slot for a prepared network; ``memory.Budget`` limits their bytes."""
 
 
 class Eager:
-    """Runs ``step.ascend`` as it is written."""
+    """Runs ``step.ascend`` operation by operation."""
 
     name = "eager"
 
@@ -38,7 +38,7 @@ class Eager:
         return True, "PyTorch is always here"
 
     def __init__(self, model: Model, device: str | torch.device, precision: str) -> None:
-        """``device`` as in ``--device``. Raises SettingsError for one that is not here."""
+        """``device`` is as in ``--device``. Raises SettingsError if there is no such device."""
         self.model = model
         self.device = choose_device(device)
         if self.device.type == "cuda":
@@ -50,7 +50,7 @@ class Eager:
 
     @property
     def budget(self) -> Budget:
-        """The device's: shared with everything else that is prepared on it."""
+        """The memory budget of the device, shared by all that is prepared on it."""
         return budget_of(self.device)
 
     def compile(self, spec: StepSpec) -> Step:
@@ -68,19 +68,19 @@ class Eager:
         replayed, pinned = capture_step(step, self.device, spec), self._network(spec.objective)
 
         def pinned_step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
-            with pinned():  # a capture must find the network prepared; and it outlives its captures in the budget
+            with pinned():  # a capture needs the prepared network, which must not be evicted before the capture
                 return replayed(picture, step_size, targets)
 
         return pinned_step
 
     def check_size(self, spec: StepSpec) -> None:
-        """Raises FieldTooSmall when the picture is too small for a tap."""
+        """Raise FieldTooSmall if the picture is too small for a tap."""
         taps = self.model.taps()
-        least = max((taps[name].min_size for name in spec.objective.taps), default=1)
-        if min(spec.height, spec.width) < least:
+        min_size = max((taps[name].min_size for name in spec.objective.taps), default=1)
+        if min(spec.height, spec.width) < min_size:
             names = ", ".join(spec.objective.taps)
             raise FieldTooSmall(f"a {spec.width}x{spec.height} picture is too small for {names}: it needs "
-                                f"{least} pixels; use fewer octaves, a larger --field-height or a lower layer")
+                                f"{min_size} pixels; use fewer octaves, a larger --field-height or a lower layer")
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         prepared, to_input = self._network(objective), self.model.to_input
@@ -92,7 +92,7 @@ class Eager:
         return tuple(term.targets(features_of, pictures) for term, _ in objective.terms)
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
-        """The gradient of each term at a picture [1, 3, H, W] of any size, before it is smoothed."""
+        """Return a function for the unsmoothed gradient of each term at a picture [1, 3, H, W] of any size."""
         prepared, to_input = self._network(objective), self.model.to_input
         terms = [term for term, _ in objective.terms]
 
@@ -100,14 +100,14 @@ class Eager:
             of_terms = targets or ((),) * len(terms)
             with prepared() as network:
                 note_use(network)
-                below = network.gradients(to_input(picture.detach()), lambda features: [
+                at_input = network.gradients(to_input(picture.detach()), lambda features: [
                     term.value(features, of_term) for term, of_term in zip(terms, of_terms, strict=True)])
-            return [to_input.gradient(gradient) for gradient in below]
+            return [to_input.gradient(gradient) for gradient in at_input]
 
         return gradients
 
     def _network(self, objective: Objective) -> Callable[[], AbstractContextManager[Network]]:
-        """Each call gives a context with the prepared network of the objective's taps, not evicted within it."""
+        """Return a function for a context with the prepared network, which is not evicted within it."""
         taps = tuple(sorted(objective.taps))
         return partial(self._slots(taps).use, partial(self._prepare, taps))
 
@@ -116,6 +116,6 @@ class Eager:
 
 
 def _disable_tf32() -> None:
-    """PyTorch lets cuDNN compute float32 in TF32, with 10 bits of mantissa."""
-    cudnn: Any = torch.backends.cudnn  # its type stub is behind
+    """Use full float32 in cuDNN, instead of TF32 with its mantissa of 10 bits."""
+    cudnn: Any = torch.backends.cudnn  # its type stub is outdated
     cudnn.conv.fp32_precision = "ieee"

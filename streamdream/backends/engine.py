@@ -1,4 +1,4 @@
-"""What backends have in common that run the step's graph in an engine: when one is built, and whether it is right."""
+"""The common part of backends that run the graph of the step in an engine: build, verify, run."""
 from __future__ import annotations
 
 import platform
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from streamdream.backends.graph import Graph
 
 Engine = Callable[..., Tensor]
-"""(picture [N, 3, H, W], step_size [1], *targets) -> picture, as the graph's module."""
+"""(picture [N, 3, H, W], step_size [1], *targets) -> picture, like the module of the graph."""
 
 MIN_COSINE, FLOOR_COSINE, MARGIN = 0.99, 0.85, 0.01
-"""Between a step of an engine and one of eager. Right ones were measured at 0.997 and more in bf16 up to ``mixed5``; at
-GoogLeNet with random weights two right ones are at 0.945 to each other, and both at 0.947 to float32."""
+"""Thresholds of the cosine between a step of an engine and one of eager. Correct engines reach 0.997 or more in bf16 up
+to ``mixed5``. In GoogLeNet with random weights two correct ones have 0.945, and each has 0.947 to float32."""
 TEST_STEP_SIZE = 0.02
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What an engine is for: a step of pictures of ``shape`` [N, 3, H, W], with targets like these.
+    """Describes an engine: a step for pictures of ``shape`` [N, 3, H, W] and targets of these shapes.
 
-    ``begun_seconds`` is the Unix time from which whoever asks waits for it.
+    ``begun_seconds`` is the Unix time of the request.
     """
 
     spec: StepSpec
@@ -82,47 +82,47 @@ class EngineBackend(ABC):
     # --- how an engine is obtained ---
 
     def load(self, request: EngineRequest) -> LoadedEngine | None:
-        """The engine from the cache folder; None where it is not there or the backend keeps none."""
+        """Load the engine from the cache folder; None if it is not there or the backend stores none."""
         return None
 
     def build(self, request: EngineRequest) -> LoadedEngine:
-        """Build the engine in this thread. Raises EngineError when it does not compute the step right."""
+        """Build the engine in this thread. Raises EngineError if it fails the comparison with eager."""
         engine = self.build_engine(self.trace(request))
         self.verify(engine, request)
         return engine
 
     def build_out_of_process(self, request: EngineRequest) -> LoadedEngine:
-        """As ``build``, by another process where that is possible, so that other threads of this one go on."""
+        """Build as ``build`` does, but in another process if possible, so that no thread here waits for the GIL."""
         return self.build(request)
 
     def _load_or_build(self, request: EngineRequest) -> LoadedEngine:
         if (engine := self.load(request)) is not None:
             return engine
-        # in another thread than the main one somebody waits for the GIL: a live picture
+        # outside the main thread this is a live run, whose other threads need the GIL
         in_main_thread = threading.current_thread() is threading.main_thread()
         return self.build(request) if in_main_thread else self.build_out_of_process(request)
 
     def evictable(self, engine: LoadedEngine, request: EngineRequest) -> EvictableEngine:
-        """The engine in the memory budget. Of the request's targets only the number is held, no tensor."""
+        """Put the engine under the memory budget. Keeps the number of targets, but no tensor of them."""
         spec, counts = request.spec, [len(of_term) for of_term in request.targets]
 
         def reload(picture: Tensor, step_size: Tensor, *flat: Tensor) -> LoadedEngine:
-            again = EngineRequest(spec, picture.shape, unflatten_targets(flat, counts) if flat else ())
-            return self.load(again) or self.build_out_of_process(again)
+            request = EngineRequest(spec, picture.shape, unflatten_targets(flat, counts) if flat else ())
+            return self.load(request) or self.build_out_of_process(request)
 
         return EvictableEngine(engine, reload, self._eager.budget)
 
     @abstractmethod
     def build_engine(self, traced: Graph) -> LoadedEngine:
-        """The engine that runs this graph."""
+        """Build the engine of this graph."""
 
     def trace(self, request: EngineRequest) -> Graph:
-        """The step's graph."""
+        """Trace the graph of the step."""
         return graph.build(self.model, request.spec, self.graph_dtype, request.targets, self.device,
                            batch=request.shape[0])
 
     def verify(self, engine: Engine, request: EngineRequest) -> None:
-        """Compare one step with eager's. Raises EngineError when they differ by more than rounding."""
+        """Compare one step with eager. Raises EngineError if they differ by more than rounding."""
         picture = natural_noise(request.shape, self.device)
         move = run_engine(engine, picture, TEST_STEP_SIZE, request.targets) - picture
         similarity, threshold = self._cosine_and_threshold(move, picture, request)
@@ -131,11 +131,13 @@ class EngineBackend(ABC):
                               f"{threshold:.3f} is the least; --backend eager does, please report this")
 
     def _cosine_and_threshold(self, move: Tensor, picture: Tensor, request: EngineRequest) -> tuple[float, float]:
-        """The cosine of a move and the least that is accepted: to eager in the same precision, or, where a deep
-        network amplifies rounding too much, to eager in float32, to which it must be about as close as the former.
+        """Return the cosine between a move and that of eager, and the threshold for it.
+
+        Eager runs in the same precision. If a deep network amplifies rounding too much, compare with eager in float32
+        instead: the engine must be about as close to that as eager in its precision is.
         """
         def eager_move(precision: str) -> Tensor:
-            eager = Eager(self.model, self.device, precision)  # a new one: its network is dropped at once
+            eager = Eager(self.model, self.device, precision)  # a new one, whose network is freed after this
             return eager.compile(request.spec)(picture, TEST_STEP_SIZE, request.targets) - picture
 
         same = eager_move(self.precision)
@@ -147,11 +149,11 @@ class EngineBackend(ABC):
 
     @property
     def graph_dtype(self) -> torch.dtype:
-        """What the graph is traced in."""
+        """The floating-point type of the traced graph."""
         return DTYPES[self.precision]
 
     def describe_device(self) -> str:
-        """What an engine is bound to: a processor, or a GPU with its capability."""
+        """Return the hardware that an engine is valid for: a processor, or a GPU with its compute capability."""
         if self.device.type == "cuda":
             major, minor = torch.cuda.get_device_capability(self.device)
             return f"{torch.cuda.get_device_name(self.device)} cc{major}.{minor}"
@@ -159,18 +161,18 @@ class EngineBackend(ABC):
 
 
 def run_engine(engine: Engine, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
-    """One step of an engine; the arguments are those of a ``Step``."""
+    """Run one step of an engine; the arguments are those of a ``Step``."""
     with torch.no_grad():
         return engine(picture, torch.full((1,), step_size, device=picture.device), *flatten_targets(targets))
 
 
 def input_shapes(picture: Tensor, targets: AllTargets) -> tuple[Any, ...]:
-    """What one engine is limited to, besides its ``StepSpec``: a guide video may change its size."""
+    """Return the shapes that an engine is fixed to, besides its ``StepSpec``: targets of a guide video may vary."""
     return picture.shape[0], *(tuple(target.shape) for target in flatten_targets(targets))
 
 
 def natural_noise(shape: torch.Size, device: torch.device) -> Tensor:
-    """Noise with the spectrum of a photograph, always the same, within [-1, 1]."""
+    """Return deterministic noise with the spectrum of a photograph, in [-1, 1]."""
     number, channels, height, width = shape
     random = torch.Generator().manual_seed(0)
     total = torch.zeros(shape)
@@ -182,5 +184,5 @@ def natural_noise(shape: torch.Size, device: torch.device) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Between two moves, as vectors; the least of a batch."""
+    """Return the cosine between two moves as vectors; the minimum over the batch."""
     return float(F.cosine_similarity(a.flatten(1).float(), b.flatten(1).float(), 1).min())

@@ -1,4 +1,4 @@
-"""Files of engines and measurements in the cache folder, named by the digest of what identifies them."""
+"""Files of engines and measurements in the cache folder, named by the digests of their keys."""
 from __future__ import annotations
 
 import contextlib
@@ -16,18 +16,18 @@ from streamdream.system.cache_dir import cache_dir
 
 Engine = TypeVar("Engine")
 Key = dict[str, str]
-"""What identifies an engine, or a measurement; see ``cached_engine``."""
+"""Identifies an engine or a measurement; see ``cached_engine``."""
 ENGINE_SUFFIX, INDEX_SUFFIX = ".engine", ".index"
 MAX_CACHE_BYTES = 4_000_000_000
-"""Of all engines together; beyond it the least recently used are evicted."""
+"""Maximum size of all engines; above it the least recently used are evicted."""
 MAX_HEADER_BYTES = 1 << 16
-"""The header is read byte by byte."""
+"""The unbuffered file is read byte by byte up to the end of the header."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CachedEngine:
-    """An engine in a file: one line of JSON (its build key, and the digest of the rest), then its bytes."""
+    """An engine file: one line of JSON (the build key, and the digest of the rest), then the bytes of the engine."""
 
     path: Path
     build_key: Key
@@ -36,7 +36,7 @@ class CachedEngine:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a step: the median of some of each."""
+    """Median time of a step of each."""
 
     eager_seconds: float
     engine_seconds: float
@@ -45,10 +45,10 @@ class Timing:
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 def load_or_build(build_key: Mapping[str, str], load: Callable[[bytes], Engine], build: Callable[[], bytes]) -> Engine:
-    """The engine of exactly that key: from its file, else built and stored.
+    """Load the engine of exactly that key from its file, else build and store it.
 
-    ``load`` may raise anything over bytes that it cannot use; they are then built once more. A folder that cannot be
-    written, or a full disk, costs only the storing. Where two processes build the same, the later file stays.
+    ``load`` may raise any exception for invalid bytes; the engine is then built again. If it cannot be stored, this
+    only warns. If two processes build the same engine, the later file replaces the other.
     """
     try:
         return _load(build_key, load)
@@ -64,7 +64,7 @@ def load_or_build(build_key: Mapping[str, str], load: Callable[[bytes], Engine],
 
 
 def load_by_trace_key(trace_key: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine | None:
-    """The engine that the index has for ``trace_key``, where it is still there and can be used."""
+    """Load the engine that the index has for ``trace_key``; None if it is missing or damaged."""
     build_key = _read_index(trace_key).get("build_key")
     if not isinstance(build_key, dict):
         return None
@@ -72,18 +72,18 @@ def load_by_trace_key(trace_key: Mapping[str, str], load: Callable[[bytes], Engi
         return _load(build_key, load)
     except FileNotFoundError:
         return None
-    except Exception as error:  # it is built again, and ``load_or_build`` warns
+    except Exception as error:  # ``load_or_build`` builds it again, and warns
         log.debug("the engine of the index cannot be used: %s", _first_line(error))
         return None
 
 
 def write_index(trace_key: Mapping[str, str], build_key: Mapping[str, str]) -> bool:
-    """Store that ``trace_key`` leads to the engine of ``build_key``, which is verified. False where it is not kept."""
+    """Map ``trace_key`` to the verified engine of ``build_key``. Return False if that engine is not stored."""
     return _engine_path(build_key).exists() and _write_index(trace_key, {"build_key": dict(build_key)})
 
 
 def load_timing(trace_key: Mapping[str, str]) -> Timing | None:
-    """What ``store_timing`` stored for that key."""
+    """Return what ``store_timing`` stored for that key, if anything."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
         timing = _read_index(trace_key)["timing"]
         return Timing(float(timing["eager_seconds"]), float(timing["engine_seconds"]))
@@ -91,14 +91,14 @@ def load_timing(trace_key: Mapping[str, str]) -> Timing | None:
 
 
 def store_timing(trace_key: Mapping[str, str], timing: Timing) -> None:
-    """Keep it in the index, where there is an entry for that key."""
+    """Store a timing in the index, if that has an entry for the key."""
     entry = _read_index(trace_key)
     if entry:
         _write_index(trace_key, entry | {"timing": asdict(timing)})
 
 
 def list_engines() -> list[CachedEngine]:
-    """All engines that are stored, the most recently used first."""
+    """Return all stored engines, the most recently used first."""
     engines = []
     for path in cache_dir("engines").glob(f"*{ENGINE_SUFFIX}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -111,7 +111,7 @@ def list_engines() -> list[CachedEngine]:
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 def load_measurement(key: Mapping[str, str]) -> dict[str, Any] | None:
-    """What ``store_measurement`` stored for exactly that key; None where there is nothing, or it is damaged."""
+    """Return what ``store_measurement`` stored for exactly that key; None if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(_measurement_path(key).read_text())
         if stored["key"] == dict(key) and isinstance(stored["figures"], dict):
@@ -121,7 +121,7 @@ def load_measurement(key: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def store_measurement(key: Mapping[str, str], figures: Mapping[str, Any]) -> None:
-    """Keep JSON values for later runs. A folder that cannot be written costs only the storing."""
+    """Store JSON values for later runs, if the folder is writable."""
     try:
         _replace(_measurement_path(key), json.dumps({"key": dict(key), "figures": dict(figures)}).encode())
     except (OSError, SinkError) as error:
@@ -131,7 +131,7 @@ def store_measurement(key: Mapping[str, str], figures: Mapping[str, Any]) -> Non
 # --- files ------------------------------------------------------------------------------------------------------------
 
 def file_stem(key: Mapping[str, str]) -> str:
-    """Short and readable, with a digest of everything in the key."""
+    """Return a short, readable file name with a digest of the whole key."""
     digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:24]
     return "-".join(part for part in (key.get("backend", ""), key.get("size", ""), digest) if part)
 
@@ -149,7 +149,7 @@ def _measurement_path(key: Mapping[str, str]) -> Path:
 
 
 def _read_index(trace_key: Mapping[str, str]) -> dict[str, Any]:
-    """The entry for that key; empty where there is none, or it is damaged."""
+    """Return the entry for that key; empty if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
         entry = json.loads(_index_path(trace_key).read_text())
         if isinstance(entry, dict):
@@ -165,16 +165,16 @@ def _write_index(trace_key: Mapping[str, str], entry: Mapping[str, Any]) -> bool
 
 
 def _load(build_key: Mapping[str, str], load: Callable[[bytes], Engine]) -> Engine:
-    """From its file. Raises FileNotFoundError, and anything else for one that is truncated, damaged or another's."""
+    """Load an engine from its file. Raises FileNotFoundError, or any other exception for a damaged or foreign file."""
     path = _engine_path(build_key)
-    with path.open("rb", buffering=0) as file:  # a buffered one copies 20 MB, and holds the GIL for 30 ms
+    with path.open("rb", buffering=0) as file:  # a buffered read copies 20 MB and holds the GIL for 30 ms
         header, data = file.readline(MAX_HEADER_BYTES), file.readall()
     expected = {"build_key": dict(build_key), "sha256": hashlib.sha256(data).hexdigest()}
     if header != _encode_header(expected):
         raise ValueError("it is damaged")
     engine = load(data)
     with contextlib.suppress(OSError):
-        path.touch()  # it was used
+        path.touch()  # mark as used
     return engine
 
 
@@ -193,7 +193,7 @@ def _write(build_key: Mapping[str, str], data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Nobody ever reads half of it. Raises OSError or SinkError."""
+    """Replace a file atomically. Raises OSError or SinkError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(str(path), data, overwrite=True)
 

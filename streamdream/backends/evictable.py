@@ -1,7 +1,7 @@
-"""Engines in memory, which the budget may evict while nobody uses them.
+"""Engines in memory that the budget may evict while they are idle.
 
-A live field that finds its size leaves engines behind, of every octave of every size that it passed through, and each
-takes 50 to 250 MB on a processor. What is stored in the cache folder is loaded again in a fifth of a second.
+While a live run adapts its field, it uses an engine per octave and size, each of 50 to 250 MB on a processor. To load a
+stored one again takes 0.2 s.
 """
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """An engine in memory; ``run`` is one, see ``engine.Engine``.
-
-    ``stored`` says that it is in the cache folder too, so that it is soon loaded again.
-    """
+    """An ``engine.Engine`` in memory with its size; ``stored`` if it is also in the cache folder."""
 
     run: Callable[..., Tensor]
     nbytes: int
@@ -33,9 +30,9 @@ class LoadedEngine:
 
 
 class EvictableEngine:
-    """An engine; ``reload`` gets the arguments of a call that comes after it was evicted.
+    """An engine that may be evicted; the next call then passes its arguments to ``reload``.
 
-    One that is stored is also evicted when nobody has used it for a while.
+    A stored engine is also evicted after some time without use.
     """
 
     def __init__(self, engine: LoadedEngine, reload: Callable[..., LoadedEngine], budget: Budget) -> None:
@@ -48,5 +45,5 @@ class EvictableEngine:
 
     @property
     def loaded(self) -> bool:
-        """Whether it is in memory."""
+        """Whether the engine is in memory."""
         return self._slot.loaded

@@ -1,7 +1,7 @@
-"""The step's graph in OpenVINO: Intel's and AMD's processors, and Intel's GPUs and NPUs.
+"""OpenVINO backend for the graph of the step, on processors of Intel and AMD, and on Intel's GPUs and NPUs.
 
-The graph is given to it in float32, with the precision as a hint: it then keeps what decides the step's length in
-float32 by itself, and fuses convolutions with what follows them.
+The graph is passed in float32, with the precision as a hint: OpenVINO then keeps the operations that decide the length
+of the step in float32, and fuses convolutions with the operations after them.
 """
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'streamdream[openvino]'"
 PLUGINS = {"auto": "CPU", "cpu": "CPU", "xpu": "GPU", "gpu": "GPU", "npu": "NPU"}
-"""What ``--device`` may be here -> OpenVINO's name for it; ``auto`` is the processor, the only one measured."""
+"""Value of ``--device`` -> OpenVINO's name; ``auto`` is the processor, the only one that was measured."""
 MEMORY_FP32, MEMORY_HALF = (2.8, 650), (2.2, 400)
-"""Bytes of an engine in memory for each byte of its data, and for each pixel."""
+"""Memory of an engine: bytes per byte of its data, and per pixel."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVino(CachedEngineBackend):
-    """Converts the graph once per size, and keeps what OpenVINO made of it."""
+    """Converts the graph once per size, and caches the compiled model."""
 
     name = "openvino"
 
@@ -45,7 +45,7 @@ class OpenVino(CachedEngineBackend):
             return False, f"OpenVINO is not installed: {INSTALL}"
         try:
             return True, f"OpenVINO {_version()} on {', '.join(_core().available_devices)}"
-        except Exception as error:  # a broken installation raises whatever it likes
+        except Exception as error:  # a broken installation may raise any type
             return False, f"OpenVINO does not load ({str(error).splitlines()[0]}): {INSTALL} --force-reinstall"
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
@@ -55,10 +55,10 @@ class OpenVino(CachedEngineBackend):
             raise SettingsError(f"--device {device} cannot be used by openvino here; it has {', '.join(here)}")
         self._plugin = plugin
         super().__init__(Eager(model, "cpu", precision))  # pictures and targets stay on the CPU
-        able = _core().get_property(plugin, "OPTIMIZATION_CAPABILITIES")
-        if self.precision != "fp32" and self.precision.upper() not in able:  # it would take another one in silence
+        supported = _core().get_property(plugin, "OPTIMIZATION_CAPABILITIES")
+        if self.precision != "fp32" and self.precision.upper() not in supported:  # it would silently use another one
             raise SettingsError(f"--precision {self.precision} cannot be used by openvino on this {plugin}; it has "
-                                f"{', '.join(name for name in HINTS if name.upper() in able)}")
+                                f"{', '.join(name for name in HINTS if name.upper() in supported)}")
 
     @property
     def graph_dtype(self) -> torch.dtype:
@@ -73,7 +73,7 @@ class OpenVino(CachedEngineBackend):
         return self._plugin.lower()
 
     def versions(self) -> dict[str, str]:
-        # without a word of shapes: of engines with open ones; of the beginning: of those that rounded it, too
+        # these entries exclude older engines: with dynamic shapes, or with the first layers in half precision
         beginning = {} if self.precision == "fp32" else {"beginning": "fp32"}
         return {"openvino": _version(), "shapes": "fixed", **beginning}
 
@@ -81,7 +81,7 @@ class OpenVino(CachedEngineBackend):
     def _options(self) -> dict[str, str]:
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
-            # not pinned: a thread that a display or a camera has put aside goes on where there is room
+            # not pinned: a thread that a display or a camera preempts can move to another core
             options |= {"INFERENCE_NUM_THREADS": str(default_threads()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
         return options
 
@@ -93,34 +93,36 @@ class OpenVino(CachedEngineBackend):
         return stream.getvalue()
 
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
-        # bytes: from a stream it reads with the GIL held, 10 ms where this takes 3
+        # importing from a stream holds the GIL for 10 ms; from bytes, 3 ms
         request = _core().import_model(data, self._plugin, self._options).create_infer_request()
 
         def engine(*arguments: Tensor) -> Tensor:
             inputs = [argument.detach().cpu().float().contiguous().numpy() for argument in arguments]
             output = request.infer(inputs, share_inputs=True, share_outputs=True)[0]
-            # copied: the next step writes to the same memory
+            # copy: the next step writes to the same memory
             return torch.from_numpy(output).clone(memory_format=torch.channels_last)
 
         return engine
 
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
-        """An estimate, as OpenVINO does not tell: weights packed again beside those in the data, and what its first
-        call takes for each pixel. Resident memory grew by 0.8 to 1.0 of it (inception_v3, conv2d_3 to mixed5, 96x128
-        to 480x640).
+        """Estimate the memory, which OpenVINO does not report: the data, repacked weights, and buffers per pixel.
+
+        Resident memory grew by 0.8 to 1.0 of the estimate (inception_v3, conv2d_3 to mixed5, 96x128 to 480x640).
         """
-        of_data, of_pixel = MEMORY_FP32 if self.precision == "fp32" else MEMORY_HALF
-        return round(of_data * data_bytes + of_pixel * shape[0] * shape[2] * shape[3])
+        per_byte, per_pixel = MEMORY_FP32 if self.precision == "fp32" else MEMORY_HALF
+        return round(per_byte * data_bytes + per_pixel * shape[0] * shape[2] * shape[3])
 
 
 def convert(traced: Graph) -> Any:
-    """OpenVINO's model of it, as it was traced and of one size: from an exported program it takes 4 s longer, and has
-    sizes left open, which makes each step a tenth slower. What it knows under another name only, ``graph`` says so.
+    """Convert the traced graph, of one size, to OpenVINO's model.
+
+    From an exported program the conversion would take 4 s longer, and its dynamic sizes would slow each step by 10 %.
+    ``graph`` avoids operations that OpenVINO knows under other names only.
     """
     convert_model = _openvino().convert_model
     decoder = importlib.import_module("openvino.frontend.pytorch.fx_decoder")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about PyTorch's deprecations
+        warnings.simplefilter("ignore")  # of deprecated parts of PyTorch
         return convert_model(decoder.TorchFXPythonDecoder(
             traced.module, input_shapes=[example.shape for example in traced.inputs],
             input_types=[example.dtype for example in traced.inputs]))
@@ -128,19 +130,20 @@ def convert(traced: Graph) -> Any:
 
 @cache
 def _openvino() -> Any:
-    """The package, without what it would send to its maker: it reports each import and each model converted, unless its
-    telemetry package is missing. So that is missing while it is imported.
+    """Import OpenVINO without its telemetry, which reports each import and each converted model to its maker.
+
+    OpenVINO sends nothing if the telemetry package cannot be imported, so this hides that package meanwhile.
     """
-    reporter = "openvino_telemetry"
-    before = sys.modules.get(reporter, ...)
-    sys.modules[reporter] = None  # type: ignore[assignment]
+    telemetry = "openvino_telemetry"
+    before = sys.modules.get(telemetry, ...)
+    sys.modules[telemetry] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("openvino")
     finally:
         if before is ...:
-            del sys.modules[reporter]
+            del sys.modules[telemetry]
         else:
-            sys.modules[reporter] = before
+            sys.modules[telemetry] = before
 
 
 def _version() -> str:

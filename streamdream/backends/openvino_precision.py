@@ -1,10 +1,10 @@
-"""What OpenVINO is to compute in float32 though the rest is in half precision: as ``models.network`` does.
+"""Keep the first layers in float32 in an OpenVINO model of half precision, as ``models.network`` does.
 
-Its processor plugin takes a hint for the whole model, and leaves out the operations that carry an attribute, which its
-Python package cannot attach. In the files that it writes and reads a model is XML, and there it can be written.
+The processor plugin takes a precision hint for the whole model, and excludes operations with a certain attribute. Its
+Python package cannot set that attribute, but the XML of a saved model can contain it.
 
-Convolutions and what lies between them are left out so; the comparisons of a pool's gradient are not: OpenVINO 2026.4
-rounds what they compare all the same, or, with slices marked, too, gets the step wrong (a cosine of 0.75).
+This marks convolutions and the operations between them, but not the comparisons in the gradient of a pool: OpenVINO
+2026.4 rounds their operands anyway, or, if slices are marked as well, computes a wrong step (a cosine of 0.75).
 """
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ENDS = (aten.convolution.default, aten.relu.default)
 
 
 def fp32_nodes(traced: Graph) -> set[str]:
-    """Names of the graph's nodes that lead from the picture to the last convolution before the first pooling."""
+    """Return the names of the graph's nodes from the picture to the last convolution before the first pooling."""
     module: Any = traced.module
     nodes = list(module.graph.nodes)
-    known = {nodes[0].name}  # nothing but the picture
+    known = {nodes[0].name}  # the picture
     for node in nodes:
         inputs = [node_input for node_input in node.all_input_nodes if node_input.op != "get_attr"]
         if (node.op == "call_function" and inputs and known.issuperset(node_input.name for node_input in inputs)
@@ -42,7 +42,7 @@ def fp32_nodes(traced: Graph) -> set[str]:
 
 
 def keep_fp32(core: Any, openvino: Any, model: Any, exact: set[str]) -> Any:
-    """The model, with those of its operations marked that stem from the nodes of these names."""
+    """Return the model with its operations marked that stem from the nodes named in ``exact``."""
     with tempfile.TemporaryDirectory(prefix="streamdream-") as folder:
         path = Path(folder) / "model.xml"
         openvino.serialize(model, str(path))
@@ -58,5 +58,5 @@ def mark(layer: ET.Element) -> None:
     attributes = layer.find("rt_info")
     if attributes is None:
         attributes = ET.Element("rt_info")
-        layer.insert(1 if layer.find("data") is not None else 0, attributes)  # before its inputs, as OpenVINO has it
+        layer.insert(1 if layer.find("data") is not None else 0, attributes)  # before the inputs, as OpenVINO writes it
     ET.SubElement(attributes, "attribute", ATTRIBUTE)

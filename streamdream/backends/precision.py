@@ -1,7 +1,7 @@
-"""Which precision ``--precision auto`` means on a device.
+"""Choose the precision of ``--precision auto`` for a device.
 
-The instructions of the device decide. Where they leave a doubt, a measurement decides; it is stored for this machine
-and these versions, so that the next run, on a busy machine too, chooses the same precision and renders the same dream.
+The instructions of the device decide, or in doubt a measurement. That is stored for this machine and these versions, so
+that later runs, even on a busy machine, choose the same precision and render the same dream.
 """
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from streamdream.system.torch_threads import use_threads
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TIMED_SIZES, TIMED_SIZE_ELSEWHERE = {"cpu": (30, 40)}, (480, 640)
-"""By kind of device. Short on a CPU, so that most convolutions run without a context switch even beside other
-processes; a GPU needs a long one, as it is done with a short one before the next kernel is launched.
+"""Size of the timed convolution by type of device. Small on a CPU, so that most runs have no context switch even with
+other processes running; large on a GPU, where a small one takes less time than the launch of its kernel.
 """
 MIN_ROUNDS, MAX_ROUNDS, MAX_SECONDS = 12, 400, 1.0
 REPEATS, REPEAT_TOLERANCE = 3, 1.1
-"""A time is certain when the ``REPEATS`` shortest ones differ by less than this factor."""
+"""A time is certain if the ``REPEATS`` shortest ones differ by less than this factor."""
 MIN_SPEEDUP, CLOSE = 1.1, 1.1
-"""Half precision is chosen when it is ``MIN_SPEEDUP`` times as fast; within a factor of ``CLOSE`` it is doubtful."""
+"""Half precision must be ``MIN_SPEEDUP`` times as fast; within a factor of ``CLOSE`` the result is doubtful."""
 MAX_MEASUREMENTS = 5
-"""A doubtful measurement is repeated by the next run, until there were so many."""
+"""A doubtful measurement is repeated by later runs, up to this number."""
 ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that forbid oneDNN some instructions of the processor."""
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=8)
 def choose_precision(device: torch.device) -> tuple[str, str]:
-    """(precision, reason): half precision where the device has fast instructions for it, else ``fp32``.
+    """Return (precision, reason): half precision if the device has fast instructions for it, else ``fp32``.
 
-    On a GPU that is fp16, whose gradients turn less than those of bf16 (cosine 0.973 against 0.84 at one random
-    network); a processor with bf16 instructions seldom has those for fp16.
+    Half precision is fp16 on a GPU, as its gradients are closer to fp32 than those of bf16 (cosine 0.973, not 0.84, in
+    one random network). On a processor it is bf16, as few have instructions for fp16.
     """
     half = "fp16" if device.type in ("cuda", "xpu", "mps") else "bf16"
     if half == "bf16" and not (device.type == "cpu" and has_bf16()):
@@ -50,27 +50,27 @@ def choose_precision(device: torch.device) -> tuple[str, str]:
 
 
 def has_bf16() -> bool:
-    """Whether the processor has the instructions; elsewhere bf16 is emulated, slower than fp32."""
+    """Return whether the processor has bf16 instructions; emulated bf16 is slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _instructions(device: torch.device) -> str:
-    """Why half precision is faster for certain; empty where that has to be measured."""
+    """Return why half precision is certainly faster; empty if that must be measured."""
     if device.type == "cuda" and torch.version.hip is None:
         major, minor = torch.cuda.get_device_capability(device)
         return f"the GPU has matrix units for fp16 (capability {major}.{minor})" if major >= 7 else ""
     limited = any(name in os.environ for name in ISA_LIMITS)
-    permitted = getattr(torch.cpu, "_init_amx", lambda: True)  # by the operating system, to each process
+    permitted = getattr(torch.cpu, "_init_amx", lambda: True)  # the operating system may deny AMX to a process
     if device.type == "cpu" and not limited and torch.cpu.get_capabilities().get("amx_bf16") and permitted():
         return "the processor has matrix units for bf16 (AMX)"
     return ""
 
 
 def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
-    """By the stored measurement, or by a new one where there is none or it was doubtful.
+    """Choose by the stored measurement, or measure if there is none or it was doubtful.
 
-    A doubtful measurement changes no earlier choice; the first one chooses half precision, which has instructions.
+    A doubtful measurement does not change an earlier choice. If the first one is doubtful, choose half precision.
     """
     key = _describe(device, half)
     stored = _load(key, half)
@@ -90,7 +90,7 @@ def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
 
 
 def _describe(device: torch.device, half: str) -> dict[str, str]:
-    """Everything that the choice depends on."""
+    """Return all that the choice depends on, as a key."""
     if device.type == "cpu":
         name = processor_name()
     else:
@@ -101,7 +101,7 @@ def _describe(device: torch.device, half: str) -> dict[str, str]:
 
 
 def _load(key: dict[str, str], half: str) -> dict[str, Any] | None:
-    """The stored choice, unless there is none or it is damaged."""
+    """Load the stored choice; None if it is missing or damaged."""
     stored = engine_cache.load_measurement(key)
     kinds = {"precision": str, "reason": str, "certain": bool, "measurements": int}
     if stored is None or not all(isinstance(stored.get(name), kind) for name, kind in kinds.items()):
@@ -110,10 +110,10 @@ def _load(key: dict[str, str], half: str) -> dict[str, Any] | None:
 
 
 def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> tuple[dict[str, float], bool]:
-    """Seconds of a 3x3 convolution of 64 channels, and whether they are certain.
+    """Return the seconds of a 3x3 convolution of 64 channels by precision, and whether they are certain.
 
-    The precisions take turns, and the shortest time of each counts, as other processes only add to it. One thread, as
-    several wait for whichever of them another process has interrupted.
+    Measure the precisions alternately and take the minimum, as other processes only add time. Use one thread: several
+    would wait for the one that another process interrupts.
     """
     def make(name: str, *size: int) -> Tensor:
         return torch.ones(size, device=device, dtype=DTYPES[name]).to(memory_format=torch.channels_last)
@@ -131,8 +131,8 @@ def _time_convolutions(device: torch.device, precisions: tuple[str, ...]) -> tup
                 break
             for name, (features, kernel) in operands.items():
                 synchronize(device)
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 torch.nn.functional.conv2d(features, kernel, padding=1)
                 synchronize(device)
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(time.perf_counter() - start)
     return {name: min(times) for name, times in seconds.items()}, repeated()

@@ -1,9 +1,8 @@
-"""The step's graph in TensorRT, through Torch-TensorRT or Torch-TensorRT-RTX, whichever is installed.
+"""TensorRT backend for the graph of the step, through Torch-TensorRT or Torch-TensorRT-RTX, whichever is installed.
 
-Networks are strongly typed there, so the graph is traced in fp16 (smoothing and what follows in float32). An engine
-belongs to one GPU, one size and one version of everything, all of which its name in the cache holds; Torch-TensorRT's
-own cache goes by the names of operations alone, and finds another step's engine. No GPU has run this yet: what is
-verified, and what is not, is in benchmarks/README.md.
+TensorRT networks are strongly typed, so the graph is traced in fp16 (in float32 from the smoothing on). An engine is
+valid for one GPU, one size and one version of each library; its key in our cache has them all. Torch-TensorRT's own
+cache is not used: its keys have only the names of operations, so it returns the engine of another step.
 """
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'streamdream[tensorrt-rtx]' for GeForce and RTX cards, 'streamdream[tensorrt]' for others"
 RTX_RUNS_ON = frozenset(((7, 5), (8, 0), (8, 6), (8, 9)))
-"""Compute capabilities that TensorRT-RTX takes, beside 12.0 and all later ones. On others (an H100 has 9.0) release 1.7
-builds an engine, and then refuses to read it.
+"""Compute capabilities that TensorRT-RTX supports, in addition to 12.0 and later. On others (an H100 has 9.0) release
+1.7 builds an engine that it then cannot load.
 """
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
@@ -51,8 +50,8 @@ class TensorRt(CachedEngineBackend):
                            "'streamdream[tensorrt]'")
         try:
             import_quietly()
-        except Exception as error:  # a library that is missing or does not fit: anything
-            return False, f"Torch-TensorRT does not load ({str(error).splitlines()[0]}): {INSTALL}"
+        except Exception as error:  # a missing or incompatible library raises any type
+            return False, f"Torch-TensorRT cannot be loaded ({str(error).splitlines()[0]}): {INSTALL}"
         return True, f"TensorRT, {', '.join(f'{name} {version}' for name, version in versions().items())}"
 
     def __init__(self, model: Model, device: str, precision: str) -> None:
@@ -67,9 +66,9 @@ class TensorRt(CachedEngineBackend):
         torch_tensorrt = import_quietly()
         with warnings.catch_warnings(), torch.cuda.device(self.device):
             warnings.simplefilter("ignore")
-            plain = [example.contiguous() for example in traced.inputs]
+            inputs = [example.contiguous() for example in traced.inputs]
             data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-                traced.export(), arg_inputs=plain, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
+                traced.export(), arg_inputs=inputs, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
                 require_full_compilation=True, min_block_size=1,
                 timing_cache_path=str(cache_dir.cache_dir("engines") / "timing_cache.bin"))
         return data
@@ -78,12 +77,12 @@ class TensorRt(CachedEngineBackend):
         return TensorRtEngine(data, self.device, shape)
 
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
-        """Its weights are about the data; what it computes with, TensorRT tells."""
+        """Estimate the weights by the size of the data; TensorRT reports its workspace."""
         return data_bytes + getattr(engine, "workspace_bytes", 0)
 
 
 class TensorRtEngine:
-    """An engine on its device. Inputs go in the order of the graph's; the one output is a picture."""
+    """A loaded engine. Takes the inputs in the order of the graph; returns one picture."""
 
     def __init__(self, data: bytes, device: torch.device, shape: torch.Size) -> None:
         import_quietly()
@@ -94,7 +93,7 @@ class TensorRtEngine:
             self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
             self._engine = self._runtime.deserialize_cuda_engine(data)
             if self._engine is None:
-                raise EngineError("TensorRT cannot read it: made by another version, or for another GPU")
+                raise EngineError("TensorRT cannot load the engine: it was built by another version or for another GPU")
             self._context = self._engine.create_execution_context()
             self.workspace_bytes = int(getattr(self._engine, "device_memory_size_v2", 0))
         names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
@@ -113,7 +112,7 @@ class TensorRtEngine:
 
 
 def import_quietly() -> Any:
-    """torch_tensorrt, which also makes ``import tensorrt`` find RTX's. It warns of what does not concern us."""
+    """Import torch_tensorrt without its warnings; it also redirects ``import tensorrt`` to the RTX package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch_tensorrt
@@ -122,7 +121,7 @@ def import_quietly() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of those packages that are installed."""
+    """Return the versions of the packages that are installed."""
     installed = {}
     for name in PACKAGES:
         try:

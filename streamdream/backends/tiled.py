@@ -1,9 +1,9 @@
-"""Pictures larger than memory: the gradient is computed tile by tile and normalised as a whole.
+"""Compute the gradient of pictures that exceed the memory limit tile by tile, and normalise it as a whole.
 
-Tiles are of one size and overlap, and only the middle of each is used. They lie on the grid of the network's strides,
-so a feature looks at the same pixels as without tiles; what is far from a pixel reaches it weakly, so the overlap need
-not be the whole receptive field. As each step's shift moves the picture beneath the tiles, no edge is at the same place
-twice (neural-dream blends tiles that overlap by half instead).
+All tiles have the same size and overlap; only the middle of each is used. They are aligned to the network's strides, so
+a feature sees the same pixels as without tiles. The influence of a pixel decreases with distance, so the overlap may be
+smaller than the receptive field. The random shift of each step moves the tile edges, which hides them (neural-dream
+blends tiles that overlap by half instead).
 """
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     from streamdream.models import Model
 
 MAX_OVERLAP = 256
-"""Pixels on every side of a tile that are computed and dropped: at most, and"""
+"""Maximum of pixels that are computed and dropped on each side of a tile."""
 EXTRA_OVERLAP = 48
-"""this many more than a tap's receptive field has to a side. One step then differs from the untiled one by less than
-1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3); figures:
+"""Pixels of overlap beyond the radius of a tap's receptive field. One step then differs from the untiled one by less
+than 1 % for all taps up to mixed5 and inception_5b/output (float32; 0.01 % for mixed3); figures:
 docs/notebook/2026-11-24-chaos-and-tiles.md."""
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2}
 BASE_BYTES_PER_PIXEL = 250
-"""A pixel's, of the picture and its gradient while they are smoothed and added."""
+"""Bytes per pixel for the picture and its gradient during smoothing and addition."""
 BACKWARD_MEMORY_FACTOR = 1.3
-"""Memory of the backward pass, times that of the values saved in the forward pass. Measured: 0.6 to 1.1 of the sum."""
+"""Memory of the backward pass, relative to the values saved in the forward pass. Measured memory is 0.6 to 1.1 of the
+estimate."""
 
 
 class Tiled:
-    """Hands pictures to another backend, in parts where a step on the whole would take more than ``budget_mb``.
+    """Passes pictures to another backend, as tiles if a step on the whole picture would need more than ``budget_mb``.
 
-    What depends on the whole picture is computed for each tile by itself: a style's correlations, and how several
-    taps weigh against each other, of which the edges of a tile move 2 % or so.
+    Statistics of the whole picture are computed per tile: the correlations of a style, and the relative weight of
+    several taps, which changes by about 2 % at the edges of a tile.
     """
 
     def __init__(self, backend: Backend, budget_mb: float) -> None:
@@ -87,7 +88,7 @@ class Tiled:
 
 @dataclass(frozen=True)
 class Tile:
-    """Along one axis: what is read of the picture, which part of that is used, and where it is written."""
+    """A tile along one axis: the slice to ``read`` of the picture, the part of it ``used``, and where to ``write``."""
 
     read: slice
     used: slice
@@ -96,7 +97,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Axis:
-    """How one side of a picture is cut into tiles, ``advance`` pixels apart, the last at its end."""
+    """The tiles along one side of a picture, ``advance`` pixels apart; the last one ends with the picture."""
 
     length: int
     tile: int
@@ -104,9 +105,9 @@ class Axis:
     overlap: int
 
     @classmethod
-    def of(cls, length: int, longest: int, overlap: int, stride: int) -> Axis:
-        """Tiles start at multiples of ``stride`` and end at the picture's end, so their length has its remainder."""
-        tile = max(longest, 3 * overlap) // stride * stride + length % stride
+    def of(cls, length: int, max_tile: int, overlap: int, stride: int) -> Axis:
+        """Start tiles at multiples of ``stride``. The last ends with the picture: ``tile`` has its remainder."""
+        tile = max(max_tile, 3 * overlap) // stride * stride + length % stride
         if tile >= length:
             return cls(length, length, length, 0)
         return cls(length, tile, (tile - 2 * overlap) // stride * stride, overlap)
@@ -121,24 +122,24 @@ class Axis:
 
 
 def overlap_of(model: Model, objective: Objective) -> tuple[int, int]:
-    """(stride of the taps, pixels of overlap), the latter a multiple of the former.
+    """Return (stride of the taps, overlap in pixels), the overlap a multiple of the stride.
 
-    A pixel reaches a feature, and that feature's gradient other pixels: twice the receptive field's radius, at most.
+    A pixel affects a feature, whose gradient affects other pixels: at most twice the radius of the receptive field.
     """
-    reach, strides = {INPUT: 0.0}, {INPUT: 1}
+    radius, strides = {INPUT: 0.0}, {INPUT: 1}
     for node in subgraph(model.nodes(), objective.taps):
-        below = node.inputs[0]
-        reach[node.name], strides[node.name] = max(reach[name] for name in node.inputs), strides[below]
+        source = node.inputs[0]
+        radius[node.name], strides[node.name] = max(radius[name] for name in node.inputs), strides[source]
         if isinstance(node, Window):
-            reach[node.name] += (max(node.kernel) - 1) / 2 * strides[below]
+            radius[node.name] += (max(node.kernel) - 1) / 2 * strides[source]
             strides[node.name] *= node.stride
     stride = max(strides.values())
-    pixels = min(max(reach.values()) + EXTRA_OVERLAP, 2 * max(reach.values()) + stride, MAX_OVERLAP)
+    pixels = min(max(radius.values()) + EXTRA_OVERLAP, 2 * max(radius.values()) + stride, MAX_OVERLAP)
     return stride, -(-int(pixels) // stride) * stride
 
 
 def bytes_per_pixel(model: Model, objective: Objective, value_bytes: int) -> float:
-    """Bytes that a step saves for each pixel of the picture: every value of the forward pass, and pools' indices."""
+    """Estimate the bytes that a step saves per pixel: all values of the forward pass, and the indices of max pools."""
     area, channels, total = {INPUT: 1.0}, {INPUT: 3}, float(BASE_BYTES_PER_PIXEL)
     nodes = subgraph(model.nodes(), objective.taps)
     fp32 = fp32_prefix(nodes)  # float32 in every precision

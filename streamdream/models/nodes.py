@@ -1,8 +1,8 @@
 """A network as a table of named nodes.
 
-An architecture file lists its nodes in order; everything else (which taps exist, their channels and strides, how much
-of the network a tap needs, its cost in FLOP) is read from that table, so no architecture states it twice. What runs a
-table is ``network.Network``. Nothing here needs torch.
+An architecture file lists its nodes in order. All else is derived from that table: the taps, their channels and
+strides, the part of the network that a tap needs, its cost in FLOP. ``network.Network`` runs a table. This module does
+not need torch.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Padding = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Node:
-    """One operation; its name is the tap."""
+    """One operation; its name is the name of the tap."""
 
     name: str
     inputs: tuple[str, ...]
@@ -34,8 +34,8 @@ class Node:
 class Window(Node):
     """An operation over a sliding window.
 
-    ``same`` pads as TensorFlow's SAME, by a size that depends on the input's, and ignores ``padding``; ``ceil`` lets
-    the last window hang over the edge, as in Caffe.
+    ``same`` pads as TensorFlow's SAME does, depending on the input size, and ignores ``padding``. ``ceil`` rounds the
+    number of windows up, as in Caffe, so that the last one may extend beyond the edge.
     """
 
     kernel: tuple[int, int] = (1, 1)
@@ -54,11 +54,11 @@ class Window(Node):
         if not self.ceil:
             return spare // self.stride + 1 if spare >= 0 else 0
         count = -(-spare // self.stride) + 1
-        # a window must start inside the picture or its padding (Caffe's pooling_layer.cpp clips so)
+        # a window must start inside the picture or its padding, as in Caffe's pooling_layer.cpp
         return count - 1 if (count - 1) * self.stride >= length + self.padding[axis] else count
 
     def pads(self, height: int, width: int) -> Padding:
-        """What to add around an input of that size so that plain windows cover it; negative where it is cropped."""
+        """Return the padding for an input of that size so that all windows fit exactly; negative values crop."""
         top, bottom = self._pad(height, 0)
         left, right = self._pad(width, 1)
         return left, right, top, bottom
@@ -76,7 +76,7 @@ class Conv(Window):
     """Convolution with bias; a batch norm is folded into the weights when they are loaded."""
 
     out_channels: int = 1
-    stored_as: str = ""  # name of its weights when that is not its own
+    stored_as: str = ""  # name of its weights, if not the name of the node
 
     @property
     def weights(self) -> str:
@@ -93,18 +93,18 @@ class Relu(Node):
 
 @dataclass(frozen=True)
 class MaxPool(Window):
-    """The largest value of each window; padding never wins."""
+    """The maximum of each window; padding counts as minus infinity."""
 
 
 @dataclass(frozen=True)
 class AvgPool(Window):
-    """The mean of each window; ``count_padding`` says whether padded places count as zeros or not at all."""
+    """The mean of each window; with ``count_padding`` the padding counts as zeros, else it is left out."""
 
     count_padding: bool = False
 
     @property
     def averages_same(self) -> bool:
-        """Stride 1, same size: its weights sum to one everywhere unless padding counts."""
+        """Whether the size is kept: the weights then sum to one everywhere, unless padding counts."""
         return self.stride == 1 and self.padding == (self.kernel[0] // 2, self.kernel[1] // 2)
 
 
@@ -112,8 +112,8 @@ class AvgPool(Window):
 class Lrn(Node):
     """Local response normalisation across channels (Krizhevsky et al. 2012): x * (k + a * sum of x^2)^-beta.
 
-    The sum runs over ``radius`` channels on either side; ``scale`` is that a, per square, not Caffe's alpha, which is
-    divided by the number of channels in the sum.
+    The sum covers ``radius`` channels on either side. ``scale`` is a, the factor of one square; Caffe's alpha is a
+    times the number of channels in the sum.
     """
 
     radius: int = 2
@@ -124,7 +124,7 @@ class Lrn(Node):
 
 @dataclass(frozen=True)
 class Concat(Node):
-    """Joins its inputs along the channels."""
+    """Concatenation of the inputs along the channels."""
 
     def channels(self, incoming: list[int]) -> int:
         return sum(incoming)
@@ -132,13 +132,14 @@ class Concat(Node):
 
 @dataclass(frozen=True)
 class Softmax(Node):
-    """Over the channels, at every position."""
+    """Softmax over the channels, at every position."""
 
 
 @dataclass(frozen=True)
 class TapInfo:
-    """What ``streamdream layers`` shows of a tap: ``stride`` is picture pixels per feature, ``min_size`` the least
-    picture height or width that reaches it."""
+    """Properties of a tap. ``stride`` is in pixels of the picture per feature; ``min_size`` is the smallest height and
+    width of a picture for which the tap has a feature.
+    """
 
     name: str
     channels: int
@@ -147,7 +148,7 @@ class TapInfo:
 
 
 def subgraph(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
-    """The nodes, in order, that ``taps`` depend on."""
+    """Return the nodes that ``taps`` depend on, in order."""
     needed = set(taps)
     selected: list[Node] = []
     for node in reversed(list(nodes)):
@@ -158,19 +159,19 @@ def subgraph(nodes: Iterable[Node], taps: Iterable[str]) -> list[Node]:
 
 
 def fp32_prefix(nodes: Iterable[Node]) -> set[str]:
-    """The nodes up to the first pooling, with it, and a 1x1 convolution behind it."""
-    before, behind = {INPUT}, set[str]()
+    """Return the names of the nodes up to and including the first pooling, and of a 1x1 convolution after it."""
+    before, after = {INPUT}, set[str]()
     for node in nodes:
         if before.issuperset(node.inputs):
-            (behind if isinstance(node, MaxPool | AvgPool) else before).add(node.name)
-        elif behind.issuperset(node.inputs) and (isinstance(node, Relu)
+            (after if isinstance(node, MaxPool | AvgPool) else before).add(node.name)
+        elif after.issuperset(node.inputs) and (isinstance(node, Relu)
                                                  or (isinstance(node, Conv) and node.kernel == (1, 1))):
-            behind.add(node.name)
-    return (before | behind) - {INPUT}
+            after.add(node.name)
+    return (before | after) - {INPUT}
 
 
 def describe(nodes: Iterable[Node]) -> dict[str, TapInfo]:
-    """Every tap, in order from the picture upward."""
+    """Return the properties of every tap, in the order of the nodes."""
     nodes = list(nodes)
     channels, strides = {INPUT: 3}, {INPUT: 1}
     for node in nodes:
@@ -181,7 +182,7 @@ def describe(nodes: Iterable[Node]) -> dict[str, TapInfo]:
 
 
 def _smallest_sizes(nodes: list[Node]) -> dict[str, int]:
-    """For every node the smallest square picture whose feature map there still has one position."""
+    """Return for every node the size of the smallest square picture that gives it a feature map of one position."""
     smallest: dict[str, int] = {}
     for size in range(1, 1024):
         sizes = feature_sizes(nodes, size, size)
@@ -192,7 +193,7 @@ def _smallest_sizes(nodes: list[Node]) -> dict[str, int]:
 
 
 def feature_sizes(nodes: Iterable[Node], height: int, width: int) -> dict[str, tuple[int, int]]:
-    """Feature map (height, width) at every node for a picture of that size; zero or less where it is too small."""
+    """Return the (height, width) of the feature map at every node; zero or less if the picture is too small."""
     sizes = {INPUT: (height, width)}
     for node in nodes:
         incoming = min((sizes[name] for name in node.inputs), key=min)
@@ -201,9 +202,9 @@ def feature_sizes(nodes: Iterable[Node], height: int, width: int) -> dict[str, t
 
 
 def count_flop(nodes: Iterable[Node], height: int, width: int) -> int:
-    """Floating-point operations of one step: every convolution forward, and once more for the gradient at its input.
+    """Count the floating-point operations of one step: each convolution forward, and the gradient at its input.
 
-    A multiply and an add count as two. The weights are constants, so their gradient is not computed.
+    A multiply-add counts as two. The weights are constant and need no gradient.
     """
     nodes = list(nodes)
     sizes, channels = feature_sizes(nodes, height, width), {INPUT: 3}
@@ -218,9 +219,10 @@ def count_flop(nodes: Iterable[Node], height: int, width: int) -> int:
 
 
 def project_before_pooling(nodes: list[Node], taps: Iterable[str]) -> list[Node]:
-    """Swap an average pool and the 1x1 convolution that alone reads it: the same numbers from fewer channels.
+    """Swap each average pool with the 1x1 convolution that is its only reader, so that the pool has fewer channels.
 
-    Both are linear and the pool's weights sum to one everywhere, so ``conv(pool(x)) + b = pool(conv(x) + b)``.
+    The result is the same: both are linear and the weights of the pool sum to one everywhere, so
+    ``conv(pool(x)) + b = pool(conv(x) + b)``.
     """
     readers: dict[str, list[Node]] = {}
     for node in nodes:
