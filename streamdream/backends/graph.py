@@ -1,7 +1,7 @@
-"""The whole step as one static forward graph of plain operations, for engines that know no gradient.
+"""The whole step as one static forward graph of basic operations, for engines without autograd.
 
-``build`` traces what ``step.ascend`` and ``models.network`` do, with the operations that no engine has written out in
-terms of those that all have: the gradient of a convolution is a convolution, that of a max pool compares and selects.
+``build`` traces ``step.ascend`` and ``models.network``. Operations that engines lack are decomposed into those that all
+have: the gradient of a convolution is a convolution, that of a max pool compares and selects.
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Pair = Sequence[int]
 class Graph:
     """``module(picture [N, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out.
 
-    ``digest`` names code, constants and shapes; ``inputs`` are examples of what it takes.
+    ``digest`` is that of code, constants and shapes; ``inputs`` are example inputs.
     """
 
     module: torch.nn.Module
@@ -42,21 +42,21 @@ class Graph:
     inputs: tuple[Tensor, ...]
 
     def export(self) -> torch.export.ExportedProgram:
-        """As other engines want it."""
+        """Export the graph for other engines."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about PyTorch's own deprecations
+            warnings.simplefilter("ignore")  # of deprecated parts of PyTorch
             return torch.export.export(self.module, self.inputs, strict=False)
 
     def save(self, path: str) -> None:
-        """To a ``.pt2`` file, with weights; any PyTorch of the same version runs it without streamdream."""
+        """Save to a ``.pt2`` file with weights. PyTorch of the same version runs it without streamdream."""
         program = self.export()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # two views of one constant
+            warnings.simplefilter("ignore")  # of two views of one constant
             torch.export.save(program, path, extra_files={"digest": self.digest})
 
 
 def load(path: str) -> Graph:
-    """What ``Graph.save`` wrote. A ``.pt2`` file is a program: load none from strangers."""
+    """Load a file of ``Graph.save``. A ``.pt2`` file is a program: only load files that you trust."""
     extra = {"digest": ""}
     program = torch.export.load(path, extra_files=extra)
     inputs, _ = program.example_inputs
@@ -65,9 +65,9 @@ def load(path: str) -> Graph:
 
 def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets = (),
           device: torch.device | None = None, batch: int = 1) -> Graph:
-    """Trace a step of ``batch`` pictures, each as if it were alone.
+    """Trace a step of ``batch`` independent pictures.
 
-    ``targets`` are examples: they are inputs of the graph, their shapes are fixed.
+    ``targets`` are example inputs of the graph; their shapes are fixed.
     """
     device = device or torch.device("cpu")
     terms = spec.objective.terms
@@ -77,24 +77,24 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
 
     def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
         of_terms = unflatten_targets(flat, counts)
-        below = network.gradients(model.to_input(picture), lambda features: [
+        at_input = network.gradients(model.to_input(picture), lambda features: [
             term.value(features, of_term) for (term, _), of_term in zip(terms, of_terms, strict=True)])
-        gradients = [model.to_input.gradient(gradient) for gradient in below]
+        gradients = [model.to_input.gradient(gradient) for gradient in at_input]
         return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
 
     picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
     example = (picture.contiguous(memory_format=torch.channels_last),
                torch.full((1,), 0.01, device=device), *flatten_targets(targets))
-    step(*example)  # kernels that are made once are constants of the graph, not part of it
+    step(*example)  # fills the tensor cache, so that its kernels are constants of the graph
     with _shared_fake_mode():
         traced = make_fx(step, decomposition_table=TABLE)(*example)
-        # once more without operations in place; autograd, in the first trace, cannot be in this one
+        # a second trace removes in-place operations, which is impossible together with autograd
         return _finish(make_fx(torch.func.functionalize(traced), decomposition_table=TABLE)(*example), example)
 
 
 def _shared_fake_mode() -> AbstractContextManager[Any]:
-    """One for all values while a graph is traced: else each makes its own, which takes half of the time."""
-    try:  # private: a later PyTorch may not have them, and is only slower then
+    """Share one fake mode between all values of a trace; with one for each, tracing takes twice as long."""
+    try:  # private names: without them, tracing is only slower
         from torch._guards import TracingContext, tracing
         from torch._subclasses import FakeTensorMode
     except ImportError:
@@ -103,7 +103,7 @@ def _shared_fake_mode() -> AbstractContextManager[Any]:
 
 
 def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
-    """Without what nothing reads and what is there twice; named by its code and its constants."""
+    """Remove unused and duplicate nodes, and compute the digest."""
     module.graph.eliminate_dead_code()
     module.recompile()
     shared = CSEPass()(module)
@@ -118,13 +118,14 @@ def _finish(module: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Graph:
     return Graph(module, digest.hexdigest(), inputs)
 
 
-# --- what is written out ----------------------------------------------------------------------------------------------
+# --- decompositions ---------------------------------------------------------------------------------------------------
 
 def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, bias_sizes: object, stride: Pair, padding: Pair,
                           dilation: Pair, transposed: bool, output_padding: Pair, groups: int, mask: object
                           ) -> tuple[Tensor, None, None]:
-    """At the input only, as an ordinary convolution: see ``models.convolution``. Several engines get transposed ones
-    wrong."""
+    """Compute the gradient at the input as an ordinary convolution, as ``models.convolution`` does; several engines
+    compute transposed ones wrongly.
+    """
     (height, width), kernel = x.shape[2:], weight.shape[2:]
     if tuple(stride) == (1, 1):
         with disable_proxy_modes_tracing():
@@ -132,9 +133,9 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, bias_size
         return _convolve(gradient, flipped, [k - 1 - p for k, p in zip(kernel, padding, strict=True)]), None, None
     with disable_proxy_modes_tracing():
         subpixel = depth_to_space_kernel(weight, stride[0])
-    reach = subpixel.shape[2]
-    below = aten.pixel_shuffle(_convolve(gradient, subpixel, [reach - 1, reach - 1]), stride[0])
-    return crop_or_pad(below, padding, height, width), None, None
+    size = subpixel.shape[2]
+    at_input = aten.pixel_shuffle(_convolve(gradient, subpixel, [size - 1, size - 1]), stride[0])
+    return crop_or_pad(at_input, padding, height, width), None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
@@ -143,7 +144,7 @@ def _convolve(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
 
 
 def crop_or_pad(x: Tensor, start: Pair, height: int, width: int) -> Tensor:
-    """``x`` from ``start`` on, cropped or filled with zeros to that size."""
+    """Return ``x`` from ``start`` on, cropped or padded with zeros to that size."""
     x = x[:, :, start[0]:start[0] + height, start[1]:start[1] + width]
     missing = height - x.shape[2], width - x.shape[3]
     return aten.constant_pad_nd(x, [0, missing[1], 0, missing[0]]) if any(missing) else x
@@ -151,7 +152,7 @@ def crop_or_pad(x: Tensor, start: Pair, height: int, width: int) -> Tensor:
 
 def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), dilation: Pair = (1, 1),
               ceil: bool = False) -> Any:
-    """Rows, then columns, so that the gradient finds both maxima already there. The indices are never read."""
+    """Pool rows, then columns, so that the gradient can reuse both maxima. The indices are zeros; none is read."""
     if kernel[0] == 1 or kernel[1] == 1:
         return NotImplemented
     _, _, maxima = _separable_max(x, kernel, stride or kernel, padding, ceil)
@@ -159,7 +160,7 @@ def _max_pool(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0)
 
 
 def _separable_max(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """``x`` padded so that plain windows cover it, its maxima along rows, and theirs along columns."""
+    """Return ``x`` padded so that all windows fit, its maxima along rows, and theirs along columns."""
     lengths = [_length(x.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil) for axis in (0, 1)]
     after = [(lengths[axis] - 1) * stride[axis] + kernel[axis] - x.shape[2 + axis] - padding[axis] for axis in (0, 1)]
     if any(after) or any(padding):
@@ -178,9 +179,10 @@ def _length(length: int, kernel: int, stride: int, padding: int, ceil: bool) -> 
 
 def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
                        ceil: bool, indices: Tensor) -> Tensor:
-    """To the first maximum of each window, as PyTorch does: the first row that has it, in that row the first column.
+    """Route the gradient to the first maximum of each window as PyTorch does: the first row with it, there the first
+    column.
 
-    Where equal values all got it, the gradient would be another one: behind a pool, they are the rule.
+    It must not go to all equal maxima, which are frequent after a pool.
     """
     padded, rows, maxima = _separable_max(x, kernel, stride or kernel, padding, ceil)
     down, across = stride or kernel
@@ -191,17 +193,18 @@ def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, 
 
 
 def _route_to_argmax(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, kernel: int, stride: int) -> list[Tensor]:
-    """Along ``axis``, each window's gradient to the first place of ``x`` that equals its maximum; what places
-    0, stride, 2 * stride... get, then 1, stride + 1..., and so on.
+    """Route the gradient of each window along ``axis`` to the first element of ``x`` that equals its maximum.
+
+    Return the result in ``stride`` parts: elements 0, stride, 2 * stride, ..., then 1, stride + 1, ..., and so on.
     """
     count, zero = maxima.shape[axis], torch.zeros((), dtype=gradient.dtype, device=gradient.device)
     steps = -(-x.shape[axis] // stride)
     phases: dict[int, Tensor] = {}
     for offset in range(kernel):
-        part = gradient  # the last offset takes what no other took, even if an engine rounded the maximum otherwise
+        part = gradient  # the last offset gets the rest, even if an engine rounds the maximum differently
         if offset < kernel - 1:
-            here = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
-            part = aten.where(aten.eq(here, maxima), gradient, zero)
+            candidates = aten.slice(x, axis, offset, offset + stride * (count - 1) + 1, stride)
+            part = aten.where(aten.eq(candidates, maxima), gradient, zero)
             gradient = gradient - part
         before = offset // stride
         pads = [before, steps - count - before]
@@ -213,7 +216,7 @@ def _route_to_argmax(gradient: Tensor, x: Tensor, maxima: Tensor, axis: int, ker
 
 
 def _strided(x: Tensor, axis: int, start: int, step: int) -> Tensor:
-    """Every ``step``-th along ``axis``; with one more, of zeros, where others would have it."""
+    """Return every ``step``-th element along ``axis``, padded with zeros to the length of the longest such slice."""
     if step == 1:
         return x
     sliced: Tensor = aten.slice(x, axis, start, x.shape[axis], step)
@@ -222,7 +225,7 @@ def _strided(x: Tensor, axis: int, start: int, step: int) -> Tensor:
 
 
 def _depth_to_space(parts: list[Tensor], down: int, across: int) -> Tensor:
-    """``down * across`` pictures into one: engines call it depth to space, blocks first."""
+    """Interleave ``down * across`` pictures into one (depth to space, blocks first)."""
     if len(parts) == 1:
         return parts[0]
     n, channels, height, width = parts[0].shape
@@ -232,23 +235,23 @@ def _depth_to_space(parts: list[Tensor], down: int, across: int) -> Tensor:
 
 def average(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = (0, 0), ceil: bool = False,
               count_padding: bool = True, divisor: int | None = None) -> Any:
-    """A convolution of each channel by itself: one engine has no bf16 average pool for all of these."""
+    """Average by a depthwise convolution, as one engine lacks a bf16 average pool for some of these cases."""
     if ceil or divisor:
         return NotImplemented
     means = _mean(x, kernel, stride or kernel, padding)
     if count_padding or not any(padding):
         return means
     with disable_proxy_modes_tracing():
-        inside = _mean(torch.ones(1, 1, *x.shape[2:], device=x.device), kernel, stride or kernel, padding)
-        correction = (1 / inside).to(x.dtype)
+        fraction_inside = _mean(torch.ones(1, 1, *x.shape[2:], device=x.device), kernel, stride or kernel, padding)
+        correction = (1 / fraction_inside).to(x.dtype)
     return means * correction
 
 
 def _avg_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil: bool,
                        count_padding: bool, divisor: int | None) -> Tensor:
-    """At stride 1, where padding counts or there is none, a mean is its own adjoint."""
+    """Average the gradient: at stride 1, with counted padding or none, the mean is its own adjoint."""
     if tuple(stride or kernel) != (1, 1) or ceil or divisor or not (count_padding or not any(padding)):
-        raise NotImplementedError("the gradient of this average pool is not written out")
+        raise NotImplementedError("the gradient of this average pool is not implemented")
     return _mean(gradient, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding, strict=True)])
 
 
@@ -262,16 +265,16 @@ def _mean(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
 
 def _threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
     zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
-    below: Tensor = aten.where(aten.gt(x, threshold), gradient, zero)
-    return below
+    at_input: Tensor = aten.where(aten.gt(x, threshold), gradient, zero)
+    return at_input
 
 
 def _slice_backward(gradient: Tensor, sizes: Pair, axis: int, start: int, end: int, step: int) -> Tensor:
     if step != 1:
-        raise NotImplementedError("the gradient of a slice with steps is not written out")
+        raise NotImplementedError("the gradient of a slice with steps is not implemented")
     after = sizes[axis] - start - gradient.shape[axis]
-    below: Tensor = aten.constant_pad_nd(gradient, [0, 0] * (gradient.dim() - 1 - axis) + [start, after])
-    return below
+    at_input: Tensor = aten.constant_pad_nd(gradient, [0, 0] * (gradient.dim() - 1 - axis) + [start, after])
+    return at_input
 
 
 TABLE: dict[Any, Callable[..., Any]] = {
@@ -282,5 +285,5 @@ TABLE: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.slice_backward.default: _slice_backward,
     aten.threshold_backward.default: _threshold_backward,
-    aten.sgn.default: torch.sign,  # the same of real numbers; not all engines know the other one
+    aten.sgn.default: torch.sign,  # the same for real numbers; some engines lack sgn
 }

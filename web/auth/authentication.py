@@ -35,10 +35,10 @@ TOKEN_NAME = "token"
 MIN_TOKEN_LENGTH = 16
 MAX_PASSWORD_LENGTH = 1000
 REMEMBER_SECONDS = 300.0
-"""A password that came with a request is not verified again for so long."""
+"""A verified password of a request is not verified again within this time."""
 MAX_REMEMBERED = 256
 WATCH_SECONDS = 2.0
-"""Between two checks of what another process has revoked."""
+"""Interval of checks for revocations by other processes."""
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +106,7 @@ def parse_users(text: str) -> dict[str, str]:
 
 
 def check_names(tokens: Iterable[str], users: Iterable[str]) -> None:
-    """Raises UsageError where ``--revoke NAME`` would be ambiguous."""
+    """Raise UsageError for a name that makes ``--revoke NAME`` ambiguous."""
     if both := set(tokens) & set(users):
         raise UsageError(f"--token and --auth both name {min(both)}; --revoke needs names that differ")
     if EVERYBODY in {*tokens, *users}:
@@ -245,13 +245,13 @@ class Authentication:
         return self._is_valid(identity) if isinstance(identity, Session) else not self._is_revoked(identity)
 
     def close_revoked(self) -> None:
-        """End the open requests and sockets of those who are revoked."""
+        """End the open requests and sockets of revoked logins."""
         for identity, end in list(self._open):
             if not self.is_valid(identity):
                 end()
 
     async def watch(self) -> None:
-        """Look for what other processes have revoked, until cancelled."""
+        """Check for revocations by other processes, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if await asyncio.to_thread(self._revocations.refresh):

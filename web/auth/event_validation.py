@@ -17,7 +17,7 @@ from ..core.response import App, HttpError, Message, Receive, Scope, Send
 
 API = "/gradio_api/"
 FIELDS = ("data", "event_data", "fn_index", "trigger_id", "session_hash", "event_id")
-"""What the page sends; all other fields are dropped."""
+"""Fields of an event; all others are removed."""
 FILE_KEYS = frozenset(("path", "url", "meta", "_type"))
 SURROGATE = re.compile("[\ud800-\udfff]")
 IDENTIFIER = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -122,7 +122,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    """Raises HttpError for a text that names a file."""
+    """Raise HttpError for a text that names a file."""
     if isinstance(value, str):
         return _is_text(value)
     if isinstance(value, int):  # a bool is one, too
@@ -139,5 +139,5 @@ def _is_text(text: str) -> bool:
         if start.startswith(("{", "[")):
             _parse(text)
     except ValueError:
-        pass  # a text like any other
+        pass  # not JSON
     return SURROGATE.search(text) is None

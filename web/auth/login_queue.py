@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from ..core import limits
 
 FORGET_SECONDS = 600.0
-"""Wrong passwords of an address are forgotten after so long without another."""
+"""Wrong passwords of an address are forgotten after this time without another."""
 MAX_REMEMBERED = 10_000
 """Addresses whose wrong passwords are counted."""
 
 
 class TooManyLogins(Exception):
-    """Too many password checks wait."""
+    """Too many password checks are waiting."""
 
 
 @dataclass(order=True)

@@ -93,7 +93,7 @@ class AuthMiddleware:
         return {**scope, "path": path[len(root):], "raw_path": raw_path.removeprefix(root.encode())}
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send one response whatever happens, and write one log line if it is an error."""
+        """Send exactly one response, and log a line if it is an error."""
         response, error = Response(scope, send, self._security_headers), None
         try:
             async with self._place(scope):
@@ -104,15 +104,15 @@ class AuthMiddleware:
             response.refusal = HttpError(429, "too many open requests from this address")
         except TooManyLogins:
             response.refusal = HttpError(429, "too many logins at once; wait a moment")
-        except asyncio.CancelledError:  # the login was revoked, or the server stops
+        except asyncio.CancelledError:  # the login was revoked, or the server is shutting down
             response.refusal = response.refusal or HttpError(503, "the server is shutting down")
         except Exception as caught:
             error = caught
-        with contextlib.suppress(OSError, RuntimeError):  # the client has gone
+        with contextlib.suppress(OSError, RuntimeError):  # the client has disconnected
             await self._finish(scope, response, error)
 
     async def _finish(self, scope: Scope, response: Response, error: Exception | None) -> None:
-        """Answer what was refused or failed. Log that, and what the app itself refused."""
+        """Answer a refused or failed request, and log it; also log refusals of the app itself."""
         own, started = scope["path"].startswith(OWN_ROUTES), response.started
         if not started and response.refusal is None and (error or response.failed):
             response.refusal = UNKNOWN if isinstance(error, INPUT_ERRORS) and not own else FAILED
@@ -135,7 +135,7 @@ class AuthMiddleware:
             log.debug("traceback", exc_info=error)
 
     def _place(self, scope: Scope) -> contextlib.AbstractAsyncContextManager[None]:
-        """Take a place of the visitor behind a proxy; a proxy itself has no limit."""
+        """Count the request for the visitor behind a proxy; a proxy itself has no limit."""
         address = scope["client"][0]
         return contextlib.nullcontext() if self._proxies.trust(address) else self._limit.place(address)
 
@@ -294,7 +294,7 @@ class AuthMiddleware:
     # --- body ---------------------------------------------------------------------------------------------------------
 
     def _limit_body(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> Receive:
-        """Return ``receive`` with limits of size and time. A body beyond them is refused, whatever the app answers."""
+        """Return ``receive`` with limits of size and time. A larger body is refused, whatever the app answers."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return receive
         is_upload = scope["path"].startswith(UPLOAD_ROUTES)
@@ -305,7 +305,7 @@ class AuthMiddleware:
         received_bytes, is_complete = 0, False
         loop = asyncio.get_running_loop()
         total_seconds, silence_seconds = limits.BODY_SECONDS, limits.BODY_TIMEOUT_SECONDS
-        if is_upload:  # uploads.py gives up sooner, with a message for the page
+        if is_upload:  # uploads.py has a shorter timeout, with a message for the page
             total_seconds, silence_seconds = limits.UPLOAD_SECONDS + 60, 2 * silence_seconds
         until_seconds = loop.time() + total_seconds
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 MAX_CONNECTIONS = 1024
 """Open connections of all addresses; ``connections_per_address`` is an option."""
 HEADERS_SECONDS = 10.0
-"""From the opening of a connection, or the first byte of its next request, until the headers are complete."""
+"""Timeout of the headers, from the start of a connection or of its next request."""
 REQUEST_WAIT_SECONDS = 5.0
 """How long a request of an address with too many open requests waits for one of them to end."""
 MAX_BODY_BYTES, MAX_LOGIN_BYTES = 8_000_000, 10_000
@@ -17,7 +17,7 @@ MAX_BODY_BYTES, MAX_LOGIN_BYTES = 8_000_000, 10_000
 BODY_TIMEOUT_SECONDS, BODY_SECONDS = 15.0, 60.0
 """Maximum time without a byte of a body, and for the whole body."""
 MAX_PATH_PART_BYTES = 255
-"""Bytes between two slashes of a path; no file has a longer name."""
+"""Bytes between two slashes of a path; no file name is longer."""
 MAX_EVENT_BYTES, MAX_EVENT_ITEMS = 2_000_000, 1000
 """Size of an event of the page, which may contain a drawn mask; brackets, braces and commas in it."""
 
@@ -36,43 +36,43 @@ MAX_LAYERS = 6
 MAX_JPEG_BYTES, MAX_LIVE_PIXELS = 2_000_000, 1920 * 1080
 """Size of an uploaded frame."""
 MAX_LIVE_RATE = 75.0
-"""Frames per second that are decoded."""
+"""Maximum rate of decoded frames per second."""
 MAX_BAD_FRAMES = 8
-"""Frames in a row that cannot be decoded, until the session ends."""
+"""Consecutive invalid frames after which the session ends."""
 HELLO_SECONDS = 5.0
-"""From the opening of a live socket until its first message."""
+"""Timeout of the first message of a live socket."""
 MAX_MESSAGES_PER_SECOND, MAX_MESSAGE_BURST = 500.0, 500
 """A visitor who sends more is disconnected; a page sends at most 60 frames and 60 changes per second."""
 MAX_FRAMES_PER_SECOND, MAX_FRAME_BURST = 500.0, 1000
-"""Of the WebSocket protocol: pings, pongs and fragments, which are no messages."""
+"""Rate of pings, pongs and fragments of the WebSocket protocol."""
 MAX_MESSAGE_CHARACTERS, MAX_SETTING_CHARACTERS = 8192, 400
-"""A text message; one value in it."""
+"""Size of a text message, and of one value in it."""
 SETTING_CHECKS_PER_SECOND = 60.0
-"""Settings that come in between are merged."""
+"""Maximum rate of checks of settings; changes in between are merged."""
 MAX_QUEUE = 100
-"""Visitors who wait for a live session."""
+"""Maximum number of visitors who wait for a live session."""
 RECONNECT_SECONDS = 4.0
-"""A session whose connection broke waits so long for its visitor."""
+"""How long a session waits for its visitor to reconnect."""
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS = 8, 3
-"""Files that are being received or inspected."""
+"""Maximum number of files being received or inspected."""
 UPLOAD_SECONDS, SHARED_UPLOAD_SECONDS = 600.0, 20.0
-"""Until a file is here; until the slowest one may be ended because another address waits for its place."""
+"""Maximum time of an upload; and the time after which the slowest one may be ended for another address."""
 MAX_FILES, MAX_FILES_PER_VISITOR = 256, 8
 MAX_UNCLAIMED, UNCLAIMED_SECONDS = 16, 120.0
-"""Files of one address that no page asked for yet, and how long they are kept."""
+"""Maximum number of unclaimed files of one address, and how long they are kept."""
 MAX_TOTAL_FACTOR = 20
-"""All files together may be so many times as large as a single one."""
+"""Maximum size of all files, as a multiple of that of a single one."""
 ADDRESS_SHARE = 4
-"""One address may have one file in so many, and one byte in so many, of all."""
+"""One address may have at most one ``ADDRESS_SHARE``-th of all files and bytes."""
 MAX_STREAMS, MAX_VIDEO_RATE, MAX_PACKETS_PER_SECOND = 12, 120, 1000
-"""Of a video; packets of all streams: audio in pieces of 10 ms and video at 120 per second make 220."""
+"""Limits of a video. Packets are those of all streams: audio of 10 ms per packet and video at 120 Hz make 220."""
 MAX_STORED_PIXELS = 1920 * 1080
-"""A larger picture is scaled down: a dream of it would take minutes."""
+"""Larger pictures are scaled down, as their dream would take minutes."""
 INSPECTION_CPU_SECONDS, INSPECTION_BYTES = 20, 1 << 30
-"""Of the process that inspects a file."""
+"""Limits of the process that inspects a file."""
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The response to one request: security headers, and exactly one answer where something goes wrong."""
+"""The response to one request: security headers, and exactly one answer if there is an error."""
 from __future__ import annotations
 
 import re
@@ -45,7 +45,7 @@ def security_headers(frame_ancestors: str = "") -> Sequence[tuple[bytes, bytes]]
     if not sites:
         return HEADERS
     headers = dict(HEADERS) | {b"content-security-policy": f"{POLICY}; frame-ancestors {' '.join(sites)}".encode()}
-    del headers[b"x-frame-options"]  # it cannot name sites
+    del headers[b"x-frame-options"]  # it cannot list sites
     return tuple(headers.items())
 
 

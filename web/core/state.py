@@ -1,4 +1,4 @@
-"""What all visitors share: backends on one device, turns on it, the settings that a dream starts from, a folder."""
+"""The state shared by all visitors: backends on one device, turns on it, default settings, a folder."""
 from __future__ import annotations
 
 import dataclasses
@@ -30,7 +30,7 @@ MAX_CACHED_STEPS = 1024
 
 
 class SharedBackend:
-    """A backend whose prepared steps are shared by all dreamers; only the one that has the turn runs a step."""
+    """A backend whose prepared steps are shared by all dreamers; only the one with the turn runs a step."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -58,7 +58,7 @@ class AppState:
         self._private_folder = PrivateFolder()
         self.folder = self._private_folder.path
         self.active_sessions: set[str] = set()
-        """Tokens of the live sessions that run."""
+        """Tokens of the running live sessions."""
         self.counts: Counter[str] = Counter()
         """Number of events by name, see ``metrics.py``. Updates of several threads may lose a few."""
         self.closing: list[Callable[[], None]] = []
@@ -103,12 +103,12 @@ class AppState:
         return Dreamer(row, self._backend_of(row.name), height, self.stream.seed)
 
     def available_models(self) -> list[str]:
-        """Names of models whose weights are here, the server's own first."""
+        """Names of models with installed weights, the server's own first."""
         return [self.model.name, *(name for name, row in models.MODELS.items()
                                    if name != self.model.name and row.available()[0])]
 
     def device_slot(self, client_id: str) -> AbstractContextManager[None]:
-        """Hold the device. All clients that ask get the same share of its time."""
+        """Hold the device. Waiting clients get equal shares of its time."""
         return self._turns.slot(client_id)
 
     @property
@@ -141,7 +141,7 @@ class AppState:
         freeze_gc()
 
     def release(self, client_id: str) -> None:
-        """Forget a client that takes no more turns. Memory that only it used is freed a while later."""
+        """Forget a client that needs no more turns. Memory that only it used is freed later."""
         self._turns.forget(client_id)
         with self._lock:
             self._eviction.cancel()

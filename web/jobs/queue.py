@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Cancelled(StreamdreamError):
-    """The visitor has cancelled the job, or has gone."""
+    """The visitor has cancelled the job, or has left."""
 
 
 @dataclass(eq=False)
@@ -82,7 +82,7 @@ class Job:
         return self.state in ("done", "failed", "cancelled")
 
     def check(self) -> None:
-        """Raises Cancelled, or StreamdreamError when the time is up. The work calls it often."""
+        """Raise Cancelled, or StreamdreamError if the time limit is exceeded. To be called often by the work."""
         if self.stop.is_set():
             raise Cancelled("cancelled")
         if self.spare_seconds(self) < 0:
@@ -197,11 +197,11 @@ class JobQueue:
         return max_seconds - (self._clock() - job.began_seconds)
 
     def visitors(self) -> set[str]:
-        """Return those who have a job or a result here."""
+        """Return the visitors who have a job or a result."""
         return {job.visitor for job in self._all()}
 
     def cancel(self, job: Job) -> None:
-        """End it soon, and remove its result."""
+        """Tell the job to end, and remove its result."""
         with self._changed:
             job.stop.set()
             if job.state == "waiting":
@@ -209,7 +209,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def discard(self, job: Job) -> None:
-        """Cancel and forget it, with its result."""
+        """Cancel the job, and forget it with its result."""
         self.cancel(job)
         with self._changed:
             if job.finished:

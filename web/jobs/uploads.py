@@ -48,7 +48,7 @@ class Upload:
     visitor: str = ""
     """The visitor who uses it; "" until it is claimed."""
     address: str = ""
-    """Where it was sent from."""
+    """The address that sent it."""
     size_bytes: int = 0
     at_seconds: float = 0.0
     """When it was received, or last claimed."""
@@ -171,7 +171,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def _reserve_place(self, address: str) -> Iterator[_Reception]:
-        """Raises UsageError when the address, or all together, have too many."""
+        """Raise UsageError if this address or all together have too many uploads."""
         reception = _Reception(address, self._clock())
         with self._lock:
             mine = sum(other.address == address for other in self._receptions)
@@ -182,11 +182,11 @@ class Uploads:
         try:
             yield reception
         finally:
-            with self._lock, contextlib.suppress(ValueError):  # it had to end
+            with self._lock, contextlib.suppress(ValueError):  # it was ended for another address
                 self._receptions.remove(reception)
 
     def _end_slowest(self, address: str) -> bool:
-        """End the slowest of those of other addresses that have had their time. Return whether there was one."""
+        """End the slowest upload of another address that is over its time. Return whether there was one."""
         late = [other for other in self._receptions if other.address != address and other.deadline is not None
                 and self._clock() - other.began_seconds > limits.SHARED_UPLOAD_SECONDS]
         if not late:
@@ -208,7 +208,7 @@ class Uploads:
             self._remove(token)
 
     def _make_room(self, upload: Upload) -> list[str]:
-        """Forget files until one more is within all limits; return their tokens."""
+        """Forget files until there is room for one more; return their tokens."""
         max_bytes, evicted = limits.MAX_TOTAL_FACTOR * self._inspection_limits.megabytes * 1e6, []
         for part, share in ((upload.address, limits.ADDRESS_SHARE), (None, 1)):
             while True:

@@ -1,4 +1,4 @@
-"""Settings that one visitor has sent and that are not checked yet: only the newest value of each."""
+"""The unchecked settings of one visitor: only the newest value of each."""
 from __future__ import annotations
 
 import dataclasses
@@ -37,7 +37,7 @@ class PendingSettings:
         self._unknown_reported = False
 
     def add(self, values: Mapping[str, Any], messages: int = 1) -> None:
-        """Raises AttributeError when ``values`` is no mapping."""
+        """Add values. Raises AttributeError if ``values`` is not a mapping."""
         for name, value in values.items():
             if name not in NAMES:
                 if not self._unknown_reported:
@@ -51,7 +51,7 @@ class PendingSettings:
         self._messages += messages
 
     def take(self) -> Batch:
-        """Return what is pending, and begin a new batch."""
+        """Return the pending settings, and start a new batch."""
         batch = Batch(self._values, self._messages, list(self._problems.values()))
         self._values, self._messages, self._problems = {}, 0, {}
         return batch

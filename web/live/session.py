@@ -55,16 +55,16 @@ if TYPE_CHECKING:
     from ..core.state import AppState
 
 HEADER = struct.Struct("<IH")
-"""The header of each JPEG: the frame's number and its ms in the server (0 in messages from the browser)."""
+"""Header of each JPEG: the number of the frame, and its ms in the server (0 in frames of the browser)."""
 SAME_ASPECT = 0.02
-"""Frames whose aspect ratios differ by less have the same shape: smaller ones are rounded."""
+"""Frames whose aspect ratios differ by less have the same shape: the sizes of small ones are rounded."""
 INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
 """Settings that must be valid together: otherwise none of them is applied."""
 MAX_MESSAGE = 200
 """Maximum length of a message for the visitor, in characters."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
 MIN_QUALITY, QUALITY = 75, 90
-"""JPEG quality of what is sent; the page enlarges it, JPEG artifacts included."""
+"""JPEG quality of residuals; the page scales them up, with their artifacts."""
 log = logging.getLogger(__name__)
 
 
@@ -114,7 +114,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
             width, height = header.size
             is_progressive = "progressive" in header.info
-    except Exception:  # a parser may raise anything on hostile bytes
+    except Exception:  # a parser may raise any type on malicious bytes
         raise SourceError("this is no JPEG picture") from None
     if is_progressive or width * height > limits.MAX_LIVE_PIXELS or min(width, height) < 16:
         raise SourceError(f"a picture of {width}x{height} is not accepted; at most {limits.MAX_LIVE_PIXELS} pixels, in "
@@ -319,7 +319,7 @@ class Session:
         return models.get(dream_request.model or self._app_state.model.name)
 
     def stop(self) -> None:
-        """End the session soon, without waiting."""
+        """Tell the session to end; do not wait for that."""
         self._stopping.set()
         self._source.close()
         live = self._live  # its thread may set it to None meanwhile
@@ -340,7 +340,7 @@ class Session:
         return self._resolution.dreams
 
     def join(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for the end. Return whether the session has ended."""
+        """Wait at most ``seconds`` for the end of the session. Return whether it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..core.state import AppState
 
 CHECK_THREADS = 2
-"""Only for checks of settings: the threads that asyncio shares may be busy."""
+"""Threads for the checks of settings only; those of asyncio's shared pool may all be busy."""
 JOIN_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
@@ -34,22 +34,22 @@ class Connection(Protocol):
         """Send a message for the visitor. Thread-safe."""
 
     def admit(self, session: Session, resumed: bool) -> None:
-        """Start: it has a session."""
+        """Called when the connection has a session."""
 
     def send_position(self, position: int) -> None:
-        """Send the number of connections before it in the queue."""
+        """Send the number of connections before this one in the queue."""
 
     def close(self, code: int, reason: str, message: str = "") -> None:
-        """Close it; ``message`` explains more to the visitor than the short ``reason``."""
+        """Close the connection. ``message`` is for the visitor, longer than ``reason``."""
 
 
 class WaitingRoom:
-    """Runs at most ``max_sessions`` sessions; other connections wait in the order in which they came."""
+    """Runs at most ``max_sessions`` sessions; other connections wait in a FIFO queue."""
 
     def __init__(self, app_state: AppState) -> None:
         self._app_state = app_state
         self.sessions: dict[str, Session] = {}
-        """By token, until their threads have ended."""
+        """Sessions by token, until their threads have ended."""
         self.queue: list[Connection] = []
         self._connections: dict[str, Connection] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
@@ -167,8 +167,8 @@ class WaitingRoom:
 
 
 def _discard(message: bytes) -> None:
-    """Takes frames while a session has no connection."""
+    """Discards frames while a session has no connection."""
 
 
 def _discard_text(message: str) -> None:
-    """Takes messages meanwhile."""
+    """Discards messages while a session has no connection."""

@@ -1,4 +1,4 @@
-"""The live socket: frames up, what the dream adds to them down, and JSON messages in both directions.
+"""The WebSocket of the page Live: receives frames, sends residuals, exchanges JSON messages.
 
 Up, text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. Up, bytes: the header
 ``session.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place}, ``welcome``,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..core.state import AppState
 
 MAX_REASON_BYTES = 123
-"""The longest reason of a WebSocket's close frame."""
+"""Maximum size of the reason in a close frame of a WebSocket."""
 GOODBYE_SECONDS = 2.0
-"""Time limit of the last message: perhaps the client does not read it."""
+"""Timeout of the last message, which the client may not read."""
 SLOW_SEND_SECONDS = 0.03
 """When sending a frame takes longer, the JPEG quality is reduced."""
 CLOSED_IDLE, CLOSED_TIME, CLOSED_RULES, CLOSED_FULL = 4001, 4002, 1008, 1013
@@ -70,7 +70,7 @@ class LiveConnection:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
-                raise result  # those two mean that the connection has gone
+                raise result  # the other two mean that the connection is closed
         if self._close_reason and self._socket.client_state is WebSocketState.CONNECTED:
             with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
                 async with asyncio.timeout(GOODBYE_SECONDS):
@@ -220,7 +220,7 @@ class LiveConnection:
             except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError):
                 self.close(CLOSED_RULES, "invalid message")
                 return
-            await asyncio.sleep(0)  # else messages that wait already are read without a break
+            await asyncio.sleep(0)  # else other tasks wait until all received messages are read
 
     def _on_frame(self, message: bytes) -> None:
         if len(message) > limits.MAX_JPEG_BYTES or len(message) <= HEADER.size:

@@ -162,7 +162,7 @@ def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
 
 
 def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None:
-    """Report an error at once; every visitor would meet the same one."""
+    """Report an error of the first dream, which every visitor would get."""
     if not warming.cancelled() and (error := warming.exception()) is not None:
         app_state.warm_up_error = str(error) or type(error).__name__
         log.error("the first dream failed: %s", error)

@@ -10,7 +10,7 @@ from typing import Any
 LOGGERS = ("streamdream", "streamdream_web", "uvicorn.error")
 QUIET = ("ASGI callable returned without", "Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket",
          "Cancel %s running task")
-"""Errors and warnings of uvicorn that are none: our own line reports the event, or the server stops."""
+"""Harmless errors and warnings of uvicorn: our own line reports the event, or the server is shutting down."""
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""What is checked and opened before the app is loaded, which takes seconds: settings, certificate, ports, links."""
+"""Check settings and certificate, open the port, before the app is loaded, which takes seconds."""
 from __future__ import annotations
 
 import contextlib
