@@ -257,7 +257,7 @@ class Terminal(io.StringIO):
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "LINE_INTERVAL_SECONDS", 0.0)
     with progress.Progress("a → b", 9, "frames") as shown:
         shown.update(1)
     assert terminal.getvalue() == "a → b\n1 of 9 frames\n"

@@ -20,7 +20,7 @@ def finding_about(subject: str, findings: list[doctor.Finding]) -> doctor.Findin
 
 def test_doctor_prints_its_findings() -> None:
     result = streamdream("doctor")
-    assert result.returncode == 0 and result.stderr == "examining this machine\n"
+    assert result.returncode == 0 and result.stderr == "checking this machine\n"
     for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",
                  "engines folder", "→ streamdream fetch bvlc_googlenet"):
         assert word in result.stdout
@@ -54,5 +54,5 @@ def test_a_check_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(backends, "available", broken)
     findings = doctor.run_checks()
-    assert finding_about("backends", findings).message == "cannot be examined: a library is broken"
+    assert finding_about("backends", findings).message == "cannot be checked: a library is broken"
     assert finding_about("processor", findings).state == doctor.INFO

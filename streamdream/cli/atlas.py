@@ -1,4 +1,4 @@
-"""The command that dreams one picture at every layer of a network."""
+"""The command ``atlas``."""
 from __future__ import annotations
 
 import argparse
@@ -72,7 +72,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
 
 
 def _atlas_files(folder: Path) -> list[NamedPath]:
-    """What is there of an atlas, and may be removed."""
+    """Return the files of an earlier atlas, which may be removed."""
     from streamdream.render import atlas
 
     return [NamedPath("-o", str(path)) for path in folder.glob("*") if atlas.is_part(path)]
@@ -80,7 +80,7 @@ def _atlas_files(folder: Path) -> list[NamedPath]:
 
 def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[str], folder: Path, replace: bool
                  ) -> tuple[list[Cell], float]:
-    """Dreams what is not there yet; the cells, and the seconds it took. ``replace`` what other settings left there."""
+    """Dream the missing cells; return all cells and the seconds. ``replace`` cells of other settings."""
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
@@ -91,7 +91,7 @@ def _dream_atlas(args: argparse.Namespace, run: Run, model: Model, taps: list[st
     reference_images.read(run.dream)
     show_log(args.json)
     if not model.available()[0]:
-        model.load_weights()  # says what to fetch
+        model.load_weights()  # its error says what to fetch
     atlas.prepare_folder(folder, atlas.make_key(image, run.dream, run.stream), replace)
     from streamdream.dream.build import build_dreamer
 

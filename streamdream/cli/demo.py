@@ -1,4 +1,4 @@
-"""The command that dreams the clip that comes with the package."""
+"""The command ``demo``."""
 from __future__ import annotations
 
 import os
@@ -18,7 +18,7 @@ The dream is in {path}. Next:
 
 
 def demo_command(parser: Parser, argv: Sequence[str]) -> int:
-    """dream a clip that comes with the package, into demo.mp4
+    """dream a sample clip, into demo.mp4
 
     streamdream demo
     streamdream demo -o other.mp4

@@ -1,4 +1,4 @@
-"""The command that reports what this machine can do, what it lacks, and the command that installs it."""
+"""The command ``doctor``."""
 from __future__ import annotations
 
 import importlib.metadata
@@ -23,10 +23,10 @@ HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "h264_
 
 
 def doctor_command(parser: Parser, argv: Sequence[str]) -> int:
-    """report what this machine can do, what it lacks, and how to install it"""
+    """check this machine: what works, what is missing, how to install it"""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     args = parser.parse(argv)
-    log_line("examining this machine")  # loads PyTorch and the engines' libraries, which takes seconds
+    log_line("checking this machine")  # loads PyTorch and the libraries of engines, which takes seconds
     findings = run_checks()
     if args.json:
         print(json.dumps(as_json(findings)))
@@ -50,14 +50,14 @@ class Finding:
 
 
 def run_checks() -> list[Finding]:
-    """Examine everything. Raises nothing: a check that fails is a finding."""
+    """Run all checks. Raises nothing: a check that fails is a finding."""
     findings = []
     for check in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _cameras, _windows,
                   _engines, _folders):
         try:
             findings += check()
         except Exception as error:
-            findings.append(Finding(check.__name__.strip("_"), MISSING, f"cannot be examined: {error}"))
+            findings.append(Finding(check.__name__.strip("_"), MISSING, f"cannot be checked: {error}"))
     return findings
 
 
@@ -102,7 +102,7 @@ def _accelerator() -> list[Finding]:
     if shutil.which("nvidia-smi") and torch.version.cuda is None:
         return [Finding("GPU", MISSING, "NVIDIA's driver is installed, but this PyTorch is built without CUDA",
                         "pip install --force-reinstall torch")]
-    return [Finding("GPU", INFO, "PyTorch finds none; the processor dreams")]
+    return [Finding("GPU", INFO, "PyTorch finds none; dreams run on the processor")]
 
 
 def _precision() -> list[Finding]:

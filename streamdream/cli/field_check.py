@@ -1,4 +1,4 @@
-"""Refuse a field that is too small for the layers, before an output is opened and PyTorch is loaded."""
+"""Refuse a field that is too small for the layers before an output is opened and PyTorch is loaded."""
 from __future__ import annotations
 
 import argparse
@@ -11,18 +11,17 @@ if TYPE_CHECKING:
 
 
 def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all_octaves: bool = True) -> None:
-    """Raises FieldTooSmall when frames of that size cannot be dreamed, ModelError when the weights are not here.
+    """Raise FieldTooSmall if the field of such frames is too small, ModelError if the weights are not installed.
 
-    Without ``all_octaves`` one octave is enough.
-
-    A playlist or a recorded track brings layers of its own, which are checked when they come.
+    Check the largest octave only, without ``all_octaves``. Do not check the field for a playlist or a settings track,
+    whose layers are checked in the run.
     """
     from streamdream import models
     from streamdream.dream import octaves
     from streamdream.dream.options import DreamOptions
 
     model = models.get(run.stream.model)
-    model.check_weights()  # before its layers: who lacks the weights needs no list of layers
+    model.check_weights()  # before the layers: missing weights are the first problem to report
     if run.automation.playlist or getattr(args, "settings_track", None):
         return
     dream = run.dream if all_octaves else replace(run.dream, octaves=1)
@@ -31,6 +30,6 @@ def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all
 
 
 def checked_source(source: Source, args: argparse.Namespace, run: Run, all_octaves: bool = True) -> Source:
-    """``source``, if its frames can be dreamed. Raises FieldTooSmall."""
+    """Return ``source`` if its frames can be dreamed. Raises as ``check_field``."""
     check_field(args, run, source.height, source.width, all_octaves)
     return source

@@ -1,4 +1,4 @@
-"""The command that dreams one picture, as a picture or as a video that zooms into it."""
+"""The command ``image``: dream one picture, as a picture or as a video that zooms into it."""
 from __future__ import annotations
 
 import argparse
@@ -24,7 +24,7 @@ STILL_PRESET, ZOOM_PRESET = "still", "zoom"
 """The presets that apply when none is named."""
 ZOOM_SECONDS = 10
 """Length of a zoom without -t."""
-SPANS_OF_A_VIDEO = ("start", "end")
+VIDEO_SPAN_FIELDS = ("start", "end")
 
 
 def image_command(parser: Parser, argv: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def image_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
     parser.add_argument("-o", "--output", help="the dreamed picture, .png or .jpg; or a video that zooms into it, .mp4")
     add_run_flags(parser)
-    add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=SPANS_OF_A_VIDEO)
+    add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=VIDEO_SPAN_FIELDS)
     args = parser.parse(argv)
     moving = bool(args.output) and _is_video(args.output)
     run = resolve(args, ZOOM_PRESET if moving else STILL_PRESET)
@@ -81,7 +81,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
                                  "-o zoom.mp4")
     images.check_output(args.output, args.overwrite, args.input)
     image = _read_input(args.input)
-    reference_images.read(run.dream)  # before anything large is loaded
+    reference_images.read(run.dream)  # before PyTorch is loaded
     check_field(args, run, *image.shape[:2])
     show_log(args.json)
     total = (1 + run.dream.warmup_steps) * run.dream.octaves * run.dream.steps
@@ -106,7 +106,7 @@ def _zoom(args: argparse.Namespace, run: Run) -> int:
     from streamdream.render.zoom import StillSource, ZoomTransform, zoom
 
     reference_images.read(run.dream)
-    ZoomTransform(run.zoom)  # a wrong --shift is known before anything is loaded
+    ZoomTransform(run.zoom)  # checks --shift before PyTorch is loaded
     if not run.render.duration:
         raise UsageError("-t is 0: there is nothing to render")
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration

@@ -1,4 +1,4 @@
-"""The commands about networks: what there is, their layers, their weights."""
+"""The commands ``models``, ``layers`` and ``fetch``."""
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def models_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the networks"""
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     args = parser.parse(argv)
     from streamdream.models import MODELS
 
@@ -33,8 +33,8 @@ def models_command(parser: Parser, argv: Sequence[str]) -> int:
 
 def layers_command(parser: Parser, argv: Sequence[str]) -> int:
     """list the layers of a network, lowest first"""
-    parser.add_argument("model", help="its name, as in: streamdream models")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("model", help="name, as listed by streamdream models")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     args = parser.parse(argv)
     from streamdream import models
 
@@ -50,19 +50,19 @@ def layers_command(parser: Parser, argv: Sequence[str]) -> int:
 def fetch_command(parser: Parser, argv: Sequence[str]) -> int:
     """fetch the weights of a network
 
-    streamdream fetch                                   what there is
+    streamdream fetch                                   list the networks
     streamdream fetch bvlc_googlenet
-    streamdream fetch bvlc_googlenet --from FILE        a file that you have
+    streamdream fetch bvlc_googlenet --from FILE        use your own file
     """
-    parser.add_argument("model", nargs="?", help="its name, as in: streamdream models")
-    parser.add_argument("--from", dest="file", metavar="FILE", help="check this file and keep a copy, download nothing")
-    parser.add_argument("--again", action="store_true", help="download it although it is here")
+    parser.add_argument("model", nargs="?", help="name, as listed by streamdream models")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="check and store this file, do not download")
+    parser.add_argument("--again", action="store_true", help="download it again")
     args = parser.parse(argv)
     from streamdream import models
     from streamdream.models import fetch
 
     if not args.model:
-        print_table([{"name": row.name, "here": "yes" if row.available()[0] else "no", "licence": row.licence,
+        print_table([{"name": row.name, "installed": "yes" if row.available()[0] else "no", "licence": row.licence,
                        "about": row.about} for row in models.MODELS.values() if row.sources])
         return 0
     model = models.get(args.model)

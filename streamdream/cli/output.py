@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Output that several commands share."""
 from __future__ import annotations
 
 import json
@@ -15,7 +15,7 @@ def log_line(line: str) -> None:
 
 
 def show_log(quiet: bool) -> None:
-    """From here on, what takes long or goes wrong beside the work is said on stderr: engines built, backends chosen."""
+    """Print the log to stderr from now on, such as engine builds and backend choices; if ``quiet``, warnings only."""
     log = logging.getLogger("streamdream")
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.handlers = [_Lines()]
@@ -23,7 +23,7 @@ def show_log(quiet: bool) -> None:
 
 
 class _Lines(logging.Handler):
-    """To whatever stderr is at the time: a progress bar puts itself in its place."""
+    """Prints to the current ``sys.stderr``, which a progress bar replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log_line(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
@@ -41,7 +41,7 @@ def print_report(report: RenderReport, output: str, as_json: bool) -> None:
 
 
 def warn_of_older_files(output: str, started: float) -> None:
-    """Warn where a numbered sequence holds files from before ``started``, a ``time.time()``."""
+    """Warn if a numbered sequence has files from before ``started``, a ``time.time()``."""
     from streamdream.media.container import is_pattern, sequence_files
 
     files = sequence_files(output) if is_pattern(output) else {}

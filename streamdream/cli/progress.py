@@ -1,4 +1,4 @@
-"""How far a run is: a bar with speed and time left on a terminal, a plain line now and then in a log."""
+"""Progress of a run: a bar with speed and remaining time on a terminal, plain lines in a log."""
 from __future__ import annotations
 
 import atexit
@@ -12,11 +12,11 @@ from typing import Any
 from streamdream.cli import signals
 from streamdream.system.durations import describe_seconds
 
-SECONDS_BETWEEN_LINES = 5.0
+LINE_INTERVAL_SECONDS = 5.0
 
 
 class Progress:
-    """Reports to stderr; ``update`` takes the number of things done and costs next to nothing.
+    """Reports progress to stderr. ``update`` takes the number of finished units and is cheap.
 
     ``total`` 0 means unknown; ``unit`` is "frames" or "steps".
     """
@@ -48,7 +48,7 @@ class Progress:
         self._stack.close()
 
     def update(self, done: int, left_seconds: float | None = None) -> None:
-        """Show that ``done`` units are done. ``left_seconds`` replaces the estimate from the speed so far.
+        """Report ``done`` finished units. ``left_seconds`` replaces the estimate from the speed so far.
 
         Raises SignalReceived after Ctrl-C or SIGTERM.
         """
@@ -56,8 +56,8 @@ class Progress:
         if self._quiet:
             return
         now = time.monotonic()
-        if done == 1:  # speed counts from here: before it lies the loading
-            self._start_seconds, self._first = now, done
+        if done == 1:  # measure the speed from here: before is loading
+            self._start_seconds = now
         speed = (done - 1) / (now - self._start_seconds) if done > 1 else 0.0
         if left_seconds is None and self._total and speed:
             left_seconds = max(0, self._total - done) / speed
@@ -65,10 +65,10 @@ class Progress:
         rate = f"{speed:.1f} {self._unit}/s" if speed else ""
         if self._bar:
             self._bar.update(self._task, completed=done, speed=rate, left=left)
-        elif now - self._reported >= SECONDS_BETWEEN_LINES:
+        elif now - self._reported >= LINE_INTERVAL_SECONDS:
             self._reported = now
-            of = f" of {self._total}" if self._total else ""
-            sys.stderr.write(", ".join(part for part in (f"{done}{of} {self._unit}", rate, left) if part) + "\n")
+            total = f" of {self._total}" if self._total else ""
+            sys.stderr.write(", ".join(part for part in (f"{done}{total} {self._unit}", rate, left) if part) + "\n")
             sys.stderr.flush()
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end the program with one line and an exit code, and leave no partial file.
+"""End the program at Ctrl-C, SIGTERM and SIGHUP with one line and an exit code, without partial files.
 
     while libraries load, between loops    the handler removes partial files and exits
     in a loop that calls ``check``         the next ``check`` raises; without one, exit after GRACE_SECONDS
@@ -18,11 +18,11 @@ from contextlib import contextmanager
 
 EXITS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
 GRACE_SECONDS, CLEANUP_SECONDS = 1.0, 1.5
-"""How long a loop may take until its next ``check``, and the exit functions until the process exits without them."""
+"""Timeouts: of a loop until its next ``check``, and of the exit functions, after which the process exits anyway."""
 _received: signal.Signals | None = None
 _exiting = False
 _on_first: Callable[[], None] | None = None
-"""What the first signal calls instead of exiting."""
+"""Called by the first signal instead of exiting."""
 _describe: Callable[[], str] = str
 
 
@@ -43,7 +43,7 @@ def install() -> None:
 
 
 def finish() -> None:
-    """After the command: a signal ends the process without a word."""
+    """End the process silently at signals from now on, as the command has ended."""
     global _exiting
     _exiting = True
 
@@ -59,14 +59,14 @@ def check() -> None:
 
 @contextmanager
 def loop() -> Iterator[None]:
-    """The loop that calls ``check``; after it, the handler exits at once again."""
+    """A context for a loop that calls ``check``; after it, the handler exits at once again."""
     with stop_on_signal(None):
         yield
 
 
 @contextmanager
 def stop_on_signal(stop: Callable[[], None] | None) -> Iterator[None]:
-    """Within it the first signal calls ``stop``."""
+    """A context in which the first signal calls ``stop``."""
     global _on_first
     before, _on_first = _on_first, stop
     try:
@@ -77,7 +77,7 @@ def stop_on_signal(stop: Callable[[], None] | None) -> Iterator[None]:
 
 @contextmanager
 def describe_with(describe: Callable[[], str]) -> Iterator[None]:
-    """Within it the line of an interruption says what is kept; "" is the usual text."""
+    """A context in which ``describe`` tells an interrupted user what is kept; "" for the default text."""
     global _describe
     before, _describe = _describe, describe
     try:
@@ -111,7 +111,7 @@ def _exit(number: signal.Signals) -> None:
     from streamdream.system import atomic_file
 
     atomic_file.remove_partial_files()
-    _start_timer(CLEANUP_SECONDS, lambda: _report_and_exit(number))  # an engine's thread may take long to join
+    _start_timer(CLEANUP_SECONDS, lambda: _report_and_exit(number))  # threads of engines may take long to join
     atexit._run_exitfuncs()
     _report_and_exit(number)
 
@@ -119,7 +119,7 @@ def _exit(number: signal.Signals) -> None:
 def _report_and_exit(number: signal.Signals) -> None:
     try:
         os.write(2, f"error: {_message(number)}\n".encode())
-    finally:  # also where the terminal is closed
+    finally:  # also if the terminal is closed
         os._exit(EXITS[number][0])
 
 
