@@ -41,9 +41,9 @@ def test_auto_dreams_at_once_and_measures_both(kept: Path, build_at_once: None) 
     begin = time.monotonic()
     step(engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu")), 0.02)
     assert time.monotonic() - begin < 2  # an engine takes longer
-    wait_for(backend, step, lambda: "goes on" in backend.reason)
+    wait_for(backend, step, lambda: "is used now" in backend.reason)
     assert backend.name in ("eager", "openvino")
-    assert f"{backend.name} goes on" in backend.reason and "ms a step of 112x96" in backend.reason
+    assert f"{backend.name} is used now" in backend.reason and "ms a step of 112x96" in backend.reason
 
 
 @pytest.mark.parametrize("winner", ["eager", "openvino"])
@@ -57,7 +57,7 @@ def test_auto_keeps_what_measured_faster(kept: Path, build_at_once: None, winner
     )
     step = backend.compile(spec())
     expected = step(picture, 0.02)
-    wait_for(backend, step, lambda: "goes on" in backend.reason)
+    wait_for(backend, step, lambda: "is used now" in backend.reason)
     assert backend.name == winner
     assert engine.cosine(step(picture, 0.02) - picture, expected - picture) > 0.999
 
@@ -95,7 +95,7 @@ def test_a_refused_engine_leaves_other_sizes_theirs(kept: Path, build_at_once: N
 
     run_until(120, "eager at 120x96, as openvino failed (out of luck)")
     assert backend.name == "eager"
-    run_until(112, "openvino goes on")
+    run_until(112, "openvino is used now")
     run_until(128, "eager at 128x96, as openvino failed (out of luck)")
     assert backend.name == "openvino"
     assert requested == [120, 112, 128]  # each once
@@ -117,7 +117,7 @@ def test_a_new_engine_is_timed_before_the_next_is_built(kept: Path, build_at_onc
     steps = iter(range(5))
     wait_for(backend, second, lambda: next(steps, None) is None, 120)
     assert requested == [112]
-    wait_for(backend, first, lambda: "goes on" in backend.reason)
+    wait_for(backend, first, lambda: "is used now" in backend.reason)
     wait_for(backend, second, lambda: requested == [112, 120], 120)
 
 
@@ -136,7 +136,7 @@ def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: 
     monkeypatch.setattr(auto.Trial, "time_alternately", time_alternately)
     for expected in (1, 1 if winner else 2):
         backend = Auto(MODEL, "cpu", "fp32")
-        wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)  # noqa: B023
+        wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)  # noqa: B023
         assert len(taken) == expected and backend.name == (winner or "eager")
 
 
@@ -147,12 +147,12 @@ def test_auto_builds_in_another_process(kept: Path, build_at_once: None, monkeyp
 
     monkeypatch.setattr(graph, "build", build)
     backend = Auto(MODEL, "cpu", "fp32")
-    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
+    wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)
     assert len(engine_cache.list_engines()) == 1
     monkeypatch.setattr(build_process, "build_in_subprocess", build)
     monkeypatch.setattr(auto, "BUILD_AFTER_SECONDS", 1e9)
     backend = Auto(MODEL, "cpu", "fp32")
-    wait_for(backend, backend.compile(spec()), lambda: "goes on" in backend.reason)
+    wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)
 
 
 def test_auto_goes_on_where_the_builder_dies(kept: Path, build_at_once: None) -> None:

@@ -179,7 +179,7 @@ class Auto:
         self._set_reason(
             f"{engine} took {1e3 * timing.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where eager took "
             f"{1e3 * timing.eager_seconds:.1f}, {timing.eager_seconds / timing.engine_seconds:.2f}x its speed: "
-            f"{engine if engine_wins else 'eager'} goes on")
+            f"{engine if engine_wins else 'eager'} is used now")
         if engine_wins:
             trial.state, self.name = "engine", engine
             self._winners.add(trial)
