@@ -103,6 +103,8 @@ class RenderSettings(_Checked):
     crf: int = option(18, "constant rate factor of the encoder; lower for better quality and larger files", low=0,
                       high=63)
     encoder_preset: str = option("auto", "speed of the encoder, such as veryfast, medium, slow; auto for a fast one")
+    chunk_frames: int = option(250, "frames between two points from which an interrupted render goes on; few make a "
+                                    "larger file", low=8, high=100_000)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder
     from streamdream.media.audio_level import LevelSource
     from streamdream.media.frame import Frame
@@ -128,6 +131,15 @@ class Automation:
             return frame
         self._frozen_frame = self._frozen_frame or frame
         return replace(frame, image=self._frozen_frame.image)
+
+    @property
+    def held_image(self) -> NDArray[np.uint8] | None:
+        """The picture at which the source is frozen."""
+        return self._held.image if self._held is not None else None
+
+    def hold(self, frame: Frame) -> None:
+        """Be frozen at that frame."""
+        self._held = frame
 
     def dream_settings_at(self, seconds: float) -> DreamRequest:
         """Return the request, crossfaded, for the frame at that time."""

@@ -2,19 +2,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from streamdream.automation.opening import AutomationFiles
 from streamdream.cli.argument_parser import Parser
-from streamdream.errors import ModelError, UsageError
-from streamdream.settings import DreamSettings, Run
-
-if TYPE_CHECKING:
-    from streamdream.automation.automation import Automation
-    from streamdream.automation.controls import DreamRequest
 
 
 def add_automation_flags(parser: Parser) -> None:
@@ -26,60 +16,5 @@ def add_automation_flags(parser: Parser) -> None:
     ]
 
 
-@contextmanager
-def open_automation(args: argparse.Namespace, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Automation]:
-    """Open the automation that the flags request, for the duration of a run.
-
-    ``offset`` is the start of the run in the source, in seconds. Raises StreamdreamError before anything is dreamed.
-    """
-    from streamdream.automation.automation import Automation, parse_playlist
-    from streamdream.automation.controls import Controls
-    from streamdream.automation.settings_track import SettingsRecorder, read_track
-    from streamdream.media.audio_level import open_sound
-
-    track = read_track(args.settings_track) if args.settings_track else []
-    controls = Controls(run.dream, check_request, run.stream.model)
-    check_request(controls.request)
-    entries = parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
-    if run.automation.playlist and not entries:
-        raise UsageError(f"--playlist {run.automation.playlist!r} holds no entry")
-    if track and entries:
-        raise UsageError("--settings-track and --playlist exclude each other")
-    trial = Controls(run.dream, check_request, run.stream.model)
-    for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
-        trial.change(values)
-    with ExitStack() as stack:
-        sound = None
-        if run.automation.sound:
-            sound = open_sound(run.automation.sound, source_path, run.automation.sound_band)
-            stack.callback(sound.close)
-        recorder = None
-        if args.record_settings:
-            if Path(args.record_settings).exists() and not args.overwrite:
-                raise UsageError(f"{args.record_settings} exists; -y overwrites it")
-            recorder = stack.enter_context(SettingsRecorder(args.record_settings, args.overwrite))
-        yield Automation(
-            controls, entries, run.automation.fade, sound, run.automation.sound_depth, track, recorder, offset
-        )
-
-
-def check_request(request: DreamRequest) -> None:
-    """Raise StreamdreamError where the weights, a layer, a channel or an image of the request is missing."""
-    from streamdream.dream import reference_images
-    from streamdream.media import images
-
-    check_layers(request.dream, request.model)
-    is_video = request.dream.guide and not images.is_image_file(request.dream.guide)
-    reference_images.read(replace(request.dream, guide="") if is_video else request.dream)
-
-
-def check_layers(dream: DreamSettings, model_name: str) -> None:
-    """Raise ModelError where the weights are missing, UsageError where a layer or a channel is; without PyTorch."""
-    from streamdream import models
-    from streamdream.ascent import objectives
-
-    model = models.get(model_name)
-    available, fix = model.available()
-    if not available:
-        raise ModelError(f"the weights of {model_name} are not installed: {fix}")
-    objectives.from_settings(dream, model)
+def automation_files(args: argparse.Namespace) -> AutomationFiles:
+    return AutomationFiles(args.settings_track, args.record_settings, args.overwrite)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream import settings, settings_fields
+from streamdream.automation.opening import check_layers
 from streamdream.cli import path_conflicts
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.automation import check_layers
-from streamdream.cli.field_check import check_field
 from streamdream.cli.output import print_report, show_log
+from streamdream.dream.field_check import check_field
 from streamdream.errors import SourceError, UsageError
 from streamdream.settings import DreamSettings, RenderSettings, Run, StreamSettings, ZoomSettings
 
@@ -82,7 +82,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
     images.check_output(args.output, args.overwrite, args.input)
     image = _read_input(args.input)
     reference_images.read(run.dream)  # before PyTorch is loaded
-    check_field(args, run, *image.shape[:2])
+    check_field(run, *image.shape[:2])
     show_log(args.json)
     total = (1 + run.dream.warmup_steps) * run.dream.octaves * run.dream.steps
     with Progress(f"{args.input} → {args.output}", total, "steps", args.json) as progress:
@@ -111,7 +111,7 @@ def _zoom(args: argparse.Namespace, run: Run) -> int:
         raise UsageError("-t is 0: there is nothing to render")
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
     source = StillSource(args.input, _read_input(args.input), run.zoom.fps, seconds)
-    check_field(args, run, source.height, source.width)
+    check_field(run, source.height, source.width)
     show_log(args.json)
     with (open_sink(args.output, source, run.render, args.overwrite) as sink,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamdream import settings
+from streamdream.automation.opening import open_automation
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.automation import add_automation_flags, open_automation
-from streamdream.cli.field_check import checked_source
+from streamdream.cli.automation import add_automation_flags, automation_files
 from streamdream.cli.output import log_line, show_log, warn_of_older_files
+from streamdream.dream.field_check import checked_source
 from streamdream.errors import UsageError
 from streamdream.settings import AutomationSettings, DreamSettings, LiveSettings, RenderSettings, Run, StreamSettings
 from streamdream.system.process_tuning import freeze_gc
@@ -83,10 +84,10 @@ def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failure
     title = f"{args.source} → {', '.join(sink_names)}"
     with (
         signals.describe_with(recording.describe_all),
-        open_automation(args, run, args.source) as automation,
+        open_automation(automation_files(args), run, args.source) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
-            sink_names, checked_source(source, args, run, all_octaves=False), run.render, args.overwrite,
+            sink_names, checked_source(source, run, all_octaves=False), run.render, args.overwrite,
             LiveContext(automation.controls, layers, failures)
         ) as sink,
     ):

@@ -24,6 +24,8 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
         self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._bar: Any = None
+        self._first = 0
+        """The first number that was reported; a resumed run begins with a large one."""
         self._stack = ExitStack()
         self._start_seconds = self._reported = time.monotonic()
 
@@ -56,9 +58,9 @@ class Progress:
         if self._quiet:
             return
         now = time.monotonic()
-        if done == 1:  # measure the speed from here: before is loading
-            self._start_seconds = now
-        speed = (done - 1) / (now - self._start_seconds) if done > 1 else 0.0
+        if self._first == 0:  # speed counts from here: before it lies the loading
+            self._start_seconds, self._first = now, done
+        speed = (done - self._first) / (now - self._start_seconds) if done > self._first else 0.0
         if left_seconds is None and self._total and speed:
             left_seconds = max(0, self._total - done) / speed
         left = f"{describe_seconds(left_seconds)} left" if left_seconds is not None else ""

@@ -3,15 +3,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from streamdream import settings
-from streamdream.cli import path_conflicts
+from streamdream.cli import path_conflicts, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
-from streamdream.cli.automation import add_automation_flags, open_automation
-from streamdream.cli.field_check import checked_source
-from streamdream.cli.output import print_report, show_log, warn_of_older_files
+from streamdream.cli.automation import add_automation_flags
+from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
+
+if TYPE_CHECKING:
+    from streamdream.cli.progress import Progress
+    from streamdream.render.job import RenderJob
+    from streamdream.render.work_folder import WorkFolder
 
 
 def render_command(parser: Parser, argv: Sequence[str]) -> int:
@@ -24,32 +30,63 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null")
     add_run_flags(parser)
     add_automation_flags(parser)
+    add_plan_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, AutomationSettings, RenderSettings)
     args = parser.parse(argv)
     run = resolve(args)
-    dream, stream, encode = run.dream, run.stream, run.render
     if args.print_config:
-        print(settings.to_toml((dream, stream, run.automation, encode)), end="")
+        print(settings.to_toml((run.dream, run.stream, run.automation, run.render)), end="")
         return 0
     parser.require(args, input="a file", output="-o dream.mp4")
     path_conflicts.check(args, run)
-    from streamdream.cli.progress import Progress
-    from streamdream.media.sinks.registry import open_sink
-    from streamdream.media.sources.video import open_source
-    from streamdream.render.guide_video import GuideVideo
+    from streamdream.render.file_render import PlanOptions, render_file
+    from streamdream.render.job import RenderJob
 
     show_log(args.json)
     started = time.time()
-    with (GuideVideo(dream) as guide_video,
-          open_source(args.input, encode.start, encode.duration, encode.end) as source,
-          open_sink(args.output, checked_source(source, args, run), encode, args.overwrite, args.input) as sink,
-          open_automation(args, run, args.input, encode.start) as automation,
-          Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
-        from streamdream.dream.build import build_dreamer
-        from streamdream.render.pipeline import render_video
-
-        report = render_video(source, sink, build_dreamer(stream), automation, progress.update,
-                              guide_video.references_at, lambda model: build_dreamer(replace(stream, model=model)))
+    job = RenderJob(args.input, args.output, run, args.overwrite, args.settings_track, args.record_settings)
+    with RenderProgress(job, args.json) as progress:
+        report = render_file(job, PlanOptions(args.restart, args.work_folder), progress)
     warn_of_older_files(args.output, started)
     print_report(report, args.output, args.json)
     return 0
+
+
+def add_plan_flags(parser: Parser) -> None:
+    """Add the flags that say how a render is carried out."""
+    parser.advanced += [
+        parser.add_argument("--restart", action="store_true",
+                            help="begin anew where an interrupted render with other settings is there"),
+        parser.add_argument("--work-folder", default="", metavar="DIR",
+                            help="folder for the parts of an unfinished render; default beside the output"),
+    ]
+
+
+class RenderProgress:
+    """Shows how far a render is; the line of an interruption says what is kept."""
+
+    def __init__(self, job: RenderJob, quiet: bool) -> None:
+        self._job, self._quiet = job, quiet
+        self._stack = ExitStack()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> RenderProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._stack.close()
+
+    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None) -> None:
+        from streamdream.cli.progress import Progress
+
+        if folder is not None:
+            self._stack.enter_context(signals.describe_with(folder.describe_kept))
+        if folder is not None and done_frames and not self._quiet:
+            log_line(f"resuming at {folder.describe_resume()}: {done_frames} frames are there")
+        self._progress = self._stack.enter_context(
+            Progress(f"{self._job.input} → {self._job.output}", total_frames, "frames", self._quiet))
+
+    def frame(self, done_frames: int) -> None:
+        assert self._progress is not None
+        self._progress.update(done_frames)

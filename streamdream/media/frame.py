@@ -1,6 +1,7 @@
 """A frame of the input, and conversions between uint8 pictures and float tensors."""
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from streamdream.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from streamdream.media.timestamps import SourcePosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Frame:
     """The same time in ``time_base`` units, exact; file sinks write this one."""
     time_base: tuple[int, int] = (1, 1000)
     """Numerator and denominator of one ``pts`` unit, in seconds."""
+    position: SourcePosition | None = None
+    """Where a source that can go on from a frame finds it again."""
 
     def __post_init__(self) -> None:
         check_picture(self.image)
@@ -41,6 +46,11 @@ class Frame:
         return int(self.image.shape[1])
 
 
+def blank_frame(pts_seconds: float) -> Frame:
+    """A frame of one black pixel: where only the time counts."""
+    return Frame(np.zeros((1, 1, 3), np.uint8), pts_seconds)
+
+
 def check_picture(image: object) -> None:
     """Raise UsageError where the image is not a NumPy array of uint8 [H, W, 3]."""
     if isinstance(image, np.ndarray):
@@ -51,6 +61,11 @@ def check_picture(image: object) -> None:
     else:
         what = f"a {type(image).__module__}.{type(image).__name__}".replace("builtins.", "")
     raise UsageError(f"a picture must be a NumPy array of uint8 [H, W, 3], RGB, values 0..255, but is {what}")
+
+
+def picture_checksum(image: NDArray[np.uint8]) -> int:
+    """CRC-32 of the samples."""
+    return zlib.crc32(image.tobytes())
 
 
 def to_tensor(image: NDArray[np.floating]) -> Tensor:

@@ -9,10 +9,10 @@ and ``state`` is all that one leaves to the next. Where a GPU dreams, the next f
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from streamdream.automation.automation import Automation
 from streamdream.automation.controls import Controls
@@ -23,27 +23,31 @@ from streamdream.media.sources.prefetch import prefetch
 from streamdream.render.report import RenderReport, summarize
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import Dreamer
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from streamdream.dream.dreamer import Dreamer, DreamState
     from streamdream.dream.options import DreamOptions
     from streamdream.dream.reference_images import References
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
-    from streamdream.media.sources.video import Source
     from streamdream.settings import DreamSettings
 
 
-def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
+def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
            on_frame: Callable[[int], None] = lambda count: None,
            references_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,
            turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-           options: DreamOptions | None = None) -> RenderReport:
+           options: DreamOptions | None = None, start: RenderStart | None = None,
+           checkpoints: Checkpoints | None = None) -> RenderReport:
     """Dream every frame of the source into the sink and finish it.
 
     ``on_frame`` gets the number of frames done; ``references_at`` gives guide, style and mask of a time in seconds
     (``GuideVideo.references_at``). An ``Automation`` changes the settings on the way, and the network, of which
     ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a device wait there for theirs.
-    ``options`` are for every dream, and the dreamer's own without them.
+    ``options`` are for every dream, and the dreamer's own without them. ``start`` goes on with a render whose first
+    frames are done; the source must begin behind them. ``checkpoints`` learns of each frame and of the state after it.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
@@ -52,13 +56,17 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
 
     automation = settings if isinstance(settings, Automation) else Automation(Controls(settings))
     options, switcher = options or dreamer.options, ModelSwitcher(dreamer, build, patient=True)
-    stats, state, resets = options.stats, DreamState(), automation.controls.resets
+    start = start or RenderStart(DreamState())
+    start.replay(automation, switcher, references_at)
+    stats, state, resets = options.stats, start.state, automation.controls.resets
     with closing(prefetch(source)) as frames, closing(_with_matches(frames, dreamer, automation, options)) as pairs:
         while True:
             with stats.stage("decode_wait"):
                 pair = next(pairs, None)
             if pair is None:
                 break
+            if checkpoints:
+                checkpoints.before_frame(pair[0])
             frame, frame_match = automation.on_frame(pair[0]), pair[1]
             dreamer, request = switcher.dreamer_for(
                 automation.dream_settings_at(frame.pts_seconds), automation.controls
@@ -68,6 +76,8 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
             with turn():
                 references = references_at(frame.pts_seconds)
                 state, dream = dreamer(state, frame.image, request.dream, references, frame_match, options)
+            if checkpoints:
+                checkpoints.before_write(state, automation.held_image)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -77,6 +87,53 @@ def render_video(source: Source, sink: Sink, dreamer: Dreamer, settings: DreamSe
         sink.finish()
     return summarize(dreamer, options, automation.controls.current(), (source.height, source.width), state.index,
                      source.warnings + sink.warnings, state.cuts)
+
+
+class FrameStream(Protocol):
+    """What is needed of a ``Source`` here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def warnings(self) -> list[str]: ...
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Checkpoints(Protocol):
+    """Keeps what a later process needs to go on with the render; see ``chunk_writer.py``."""
+
+    def before_frame(self, frame: Frame) -> None:
+        """``frame`` of the source is dreamed next."""
+
+    def before_write(self, state: DreamState, held_image: NDArray[np.uint8] | None) -> None:
+        """``state`` is that after the frame which the sink gets next; ``held_image`` is shown in place of the source's
+        pictures, while they are frozen.
+        """
+
+
+@dataclass(frozen=True)
+class RenderStart:
+    """Where a render goes on: the state after the frames that are done, and their times in seconds."""
+
+    state: DreamState
+    earlier_seconds: Sequence[float] = ()
+    held_image: NDArray[np.uint8] | None = None
+
+    def replay(self, automation: Automation, switcher: ModelSwitcher,
+               references_at: Callable[[float], References | None]) -> None:
+        """Bring what changes over time to where it was after those frames."""
+        from streamdream.media.frame import blank_frame
+
+        for pts_seconds in self.earlier_seconds:
+            automation.on_frame(blank_frame(pts_seconds))
+            switcher.dreamer_for(automation.dream_settings_at(pts_seconds), automation.controls)
+            references_at(pts_seconds)
+        if self.held_image is not None:
+            automation.hold(replace(blank_frame(self.earlier_seconds[-1]), image=self.held_image))
 
 
 def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation, options: DreamOptions

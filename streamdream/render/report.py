@@ -17,10 +17,12 @@ class RenderReport(RunReport):
     """``as_json`` is what ``--json`` prints."""
 
     cuts: int
+    resumed_frames: int = 0
+    """Those of ``frames`` that an earlier run had dreamed."""
 
     @property
     def fps(self) -> float:
-        return self.frames / self.seconds if self.seconds else 0.0
+        return (self.frames - self.resumed_frames) / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "seconds": round(self.seconds, 3), "fps": round(self.fps, 2)}

@@ -1,6 +1,11 @@
 """Write a sequence of pictures, one file each."""
 from __future__ import annotations
 
+import filecmp
+import os
+import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ from streamdream.errors import SinkError
 from streamdream.media.container import sequence_files
 from streamdream.media.frame import Frame
 from streamdream.media.images import encode_image
+from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.system.atomic_file import AtomicFile, Renames
 
 
@@ -24,7 +30,7 @@ class ImageWriter:
         self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-        return image[..., ::-1].copy()  # OpenCV takes BGR
+        return to_bgr(image)
 
     def write(self, item: NDArray[np.uint8]) -> None:
         data = encode_image(item, self.partial.target.suffix, self.partial.name)
@@ -67,3 +73,71 @@ class ImageWriter:
             self.kept = str(error)
         except OSError:
             self.discard()
+
+
+class ImageFolder:
+    """A chunk of a sequence: a folder of pictures, numbered from ``first_number``; it appears when it is whole."""
+
+    def __init__(self, path: Path, pattern: str, first_number: int) -> None:
+        self._folder = AtomicFile(str(path), folder=True, overwrite=True)
+        self._pattern, self._number = Path(pattern).name, first_number
+        self._pts: list[int] = []
+
+    def add(self, picture: NDArray[np.uint8], pts: int) -> None:
+        data = encode_image(picture, Path(self._pattern).suffix, self._pattern)
+        with (self._folder.path / (self._pattern % self._number)).open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._number += 1
+        self._pts.append(pts)
+
+    def finish(self, end_pts: int) -> ChunkTimes:
+        shutil.rmtree(self._folder.target, ignore_errors=True)  # of an earlier run, and damaged
+        self._folder.commit_files(lambda target: [(self._folder.path, target)])
+        pts = np.array(self._pts, np.int64)
+        return ChunkTimes(pts, np.diff(pts, append=end_pts))
+
+    def discard(self) -> None:
+        self._folder.discard()
+
+
+def to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy in the channel order of OpenCV, which encodes it."""
+    return image[..., ::-1].copy()
+
+
+def join_folders(pattern: str, folders: Sequence[Path], overwrite: bool) -> list[str]:
+    """Give the pictures of all chunks their names; return warnings. Raises SinkError, OSError.
+
+    Pictures that have their name already, from a run that was killed meanwhile, may stay.
+    """
+    partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
+    target = partial.target
+    pictures = [picture for folder in folders for picture in sorted(folder.iterdir(), key=_number)]
+    older = set(sequence_files(str(target)).values()) - {target.with_name(picture.name) for picture in pictures}
+    missing = [picture for picture in pictures if not _same_bytes(picture, target.with_name(picture.name))]
+    try:
+        for picture in missing:
+            link_or_copy(picture, partial.path / picture.name)
+        numbers = {_number(picture): partial.path / picture.name for picture in missing}
+        partial.commit_files(lambda target: [(path, target.with_name(target.name % number))
+                                             for number, path in numbers.items()])
+    finally:
+        partial.discard()
+    return [f"{len(older)} older pictures of {pattern} remain behind the new ones"] if older else []
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    return second.exists() and filecmp.cmp(first, second, shallow=False)
+
+
+def link_or_copy(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(old, new)
+
+
+def _number(path: Path) -> int:
+    return int(re.findall(r"\d+", path.stem)[-1])

@@ -54,6 +54,8 @@ class SinkType:
     matches: Callable[[str], bool]
     open: Callable[[SinkRequest], Sink]
     files: Callable[[str], list[str]] = lambda path: []
+    check: Callable[[SinkRequest], None] = lambda request: None
+    """Raise what ``open`` would about the path, without opening it."""
 
 
 def _open_window(request: SinkRequest) -> Sink:
@@ -65,7 +67,7 @@ def _open_window(request: SinkRequest) -> Sink:
     return WindowSink(request.source, request.show, record)
 
 
-def _open_video(request: SinkRequest) -> Sink:
+def _check_video(request: SinkRequest) -> None:
     _check_folder(request.path)
     target = Path(request.path)
     if target.is_dir():
@@ -74,17 +76,25 @@ def _open_video(request: SinkRequest) -> Sink:
         if request.input_path and Path(request.input_path).exists() and target.samefile(request.input_path):
             raise UsageError(f"{request.path} is the input itself; give the output another name")
         _check_overwrite(request)
+
+
+def _open_video(request: SinkRequest) -> Sink:
+    _check_video(request)
     writer = VideoWriter(request.path, request.source, request.settings, request.input_path, request.overwrite,
                          request.show is not None)
     return _in_thread(writer, request)
 
 
-def _open_images(request: SinkRequest) -> Sink:
+def _check_images(request: SinkRequest) -> None:
     _check_folder(request.path)
     if sequence_files(request.path):
         if request.input_path and Path(request.input_path).absolute() == Path(request.path).absolute():
             raise UsageError(f"{request.path} is the input itself; give the output another name")
         _check_overwrite(request)
+
+
+def _open_images(request: SinkRequest) -> Sink:
+    _check_images(request)
     return _in_thread(ImageWriter(request.path, request.overwrite), request)
 
 
@@ -129,8 +139,9 @@ SINKS: dict[str, SinkType] = {
     "virtualcam": SinkType(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
     "stream": SinkType(is_stream, _open_stream, hls_files),
     "images": SinkType(lambda path: Path(path).suffix.lower() in WRITABLE and is_pattern(path), _open_images,
-                   lambda path: [path]),
-    "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path]),
+                       lambda path: [path], _check_images),
+    "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path],
+                      _check_video),
 }
 """In order; the first match is used."""
 
@@ -143,12 +154,20 @@ def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bo
     ``.m3u8`` file or ``null``. Sound and metadata are copied from ``input_path`` if it is a file. Raises UsageError
     before anything is written, and SinkError.
     """
-    request = SinkRequest(path, source, settings, overwrite, input_path, show)
+    return _sink_type(path, show is not None).open(SinkRequest(path, source, settings, overwrite, input_path, show))
+
+
+def check_output(path: str, source: Source, settings: RenderSettings, overwrite: bool, input_path: str) -> None:
+    """Raise UsageError where ``open_sink`` would, because of the path alone."""
+    _sink_type(path, False).check(SinkRequest(path, source, settings, overwrite, input_path))
+
+
+def _sink_type(path: str, is_live: bool) -> SinkType:
     for sink_type in SINKS.values():
         if sink_type.matches(path):
-            return sink_type.open(request)
+            return sink_type
     legal = f"{', '.join(CONTAINERS)}, or a pattern such as frame_%04d.png"
-    if show is not None:
+    if is_live:
         legal += "; or it is window, virtualcam, null, a .m3u8 file, or a URL with rtmp, udp or tcp"
     raise UsageError(f"cannot write {path}: its name must end in {legal}")
 

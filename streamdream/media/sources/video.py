@@ -23,8 +23,9 @@ from streamdream.media.container import (
     stated_end,
 )
 from streamdream.media.decoder import VideoDecoder
-from streamdream.media.frame import Frame
+from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.pyav import fraction
+from streamdream.media.timestamps import SourcePosition, TimestampRepair
 
 Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
@@ -32,6 +33,8 @@ DEFAULT_RATE = Fraction(25)
 """Frames per second of an input without a rate, such as a sequence of pictures."""
 SEEK_MARGINS_SECONDS = (0, 2, 20)
 """How far before the start to seek, in turn, while a poor index leads to a picture after it."""
+RESUME_MARGINS_SECONDS = (2, 20)
+"""The same, to go on within a file: near an open group of pictures the first few cannot be decoded."""
 CLOCK_RESET_SECONDS = 1
 
 
@@ -74,6 +77,10 @@ class AvSource:
         self.warnings: list[str] = []
         self.last_duration = Fraction(0)
         self._open, self._span = open, span
+        self._skipped = 0
+        """Frames of the range that were left out."""
+        self._position: SourcePosition | None = None
+        """Of the last picture that was taken."""
         self._open_stream()
         try:
             self.time_base = self._decoder.time_base
@@ -117,7 +124,7 @@ class AvSource:
 
     def __iter__(self) -> Iterator[Frame]:
         (picture, pts), self._next = self._next, (None, 0)
-        last = count = 0
+        last, count = 0, self._skipped
         while picture is not None and pts < self._window.end:
             last, count = pts, count + 1
             self.last_duration = (picture.duration or self._step) * self.time_base
@@ -134,7 +141,8 @@ class AvSource:
         if (picture.width, picture.height) != self._size:
             self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
         time_base = self.time_base.numerator, self.time_base.denominator
-        return Frame(self._decoder.to_rgb(picture, self._rotation, self._size), seconds, pts, time_base)
+        image = self._decoder.to_rgb(picture, self._rotation, self._size)
+        return Frame(image, seconds, pts, time_base, self._position)
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:
@@ -142,7 +150,10 @@ class AvSource:
 
     def _take(self) -> tuple[Any, int]:
         picture = next(self._pictures, None)
-        return picture, self._clock(picture.pts) if picture else 0
+        if picture is None:
+            return None, 0
+        self._position = self._clock.position(picture.pts)
+        return picture, self._clock(picture.pts)
 
     def _first(self) -> tuple[Any, int]:
         """The first picture of the range and its timestamp."""
@@ -170,18 +181,72 @@ class AvSource:
             if picture is not None and picture.pts is not None and pts <= self._window.first:
                 return picture, pts
         if self._span.start:
-            self._container.close()
-            self._open_stream()
+            self._reopen()
         return self._restart()
 
     def _restart(self) -> tuple[Any, int]:
+        self._start_decoding()
+        return self._take()
+
+    def _start_decoding(self) -> None:
         self._broken, self._decoder.damaged, self._last_dts = "", 0, -math.inf
         backwards = f"{self.name} has timestamps that run backwards; they were repaired"
         self._clock = TimestampRepair(
             self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards)
         )
         self._pictures = self._decode()
-        return self._take()
+
+    def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
+        """Go on with frame ``index``, counted from the start of the range: the one at ``position``, whose picture has
+        that ``picture_checksum``. All before it are left out.
+
+        It is looked for behind a seek, where the index of the file may be poor, and otherwise by decoding all that
+        comes before. Raises SourceError when it is not there.
+        """
+        self._skipped = index
+        for margin in RESUME_MARGINS_SECONDS if position.raw_pts is not None else ():
+            if self._seek_near(position, margin) and self._matches(checksum):
+                return
+        self._reopen()
+        self._next = self._first()
+        for _ in range(index):
+            self._next = self._take()
+        if not self._matches(checksum):
+            raise SourceError(f"{self.name} decodes into other pictures than before")
+
+    def _seek_near(self, position: SourcePosition, margin: float) -> bool:
+        """Decode from a keyframe at least ``margin`` seconds before the position up to it; False if it is not met."""
+        from av import FFmpegError
+
+        assert position.raw_pts is not None
+        target = position.raw_pts - int(margin / self.time_base)
+        if target <= (self._stream.start_time or 0):
+            return False
+        self._reopen()
+        try:
+            self._container.seek(target, stream=self._stream)
+        except FFmpegError:
+            return False
+        self._start_decoding()
+        for picture in self._pictures:
+            if picture.pts == position.raw_pts:
+                self._clock.restore(position)
+                self._position = position
+                self._next = picture, self._clock(picture.pts)
+                return True
+            if picture.pts is not None and picture.pts > position.raw_pts + CLOCK_RESET_SECONDS / self.time_base:
+                break
+        return False
+
+    def _matches(self, checksum: int) -> bool:
+        picture, pts = self._next
+        return picture is not None and picture_checksum(self._frame(picture, pts).image) == checksum
+
+    def _reopen(self) -> None:
+        color, pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
+        self._container.close()
+        self._open_stream()
+        self._decoder.color, self._decoder.pixel_aspect = color, pixel_aspect
 
     def _decode(self) -> Iterator[Any]:
         """All pictures from the current position on; damage is counted, not raised."""
@@ -246,61 +311,28 @@ class AvSource:
         self.close()
 
 
-class TimestampRepair:
-    """Make timestamps, in ticks, strictly increasing; those that are in order stay, and missing ones are filled in.
-
-    ``step`` is the distance for missing timestamps. A jump back by more than ``reset`` is a restarted clock (two
-    recordings in one file) and shifts all timestamps after it. ``warn`` is called at each repair.
-    """
-
-    def __init__(self, step: Fraction, reset: Fraction, warn: Callable[[], None]) -> None:
-        self._step, self._reset, self._warn = step, reset, warn
-        self._shift = 0
-        self._next = Fraction(0)
-        self.last: int | None = None
-
-    def __call__(self, pts: int | None) -> int:
-        if pts is None:
-            repaired = round(self._next)
-            self._next += self._step
-        else:
-            repaired = self._forward(pts + self._shift)
-            self._next = repaired + self._step
-        self.last = repaired
-        return repaired
-
-    def _forward(self, pts: int) -> int:
-        if self.last is None or pts > self.last:
-            return pts
-        self._warn()
-        if self.last - pts <= self._reset:
-            return self.last + 1
-        self._shift += round(self._next) - pts
-        return round(self._next)
-
-
 @dataclass(frozen=True)
 class SourceType:
     """``open`` returns the source for a name that ``matches``."""
 
     matches: Callable[[str], bool]
-    open: Callable[[str, TimeRange], Source]
+    open: Callable[[str, TimeRange], AvSource]
 
 
-def _open_file(name: str, span: TimeRange) -> Source:
+def _open_file(name: str, span: TimeRange) -> AvSource:
     return AvSource(name, lambda: open_file(name), span)
 
 
-def _open_url(name: str, span: TimeRange) -> Source:
+def _open_url(name: str, span: TimeRange) -> AvSource:
     return AvSource(name, lambda: open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS), span)
 
 
-def _open_lavfi(name: str, span: TimeRange) -> Source:
+def _open_lavfi(name: str, span: TimeRange) -> AvSource:
     graph, failure = name.partition(":")[2], f"not a filter graph: {name}"
     return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span)
 
 
-def _open_sequence(name: str, span: TimeRange) -> Source:
+def _open_sequence(name: str, span: TimeRange) -> AvSource:
     numbers = sorted(sequence_files(name))
     if not numbers:
         raise UsageError(f"no pictures match {name}")
@@ -324,7 +356,7 @@ SOURCES: dict[str, SourceType] = {
 """In order; the first match is used."""
 
 
-def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> Source:
+def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> AvSource:
     """Open ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png``, or a file.
 
     ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, frame times count

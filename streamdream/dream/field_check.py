@@ -1,7 +1,6 @@
 """Refuse a field that is too small for the layers before an output is opened and PyTorch is loaded."""
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
     from streamdream.settings import Run
 
 
-def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all_octaves: bool = True) -> None:
+def check_field(run: Run, height: int, width: int, all_octaves: bool = True, has_track: bool = False) -> None:
     """Raise FieldTooSmall if the field of such frames is too small, ModelError if the weights are not installed.
 
     Check the largest octave only, without ``all_octaves``. Do not check the field for a playlist or a settings track,
@@ -22,14 +21,14 @@ def check_field(args: argparse.Namespace, run: Run, height: int, width: int, all
 
     model = models.get(run.stream.model)
     model.check_weights()  # before the layers: missing weights are the first problem to report
-    if run.automation.playlist or getattr(args, "settings_track", None):
+    if run.automation.playlist or has_track:
         return
     dream = run.dream if all_octaves else replace(run.dream, octaves=1)
     size = DreamOptions(run.stream.field_height).field_size(height, width)
     octaves.check_field(model, dream, size)
 
 
-def checked_source(source: Source, args: argparse.Namespace, run: Run, all_octaves: bool = True) -> Source:
+def checked_source(source: Source, run: Run, all_octaves: bool = True, has_track: bool = False) -> Source:
     """Return ``source`` if its frames can be dreamed. Raises as ``check_field``."""
-    check_field(args, run, source.height, source.width, all_octaves)
+    check_field(run, source.height, source.width, all_octaves, has_track)
     return source

@@ -1,0 +1,85 @@
+"""Open what a run's settings ask for: playlist, crossfade, sound, track, recorder."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamdream.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from streamdream.automation.automation import Automation
+    from streamdream.automation.controls import DreamRequest
+    from streamdream.settings import DreamSettings, Run
+
+
+@dataclass(frozen=True)
+class AutomationFiles:
+    """Files of settings over time; "" is none."""
+
+    settings_track: str = ""
+    """Replayed."""
+    record_settings: str = ""
+    """Recorded; ``overwrite`` is for it."""
+    overwrite: bool = False
+
+
+@contextmanager
+def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Automation]:
+    """Open the automation of a run, for its duration.
+
+    ``offset`` is the start of the run in the source, in seconds. Raises StreamdreamError before anything is dreamed.
+    """
+    from streamdream.automation.automation import Automation, parse_playlist
+    from streamdream.automation.controls import Controls
+    from streamdream.automation.settings_track import SettingsRecorder, read_track
+    from streamdream.media.audio_level import open_sound
+
+    track = read_track(files.settings_track) if files.settings_track else []
+    controls = Controls(run.dream, check_request, run.stream.model)
+    check_request(controls.request)
+    entries = parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
+    if run.automation.playlist and not entries:
+        raise UsageError(f"--playlist {run.automation.playlist!r} holds no entry")
+    if track and entries:
+        raise UsageError("--settings-track and --playlist exclude each other")
+    trial = Controls(run.dream, check_request, run.stream.model)
+    for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
+        trial.change(values)
+    with ExitStack() as stack:
+        sound = None
+        if run.automation.sound:
+            sound = open_sound(run.automation.sound, source_path, run.automation.sound_band)
+            stack.callback(sound.close)
+        recorder = None
+        if files.record_settings:
+            if Path(files.record_settings).exists() and not files.overwrite:
+                raise UsageError(f"{files.record_settings} exists; -y overwrites it")
+            recorder = stack.enter_context(SettingsRecorder(files.record_settings, files.overwrite))
+        yield Automation(
+            controls, entries, run.automation.fade, sound, run.automation.sound_depth, track, recorder, offset
+        )
+
+
+def check_request(request: DreamRequest) -> None:
+    """Raise StreamdreamError where the weights, a layer, a channel or an image of the request is missing."""
+    from streamdream.dream import reference_images
+    from streamdream.media import images
+
+    check_layers(request.dream, request.model)
+    is_video = request.dream.guide and not images.is_image_file(request.dream.guide)
+    reference_images.read(replace(request.dream, guide="") if is_video else request.dream)
+
+
+def check_layers(dream: DreamSettings, model_name: str) -> None:
+    """Raise ModelError where the weights are missing, UsageError where a layer or a channel is; without PyTorch."""
+    from streamdream import models
+    from streamdream.ascent import objectives
+
+    model = models.get(model_name)
+    available, fix = model.available()
+    if not available:
+        raise ModelError(f"the weights of {model_name} are not installed: {fix}")
+    objectives.from_settings(dream, model)

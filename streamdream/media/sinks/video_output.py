@@ -1,0 +1,118 @@
+"""A video file that is being written: one encoded stream, and the streams and metadata copied from the input."""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamdream.media.container import TimeRange
+from streamdream.media.pyav import open_av
+from streamdream.media.sinks.encoders import CONTAINERS
+from streamdream.media.sinks.recording import Recording
+from streamdream.media.sinks.stream_copy import StreamCopier
+from streamdream.media.sinks.video_encoder import VideoEncoder
+from streamdream.settings import RenderSettings
+from streamdream.system.atomic_file import AtomicFile
+
+if TYPE_CHECKING:
+    from streamdream.media.sources.video import Source
+
+BUFFER_BYTES = 1 << 20
+"""Write buffer of a recording."""
+
+
+class VideoOutput:
+    """The container of ``path`` with its ``encoder``, under a hidden name until ``commit``.
+
+    Packets are interleaved with those copied from ``input_path``. With ``recording`` the unfinished file plays, and it
+    is kept after any error.
+
+    Raises SinkError when the folder cannot be written, UsageError or UnknownName for settings that do not work.
+    """
+
+    def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None = None,
+                 overwrite: bool = False, recording: bool = False, metadata: Mapping[str, str] | None = None) -> None:
+        self.warnings: list[str] = []
+        self._copier: StreamCopier | None = None
+        self._container: Any = None
+        self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
+        self.kind = CONTAINERS[self.partial.target.suffix.lower()]
+        try:
+            self._open(source, settings, input_path, metadata or {})
+        except Exception as error:
+            self.discard()
+            self.partial.raise_error(error)
+
+    def _open(self, source: Source, settings: RenderSettings, input_path: str | None, metadata: Mapping[str, str]
+              ) -> None:
+        if isinstance(self.partial, Recording):
+            self._container = open_av(self.partial.file, "w", format=self.kind.format, buffer_size=BUFFER_BYTES,
+                                      container_options=self.kind.options | self.kind.recording_options)
+        else:
+            self._container = open_av(str(self.partial.path), "w", format=self.kind.format,
+                                      container_options=self.kind.options)
+        self.encoder = VideoEncoder(self._container, self.kind, self.partial.name, source, settings)
+        self.warnings += self.encoder.warnings
+        if input_path and "://" in input_path:
+            self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
+        elif input_path and Path(input_path).is_file():
+            span = TimeRange.of(settings.start, settings.duration, settings.end)
+            self._copier = StreamCopier(input_path, self._container, self.encoder.stream, span, self.warnings)
+        self._container.metadata.update(metadata)
+        self._container.start_encoding()
+
+    def mux(self, packets: list[Any]) -> None:
+        """Write packets of the encoder, with times in its ticks, and the copied packets that are due before them."""
+        for packet in packets:
+            if self._copier:
+                self._copier.copy_until(float((packet.dts or 0) * self.encoder.tick))
+            self._container.mux_one(packet)
+            if isinstance(self.partial, Recording):
+                self.partial.file.mark_whole()
+
+    def mux_last(self, packets: list[Any], end_pts: int) -> None:
+        """Write the last packets, which end at ``end_pts``, then all that is left to copy; close the file."""
+        if packets and self.kind.format in ("mp4", "mov"):
+            # These muxers take the length of the video from the last packet, which need not be the last picture.
+            packets[-1].duration = end_pts - packets[-1].pts
+        self.mux(packets)
+        if self._copier:
+            self._copier.copy_until(float("inf"))
+            self._copier.close()
+        self._container.close()
+
+    @property
+    def bytes_written(self) -> int:
+        return self.partial.size
+
+    def commit(self) -> None:
+        self.partial.commit()
+
+    def discard(self) -> None:
+        if isinstance(self.partial, Recording):
+            self._close()
+            self.partial.discard()
+        else:  # first, so that closing does not write the index
+            self.partial.discard()
+            self._close()
+
+    def keep(self) -> None:
+        if isinstance(self.partial, Recording):
+            self._close()
+            self.partial.keep()
+        else:
+            self.discard()
+
+    @property
+    def kept(self) -> str:
+        return self.partial.describe() if isinstance(self.partial, Recording) else ""
+
+    def _close(self) -> None:
+        from av import FFmpegError
+
+        if self._copier:
+            self._copier.close()
+        if self._container:
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
+                self._container.close()

@@ -1,0 +1,135 @@
+"""Write dreamed frames as the chunks of a plan; each is in the plan as soon as it and the state after it are whole."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.media.frame import Frame, picture_checksum
+from streamdream.render.plan import STATE_CUT, Chunk
+from streamdream.render.work_folder import ChunkRecord, WorkFolder, measure
+from streamdream.system.atomic_file import OutputTarget
+
+if TYPE_CHECKING:
+    from streamdream.dream.dreamer import DreamState
+    from streamdream.media.sinks.chunks import ChunkFile
+    from streamdream.media.sinks.video_encoder import PictureClock
+    from streamdream.media.sources.video import Source
+    from streamdream.render.chunk_storage import ChunkStorage
+
+
+@dataclass(frozen=True)
+class Item:
+    """A dreamed frame on its way into its chunk."""
+
+    picture: Any
+    seconds: Fraction
+    source_pts: int
+    state: DreamState
+    """After it."""
+    held_image: NDArray[np.uint8] | None
+    start: Chunk | None
+    """The chunk that begins with it, where one does."""
+
+
+class ChunkWriter:
+    """The ``Writer`` of a ``ThreadedSink``: writes the chunks of ``folder.plan`` from ``first`` on.
+
+    It is the ``Checkpoints`` of the same render, too. ``output`` names the output in errors.
+    """
+
+    kept = ""
+
+    def __init__(self, folder: WorkFolder, source: Source, storage: ChunkStorage, clock: PictureClock, first: Chunk,
+                 cuts: int, output: OutputTarget) -> None:
+        self.partial = output
+        self.warnings: list[str] = []
+        self.bytes_written = 0
+        self._folder, self._source, self._storage, self._clock = folder, source, storage, clock
+        # Used by the caller's thread:
+        self._next_chunk, self._next_start, self._next_index = first, True, first.first_frame
+        self._state: DreamState | None = None
+        self._held_image: NDArray[np.uint8] | None = None
+        # Used by the thread of the sink:
+        self._chunk = first
+        self._cuts = cuts - (first.state_before == STATE_CUT)
+        self._file: ChunkFile | None = None
+        self._source_pts: list[int] = []
+        self._last: Item | None = None
+
+    def before_frame(self, frame: Frame) -> None:
+        """It may begin a chunk that is not planned yet."""
+        plan = self._folder.plan
+        assert plan is not None
+        if self._next_start and self._next_index != self._next_chunk.first_frame:
+            before = self._next_chunk
+            position = frame.position.to_json() if frame.position else None
+            self._next_chunk = plan.next_chunk(before) or Chunk(
+                before.number + 1, self._next_index, frame.pts, position, picture_checksum(frame.image),
+                before.state_file)
+
+    def before_write(self, state: DreamState, held_image: NDArray[np.uint8] | None) -> None:
+        self._state, self._held_image = state, held_image
+
+    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Item:
+        plan = self._folder.plan
+        assert plan is not None and self._state is not None
+        start = self._next_chunk if self._next_start else None
+        seconds = frame.pts * Fraction(*frame.time_base)
+        item = Item(self._storage.prepare(image), seconds, frame.pts, self._state, self._held_image, start)
+        self._next_start = plan.is_last_of_chunk(self._next_chunk, self._next_index)
+        self._next_index += 1
+        return item
+
+    def write(self, item: Item) -> None:
+        pts = self._clock(item.seconds)
+        if item.start is not None:
+            if self._file is not None:
+                self._close(pts, item.start)
+            self._chunk, self._source_pts = item.start, []
+            self._file = self._storage.open(self._folder.path / (item.start.name + self._storage.suffix), item.start)
+        assert self._file is not None
+        self._file.add(item.picture, pts)
+        self._source_pts.append(item.source_pts)
+        self._last = item
+
+    def complete(self) -> None:
+        plan = self._folder.plan
+        assert plan is not None
+        following = plan.next_chunk(self._chunk)
+        if following is None:
+            self._close(self._clock.end(self._source), None)
+        else:
+            self._close(self._clock(following.from_pts * Fraction(*plan.time_base)), following)
+
+    def _close(self, end_pts: int, following: Chunk | None) -> None:
+        """Name the file of the chunk, then the state after it, then write both into the plan."""
+        plan = self._folder.plan
+        assert self._file is not None and self._last is not None and plan is not None
+        state = self._last.state
+        times = self._file.finish(end_pts)
+        self._file = None
+        size, digest = measure(self._folder.path / (self._chunk.name + self._storage.suffix))
+        self._folder.save_record(self._chunk, ChunkRecord(state, times, np.array(self._source_pts, np.int64),
+                                                          self._last.held_image))
+        done = replace(self._chunk, frames=len(self._source_pts), cuts=state.cuts - self._cuts, end_pts=end_pts,
+                       bytes=size, sha256=digest)
+        self._cuts = state.cuts
+        self.bytes_written += size
+        plan = plan.with_chunk(done)
+        plan = replace(plan, frames=done.first_frame + done.frames) if following is None else plan.with_chunk(following)
+        warnings = dict.fromkeys((*plan.warnings, *self._source.warnings))
+        self._folder.save(replace(plan, warnings=tuple(warnings)))
+
+    def commit(self) -> None:
+        """Every chunk is named already."""
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.discard()
+
+    def keep(self) -> None:
+        self.discard()

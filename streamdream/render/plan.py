@@ -1,0 +1,160 @@
+"""What a render is going to do, as data: its inputs, its settings, and its chunks.
+
+A plan is one JSON file. Whoever has it can carry out the render, or the rest of it: the same command after an
+interruption, worker processes, other machines. It carries a digest of itself, so a file that was edited is noticed.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from streamdream.errors import StreamdreamError, UsageError
+
+FORMAT = "streamdream render plan 1"
+STATE_NONE, STATE_CUT = "none", "cut"
+"""Values of ``Chunk.state_before``; any other is the name of a state file."""
+
+
+class DamagedPlan(StreamdreamError):
+    """The plan cannot be used; ``str`` says why."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some frames in a row, which become one whole file."""
+
+    number: int
+    first_frame: int
+    """Index of it, counted from the start of the render."""
+    from_pts: int
+    """Of its first frame, in ticks of the source since the start of the output."""
+    position: list[Any] | None
+    """Of its first frame: ``SourcePosition.to_json``."""
+    checksum: int
+    """Of the picture of its first frame."""
+    state_before: str
+    frames: int = 0
+    cuts: int = 0
+    """Scene cuts within it, its start included."""
+    end_pts: int = 0
+    """End of its last picture, in ticks of the encoder."""
+    bytes: int = 0
+    sha256: str = ""
+    """Of its file; empty until that is whole."""
+
+    @property
+    def done(self) -> bool:
+        return self.sha256 != ""
+
+    @property
+    def name(self) -> str:
+        return f"chunk-{self.number:05d}"
+
+    @property
+    def state_file(self) -> str:
+        """Holds the state after it, and the times of its frames."""
+        return f"{self.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """``identity`` is what two runs must share so that one goes on with the other's chunks; see ``identity.py``.
+
+    ``chunks`` are in order. Where nobody has looked through the source before, the last one is open: its end, and
+    whether another follows, shows itself.
+    """
+
+    identity: dict[str, Any]
+    job: dict[str, Any]
+    """``RenderJob.to_json``: what a worker process needs beside."""
+    time_base: tuple[int, int]
+    """One tick of the source, in seconds."""
+    chunk_frames: int
+    chunks: tuple[Chunk, ...] = ()
+    frames: int = 0
+    """Of all chunks; 0 until the end of the source was seen."""
+    warnings: tuple[str, ...] = ()
+    result: dict[str, int] | None = None
+    """Size and inode of the joined file, before it gets its name."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is there."""
+        return self.frames > 0 and all(chunk.done for chunk in self.chunks)
+
+    @property
+    def frames_done(self) -> int:
+        return sum(chunk.frames for chunk in self.chunks if chunk.done)
+
+    def with_chunk(self, chunk: Chunk) -> RenderPlan:
+        """With that chunk in place of the one of its number, or added."""
+        chunks = dict(enumerate(self.chunks)) | {chunk.number: chunk}
+        return replace(self, chunks=tuple(chunks[number] for number in sorted(chunks)))
+
+    def next_chunk(self, chunk: Chunk) -> Chunk | None:
+        return self.chunks[chunk.number + 1] if chunk.number + 1 < len(self.chunks) else None
+
+    def is_last_of_chunk(self, chunk: Chunk, frame: int) -> bool:
+        """Whether the chunk ends with the frame of that index."""
+        following = self.next_chunk(chunk)
+        end = following.first_frame if following else chunk.first_frame + self.chunk_frames
+        return frame + 1 == end
+
+    def missing_ranges(self) -> Iterator[tuple[Chunk, ...]]:
+        """Chunks to do, in runs: each begins from nothing or from a state that is there, and goes on from itself."""
+        run: list[Chunk] = []
+        for chunk in self.chunks:
+            if run and (chunk.done or chunk.state_before in (STATE_NONE, STATE_CUT)):
+                yield tuple(run)
+                run = []
+            if not chunk.done:
+                run.append(chunk)
+        if run:
+            yield tuple(run)
+
+    def to_json(self) -> str:
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json.dumps({**values, "digest": _digest(values)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RenderPlan:
+        """Raises DamagedPlan."""
+        try:
+            values = json.loads(text)
+            if values.pop("digest") != _digest(values):
+                raise DamagedPlan("it was changed")
+            if values.pop("format") != FORMAT:
+                raise DamagedPlan("another version of streamdream made it")
+            chunks = tuple(Chunk(**chunk) for chunk in values.pop("chunks"))
+            return cls(chunks=chunks, warnings=tuple(values.pop("warnings")), time_base=tuple(values.pop("time_base")),
+                       **values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedPlan("it is cut short, or no plan at all") from None
+
+
+def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output: str) -> None:
+    """Raises UsageError, with what differs, where a plan of ``stored`` cannot be gone on with."""
+    differences = list(_differences(stored, current))
+    if differences:
+        raise UsageError(f"{output} is half rendered with something else: {'; '.join(differences[:3])}; --restart "
+                         "begins anew")
+
+
+def _differences(stored: Any, current: Any, name: str = "") -> Iterator[str]:
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        for key in sorted({*stored, *current}):
+            yield from _differences(stored.get(key), current.get(key), str(key))
+    elif stored != current:
+        yield f"{name.replace('_', ' ')} was {_describe(stored)} and is {_describe(current)}"
+
+
+def _describe(value: Any) -> str:
+    return "not set" if value in (None, "") else str(value)[:60]
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,208 @@
+"""The hidden folder of a render that is not finished: its plan, its chunks, and the state after each.
+
+    .dream.mp4.render/  lock                     held while a process renders
+                        plan.json                RenderPlan
+                        chunk-00000.nut          pictures 0..249, encoded
+                        chunk-00000.safetensors  the state after them, and their times
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamdream.errors import SinkError, UsageError, error_text
+from streamdream.media.sinks.chunks import ChunkTimes
+from streamdream.render.plan import Chunk, DamagedPlan, RenderPlan
+from streamdream.system.atomic_file import write_file
+from streamdream.system.durations import describe_seconds
+
+if TYPE_CHECKING:
+    from streamdream.dream.dreamer import DreamState
+
+PLAN_FILE, LOCK_FILE = "plan.json", "lock"
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """What is kept beside the pictures of a chunk."""
+
+    state: DreamState
+    """After its last frame."""
+    times: ChunkTimes
+    source_pts: NDArray[np.int64]
+    """Of each frame, in order, in ticks of the source since the start of the output."""
+    held_image: NDArray[np.uint8] | None = None
+    """The picture at which the source is frozen at its end, if it is."""
+
+
+class WorkFolder:
+    """Holds the lock of the folder while it is open.
+
+    Raises UsageError when another process holds it, SinkError when the folder cannot be made.
+    """
+
+    def __init__(self, path: Path, output: str, suffix: str) -> None:
+        """``suffix`` is that of the chunks."""
+        from filelock import FileLock, Timeout
+
+        self.path, self.output, self._suffix = path, output, suffix
+        self.plan: RenderPlan | None = None
+        try:
+            path.mkdir(exist_ok=True)
+            self._lock = FileLock(path / LOCK_FILE)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(f"{output} is being rendered by another process; {path} is its folder") from None
+        except OSError as error:
+            raise SinkError(f"{path} cannot be made ({error_text(error)}); --work-folder names another place") from None
+
+    def __enter__(self) -> WorkFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        """Release the lock; remove a folder from which nothing can be gone on with."""
+        if self.path.exists() and (self.plan is None or not any(chunk.done for chunk in self.plan.chunks)):
+            self.remove()
+        self._lock.release()
+
+    def load(self) -> RenderPlan | None:
+        """The plan in the folder, without the chunks whose files are damaged; None when there is none. Raises
+        DamagedPlan.
+        """
+        try:
+            text = (self.path / PLAN_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedPlan(error_text(error)) from None
+        plan = RenderPlan.from_json(text)
+        for chunk in plan.chunks:
+            if chunk.done and not self._is_whole(chunk):
+                plan = plan.with_chunk(replace(chunk, sha256=""))
+        self.plan = plan
+        return plan
+
+    def save(self, plan: RenderPlan) -> None:
+        """Raises SinkError, as when the disk is full."""
+        write_file(str(self.path / PLAN_FILE), plan.to_json().encode(), overwrite=True)
+        self.plan = plan
+
+    def chunks_done(self) -> list[Chunk]:
+        assert self.plan is not None
+        return [chunk for chunk in self.plan.chunks if chunk.done]
+
+    def describe_kept(self) -> str:
+        """What an interruption leaves, in a few words; "" when that is nothing."""
+        frames = self.plan.frames_done if self.plan else 0
+        return f"{frames} frames of {self.output} are kept, and the same command goes on" if frames else ""
+
+    def describe_resume(self) -> str:
+        """The time of the first frame that is missing."""
+        assert self.plan is not None
+        missing = next((chunk for chunk in self.plan.chunks if not chunk.done), None)
+        return describe_seconds(float(missing.from_pts * Fraction(*self.plan.time_base))) if missing else "the end"
+
+    def save_result(self, path: Path | None) -> None:
+        """Remember the joined file, which gets its name next: it is recognized when the process ends in between."""
+        assert self.plan is not None
+        status = path.stat() if path else None
+        self.save(replace(self.plan, result={"bytes": status.st_size, "inode": status.st_ino} if status else {}))
+
+    def is_result(self, plan: RenderPlan) -> bool:
+        """Whether the output is what the plan was joined into."""
+        try:
+            status = Path(os.path.realpath(self.output)).stat()
+        except OSError:
+            return False
+        return plan.result == {"bytes": status.st_size, "inode": status.st_ino}
+
+    def clear(self) -> None:
+        """Remove all but the lock."""
+        self.plan = None
+        for path in self.path.iterdir():
+            if path.name != LOCK_FILE:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self.clear()
+            (self.path / LOCK_FILE).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    # --- chunks ---
+
+    def save_record(self, chunk: Chunk, record: ChunkRecord) -> None:
+        from safetensors.numpy import save
+
+        arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
+                                  "source_pts": record.source_pts, "residual": record.state.residual,
+                                  "grey": record.state.grey, "held_image": record.held_image}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
+        metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
+        write_file(str(self.path / chunk.state_file), save(arrays, metadata), overwrite=True)
+
+    def load_record(self, name: str) -> ChunkRecord:
+        """Raises SinkError."""
+        from safetensors import SafetensorError, safe_open
+
+        from streamdream.dream.dreamer import DreamState
+
+        try:
+            with safe_open(self.path / name, "numpy") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                numbers = json.loads(file.metadata()["state"])
+            state = DreamState(arrays.get("residual"), arrays.get("grey"), numbers["index"], numbers["cuts"])
+            return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
+                               arrays.get("held_image"))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
+
+    def file(self, chunk: Chunk) -> Path:
+        """The pictures of a chunk: a file, or a folder of files."""
+        return self.path / (chunk.name + self._suffix)
+
+    def source_pts_before(self, frame: int) -> NDArray[np.int64]:
+        """Times of all frames before the one of that index, in ticks of the source."""
+        assert self.plan is not None
+        parts = [self.load_record(chunk.state_file).source_pts for chunk in self.plan.chunks
+                 if chunk.first_frame < frame]
+        return np.concatenate(parts)[:frame] if parts else np.zeros(0, np.int64)
+
+    def _is_whole(self, chunk: Chunk) -> bool:
+        try:
+            size, digest = measure(self.file(chunk))
+            return (size, digest) == (chunk.bytes, chunk.sha256) and (self.path / chunk.state_file).exists()
+        except OSError:
+            return False
+
+
+def measure(path: Path) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a file, or of all files in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    total, digest = 0, hashlib.sha256()
+    for file in files:
+        total += file.stat().st_size
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return total, digest.hexdigest()
+
+
+def default_path(output: str, work_folder: str) -> Path:
+    """Hidden beside the output, or in ``work_folder``, where names of outputs in other folders must not meet."""
+    target = Path(output).absolute()
+    if not work_folder:
+        return target.with_name(f".{target.name}.render")
+    digest = hashlib.sha256(str(target).encode()).hexdigest()[:8]
+    return Path(work_folder) / f"{target.name}.{digest}.render"
