@@ -86,6 +86,8 @@ class StreamSettings(_Checked):
                               high=10**6, unit="MB")
     memory: str = option("auto", "memory limit of cached weights and engines, such as 500M or 2G; the least recently "
                                  "used are evicted; auto for a quarter of the device's memory", kind="memory")
+    threads: int = option(0, "number of threads of a step on the processor, in live the maximum; 0 for PyTorch's "
+                             "default, mostly one per core", low=0, high=1024)
     seed: int = option(0, "seed of the random shifts; the same seed and number of threads give the same dream", low=0,
                        high=2**31 - 1)
 

@@ -96,7 +96,7 @@ def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: py
     step_once()
     monkeypatch.setattr(torch, "__version__", "3.0")
     step_once()
-    monkeypatch.setattr("streamdream.backends.openvino.default_threads", lambda: 7)
+    monkeypatch.setattr("streamdream.backends.engine.process_threads", lambda: 7)
     step_once()
     assert len(built) == len(ways) + 3 == len(engine_cache.list_engines())
 

@@ -1,15 +1,35 @@
-"""How many threads a live dream takes: which number is found for which machine."""
+"""On how many threads a dream is computed: as many as ``--threads`` says; in live the number that is the fastest."""
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from support.commands import here
+from support.live_runs import Ends, live
 
+from streamdream import backends
+from streamdream.backends import Backend
+from streamdream.backends.engine_cache import list_engines
+from streamdream.dream.build import build_dreamer
+from streamdream.dream.dreamer import DreamState
 from streamdream.live.thread_tuner import REPROBE_AFTER, ThreadTuner
-from streamdream.system.torch_threads import default_threads, use_threads
+from streamdream.media.images import write_image
+from streamdream.media.sinks.base import NullSink
+from streamdream.settings import DreamSettings, StreamSettings
+from streamdream.system.torch_threads import default_threads, effective_threads, set_process_threads, use_threads
+
+
+@pytest.fixture(autouse=True)
+def _default_threads() -> Iterator[None]:
+    """What a test sets for the process is set back."""
+    yield
+    set_process_threads(0)
 
 
 def dream(threads: ThreadTuner, number: int, seconds: Callable[[int], float], field_height: int = 144) -> Counter[int]:
@@ -75,3 +95,65 @@ def test_what_there_is_at_most_is_known_before_anything_changes_it() -> None:
     with use_threads(before + 1):
         pass
     assert default_threads() == before
+
+
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
+def test_a_number_of_threads_gives_the_same_dream_again(backend: str, kept: Path, lion: NDArray[np.uint8]) -> None:
+    if not backends.available(backend)[0]:
+        pytest.skip(f"{backend} cannot run here")
+
+    def dream(threads: int) -> bytes:
+        dreamer = build_dreamer(StreamSettings(backend=backend, precision="fp32", field_height=96, threads=threads))
+        assert torch.get_num_threads() == threads
+        residual = dreamer(DreamState(), lion, DreamSettings(warmup_steps=0))[0].residual
+        assert residual is not None
+        return residual.tobytes()
+
+    one, two = dream(1), dream(2)
+    assert dream(1) == one and dream(2) == two  # from the stored engines, where there are some
+    assert len({engine.build_key["device"] for engine in list_engines()}) == (2 if backend == "openvino" else 0)
+
+
+def test_a_command_computes_on_as_many_threads_as_it_is_told(tmp_path: Path, lion: NDArray[np.uint8],
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(str(tmp_path / "a.png"), lion[:100, :100])
+    wanted = default_threads() + 1
+    result = here(capsys, "image", tmp_path / "a.png", "-o", tmp_path / "b.png", "--backend", "eager", "--octaves", 1,
+                  "--steps", 1, "--warmup-steps", 0, "--threads", wanted)
+    assert result.returncode == 0 and torch.get_num_threads() == wanted
+
+
+def test_a_run_without_a_number_computes_on_the_default(eager: Backend) -> None:
+    assert effective_threads(StreamSettings()) == default_threads()
+    assert effective_threads(StreamSettings(threads=3)) == 3
+    build_dreamer(StreamSettings(backend="eager", threads=default_threads() + 1))
+    build_dreamer(StreamSettings(backend="eager"))
+    assert torch.get_num_threads() == default_threads() == effective_threads(StreamSettings())
+
+
+def test_a_number_that_the_program_has_set_stays() -> None:
+    torch.set_num_threads(default_threads() + 1)
+    build_dreamer(StreamSettings(backend="eager", precision="fp32"))
+    assert torch.get_num_threads() == default_threads() + 1
+    torch.set_num_threads(default_threads())
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_live_run_tries_no_more_threads_than_it_may(more: int, eager: Backend,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    highest, used = 1 + more * default_threads(), set()
+    set_process_threads(highest)
+    compile_step = eager.compile
+
+    def spied(spec: backends.StepSpec) -> backends.Step:
+        step = compile_step(spec)
+
+        def run(picture: torch.Tensor, step_size: float, targets: backends.AllTargets = ()) -> torch.Tensor:
+            used.add(torch.get_num_threads())
+            return step(picture, step_size, targets)
+
+        return run
+
+    monkeypatch.setattr(eager, "compile", spied)
+    live(Ends(400), NullSink(), eager, DreamSettings(warmup_steps=0, octaves=1)).run()
+    assert max(used) == highest

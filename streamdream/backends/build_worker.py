@@ -48,8 +48,9 @@ def _build(request: BuildRequest) -> None:
     from streamdream import backends, models
     from streamdream.backends.cached_engine import CachedEngineBackend
     from streamdream.backends.engine import EngineRequest
+    from streamdream.system.torch_threads import set_process_threads
 
-    torch.set_num_threads(request.threads)
+    set_process_threads(request.threads)
     backend: Any = backends.create(request.backend, models.get(request.model), request.device, request.precision)
     assert isinstance(backend, CachedEngineBackend)
     targets = tuple(tuple(target.to(backend.device) for target in of_term) for of_term in request.targets)

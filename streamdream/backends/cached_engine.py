@@ -25,7 +25,6 @@ from streamdream import models
 from streamdream.backends import build_process, engine_cache
 from streamdream.backends.engine import EngineBackend, EngineRequest
 from streamdream.backends.evictable import LoadedEngine
-from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -80,7 +79,7 @@ class CachedEngineBackend(EngineBackend):
         """
         if models.MODELS.get(self.model.name) is self.model:
             build_process.build_in_subprocess(build_process.BuildRequest(
-                self.name, self.model.name, self.device_name, self.precision, default_threads(), request.spec,
+                self.name, self.model.name, self.device_name, self.precision, self.threads, request.spec,
                 tuple(request.shape), tuple(tuple(target.cpu() for target in of_term) for of_term in request.targets),
                 request.begun_seconds))
         return self.load(request) or self.build(request)

@@ -18,6 +18,7 @@ from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import EngineError
+from streamdream.system.torch_threads import process_threads
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -56,6 +57,7 @@ class EngineBackend(ABC):
         self._eager = eager
         self.model, self.device = eager.model, eager.device
         self.precision, self.reason = eager.precision, eager.reason
+        self.threads = process_threads()
 
     # --- the contract of a backend ---
 

@@ -19,7 +19,6 @@ from streamdream.backends import openvino_precision
 from streamdream.backends.cached_engine import CachedEngineBackend
 from streamdream.backends.eager import Eager
 from streamdream.errors import SettingsError
-from streamdream.system.torch_threads import default_threads
 
 if TYPE_CHECKING:
     from streamdream.backends.engine import Engine
@@ -66,7 +65,7 @@ class OpenVino(CachedEngineBackend):
 
     def describe_device(self) -> str:
         name = _core().get_property(self._plugin, "FULL_DEVICE_NAME")
-        return f"{self._plugin} {name}, {super().describe_device()}, {default_threads()} threads"
+        return f"{self._plugin} {name}, {super().describe_device()}, {self.threads} threads"
 
     @property
     def device_name(self) -> str:
@@ -82,7 +81,7 @@ class OpenVino(CachedEngineBackend):
         options = {"INFERENCE_PRECISION_HINT": HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
         if self._plugin == "CPU":
             # not pinned: a thread that a display or a camera preempts can move to another core
-            options |= {"INFERENCE_NUM_THREADS": str(default_threads()), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
+            options |= {"INFERENCE_NUM_THREADS": str(self.threads), "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
         return options
 
     def serialize(self, traced: Graph) -> bytes:

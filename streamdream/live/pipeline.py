@@ -38,7 +38,7 @@ from streamdream.media.opencv import cv2
 from streamdream.media.resize import downscale_area
 from streamdream.system.process_tuning import lower_thread_priority
 from streamdream.system.stats import percentile
-from streamdream.system.torch_threads import default_threads
+from streamdream.system.torch_threads import process_threads
 
 if TYPE_CHECKING:
     from streamdream.automation.controls import Controls, DreamRequest
@@ -103,7 +103,7 @@ class Live:
         self._octaves = 0  # of the last dream
         self._references = LiveReader()
         self._target_height, self._resized_at = 0, 0.0  # lines of the field, and when it got them
-        self._thread_tuner = ThreadTuner(default_threads() if dreamer.backend.device.type == "cpu" else 1)
+        self._thread_tuner = ThreadTuner(process_threads() if dreamer.backend.device.type == "cpu" else 1)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = self._dreams = self._steps = 0

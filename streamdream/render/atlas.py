@@ -70,8 +70,10 @@ def plan(model: Model, taps: Sequence[str], settings: DreamSettings, field: tupl
 
 
 def make_key(image: Picture, settings: DreamSettings, stream: StreamSettings) -> str:
-    """What two runs must share so that one goes on with the other's dreams."""
-    same = {name: value for name, value in asdict(stream).items() if name != "memory"}  # which changes no dream
+    """What two runs must share so that one goes on with the other's dreams. Memory changes no dream, and threads only
+    its rounding.
+    """
+    same = {name: value for name, value in asdict(stream).items() if name not in ("memory", "threads")}
     what = {"version": __version__, "dream": asdict(settings), "stream": same, "size": image.shape,
             "image": hashlib.sha256(image.tobytes()).hexdigest()}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
