@@ -1,7 +1,6 @@
 """What ``auto`` makes of engines, and the processes that build them."""
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import ENVIRONMENT, PROGRAM_ENVIRONMENT, here
-from support.engines import MODEL, spec, wait_for
+from support.engines import MODEL, builders, spec, wait_for
 from support.waiting import until
 
 from streamdream import backends
-from streamdream.backends import auto, build_process, engine, engine_cache, graph
+from streamdream.backends import auto, build_process, engine, engine_cache, graph, trial
 from streamdream.backends.auto import Auto
 from streamdream.backends.engine import EngineRequest
 from streamdream.backends.engine_cache import Timing
@@ -50,7 +49,7 @@ def test_auto_dreams_at_once_and_measures_both(kept: Path, build_at_once: None) 
 def test_auto_keeps_what_measured_faster(kept: Path, build_at_once: None, winner: str,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever wins, no step is another than eager's."""
-    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0 if winner == "openvino" else 0.0)
+    monkeypatch.setattr(trial, "MAX_TIME_RATIO", 100.0 if winner == "openvino" else 0.0)
     backend, picture = (
         Auto(MODEL, "cpu", "fp32"),
         engine.natural_noise(torch.Size((1, 3, 96, 112)), torch.device("cpu")),
@@ -85,7 +84,7 @@ def test_a_refused_engine_leaves_other_sizes_theirs(kept: Path, build_at_once: N
         return LoadedEngine(lambda picture, *rest: picture, 1)
 
     monkeypatch.setattr(OpenVino, "build_out_of_process", build)
-    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
+    monkeypatch.setattr(trial, "MAX_TIME_RATIO", 100.0)
     backend = Auto(MODEL, "cpu", "fp32")
 
     steps = {width: backend.compile(spec(width=width)) for width in (112, 120, 128)}
@@ -128,12 +127,12 @@ def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: 
     OpenVino(MODEL, "cpu", "fp32").compile(spec())(picture, 0.02)
     taken: list[Timing] = []
 
-    def time_alternately(trial: auto.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
-        trial.timing = Timing(0.01, 0.01 * ratio)
-        taken.append(trial.timing)
+    def time_in_turn(tried: trial.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
+        tried.timing = Timing(0.01, 0.01 * ratio)
+        taken.append(tried.timing)
         return picture
 
-    monkeypatch.setattr(auto.Trial, "time_alternately", time_alternately)
+    monkeypatch.setattr(trial.Trial, "time_in_turn", time_in_turn)
     for expected in (1, 1 if winner else 2):
         backend = Auto(MODEL, "cpu", "fp32")
         wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)  # noqa: B023
@@ -187,17 +186,6 @@ def test_a_builder_gives_way_to_what_dreams(kept: Path, build_at_once: None, mon
     assert os.getsid(child) == os.getsid(0) and os.getpgid(child) == child
     build_process.cancel()
     wait_for(backend, step, lambda: not builders(os.getpid()))
-
-
-def builders(parent: int = 0) -> list[int]:
-    """Processes that build for that one, or for any."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
-            if b"streamdream.backends.build_worker" in command and int(status[1]) == (parent or int(status[1])):
-                found.append(int(path.name))
-    return found
 
 
 PARENT = """

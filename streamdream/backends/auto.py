@@ -11,39 +11,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import torch
 from torch import Tensor
 
-from streamdream.backends import available, build_process, choose_device, create, synchronize
+from streamdream.backends import available, build_process, choose_device
 from streamdream.backends.eager import Eager
 from streamdream.backends.engine import EngineRequest, input_shapes, run_engine
-from streamdream.backends.engine_cache import Timing
-from streamdream.errors import StreamdreamError
+from streamdream.backends.trial import CANDIDATES, Trial, describe, describe_failure, find_engines, store_if_clear, wins
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
     from streamdream.ascent.terms import Pictures
     from streamdream.backends import AllTargets, Step, StepSpec
-    from streamdream.backends.cached_engine import CachedEngineBackend
-    from streamdream.backends.engine import Engine
+    from streamdream.backends.engine_cache import Timing
     from streamdream.models import Model
 
-CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
-"""Type of device -> engines, of which the first installed one is tried. PyTorch's compiler is not among them: it
-occupies this process for half a minute, which stalls a live run, and gains little on a GPU.
-"""
 BUILD_AFTER_SECONDS = 8.0
 """Run time of eager before a build starts; about the time of a build: 5 to 9 s for OpenVINO on two cores."""
-TRIAL_STEPS = 5
-"""Timed steps of each, after one for warm-up."""
-MAX_TIME_RATIO = 0.97
-"""An engine is used if it takes less than this fraction of eager's time."""
-MIN_CLEAR_RATIO = 1.1
-"""Minimum ratio of the two times for the result to be stored; else the next run times again."""
 TRIAL_TIMEOUT_SECONDS = 10.0
 """How long the next build waits for the timing of the last engine, which it would disturb."""
 JOIN_TIMEOUT_SECONDS = 10.0
@@ -67,25 +53,12 @@ class Auto:
         self._eager = Eager(model, device, precision)
         self.model, self.device, self.precision = model, self._eager.device, self._eager.precision
         self.name = "eager"
-        self._engines, choice = self._find_engines(device)
-        self._set_reason(choice)
+        self._engines, why_not = find_engines(self._eager, device)
+        self._set_reason(f"eager, as {why_not}" if self._engines is None else
+                         f"eager; {self._engines.name} is tried when the run is long enough")
         self._winners: WeakSet[Trial] = WeakSet()
         self._background = threading.Lock()
         """Locked while an engine is loaded or built: one at a time."""
-
-    def _find_engines(self, device: str) -> tuple[CachedEngineBackend | None, str]:
-        """Return the backend to try, if any, and the text for ``reason``."""
-        reason = "eager is all there is for this device"
-        for name in CANDIDATES.get(self.device.type, ()):
-            runs, reason = available(name)
-            if runs:
-                try:
-                    engines: Any = create(name, self.model, device, self.precision)
-                except StreamdreamError as error:
-                    reason = str(error)
-                else:
-                    return engines, f"eager; {name} is tried when the run is long enough"
-        return None, f"eager, as {reason}"
 
     def _set_reason(self, choice: str) -> None:
         self.reason = f"{choice}; {self._eager.reason}"
@@ -115,7 +88,8 @@ class Auto:
         if trial.state == "eager":
             return trial.eager(picture, step_size, targets)
         if trial.engine is None:
-            if trial.wants_engine and self._background.acquire(blocking=False):
+            wanted = trial.state == "new" or trial.eager_seconds > BUILD_AFTER_SECONDS
+            if wanted and self._background.acquire(blocking=False):
                 self._start(trial, EngineRequest(spec, picture.shape, targets))
             return trial.time_eager(picture, step_size, targets)
         try:
@@ -128,8 +102,7 @@ class Auto:
         if trial.timing is not None:
             self._decide(trial, spec, trial.timing)
             assert self._engines is not None
-            if not 1 / MIN_CLEAR_RATIO < trial.timing.eager_seconds / trial.timing.engine_seconds < MIN_CLEAR_RATIO:
-                self._engines.store_timing(EngineRequest(spec, picture.shape, targets), trial.timing)
+            store_if_clear(self._engines, EngineRequest(spec, picture.shape, targets), trial.timing)
         return dreamed
 
     # --- background thread ---
@@ -174,14 +147,9 @@ class Auto:
     def _decide(self, trial: Trial, spec: StepSpec, timing: Timing) -> None:
         """Choose eager or the engine by their times."""
         assert self._engines is not None
-        engine_wins = wins(timing)
-        engine = self._engines.name
-        self._set_reason(
-            f"{engine} took {1e3 * timing.engine_seconds:.1f} ms a step of {spec.width}x{spec.height} where eager took "
-            f"{1e3 * timing.eager_seconds:.1f}, {timing.eager_seconds / timing.engine_seconds:.2f}x its speed: "
-            f"{engine if engine_wins else 'eager'} is used now")
-        if engine_wins:
-            trial.state, self.name = "engine", engine
+        self._set_reason(describe(timing, self._engines.name, f"a step of {spec.width}x{spec.height}"))
+        if wins(timing):
+            trial.state, self.name = "engine", self._engines.name
             self._winners.add(trial)
         else:
             trial.state, trial.engine = "eager", None
@@ -193,60 +161,8 @@ class Auto:
         self._winners.discard(trial)
         trial.state, trial.engine = "eager", None
         self.name = self._engines.name if self._winners else "eager"
-        self._set_reason(f"eager at {spec.width}x{spec.height}, as {self._engines.name} failed "
-                         f"({(str(error) or type(error).__name__).splitlines()[0]})")
+        self._set_reason(f"eager at {spec.width}x{spec.height}, as {describe_failure(self._engines.name, error)}")
         log.warning("%s", self.reason)
-
-
-class Trial:
-    """A comparison of eager with an engine, for one size, objective, batch and shape of targets.
-
-    ``state`` is "new", "not cached", or the result, "eager" or "engine". Both are timed while there is an engine but no
-    result.
-    """
-
-    def __init__(self, eager: Step) -> None:
-        self.eager = eager
-        self.state = "new"
-        self.engine: Engine | None = None
-        self.timing: Timing | None = None
-        self._eager_seconds = 0.0
-        self._times: dict[str, list[float]] = {"eager": [], "engine": []}
-
-    @property
-    def wants_engine(self) -> bool:
-        return self.state == "new" or self._eager_seconds > BUILD_AFTER_SECONDS
-
-    def time_eager(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
-        dreamed, seconds = timed(lambda: self.eager(picture, step_size, targets), picture.device)
-        self._eager_seconds += seconds
-        return dreamed
-
-    def time_alternately(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
-        """Run a step of the one with fewer timed steps. The last one sets ``timing``."""
-        engine = self.engine
-        assert engine is not None
-        name = min(self._times, key=lambda name: len(self._times[name]))
-        dreamed, seconds = timed(lambda: self.eager(picture, step_size, targets) if name == "eager"
-                               else run_engine(engine, picture, step_size, targets), picture.device)
-        self._times[name].append(seconds)
-        if len(self._times["engine"]) > TRIAL_STEPS:
-            self.timing = Timing(*(median(self._times[name][1:]) for name in ("eager", "engine")))
-        return dreamed
-
-
-def wins(timing: Timing) -> bool:
-    """Return whether the engine is faster."""
-    return timing.engine_seconds < MAX_TIME_RATIO * timing.eager_seconds
-
-
-def timed(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """Return the result of ``work``, and the seconds until the device has finished."""
-    synchronize(device)
-    start = time.perf_counter()
-    result = work()
-    synchronize(device)
-    return result, time.perf_counter() - start
 
 
 def _start_thread(work: Callable[[], None]) -> None:

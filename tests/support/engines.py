@@ -1,8 +1,10 @@
 """Engines of a small step, and ways to watch them being built."""
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,3 +48,14 @@ def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int
     while not done() and time.monotonic() < deadline:
         step(picture, 0.02)
     assert done()
+
+
+def builders(parent: int = 0) -> list[int]:
+    """Processes that build for that one, or for any."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command, status = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()
+            if b"streamdream.backends.build_worker" in command and int(status[1]) == (parent or int(status[1])):
+                found.append(int(path.name))
+    return found
