@@ -127,12 +127,12 @@ def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: 
     OpenVino(MODEL, "cpu", "fp32").compile(spec())(picture, 0.02)
     taken: list[Timing] = []
 
-    def time_in_turn(tried: trial.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
+    def time_alternately(tried: trial.Trial, picture: torch.Tensor, *rest: object) -> torch.Tensor:
         tried.timing = Timing(0.01, 0.01 * ratio)
         taken.append(tried.timing)
         return picture
 
-    monkeypatch.setattr(trial.Trial, "time_in_turn", time_in_turn)
+    monkeypatch.setattr(trial.Trial, "time_alternately", time_in_turn)
     for expected in (1, 1 if winner else 2):
         backend = Auto(MODEL, "cpu", "fp32")
         wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)  # noqa: B023

@@ -68,7 +68,7 @@ class Trial:
         self.eager_seconds += seconds
         return moved
 
-    def time_in_turn(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
+    def time_alternately(self, picture: Tensor, step_size: float, targets: AllTargets) -> Tensor:
         """A step of the one that has fewer; ``timing`` is there after the last."""
         engine = self.engine
         assert engine is not None

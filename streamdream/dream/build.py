@@ -1,13 +1,20 @@
 """Build a dreamer from the settings of a run: model, backend, tiles, threads."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamdream.settings_parsing import parse_memory
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from streamdream.backends.choice import BackendChoice
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.settings import StreamSettings
+    from streamdream.dream.reference_images import References
+    from streamdream.settings import DreamSettings, StreamSettings
 
 
 def build_dreamer(stream: StreamSettings) -> Dreamer:
@@ -19,10 +26,49 @@ def build_dreamer(stream: StreamSettings) -> Dreamer:
     from streamdream import backends, models
     from streamdream.backends.tiled import Tiled
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.system import memory, torch_threads
+    from streamdream.system import torch_threads
 
     torch_threads.set_process_threads(stream.threads)
     model = models.get(stream.model)
     backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
-    memory.set_limit(parse_memory(stream.memory), backend.device)
+    _limit_memory(stream, backend.device)
     return Dreamer(model, backend, stream.field_height, stream.seed)
+
+
+def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: DreamSettings,
+                   references: References | None = None, may_build: bool = False) -> BackendChoice:
+    """The backend and precision for a whole run, decided before its first frame; as ``stream.backend`` and
+    ``stream.precision`` they make every run of the plan round the same.
+
+    ``image`` is the first frame, uint8 [H, W, 3] RGB, ``settings`` and ``references`` are those that it is dreamed
+    with; None reads the files that the settings name. A backend asked for by name is kept. ``auto`` becomes eager or an
+    engine, whichever takes less time for a step at each octave: by stored timings, which give the same choice again.
+    Where one is missing, ``may_build`` builds the engine in another process (some seconds an octave) and times both;
+    else it is eager, as it is where an engine fails, which the log says.
+
+    May set threads and memory of the process as ``build_dreamer`` does. Raises what that raises, and FieldTooSmall.
+    """
+    from streamdream import models
+    from streamdream.backends import choice
+    from streamdream.backends.eager import Eager
+    from streamdream.backends.tiled import Tiled
+    from streamdream.dream.dreamer import Dreamer, DreamState
+    from streamdream.system import torch_threads
+
+    torch_threads.set_process_threads(stream.threads)
+    model = models.get(stream.model)
+    if stream.backend != "auto":
+        return choice.resolve_named(stream.backend, model, stream.device, stream.precision)
+    eager = Eager(model, stream.device, stream.precision)
+    _limit_memory(stream, eager.device)
+    recorder = choice.StepRecorder(eager)
+    dreamer = Dreamer(model, Tiled(recorder, stream.tile_memory), stream.field_height, stream.seed)
+    # one step at each octave: more would change both sums by the same factor
+    dreamer.advance(DreamState(), image, replace(settings, steps=1, warmup_steps=0), references)
+    return choice.choose(eager, stream.device, recorder.requests, may_build)
+
+
+def _limit_memory(stream: StreamSettings, device: torch.device) -> None:
+    from streamdream.system import memory
+
+    memory.set_limit(parse_memory(stream.memory), device)
