@@ -33,7 +33,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream atlas photo.jpg -o folder                a file for each layer, and no sheet
     """
     parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
-    parser.add_argument("-o", "--output", help="the sheet, .png or .jpg; or a folder for single files")
+    parser.add_argument("-o", "--output", help="the sheet, .png, .jpg or .webp; or a folder for single files")
     add_run_flags(parser)
     add_settings(parser, AtlasSettings, DreamSettings, StreamSettings)
     args = parser.parse(argv)

@@ -152,8 +152,11 @@ def sequence_files(pattern: str) -> dict[int, Path]:
     return {int(match[1]): file for file in Path(pattern).parent.iterdir() if (match := name.fullmatch(file.name))}
 
 
-def open_file(path: str) -> Any:
-    """Open a local file in such a way that FFmpeg reads no other file. Raises SourceError or UsageError."""
+def open_file(path: str, **options: str) -> Any:
+    """Open a local file in such a way that FFmpeg reads no other file. Raises SourceError or UsageError.
+
+    ``options`` are of FFmpeg's demuxer.
+    """
     file = Path(path)
     if not file.exists():
         close = difflib.get_close_matches(file.name, (p.name for p in file.parent.glob("*")), n=2, cutoff=0.8)
@@ -170,7 +173,7 @@ def open_file(path: str) -> Any:
     format = "jpeg_pipe" if file.suffix.lower() in (".jpg", ".jpeg") else None
     # An absolute path cannot be taken for "protocol:name".
     return open_container(str(file.absolute()), f"{path} is damaged, or not a video", format=format,
-                          options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS})
+                          options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS, **options})
 
 
 def open_container(target: str, failure: str, error: type[StreamdreamError] = SourceError, **options: Any) -> Any:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.media.frame import check_picture
+from streamdream.media.metadata import to_exif
 from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
-WRITABLE = (".png", ".jpg", ".jpeg")
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp")
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-DEFAULT_JPEG_QUALITY = 95
+DEFAULT_QUALITY = 95
 DECODER_NOISE = ("libpng", "Corrupt JPEG data", "Premature end of JPEG", "Invalid SOS", "Unsupported marker",
                  "TIFFReadDirectory", "Warning: ")
 """How the lines begin that image libraries print to the process's stderr."""
@@ -102,21 +103,27 @@ def check_output(path: str, overwrite: bool, input_path: str = "") -> None:
         raise UsageError(f"{path} exists; -y overwrites it")
 
 
-def write_image(path: str, image: NDArray[np.uint8], jpeg_quality: int = DEFAULT_JPEG_QUALITY,
-                overwrite: bool = False) -> None:
-    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all.
+def write_image(path: str, image: NDArray[np.uint8], quality: int = DEFAULT_QUALITY, overwrite: bool = False,
+                recipe: str = "") -> None:
+    """RGB uint8 [H, W, 3] -> a file that appears whole or not at all, with ``recipe`` in its metadata.
 
     Raises SinkError; see ``atomic_file.AtomicFile`` for a name that is taken.
     """
     check_picture(image)
-    write_file(path, encode_image(image[..., ::-1], Path(path).suffix, path, jpeg_quality), overwrite)
+    write_file(path, encode_image(image[..., ::-1], Path(path).suffix, path, quality, recipe), overwrite)
 
 
-def encode_image(bgr: NDArray[np.uint8], suffix: str, name: str, jpeg_quality: int = DEFAULT_JPEG_QUALITY) -> bytes:
-    """BGR uint8 [H, W, 3] -> the bytes of a PNG or JPEG file. Raises SinkError, which names the output ``name``."""
+def encode_image(bgr: NDArray[np.uint8], suffix: str, name: str, quality: int = DEFAULT_QUALITY, recipe: str = ""
+                 ) -> bytes:
+    """BGR uint8 [H, W, 3] -> the bytes of a PNG, JPEG or WebP file, with ``recipe`` in its metadata.
+
+    ``quality`` is of JPEG and WebP, 1..100. Raises SinkError, which names the output ``name``.
+    """
     cv, suffix = cv2(), suffix.lower()
-    options = [] if suffix == ".png" else [cv.IMWRITE_JPEG_QUALITY, jpeg_quality]
-    ok, data = cv.imencode(suffix, bgr, options)
+    flag = {".png": None, ".webp": cv.IMWRITE_WEBP_QUALITY}.get(suffix, cv.IMWRITE_JPEG_QUALITY)
+    options = [] if flag is None else [flag, quality]
+    kinds, blocks = ([cv.IMAGE_METADATA_EXIF], [to_exif(recipe)]) if recipe else ([], [])
+    ok, data = cv.imencodeWithMetadata(suffix, bgr, kinds, blocks, options)
     if not ok:
         raise SinkError(f"{name}: the picture could not be encoded")
     return bytes(data)
