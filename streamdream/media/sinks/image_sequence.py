@@ -20,20 +20,23 @@ from streamdream.system.atomic_file import AtomicFile, Renames
 
 
 class ImageWriter:
-    """Number pictures from 1 into ``pattern`` (``frame_%04d.png``); they appear together, when all are written."""
+    """Number pictures from 1 into ``pattern`` (``frame_%04d.png``), each with ``recipe``; they appear together, when
+    all are written.
+    """
 
-    def __init__(self, pattern: str, overwrite: bool = False) -> None:
+    def __init__(self, pattern: str, overwrite: bool = False, recipe: str = "") -> None:
         self.warnings: list[str] = []
         self.bytes_written = 0
         self.kept = ""
         self._count = 0
+        self._recipe = recipe
         self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
         return to_bgr(image)
 
     def write(self, item: NDArray[np.uint8]) -> None:
-        data = encode_image(item, self.partial.target.suffix, self.partial.name)
+        data = encode_image(item, self.partial.target.suffix, self.partial.name, recipe=self._recipe)
         path = self._hidden_path(self._count + 1)
         try:
             self.bytes_written += path.write_bytes(data)

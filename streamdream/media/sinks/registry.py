@@ -45,6 +45,8 @@ class SinkRequest:
     overwrite: bool
     input_path: str | None
     show: LiveContext | None = None
+    recipe: Callable[[], str] = lambda: ""
+    """Called once, after the other arguments were checked."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _check_video(request: SinkRequest) -> None:
 def _open_video(request: SinkRequest) -> Sink:
     _check_video(request)
     writer = VideoWriter(request.path, request.source, request.settings, request.input_path, request.overwrite,
-                         request.show is not None)
+                         request.show is not None, request.recipe)
     return _in_thread(writer, request)
 
 
@@ -95,7 +97,7 @@ def _check_images(request: SinkRequest) -> None:
 
 def _open_images(request: SinkRequest) -> Sink:
     _check_images(request)
-    return _in_thread(ImageWriter(request.path, request.overwrite), request)
+    return _in_thread(ImageWriter(request.path, request.overwrite, request.recipe()), request)
 
 
 def _in_thread(writer: Writer, request: SinkRequest) -> Sink:
@@ -147,14 +149,16 @@ SINKS: dict[str, SinkType] = {
 
 
 def open_sink(path: str, source: Source, settings: RenderSettings, overwrite: bool = False,
-              input_path: str | None = None, show: LiveContext | None = None) -> Sink:
+              input_path: str | None = None, show: LiveContext | None = None,
+              recipe: Callable[[], str] = lambda: "") -> Sink:
     """Open a sink for pictures of the size, colours and time base of ``source``.
 
     ``path`` is a video file, a pattern such as ``frame_%04d.png``, ``window``, ``virtualcam``, a URL to stream to, an
-    ``.m3u8`` file or ``null``. Sound and metadata are copied from ``input_path`` if it is a file. Raises UsageError
-    before anything is written, and SinkError.
+    ``.m3u8`` file or ``null``. Sound and metadata are copied from ``input_path`` if it is a file. ``recipe`` returns a
+    text for the metadata of files; "" is none. Raises UsageError before anything is written, and SinkError.
     """
-    return _sink_type(path, show is not None).open(SinkRequest(path, source, settings, overwrite, input_path, show))
+    request = SinkRequest(path, source, settings, overwrite, input_path, show, recipe)
+    return _sink_type(path, show is not None).open(request)
 
 
 def check_output(path: str, source: Source, settings: RenderSettings, overwrite: bool, input_path: str) -> None:

@@ -1,7 +1,7 @@
 """Write a video file in one pass, with sound, subtitles and metadata copied from its input."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ class VideoWriter:
     """Encode pictures into a ``VideoOutput``, whose arguments and errors these are."""
 
     def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None,
-                 overwrite: bool = False, recording: bool = False, metadata: Mapping[str, str] | None = None) -> None:
+                 overwrite: bool = False, recording: bool = False, recipe: Callable[[], str] = lambda: "") -> None:
         self._source = source
-        self._output = VideoOutput(path, source, settings, input_path, overwrite, recording, metadata)
+        self._output = VideoOutput(path, source, settings, input_path, overwrite, recording, recipe)
         self.warnings = self._output.warnings
         self._clock = new_clock(self._output.kind, source, settings)
 

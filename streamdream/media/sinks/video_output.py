@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.media.container import TimeRange
+from streamdream.media.metadata import set_recipe
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.recording import Recording
@@ -26,25 +27,25 @@ class VideoOutput:
     """The container of ``path`` with its ``encoder``, under a hidden name until ``commit``.
 
     Packets are interleaved with those copied from ``input_path``. With ``recording`` the unfinished file plays, and it
-    is kept after any error.
+    is kept after any error. ``recipe`` is called when the settings were checked; "" is none.
 
     Raises SinkError when the folder cannot be written, UsageError or UnknownName for settings that do not work.
     """
 
     def __init__(self, path: str, source: Source, settings: RenderSettings, input_path: str | None = None,
-                 overwrite: bool = False, recording: bool = False, metadata: Mapping[str, str] | None = None) -> None:
+                 overwrite: bool = False, recording: bool = False, recipe: Callable[[], str] = lambda: "") -> None:
         self.warnings: list[str] = []
         self._copier: StreamCopier | None = None
         self._container: Any = None
         self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
         self.kind = CONTAINERS[self.partial.target.suffix.lower()]
         try:
-            self._open(source, settings, input_path, metadata or {})
+            self._open(source, settings, input_path, recipe)
         except Exception as error:
             self.discard()
             self.partial.raise_error(error)
 
-    def _open(self, source: Source, settings: RenderSettings, input_path: str | None, metadata: Mapping[str, str]
+    def _open(self, source: Source, settings: RenderSettings, input_path: str | None, recipe: Callable[[], str]
               ) -> None:
         if isinstance(self.partial, Recording):
             self._container = open_av(self.partial.file, "w", format=self.kind.format, buffer_size=BUFFER_BYTES,
@@ -59,7 +60,7 @@ class VideoOutput:
         elif input_path and Path(input_path).is_file():
             span = TimeRange.of(settings.start, settings.duration, settings.end)
             self._copier = StreamCopier(input_path, self._container, self.encoder.stream, span, self.warnings)
-        self._container.metadata.update(metadata)
+        set_recipe(self._container, recipe(), self.warnings)
         self._container.start_encoding()
 
     def mux(self, packets: list[Any]) -> None:
