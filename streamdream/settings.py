@@ -232,8 +232,8 @@ def preset_text(name: str) -> str:
 
 
 def preset_path(name: str) -> Path:
-    """The file of a shipped preset, or a ``.toml`` file of the user's; it need not exist."""
-    return Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    """The file of a shipped preset, or a file of the user's; it need not exist."""
+    return PRESETS / f"{name}.toml" if name in preset_names() else Path(name)
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -274,7 +274,11 @@ class Run:
     web: WebSettings
 
 
-def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> Run:
+Preset = str | Mapping[str, Any]
+"""The name of a preset, or its values, as ``read_preset`` returns them."""
+
+
+def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: Preset = "") -> Run:
     """Build the settings of a run. ``flags`` maps field names to their text.
 
     Raises SettingsError or UnknownName with one line.
@@ -284,16 +288,16 @@ def resolve(flags: Mapping[str, str], environment: Mapping[str, str], preset: st
                  for group in GROUPS))  # type: ignore[arg-type]
 
 
-def is_named(name: str, flags: Mapping[str, str], environment: Mapping[str, str], preset: str = "") -> bool:
+def is_named(name: str, flags: Mapping[str, str], environment: Mapping[str, str], preset: Preset = "") -> bool:
     """Whether a flag, the environment or the preset sets that field."""
     return name in _text_values(flags, environment, preset)
 
 
-def _text_values(flags: Mapping[str, str], environment: Mapping[str, str], preset: str) -> dict[str, Any]:
+def _text_values(flags: Mapping[str, str], environment: Mapping[str, str], preset: Preset) -> dict[str, Any]:
     for old, new in RENAMED_FIELDS.items():
         if _variable(old) in environment:
             raise SettingsError(f"the environment variable {_variable(old)} is now {_variable(new)}")
-    values = read_preset(preset) if preset else {}
+    values = dict(preset) if isinstance(preset, Mapping) else read_preset(preset) if preset else {}
     for name, item in all_fields().items():
         text = flags.get(name, environment.get(_variable(name)))
         if text is not None:
@@ -318,12 +322,15 @@ def misspelled_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 def to_toml(groups: Iterable[Any]) -> str:
     """Format the settings as a preset file, which ``--preset FILE.toml`` reads."""
-    lines = []
-    for group in groups:
-        for item in dataclasses.fields(group):
-            value = getattr(group, item.name)
-            # a JSON string is a TOML string
-            text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
-            comment = "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)
-            lines.append(f"{item.name} = {text}  # {comment}")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{toml_line(item.name, getattr(group, item.name))}  # {describe_field(item)}\n"
+                   for group in groups for item in dataclasses.fields(group))
+
+
+def toml_line(key: str, value: str | bool | float) -> str:
+    # a JSON string is a TOML string
+    return f"{key} = {json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else value}"
+
+
+def describe_field(item: dataclasses.Field[Any]) -> str:
+    """The help text of a field, with its unit."""
+    return "; ".join(part for part in (item.metadata["help"], item.metadata["unit"]) if part)

@@ -132,7 +132,7 @@ def test_the_next_run_takes_a_clear_winner_without_timing(ratio: float, winner: 
         taken.append(tried.timing)
         return picture
 
-    monkeypatch.setattr(trial.Trial, "time_alternately", time_in_turn)
+    monkeypatch.setattr(trial.Trial, "time_alternately", time_alternately)
     for expected in (1, 1 if winner else 2):
         backend = Auto(MODEL, "cpu", "fp32")
         wait_for(backend, backend.compile(spec()), lambda: "is used now" in backend.reason)  # noqa: B023

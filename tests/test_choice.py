@@ -63,7 +63,7 @@ class Timings:
         monkeypatch.setattr(OpenVino, "load_timing", lambda *args: self.load(*args))
         monkeypatch.setattr(OpenVino, "store_timing", lambda *args: self.store(*args))
         monkeypatch.setattr(OpenVino, "build_out_of_process", lambda *args: self.build(*args))
-        monkeypatch.setattr(trial.Trial, "time_alternately", lambda *args: self.time_in_turn(*args))
+        monkeypatch.setattr(trial.Trial, "time_alternately", lambda *args: self.time_alternately(*args))
         return self
 
 

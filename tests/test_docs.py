@@ -47,7 +47,7 @@ def parsing_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse_only(self: Parser, argv: Sequence[str]) -> Any:
         args = vars(parse(self, argv))
         preset = args.get("preset", "")
-        if "preset" in args and not preset.endswith(".toml"):
+        if "preset" in args and "." not in preset:  # else a file
             settings.resolve({name: text for name, text in args.items() if name in names}, {}, preset)
         raise Parsed
 

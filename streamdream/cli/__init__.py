@@ -13,7 +13,21 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from streamdream import __version__
-from streamdream.cli import atlas, bench, cameras, demo, doctor, image, live, models, presets, render, signals, web
+from streamdream.cli import (
+    atlas,
+    bench,
+    cameras,
+    demo,
+    doctor,
+    image,
+    live,
+    models,
+    presets,
+    recipe,
+    render,
+    signals,
+    web,
+)
 from streamdream.cli.argument_parser import Parser
 from streamdream.errors import StreamdreamError, UnknownName, error_text
 from streamdream.system import process_tuning
@@ -28,6 +42,7 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "image": image.image_command,
     "atlas": atlas.atlas_command,
     "presets": presets.presets_command,
+    "recipe": recipe.recipe_command,
     "models": models.models_command,
     "layers": models.layers_command,
     "fetch": models.fetch_command,

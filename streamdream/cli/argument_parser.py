@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
 def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) -> None:
     """Add a flag for every field. Its text is parsed by settings.resolve, as presets and the environment are."""
     parser.add_argument("--preset", default="", help=f"preset to start from: {', '.join(settings.preset_names())}, "
-                                                     "or a .toml file")
+                                                     "a .toml file, or a dream, whose recipe is used")
     for group in groups:
         section = parser.add_argument_group((group.__doc__ or "").splitlines()[0].rstrip("."))
         for item in dataclasses.fields(group):
@@ -129,16 +129,33 @@ def resolve(args: argparse.Namespace, preset: str = "") -> Run:
     A model other than the default one dreams its own default layers, where none are named.
     """
     flags = {name: text for name, text in vars(args).items() if name in settings.all_fields()}
-    preset = args.preset or preset
+    values: settings.Preset = args.preset or preset
     for name, close in settings.misspelled_variables(os.environ).items():
         log_line(f"warning: the environment variable {name} is unknown; did you mean {close}?")
-    run = settings.resolve(flags, os.environ, preset)
-    if not settings.is_named("layers", flags, os.environ, preset):
+    if Path(args.preset).suffix not in ("", ".toml"):
+        values = _use_recipe(args, flags)
+    run = settings.resolve(flags, os.environ, values)
+    if not settings.is_named("layers", flags, os.environ, values):
         from streamdream import models
 
         layers = models.get(run.stream.model).default_layers
         run = dataclasses.replace(run, dream=dataclasses.replace(run.dream, layers=layers))
     return run
+
+
+def _use_recipe(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:
+    """The values of the recipe in the file that --preset names; its settings track becomes the argument's."""
+    from streamdream.render import recipe
+
+    found = recipe.read(args.preset)
+    replaced = [name for name in (*recipe.FILES, "playlist", "model") if settings.is_named(name, flags, os.environ)]
+    if getattr(args, "settings_track", None) != "":  # given, or not of this command
+        replaced.append("settings_track")
+    for warning in [*recipe.unknown_keys(found), *recipe.check_files(found, replaced)]:
+        log_line(f"warning: {warning}")
+    if "settings_track" not in replaced:
+        args.settings_track = found.settings_track
+    return found.values
 
 
 def add_run_flags(parser: Parser) -> None:

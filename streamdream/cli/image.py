@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def image_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream image photo.jpg -o zoom.mp4 --zoom 1.03 --rotate 0.5 -t 20
     """
     parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
-    parser.add_argument("-o", "--output", help="the dreamed picture, .png or .jpg; or a video that zooms into it, .mp4")
+    parser.add_argument("-o", "--output", help="the dreamed picture, .png, .jpg or .webp; or a video that "
+                                               "zooms into it, .mp4")
     add_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, ZoomSettings, RenderSettings, without=VIDEO_SPAN_FIELDS)
     args = parser.parse(argv)
@@ -73,6 +75,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
     from streamdream.media import images
+    from streamdream.render import recipe
 
     for group in (ZoomSettings, RenderSettings):
         for item in dataclasses.fields(group):
@@ -93,7 +96,8 @@ def _image(args: argparse.Namespace, run: Run) -> int:
         dreamer = build_dreamer(run.stream)
         options = dataclasses.replace(dreamer.options, on_step=progress.update)
         state, dreamed = dreamer(DreamState(), image, run.dream, options=options)
-        images.write_image(args.output, dreamed, overwrite=args.overwrite)
+        text = recipe.compose(dreamer, (run.dream, run.stream))
+        images.write_image(args.output, dreamed, overwrite=args.overwrite, recipe=text)
     report = summarize(dreamer, options, run.dream, image.shape[:2], state.index, [])
     print_report(report, args.output, args.json)
     return 0
@@ -102,7 +106,9 @@ def _image(args: argparse.Namespace, run: Run) -> int:
 def _zoom(args: argparse.Namespace, run: Run) -> int:
     from streamdream.cli.progress import Progress
     from streamdream.dream import reference_images
+    from streamdream.dream.build import build_dreamer
     from streamdream.media.sinks.registry import open_sink
+    from streamdream.render import recipe
     from streamdream.render.zoom import StillSource, ZoomTransform, zoom
 
     reference_images.read(run.dream)
@@ -112,11 +118,12 @@ def _zoom(args: argparse.Namespace, run: Run) -> int:
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
     source = StillSource(args.input, _read_input(args.input), run.zoom.fps, seconds)
     check_field(run, source.height, source.width)
+    dreamer = cache(partial(build_dreamer, run.stream))  # loads PyTorch, so it is called when the output was checked
+    groups = (run.dream, run.stream, run.zoom, run.render)
     show_log(args.json)
-    with (open_sink(args.output, source, run.render, args.overwrite) as sink,
+    with (open_sink(args.output, source, run.render, args.overwrite,
+                    recipe=lambda: recipe.compose(dreamer(), groups)) as sink,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
-        from streamdream.dream.build import build_dreamer
-
-        report = zoom(source, sink, build_dreamer(run.stream), run.dream, run.zoom, progress.update)
+        report = zoom(source, sink, dreamer(), run.dream, run.zoom, progress.update)
     print_report(report, args.output, args.json)
     return 0

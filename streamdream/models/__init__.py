@@ -131,6 +131,14 @@ class Model:
         fault = file_formats.find_fault(path)
         return (False, f"{path} {fault}: streamdream fetch {self.name} --again") if fault else (True, str(path))
 
+    def weights_path(self) -> Path | None:
+        """The file with its weights; None when they are not here."""
+        if not self.sources:
+            return EMBEDDED_INCEPTION_V3
+        from streamdream.models import fetch
+
+        return fetch.find(self.name)
+
     def check_weights(self) -> None:
         """Check that its weights are here, without reading them. Raises ModelError with how to get them."""
         if self.sources:
