@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.container import TimeRange
+from streamdream.settings import StreamSettings
 
 from .queue import Job, StepwiseSlot, Turn
 
@@ -43,6 +44,8 @@ PREVIEW_SECONDS = 0.2
 """Between two previews of a picture."""
 MakeDreamer = Callable[[], "Dreamer"]
 """Makes the dreamer of one job. It may take seconds, so the job calls it."""
+Names = Mapping[str, str]
+"""Path of a visitor's file -> its name, which the recipe in the result has for it."""
 
 
 class PreviewSink:
@@ -74,9 +77,10 @@ class PreviewSink:
 
 
 def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, encode: RenderSettings,
-                 make: MakeDreamer, turn: Turn) -> None:
+                 make: MakeDreamer, turn: Turn, names: Names | None = None) -> None:
     """Render the span of a video with its sound to ``job.result``."""
     from streamdream.media.sinks.registry import open_sink
+    from streamdream.render import recipe
     from streamdream.render.guide_video import GuideVideo
     from streamdream.render.pipeline import render_video
 
@@ -87,7 +91,9 @@ def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSetti
         job.total = source.frame_count
         dreamer = make()
         options, turns = with_job_hooks(dreamer.options, job, turn)
-        with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path)), job) as sink:
+        groups = (settings, StreamSettings(), encode)
+        with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path),
+                                   recipe=lambda: recipe.compose(dreamer, groups, names=names)), job) as sink:
             report = render_video(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns,
                                   options=options)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
@@ -129,10 +135,12 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
     raise SourceError("no frame of this video could be read")
 
 
-def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn) -> None:
+def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn,
+                  names: Names | None = None) -> None:
     """Dream a picture to ``job.result``, with previews in ``job.picture``."""
     from streamdream.dream.dreamer import DreamState
     from streamdream.media.frame import to_array, to_uint8
+    from streamdream.render import recipe
 
     others = reference_images.read(settings)
     shown_seconds = 0.0
@@ -149,7 +157,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     with turns():
         _, dream = dreamer(DreamState(), image, settings, others, options=replace(options, on_picture=show))
     output = job.folder / STILL
-    images.write_image(str(output), dream)
+    images.write_image(str(output), dream, recipe=recipe.compose(dreamer, (settings, StreamSettings()), names=names))
     job.show(dream)
     job.result = output
 

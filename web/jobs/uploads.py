@@ -253,6 +253,10 @@ class Uploads:
             self.drop(other.token)
         return upload
 
+    def names(self, visitor: str) -> dict[str, str]:
+        """Return the names of the visitor's files by path."""
+        return {str(upload.path): upload.name for upload in self._all() if upload.visitor == visitor}
+
     def seen(self, visitor: str) -> None:
         """Record that a visitor is here."""
         with self._lock:

@@ -65,6 +65,7 @@ class Page:
         upload = service.claim(self._jobs_service, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
         make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)
+        names = self._jobs_service.uploads.names(visitor)
         image = images.read_image(str(upload.path))
         if old is not None:
             self._jobs_service.stills.discard(old)
@@ -72,7 +73,7 @@ class Page:
             self._jobs_service.stills,
             visitor,
             upload.name,
-            lambda job, turn: tasks.dream_picture(job, image, chosen.dream, make, turn),
+            lambda job, turn: tasks.dream_picture(job, image, chosen.dream, make, turn, names),
         )
         job.before = image
         card, *buttons = self._show(job)

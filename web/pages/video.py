@@ -118,13 +118,14 @@ class Page:
         upload, span = self._file(DroppedFile.parse(file), visitor)
         chosen = self._panel.read(values, visitor)
         make = self._jobs_service.dreamer_of(chosen.model, chosen.field_height)
+        names = self._jobs_service.uploads.names(visitor)
         if old is not None:
             self._jobs_service.videos.discard(old)
         job = self._jobs_service.start(
             self._jobs_service.videos,
             visitor,
             upload.name,
-            lambda job, turn: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make, turn),
+            lambda job, turn: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make, turn, names),
         )
         card, *buttons = self._show(job)
         return card, job, gr.Timer(active=True), *buttons
