@@ -9,9 +9,10 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ for name in ("SIGHUP", "SIGTERM", "SIGQUIT"):
     if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, name), lambda number, frame: None)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers on two cores: a second thread each would wait, not compute
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 process_tuning.tune_process()  # as the program does, before torch is loaded
 if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
@@ -38,7 +41,13 @@ from streamdream import backends, models
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.media.images import read_image
+from streamdream.media.opencv import cv2
 from streamdream.media.sample_files import CLIP, PHOTO, sample_file
+
+if TYPE_CHECKING:
+    from support.source_watcher import Watcher
+    from support.unruly_server import Server
+    from support.web_client import Running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,3 +105,53 @@ def clip(folder: Path) -> str:
 def no_thread_is_left() -> Iterator[None]:
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("streamdream")] == []
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    """A server of the browser app with the usual settings."""
+    from support.web_client import running  # loads Gradio
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The photograph, RGB [120, 160, 3], smooth: JPEG changes it little."""
+    image: NDArray[np.uint8] = cv2().GaussianBlur(cv2().resize(lion, (160, 120)), (0, 0), 1.5)
+    return image
+
+
+@pytest.fixture()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of files that stalls, cuts off, lies and fails when it is told to."""
+    from support.unruly_server import running_server
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with running_server() as state:
+        yield state
+
+
+@pytest.fixture()
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that weights go to."""
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture()
+def watch() -> Iterator[Callable[[Any], Watcher]]:
+    """Begin to read a live source; at the end of the test it is closed."""
+    from support.source_watcher import Watcher
+
+    watchers: list[Watcher] = []
+
+    def begin(source: Any) -> Watcher:
+        watchers.append(Watcher(source))
+        return watchers[-1]
+
+    yield begin
+    for watcher in watchers:
+        watcher.end()
+    assert not [thread for thread in threading.enumerate() if thread.name == "streamdream-read"]
