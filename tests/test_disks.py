@@ -17,7 +17,7 @@ import pytest
 from support.clips import Clip, make, marked
 from support.commands import here
 from support.live_runs import SIZE
-from support.live_sinks import Camera, live_sink, show
+from support.live_sinks import Camera, live_context, live_sink
 from support.sink_outputs import NAMES, copy, names, noise, read
 
 from streamdream.errors import SinkError
@@ -71,7 +71,8 @@ def test_a_sink_on_a_full_disk_keeps_what_was_there(folder: Path, disk: Callable
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "%d.png"])
 @pytest.mark.parametrize("blocks", range(4, 40, 4))
-def test_full_at_any_moment(disk: Callable[..., Path], clip: str, name: str, blocks: int) -> None:
+def test_a_disk_that_is_full_at_any_moment_leaves_no_broken_file(disk: Callable[..., Path], clip: str, name: str,
+                                                                 blocks: int) -> None:
     """Either it is whole, or it is not there and that is said."""
     place = disk(f"nr_blocks={blocks},nr_inodes=64")
     with open_source(clip) as source:
@@ -152,18 +153,18 @@ def test_a_full_disk_keeps_what_was_recorded(disk: Callable[..., Path], name: st
 @pytest.mark.parametrize("blocks", range(12, 60, 8))
 def test_a_recording_on_a_disk_that_is_full_at_any_moment(disk: Callable[..., Path], name: str, blocks: int) -> None:
     """Also at its very end: it is whole, or what there is plays, or there is nothing; and the run's code tells."""
-    place, lent = disk(f"nr_blocks={blocks},nr_inodes=64"), show()
-    with open_sinks([str(place / name), "null"], Camera(), RenderSettings(crf=20), False, lent) as sink:
+    place, context = disk(f"nr_blocks={blocks},nr_inodes=64"), live_context()
+    with open_sinks([str(place / name), "null"], Camera(), RenderSettings(crf=20), False, context) as sink:
         record(sink, 12)
-    if lent.failures:
-        assert list(lent.failures) == [str(place / name)] and "no space left" in lent.failures[str(place / name)]
+    if context.failures:
+        assert list(context.failures) == [str(place / name)] and "no space left" in context.failures[str(place / name)]
         assert [path for path in names(place) if ".partial." not in path] == []
         assert all(plays(place / left) > 0 for left in names(place))
     else:
         assert names(place) == [name] and plays(place / name) == 12
 
 
-def test_the_exit_code_and_the_report_tell_of_a_sink_that_failed(disk: Callable[..., Path],
+def test_the_exit_code_and_the_report_name_a_failed_sink(disk: Callable[..., Path],
                                                                  capsys: pytest.CaptureFixture[str]) -> None:
     place = disk("size=300k")
     result = here(capsys, "live", "--source", "lavfi:testsrc2=size=320x180:rate=30", "--sink", place / "show.mp4",
@@ -184,9 +185,9 @@ def test_an_hls_list_on_a_read_only_disk_is_an_error_at_once(disk: Callable[...,
 def test_an_hls_list_that_cannot_be_written_says_so(disk: Callable[..., Path], caplog: pytest.LogCaptureFixture,
                                                     capfd: pytest.CaptureFixture[str]) -> None:
     """FFmpeg goes on without a word. The list from before stays, and the show goes on."""
-    place, lent = disk("size=300k"), show()
+    place, context = disk("size=300k"), live_context()
     out = place / "x.m3u8"
-    with open_sinks([str(out), "null"], Camera(), RenderSettings(), False, lent) as sink:
+    with open_sinks([str(out), "null"], Camera(), RenderSettings(), False, context) as sink:
         for number in range(420):
             image = marked(number % 256, SIZE)
             sink.write(image, timestamped_frame(image, number / 30))
@@ -196,7 +197,7 @@ def test_an_hls_list_that_cannot_be_written_says_so(disk: Callable[..., Path], c
                 (place / "other").write_bytes(bytes(1 << 20)[: 4096 * free_blocks(place)])
     assert before.startswith("#EXTM3U") and "x0.ts" in out.read_text()
     assert caplog.messages[0] == f"{out} cannot be written (no space left on device)"
-    assert len(caplog.messages) == 1 and "could not be written (no space left" in lent.failures[str(out)]
+    assert len(caplog.messages) == 1 and "could not be written (no space left" in context.failures[str(out)]
     assert "Traceback" not in capfd.readouterr().err  # of PyAV, about an error that FFmpeg did not pass on
 
 

@@ -153,3 +153,32 @@ def test_a_noisy_plain_wall_is_not_a_cut_on_every_frame(noise: int) -> None:
     wall = 100 + 5 * np.sin(across / 100 + down / 70)
     first, second = (np.clip(wall + random.normal(0, noise, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
     assert warp.frame_similarity(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut
+
+
+def test_stillness_is_1_without_motion_and_less_with_it() -> None:
+    flow = np.zeros((8, 8, 2), np.float32)
+    flow[:, 4:] = 3, 4
+    stillness = warp.stillness_mask(flow, 5.0)
+    assert (stillness[:, :4] == 1).all() and stillness[:, 4:] == pytest.approx(np.exp(-1))
+
+
+def test_with_stillness_a_moving_half_is_dreamed_less(eager: Backend) -> None:
+    """The right half of a textured picture slides."""
+    random = np.random.default_rng(0)
+    texture = np.kron(random.integers(0, 255, (24, 80, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+
+    def halves(stillness: float) -> tuple[float, float]:
+        """Return the mean residual of the still half and the moving one."""
+        settings = replace(SETTINGS, stillness=stillness, octaves=1, trust="full", cut=0.0)
+        dreamer, state = Dreamer(models.get("inception_v3"), eager, 0), DreamState()
+        for number in range(12):
+            image = texture[:, :160].copy()
+            image[:, 80:] = texture[:, 80 + 3 * number:160 + 3 * number]
+            state = dreamer.advance(state, image, settings)
+        assert state.residual is not None
+        size = np.abs(state.residual)
+        return float(size[:, 8:64].mean()), float(size[:, 100:150].mean())
+
+    (still_off, moving_off), (still_on, moving_on) = halves(0), halves(1.0)
+    assert still_on == pytest.approx(still_off, rel=0.15)
+    assert moving_on < 0.5 * moving_off

@@ -1,4 +1,4 @@
-"""Live from the outside: files as sources, the command, and what it says when it cannot."""
+"""``streamdream live``: its sources, its report, its errors."""
 from __future__ import annotations
 
 import json
@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from support.clips import Clip, make
 from support.commands import ENVIRONMENT, fails, here
+from support.live_sinks import readable_frames
+from support.waiting import until
 
 from streamdream.live.report import LiveReport
 from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
-
-pytestmark = pytest.mark.alone
 
 GRAPH = "lavfi:testsrc2=size=160x96:rate=30"
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
 
-def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
+def test_a_file_is_looped_at_its_rate(tmp_path: Path) -> None:
     make(tmp_path / "a.mp4", Clip(frames=6, size=(64, 48)))
     begin, seconds = time.monotonic(), []
     with open_live(str(tmp_path / "a.mp4")) as source:
@@ -37,21 +37,21 @@ def test_a_file_is_looped_at_its_own_pace(tmp_path: Path) -> None:
     assert seconds == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
 
 
-def test_live_mirror_mirrors_the_source() -> None:
+def test_live_mirrors_the_source() -> None:
     with open_live(GRAPH) as plain, open_live(GRAPH, LiveSettings(mirror=True)) as mirrored:
         a, b = next(iter(plain)), next(iter(mirrored))
         assert (mirrored.width, mirrored.height) == (160, 96)
     np.testing.assert_array_equal(a.image[:, ::-1], b.image)
 
 
-def test_what_is_no_source_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_source_is_one_error_line(capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "live", "--source", "webcam:7", "--sink", "null"), 1, "there is no camera 7 here")
     fails(here(capsys, "live", "--source", "7", "--sink", "null"), 1, "there is no camera 7 here")
     fails(here(capsys, "live", "--source", "webcam:front", "--sink", "null"), 1, "no camera is called 'front'")
     fails(here(capsys, "live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 
 
-def test_live_without_a_display_is_one_line() -> None:
+def test_live_without_a_display_is_one_error_line() -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     result = subprocess.run([sys.executable, "-m", "streamdream", "live", "--source", GRAPH], capture_output=True,
                             text=True, env=environment, check=False)
@@ -61,26 +61,26 @@ def test_live_without_a_display_is_one_line() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 def test_live_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    result = here(capsys, "live", "--source", GRAPH, "--sink", "null", "--seconds", "2", "--json")
+    result = here(capsys, "live", "--source", GRAPH, "--sink", "null", "--seconds", "1", "--json")
     report = json.loads(result.stdout)
-    assert result.returncode == 0 and 20 < report["frames"] <= 70 and report["dreams"] > 0
+    assert result.returncode == 0 and 10 < report["frames"] <= 40 and report["dreams"] > 0
     assert {"display_fps", "dream_fps", "latency_ms", "longest_gap_ms", "field", "backend", "stages", "dropped",
             "peak_rss_mb", "cpu_share"} <= set(report)
     assert set(report) >= set(LiveReport.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_recording_that_is_whole(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+def test_a_recording_is_complete_after_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "streamdream", "live", "--source", GRAPH, "--sink",
-                                str(tmp_path / "show.mp4"), "--field-height", "0"], stdout=subprocess.PIPE,
+                                str(tmp_path / "recording.mp4"), "--field-height", "0"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stderr is not None
     while "Ctrl-C ends it" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(2)
+    until(lambda: readable_frames(tmp_path / "recording.partial.mp4"), 60)
     process.send_signal(number)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in errors, errors
-    assert "dreams/s" in output and [path.name for path in tmp_path.iterdir()] == ["show.mp4"]
-    with av.open(str(tmp_path / "show.mp4")) as file:
-        assert sum(1 for _ in file.decode(video=0)) > 20
+    assert "dreams/s" in output and [path.name for path in tmp_path.iterdir()] == ["recording.mp4"]
+    with av.open(str(tmp_path / "recording.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) >= 1

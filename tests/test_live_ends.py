@@ -1,7 +1,6 @@
-"""How a live run ends: its source, its dream or its sink fails, somebody tells it to, its time is over."""
+"""How a live run ends: its source, its dream or its sink fails, it is told to, its time is over."""
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -12,22 +11,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.alive import tracked
-from support.live_runs import SIZE, Ends, Slow, broken, live, workers
+from support.live_runs import SETTINGS, SIZE, Ends, broken, live, workers
+from support.stepped_live import SteppedSource, Steps
+from support.waiting import until
 
+from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import Closed, SinkError, SourceError
 from streamdream.live.pipeline import Live
+from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
+from streamdream.models import get
 from streamdream.system import process_tuning
 from streamdream.system.stats import rss_mb
 
-pytestmark = pytest.mark.alone
 
-
-def test_an_error_of_the_source_ends_the_run_with_its_own_words(eager: Backend) -> None:
+def test_an_error_of_the_source_ends_the_run(eager: Backend) -> None:
     with pytest.raises(SourceError, match="the cable was pulled"):
         live(Ends(5, SourceError("the cable was pulled")), NullSink(), eager).run()
     assert workers() == []
@@ -61,53 +63,64 @@ class ClosedAfter(NullSink):
             raise Closed("the window was closed")
 
 
-def test_a_closed_window_is_an_end_and_no_error(eager: Backend) -> None:
+def test_a_closed_window_ends_the_run_without_an_error(eager: Backend) -> None:
     report = live(Ends(10_000), ClosedAfter(20), eager).run()
     assert report.frames == 19 and workers() == []
 
 
-class Stalls(LiveSource):
-    """Its fifth frame comes ``seconds`` late; the ones after it are of another size."""
+def test_a_source_that_changes_its_size_is_shown_at_once(eager: Backend) -> None:
+    """After a stall, with the first frame of the new size."""
+    shapes = [(96, 160)] * 5 + [(120, 100)] * 5 + [(64, 200)] * 5
+    steps = Steps()
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__("stalls")
+    def script() -> Iterator[NDArray[np.uint8]]:
+        for number, shape in enumerate(shapes):
+            time.sleep(0.3 if number == 5 else 0)
+            yield np.full((*shape, 3), 15 * number, np.uint8)
+
+    run = Live(SteppedSource(steps, script()), steps.sink, steps.record(Dreamer(get("inception_v3"), eager, 96)),
+               ResolutionController(96, 12, fixed=True), Controls(SETTINGS))
+    assert run.run().longest_gap_ms >= 300
+    assert [image.shape[:2] for image in steps.sink.images] == shapes
+
+
+class SilentSource(LiveSource):
+    """Give five frames, and no more until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__("silent")
         self.width, self.height, self.rate = *SIZE, Fraction(30)
-        self._seconds, self.over = seconds, threading.Event()
+        self.closed = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
-        for number in range(35):
-            self.over.wait(self._seconds if number == 5 else 1 / 30)
-            shape = (96, 160) if number < 5 else (120, 100) if number < 20 else (64, 200)
-            yield timestamped_frame(np.full((*shape, 3), 7 * number, np.uint8), number / 30)
+        for number in range(5):
+            yield timestamped_frame(np.full((96, 160, 3), 7 * number, np.uint8), number / 30)
+        self.closed.wait()
 
     def close(self) -> None:
-        self.over.set()
+        self.closed.set()
 
 
-def test_a_source_that_stalls_and_comes_back_in_another_size_is_shown_at_once(eager: Backend) -> None:
-    sink = Slow()
-    sink.write = lambda image, frame: sink.kept.append(image)  # type: ignore
-    report = live(Stalls(2.0), sink, eager).run()
-    assert 1900 < report.longest_gap_ms < 2600 and report.frames >= 25
-    assert [shape for shape, _ in itertools.groupby(image.shape[:2] for image in sink.kept)] == [
-        (96, 160), (120, 100), (64, 200)]
+def test_a_live_run_ends_at_its_time_without_a_frame(eager: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamdream.live.pipeline.JOIN_TIMEOUT_SECONDS", 0.1)
+    with SilentSource() as source:
+        report = live(source, NullSink(), eager).run(0.5)
+        assert not source.closed.is_set() and 1 <= report.frames <= 5
+    until(lambda: workers() == [])
 
 
-def test_a_live_run_ends_at_its_time_though_no_frame_comes(eager: Backend) -> None:
-    with Stalls(60.0) as source:
-        begin = time.monotonic()
-        threading.Timer(2.0, source.close).start()
-        report = live(source, NullSink(), eager).run(1.0)
-        assert time.monotonic() - begin < 4 and 3 <= report.frames <= 5
-    assert workers() == []
+def test_a_live_run_is_stopped_from_another_thread(eager: Backend) -> None:
+    shown = threading.Event()
 
+    class Tells(NullSink):
+        def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+            shown.set()
 
-def test_a_live_run_stops_when_told_from_any_thread(eager: Backend) -> None:
-    run = live(Ends(10_000), NullSink(), eager)
-    threading.Timer(0.5, run.stop).start()
-    begin = time.monotonic()
-    run.run()
-    assert time.monotonic() - begin < 5 and workers() == []
+    run = live(Ends(10_000), Tells(), eager)
+    stopper = threading.Thread(target=lambda: shown.wait(20) and run.stop())
+    stopper.start()
+    assert run.run().captured < 10_000 and workers() == []
+    stopper.join()
 
 
 @pytest.mark.soak

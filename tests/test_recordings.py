@@ -1,4 +1,4 @@
-"""Live recordings survive: they play at any moment, and whatever ends a run leaves them."""
+"""Live recordings: they can be read at any moment, and every end of a run keeps them."""
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +15,7 @@ import pytest
 from support.clips import marked
 from support.commands import PROGRAM_ENVIRONMENT
 from support.live_runs import SIZE, Ends, broken, live
-from support.live_sinks import Camera, live_sink, numbers_in, show, wait_for_line, write
+from support.live_sinks import Camera, live_context, live_sink, numbers_in, wait_for_line, write
 
 from streamdream.backends import Backend
 from streamdream.errors import SinkError, UsageError
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_recording_plays_while_it_is_made(suffix: str, tmp_path: Path) -> None:
+def test_a_recording_can_be_read_while_it_is_made(suffix: str, tmp_path: Path) -> None:
     """A copy at any moment is what kill -9 would leave. It was hidden, and an mp4 could not be read before its end."""
     out, copy = tmp_path / f"show{suffix}", tmp_path / f"copy{suffix}"
     with live_sink(str(out)) as sink:
@@ -71,8 +71,8 @@ def test_a_finished_recording_is_the_file_that_a_rendering_makes(suffix: str, tm
     times = [0.2]
     for number in range(99):
         times.append(times[-1] + (0.033, 0.0341, 0.05, 0.1, 0.0167)[number % 5])
-    for name, lent in (("live", show()), ("rendered", None)):
-        with open_sink(str(tmp_path / f"{name}{suffix}"), Camera(), RenderSettings(), show=lent) as sink:
+    for name, context in (("live", live_context()), ("rendered", None)):
+        with open_sink(str(tmp_path / f"{name}{suffix}"), Camera(), RenderSettings(), show=context) as sink:
             for number, seconds in enumerate(times):
                 sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), seconds))
     assert facts(tmp_path / f"live{suffix}") == facts(tmp_path / f"rendered{suffix}")
@@ -81,7 +81,7 @@ def test_a_finished_recording_is_the_file_that_a_rendering_makes(suffix: str, tm
 def test_the_last_picture_does_not_lengthen_a_recording(tmp_path: Path) -> None:
     """A camera that was measured at one picture a second, and whose pictures are repeated ten times: 7.0 s were 7.9."""
     out = tmp_path / "a.mp4"
-    with open_sink(str(out), Camera(1), RenderSettings(), show=show()) as sink:
+    with open_sink(str(out), Camera(1), RenderSettings(), show=live_context()) as sink:
         for number in range(70):
             sink.write(marked(number, SIZE), timestamped_frame(marked(number, SIZE), number / 10))
     container: Any
@@ -140,20 +140,20 @@ def test_two_runs_that_record_to_the_same_file_lose_nothing(tmp_path: Path, capl
     assert numbers_in(out) == list(range(5)) and numbers_in(tmp_path / "show.partial-2.mkv") == list(range(9))
 
 
-def test_an_error_of_the_show_finishes_the_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    out, lent = tmp_path / "show.mp4", show()
+def test_an_error_of_the_run_finishes_the_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out, context = tmp_path / "show.mp4", live_context()
     with (pytest.raises(RuntimeError, match="the dream is broken"),
-          open_sink(str(out), Camera(), RenderSettings(), show=lent) as sink):
+          open_sink(str(out), Camera(), RenderSettings(), show=context) as sink):
         write(sink, 60)
         raise RuntimeError("the dream is broken")
     assert names(tmp_path) == ["show.mp4"] and numbers_in(out) == list(range(60))
-    assert caplog.messages == lent.kept == [f"what was recorded, 0:02, is in {out}"]
+    assert caplog.messages == context.kept == [f"what was recorded, 0:02, is in {out}"]
 
 
 def test_a_second_interruption_leaves_what_was_recorded(tmp_path: Path) -> None:
     """There is no time to finish; once that removed all of it."""
-    out, lent = tmp_path / "show.mp4", show()
-    with pytest.raises(KeyboardInterrupt), open_sink(str(out), Camera(), RenderSettings(), show=lent) as sink:
+    out, context = tmp_path / "show.mp4", live_context()
+    with pytest.raises(KeyboardInterrupt), open_sink(str(out), Camera(), RenderSettings(), show=context) as sink:
         write(sink, 150)
         deadline = time.monotonic() + 20
         while sink.bytes_written < 2000 and time.monotonic() < deadline:
@@ -162,11 +162,11 @@ def test_a_second_interruption_leaves_what_was_recorded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["show.partial.mp4"]
     found = numbers_in(tmp_path / "show.partial.mp4")
     assert len(found) > 10 and found[:10] == list(range(10))  # at the end pictures wait for those they are made from
-    assert len(lent.kept) == 1 and lent.kept[0].endswith(f"is in {tmp_path / 'show.partial.mp4'}")
+    assert len(context.kept) == 1 and context.kept[0].endswith(f"is in {tmp_path / 'show.partial.mp4'}")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_run_that_was_refused_leaves_no_file(suffix: str, eager: Backend, tmp_path: Path,
+def test_a_refused_run_leaves_no_file(suffix: str, eager: Backend, tmp_path: Path,
                                                capfd: pytest.CaptureFixture[str]) -> None:
     """A field that is too small for a layer is known only once the first picture is there; it stayed as a video."""
     sink = live_sink(str(tmp_path / f"a{suffix}"))

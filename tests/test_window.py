@@ -1,4 +1,4 @@
-"""The window, on a display in memory: keys do what the help says, and closing it ends the show."""
+"""The window, on a display in memory: keys do what the help says, and closing it ends the run."""
 from __future__ import annotations
 
 import json
@@ -35,24 +35,24 @@ PLAYER = """
 import sys, time
 import cv2  # before av: see WindowSink
 import numpy as np
-from support.live_sinks import Camera, show
+from support.live_sinks import Camera, live_context
 from support.clips import marked
 from streamdream.media.sources.base import timestamped_frame
 from streamdream.errors import Closed
 from streamdream.settings import RenderSettings
 from streamdream.media.sinks.registry import open_sink
 
-lent, camera = show(), Camera()
+context, camera = live_context(), Camera()
 camera.start_seconds = time.perf_counter()
-with open_sink("window", camera, RenderSettings(), show=lent) as sink:
+with open_sink("window", camera, RenderSettings(), show=context) as sink:
     print("open", flush=True)
     try:
         for number in range(3000):
             time.sleep(1 / 60)
             image = marked(number % 256, (160, 96))
             sink.write(image, timestamped_frame(image, time.perf_counter() - camera.start_seconds))
-            now = lent.controls.current()
-            print(now.layers, now.strength, lent.controls.frozen, lent.controls.resets, sink._help, sink._overlay,
+            now = context.controls.current()
+            print(now.layers, now.strength, context.controls.frozen, context.controls.resets, sink._help, sink._overlay,
                   sink._full, sink._recording is not None, sep="|", flush=True)
     except Closed:
         print("closed", flush=True)
@@ -127,7 +127,7 @@ x.XSync(display, 0)
 """Asks a window to close, as a window manager does when its button is clicked; there is none in Xvfb."""
 
 
-def test_keys_play_the_show(screen: str, tmp_path: Path) -> None:
+def test_keys_change_settings(screen: str, tmp_path: Path) -> None:
     """Each key on a real window; q closes it, and what was recorded and kept is whole."""
     layers, strength, frozen, resets, help, words, full, recording = range(8)
     with Player(screen, tmp_path) as player:
@@ -156,7 +156,7 @@ def test_keys_play_the_show(screen: str, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
+def test_a_closed_window_ends_the_run(screen: str, tmp_path: Path) -> None:
     """Closed by the window's own button: the client message that a window manager sends for it."""
     with Player(screen, tmp_path) as player:
         window = player.do("search", "--name", "^streamdream$").split()[-1]
@@ -164,7 +164,7 @@ def test_a_closed_window_ends_the_show(screen: str, tmp_path: Path) -> None:
         assert player.end() == ("closed", "") and player.process.returncode == 0
 
 
-def test_pyav_before_opencv_is_said_not_waited_for(screen: str, tmp_path: Path) -> None:
+def test_pyav_before_opencv_is_an_error(screen: str, tmp_path: Path) -> None:
     code = (
         "import av\nfrom streamdream.errors import SinkError\nfrom streamdream.media.sinks.window import WindowSink\n"
         "try:\n    WindowSink()\nexcept SinkError as error:\n    print(error)\nelse:\n    print('opened')"

@@ -17,7 +17,6 @@ from streamdream.dream.dreamer import Dreamer
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
 from streamdream.settings import DreamSettings
@@ -39,18 +38,6 @@ def live(source: Any, sink: Any, eager: Backend, settings: DreamSettings = SETTI
 
 def workers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name in ("streamdream-capture", "streamdream-dream")]
-
-
-class Slow(NullSink):
-    """Takes 0.2 s for each picture and keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[NDArray[np.uint8]] = []
-
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        time.sleep(0.2)
-        self.kept.append(image)
 
 
 class Ends(LiveSource):

@@ -32,18 +32,28 @@ class Camera(LiveSource):
         return iter(())
 
 
-def show() -> LiveContext:
+def live_context() -> LiveContext:
     return LiveContext(Controls(DreamSettings()), lambda: get("inception_v3").blocks())
 
 
 def live_sink(path: str, **settings: Any) -> Any:
-    return open_sink(path, Camera(), RenderSettings(**settings), show=show())
+    return open_sink(path, Camera(), RenderSettings(**settings), show=live_context())
 
 
 def numbers_in(path: Path | str) -> list[int]:
     file: Any
     with av.open(str(path)) as file:
         return [number_of(picture.to_ndarray(format="rgb24")) for picture in file.decode(video=0)]
+
+
+def readable_frames(path: Path) -> int:
+    """Return how many frames can be decoded of a file that may not be there yet."""
+    file: Any
+    try:
+        with av.open(str(path)) as file:
+            return sum(1 for _ in file.decode(video=0))
+    except (av.FFmpegError, IndexError):  # nothing is in it yet
+        return 0
 
 
 def write(sink: Any, count: int) -> None:
