@@ -1,4 +1,4 @@
-"""The measurement of the page: its slow line is as slow as it says, and its numbers can be read."""
+"""The benchmark of the page: the relay has its delay and bandwidth, and the numbers are read."""
 from __future__ import annotations
 
 import socket
@@ -11,7 +11,7 @@ from streamdream_bench.web import Case
 from support.browser import CHROMIUM
 from support.waiting import until
 
-pytestmark = [pytest.mark.alone, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def listens(port: int) -> bool:
@@ -19,7 +19,7 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_slow_line_is_late_and_narrow() -> None:
+def test_the_relay_has_its_delay_and_bandwidth() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         def serve() -> None:  # takes everything, then says one byte
             while True:
@@ -50,6 +50,7 @@ def test_the_slow_line_is_late_and_narrow() -> None:
             assert send(500_000) >= 0.5  # 4 Mbit
 
 
+@pytest.mark.alone
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 def test_the_page_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

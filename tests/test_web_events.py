@@ -148,12 +148,6 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Running]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def closed() -> Iterator[Running]:
     with running(token=TOKEN) as server:
         yield server

@@ -1,4 +1,4 @@
-"""The lines of jobs: whose turn it is, how they end, what they leave; and what they do, with a real network."""
+"""Queues of jobs: their order, their ends, their files; and what they do, with a real network."""
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
 from support.waiting import until
+from support.web_jobs import TIMEOUT_SECONDS, BlockedWork, ManualClock, times_and_sound, wait_for
 
 from streamdream import models
 from streamdream.backends import Backend
@@ -33,116 +33,88 @@ from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
-PATIENCE_SECONDS = 60
 CHEAP = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1)
 
 
 @pytest.fixture()
-def line(tmp_path: Path) -> Iterator[JobQueue]:
-    jobs = JobQueue("tests", tmp_path / "jobs", max_jobs=4, max_per_visitor=2)
-    yield jobs
-    jobs.close()
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
+    opened = JobQueue("tests", tmp_path / "jobs", max_jobs=4, max_per_visitor=2)
+    yield opened
+    opened.close()
     assert not (tmp_path / "jobs").exists()
 
 
-def wait(job: Job) -> Job:
-    until(lambda: job.finished, PATIENCE_SECONDS, about=lambda: job.state)
-    return job
+def test_the_queue_alternates_between_visitors(queue: JobQueue) -> None:
+    work = BlockedWork()
+    first = [queue.submit("first", f"first {number}", work) for number in (1, 2)]
+    second = queue.submit("second", "second", work)
+    wait_for(first[0], "running")
+    assert [queue.position(job) for job in (*first, second)] == [0, 2, 1]
+    work.release.set()
+    for job in (*first, second):
+        assert wait_for(job).state == "done"
+    assert work.started == ["first 1", "second", "first 2"]
 
 
-class Gate:
-    """Work that waits until it is opened, and notes who came."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.order: list[str] = []
-
-    def __call__(self, job: Job) -> None:
-        self.order.append(job.title)
-        while not self.open.wait(0.01):
-            job.check()
-
-
-def test_nobody_waits_behind_two_of_another(line: JobQueue) -> None:
-    gate = Gate()
-    greedy = [line.submit("greedy", f"greedy {number}", gate) for number in (1, 2)]
-    modest = line.submit("modest", "modest", gate)
-    assert [line.position(job) for job in (*greedy, modest)] == [0, 2, 1] or greedy[0].state == "waiting"
-    gate.open.set()
-    for job in (*greedy, modest):
-        assert wait(job).state == "done"
-    assert gate.order == ["greedy 1", "modest", "greedy 2"]
-
-
-def test_a_line_is_bounded(line: JobQueue) -> None:
-    gate = Gate()
+def test_a_full_queue_refuses_jobs(queue: JobQueue) -> None:
+    work = BlockedWork()
     for number in range(2):
-        line.submit("one", str(number), gate)
+        queue.submit("one", str(number), work)
     with pytest.raises(UsageError, match="you have 2 waiting or running"):
-        line.submit("one", "third", gate)
+        queue.submit("one", "third", work)
     for number in range(2):
-        line.submit("two", str(number), gate)
+        queue.submit("two", str(number), work)
     with pytest.raises(UsageError, match="the queue is full"):
-        line.submit("three", "first", gate)
+        queue.submit("three", "first", work)
 
 
-def test_what_waits_and_what_runs_can_be_cancelled(line: JobQueue) -> None:
-    gate, written = Gate(), threading.Event()
+def test_waiting_and_running_jobs_can_be_cancelled(queue: JobQueue) -> None:
+    work, written = BlockedWork(), threading.Event()
 
     def write(job: Job) -> None:
         (job.folder / "half.mp4").write_bytes(b"half")
         job.result = job.folder / "half.mp4"
         written.set()
-        gate(job)
+        work(job)
 
-    running, waiting = line.submit("one", "a", write), line.submit("two", "b", write)
-    assert written.wait(PATIENCE_SECONDS)
-    line.cancel(waiting)
+    running, waiting = queue.submit("one", "a", write), queue.submit("two", "b", write)
+    assert written.wait(TIMEOUT_SECONDS)
+    queue.cancel(waiting)
     assert waiting.state == "cancelled"
-    line.cancel(running)
-    assert wait(running).state == "cancelled" and running.result is None
-    assert not list(line.folder.rglob("*"))
+    queue.cancel(running)
+    assert wait_for(running).state == "cancelled" and running.result is None
+    assert not list(queue.folder.rglob("*"))
 
 
-def test_errors_are_one_line_and_no_secret(line: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_shown_in_the_log_only(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
     def fail(job: Job) -> None:
         raise SourceError("the video is damaged")
 
     def break_down(job: Job) -> None:
         raise KeyError("/etc/secret")
 
-    failed, broken = line.submit("one", "a", fail), line.submit("one", "b", break_down)
-    assert wait(failed).error == "the video is damaged"
-    assert "secret" not in wait(broken).error and "log" in broken.error
+    failed, broken = queue.submit("one", "a", fail), queue.submit("one", "b", break_down)
+    assert wait_for(failed).error == "the video is damaged"
+    assert "secret" not in wait_for(broken).error and "log" in broken.error
     assert "/etc/secret" in caplog.text
-    assert wait(line.submit("one", "c", lambda job: None)).state == "done"
+    assert wait_for(queue.submit("one", "c", lambda job: None)).state == "done"
 
 
-def test_a_session_takes_its_jobs_along(line: JobQueue) -> None:
+def test_the_end_of_a_session_removes_its_jobs(queue: JobQueue) -> None:
     def write(job: Job) -> None:
         job.result = job.folder / "dream.mp4"
         job.result.write_bytes(b"dream")
 
-    mine, hers = wait(line.submit("me", "a", write)), wait(line.submit("her", "b", write))
-    line.forget("me")
-    assert line.get(mine.token) is None and line.get(hers.token) is hers
-    assert [path.name for path in line.folder.rglob("*.mp4")] == ["dream.mp4"]
+    mine, hers = wait_for(queue.submit("me", "a", write)), wait_for(queue.submit("her", "b", write))
+    queue.forget("me")
+    assert queue.get(mine.token) is None and queue.get(hers.token) is hers
+    assert [path.name for path in queue.folder.rglob("*.mp4")] == ["dream.mp4"]
 
 
-class Clock:
-    """Seconds that a test moves on."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-def test_results_go_after_a_while(tmp_path: Path) -> None:
-    clock = Clock()
+def test_results_expire(tmp_path: Path) -> None:
+    clock = ManualClock()
     jobs = JobQueue("short", tmp_path / "short", keep_seconds=60, clock=clock)
-    job = wait(jobs.submit("me", "a", lambda job: None))
+    job = wait_for(jobs.submit("me", "a", lambda job: None))
     jobs.sweep()
     assert jobs.get(job.token) is job
     clock.seconds += 61
@@ -151,26 +123,20 @@ def test_results_go_after_a_while(tmp_path: Path) -> None:
     jobs.close()
 
 
-def test_a_long_job_ends_when_somebody_waits(tmp_path: Path) -> None:
-    clock, gate, began = Clock(), Gate(), threading.Event()
-
-    def work(job: Job) -> None:
-        began.set()
-        gate(job)
-
+def test_a_long_job_ends_when_another_waits(tmp_path: Path) -> None:
+    clock, work = ManualClock(), BlockedWork()
     jobs = JobQueue("long", tmp_path / "long", max_seconds=60, clock=clock)
-    long = jobs.submit("one", "long", work)
-    assert began.wait(PATIENCE_SECONDS)
+    long = wait_for(jobs.submit("one", "long", work), "running")
     clock.seconds += 61
     long.check()  # nobody waits
     assert long.state == "running"
     jobs.submit("two", "next", lambda job: None)
-    assert "others wait" in wait(long).error
+    assert "others wait" in wait_for(long).error
     jobs.close()
 
 
-def test_the_device_is_given_away_after_every_step() -> None:
-    """Who is live gets a turn among the steps of a picture, and not after all of them."""
+def test_a_job_yields_the_device_after_every_step() -> None:
+    """A live session gets the device between the steps of a picture, and not after all of them."""
     turns, stop, came = FairScheduler(), threading.Event(), []
 
     def live() -> None:
@@ -191,7 +157,7 @@ def test_the_device_is_given_away_after_every_step() -> None:
     assert during >= 5
 
 
-def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
+def test_a_dream_that_waited_for_the_cpu_yields_it() -> None:
     rests: list[float] = []
 
     @contextmanager
@@ -204,8 +170,8 @@ def test_a_dream_that_was_held_up_leaves_the_processor_to_others() -> None:
         return rests[-1]
 
     def compute(seconds: float) -> None:
-        until = time.thread_time() + seconds
-        while time.thread_time() < until:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
             pass
 
     assert 0.07 < dream(lambda: time.sleep(0.02)) < 0.98
@@ -235,21 +201,13 @@ def small(eager: Backend, height: int = 96) -> tasks.MakeDreamer:
     return lambda: Dreamer(models.get("inception_v3"), eager, field_height=height)
 
 
-def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
-    with av.open(str(path)) as container:
-        tick = float(container.streams.video[0].time_base or 0)
-        packets = [packet for packet in container.demux() if packet.size]
-        return (sorted(round((packet.pts or 0) * tick, 4) for packet in packets if packet.stream.type == "video"),
-                [bytes(packet) for packet in packets if packet.stream.type == "audio"])
-
-
-def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Backend) -> None:
+def test_a_video_keeps_times_and_sound(queue: JobQueue, clip: Upload, eager: Backend) -> None:
     looks = []
-    job = line.submit("me", "clip", lambda job: tasks.render_video(
+    job = queue.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, TimeRange.of(1.0, end=1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
     while not job.finished:
         if job.picture is not None:
-            looks.append(components.job_card(job, line, ""))
+            looks.append(components.job_card(job, queue, ""))
         time.sleep(0.02)
     assert job.state == "done", job.error
     assert job.result and (job.done, job.total) == (15, 15) and looks and "data:image/jpeg;base64," in looks[-1]
@@ -260,29 +218,29 @@ def test_a_video_keeps_times_and_sound(line: JobQueue, clip: Upload, eager: Back
     assert not any(str(clip.path.parent) in warning for warning in job.warnings)
 
 
-def test_a_cancelled_video_leaves_nothing(line: JobQueue, clip: Upload, eager: Backend) -> None:
-    job = line.submit("me", "clip", lambda job: tasks.render_video(
+def test_a_cancelled_video_leaves_nothing(queue: JobQueue, clip: Upload, eager: Backend) -> None:
+    job = queue.submit("me", "clip", lambda job: tasks.render_video(
         job, clip, TimeRange(), CHEAP, RenderSettings(), small(eager), nullcontext))
     while job.done < 3 and not job.finished:
         time.sleep(0.01)
-    line.cancel(job)
-    assert wait(job).state == "cancelled" and not list(line.folder.rglob("*"))
+    queue.cancel(job)
+    assert wait_for(job).state == "cancelled" and not list(queue.folder.rglob("*"))
 
 
-def test_three_frames_to_try(line: JobQueue, clip: Upload, eager: Backend) -> None:
+def test_a_preview_dreams_three_frames(queue: JobQueue, clip: Upload, eager: Backend) -> None:
     found: list[Any] = []
 
     def preview(job: Job) -> None:
         tasks.preview_video(job, clip, TimeRange.of(3.0, end=9.0), CHEAP, small(eager), nullcontext)
         found.extend(job.answer)
 
-    wait(line.submit("me", "clip", preview))
+    wait_for(queue.submit("me", "clip", preview))
     assert [seconds for seconds, _, _ in found] == pytest.approx([4.0, 6.0, 8.0], abs=0.04)
     assert all(np.abs(dream.astype(int) - frame).mean() > 0.5 for _, frame, dream in found)
 
 
-def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
-    line: JobQueue, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_picture_job_shows_each_octave_and_keeps_to_its_mask(
+    queue: JobQueue, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "PREVIEW_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
@@ -292,7 +250,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
                              mask=str(tmp_path / "mask.png"))
     sizes = []
     monkeypatch.setattr(Job, "show", lambda job, picture: sizes.append(picture.shape[:2]))
-    job = wait(line.submit("me", "lion", lambda job: tasks.dream_picture(
+    job = wait_for(queue.submit("me", "lion", lambda job: tasks.dream_picture(
         job, lion, settings, small(eager, 0), nullcontext)))
     assert job.result and job.state == "done", job.error
     dream = images.read_image(str(job.result))
@@ -301,7 +259,7 @@ def test_a_picture_is_seen_as_it_grows_and_only_where_it_is_drawn(
     assert np.abs(dream[:, :120].astype(int) - lion[:, :120]).mean() > 2
 
 
-def test_thumbnails_of_the_embedded_network_are_shipped(tmp_path: Path) -> None:
+def test_thumbnails_of_the_embedded_network_are_in_the_package(tmp_path: Path) -> None:
     thumbnails = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")
     for tap in models.get("inception_v3").taps():
         path = thumbnails.path("inception_v3", tap)
@@ -310,7 +268,7 @@ def test_thumbnails_of_the_embedded_network_are_shipped(tmp_path: Path) -> None:
     assert not (tmp_path / "layers").exists()
 
 
-def test_thumbnails_of_a_fetched_network_are_made_blocks_first_and_slower_while_others_dream(
+def test_thumbnails_are_made_for_blocks_first_and_slower_while_others_dream(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
     model = models.get("bvlc_googlenet")
@@ -326,10 +284,7 @@ def test_thumbnails_of_a_fetched_network_are_made_blocks_first_and_slower_while_
 
     thumbnails = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
     thumbnails.request(model.name)
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not thumbnails.done(model.name):
-        assert time.monotonic() < until and not thumbnails.problem
-        time.sleep(0.02)
+    until(lambda: thumbnails.done(model.name) or thumbnails.problem, TIMEOUT_SECONDS)
     assert thumbnails.done(model.name)[0] in model.blocks(pools=True)
     busy.set()
     time.sleep(0.2)
@@ -343,7 +298,7 @@ def test_thumbnails_of_a_fetched_network_are_made_blocks_first_and_slower_while_
     assert again.done(model.name) == thumbnails.done(model.name)
 
 
-def test_the_network_that_is_not_here_is_one_calm_line(tmp_path: Path) -> None:
+def test_a_missing_network_names_the_fetch_command(tmp_path: Path) -> None:
     from streamdream_web.pages.settings_panel import gallery, missing_html
 
     made = Thumbnails(StreamSettings(), nullcontext, folder=tmp_path / "layers")

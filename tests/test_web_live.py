@@ -1,11 +1,10 @@
-"""The live socket: pictures up and down, settings at once, places in line, and nothing left behind."""
+"""The live socket: pictures up and down, settings, the queue of visitors, and what is freed at the end."""
 from __future__ import annotations
 
 import gc
 import itertools
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from streamdream_web.pages import setting_controls
 from support.alive import tracked
 from support.waiting import until
 from support.web_client import Client, Running, difference, running
+from support.web_jobs import ManualClock
 from websockets.exceptions import ConnectionClosed
 
 from streamdream.dream.dreamer import Dreamer
@@ -27,22 +27,8 @@ from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb
 
-pytestmark = pytest.mark.alone
-
 STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0}
 """With these a dream is one step from the picture: always the same."""
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[Running]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = cv2().GaussianBlur(cv2().resize(lion, (160, 120)), (0, 0), 1.5)
-    return image  # smooth, so that JPEG changes little
 
 
 def workers() -> list[str]:
@@ -50,7 +36,7 @@ def workers() -> list[str]:
             if thread.name.startswith(("streamdream-session", "streamdream-capture", "streamdream-dream"))]
 
 
-def test_a_picture_comes_back_dreamed(web: Running, small: NDArray[np.uint8]) -> None:
+def test_a_picture_is_dreamed_and_sent_back(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web) as client:
         welcome = client.welcome()
         assert welcome["model"] == welcome["values"]["model"] == "inception_v3"
@@ -85,7 +71,8 @@ def test_every_control_changes_the_picture(web: Running, small: NDArray[np.uint8
             until(lambda: difference(client.dream(small), usual) < 0.2)
 
 
-def test_a_setting_acts_within_two_frames(web: Running, small: NDArray[np.uint8]) -> None:
+@pytest.mark.alone
+def test_a_setting_applies_within_two_frames(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web, {"strength": 2.0}) as client:
         client.welcome()
         assert difference(client.settle(small, 6), small) > 5
@@ -94,7 +81,7 @@ def test_a_setting_acts_within_two_frames(web: Running, small: NDArray[np.uint8]
         assert difference(client.dream(small), small) < 2.5  # that of JPEG
 
 
-def test_what_is_not_legal_is_refused_and_the_rest_is_taken(web: Running, small: NDArray[np.uint8]) -> None:
+def test_invalid_settings_are_refused_and_the_others_applied(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web, {"layers": "<script>alert(1)</script>", "steps": 2}) as client:
         assert client.welcome()["values"]["steps"] == 2
         assert "unknown layer" in client.word("refused")["message"]
@@ -107,7 +94,7 @@ def test_what_is_not_legal_is_refused_and_the_rest_is_taken(web: Running, small:
         assert client.dream(small).shape == small.shape
 
 
-def test_freeze_holds_the_picture(web: Running, small: NDArray[np.uint8]) -> None:
+def test_a_frozen_picture_is_dreamed_on(web: Running, small: NDArray[np.uint8]) -> None:
     """The page goes on showing its own; what is dreamed meanwhile belongs to the one that was held."""
     with Client(web, STILL) as client:
         client.welcome()
@@ -122,7 +109,7 @@ def test_freeze_holds_the_picture(web: Running, small: NDArray[np.uint8]) -> Non
         assert difference(client.added, held) > 1
 
 
-def test_a_picture_goes_neither_up_nor_down(web: Running, lion: NDArray[np.uint8]) -> None:
+def test_only_the_residual_of_a_small_picture_is_sent(web: Running, lion: NDArray[np.uint8]) -> None:
     """What is looked at is small, and what comes back is that small; the page has the picture."""
     large: NDArray[np.uint8] = cv2().resize(lion, (1280, 720))
     with Client(web) as client:
@@ -134,7 +121,7 @@ def test_a_picture_goes_neither_up_nor_down(web: Running, lion: NDArray[np.uint8
         assert np.corrcoef(fine.ravel(), kept.ravel())[0, 1] > 0.95  # as sharp as the camera
 
 
-def test_other_lines_are_asked_for_as_soon_as_they_are_dreamed(web: Running, small: NDArray[np.uint8],
+def test_a_larger_field_asks_for_more_lines(web: Running, small: NDArray[np.uint8],
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(web) as client:
         client.welcome()
@@ -144,7 +131,7 @@ def test_other_lines_are_asked_for_as_soon_as_they_are_dreamed(web: Running, sma
         assert client.word("lines")["lines"] == 176
 
 
-def test_a_dropped_connection_resumes_with_its_dream(web: Running, small: NDArray[np.uint8]) -> None:
+def test_a_dropped_connection_resumes_its_dream(web: Running, small: NDArray[np.uint8]) -> None:
     client = Client(web, {"strength": 2.0})
     token = client.welcome()["session"]
     client.settle(small, 6)
@@ -156,6 +143,7 @@ def test_a_dropped_connection_resumes_with_its_dream(web: Running, small: NDArra
         assert difference(back.dream(small), small) > 5  # the first picture already
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("politely", [True, False])
 def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: NDArray[np.uint8],
                                                            politely: bool) -> None:
@@ -173,7 +161,7 @@ def test_a_closed_tab_frees_everything_within_five_seconds(web: Running, small: 
 
 
 @pytest.mark.parametrize("visits", [50, pytest.param(1000, marks=pytest.mark.soak)])
-def test_visits_leave_neither_sessions_nor_memory(web: Running, small: NDArray[np.uint8], visits: int) -> None:
+def test_visits_leave_no_sessions_and_no_memory(web: Running, small: NDArray[np.uint8], visits: int) -> None:
     def visit() -> None:
         with Client(web) as client:
             client.welcome()
@@ -194,7 +182,7 @@ def test_visits_leave_neither_sessions_nor_memory(web: Running, small: NDArray[n
         assert rss_mb() - before < 20
 
 
-def test_who_comes_too_late_waits_and_takes_over(small: NDArray[np.uint8]) -> None:
+def test_a_visitor_beyond_the_limit_waits_and_takes_over(small: NDArray[np.uint8]) -> None:
     with running(max_sessions=1, idle_seconds=1.5, session_seconds=3.0) as web:
         first, second = Client(web), None
         first.welcome()
@@ -214,7 +202,8 @@ def test_who_comes_too_late_waits_and_takes_over(small: NDArray[np.uint8]) -> No
         assert closed.value.rcvd and closed.value.rcvd.code == CLOSED_IDLE
 
 
-def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uint8]) -> None:
+@pytest.mark.alone
+def test_four_sessions_share_the_device(web: Running, small: NDArray[np.uint8]) -> None:
     counts, dreams = [0] * 4, [0] * 4
     stop = threading.Event()
 
@@ -242,17 +231,8 @@ def test_four_dream_at_once_and_none_starves(web: Running, small: NDArray[np.uin
     assert max(counts) <= 4 * min(counts)
 
 
-class Clock:
-    """Seconds that a test moves on."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-def share(turns: FairScheduler, clock: Clock, turn_seconds: dict[str, float], turn_count: int) -> dict[str, float]:
+def share(turns: FairScheduler, clock: ManualClock, turn_seconds: dict[str, float], turn_count: int
+          ) -> dict[str, float]:
     """Seconds that each client held the device, when all of them always want it."""
     held, stop, number = dict.fromkeys(turn_seconds, 0.0), threading.Event(), itertools.count(1)
 
@@ -274,15 +254,15 @@ def share(turns: FairScheduler, clock: Clock, turn_seconds: dict[str, float], tu
     return held
 
 
-def test_turns_are_shared_by_time() -> None:
+def test_the_scheduler_shares_by_time_not_by_turns() -> None:
     """A client whose turns take three times as long gets a third as many."""
-    clock = Clock()
+    clock = ManualClock()
     held = share(FairScheduler(clock), clock, {"quick": 0.005, "slow": 0.015}, 200)
     assert 0.9 < held["quick"] / held["slow"] < 1.1
 
 
-def test_a_client_that_asks_rarely_gives_no_start_to_a_new_one() -> None:
-    clock = Clock()
+def test_a_rare_client_gives_a_new_one_no_advantage() -> None:
+    clock = ManualClock()
     turns = FairScheduler(clock)
     with turns.slot("rare"):
         pass
@@ -293,7 +273,7 @@ def test_a_client_that_asks_rarely_gives_no_start_to_a_new_one() -> None:
     assert 0.9 < held["first"] / held["second"] < 1.1
 
 
-def test_a_server_that_stops_says_so(small: NDArray[np.uint8]) -> None:
+def test_a_stopping_server_closes_sockets_with_its_code(small: NDArray[np.uint8]) -> None:
     with running() as web:
         client = Client(web)
         client.welcome()

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import streamdream_web
 from support.clips import Clip, make
+from support.web_jobs import times_and_sound
 
 from streamdream.media import images
 from streamdream.media.sample_files import PHOTO, sample_file
@@ -128,15 +128,6 @@ def set_span(page: Any, start: float, end: float) -> None:
                                                                 "it.dispatchEvent(new Event('input')); }")
 
 
-def packets(path: Path) -> tuple[list[float], list[bytes]]:
-    """Times of the pictures, and the sound."""
-    with av.open(str(path)) as container:
-        tick = float(container.streams.video[0].time_base or 0)
-        found = [packet for packet in container.demux() if packet.size]
-        return (sorted(round((packet.pts or 0) * tick, 4) for packet in found if packet.stream.type == "video"),
-                [bytes(packet) for packet in found if packet.stream.type == "audio"])
-
-
 def test_video_is_uploaded_previewed_rendered_and_downloaded(page: Any, world: Path, folder: Path) -> None:
     tab(page, "Video")
     drop(page, "#video-drop", str(world))
@@ -151,9 +142,9 @@ def test_video_is_uploaded_previewed_rendered_and_downloaded(page: Any, world: P
         page.click("#video-job .sw-save")
     assert download.value.suggested_filename == "world-dream.mp4"
     download.value.save_as(folder / "dream.mp4")
-    times, sound = packets(folder / "dream.mp4")
+    times, sound = times_and_sound(folder / "dream.mp4")
     assert times == pytest.approx([number / 30 for number in range(30)], abs=1e-3)
-    _, original = packets(world)
+    _, original = times_and_sound(world)
     assert len(sound) > 40 and set(sound) <= set(original)
 
 

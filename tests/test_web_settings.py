@@ -1,8 +1,7 @@
-"""Settings over the live socket: merged, bounded, explained; what does not fit the field; totals counted once."""
+"""Settings over the live socket: merged, bounded, explained; octaves that do not fit; totals."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from streamdream_web.live.websocket import CLOSED_RULES
 from streamdream_web.pages import layers, live, video
 from streamdream_web.server.metrics import Collector
 from support.waiting import until
-from support.web_client import Client, Running, running
+from support.web_client import Client, Running
 from websockets.exceptions import ConnectionClosed
 
 from streamdream import models
@@ -26,22 +25,8 @@ from streamdream.errors import SettingsError
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
-pytestmark = pytest.mark.alone
-
 DEEP = {"layers": "mixed5", "octaves": 6, "octave_scale": 2.0}
 """The layer needs 43 lines; on a field of 96 there is room for two such octaves."""
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[Running]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def small(lion: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = cv2().resize(lion, (160, 120))
-    return image
 
 
 # --- what waits to be checked
@@ -51,7 +36,7 @@ def test_pending_settings_hold_one_value_for_each_known_name() -> None:
     pending = PendingSettings()
     for number in range(1000):
         too_long = "x" * (MAX_SETTING_CHARACTERS + 1)
-        pending.add({f"invented {number}": 1, "strength": number, "layers": too_long, "keep": [1, 2]})
+        pending.add({f"unknown {number}": 1, "strength": number, "layers": too_long, "keep": [1, 2]})
     batch = pending.take()
     assert batch.values == {"strength": 999} and batch.messages == 1000 and batch.values.keys() <= NAMES
     assert len(batch.problems) == 3 and sum(map(len, batch.problems)) < 300
@@ -68,7 +53,7 @@ def test_unknown_settings_are_reported_once() -> None:
 
 @pytest.mark.parametrize("value", [10**400, "9" * 400, -10**20], ids=["number", "text", "negative"])
 @pytest.mark.parametrize("name", ["steps", "strength"])
-def test_huge_numbers_are_refused_in_words(name: str, value: object) -> None:
+def test_huge_numbers_are_an_error(name: str, value: object) -> None:
     with pytest.raises(SettingsError):
         Controls(DreamSettings()).change({name: value})
 
@@ -86,7 +71,7 @@ def test_a_token_bucket_gives_its_rate() -> None:
 # --- over the socket
 
 
-def test_settings_that_come_together_are_checked_once_and_the_newest_wins(web: Running) -> None:
+def test_settings_in_quick_succession_are_checked_together(web: Running) -> None:
     with Client(web) as client:
         client.welcome()
         for number in range(100):
@@ -99,7 +84,7 @@ def test_settings_that_come_together_are_checked_once_and_the_newest_wins(web: R
         assert isinstance(values, dict) and (values["strength"], values["keep"]) == (1.99, 0.599)
 
 
-def test_what_is_legal_of_a_message_is_taken(web: Running) -> None:
+def test_valid_settings_of_a_message_are_applied(web: Running) -> None:
     with Client(web) as client:
         client.welcome()
         client.say(type="settings", values={"layers": "nonsense", "steps": 400, "strength": 1.25, "guide": "/etc/x"})
@@ -135,7 +120,7 @@ def test_octaves_are_fitted_to_the_picture() -> None:
     assert [fitting_octaves(model, dream, size) for size in ((480, 640), (96, 128), (96, 54), (40, 40))] == [4, 2, 1, 0]
 
 
-def test_octaves_without_room_are_left_out_at_the_start_and_said(web: Running, small: NDArray[np.uint8]) -> None:
+def test_octaves_that_do_not_fit_are_left_out_at_the_start(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web, DEEP) as client:
         assert client.welcome()["values"]["octaves"] == 2
         message = client.word("refused")["message"]
@@ -143,7 +128,7 @@ def test_octaves_without_room_are_left_out_at_the_start_and_said(web: Running, s
         client.settle(small)  # two dreams: each octave has had its turn
 
 
-def test_octaves_without_room_in_a_portrait_picture_are_left_out(web: Running, small: NDArray[np.uint8]) -> None:
+def test_octaves_that_do_not_fit_a_portrait_picture_are_left_out(web: Running, small: NDArray[np.uint8]) -> None:
     portrait: NDArray[np.uint8] = cv2().resize(small, (54, 96))
     with Client(web, DEEP | {"octaves": 2}) as client:
         assert client.welcome()["values"]["octaves"] == 2
@@ -165,7 +150,7 @@ def test_many_octaves_do_not_enlarge_the_first_field() -> None:
         app_state.close()
 
 
-def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
+def test_the_end_of_a_dream_is_explained(web: Running) -> None:
     with Client(web, {"layers": "mixed5", "octaves": 1}) as client:
         client.welcome()
         tiny = np.full((32, 32, 3), 128, np.uint8)
@@ -181,7 +166,7 @@ def test_why_a_dream_ended_is_said_in_full(web: Running) -> None:
 # --- the event loop
 
 
-def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) -> None:
+def test_routes_that_read_the_disk_are_not_on_the_event_loop(web: Running) -> None:
     """Those that are wait for a visitor's body, or do nothing at all."""
     routes = [*live.routes(web.jobs_service), *video.routes(web.jobs_service), *layers.routes(web.jobs_service)]
     on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
@@ -191,7 +176,7 @@ def test_routes_that_look_at_the_disk_are_not_on_the_event_loop(web: Running) ->
 # --- totals
 
 
-def test_totals_never_count_a_session_twice(web: Running, small: NDArray[np.uint8]) -> None:
+def test_totals_count_a_session_once(web: Running, small: NDArray[np.uint8]) -> None:
     """Read at the moment at which a session's end is about to be told."""
     collector = Collector(web.app_state, web.waiting_room)
 

@@ -17,6 +17,7 @@ from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
 from support.clips import Clip, make
+from support.web_jobs import ManualClock
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
@@ -25,16 +26,6 @@ from streamdream.system.stats import peak_rss_mb
 
 LIMITS = InspectionLimits(megabytes=8, seconds=60, pixels=1920 * 1080)
 HOUR = 3600
-
-
-class Clock:
-    """Seconds that a test moves on."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture()
@@ -236,7 +227,7 @@ def test_an_upload_that_is_no_video_or_picture_is_refused(uploads: Uploads, tmp_
 
 @pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile {}\n",
                                   "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
-def test_nobody_reads_the_file_of_another(uploads: Uploads, tmp_path: Path, text: str) -> None:
+def test_an_upload_cannot_read_the_file_of_another(uploads: Uploads, tmp_path: Path, text: str) -> None:
     hers = send(uploads, clip(tmp_path, ".mkv"), "hers.mkv")
     with pytest.raises(UsageError, match="content is not"):
         send(uploads, text.format(hers.path.name).encode(), "mine.mkv")
@@ -251,7 +242,7 @@ def test_size_is_counted_whatever_is_stated(uploads: Uploads) -> None:
     assert not files(uploads)
 
 
-def test_a_body_that_does_not_come_is_given_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stalls_is_refused(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BODY_TIMEOUT_SECONDS", 0.05)
 
     async def silent() -> AsyncIterator[bytes]:
@@ -263,7 +254,7 @@ def test_a_body_that_does_not_come_is_given_up(uploads: Uploads, monkeypatch: py
     assert not files(uploads)
 
 
-def test_one_address_cannot_take_all_places(uploads: Uploads, tmp_path: Path) -> None:
+def test_uploads_of_one_address_are_limited(uploads: Uploads, tmp_path: Path) -> None:
     data = clip(tmp_path)
 
     async def crowd() -> list[Any]:
@@ -289,9 +280,9 @@ def test_one_address_cannot_take_all_places(uploads: Uploads, tmp_path: Path) ->
     assert sum(isinstance(answer, UsageError) for answer in answers[:-1]) == 6 - limits.MAX_UPLOADS_PER_ADDRESS
 
 
-def test_slow_senders_of_some_addresses_do_not_hold_all_places(tmp_path: Path) -> None:
+def test_a_slow_upload_ends_when_another_address_waits(tmp_path: Path) -> None:
     """The slowest one has to end once another address wants its place, and it has had its time."""
-    clock = Clock()
+    clock = ManualClock()
     uploads = Uploads(tmp_path / "uploads", LIMITS, clock=clock)
     answers: dict[str, Any] = {}
 
@@ -326,7 +317,7 @@ def test_slow_senders_of_some_addresses_do_not_hold_all_places(tmp_path: Path) -
     assert {name for name in answers if name.startswith("slow")} == {"slow 4"} and "too slow" in answers["slow 4"]
 
 
-def test_pictures_that_grow_in_the_middle_are_damage(uploads: Uploads, tmp_path: Path) -> None:
+def test_frames_that_grow_in_the_middle_are_damage(uploads: Uploads, tmp_path: Path) -> None:
     """A stream may change its size: the header's counted when it was let in, so no larger one is decoded."""
     small, large = (encoded(size, 40) for size in ((64, 48), (2048, 2048)))
     path = tmp_path / "grows.mkv"
