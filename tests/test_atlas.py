@@ -5,13 +5,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.commands import ENVIRONMENT, fails, here
+from support.waiting import until
 
 from streamdream import models
 from streamdream.media.images import read_image, write_image
@@ -43,7 +43,7 @@ def test_a_sheet_of_chosen_layers(photo: Path, tmp_path: Path, capsys: pytest.Ca
     assert min(np.abs(a - b).mean() for i, a in enumerate(cells) for b in cells[:i]) > 1  # each is another dream
 
 
-def test_a_folder_of_single_files_goes_on_where_it_was(photo: Path, tmp_path: Path,
+def test_a_folder_of_single_files_is_resumed(photo: Path, tmp_path: Path,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     folder, command = tmp_path / "all", ("atlas", photo, "-o", tmp_path / "all", "--layers", THREE, *QUICK)
     assert here(capsys, *command).returncode == 0
@@ -58,7 +58,7 @@ def test_a_folder_of_single_files_goes_on_where_it_was(photo: Path, tmp_path: Pa
     assert before == {name: (folder / name).stat().st_mtime_ns for name in before}
 
 
-def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path,
+def test_files_of_other_settings_are_replaced_only_when_asked(photo: Path, tmp_path: Path,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
     command = ("atlas", photo, "-o", tmp_path / "all", "--layers", "mixed0", *QUICK)
     assert here(capsys, *command).returncode == 0
@@ -71,7 +71,7 @@ def test_other_settings_never_mix_with_what_is_there(photo: Path, tmp_path: Path
     assert (tmp_path / "all" / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path,
+def test_a_folder_of_other_files_is_refused(photo: Path, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -81,27 +81,23 @@ def test_a_folder_of_something_else_is_left_alone(photo: Path, tmp_path: Path,
     assert names(tmp_path / "mine") == ["atlas.json", "thesis.txt"]
 
 
-def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path) -> None:
+def test_an_interrupted_sheet_is_resumed(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = list(models.get("inception_v3").taps())[:30]
     command = [sys.executable, "-m", "streamdream", "atlas", str(photo), "-o", str(tmp_path / "sheet.png"),
-               "--octaves", "1", "--steps", "4", "--field-height", "128"]
+               "--octaves", "1", "--steps", "2", "--field-height", "96", "--layers", ",".join(layers)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     cells = tmp_path / ".sheet.png.cells"
-    while process.poll() is None and not (cells / "003_conv2d_2.png").exists():
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or (cells / "003_conv2d_2.png").exists(), 60)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "of 114 layers are kept; the same command continues from there" in errors
+    assert "of 30 layers are kept; the same command continues from there" in errors
     assert not (tmp_path / "sheet.png").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.png")}
     assert len(kept) >= 3
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    while process.poll() is None and len(list(cells.glob("*.png"))) <= len(kept):
-        time.sleep(0.05)
-    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in cells.glob("*.png")}.items()
-    process.terminate()
-    assert f"{len(kept)} are there already" in process.communicate(timeout=60)[1]
-    assert process.returncode == 143
+    resumed = here(capsys, *command[3:])
+    assert resumed.returncode == 0 and f"{len(kept)} are there already" in resumed.stderr, resumed.stderr
+    assert f"{30 - len(kept)} layers to dream" in resumed.stderr and (tmp_path / "sheet.png").exists()
 
 
 def test_atlas_reports_its_layers_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +110,7 @@ def test_atlas_reports_its_layers_as_json(photo: Path, tmp_path: Path, capsys: p
     (("--model", "bvlc_googlenet"), 1, "streamdream fetch bvlc_googlenet"), (("--layers", "mixd0"), 2, "mean mixed0"),
     (("--cell", "3"), 2, "--cell is 3"), (("--field-height", "8", "--layers", "mixed3"), 2, "too small for mixed3"),
 ])
-def test_atlas_refuses_what_it_cannot_dream(arguments: tuple[str, ...], code: int, part: str, photo: Path,
+def test_atlas_refuses_invalid_arguments(arguments: tuple[str, ...], code: int, part: str, photo: Path,
                                             tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "atlas", photo, "-o", tmp_path / "sheet.png", *arguments,
                          STREAMDREAM_CACHE=str(tmp_path / "cache"))

@@ -112,7 +112,7 @@ def test_an_unknown_benchmark_is_named() -> None:
         run_bench("stpe", Options())
 
 
-def test_a_clip_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_no_clip_is_an_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     with pytest.raises(SourceError, match=r"broken\.mp4"):
@@ -181,7 +181,7 @@ def test_gain_of_the_same_picture_is_one_and_of_a_flat_one_less(lion: Picture) -
     assert metrics.gain([np.full_like(lion, 128)], [value], excitement, 0) < 0.9
 
 
-def test_drift_sees_light_and_hue_and_no_noise() -> None:
+def test_drift_measures_brightness_and_hue_but_not_noise() -> None:
     def drift(late: tuple[float, float, float]) -> metrics.Drift:
         shifts = [np.zeros(3)] * 16 + [np.array(late)] * 16
         return metrics.Drift.of(((noise(n) + shift).astype(np.float32) for n, shift in enumerate(shifts)), 4, 8)

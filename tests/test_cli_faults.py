@@ -240,7 +240,7 @@ def test_a_full_stdout_is_one_line() -> None:
     assert (result.returncode, result.stderr) == (1, "error: stdout cannot be written: no space left on device\n")
 
 
-@pytest.mark.parametrize("closing", ["2>&-", "1>&-", "0<&-"])
+@pytest.mark.parametrize("closing", ["2>&-", "1>&-", pytest.param("0<&-", marks=pytest.mark.soak)])
 def test_a_closed_standard_stream_changes_nothing(closing: str) -> None:
     arguments = " ".join(map(str, ["render", "lavfi:testsrc=size=96x64:duration=0.1", "-o", "o.mp4", *SMALL]))
     result = subprocess.run(f"{sys.executable} -m streamdream {arguments} {closing}", shell=True, env=ENVIRONMENT,

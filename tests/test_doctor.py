@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import streamdream
+from support.commands import here
 
 from streamdream import backends
 from streamdream.backends import engine_cache
@@ -18,13 +18,13 @@ def finding_about(subject: str, findings: list[doctor.Finding]) -> doctor.Findin
     return finding
 
 
-def test_doctor_prints_its_findings() -> None:
-    result = streamdream("doctor")
+def test_doctor_prints_its_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "doctor")
     assert result.returncode == 0 and result.stderr == "checking this machine\n"
     for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",
                  "engines folder", "→ streamdream fetch bvlc_googlenet"):
         assert word in result.stdout
-    rows = json.loads(streamdream("doctor", "--json").stdout)["findings"]
+    rows = json.loads(here(capsys, "doctor", "--json").stdout)["findings"]
     assert {row["subject"] for row in rows} >= {f"backend {name}" for name in backends.BACKENDS}
     assert {row["subject"] for row in rows} >= {f"model {name}" for name in MODELS}
 
@@ -48,7 +48,7 @@ def test_cached_engines_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert finding_about("engine", findings).message == "openvino 320x240 bf16 for CPU of mine"
 
 
-def test_a_check_that_fails_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> tuple[bool, str]:
         raise OSError("a library is broken")
 

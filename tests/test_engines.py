@@ -60,7 +60,7 @@ def test_the_threads_of_openvino_are_bound_to_no_processor(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "bvlc_googlenet"])
-def test_half_precision_leaves_out_what_is_before_the_first_pool(name: str) -> None:
+def test_half_precision_keeps_layers_before_the_first_pool_in_fp32(name: str) -> None:
     """OpenVINO's own reader must find the marks; and they change nothing in float32."""
     model, _ = with_weights(models.get(name))
     layers = next(node.name for node in model.nodes() if isinstance(node, Concat))
@@ -79,7 +79,7 @@ def test_half_precision_leaves_out_what_is_before_the_first_pool(name: str) -> N
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_whatever_an_engine_depends_on_makes_another(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_an_engine_depends_on_is_in_its_key(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = counted(monkeypatch)
     changed = {name: weight.clone() for name, weight in MODEL.load_weights().items()}
     changed["conv2d_2.weight"][0, 0, 0, 0] += 0.5
@@ -133,21 +133,21 @@ def test_damaged_files_are_built_anew(kept: Path, damage: Callable[[bytes], byte
     assert engine_cache.load_or_build(MADE_OF, lambda data: data, lambda: b"never built") == b"second"
 
 
-def test_what_is_said_of_an_engine_is_true_and_plain(kept: Path, caplog: pytest.LogCaptureFixture,
+def test_messages_about_an_engine_are_correct(kept: Path, caplog: pytest.LogCaptureFixture,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is what the user waits, with tracing and checks; an engine of zeros is damaged, not bad JSON."""
     caplog.set_level("INFO", "streamdream")
     trace = graph.build
 
     def slow(*rest: Any, **named: Any) -> Any:
-        time.sleep(2)
+        time.sleep(0.5)
         return trace(*rest, **named)
 
     monkeypatch.setattr(graph, "build", slow)
     step_once()
     building, ready = (record.message for record in caplog.records)
     assert building.startswith("building an engine for 112x96") and ready.endswith("s; the next run finds it")
-    assert float(ready.removeprefix("the engine is ready after ").partition(" ")[0]) > 2
+    assert float(ready.removeprefix("the engine is ready after ").partition(" ")[0]) >= 0.5
     [path] = kept.glob("*.engine")
     path.write_bytes(bytes(path.stat().st_size))
     caplog.clear()
@@ -187,7 +187,7 @@ def test_the_engine_least_recently_used_is_evicted_first(kept: Path, monkeypatch
     assert {engine.build_key["graph"] for engine in engine_cache.list_engines()} == {"a", "c", "d"}
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_keeping(
+def test_an_engine_works_without_a_writable_folder(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """On a real file system that is mounted read-only."""
     folder = tmp_path / "cache"
@@ -211,7 +211,7 @@ print(float(step_once().abs().sum()))
 """
 
 
-def test_two_processes_that_build_one_engine_at_once_both_end_well(kept: Path) -> None:
+def test_two_processes_can_build_one_engine_at_once(kept: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
     ends = [(*process.communicate(timeout=120), process.returncode) for process in both]
@@ -232,7 +232,7 @@ def test_an_engine_that_computes_something_else_is_refused(kept: Path, monkeypat
         step_once()
 
 
-def test_what_is_not_installed_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_backend_names_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if backends.available("tensorrt")[0]:
         pytest.skip("TensorRT runs here")
     result = here(capsys, "render", "lavfi:testsrc=d=0.2", "-o", tmp_path / "a.mp4", "--backend", "tensorrt")
@@ -260,7 +260,7 @@ print("telemetry", sorted(name for name in sys.modules if name.startswith("openv
 """
 
 
-def test_openvino_tells_nobody(tmp_path: Path) -> None:
+def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     """By itself it reports each import and each conversion to its maker, in a process that it forks."""
     environment = {**os.environ, "STREAMDREAM_CACHE": str(tmp_path)}
     environment.pop("CI", None)

@@ -23,9 +23,12 @@ from streamdream.settings import DreamSettings
 
 CPU = torch.device("cpu")
 CASES = [("inception_v3", "mixed5"), ("bvlc_googlenet", "inception_4c/output:1,conv2/norm2:0.5"),
-         ("cars_googlenet", "inception_4a_output"), ("inception5h", "mixed4b"),
-         ("torchvision_googlenet", "inception4a"),
-         ("torchvision_inception_v3", "Mixed_6b"), ("keras_inception_v3", "mixed8")]
+         ("inception5h", "mixed4b"), ("keras_inception_v3", "mixed8"),
+         ("cars_googlenet", "inception_4a_output"), ("torchvision_googlenet", "inception4a"),
+         ("torchvision_inception_v3", "Mixed_6b")]
+MARKS = [[pytest.mark.soak] if number >= 4 else [] for number in range(len(CASES))]
+"""The last ones have the layers of those before, in another order: they take their turn in the long tests."""
+MARKED_CASES = [pytest.param(*case, marks=marks) for case, marks in zip(CASES, MARKS, strict=True)]
 
 # What the graphs are made of. An engine must know all of it, so an addition here is a decision.
 ALLOWED = {
@@ -59,7 +62,7 @@ def spec(model: Model, layers: str, height: int = 131, width: int = 171, **more:
     return StepSpec(objective, height, width, 1.0, 0.4)
 
 
-@pytest.mark.parametrize(("name", "layers"), CASES)
+@pytest.mark.parametrize(("name", "layers"), MARKED_CASES)
 def test_one_step_equals_autograd(name: str, layers: str) -> None:
     """Through the values that the graph has itself: on every kind of picture, a constant one, too."""
     model = with_weights(name)
@@ -69,8 +72,8 @@ def test_one_step_equals_autograd(name: str, layers: str) -> None:
     assert found["error"] < 1e-5, found
 
 
-@pytest.mark.parametrize(("name", "layers"), CASES)
-def test_those_values_are_the_network_s(name: str, layers: str) -> None:
+@pytest.mark.parametrize(("name", "layers"), MARKED_CASES)
+def test_graph_values_equal_those_of_the_network(name: str, layers: str) -> None:
     """In float64: in float32 two orders of adding are enough to flip a ReLU or a pool here and there (0.5 % seen)."""
     model = with_weights(name)
     wanted = spec(model, layers)
@@ -112,7 +115,8 @@ def test_of_equal_maxima_the_first_gets_the_gradient(kernel: int, stride: int, p
 
 
 @pytest.mark.parametrize(("name", "layers", "kind"), [
-    *((*case, KINDS[0]) for case in CASES), *((*case, KINDS[1] | KINDS[2]) for case in CASES[:2])])
+    *(pytest.param(*case, KINDS[0], marks=marks) for case, marks in zip(CASES, MARKS, strict=True)),
+    (*CASES[0], KINDS[1] | KINDS[2]), pytest.param(*CASES[1], KINDS[1] | KINDS[2], marks=pytest.mark.soak)])
 def test_a_step_is_made_of_known_operations_only(name: str, layers: str, kind: dict[str, Any]) -> None:
     model = with_weights(name)
     wanted = spec(model, layers, 99, 115, **kind)  # bf16, where a processor has none of it, is slow
@@ -153,7 +157,7 @@ def test_the_step_size_is_an_input() -> None:
     torch.testing.assert_close(twice, 2 * once, atol=1e-5, rtol=1e-3)
 
 
-def test_pictures_of_a_batch_do_not_meet() -> None:
+def test_pictures_of_a_batch_are_independent() -> None:
     """Each moves in the same way whatever the others are (a flat one, a loud one), and as it would alone."""
     model = with_weights("inception_v3")
     seen = {need: torch.rand(1, 3, 96, 112) * 2 - 1 for need in ("guide", "style")}

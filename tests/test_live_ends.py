@@ -116,8 +116,12 @@ def test_a_live_run_is_stopped_from_another_thread(eager: Backend) -> None:
         def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
             shown.set()
 
+    def stop() -> None:
+        shown.wait()
+        run.stop()
+
     run = live(Ends(10_000), Tells(), eager)
-    stopper = threading.Thread(target=lambda: shown.wait(20) and run.stop())
+    stopper = threading.Thread(target=stop, daemon=True)
     stopper.start()
     assert run.run().captured < 10_000 and workers() == []
     stopper.join()

@@ -1,4 +1,4 @@
-"""A show that has begun goes on when a file vanishes, an octave does not fit, or the settings cannot be dreamed."""
+"""A live run goes on when a file vanishes, an octave does not fit, or the settings cannot be dreamed."""
 from __future__ import annotations
 
 import time
@@ -29,9 +29,9 @@ from streamdream.settings import DreamSettings, resolve
 
 SETTINGS = DreamSettings(warmup_steps=0, layers="mixed0", octaves=1, flow="none")
 UNREACHED_HZ = 1e6
-"""No dream is so fast: the governor has no reason to enlarge the field."""
+"""No dream is so fast: the controller has no reason to enlarge the field."""
 SMALL_FIELDS = {"160x96", "200x120", "240x144"}
-DREAMS = 10
+DREAMS = 6
 
 
 class Camera(LiveSource):
@@ -101,7 +101,7 @@ def half_mask(path: Path, white: str) -> bytes:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("fault", ["removed", "half written"])
-def test_a_mask_that_cannot_be_read_any_more_stays_as_it_was(eager: Backend, tmp_path: Path, fault: str,
+def test_a_mask_that_became_unreadable_keeps_its_last_picture(eager: Backend, tmp_path: Path, fault: str,
                                                              caplog: pytest.LogCaptureFixture) -> None:
     path, sink = tmp_path / "mask.png", Keeps()
     data = half_mask(path, "right")
@@ -112,7 +112,7 @@ def test_a_mask_that_cannot_be_read_any_more_stays_as_it_was(eager: Backend, tmp
     assert len([message for message in caplog.messages if "--mask" in message]) == 1
 
 
-def test_a_mask_that_comes_back_is_taken(eager: Backend, tmp_path: Path) -> None:
+def test_a_mask_that_comes_back_is_read(eager: Backend, tmp_path: Path) -> None:
     path, sink = tmp_path / "mask.png", Keeps()
     half_mask(path, "right")
     run(eager, Controls(replace(SETTINGS, mask=str(path))), path.unlink, lambda: half_mask(path, "left"), sink=sink)
@@ -131,7 +131,7 @@ def test_a_picture_that_is_removed_does_not_enlarge_the_field(eager: Backend, tm
 
 
 @pytest.mark.parametrize("change", [{"guide": "nowhere.png"}, {"style": "nowhere.png"}, {"layers": "mixed99"}])
-def test_settings_that_cannot_be_dreamed_are_taken_back(eager: Backend, change: dict[str, str],
+def test_settings_that_cannot_be_dreamed_are_reverted(eager: Backend, change: dict[str, str],
                                                         caplog: pytest.LogCaptureFixture) -> None:
     """And the field, which is not their fault, is not enlarged."""
     controls = Controls(SETTINGS)
@@ -147,7 +147,7 @@ def test_a_mask_that_is_not_there_leaves_the_dream_without_one(eager: Backend) -
     assert report.dreams >= 2 * DREAMS and sink.added.mean() > 0.5
 
 
-def test_a_show_does_not_begin_without_its_mask(eager: Backend) -> None:
+def test_a_missing_mask_is_an_error_at_the_start(eager: Backend) -> None:
     with pytest.raises(StreamdreamError, match=r"--mask nowhere.png: No such file"):
         run(eager, Controls(replace(SETTINGS, mask="nowhere.png")))
 
@@ -158,28 +158,28 @@ def aurora() -> DreamSettings:
     return replace(resolve({}, {}, "look-aurora").dream, warmup_steps=0, flow="none")
 
 
-def governor_at(height: int) -> ResolutionController:
+def controller_at(height: int) -> ResolutionController:
     return ResolutionController(240, UNREACHED_HZ, start_height=height)
 
 
 def test_octaves_that_do_not_fit_do_not_enlarge_the_field(eager: Backend) -> None:
     """The look Aurora has four, of which 96 lines hold two."""
-    report = run(eager, Controls(aurora()), resolution=governor_at(96), size=(240, 400))
+    report = run(eager, Controls(aurora()), resolution=controller_at(96), size=(240, 400))
     assert set(report.fields) == {"160x96"} and report.steps == report.dreams >= DREAMS
 
 
-def test_a_field_that_is_too_slow_is_left_whatever_octaves_fit(eager: Backend) -> None:
-    resolution = governor_at(144)
+def test_a_slow_field_shrinks_whatever_octaves_fit(eager: Backend) -> None:
+    resolution = controller_at(144)
     run(eager, Controls(aurora()), resolution=resolution, size=(240, 400))
     assert resolution.field_height == 96
 
 
-def test_a_show_begins_with_the_octaves_that_fit(eager: Backend) -> None:
+def test_a_run_begins_with_the_octaves_that_fit(eager: Backend) -> None:
     report = run(eager, Controls(replace(SETTINGS, octaves=6, octave_scale=2.0, layers="mixed5")))
     assert report.dreams >= DREAMS
 
 
-def test_a_field_that_one_layer_needed_is_left_with_it(eager: Backend) -> None:
+def test_a_field_shrinks_when_its_layer_is_gone(eager: Backend) -> None:
     resolution = ResolutionController(240, UNREACHED_HZ, heights=[32, 96], start_height=32)
     controls = Controls(replace(SETTINGS, layers="mixed3"))
     report = run(
@@ -222,7 +222,7 @@ def test_a_field_too_small_for_the_layers_leaves_no_output(command: list[str], t
     assert not list(tmp_path.iterdir())
 
 
-def test_a_show_of_no_time_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_run_of_0_seconds_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fails(here(capsys, "live", "--source", "lavfi:testsrc", "--sink", tmp_path / "a.mp4", "--seconds", "0"), 2,
           "--seconds is 0")
     assert not list(tmp_path.iterdir())

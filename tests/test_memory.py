@@ -85,7 +85,7 @@ def test_what_grows_is_counted_as_it_grows(monkeypatch: pytest.MonkeyPatch) -> N
     assert grows.loaded and not other.loaded
 
 
-def test_what_nobody_holds_leaves_the_budget_and_the_heap_is_trimmed() -> None:
+def test_what_nobody_holds_leaves_the_budget() -> None:
     trimmed: list[int] = []
     budget = Budget(1000, lambda: trimmed.append(1))
     slot = place(budget)
@@ -97,7 +97,7 @@ def test_what_nobody_holds_leaves_the_budget_and_the_heap_is_trimmed() -> None:
     assert budget.held_bytes == 0 and budget.slots() == [] and trimmed
 
 
-def test_what_cannot_be_made_leaves_no_user_behind() -> None:
+def test_a_failed_build_leaves_no_user_of_the_slot() -> None:
     def make() -> bytes:
         raise RuntimeError("no memory")
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_made_leaves_no_user_behind() -> None:
     assert slot.users == 0
 
 
-def test_slots_may_come_and_go_while_others_work() -> None:
+def test_slots_can_be_added_and_removed_in_parallel() -> None:
     """They are made in threads of their own, and whoever dreams must not stumble over that."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -198,7 +198,7 @@ def test_a_step_makes_its_evicted_network_again(budget: Budget) -> None:
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 @OPENVINO
-def test_engines_that_nobody_uses_give_their_memory_back(kept: Path, budget: Budget,
+def test_idle_engines_are_evicted(kept: Path, budget: Budget,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """And are loaded again when they are wanted, or built when the cache was emptied meanwhile."""
     monkeypatch.setattr(memory, "IDLE_SECONDS", 0.1)
@@ -243,7 +243,7 @@ def test_engines_beyond_the_limit_are_evicted_and_loaded_again(kept: Path, budge
 
 
 @OPENVINO
-def test_auto_goes_on_where_an_engine_does_not_come_back(kept: Path, budget: Budget,
+def test_auto_falls_back_when_an_evicted_engine_cannot_be_built(kept: Path, budget: Budget,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object) -> None:
         raise RuntimeError("out of luck")
@@ -299,7 +299,7 @@ print(json.dumps({"held": held, "grown": full - before, "left": rss_mb() - befor
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 @pytest.mark.parametrize("name", ["eager", pytest.param("openvino", marks=[OPENVINO, pytest.mark.soak])])
-def test_the_bytes_said_to_be_held_are_those_that_are_given_back(name: str, kept: Path) -> None:
+def test_the_budget_counts_the_bytes_that_eviction_frees(name: str, kept: Path) -> None:
     """Resident memory of a process of its own, against what the budget counts: estimates are not far off."""
     for _ in range(1 + (name == "openvino")):  # once to build engines, which leaves much else in memory
         done = subprocess.run([sys.executable, "-c", MEASURED, name, "mixed5"], capture_output=True, text=True,
@@ -311,7 +311,7 @@ def test_the_bytes_said_to_be_held_are_those_that_are_given_back(name: str, kept
 
 # --- what operators see -----------------------------------------------------------------------------------------------
 
-def test_metrics_tell_the_memory_of_now(budget: Budget) -> None:
+def test_metrics_report_the_current_memory(budget: Budget) -> None:
     pytest.importorskip("prometheus_client")
     from streamdream_web.core.state import AppState
     from streamdream_web.live.waiting_room import WaitingRoom

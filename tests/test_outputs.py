@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "%02d.png"])
-def test_what_appears_meanwhile_stays_and_so_does_the_work(name: str, tmp_path: Path, clip: str) -> None:
+def test_a_file_that_appears_meanwhile_is_kept_beside_the_output(name: str, tmp_path: Path, clip: str) -> None:
     first = tmp_path / (name % 3 if "%" in name else name)
     with open_source(clip) as source, pytest.raises(SinkError, match="made by another program meanwhile") as caught, \
             open_sink(str(tmp_path / name), source, RenderSettings()) as sink:
@@ -44,7 +44,7 @@ def test_what_appears_meanwhile_stays_and_so_does_the_work(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "%02d.png"])
-def test_with_y_what_appears_meanwhile_is_replaced(name: str, tmp_path: Path, clip: str) -> None:
+def test_with_y_a_file_that_appears_meanwhile_is_replaced(name: str, tmp_path: Path, clip: str) -> None:
     with open_source(clip) as source, open_sink(str(tmp_path / name), source, RenderSettings(), True) as sink:
         for frame in source:
             sink.write(frame.image, frame)
@@ -52,7 +52,7 @@ def test_with_y_what_appears_meanwhile_is_replaced(name: str, tmp_path: Path, cl
     assert len(read(tmp_path / name)) == 20
 
 
-def test_settings_and_pictures_are_kept_beside_what_appears(tmp_path: Path) -> None:
+def test_settings_and_pictures_get_another_name_when_theirs_appears(tmp_path: Path) -> None:
     controls = Controls(DreamSettings(), model="inception_v3")
     track = tmp_path / "show.jsonl"
     with pytest.raises(SinkError, match=r"show\.1\.jsonl"), SettingsRecorder(str(track)) as recorder:
@@ -69,7 +69,7 @@ def test_settings_and_pictures_are_kept_beside_what_appears(tmp_path: Path) -> N
     assert names(tmp_path) == ["a.1.png", "a.png", "show.1.jsonl", "show.2.jsonl", "show.jsonl"]
 
 
-def test_without_hard_links_nothing_is_replaced_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_no_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*paths: object, **how: object) -> None:
         raise PermissionError("as FAT does")
 
@@ -88,7 +88,7 @@ def test_a_pipe_that_appears_is_not_replaced_even_with_y(tmp_path: Path) -> None
     assert (tmp_path / "a.mp4").is_fifo() and names(tmp_path) == ["a.1.mp4", "a.mp4"]
 
 
-def test_a_recording_whose_name_is_taken_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_recording_whose_name_is_taken_meanwhile_keeps_its_partial_name(tmp_path: Path) -> None:
     recording = Recording(str(tmp_path / "show.mp4"))
     recording.file.write(b"pictures")
     (tmp_path / "show.mp4").write_bytes(b"precious")
@@ -99,7 +99,7 @@ def test_a_recording_whose_name_is_taken_meanwhile_stays_where_it_is(tmp_path: P
     recording.discard()
 
 
-def test_pictures_of_a_show_whose_name_is_taken_meanwhile_are_kept_and_named(tmp_path: Path) -> None:
+def test_pictures_of_a_run_whose_name_is_taken_meanwhile_are_kept(tmp_path: Path) -> None:
     writer = ImageWriter(str(tmp_path / "%d.png"))
     writer.write(np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "1.png").write_bytes(b"precious")
@@ -137,7 +137,7 @@ def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
-def test_a_hangup_leaves_nothing_and_what_a_kill_leaves_is_cleared(tmp_path: Path) -> None:
+def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     process = render(output)
     until(lambda: names(tmp_path), 60)
@@ -168,7 +168,7 @@ def test_a_hangup_ends_a_live_run_except_under_nohup(begun_with: list[str], said
     assert (result.returncode, result.stdout) == (0, f"{said}whole\n"), result.stderr
 
 
-def test_only_what_surely_belongs_to_nobody_is_cleared(tmp_path: Path) -> None:
+def test_only_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = atomic_file._host()
@@ -203,7 +203,7 @@ def test_two_renders_at_once_keep_both(tmp_path: Path) -> None:
     assert [len(read(tmp_path / name)) for name in names(tmp_path)] == [5, 5]
 
 
-def test_segments_of_an_older_show_are_not_overwritten_unasked(tmp_path: Path, clip: str) -> None:
+def test_segments_of_an_older_run_are_overwritten_only_when_asked(tmp_path: Path, clip: str) -> None:
     (tmp_path / "show3.ts").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists; -y"):
         copy(clip, tmp_path / "show.m3u8")

@@ -1,4 +1,4 @@
-"""Sinks through their public door: one contract for all of them, then what only files have."""
+"""Sinks: one contract for all of them, then what only files have."""
 from __future__ import annotations
 
 import os

@@ -1,10 +1,8 @@
-"""Sources through their public door: every clip is made here, and each frame tells its number."""
+"""Video sources: the clips are made here, with a number in each frame."""
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from support.clips import Clip, irregular, make, marked, number_of, shuffled
 from streamdream.errors import SourceError, UsageError
 from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
-from streamdream.media.sources.prefetch import prefetch
 from streamdream.media.sources.video import open_source
 
 
@@ -341,60 +338,3 @@ def test_an_image_sequence_without_images_is_named(tmp_path: Path) -> None:
 
 def test_a_file_may_look_like_a_pattern(tmp_path: Path) -> None:
     assert len(read(make(tmp_path / "100%d.mp4", Clip(3)))) == 3
-
-
-# -- reading ahead --
-
-
-def decoders() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "streamdream-decode"]
-
-
-def frame(number: int) -> Frame:
-    return Frame(np.zeros((2, 2, 3), np.uint8), float(number), number)
-
-
-def test_prefetch_gives_all_frames(steady: str) -> None:
-    with open_source(steady) as source:
-        assert numbers(list(prefetch(source))) == list(range(60))
-    assert decoders() == []
-
-
-def test_prefetch_reads_ahead_but_not_far() -> None:
-    taken = []
-    enough = threading.Semaphore(0)
-
-    def source() -> Iterator[Frame]:
-        for number in range(50):
-            taken.append(number)
-            enough.release()
-            yield frame(number)
-
-    frames = prefetch(source(), depth=3)
-    assert next(frames).pts == 0
-    for _ in range(4):
-        assert enough.acquire(timeout=10)
-    assert not enough.acquire(timeout=0.1)
-    assert taken == [0, 1, 2, 3]  # one was given, three wait
-    assert [frame.pts for frame in frames] == list(range(1, 50))
-
-
-def test_closing_prefetch_ends_its_thread(steady: str) -> None:
-    with open_source(steady) as source:
-        frames = prefetch(source)
-        next(frames)
-        assert decoders() == ["streamdream-decode"]
-        frames.close()
-        assert decoders() == []
-
-
-def test_prefetch_raises_what_the_source_raises() -> None:
-    def source() -> Iterator[Frame]:
-        yield frame(0)
-        raise SourceError("the camera was unplugged")
-
-    frames = prefetch(source())
-    assert next(frames).pts == 0
-    with pytest.raises(SourceError, match="unplugged"):
-        next(frames)
-    assert decoders() == []

@@ -46,7 +46,7 @@ def dream(threads: ThreadTuner, number: int, seconds: Callable[[int], float], fi
     (lambda threads: 0.04 * threads, 1),  # others want it too
     (lambda threads: 0.04 if threads < 8 else 0.039, 1),  # as good as the same: the rest is for others
     (lambda threads: {1: 0.04, 4: 0.02, 8: 0.03}[threads], 4)])
-def test_the_fewest_are_taken_that_are_about_as_fast(seconds: Callable[[int], float], expected: int) -> None:
+def test_the_fewest_threads_of_about_the_same_speed_are_used(seconds: Callable[[int], float], expected: int) -> None:
     threads = ThreadTuner(8)
     dream(threads, 50, seconds)
     assert threads.number == expected and not threads.probing

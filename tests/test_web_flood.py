@@ -159,7 +159,7 @@ class Flooder(threading.Thread):
                 time.sleep(0.01)
 
 
-def test_a_flood_of_settings_holds_nobody_up(server: tuple[subprocess.Popen[bytes], int]) -> None:
+def test_a_flood_of_messages_delays_nobody(server: tuple[subprocess.Popen[bytes], int]) -> None:
     """Two who dream and three who wait send far more than anybody could mean."""
     process, port = server
     warm_up(port)

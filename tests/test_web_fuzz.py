@@ -190,7 +190,7 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("method", "path", "headers", "sent", "status"), KNOWN)
-def test_what_was_an_error_of_the_server_is_one_of_the_sender(fuzzed: Fuzzed, method: str, path: str,
+def test_malformed_requests_are_errors_of_the_client(fuzzed: Fuzzed, method: str, path: str,
                                                               headers: dict[str, str], sent: str, status: int) -> None:
     """With the security headers, and one line in the log."""
     complaints(fuzzed)
@@ -242,7 +242,7 @@ def word(chance: random.Random) -> str | bytes:
     return text[:chance.randrange(len(text))] if chance.random() < 0.1 else text
 
 
-def test_no_word_on_the_socket_is_an_error_of_the_server(fuzzed: Fuzzed, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_socket_message_is_an_error_of_the_server(fuzzed: Fuzzed, capfd: pytest.CaptureFixture[str]) -> None:
     def try_once(chance: random.Random) -> str:
         said: list[str | bytes] = []
         bearer = {"Authorization": f"Bearer {TOKEN}"}

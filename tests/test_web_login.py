@@ -74,7 +74,7 @@ def may_in(web: Running, **headers: Any) -> bool:
 
 # --- guessing ---------------------------------------------------------------------------------------------------------
 
-def test_a_right_login_passes_all_who_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_correct_login_is_not_delayed_by_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 addresses that have guessed wrong before; a new one waits for the check that runs, and for no other."""
     monkeypatch.setattr(limits, "LOGIN_PAUSE_SECONDS", 0.0)
 
@@ -107,7 +107,7 @@ def test_a_right_login_passes_all_who_guess(monkeypatch: pytest.MonkeyPatch) -> 
     assert checked.index("visitor") - before <= 2
 
 
-def test_who_guesses_in_parallel_is_told_to_wait_and_holds_up_nobody(web: Running) -> None:
+def test_parallel_guesses_are_refused_and_delay_nobody(web: Running) -> None:
     began = time.monotonic()
     with ThreadPoolExecutor(12) as pool:
         guesses = [pool.submit(ask, web, "/config", Authorization=basic("carl", f"wrong {number}"),
@@ -218,7 +218,7 @@ def test_the_page_offers_to_log_out_where_there_is_a_login(web: Running) -> None
     assert "Log out" in json.dumps(json.loads(ask(web, "/config", Cookie=log_in(web))[2]))
 
 
-def test_revoke_puts_one_visitor_out_of_a_running_server(web: Running, capsys: pytest.CaptureFixture[str]) -> None:
+def test_revoke_ends_the_sessions_of_one_visitor(web: Running, capsys: pytest.CaptureFixture[str]) -> None:
     of_anna, of_bob = log_in(web), log_in(web, BOB)
     with Client(web, additional_headers={"Cookie": of_bob}) as client:
         client.welcome()
@@ -261,7 +261,7 @@ def test_a_restart_keeps_sessions_and_forgets_no_logout(tmp_path: Path) -> None:
     assert S_IMODE(path.stat().st_mode) == 0o600 and ANNA not in path.read_text()
 
 
-def test_who_was_put_out_comes_back_with_another_secret_only(tmp_path: Path) -> None:
+def test_a_revoked_visitor_needs_another_secret(tmp_path: Path) -> None:
     path = tmp_path / "revocations.json"
     sessions_of(path, f"bob:{BOB}")
     revocations.Revocations(path).revoke("bob")

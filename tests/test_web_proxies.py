@@ -49,7 +49,7 @@ def test_one_visitor_behind_a_proxy_has_a_limit(web: Running, monkeypatch: pytes
     until(lambda: ask(web, "/healthz", X_Forwarded_For="203.0.113.5")[0] == 200)
 
 
-def test_who_is_no_proxy_is_one_visitor_whatever_it_says(web: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_untrusted_proxy_is_one_visitor(web: Running, caplog: pytest.LogCaptureFixture) -> None:
     refused = web.app_state.counts["refused connections"]
     with ExitStack() as held, caplog.at_level(logging.WARNING, "streamdream_web.server.connection_limits"):
         for number in range(LIMIT):
@@ -73,7 +73,7 @@ def root_of(web: Running, peer: str, **headers: str) -> str:
     return str(json.loads(body)["root"])
 
 
-def test_only_a_proxy_says_what_the_app_is_called(web: Running) -> None:
+def test_only_a_trusted_proxy_sets_the_host(web: Running) -> None:
     said = {"X_Forwarded_Host": "dream.example", "X_Forwarded_Proto": "https"}
     assert root_of(web, "127.0.0.1", **said) == "https://dream.example"
     assert root_of(web, "127.0.0.2", **said) == "http://127.0.0.1"

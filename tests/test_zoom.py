@@ -4,7 +4,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.commands import ENVIRONMENT, fails, here
+from support.waiting import until
 
 from streamdream.media.images import write_image
 from streamdream.render.zoom import ZoomTransform
@@ -32,8 +32,7 @@ def frames(path: Path) -> list[NDArray[np.uint8]]:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
 
 
-def test_a_picture_becomes_a_zoom(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each frame is the one before, magnified, and a little dream."""
+def test_a_zoom_magnifies_the_last_frame(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4", "--zoom", 1.1, "--fps", 25, "-t", 0.4, *QUICK)
     assert result.returncode == 0, result.stderr
     found = frames(tmp_path / "zoom.mp4")
@@ -62,13 +61,13 @@ def test_zoom_transform_shifts_rotates_and_magnifies() -> None:
     (("--shift", "5"), "--shift is '5'"), (("--shift", "a,b"), "'2,-1'"), (("--zoom", "9"), "0.5..2"),
     (("--fps", "0"), "--fps is 0"), (("--mask", "none.png"), "--mask none.png"),
 ])
-def test_image_refuses_zoom_arguments_that_cannot_be(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path,
+def test_image_refuses_invalid_zoom_arguments(arguments: tuple[str, ...], part: str, photo: Path, tmp_path: Path,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4", *arguments), 2, part)
     assert not (tmp_path / "zoom.mp4").exists()
 
 
-def test_a_picture_does_not_zoom(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zoom_needs_a_video_output(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(here(capsys, "image", photo, "-o", tmp_path / "a.png", "--zoom", "1.1"), 2, "--zoom is for videos", ".mp4")
     (tmp_path / "zoom.mp4").write_text("mine")
     fails(here(capsys, "image", photo, "-o", tmp_path / "zoom.mp4"), 2, "exists; -y overwrites it")
@@ -77,9 +76,7 @@ def test_a_picture_does_not_zoom(photo: Path, tmp_path: Path, capsys: pytest.Cap
 def test_an_interrupted_zoom_leaves_nothing(photo: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "streamdream", "image", photo, "-o", tmp_path / "zoom.mp4"],
                                stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    while process.poll() is None and not list(tmp_path.glob(".*")):
-        time.sleep(0.05)
-    time.sleep(1)
+    until(lambda: process.poll() is not None or any(path.stat().st_size for path in tmp_path.glob(".*")), 60)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors

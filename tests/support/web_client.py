@@ -127,7 +127,7 @@ class Client:
     def __init__(self, to: Running, values: dict[str, Any] | None = None, session: str = "", **more: Any) -> None:
         self._open, self._to, self.token = ExitStack(), to, ""
         self.socket: ClientConnection = self._open.enter_context(connect(to.url.replace("http", "ws") + "/live", **{
-            "origin": to.url, "compression": None, "max_size": None, **more}))
+            "origin": to.url, "compression": None, "max_size": None, "open_timeout": 60, **more}))
         self.words: list[dict[str, Any]] = []
         self.number = 0
         self._pushed: dict[int, NDArray[np.uint8]] = {}

@@ -1,4 +1,4 @@
-"""What display does quickly, against the plain way and against motion that is known."""
+"""What the compositor shows, against the plain computation and against known motion."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -39,7 +39,7 @@ def residual_of(height: int, width: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"strength": 1.7}, {"strength": 0.0}, {"original_colors": True}])
-def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[str, float]) -> None:
+def test_a_residual_on_its_own_frame_is_added_as_it_is(changes: dict[str, float]) -> None:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, residual = texture(240, 320), residual_of(240, 320)
     plain = warp.compose(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
@@ -48,7 +48,7 @@ def test_on_the_frame_it_belongs_to_it_is_the_plain_composition(changes: dict[st
     assert difference.max() <= 2 and difference.mean() < 0.5
 
 
-def test_a_larger_frame_gets_the_residual_smoothly() -> None:
+def test_a_residual_is_scaled_smoothly_to_a_larger_frame() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
     plain = warp.compose(image, residual, 1.0).astype(int)
@@ -107,7 +107,7 @@ def calm(truth: Truth) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("make", [crossing, turning])
 @pytest.mark.parametrize("frames", [1, 3, 5])
-def test_the_dream_sticks_to_moving_things_between_two_dreams(make: object, frames: int) -> None:
+def test_the_residual_follows_motion_between_two_dreams(make: object, frames: int) -> None:
     """A residual of dots, shown so many frames later: 95 of 100 are within 2 px of where the true motion has them."""
     scene: Scene = make(seed=0)  # type: ignore[operator]
     truths = list(scene.clip(frames + 1, first=3))

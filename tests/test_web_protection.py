@@ -1,4 +1,4 @@
-"""The door of the browser app: who may in, and what those get who try to break it."""
+"""Protection of the browser app: logins, origins, limits, malformed and slow requests."""
 from __future__ import annotations
 
 import json
@@ -61,7 +61,7 @@ def jpeg_of(width: int, height: int) -> bytes:
 # --- from where -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example", "null", "http://127.0.0.1:1"])
-def test_a_socket_wants_an_origin_of_ours(web: Running, origin: str | None) -> None:
+def test_a_socket_of_another_origin_is_refused(web: Running, origin: str | None) -> None:
     assert refusal(web, origin) == 403
 
 
@@ -80,7 +80,7 @@ def test_a_route_of_gradio_that_is_not_used_answers_404(web: Running, path: str)
         assert ask(web, path, body)[0] == 404
 
 
-def test_security_headers_and_no_word_to_others(web: Running) -> None:
+def test_security_headers_are_sent_and_analytics_are_off(web: Running) -> None:
     status, headers, body = ask(web, "/")
     assert status == 200 and headers["x-content-type-options"] == "nosniff" and "server" not in headers
     policy = headers["content-security-policy"]
@@ -110,12 +110,12 @@ def test_no_path_leads_to_a_file(web: Running, path: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/config", "/live/facts", "/streamdream/live.js", "/gradio_api/file=/etc/passwd",
                                   "/gradio_api/queue/data?session_hash=x", "/theme.css", "/uploads", "/results/x",
                                   "/layers/inception_v3/1", "/favicon.ico", "/?token=wrong", "/healthz/x"])
-def test_every_route_is_closed(closed: Running, path: str) -> None:
+def test_every_route_needs_a_login(closed: Running, path: str) -> None:
     assert ask(closed, path)[0] == 401
     assert ask(closed, path, b"{}")[0] == 401
 
 
-def test_the_socket_is_closed_without_a_token(closed: Running) -> None:
+def test_the_socket_needs_a_login(closed: Running) -> None:
     assert refusal(closed, closed.url) == 401
 
 
@@ -123,7 +123,7 @@ def test_healthz_answers_without_a_token(closed: Running) -> None:
     assert json.loads(ask(closed, "/healthz")[2])["status"] == "ok"
 
 
-def test_the_link_with_the_token_opens_all_of_it(closed: Running) -> None:
+def test_the_link_with_the_token_logs_in(closed: Running) -> None:
     status, headers, _ = ask(closed, f"/?token={TOKEN}")
     assert status == 303 and headers["location"] == "/"  # the token does not stay in the address
     cookie = headers["set-cookie"]
@@ -138,7 +138,7 @@ def test_the_link_with_the_token_opens_all_of_it(closed: Running) -> None:
         assert ask(closed, "/config", Cookie=f"streamdream={forged}")[0] == 401
 
 
-def test_a_password_opens_it_too(closed: Running) -> None:
+def test_a_password_logs_in(closed: Running) -> None:
     form = f"user=anna&password={PASSWORD.replace(' ', '+')}".encode()
     status, headers, _ = ask(closed, "/login", form)
     assert status == 303 and "streamdream=" in headers["set-cookie"]
@@ -164,7 +164,7 @@ def test_passwords_are_kept_as_scrypt() -> None:
     (["--ssl-certfile", "a.pem"], ["--ssl-keyfile", "together"]),
     (["--ssl-certfile", "a.pem", "--ssl-keyfile", "b.pem"], ["a.pem", "no such file"]),
 ])
-def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[str]) -> None:
+def test_unsafe_settings_are_refused(flags: list[str], words: list[str]) -> None:
     settings: dict[str, Any] = {flag.removeprefix("--").replace("-", "_"): value for flag, value in
                                 zip(flags[::2], flags[1::2], strict=True)}
     with pytest.raises(UsageError) as refused:
@@ -172,7 +172,7 @@ def test_nobody_leaves_the_door_open_by_mistake(flags: list[str], words: list[st
     assert all(word in str(refused.value) for word in words)
 
 
-def test_web_hashes_passwords_and_refuses_a_port_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+def test_web_hashes_passwords_and_refuses_invalid_ports(capsys: pytest.CaptureFixture[str]) -> None:
     made = subprocess.run([sys.executable, "-m", "streamdream", "web", "--hash"], input=PASSWORD + "\n", text=True,
                           capture_output=True, timeout=60).stdout.strip()
     assert passwords.verify_password(PASSWORD, made)
@@ -204,7 +204,7 @@ def test_page_and_socket_work_over_tls(picture: NDArray[np.uint8], tmp_path: Pat
             assert client.dream(picture).shape == picture.shape
 
 
-def test_no_certificate_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_certificate_is_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cert.pem").write_text("hello")
     flags = "--ssl-certfile", tmp_path / "cert.pem", "--ssl-keyfile", tmp_path / "cert.pem"
     fails(here(capsys, "web", "--port", "0", *flags), 2, "--ssl-certfile", "cert.pem", "PEM")
@@ -235,7 +235,7 @@ def test_a_frame_of_a_hundred_megabytes(web: Running, picture: NDArray[np.uint8]
 
 @pytest.mark.parametrize("frame", [jpeg_of(30_000, 30_000), jpeg_of(2000, 2000), b"\xff\xd8\xff\xe0" + bytes(2000),
                                    b"GIF89a" + bytes(500), b"<svg onload='alert(1)'/>", jpeg_of(64, 64)[:-2]])
-def test_what_is_no_picture_is_not_decoded(web: Running, picture: NDArray[np.uint8], frame: bytes) -> None:
+def test_messages_that_are_no_picture_are_not_decoded(web: Running, picture: NDArray[np.uint8], frame: bytes) -> None:
     with pytest.raises(SourceError):
         session.decode(frame)
     with Client(web) as client:
@@ -279,7 +279,7 @@ def test_a_thousand_sockets_from_one_address_do_not_lock_out_another(web: Runnin
     assert opened > 900
 
 
-def test_who_says_its_request_slowly_is_cut_off(web: Running, monkeypatch: pytest.MonkeyPatch,
+def test_a_slow_request_is_closed(web: Running, monkeypatch: pytest.MonkeyPatch,
                                                 picture: NDArray[np.uint8]) -> None:
     monkeypatch.setattr(limits, "HEADERS_SECONDS", 1.0)
     with ExitStack() as held:

@@ -1,4 +1,4 @@
-"""Matches known beforehand: the dream is the one that it would have been without."""
+"""Frames that are matched ahead: the dream is the same as without."""
 from __future__ import annotations
 
 from dataclasses import replace

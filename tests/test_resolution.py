@@ -1,4 +1,4 @@
-"""The governor: which field a live dream has, and how its beginning is kept short."""
+"""The size of a live field, and how a dream begins in little time."""
 from __future__ import annotations
 
 from itertools import pairwise
@@ -6,7 +6,7 @@ from itertools import pairwise
 from streamdream.live.resolution import HEIGHTS, START_HEIGHT, ResolutionController
 
 
-def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
+def test_the_field_shrinks_until_it_is_fast_enough() -> None:
     """A machine on which 240 lines take 0.15 s, once others want it too, and any other size as its area."""
     resolution = ResolutionController(240, 12)
     heights = []
@@ -19,7 +19,7 @@ def test_the_governor_shrinks_the_field_until_it_is_fast_enough() -> None:
     assert {HEIGHTS.index(a) - HEIGHTS.index(b) for a, b in pairwise(heights)} == {-1, 0, 1}
 
 
-def test_a_field_that_is_far_too_large_is_left_at_once() -> None:
+def test_a_field_that_is_far_too_large_shrinks_at_once() -> None:
     """A machine on which 720 lines take 3 s when four visitors come; 120 are 0.083 s. Three dreams are enough."""
     resolution = ResolutionController(720, 12)
     for number in range(1, 200):
@@ -46,7 +46,7 @@ def test_a_dream_begins_with_as_many_passes_as_there_is_time_for() -> None:
     assert resolution.warmup_steps(8, 3) == 0
 
 
-def test_the_governor_grows_it_again_when_there_is_room() -> None:
+def test_the_field_grows_again_when_there_is_time() -> None:
     resolution = ResolutionController(240, 12)
     for number in range(1, 200):
         resolution.observe(0.3, number)
@@ -70,7 +70,7 @@ def test_what_a_picture_of_fewer_lines_takes_says_nothing_of_more() -> None:
     assert resolution.field_height == 240
 
 
-def test_where_there_is_room_at_the_highest_all_octaves_are_dreamed_at_once() -> None:
+def test_with_time_at_the_largest_field_all_octaves_are_dreamed_at_once() -> None:
     """A machine on which an octave of 240 lines takes 20 ms: three of them fit into 1/12 s, six do not."""
     for octaves, in_turn in ((3, False), (6, True)):
         resolution, seen = ResolutionController(240, 12), []
