@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 class ChunkStorage:
     """``prepare`` copies one picture [H, W, 3] RGB, ``open`` begins a chunk, ``join`` makes the output of all of them.
 
-    ``join`` gets the folder, the clock after the last picture, and a function that it calls just before the output gets
-    its name, with the path that it has until then, if it is one file. It returns warnings. ``check`` tries whether the
-    output can be written.
+    ``open`` and ``join`` get the recipe for the metadata; ``join`` also the folder, the clock after the last picture,
+    and a function that it calls just before the output gets its name, with the path that it has until then, if it is
+    one file. It returns warnings. ``check`` tries whether the output can be written.
     """
 
     suffix: str
     prepare: Callable[[NDArray[np.uint8]], Any]
-    open: Callable[[Path, Chunk], ChunkFile]
+    open: Callable[[Path, Chunk, str], ChunkFile]
     new_clock: Callable[[], PictureClock]
     check: Callable[[], None]
-    join: Callable[[WorkFolder, PictureClock, Callable[[Path | None], None]], list[str]]
+    join: Callable[[WorkFolder, PictureClock, Callable[[Path | None], None], str], list[str]]
     joins_in_place: bool = False
     """Whether the output may be half there when the joining ends early, as many files are."""
 
@@ -56,11 +56,12 @@ def _video_storage(job: RenderJob, source: Source) -> ChunkStorage:
     kind, settings = CONTAINERS[Path(job.output).suffix.lower()], job.run.render
     chunk_format = ChunkFormat.of(kind, settings)
 
-    def open_output() -> VideoOutput:
-        return VideoOutput(job.output, source, settings, job.input, job.overwrite)
+    def open_output(recipe: str) -> VideoOutput:
+        return VideoOutput(job.output, source, settings, job.input, job.overwrite, recipe=lambda: recipe)
 
-    def join(folder: WorkFolder, clock: PictureClock, before_commit: Callable[[Path | None], None]) -> list[str]:
-        chunks, output = folder.chunks_done(), open_output()
+    def join(folder: WorkFolder, clock: PictureClock, before_commit: Callable[[Path | None], None], recipe: str
+             ) -> list[str]:
+        chunks, output = folder.chunks_done(), open_output(recipe)
         try:
             join_chunks(output, [(folder.file(chunk), folder.load_record(chunk.state_file).times) for chunk in chunks],
                         chunk_format.one_pass, chunks[-1].end_pts)
@@ -73,15 +74,16 @@ def _video_storage(job: RenderJob, source: Source) -> ChunkStorage:
             raise
         return [*output.warnings, *describe_moved_pictures(clock, job.output)]
 
-    return ChunkStorage(".nut", copy_picture, lambda path, chunk: ChunkEncoder(path, source, chunk_format),
-                        lambda: new_clock(kind, source, settings), lambda: open_output().discard(), join)
+    return ChunkStorage(".nut", copy_picture, lambda path, chunk, recipe: ChunkEncoder(path, source, chunk_format),
+                        lambda: new_clock(kind, source, settings), lambda: open_output("").discard(), join)
 
 
 def _image_storage(job: RenderJob, source: Source) -> ChunkStorage:
-    def open_folder(path: Path, chunk: Chunk) -> ChunkFile:
-        return ImageFolder(path, job.output, chunk.first_frame + 1)
+    def open_folder(path: Path, chunk: Chunk, recipe: str) -> ChunkFile:
+        return ImageFolder(path, job.output, chunk.first_frame + 1, recipe)
 
-    def join(folder: WorkFolder, clock: PictureClock, before_commit: Callable[[Path | None], None]) -> list[str]:
+    def join(folder: WorkFolder, clock: PictureClock, before_commit: Callable[[Path | None], None], recipe: str
+             ) -> list[str]:
         paths: Sequence[Path] = [folder.file(chunk) for chunk in folder.chunks_done()]
         before_commit(None)
         return join_folders(job.output, paths, job.overwrite)

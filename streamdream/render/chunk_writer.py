@@ -44,11 +44,12 @@ class ChunkWriter:
     kept = ""
 
     def __init__(self, folder: WorkFolder, source: Source, storage: ChunkStorage, clock: PictureClock, first: Chunk,
-                 cuts: int, output: OutputTarget) -> None:
+                 cuts: int, output: OutputTarget, recipe: str = "") -> None:
         self.partial = output
         self.warnings: list[str] = []
         self.bytes_written = 0
         self._folder, self._source, self._storage, self._clock = folder, source, storage, clock
+        self._recipe = recipe
         # Used by the caller's thread:
         self._next_chunk, self._next_start, self._next_index = first, True, first.first_frame
         self._state: DreamState | None = None
@@ -90,7 +91,8 @@ class ChunkWriter:
             if self._file is not None:
                 self._close(pts, item.start)
             self._chunk, self._source_pts = item.start, []
-            self._file = self._storage.open(self._folder.path / (item.start.name + self._storage.suffix), item.start)
+            path = self._folder.path / (item.start.name + self._storage.suffix)
+            self._file = self._storage.open(path, item.start, self._recipe)
         assert self._file is not None
         self._file.add(item.picture, pts)
         self._source_pts.append(item.source_pts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,7 @@ from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.media.sinks.threaded import ThreadedSink
 from streamdream.media.sources.video import open_source
 from streamdream.media.timestamps import SourcePosition
+from streamdream.render import recipe
 from streamdream.render.chunk_storage import ChunkStorage, chunk_storage
 from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from streamdream.render.job import RenderJob
     from streamdream.settings import StreamSettings
 
+MIN_FRAMES_TO_BUILD = 600
+"""A render that is shorter begins at once, unless its engines are built: a build takes seconds for each octave."""
 log = logging.getLogger(__name__)
 
 
@@ -95,12 +99,19 @@ def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver
     from streamdream.render.pipeline import render_video
 
     stream = job.run.stream
+    dreamer = cache(partial(build_dreamer, stream))  # loads PyTorch, so it is called when the output was checked
     with (GuideVideo(job.run.dream) as guide_video,
-          open_sink(job.output, source, job.run.render, job.overwrite, job.input) as sink,
-          open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
+          open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation,
+          open_sink(job.output, source, job.run.render, job.overwrite, job.input,
+                    recipe=lambda: _compose_recipe(job, dreamer())) as sink):
         observer.began(source.frame_count, 0, None)
-        return render_video(source, sink, build_dreamer(stream), automation, observer.frame, guide_video.references_at,
+        return render_video(source, sink, dreamer(), automation, observer.frame, guide_video.references_at,
                             lambda model: build_dreamer(replace(stream, model=model)))
+
+
+def _compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
+    run = job.run
+    return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track)
 
 
 class _ChunkedRender:
@@ -121,7 +132,7 @@ class _ChunkedRender:
                          self._job.input)
             self._storage.check()
         stream = self._fix_stream(plan)
-        identity = identify(self._job, stream, getattr(stream, "threads", 0))
+        identity = identify(self._job, stream)
         if plan is not None:
             check_identity(plan.identity, identity, self._job.output)
         else:
@@ -136,7 +147,7 @@ class _ChunkedRender:
             report = self._render_range(chunks, dreamer, stream)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [])
-        return replace(self._finish(report), resumed_frames=done_frames)
+        return replace(self._finish(report, _compose_recipe(self._job, dreamer)), resumed_frames=done_frames)
 
     def _load_plan(self) -> RenderPlan | None:
         try:
@@ -151,13 +162,22 @@ class _ChunkedRender:
         return plan
 
     def _fix_stream(self, plan: RenderPlan | None) -> StreamSettings:
-        """The settings with a backend, a precision and a number of threads in place of ``auto``."""
+        """The settings with a backend, a precision and a number of threads in place of ``auto``: those of the plan, or
+        those that are best here.
+        """
+        from streamdream.dream.build import choose_backend
+        from streamdream.system.torch_threads import effective_threads
+
         stream = self._job.run.stream
-        if plan is None:
-            return stream
-        fixed = {name: plan.identity[name] for name in ("backend", "precision")
-                 if getattr(stream, name) == "auto"}
-        return replace(stream, **fixed)
+        if plan is not None:
+            fixed = {name: plan.identity[name] for name in ("backend", "precision") if getattr(stream, name) == "auto"}
+            return replace(stream, threads=stream.threads or plan.identity["threads"], **fixed)
+        with GuideVideo(self._job.run.dream) as guide_video:
+            image, references = next(iter(self._source)).image, guide_video.references_at(0.0)
+            choice = choose_backend(stream, image, self._job.run.dream, references,
+                                    may_build=self._source.frame_count >= MIN_FRAMES_TO_BUILD)
+        log.info("%s", choice.reason)
+        return replace(stream, backend=choice.backend, precision=choice.precision, threads=effective_threads(stream))
 
     def _render_range(self, chunks: tuple[Chunk, ...], dreamer: Dreamer, stream: StreamSettings) -> RenderReport:
         """Render chunks that follow each other; the last one up to the next that is there, or to the end."""
@@ -185,14 +205,14 @@ class _ChunkedRender:
                 source.resume_at(SourcePosition.from_json(first.position), first.first_frame, first.checksum)
             frames = source if following is None else _Limited(source, following.first_frame - first.first_frame)
             writer = ChunkWriter(self._folder, source, self._storage, clock, first, start.state.cuts,
-                                 ChunkTarget(job.output, self._folder.path))
+                                 ChunkTarget(job.output, self._folder.path), _compose_recipe(job, dreamer))
             with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
                   open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
                 return render_video(frames, sink, dreamer, automation, self._observer.frame, guide_video.references_at,
                                     lambda model: build_dreamer(replace(stream, model=model)), start=start,
                                     checkpoints=writer)
 
-    def _finish(self, report: RenderReport) -> RenderReport:
+    def _finish(self, report: RenderReport, recipe_text: str) -> RenderReport:
         """Join the chunks, unless that is done already; remove the folder."""
         plan, source = self._folder.plan, self._source
         assert plan is not None
@@ -201,7 +221,7 @@ class _ChunkedRender:
             clock = self._storage.new_clock()
             for pts in self._folder.source_pts_before(plan.frames):
                 clock(int(pts) * source.time_base)
-            warnings += self._storage.join(self._folder, clock, self._folder.save_result)
+            warnings += self._storage.join(self._folder, clock, self._folder.save_result, recipe_text)
         self._folder.remove()
         return replace(report, frames=plan.frames, cuts=sum(chunk.cuts for chunk in plan.chunks), warnings=warnings)
 

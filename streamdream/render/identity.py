@@ -21,8 +21,8 @@ WITHOUT_EFFECT = ("memory", "threads", "backend", "precision")
 """Settings of a stream that change no frame, or that the plan fixes on its own."""
 
 
-def identify(job: RenderJob, stream: StreamSettings, threads: int) -> dict[str, Any]:
-    """``stream`` holds the backend and the precision that the render uses, in place of ``auto``."""
+def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
+    """``stream`` holds the backend, the precision and the threads that the render uses, in place of ``auto``."""
     run = job.run
     settings = {**settings_text(run.dream), **settings_text(stream), **settings_text(run.automation),
                 **settings_text(run.render)}
@@ -38,7 +38,7 @@ def identify(job: RenderJob, stream: StreamSettings, threads: int) -> dict[str, 
         "weights": weights_digest(stream.model),
         "backend": stream.backend,
         "precision": stream.precision,
-        "threads": threads,
+        "threads": stream.threads,
         "output format": Path(job.output).suffix.lower(),
         "versions": {"streamdream": __version__, **package_versions()},
     }

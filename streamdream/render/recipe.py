@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream import __version__, models, settings
+from streamdream import __version__, models, settings, settings_fields
 from streamdream.errors import SettingsError, StreamdreamError, UsageError
 from streamdream.media import metadata
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings, ZoomSettings
@@ -139,7 +139,7 @@ def unknown_keys(recipe: Recipe) -> list[str]:
 
 def listed_files(recipe: Recipe) -> Iterable[str]:
     """One line for each file that the recipe names."""
-    roles = [(settings.flag_name(field), name) for field, name in _named_files(recipe.values)]
+    roles = [(settings_fields.flag_name(field), name) for field, name in _named_files(recipe.values)]
     roles += [("--playlist", name) for _, name in PLAYLIST_FILE.findall(recipe.values.get("playlist", ""))]
     roles += [("--settings-track", recipe.settings_track), ("weights", recipe.weights)]
     return [f"{role}: {name}, sha256 {recipe.digests.get(name, 'unknown')}" for role, name in roles if name]
@@ -159,7 +159,7 @@ def check_files(recipe: Recipe, replaced: Collection[str]) -> list[str]:
         if not Path(name).is_file():
             digest = f" (sha256 {recipe.digests[name]}...)" if name in recipe.digests else ""
             raise UsageError(f"the recipe of {recipe.path} needs the file {name}{digest} for "
-                             f"{settings.flag_name(field)}, which is not in the current folder")
+                             f"{settings_fields.flag_name(field)}, which is not in the current folder")
         warnings += _compare(recipe, name, name)
     weights = models.get(values["model"]).weights_path() if "model" in values else None
     return warnings + (_compare(recipe, recipe.weights, str(weights)) if weights else [])
@@ -199,10 +199,10 @@ def _digest(path: str) -> str:
 def _check(name: str, value: Any) -> Any:
     """The value of a setting, if it is legal."""
     if not isinstance(value, str | bool | int | float):
-        raise SettingsError(f"{settings.flag(FIELDS[name])} is no text, number or switch")
+        raise SettingsError(f"{settings_fields.flag(FIELDS[name])} is no text, number or switch")
     if isinstance(value, str) and not value.isprintable():
-        raise SettingsError(f"{settings.flag(FIELDS[name])} is {value!r}, which has control characters")
-    return settings.convert(FIELDS[name], value)
+        raise SettingsError(f"{settings_fields.flag(FIELDS[name])} is {value!r}, which has control characters")
+    return settings_fields.convert(FIELDS[name], value)
 
 
 def _check_name(name: str) -> str:

@@ -79,15 +79,18 @@ class ImageWriter:
 
 
 class ImageFolder:
-    """A chunk of a sequence: a folder of pictures, numbered from ``first_number``; it appears when it is whole."""
+    """A chunk of a sequence: a folder of pictures, numbered from ``first_number``, each with ``recipe``.
 
-    def __init__(self, path: Path, pattern: str, first_number: int) -> None:
+    It appears when it is whole.
+    """
+
+    def __init__(self, path: Path, pattern: str, first_number: int, recipe: str) -> None:
         self._folder = AtomicFile(str(path), folder=True, overwrite=True)
-        self._pattern, self._number = Path(pattern).name, first_number
+        self._pattern, self._number, self._recipe = Path(pattern).name, first_number, recipe
         self._pts: list[int] = []
 
     def add(self, picture: NDArray[np.uint8], pts: int) -> None:
-        data = encode_image(picture, Path(self._pattern).suffix, self._pattern)
+        data = encode_image(picture, Path(self._pattern).suffix, self._pattern, recipe=self._recipe)
         with (self._folder.path / (self._pattern % self._number)).open("xb") as file:
             file.write(data)
             file.flush()
