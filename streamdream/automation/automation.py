@@ -133,13 +133,13 @@ class Automation:
         return replace(frame, image=self._frozen_frame.image)
 
     @property
-    def held_image(self) -> NDArray[np.uint8] | None:
+    def frozen_image(self) -> NDArray[np.uint8] | None:
         """The picture at which the source is frozen."""
-        return self._held.image if self._held is not None else None
+        return self._frozen_frame.image if self._frozen_frame is not None else None
 
-    def hold(self, frame: Frame) -> None:
+    def freeze_at(self, frame: Frame) -> None:
         """Be frozen at that frame."""
-        self._held = frame
+        self._frozen_frame = frame
 
     def dream_settings_at(self, seconds: float) -> DreamRequest:
         """Return the request, crossfaded, for the frame at that time."""

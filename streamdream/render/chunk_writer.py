@@ -30,7 +30,7 @@ class Item:
     source_pts: int
     state: DreamState
     """After it."""
-    held_image: NDArray[np.uint8] | None
+    frozen_image: NDArray[np.uint8] | None
     start: Chunk | None
     """The chunk that begins with it, where one does."""
 
@@ -53,7 +53,7 @@ class ChunkWriter:
         # Used by the caller's thread:
         self._next_chunk, self._next_start, self._next_index = first, True, first.first_frame
         self._state: DreamState | None = None
-        self._held_image: NDArray[np.uint8] | None = None
+        self._frozen_image: NDArray[np.uint8] | None = None
         # Used by the thread of the sink:
         self._chunk = first
         self._cuts = cuts - (first.state_before == STATE_CUT)
@@ -72,15 +72,15 @@ class ChunkWriter:
                 before.number + 1, self._next_index, frame.pts, position, picture_checksum(frame.image),
                 before.state_file)
 
-    def before_write(self, state: DreamState, held_image: NDArray[np.uint8] | None) -> None:
-        self._state, self._held_image = state, held_image
+    def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
+        self._state, self._frozen_image = state, frozen_image
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Item:
         plan = self._folder.plan
         assert plan is not None and self._state is not None
         start = self._next_chunk if self._next_start else None
         seconds = frame.pts * Fraction(*frame.time_base)
-        item = Item(self._storage.prepare(image), seconds, frame.pts, self._state, self._held_image, start)
+        item = Item(self._storage.prepare(image), seconds, frame.pts, self._state, self._frozen_image, start)
         self._next_start = plan.is_last_of_chunk(self._next_chunk, self._next_index)
         self._next_index += 1
         return item
@@ -116,7 +116,7 @@ class ChunkWriter:
         self._file = None
         size, digest = measure(self._folder.path / (self._chunk.name + self._storage.suffix))
         self._folder.save_record(self._chunk, ChunkRecord(state, times, np.array(self._source_pts, np.int64),
-                                                          self._last.held_image))
+                                                          self._last.frozen_image))
         done = replace(self._chunk, frames=len(self._source_pts), cuts=state.cuts - self._cuts, end_pts=end_pts,
                        bytes=size, sha256=digest)
         self._cuts = state.cuts

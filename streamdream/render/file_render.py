@@ -194,7 +194,7 @@ class _ChunkedRender:
         earlier = self._folder.source_pts_before(first.first_frame)
         if first.state_before not in (STATE_NONE, STATE_CUT):
             record = self._folder.load_record(first.state_before)
-            start = RenderStart(record.state, held_image=record.held_image)
+            start = RenderStart(record.state, frozen_image=record.frozen_image)
         start = replace(start, earlier_seconds=[float(int(pts) * self._source.time_base) for pts in earlier])
         clock = self._storage.new_clock()
         for pts in earlier:

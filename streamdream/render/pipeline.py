@@ -77,7 +77,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
                 references = references_at(frame.pts_seconds)
                 state, dream = dreamer(state, frame.image, request.dream, references, frame_match, options)
             if checkpoints:
-                checkpoints.before_write(state, automation.held_image)
+                checkpoints.before_write(state, automation.frozen_image)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -109,9 +109,9 @@ class Checkpoints(Protocol):
     def before_frame(self, frame: Frame) -> None:
         """``frame`` of the source is dreamed next."""
 
-    def before_write(self, state: DreamState, held_image: NDArray[np.uint8] | None) -> None:
-        """``state`` is that after the frame which the sink gets next; ``held_image`` is shown in place of the source's
-        pictures, while they are frozen.
+    def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
+        """``state`` is that after the frame which the sink gets next; ``frozen_image`` is the picture at which the source
+        is frozen.
         """
 
 
@@ -121,7 +121,7 @@ class RenderStart:
 
     state: DreamState
     earlier_seconds: Sequence[float] = ()
-    held_image: NDArray[np.uint8] | None = None
+    frozen_image: NDArray[np.uint8] | None = None
 
     def replay(self, automation: Automation, switcher: ModelSwitcher,
                references_at: Callable[[float], References | None]) -> None:
@@ -132,8 +132,8 @@ class RenderStart:
             automation.on_frame(blank_frame(pts_seconds))
             switcher.dreamer_for(automation.dream_settings_at(pts_seconds), automation.controls)
             references_at(pts_seconds)
-        if self.held_image is not None:
-            automation.hold(replace(blank_frame(self.earlier_seconds[-1]), image=self.held_image))
+        if self.frozen_image is not None:
+            automation.freeze_at(replace(blank_frame(self.earlier_seconds[-1]), image=self.frozen_image))
 
 
 def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation, options: DreamOptions

@@ -7,6 +7,7 @@
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -42,7 +43,7 @@ class ChunkRecord:
     times: ChunkTimes
     source_pts: NDArray[np.int64]
     """Of each frame, in order, in ticks of the source since the start of the output."""
-    held_image: NDArray[np.uint8] | None = None
+    frozen_image: NDArray[np.uint8] | None = None
     """The picture at which the source is frozen at its end, if it is."""
 
 
@@ -57,10 +58,11 @@ class WorkFolder:
         from filelock import FileLock, Timeout
 
         self.path, self.output, self._suffix = path, output, suffix
+        atexit.register(self.close)  # a signal may arrive while libraries load
         self.plan: RenderPlan | None = None
+        self._lock = FileLock(path / LOCK_FILE)
         try:
             path.mkdir(exist_ok=True)
-            self._lock = FileLock(path / LOCK_FILE)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(f"{output} is being rendered by another process; {path} is its folder") from None
@@ -72,7 +74,13 @@ class WorkFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Release the lock; remove a folder from which nothing can be gone on with."""
+        atexit.unregister(self.close)
+        if not self._lock.is_locked:
+            return
         if self.path.exists() and (self.plan is None or not any(chunk.done for chunk in self.plan.chunks)):
             self.remove()
         self._lock.release()
@@ -148,7 +156,7 @@ class WorkFolder:
 
         arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
                                   "source_pts": record.source_pts, "residual": record.state.residual,
-                                  "grey": record.state.grey, "held_image": record.held_image}
+                                  "grey": record.state.grey, "frozen_image": record.frozen_image}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
         metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
         write_file(str(self.path / chunk.state_file), save(arrays, metadata), overwrite=True)
@@ -165,7 +173,7 @@ class WorkFolder:
                 numbers = json.loads(file.metadata()["state"])
             state = DreamState(arrays.get("residual"), arrays.get("grey"), numbers["index"], numbers["cuts"])
             return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
-                               arrays.get("held_image"))
+                               arrays.get("frozen_image"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
 
