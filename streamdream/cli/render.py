@@ -1,6 +1,7 @@
 """The command that dreams a video file."""
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from streamdream.cli.progress import Progress
     from streamdream.render.job import RenderJob
     from streamdream.render.work_folder import WorkFolder
+
+MAX_WORKERS = 64
 
 
 def render_command(parser: Parser, argv: Sequence[str]) -> int:
@@ -46,7 +49,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     started = time.time()
     job = RenderJob(args.input, args.output, run, args.overwrite, args.settings_track, args.record_settings)
     with RenderProgress(job, args.json) as progress:
-        report = render_file(job, PlanOptions(args.restart, args.work_folder), progress)
+        report = render_file(job, PlanOptions(args.restart, args.work_folder, args.workers), progress)
     warn_of_older_files(args.output, started)
     print_report(report, args.output, args.json)
     return 0
@@ -57,9 +60,17 @@ def add_plan_flags(parser: Parser) -> None:
     parser.advanced += [
         parser.add_argument("--restart", action="store_true",
                             help="begin anew where an interrupted render with other settings is there"),
+        parser.add_argument("--workers", type=_parse_workers, default=1, metavar="N",
+                            help="processes that render parts of the video between scene cuts; default 1"),
         parser.add_argument("--work-folder", default="", metavar="DIR",
                             help="folder for the parts of an unfinished render; default beside the output"),
     ]
+
+
+def _parse_workers(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= MAX_WORKERS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"it must be 1..{MAX_WORKERS}, not {text!r}")
 
 
 class RenderProgress:
@@ -86,6 +97,9 @@ class RenderProgress:
             log_line(f"resuming at {folder.describe_resume()}: {done_frames} frames are there")
         self._progress = self._stack.enter_context(
             Progress(f"{self._job.input} → {self._job.output}", total_frames, "frames", self._quiet))
+
+    def scanned(self, frames: int) -> None:
+        signals.check()
 
     def frame(self, done_frames: int) -> None:
         assert self._progress is not None

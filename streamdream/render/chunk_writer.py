@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.render.plan import STATE_CUT, Chunk
-from streamdream.render.work_folder import ChunkRecord, WorkFolder, measure
+from streamdream.render.work_folder import ChunkRecord, ChunkStore, measure
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ChunkWriter:
 
     kept = ""
 
-    def __init__(self, folder: WorkFolder, source: Source, storage: ChunkStorage, clock: PictureClock, first: Chunk,
+    def __init__(self, folder: ChunkStore, source: Source, storage: ChunkStorage, clock: PictureClock, first: Chunk,
                  cuts: int, output: OutputTarget, recipe: str = "") -> None:
         self.partial = output
         self.warnings: list[str] = []
@@ -109,8 +109,7 @@ class ChunkWriter:
 
     def _close(self, end_pts: int, following: Chunk | None) -> None:
         """Name the file of the chunk, then the state after it, then write both into the plan."""
-        plan = self._folder.plan
-        assert self._file is not None and self._last is not None and plan is not None
+        assert self._file is not None and self._last is not None
         state = self._last.state
         times = self._file.finish(end_pts)
         self._file = None
@@ -121,10 +120,7 @@ class ChunkWriter:
                        bytes=size, sha256=digest)
         self._cuts = state.cuts
         self.bytes_written += size
-        plan = plan.with_chunk(done)
-        plan = replace(plan, frames=done.first_frame + done.frames) if following is None else plan.with_chunk(following)
-        warnings = dict.fromkeys((*plan.warnings, *self._source.warnings))
-        self._folder.save(replace(plan, warnings=tuple(warnings)))
+        self._folder.add_chunk(done, following, self._source.warnings)
 
     def commit(self) -> None:
         """Every chunk is named already."""

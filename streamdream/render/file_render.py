@@ -7,35 +7,28 @@ What is no file at one of its ends (a URL, a pipe, no output) is rendered in one
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from streamdream.automation.opening import open_automation
 from streamdream.dream.field_check import checked_source
-from streamdream.errors import SinkError, StreamdreamError
+from streamdream.errors import StreamdreamError
 from streamdream.media.container import is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
-from streamdream.media.sinks.threaded import ThreadedSink
-from streamdream.media.sources.video import open_source
-from streamdream.media.timestamps import SourcePosition
-from streamdream.render import recipe
+from streamdream.render.chunk_render import compose_recipe, open_job_source, render_range
 from streamdream.render.chunk_storage import ChunkStorage, chunk_storage
-from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.identity import identify
 from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk, DamagedPlan, RenderPlan, check_identity
 from streamdream.render.report import RenderReport, summarize
+from streamdream.render.scene_scan import scan_source
 from streamdream.render.work_folder import WorkFolder, default_path
-from streamdream.system.atomic_file import DISK_FULL_ERRORS, OutputTarget
+from streamdream.render.workers import run_workers, worker_devices, worker_threads
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import Dreamer
-    from streamdream.media.frame import Frame
-    from streamdream.media.sources.video import AvSource, Source
+    from streamdream.media.sources.video import Source
     from streamdream.render.job import RenderJob
     from streamdream.settings import StreamSettings
 
@@ -50,17 +43,22 @@ class RenderObserver(Protocol):
     def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None) -> None:
         """``total_frames`` 0 is unknown; ``done_frames`` are there from before; ``folder`` keeps what is done."""
 
+    def scanned(self, frames: int) -> None:
+        """So many frames were read before the render begins."""
+
     def frame(self, done_frames: int) -> None: ...
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How a render is carried out; none of it changes a frame."""
+    """How a render is carried out. With the same number of threads none of it changes a frame."""
 
     restart: bool = False
     """Begin anew where the plan of another render is there."""
     work_folder: str = ""
     """Where the chunks are kept; "" is beside the output."""
+    workers: int = 1
+    """Processes that render; more than one split the render at its scene cuts."""
 
 
 def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) -> RenderReport:
@@ -84,11 +82,6 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
                 raise
 
 
-def open_job_source(job: RenderJob) -> AvSource:
-    render = job.run.render
-    return open_source(job.input, render.start, render.duration, render.end)
-
-
 def _can_resume(name: str) -> bool:
     """Whether the input can be read again from any frame on."""
     return name.startswith("lavfi:") or is_pattern(name) or Path(name).is_file()
@@ -103,15 +96,10 @@ def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver
     with (GuideVideo(job.run.dream) as guide_video,
           open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation,
           open_sink(job.output, source, job.run.render, job.overwrite, job.input,
-                    recipe=lambda: _compose_recipe(job, dreamer())) as sink):
+                    recipe=lambda: compose_recipe(job, dreamer())) as sink):
         observer.began(source.frame_count, 0, None)
         return render_video(source, sink, dreamer(), automation, observer.frame, guide_video.references_at,
                             lambda model: build_dreamer(replace(stream, model=model)))
-
-
-def _compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
-    run = job.run
-    return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track)
 
 
 class _ChunkedRender:
@@ -138,16 +126,33 @@ class _ChunkedRender:
         else:
             plan = RenderPlan(identity, self._job.to_json(), self._source.time_base.as_integer_ratio(),
                               self._job.run.render.chunk_frames, (Chunk(0, 0, 0, None, 0, STATE_NONE),))
+            if self._options.workers > 1:
+                plan = self._plan_ahead(plan, stream)
             self._folder.save(plan)
         done_frames = plan.frames_done
         self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder)
         dreamer = build_dreamer(stream)
         report = None
-        for chunks in list(plan.missing_ranges()):
-            report = self._render_range(chunks, dreamer, stream)
+        if self._options.workers > 1 and self._folder.is_planned:
+            run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
+        else:
+            for chunks in list(plan.missing_ranges()):
+                report = render_range(self._folder, chunks, self._job, stream, self._storage, dreamer,
+                                      self._observer.frame)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [])
-        return replace(self._finish(report, _compose_recipe(self._job, dreamer)), resumed_frames=done_frames)
+        return replace(self._finish(report, compose_recipe(self._job, dreamer)), resumed_frames=done_frames)
+
+    def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings) -> RenderPlan:
+        """Split the render at its scene cuts."""
+        from streamdream.dream.build import build_dreamer
+
+        log.info("looking for scene cuts in %s", self._job.input)
+        scan = scan_source(self._job, build_dreamer(stream), self._observer.scanned)
+        ranges = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
+        log.info("%d frames in %d shots", len(scan.source_pts), ranges)
+        self._folder.save_times(scan.source_pts)
+        return replace(plan, chunks=scan.chunks, frames=len(scan.source_pts))
 
     def _load_plan(self) -> RenderPlan | None:
         try:
@@ -177,40 +182,8 @@ class _ChunkedRender:
             choice = choose_backend(stream, image, self._job.run.dream, references,
                                     may_build=self._source.frame_count >= MIN_FRAMES_TO_BUILD)
         log.info("%s", choice.reason)
-        return replace(stream, backend=choice.backend, precision=choice.precision, threads=effective_threads(stream))
-
-    def _render_range(self, chunks: tuple[Chunk, ...], dreamer: Dreamer, stream: StreamSettings) -> RenderReport:
-        """Render chunks that follow each other; the last one up to the next that is there, or to the end."""
-        from streamdream.dream.build import build_dreamer
-        from streamdream.dream.dreamer import DreamState
-        from streamdream.render.pipeline import RenderStart, render_video
-
-        job, first, plan = self._job, chunks[0], self._folder.plan
-        assert plan is not None
-        following = plan.next_chunk(chunks[-1])
-        if following is not None:
-            job = replace(job, record_settings="")  # the last range writes it, from the start on
-        start = RenderStart(DreamState(index=first.first_frame))
-        earlier = self._folder.source_pts_before(first.first_frame)
-        if first.state_before not in (STATE_NONE, STATE_CUT):
-            record = self._folder.load_record(first.state_before)
-            start = RenderStart(record.state, frozen_image=record.frozen_image)
-        start = replace(start, earlier_seconds=[float(int(pts) * self._source.time_base) for pts in earlier])
-        clock = self._storage.new_clock()
-        for pts in earlier:
-            clock(int(pts) * self._source.time_base)
-        with open_job_source(job) as source:
-            if first.first_frame:
-                assert first.position is not None
-                source.resume_at(SourcePosition.from_json(first.position), first.first_frame, first.checksum)
-            frames = source if following is None else _Limited(source, following.first_frame - first.first_frame)
-            writer = ChunkWriter(self._folder, source, self._storage, clock, first, start.state.cuts,
-                                 ChunkTarget(job.output, self._folder.path), _compose_recipe(job, dreamer))
-            with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
-                  open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
-                return render_video(frames, sink, dreamer, automation, self._observer.frame, guide_video.references_at,
-                                    lambda model: build_dreamer(replace(stream, model=model)), start=start,
-                                    checkpoints=writer)
+        threads = stream.threads or worker_threads(effective_threads(stream), self._options.workers)
+        return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
 
     def _finish(self, report: RenderReport, recipe_text: str) -> RenderReport:
         """Join the chunks, unless that is done already; remove the folder."""
@@ -224,27 +197,3 @@ class _ChunkedRender:
             warnings += self._storage.join(self._folder, clock, self._folder.save_result, recipe_text)
         self._folder.remove()
         return replace(report, frames=plan.frames, cuts=sum(chunk.cuts for chunk in plan.chunks), warnings=warnings)
-
-
-class ChunkTarget(OutputTarget):
-    """Errors of chunks, which name the output."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(name)
-        self._folder = folder
-
-    def _describe_error(self, error: BaseException) -> SinkError:
-        if getattr(error, "errno", None) in DISK_FULL_ERRORS:
-            return SinkError(f"no space left in {self._folder.parent} for {self.name}")
-        return super()._describe_error(error)
-
-
-class _Limited:
-    """The first frames of a source."""
-
-    def __init__(self, source: Source, count: int) -> None:
-        self._source, self._count = source, count
-        self.name, self.height, self.width, self.warnings = source.name, source.height, source.width, source.warnings
-
-    def __iter__(self) -> Iterator[Frame]:
-        return islice(self._source, self._count)

@@ -110,8 +110,8 @@ class Checkpoints(Protocol):
         """``frame`` of the source is dreamed next."""
 
     def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
-        """``state`` is that after the frame which the sink gets next; ``frozen_image`` is the picture at which the source
-        is frozen.
+        """``state`` is that after the frame which the sink gets next; ``frozen_image`` is the picture of a
+        frozen source.
         """
 
 

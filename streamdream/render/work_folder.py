@@ -31,7 +31,7 @@ from streamdream.system.durations import describe_seconds
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import DreamState
 
-PLAN_FILE, LOCK_FILE = "plan.json", "lock"
+PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,66 @@ class ChunkRecord:
     """The picture at which the source is frozen at its end, if it is."""
 
 
-class WorkFolder:
+class ChunkStore:
+    """The chunks of a plan in its folder. ``suffix`` is that of the chunks."""
+
+    def __init__(self, path: Path, suffix: str, plan: RenderPlan | None = None) -> None:
+        self.path, self.suffix, self.plan = path, suffix, plan
+
+    def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
+        """Take ``done``, which is whole now, into the plan, and ``following``, whose first frame is known now."""
+        assert self.plan is not None
+        plan = self.plan.with_chunk(done)
+        if following is not None:
+            plan = plan if plan.next_chunk(done) else plan.with_chunk(following)
+        else:
+            plan = replace(plan, frames=done.first_frame + done.frames)
+        self.plan = replace(plan, warnings=tuple(dict.fromkeys((*plan.warnings, *warnings))))
+
+    def save_record(self, chunk: Chunk, record: ChunkRecord) -> None:
+        from safetensors.numpy import save
+
+        arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
+                                  "source_pts": record.source_pts, "residual": record.state.residual,
+                                  "grey": record.state.grey, "frozen_image": record.frozen_image}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
+        metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
+        write_file(str(self.path / chunk.state_file), save(arrays, metadata), overwrite=True)
+
+    def load_record(self, name: str) -> ChunkRecord:
+        """Raises SinkError."""
+        from safetensors import SafetensorError, safe_open
+
+        from streamdream.dream.dreamer import DreamState
+
+        try:
+            with safe_open(self.path / name, "numpy") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                numbers = json.loads(file.metadata()["state"])
+            state = DreamState(arrays.get("residual"), arrays.get("grey"), numbers["index"], numbers["cuts"])
+            return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
+                               arrays.get("frozen_image"))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
+
+    def file(self, chunk: Chunk) -> Path:
+        """The pictures of a chunk: a file, or a folder of files."""
+        return self.path / (chunk.name + self.suffix)
+
+    def source_pts_before(self, frame: int) -> NDArray[np.int64]:
+        """Times of all frames before the one of that index, in ticks of the source."""
+        assert self.plan is not None
+        times_file = self.path / TIMES_FILE
+        if times_file.exists():
+            from safetensors.numpy import load_file
+
+            return load_file(times_file)["source_pts"][:frame]
+        parts = [self.load_record(chunk.state_file).source_pts for chunk in self.plan.chunks
+                 if chunk.first_frame < frame]
+        return np.concatenate(parts)[:frame] if parts else np.zeros(0, np.int64)
+
+
+class WorkFolder(ChunkStore):
     """Holds the lock of the folder while it is open.
 
     Raises UsageError when another process holds it, SinkError when the folder cannot be made.
@@ -57,9 +116,9 @@ class WorkFolder:
         """``suffix`` is that of the chunks."""
         from filelock import FileLock, Timeout
 
-        self.path, self.output, self._suffix = path, output, suffix
+        super().__init__(path, suffix)
+        self.output = output
         atexit.register(self.close)  # a signal may arrive while libraries load
-        self.plan: RenderPlan | None = None
         self._lock = FileLock(path / LOCK_FILE)
         try:
             path.mkdir(exist_ok=True)
@@ -101,6 +160,22 @@ class WorkFolder:
                 plan = plan.with_chunk(replace(chunk, sha256=""))
         self.plan = plan
         return plan
+
+    def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
+        super().add_chunk(done, following, warnings)
+        assert self.plan is not None
+        self.save(self.plan)
+
+    def save_times(self, source_pts: NDArray[np.int64]) -> None:
+        """Keep the times of all frames, in ticks of the source, where the whole source was read before."""
+        from safetensors.numpy import save
+
+        write_file(str(self.path / TIMES_FILE), save({"source_pts": source_pts}), overwrite=True)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the chunks were planned before the first was rendered."""
+        return (self.path / TIMES_FILE).exists()
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""
@@ -148,45 +223,6 @@ class WorkFolder:
             self.clear()
             (self.path / LOCK_FILE).unlink(missing_ok=True)
             self.path.rmdir()
-
-    # --- chunks ---
-
-    def save_record(self, chunk: Chunk, record: ChunkRecord) -> None:
-        from safetensors.numpy import save
-
-        arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
-                                  "source_pts": record.source_pts, "residual": record.state.residual,
-                                  "grey": record.state.grey, "frozen_image": record.frozen_image}
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
-        metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
-        write_file(str(self.path / chunk.state_file), save(arrays, metadata), overwrite=True)
-
-    def load_record(self, name: str) -> ChunkRecord:
-        """Raises SinkError."""
-        from safetensors import SafetensorError, safe_open
-
-        from streamdream.dream.dreamer import DreamState
-
-        try:
-            with safe_open(self.path / name, "numpy") as file:
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                numbers = json.loads(file.metadata()["state"])
-            state = DreamState(arrays.get("residual"), arrays.get("grey"), numbers["index"], numbers["cuts"])
-            return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
-                               arrays.get("frozen_image"))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
-
-    def file(self, chunk: Chunk) -> Path:
-        """The pictures of a chunk: a file, or a folder of files."""
-        return self.path / (chunk.name + self._suffix)
-
-    def source_pts_before(self, frame: int) -> NDArray[np.int64]:
-        """Times of all frames before the one of that index, in ticks of the source."""
-        assert self.plan is not None
-        parts = [self.load_record(chunk.state_file).source_pts for chunk in self.plan.chunks
-                 if chunk.first_frame < frame]
-        return np.concatenate(parts)[:frame] if parts else np.zeros(0, np.int64)
 
     def _is_whole(self, chunk: Chunk) -> bool:
         try:

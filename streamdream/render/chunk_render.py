@@ -1,0 +1,106 @@
+"""Render some chunks of a plan, from nothing or from the state that another chunk has left."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamdream.automation.opening import open_automation
+from streamdream.errors import SinkError
+from streamdream.media.sinks.threaded import ThreadedSink
+from streamdream.media.sources.video import open_source
+from streamdream.media.timestamps import SourcePosition
+from streamdream.render import recipe
+from streamdream.render.chunk_writer import ChunkWriter
+from streamdream.render.guide_video import GuideVideo
+from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk
+from streamdream.system.atomic_file import DISK_FULL_ERRORS, OutputTarget
+
+if TYPE_CHECKING:
+    from streamdream.dream.dreamer import Dreamer
+    from streamdream.media.frame import Frame
+    from streamdream.media.sources.video import AvSource, Source
+    from streamdream.render.chunk_storage import ChunkStorage
+    from streamdream.render.job import RenderJob
+    from streamdream.render.pipeline import RenderStart
+    from streamdream.render.report import RenderReport
+    from streamdream.render.work_folder import ChunkStore
+    from streamdream.settings import StreamSettings
+
+
+def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, stream: StreamSettings,
+                 storage: ChunkStorage, dreamer: Dreamer, on_frame: Callable[[int], None]) -> RenderReport:
+    """Render chunks that follow each other; the last one up to the next that is in the plan, or to the end.
+
+    ``stream`` is that of the job, with nothing left to ``auto``. ``on_frame`` gets the index of the next frame.
+    """
+    from streamdream.dream.build import build_dreamer
+    from streamdream.render.pipeline import render_video
+
+    first, plan = chunks[0], store.plan
+    assert plan is not None
+    following = plan.next_chunk(chunks[-1])
+    if following is not None:
+        job = replace(job, record_settings="")  # the last range writes it, from the start on
+    with open_job_source(job) as source:
+        clock, earlier = storage.new_clock(), store.source_pts_before(first.first_frame)
+        for pts in earlier:
+            clock(int(pts) * source.time_base)
+        start = _start_of(store, first, [float(int(pts) * source.time_base) for pts in earlier])
+        if first.first_frame:
+            assert first.position is not None
+            source.resume_at(SourcePosition.from_json(first.position), first.first_frame, first.checksum)
+        frames = source if following is None else LimitedSource(source, following.first_frame - first.first_frame)
+        writer = ChunkWriter(store, source, storage, clock, first, start.state.cuts,
+                             ChunkTarget(job.output, store.path), compose_recipe(job, dreamer))
+        with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
+              open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
+            return render_video(frames, sink, dreamer, automation, on_frame, guide_video.references_at,
+                                lambda model: build_dreamer(replace(stream, model=model)), start=start,
+                                checkpoints=writer)
+
+
+def _start_of(store: ChunkStore, chunk: Chunk, earlier_seconds: list[float]) -> RenderStart:
+    from streamdream.dream.dreamer import DreamState
+    from streamdream.render.pipeline import RenderStart
+
+    if chunk.state_before in (STATE_NONE, STATE_CUT):
+        return RenderStart(DreamState(index=chunk.first_frame), earlier_seconds)
+    record = store.load_record(chunk.state_before)
+    return RenderStart(record.state, earlier_seconds, record.frozen_image)
+
+
+def open_job_source(job: RenderJob) -> AvSource:
+    render = job.run.render
+    return open_source(job.input, render.start, render.duration, render.end)
+
+
+def compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
+    run = job.run
+    return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track)
+
+
+class ChunkTarget(OutputTarget):
+    """Errors of chunks, which name the output."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(name)
+        self._folder = folder
+
+    def _describe_error(self, error: BaseException) -> SinkError:
+        if getattr(error, "errno", None) in DISK_FULL_ERRORS:
+            return SinkError(f"no space left in {self._folder.parent} for {self.name}")
+        return super()._describe_error(error)
+
+
+class LimitedSource:
+    """The first frames of a source."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source, self._count = source, count
+        self.name, self.height, self.width, self.warnings = source.name, source.height, source.width, source.warnings
+
+    def __iter__(self) -> Iterator[Frame]:
+        return islice(self._source, self._count)

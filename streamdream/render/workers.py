@@ -1,0 +1,149 @@
+"""Render the missing chunks of a plan in several processes: each has its share of the processor, or its own GPU."""
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, Any
+
+from streamdream.errors import StreamdreamError
+from streamdream.render.plan import Chunk
+
+if TYPE_CHECKING:
+    from streamdream.render.work_folder import WorkFolder
+
+MAX_FAILURES = 3
+"""Workers that may end in a row without a whole chunk."""
+POLL_SECONDS = 0.2
+STOP_SECONDS = 5.0
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One process; what it reports goes to ``reports``, and None when it has ended."""
+
+    def __init__(self, number: int, folder: WorkFolder, device: str, reports: queue.Queue[tuple[Worker, Any]]) -> None:
+        self.number = number
+        self.chunks: tuple[Chunk, ...] = ()
+        """What it renders now."""
+        self.frames = 0
+        """Of those chunks so far."""
+        self._log_path = folder.path / f"worker-{number}.log"
+        with self._log_path.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "streamdream.render.worker", str(folder.path), device], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+        self._thread = threading.Thread(target=self._read, args=(reports,), daemon=True)
+        self._thread.start()
+
+    def _read(self, reports: queue.Queue[tuple[Worker, Any]]) -> None:
+        output: IO[str] | None = self._process.stdout
+        assert output is not None
+        for line in output:
+            reports.put((self, json.loads(line)))
+        reports.put((self, None))
+
+    def order(self, chunks: tuple[Chunk, ...]) -> None:
+        self.chunks, self.frames = chunks, 0
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"chunks": [chunk.number for chunk in chunks]}) + "\n")
+            self._process.stdin.flush()
+        except OSError:  # it has just ended, which its thread reports
+            pass
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS)
+        self._process.stdin.close() if self._process.stdin else None
+
+    def last_words(self) -> str:
+        """Why it ended, as far as that is known."""
+        lines = self._log_path.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with code {self._process.wait()}"
+
+
+def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame: Callable[[int], None]) -> None:
+    """Render all missing chunks, the longest ranges first. ``on_frame`` gets the number of frames that are there, often
+    also when that has not changed.
+
+    A worker that ends before its work is replaced. Raises StreamdreamError when several do without rendering anything,
+    and for what a worker raises.
+    """
+    assert folder.plan is not None
+    ranges = sorted(folder.plan.missing_ranges(), key=lambda chunks: _frames(folder, chunks))
+    reports: queue.Queue[tuple[Worker, Any]] = queue.Queue()
+    with ExitStack() as stack:
+        def start(number: int) -> Worker:
+            worker = Worker(number, folder, devices[number % len(devices)], reports)
+            stack.callback(worker.stop)
+            return worker
+
+        workers = {number: start(number) for number in range(min(count, len(ranges)))}
+        for worker in workers.values():
+            worker.order(ranges.pop())
+        failures = 0
+        while any(worker.chunks for worker in workers.values()):
+            on_frame(folder.plan.frames_done + sum(worker.frames for worker in workers.values()))
+            try:
+                worker, message = reports.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if worker is not workers[worker.number]:
+                continue
+            if message is None:
+                failures += 1
+                if failures > MAX_FAILURES:
+                    raise StreamdreamError(f"workers end before their work is done: {worker.last_words()}")
+                log.warning("worker %d ended (%s); another one goes on", worker.number, worker.last_words())
+                workers[worker.number] = start(worker.number)
+                workers[worker.number].order(_missing(folder, worker.chunks))
+            elif "error" in message:
+                raise StreamdreamError(message["error"])
+            elif "frame" in message:
+                worker.frames += 1
+            elif "chunk" in message:
+                failures, worker.frames = 0, 0
+                done = Chunk(**message["chunk"])
+                folder.add_chunk(done, folder.plan.next_chunk(done), message["warnings"])
+            else:
+                worker.chunks, worker.frames = (), 0
+                if ranges:
+                    worker.order(ranges.pop())
+
+
+def _missing(folder: WorkFolder, chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
+    assert folder.plan is not None
+    now = [folder.plan.chunks[chunk.number] for chunk in chunks]
+    return tuple(chunk for chunk in now if not chunk.done)
+
+
+def _frames(folder: WorkFolder, chunks: tuple[Chunk, ...]) -> int:
+    """Of a range of planned chunks."""
+    assert folder.plan is not None
+    following = folder.plan.next_chunk(chunks[-1])
+    return (following.first_frame if following else folder.plan.frames) - chunks[0].first_frame
+
+
+def worker_threads(threads: int, count: int) -> int:
+    """Threads of each of ``count`` workers that share ``threads``."""
+    return max(1, threads // count)
+
+
+def worker_devices(device: str) -> list[str]:
+    """The devices that workers take in turn: all GPUs of the machine where one of them would be taken."""
+    import torch
+
+    from streamdream.backends import choose_device
+
+    chosen = choose_device(device)
+    if chosen.type == "cpu" or chosen.index is not None:
+        return [device]
+    return [f"{chosen.type}:{number}" for number in range(torch.accelerator.device_count())]
+
