@@ -13,6 +13,8 @@ from streamdream.cli import path_conflicts, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags
 from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
+from streamdream.errors import UnknownName
+from streamdream.render.plan import SEAMS
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
         print(settings.to_toml((run.dream, run.stream, run.automation, run.render)), end="")
         return 0
     parser.require(args, input="a file", output="-o dream.mp4")
+    if args.seams not in SEAMS:
+        raise UnknownName("kind of seams", args.seams, SEAMS)
     path_conflicts.check(args, run)
     from streamdream.render.file_render import PlanOptions, render_file
     from streamdream.render.job import RenderJob
@@ -49,7 +53,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     started = time.time()
     job = RenderJob(args.input, args.output, run, args.overwrite, args.settings_track, args.record_settings)
     with RenderProgress(job, args.json) as progress:
-        report = render_file(job, PlanOptions(args.restart, args.work_folder, args.workers), progress)
+        report = render_file(job, PlanOptions(args.restart, args.work_folder, args.workers, args.seams), progress)
     warn_of_older_files(args.output, started)
     print_report(report, args.output, args.json)
     return 0
@@ -62,6 +66,9 @@ def add_plan_flags(parser: Parser) -> None:
                             help="begin anew where an interrupted render with other settings is there"),
         parser.add_argument("--workers", type=_parse_workers, default=1, metavar="N",
                             help="processes that render parts of the video between scene cuts; default 1"),
+        parser.add_argument("--seams", default="exact", metavar="NAME",
+                            help="where workers split the video: exact, at scene cuts only; or warm-up, in long shots, "
+                                 "too, with a crossfade"),
         parser.add_argument("--work-folder", default="", metavar="DIR",
                             help="folder for the parts of an unfinished render; default beside the output"),
     ]

@@ -74,7 +74,10 @@ class Dreamer:
         state = self.advance(state, image, settings, references, frame_match, options)
         assert state.residual is not None
         with options.stats.stage("compose"):
-            residual = warp.to_luma(state.residual) if settings.original_colors else state.residual
+            residual = state.residual
+            if options.shown_residual:
+                residual = options.shown_residual(state.index - 1, residual)
+            residual = warp.to_luma(residual) if settings.original_colors else residual
             dream = warp.compose(
                 image, residual, settings.strength, reference_images.mask_weights(references, *image.shape[:2])
             )

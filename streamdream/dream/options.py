@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from streamdream.system.stats import Stats
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -23,6 +25,8 @@ class DreamOptions:
     """Called after each step with the number of steps done on this frame."""
     on_picture: Callable[[Tensor], None] | None = None
     """Called after each step with the picture [1, 3, h, w] in [-1, 1], at the size of its octave."""
+    shown_residual: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] | None = None
+    """Gets the index of the frame and its residual [h, w, 3], and returns the one to show; the first is carried on."""
     stats: Stats = field(default_factory=Stats)
     """Collects the duration of each stage."""
 

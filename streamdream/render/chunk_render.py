@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING
 from streamdream.automation.opening import open_automation
 from streamdream.errors import SinkError
 from streamdream.media.sinks.threaded import ThreadedSink
-from streamdream.media.sources.video import open_source
 from streamdream.media.timestamps import SourcePosition
 from streamdream.render import recipe
 from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
-from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk
+from streamdream.render.job import open_job_source
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk
+from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals, warm_up_file
 from streamdream.system.atomic_file import DISK_FULL_ERRORS, OutputTarget
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.options import DreamOptions
     from streamdream.media.frame import Frame
+    from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import AvSource, Source
     from streamdream.render.chunk_storage import ChunkStorage
     from streamdream.render.job import RenderJob
     from streamdream.render.pipeline import RenderStart
+    from streamdream.render.plan import RenderPlan
     from streamdream.render.report import RenderReport
     from streamdream.render.work_folder import ChunkStore
     from streamdream.settings import StreamSettings
@@ -44,37 +48,53 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
     following = plan.next_chunk(chunks[-1])
     if following is not None:
         job = replace(job, record_settings="")  # the last range writes it, from the start on
+    warm_up = WARM_UP_FRAMES if first.state_before == STATE_WARM_UP else 0
+    start_frame = first.first_frame - warm_up
     with open_job_source(job) as source:
         clock, earlier = storage.new_clock(), store.source_pts_before(first.first_frame)
-        for pts in earlier:
-            clock(int(pts) * source.time_base)
-        start = _start_of(store, first, [float(int(pts) * source.time_base) for pts in earlier])
-        if first.first_frame:
-            assert first.position is not None
-            source.resume_at(SourcePosition.from_json(first.position), first.first_frame, first.checksum)
-        frames = source if following is None else LimitedSource(source, following.first_frame - first.first_frame)
+        seconds = [int(pts) * source.time_base for pts in earlier]
+        for time in seconds:
+            clock(time)
+        start = _start_of(store, first, start_frame, [float(time) for time in seconds[:start_frame]])
+        skipped = _seek(source, plan, start_frame)
+        end = None if following is None else skipped + following.first_frame - start_frame
         writer = ChunkWriter(store, source, storage, clock, first, start.state.cuts,
                              ChunkTarget(job.output, store.path), compose_recipe(job, dreamer))
         with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
               open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
-            return render_video(frames, sink, dreamer, automation, on_frame, guide_video.references_at,
-                                lambda model: build_dreamer(replace(stream, model=model)), start=start,
-                                checkpoints=writer)
+            checkpoints: ChunkWriter | WarmUp = writer
+            output: Sink = sink
+            if warm_up:
+                checkpoints = output = WarmUp(warm_up, store.path / warm_up_file(first.number), sink, writer)
+            return render_video(FrameRange(source, skipped, end), output, dreamer, automation, on_frame,
+                                guide_video.references_at, lambda model: build_dreamer(replace(stream, model=model)),
+                                options=_options_for(store, first, dreamer), start=start, checkpoints=checkpoints)
 
 
-def _start_of(store: ChunkStore, chunk: Chunk, earlier_seconds: list[float]) -> RenderStart:
+def _start_of(store: ChunkStore, chunk: Chunk, start_frame: int, earlier_seconds: list[float]) -> RenderStart:
     from streamdream.dream.dreamer import DreamState
     from streamdream.render.pipeline import RenderStart
 
-    if chunk.state_before in (STATE_NONE, STATE_CUT):
-        return RenderStart(DreamState(index=chunk.first_frame), earlier_seconds)
+    if chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP):
+        return RenderStart(DreamState(index=start_frame), earlier_seconds)
     record = store.load_record(chunk.state_before)
     return RenderStart(record.state, earlier_seconds, record.frozen_image)
 
 
-def open_job_source(job: RenderJob) -> AvSource:
-    render = job.run.render
-    return open_source(job.input, render.start, render.duration, render.end)
+def _options_for(store: ChunkStore, chunk: Chunk, dreamer: Dreamer) -> DreamOptions:
+    if not chunk.blend:
+        return dreamer.options
+    return replace(dreamer.options, shown_residual=Crossfade(chunk.first_frame,
+                                                             load_residuals(store.path / chunk.blend)))
+
+
+def _seek(source: AvSource, plan: RenderPlan, frame: int) -> int:
+    """Go to the last chunk at or before that frame which the source can find; return how many frames to skip there."""
+    known = [chunk for chunk in plan.chunks if chunk.first_frame <= frame and (chunk.position or not chunk.first_frame)]
+    chunk = known[-1]
+    if chunk.position is not None and chunk.first_frame:
+        source.resume_at(SourcePosition.from_json(chunk.position), chunk.first_frame, chunk.checksum)
+    return frame - chunk.first_frame
 
 
 def compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
@@ -95,12 +115,12 @@ class ChunkTarget(OutputTarget):
         return super()._describe_error(error)
 
 
-class LimitedSource:
-    """The first frames of a source."""
+class FrameRange:
+    """The frames of a source from ``start`` to ``end``, which None leaves open; both count from where it is now."""
 
-    def __init__(self, source: Source, count: int) -> None:
-        self._source, self._count = source, count
+    def __init__(self, source: Source, start: int, end: int | None) -> None:
+        self._source, self._start, self._end = source, start, end
         self.name, self.height, self.width, self.warnings = source.name, source.height, source.width, source.warnings
 
     def __iter__(self) -> Iterator[Frame]:
-        return islice(self._source, self._count)
+        return islice(self._source, self._start, self._end)

@@ -17,13 +17,15 @@ from streamdream.dream.field_check import checked_source
 from streamdream.errors import StreamdreamError
 from streamdream.media.container import is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
-from streamdream.render.chunk_render import compose_recipe, open_job_source, render_range
+from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunk_storage import ChunkStorage, chunk_storage
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.identity import identify
-from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk, DamagedPlan, RenderPlan, check_identity
+from streamdream.render.job import open_job_source
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, check_identity
 from streamdream.render.report import RenderReport, summarize
 from streamdream.render.scene_scan import scan_source
+from streamdream.render.seams import split_long_shots
 from streamdream.render.work_folder import WorkFolder, default_path
 from streamdream.render.workers import run_workers, worker_devices, worker_threads
 
@@ -58,7 +60,9 @@ class PlanOptions:
     work_folder: str = ""
     """Where the chunks are kept; "" is beside the output."""
     workers: int = 1
-    """Processes that render; more than one split the render at its scene cuts."""
+    """Processes that render; more than one split the render."""
+    seams: str = "exact"
+    """One of ``SEAMS``: where they split it."""
 
 
 def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) -> RenderReport:
@@ -136,7 +140,7 @@ class _ChunkedRender:
         if self._options.workers > 1 and self._folder.is_planned:
             run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
         else:
-            for chunks in list(plan.missing_ranges()):
+            for chunks in sorted(plan.missing_ranges(), key=lambda chunks: bool(chunks[0].blend)):
                 report = render_range(self._folder, chunks, self._job, stream, self._storage, dreamer,
                                       self._observer.frame)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
@@ -149,10 +153,12 @@ class _ChunkedRender:
 
         log.info("looking for scene cuts in %s", self._job.input)
         scan = scan_source(self._job, build_dreamer(stream), self._observer.scanned)
-        ranges = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
-        log.info("%d frames in %d shots", len(scan.source_pts), ranges)
+        shots = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
+        chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, self._options.workers)
+        seams = sum(chunk.state_before == STATE_WARM_UP for chunk in chunks)
+        log.info("%d frames in %d shots, %d seams within shots", len(scan.source_pts), shots, seams)
         self._folder.save_times(scan.source_pts)
-        return replace(plan, chunks=scan.chunks, frames=len(scan.source_pts))
+        return replace(plan, chunks=chunks, frames=len(scan.source_pts))
 
     def _load_plan(self) -> RenderPlan | None:
         try:

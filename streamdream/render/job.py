@@ -9,6 +9,7 @@ from typing import Any
 
 from streamdream import settings
 from streamdream.automation.opening import AutomationFiles
+from streamdream.media.sources.video import AvSource, open_source
 from streamdream.settings import Run
 
 
@@ -46,3 +47,8 @@ def settings_text(group: Any, defaults: bool = True) -> dict[str, str]:
     values = {item.name: getattr(group, item.name) for item in dataclasses.fields(group)
               if defaults or getattr(group, item.name) != item.default}
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+
+
+def open_job_source(job: RenderJob) -> AvSource:
+    render = job.run.render
+    return open_source(job.input, render.start, render.duration, render.end)

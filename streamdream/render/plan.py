@@ -15,8 +15,13 @@ from typing import Any
 from streamdream.errors import StreamdreamError, UsageError
 
 FORMAT = "streamdream render plan 1"
-STATE_NONE, STATE_CUT = "none", "cut"
+STATE_NONE, STATE_CUT, STATE_WARM_UP = "none", "cut", "warm-up"
 """Values of ``Chunk.state_before``; any other is the name of a state file."""
+
+SEAMS = {
+    "exact": "split at scene cuts only: the same frames as by one worker",
+    "warm-up": "split long shots, too, with a crossfade at each seam",
+}
 
 
 class DamagedPlan(StreamdreamError):
@@ -37,6 +42,8 @@ class Chunk:
     checksum: int
     """Of the picture of its first frame."""
     state_before: str
+    blend: str = ""
+    """File with the residuals that fade in over it, at a seam within a shot; see ``seams.py``."""
     frames: int = 0
     cuts: int = 0
     """Scene cuts within it, its start included."""
@@ -108,7 +115,7 @@ class RenderPlan:
         """Chunks to do, in runs: each begins from nothing or from a state that is there, and goes on from itself."""
         run: list[Chunk] = []
         for chunk in self.chunks:
-            if run and (chunk.done or chunk.state_before in (STATE_NONE, STATE_CUT)):
+            if run and (chunk.done or chunk.blend or chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP)):
                 yield tuple(run)
                 run = []
             if not chunk.done:

@@ -15,7 +15,7 @@ from streamdream.dream.optical_flow import grey
 from streamdream.media.frame import picture_checksum
 from streamdream.media.resize import resize
 from streamdream.media.sources.prefetch import prefetch
-from streamdream.render.chunk_render import open_job_source
+from streamdream.render.job import open_job_source
 from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media.sinks.chunks import ChunkTimes
-from streamdream.render.plan import Chunk, DamagedPlan, RenderPlan
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan
 from streamdream.system.atomic_file import write_file
 from streamdream.system.durations import describe_seconds
 
@@ -88,6 +88,12 @@ class ChunkStore:
                                arrays.get("frozen_image"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
+
+    def is_ready(self, chunk: Chunk) -> bool:
+        """Whether all that the chunk begins with is there."""
+        files = [chunk.blend] if chunk.blend else []
+        files += [] if chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP) else [chunk.state_before]
+        return all((self.path / name).exists() for name in files)
 
     def file(self, chunk: Chunk) -> Path:
         """The pictures of a chunk: a file, or a folder of files."""

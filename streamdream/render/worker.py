@@ -60,9 +60,9 @@ def _read_orders(orders: queue.Queue[list[int]]) -> None:
 
 def _work(folder: Path, device: str, orders: queue.Queue[list[int]], output: IO[str]) -> None:
     from streamdream.dream.build import build_dreamer
-    from streamdream.render.chunk_render import open_job_source, render_range
+    from streamdream.render.chunk_render import render_range
     from streamdream.render.chunk_storage import chunk_storage
-    from streamdream.render.job import RenderJob
+    from streamdream.render.job import RenderJob, open_job_source
 
     plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     os.chdir(plan.job["folder"])

@@ -77,7 +77,7 @@ def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame
     and for what a worker raises.
     """
     assert folder.plan is not None
-    ranges = sorted(folder.plan.missing_ranges(), key=lambda chunks: _frames(folder, chunks))
+    ranges = sorted(folder.plan.missing_ranges(), key=lambda chunks: _frames(folder, chunks), reverse=True)
     reports: queue.Queue[tuple[Worker, Any]] = queue.Queue()
     with ExitStack() as stack:
         def start(number: int) -> Worker:
@@ -86,10 +86,13 @@ def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame
             return worker
 
         workers = {number: start(number) for number in range(min(count, len(ranges)))}
-        for worker in workers.values():
-            worker.order(ranges.pop())
         failures = 0
-        while any(worker.chunks for worker in workers.values()):
+        while ranges or any(worker.chunks for worker in workers.values()):
+            for worker in workers.values():
+                ready = next((chunks for chunks in ranges if folder.is_ready(chunks[0])), None)
+                if ready is not None and not worker.chunks:
+                    ranges.remove(ready)
+                    worker.order(ready)
             on_frame(folder.plan.frames_done + sum(worker.frames for worker in workers.values()))
             try:
                 worker, message = reports.get(timeout=POLL_SECONDS)
@@ -114,8 +117,6 @@ def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame
                 folder.add_chunk(done, folder.plan.next_chunk(done), message["warnings"])
             else:
                 worker.chunks, worker.frames = (), 0
-                if ranges:
-                    worker.order(ranges.pop())
 
 
 def _missing(folder: WorkFolder, chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
