@@ -46,8 +46,11 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
     first, plan = chunks[0], store.plan
     assert plan is not None
     following = plan.next_chunk(chunks[-1])
-    if following is not None:
-        job = replace(job, record_settings="")  # the last range writes it, from the start on
+    files = job.automation_files
+    if following is not None or store.is_planned:
+        files = replace(files, record_settings="")  # the last range records it, or the scan did, from the start on
+    elif first.first_frame:
+        files = replace(files, overwrite=True)  # what the interrupted run recorded
     warm_up = WARM_UP_FRAMES if first.state_before == STATE_WARM_UP else 0
     start_frame = first.first_frame - warm_up
     with open_job_source(job) as source:
@@ -61,7 +64,7 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
         writer = ChunkWriter(store, source, storage, clock, first, start.state.cuts,
                              ChunkTarget(job.output, store.path), compose_recipe(job, dreamer))
         with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
-              open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
+              open_automation(files, job.run, job.input, job.run.render.start) as automation):
             checkpoints: ChunkWriter | WarmUp = writer
             output: Sink = sink
             if warm_up:

@@ -53,6 +53,11 @@ class ChunkStore:
     def __init__(self, path: Path, suffix: str, plan: RenderPlan | None = None) -> None:
         self.path, self.suffix, self.plan = path, suffix, plan
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether the chunks were planned before the first was rendered."""
+        return (self.path / TIMES_FILE).exists()
+
     def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
         """Take ``done``, which is whole now, into the plan, and ``following``, whose first frame is known now."""
         assert self.plan is not None
@@ -177,11 +182,6 @@ class WorkFolder(ChunkStore):
         from safetensors.numpy import save
 
         write_file(str(self.path / TIMES_FILE), save({"source_pts": source_pts}), overwrite=True)
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether the chunks were planned before the first was rendered."""
-        return (self.path / TIMES_FILE).exists()
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""

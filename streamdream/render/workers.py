@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from streamdream.errors import StreamdreamError
@@ -51,17 +51,18 @@ class Worker:
     def order(self, chunks: tuple[Chunk, ...]) -> None:
         self.chunks, self.frames = chunks, 0
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # it has just ended, which its thread reports
             self._process.stdin.write(json.dumps({"chunks": [chunk.number for chunk in chunks]}) + "\n")
             self._process.stdin.flush()
-        except OSError:  # it has just ended, which its thread reports
-            pass
 
     def stop(self) -> None:
         self._process.kill()
         self._process.wait(STOP_SECONDS)
         self._thread.join(STOP_SECONDS)
-        self._process.stdin.close() if self._process.stdin else None
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
     def last_words(self) -> str:
         """Why it ended, as far as that is known."""
