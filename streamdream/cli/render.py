@@ -63,7 +63,7 @@ def add_plan_flags(parser: Parser) -> None:
     """Add the flags that say how a render is carried out."""
     parser.advanced += [
         parser.add_argument("--restart", action="store_true",
-                            help="begin anew where an interrupted render with other settings is there"),
+                            help="start over where an interrupted render with other settings is there"),
         parser.add_argument("--workers", type=_parse_workers, default=1, metavar="N",
                             help="processes that render parts of the video between scene cuts; default 1"),
         parser.add_argument("--seams", default="exact", metavar="NAME",

@@ -2,7 +2,7 @@
 
     RenderJob ──▶ RenderPlan ──▶ chunks, each by pipeline.render_video ──▶ join ──▶ output
 
-What is no file at one of its ends (a URL, a pipe, no output) is rendered in one pass, and begins anew.
+If the input or the output is not a file (a URL, a pipe, ``null``), it is rendered in one pass and cannot be resumed.
 """
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class _ChunkedRender:
         try:
             plan = self._folder.load()
         except DamagedPlan as error:
-            log.warning("the unfinished render of %s cannot be gone on with: %s; it begins anew", self._job.output,
+            log.warning("the unfinished render of %s cannot be resumed: %s; it starts over", self._job.output,
                         error)
             plan = None
         if plan is None or self._options.restart:

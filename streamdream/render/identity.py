@@ -1,4 +1,4 @@
-"""What two runs must share, so that the second goes on with the chunks of the first and gives the same frames."""
+"""What two runs must share, so that the second resumes the first and gives the same frames."""
 from __future__ import annotations
 
 import hashlib

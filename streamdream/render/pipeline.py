@@ -46,7 +46,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
     ``on_frame`` gets the number of frames done; ``references_at`` gives guide, style and mask of a time in seconds
     (``GuideVideo.references_at``). An ``Automation`` changes the settings on the way, and the network, of which
     ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a device wait there for theirs.
-    ``options`` are for every dream, and the dreamer's own without them. ``start`` goes on with a render whose first
+    ``options`` are for every dream, and the dreamer's own without them. ``start`` resumes a render whose first
     frames are done; the source must begin behind them. ``checkpoints`` learns of each frame and of the state after it.
 
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns

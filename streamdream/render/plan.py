@@ -69,7 +69,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RenderPlan:
-    """``identity`` is what two runs must share so that one goes on with the other's chunks; see ``identity.py``.
+    """``identity`` is what two runs must share so that one resumes the other; see ``identity.py``.
 
     ``chunks`` are in order. Where nobody has looked through the source before, the last one is open: its end, and
     whether another follows, shows itself.
@@ -144,11 +144,11 @@ class RenderPlan:
 
 
 def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output: str) -> None:
-    """Raises UsageError, with what differs, where a plan of ``stored`` cannot be gone on with."""
+    """Raises UsageError, with what differs, where a plan of ``stored`` cannot be resumed."""
     differences = list(_differences(stored, current))
     if differences:
         raise UsageError(f"{output} is half rendered with something else: {'; '.join(differences[:3])}; --restart "
-                         "begins anew")
+                         "starts over")
 
 
 def _differences(stored: Any, current: Any, name: str = "") -> Iterator[str]:

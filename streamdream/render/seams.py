@@ -159,4 +159,4 @@ def load_residuals(path: Path) -> Residuals:
     try:
         return load_file(path)["residuals"]
     except (OSError, SafetensorError, KeyError) as error:
-        raise SinkError(f"{path} is damaged ({error_text(error)}); --restart begins anew") from None
+        raise SinkError(f"{path} is damaged ({error_text(error)}); --restart starts over") from None

@@ -92,7 +92,7 @@ class ChunkStore:
             return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
                                arrays.get("frozen_image"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart begins anew") from None
+            raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart starts over") from None
 
     def is_ready(self, chunk: Chunk) -> bool:
         """Whether all that the chunk begins with is there."""
@@ -147,7 +147,7 @@ class WorkFolder(ChunkStore):
         self.close()
 
     def close(self) -> None:
-        """Release the lock; remove a folder from which nothing can be gone on with."""
+        """Release the lock; remove a folder that holds no chunk."""
         atexit.unregister(self.close)
         if not self._lock.is_locked:
             return
@@ -195,7 +195,7 @@ class WorkFolder(ChunkStore):
     def describe_kept(self) -> str:
         """What an interruption leaves, in a few words; "" when that is nothing."""
         frames = self.plan.frames_done if self.plan else 0
-        return f"{frames} frames of {self.output} are kept, and the same command goes on" if frames else ""
+        return f"{frames} frames of {self.output} are kept; the same command resumes" if frames else ""
 
     def describe_resume(self) -> str:
         """The time of the first frame that is missing."""
