@@ -78,6 +78,19 @@ def test_estimated_flow_is_near_the_true_one(name: str, estimator: str, limit_px
     assert endpoint_error(motion, now) < limit_px
 
 
+@pytest.mark.parametrize("size", [(64, 86), (48, 64), (72, 96)])
+def test_a_flow_does_not_depend_on_those_before(size: tuple[int, int]) -> None:
+    """OpenCV's DIS keeps what it chooses for a small picture."""
+    random = np.random.default_rng(0)
+    small = [cv2().GaussianBlur(random.integers(0, 256, size, np.uint8), (0, 0), 3) for _ in range(2)]
+    before, now = (optical_flow.grey(truth.image) for truth in pair("crossing"))
+    flow = optical_flow.get("dis")
+    first, other = flow(small[1], small[0]), flow(now, before)
+    np.testing.assert_array_equal(flow(small[1], small[0]), first)
+    np.testing.assert_array_equal(flow(now, before), other)
+    np.testing.assert_array_equal(flow(now, before), other)
+
+
 def test_no_flow_is_zero() -> None:
     before, now = pair("crossing")
     assert not optical_flow.get("none")(optical_flow.grey(now.image), optical_flow.grey(before.image)).any()

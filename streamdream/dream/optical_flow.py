@@ -20,7 +20,8 @@ Grey = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 FlowEstimator = Callable[[Grey, Grey], Flow]
 
-
+DIS_FINEST_SCALE, DIS_PATCH_SIZE = 2, 8
+"""Of the preset FAST."""
 _local = threading.local()
 
 
@@ -39,7 +40,11 @@ def _make_dis_engine() -> Any:
 
 
 def _dis(current: Grey, previous: Grey) -> Flow:
-    flow: Flow = _dis_engine().calc(current, previous, None)
+    engine = _dis_engine()
+    # OpenCV changes both for pictures below 91 pixels, and keeps that: a second flow would not be as the first.
+    engine.setFinestScale(DIS_FINEST_SCALE)
+    engine.setPatchSize(DIS_PATCH_SIZE)
+    flow: Flow = engine.calc(current, previous, None)
     return flow
 
 
