@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame
-from streamdream.media.sinks.video_encoder import copy_picture, new_clock
+from streamdream.media.sinks.video_encoder import check_size, copy_picture, new_clock
 from streamdream.media.sinks.video_output import VideoOutput
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
@@ -38,7 +38,8 @@ class VideoWriter:
         return self._output.bytes_written
 
     def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
-        """A PyAV frame and its time in seconds."""
+        """A PyAV frame and its time in seconds. Raises ValueError for a picture of another size."""
+        check_size(image, self._source, self.partial.name)
         return copy_picture(image), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:

@@ -77,6 +77,13 @@ class PictureClock:
         return self.previous + max(duration, 1)
 
 
+def check_size(image: NDArray[np.uint8], source: Source, name: str) -> None:
+    """Raise ValueError where a picture for the output ``name`` has not the size of its source."""
+    height, width = image.shape[:2]
+    if (width, height) != (source.width, source.height):
+        raise ValueError(f"{name} takes pictures of {source.width}x{source.height}, not {width}x{height}")
+
+
 def new_clock(kind: Container, source: Source, settings: RenderSettings) -> PictureClock:
     """The clock of a video of that source in that container. Raises UnknownName or UsageError for a wrong codec."""
     encoder = ENCODERS.get(find_codec(settings.codec, kind).name, Encoder())
@@ -172,9 +179,6 @@ class VideoEncoder:
     def _pad(self, picture: Any) -> Any:
         """Repeat the last row or column up to the stored size."""
         right, below = self._padding
-        if (picture.width, picture.height) != (self._source.width, self._source.height):
-            raise ValueError(f"{self._name} takes pictures of {self._source.width}x{self._source.height}, "
-                             f"not {picture.width}x{picture.height}")
         if not right and not below:
             return picture
         return copy_picture(np.pad(picture.to_ndarray(), ((0, below), (0, right), (0, 0)), mode="edge"))
