@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.render.plan import STATE_CUT, Chunk
-from streamdream.render.work_folder import ChunkRecord, ChunkStore, measure
+from streamdream.render.work_folder import ChunkRecord, ChunkStore
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ class ChunkWriter:
         state = self._last.state
         times = self._file.finish(end_pts)
         self._file = None
-        size, digest = measure(self._folder.path / (self._chunk.name + self._storage.suffix))
         self._folder.save_record(self._chunk, ChunkRecord(state, times, np.array(self._source_pts, np.int64),
                                                           self._last.frozen_image))
+        size, digest = self._folder.measure(self._chunk)
         done = replace(self._chunk, frames=len(self._source_pts), cuts=state.cuts - self._cuts, end_pts=end_pts,
                        bytes=size, sha256=digest)
         self._cuts = state.cuts

@@ -118,7 +118,8 @@ class _ChunkedRender:
         from streamdream.dream.build import build_dreamer
 
         plan = self._load_plan()
-        if plan is None or not self._folder.is_result(plan):
+        is_joined = plan is not None and self._folder.is_result(plan)
+        if not is_joined:
             is_joining = plan is not None and plan.result is not None and self._storage.joins_in_place
             check_output(self._job.output, self._source, self._job.run.render, self._job.overwrite or is_joining,
                          self._job.input)
@@ -137,9 +138,9 @@ class _ChunkedRender:
         self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder)
         dreamer = build_dreamer(stream)
         report = None
-        if self._options.workers > 1 and self._folder.is_planned:
+        if self._options.workers > 1 and self._folder.is_planned and not is_joined:
             run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
-        else:
+        elif not is_joined:
             for chunks in sorted(plan.missing_ranges(), key=lambda chunks: bool(chunks[0].blend)):
                 report = render_range(self._folder, chunks, self._job, stream, self._storage, dreamer,
                                       self._observer.frame)

@@ -50,8 +50,9 @@ class Chunk:
     end_pts: int = 0
     """End of its last picture, in ticks of the encoder."""
     bytes: int = 0
+    """Of its file and the state after it, as ``sha256`` is."""
     sha256: str = ""
-    """Of its file; empty until that is whole."""
+    """Empty until both are whole."""
 
     @property
     def done(self) -> bool:

@@ -104,6 +104,10 @@ class ChunkStore:
         """The pictures of a chunk: a file, or a folder of files."""
         return self.path / (chunk.name + self.suffix)
 
+    def measure(self, chunk: Chunk) -> tuple[int, str]:
+        """Size in bytes and SHA-256 of all that belongs to the chunk. Raises OSError."""
+        return measure(self.file(chunk), self.path / chunk.state_file)
+
     def source_pts_before(self, frame: int) -> NDArray[np.int64]:
         """Times of all frames before the one of that index, in ticks of the source."""
         assert self.plan is not None
@@ -232,15 +236,14 @@ class WorkFolder(ChunkStore):
 
     def _is_whole(self, chunk: Chunk) -> bool:
         try:
-            size, digest = measure(self.file(chunk))
-            return (size, digest) == (chunk.bytes, chunk.sha256) and (self.path / chunk.state_file).exists()
+            return self.measure(chunk) == (chunk.bytes, chunk.sha256)
         except OSError:
             return False
 
 
-def measure(path: Path) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file, or of all files in a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+def measure(*paths: Path) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of files, or of all files in folders. Raises OSError."""
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     total, digest = 0, hashlib.sha256()
     for file in files:
         total += file.stat().st_size
