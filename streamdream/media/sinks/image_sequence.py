@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,21 +113,24 @@ def to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def join_folders(pattern: str, folders: Sequence[Path], overwrite: bool) -> list[str]:
-    """Give the pictures of all chunks their names; return warnings. Raises SinkError, OSError.
+    """Give the pictures of all chunks their names; return warnings. Raises SinkError.
 
     Pictures that have their name already, from a run that was killed meanwhile, may stay.
     """
     partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
     target = partial.target
-    pictures = [picture for folder in folders for picture in sorted(folder.iterdir(), key=_number)]
-    older = set(sequence_files(str(target)).values()) - {target.with_name(picture.name) for picture in pictures}
-    missing = [picture for picture in pictures if not _same_bytes(picture, target.with_name(picture.name))]
+    pictures = {number: picture for folder in folders
+                for number, picture in sequence_files(str(folder / target.name)).items()}
+    older = set(sequence_files(str(target)).values()) - {target.with_name(target.name % number) for number in pictures}
+    missing = {number: picture for number, picture in sorted(pictures.items())
+               if not _same_bytes(picture, target.with_name(target.name % number))}
     try:
-        for picture in missing:
+        for picture in missing.values():
             link_or_copy(picture, partial.path / picture.name)
-        numbers = {_number(picture): partial.path / picture.name for picture in missing}
-        partial.commit_files(lambda target: [(path, target.with_name(target.name % number))
-                                             for number, path in numbers.items()])
+        partial.commit_files(lambda target: [(partial.path / picture.name, target.with_name(target.name % number))
+                                             for number, picture in missing.items()])
+    except OSError as error:
+        partial.raise_error(error)
     finally:
         partial.discard()
     return [f"{len(older)} older pictures of {pattern} remain behind the new ones"] if older else []
@@ -143,7 +145,5 @@ def link_or_copy(old: Path, new: Path) -> None:
         os.link(old, new)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(old, new)
-
-
-def _number(path: Path) -> int:
-    return int(re.findall(r"\d+", path.stem)[-1])
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
