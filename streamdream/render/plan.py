@@ -17,6 +17,8 @@ from streamdream.errors import StreamdreamError, UsageError
 FORMAT = "streamdream render plan 1"
 STATE_NONE, STATE_CUT, STATE_WARM_UP = "none", "cut", "warm-up"
 """Values of ``Chunk.state_before``; any other is the name of a state file."""
+NAMES = {"settings": "", "files": "", "versions": "version of "}
+"""How parts of an identity are named before what is in them."""
 
 SEAMS = {
     "exact": "split at scene cuts only: the same frames as by one worker",
@@ -153,15 +155,17 @@ def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output
 
 
 def _differences(stored: Any, current: Any, name: str = "") -> Iterator[str]:
+    """``name`` is what differs: "steps", "source bytes", "version of torch"."""
     if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        prefix = NAMES.get(name, f"{name} " if name else "")
         for key in sorted({*stored, *current}):
-            yield from _differences(stored.get(key), current.get(key), str(key))
+            yield from _differences(stored.get(key), current.get(key), prefix + str(key).replace("_", " "))
     elif stored != current:
-        yield f"{name.replace('_', ' ')} was {_describe(stored)} and is {_describe(current)}"
+        yield f"{name} was {_describe(stored)} and is {_describe(current)}"
 
 
 def _describe(value: Any) -> str:
-    return "not set" if value in (None, "") else str(value)[:60]
+    return "not set" if value in (None, "") else "set" if isinstance(value, Mapping) else str(value)[:60]
 
 
 def _digest(values: Mapping[str, Any]) -> str:
