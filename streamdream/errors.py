@@ -3,6 +3,7 @@
     StreamdreamError            a run that failed; the CLI prints one line and exits 1
     ├── SourceError             the input cannot be opened or read
     ├── SinkError               the output cannot be written (full disk, refused by the encoder)
+    │   ├── NameTaken           another program made a file of the output's name; ours has a number
     │   └── Closed              the user has closed the window
     ├── ModelError              weights are missing, damaged or not the expected ones
     ├── EngineError             an engine could not be built, or does not compute what it should
@@ -30,6 +31,10 @@ class SourceError(StreamdreamError):
 
 class SinkError(StreamdreamError):
     """The output cannot be written."""
+
+
+class NameTaken(SinkError):
+    """Another program made a file of the output's name meanwhile; what was written here has a numbered name."""
 
 
 class Closed(SinkError):

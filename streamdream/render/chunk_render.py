@@ -4,11 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import open_automation
-from streamdream.errors import SinkError
 from streamdream.media.sinks.threaded import ThreadedSink
 from streamdream.media.timestamps import SourcePosition
 from streamdream.render import recipe
@@ -17,7 +15,6 @@ from streamdream.render.guide_video import GuideVideo
 from streamdream.render.job import open_job_source
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk
 from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals, warm_up_file
-from streamdream.system.atomic_file import DISK_FULL_ERRORS, OutputTarget
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -62,7 +59,7 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
         skipped = _seek(source, plan, start_frame)
         end = None if following is None else skipped + following.first_frame - start_frame
         writer = ChunkWriter(store, source, storage, clock, first, start.state.cuts,
-                             ChunkTarget(job.output, store.path), compose_recipe(job, dreamer))
+                             store.target, compose_recipe(job, dreamer))
         with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
               open_automation(files, job.run, job.input, job.run.render.start) as automation):
             checkpoints: ChunkWriter | WarmUp = writer
@@ -103,19 +100,6 @@ def _seek(source: AvSource, plan: RenderPlan, frame: int) -> int:
 def compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
     run = job.run
     return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track)
-
-
-class ChunkTarget(OutputTarget):
-    """Errors of chunks, which name the output."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(name)
-        self._folder = folder
-
-    def _describe_error(self, error: BaseException) -> SinkError:
-        if getattr(error, "errno", None) in DISK_FULL_ERRORS:
-            return SinkError(f"no space left in {self._folder.parent} for {self.name}")
-        return super()._describe_error(error)
 
 
 class FrameRange:

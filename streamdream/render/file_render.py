@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from streamdream.automation.opening import open_automation
 from streamdream.dream.field_check import checked_source
-from streamdream.errors import StreamdreamError
+from streamdream.errors import NameTaken, StreamdreamError
 from streamdream.media.container import is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
@@ -188,7 +188,8 @@ class _ChunkedRender:
             image, references = next(iter(self._source)).image, guide_video.references_at(0.0)
             choice = choose_backend(stream, image, self._job.run.dream, references,
                                     may_build=self._source.frame_count >= MIN_FRAMES_TO_BUILD)
-        log.info("%s", choice.reason)
+        if stream.backend == "auto":
+            log.info("%s", choice.reason)
         threads = stream.threads or worker_threads(effective_threads(stream), self._options.workers)
         return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
 
@@ -201,6 +202,10 @@ class _ChunkedRender:
             clock = self._storage.new_clock()
             for pts in self._folder.source_pts_before(plan.frames):
                 clock(int(pts) * source.time_base)
-            warnings += self._storage.join(self._folder, clock, self._folder.save_result, recipe_text)
+            try:
+                warnings += self._storage.join(self._folder, clock, self._folder.save_result, recipe_text)
+            except NameTaken:  # the output is whole, under a name of its own
+                self._folder.remove()
+                raise
         self._folder.remove()
         return replace(report, frames=plan.frames, cuts=sum(chunk.cuts for chunk in plan.chunks), warnings=warnings)

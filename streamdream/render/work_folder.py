@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan
-from streamdream.system.atomic_file import write_file
+from streamdream.system.atomic_file import DISK_FULL_ERRORS, MAX_STEM, OutputTarget, write_file
 from streamdream.system.durations import describe_seconds
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import DreamState
 
 PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
+MAX_NAME_BYTES = 240
+"""A longer name of an output has no room for more."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,29 @@ class ChunkRecord:
     """The picture at which the source is frozen at its end, if it is."""
 
 
-class ChunkStore:
-    """The chunks of a plan in its folder. ``suffix`` is that of the chunks."""
+class ChunkTarget(OutputTarget):
+    """Describes errors of the files in ``place`` as errors of the output ``name``."""
 
-    def __init__(self, path: Path, suffix: str, plan: RenderPlan | None = None) -> None:
-        self.path, self.suffix, self.plan = path, suffix, plan
+    def __init__(self, name: str, place: Path) -> None:
+        super().__init__(name)
+        self._place = place
+
+    def raise_error(self, error: BaseException) -> NoReturn:
+        is_of_file = isinstance(error, SinkError) and isinstance(error.__cause__, OSError)
+        super().raise_error(error.__cause__ if is_of_file and error.__cause__ else error)
+
+    def _describe_error(self, error: BaseException) -> SinkError:
+        if getattr(error, "errno", None) in DISK_FULL_ERRORS:
+            return SinkError(f"no space left in {self._place} for {self.name}")
+        return super()._describe_error(error)
+
+
+class ChunkStore:
+    """The chunks of a plan in its folder. ``suffix`` is that of the chunks; ``target`` names the output in errors."""
+
+    def __init__(self, path: Path, suffix: str, output: str, plan: RenderPlan | None = None) -> None:
+        self.path, self.suffix, self.output, self.plan = path, suffix, output, plan
+        self.target = ChunkTarget(output, path.parent)
 
     @property
     def is_planned(self) -> bool:
@@ -76,7 +96,13 @@ class ChunkStore:
                                   "grey": record.state.grey, "frozen_image": record.frozen_image}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
         metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
-        write_file(str(self.path / chunk.state_file), save(arrays, metadata), overwrite=True)
+        self._write(chunk.state_file, save(arrays, metadata))
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            write_file(str(self.path / name), data, overwrite=True)
+        except SinkError as error:
+            self.target.raise_error(error)
 
     def load_record(self, name: str) -> ChunkRecord:
         """Raises SinkError."""
@@ -131,8 +157,7 @@ class WorkFolder(ChunkStore):
         """``suffix`` is that of the chunks."""
         from filelock import FileLock, Timeout
 
-        super().__init__(path, suffix)
-        self.output = output
+        super().__init__(path, suffix, output)
         atexit.register(self.close)  # a signal may arrive while libraries load
         self._lock = FileLock(path / LOCK_FILE)
         try:
@@ -141,7 +166,8 @@ class WorkFolder(ChunkStore):
         except Timeout:
             raise UsageError(f"{output} is being rendered by another process; {path} is its folder") from None
         except OSError as error:
-            raise SinkError(f"{path} cannot be made ({error_text(error)}); --work-folder names another place") from None
+            raise SinkError(f"{output} cannot be written: its folder of chunks, {path}, cannot be made "
+                            f"({error_text(error)}); --work-folder names another place") from None
 
     def __enter__(self) -> WorkFolder:
         return self
@@ -185,11 +211,11 @@ class WorkFolder(ChunkStore):
         """Keep the times of all frames, in ticks of the source, where the whole source was read before."""
         from safetensors.numpy import save
 
-        write_file(str(self.path / TIMES_FILE), save({"source_pts": source_pts}), overwrite=True)
+        self._write(TIMES_FILE, save({"source_pts": source_pts}))
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""
-        write_file(str(self.path / PLAN_FILE), plan.to_json().encode(), overwrite=True)
+        self._write(PLAN_FILE, plan.to_json().encode())
         self.plan = plan
 
     def chunks_done(self) -> list[Chunk]:
@@ -253,9 +279,15 @@ def measure(*paths: Path) -> tuple[int, str]:
 
 
 def default_path(output: str, work_folder: str) -> Path:
-    """Hidden beside the output, or in ``work_folder``, where names of outputs in other folders must not meet."""
+    """Hidden beside the output, or in ``work_folder``, where names of outputs in other folders must not meet.
+
+    Raises UsageError where ``work_folder`` does not exist.
+    """
     target = Path(output).absolute()
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:8]
+    is_long = len(os.fsencode(target.name)) > MAX_NAME_BYTES
     if not work_folder:
-        return target.with_name(f".{target.name}.render")
-    digest = hashlib.sha256(str(target).encode()).hexdigest()[:8]
-    return Path(work_folder) / f"{target.name}.{digest}.render"
+        return target.with_name(f".{target.name[:MAX_STEM]}.{digest}.render" if is_long else f".{target.name}.render")
+    if not Path(work_folder).is_dir():
+        raise UsageError(f"--work-folder {work_folder}: no such folder")
+    return Path(work_folder) / f"{target.name[:MAX_STEM]}.{digest}.render"

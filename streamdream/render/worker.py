@@ -24,13 +24,13 @@ from streamdream.system import process_tuning
 class ReportingStore(ChunkStore):
     """Reports each chunk to the parent, which alone writes the plan."""
 
-    def __init__(self, path: Path, suffix: str, plan: RenderPlan, output: IO[str]) -> None:
-        super().__init__(path, suffix, plan)
-        self._output = output
+    def __init__(self, path: Path, suffix: str, name: str, plan: RenderPlan, output: IO[str]) -> None:
+        super().__init__(path, suffix, name, plan)
+        self._reports = output
 
     def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
         super().add_chunk(done, following, warnings)
-        report(self._output, chunk=dataclasses.asdict(done), warnings=warnings)
+        report(self._reports, chunk=dataclasses.asdict(done), warnings=warnings)
 
 
 def report(output: IO[str], **values: Any) -> None:
@@ -76,7 +76,7 @@ def _work(folder: Path, device: str, orders: queue.Queue[list[int]], output: IO[
     while True:
         numbers = orders.get()
         plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-        store = ReportingStore(folder, storage.suffix, plan, output)
+        store = ReportingStore(folder, storage.suffix, job.output, plan, output)
         render_range(store, tuple(plan.chunks[number] for number in numbers), job, stream, storage, dreamer,
                      lambda frame: report(output, frame=frame))
         report(output, done=True)

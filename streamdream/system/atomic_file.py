@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
-from streamdream.errors import SinkError, StreamdreamError, error_text
+from streamdream.errors import NameTaken, SinkError, StreamdreamError, error_text
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 MAX_STEM = 50
@@ -87,8 +87,7 @@ class AtomicFile(OutputTarget):
     def commit(self) -> None:
         """Flush the file to the disk, then give it its name: errors come before an old file is replaced.
 
-        Raises OSError, and SinkError when another process made a file of that name meanwhile: this one then gets a
-        numbered name.
+        Raises OSError, and NameTaken when another process made a file of that name meanwhile.
         """
         descriptor = os.open(self.path, os.O_RDWR)
         try:
@@ -104,7 +103,7 @@ class AtomicFile(OutputTarget):
         except FileExistsError:
             kept = self._rename_numbered(renames)
             self.discard()
-            raise SinkError(f"{self.name} was made by another program meanwhile and is untouched; what was made here "
+            raise NameTaken(f"{self.name} was made by another program meanwhile and is untouched; what was made here "
                             f"is {kept}") from None
         self._committed = True
         self.discard()
