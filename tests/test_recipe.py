@@ -24,7 +24,7 @@ from streamdream import __version__, models, settings
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.media import images, metadata
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.settings import DreamSettings
 
 SMALL = ("--field-height", "72", "--layers", "mixed0", "--warmup-steps", "1", "--backend", "eager", "--seed", "7",

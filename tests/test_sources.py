@@ -14,8 +14,8 @@ from PIL import Image
 from support.clips import Clip, irregular, make, marked, number_of, shuffled
 
 from streamdream.errors import SourceError, UsageError
-from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
+from streamdream.media.input_container import ColorTags
 from streamdream.media.sources.video import open_source
 
 

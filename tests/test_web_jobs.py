@@ -28,7 +28,7 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings

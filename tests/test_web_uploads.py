@@ -21,7 +21,7 @@ from support.web_jobs import ManualClock
 
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.system.stats import peak_rss_mb
 
 LIMITS = InspectionLimits(megabytes=8, seconds=60, pixels=1920 * 1080)

@@ -42,7 +42,7 @@ def print_report(report: RenderReport, output: str, as_json: bool) -> None:
 
 def warn_of_older_files(output: str, started: float) -> None:
     """Warn if a numbered sequence has files from before ``started``, a ``time.time()``."""
-    from streamdream.media.container import is_pattern, sequence_files
+    from streamdream.media.input_container import is_pattern, sequence_files
 
     files = sequence_files(output) if is_pattern(output) else {}
     older = [path for _, path in sorted(files.items()) if path.stat().st_mtime < started]

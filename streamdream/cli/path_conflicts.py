@@ -143,7 +143,7 @@ def _files(text: str) -> list[Path]:
 
 def _members(pattern: Path) -> list[Path]:
     """Return the existing files of a numbered sequence, also on a file system that ignores case."""
-    from streamdream.media.container import is_pattern
+    from streamdream.media.input_container import is_pattern
 
     if not is_pattern(str(pattern)):
         return []
@@ -173,7 +173,7 @@ def _same_output(first: str, second: str) -> bool:
     paths = [Path(os.path.realpath(text)) for text in (first, second)]
     if len({_fold(str(path.parent)) for path in paths}) > 1:
         return False
-    from streamdream.media.container import NUMBER
+    from streamdream.media.input_container import NUMBER
 
     numbered = [_fold(NUMBER.sub("1", path.name)) for path in paths]
     return any(_shape(path.name).fullmatch(other) for path, other in zip(paths, reversed(numbered), strict=True))
@@ -181,7 +181,7 @@ def _same_output(first: str, second: str) -> bool:
 
 def _shape(name: str) -> re.Pattern[str]:
     """Return a regex for a folded file name, or for those of a pattern, with the number as the first group."""
-    from streamdream.media.container import NUMBER
+    from streamdream.media.input_container import NUMBER
 
     return re.compile("([0-9]+)".join(re.escape(_fold(part)) for part in NUMBER.split(name, maxsplit=1)))
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError, error_text
-from streamdream.media.container import open_file, stated_end
+from streamdream.media.input_container import open_file, stated_end
 
 BANDS = {"all": (20.0, 20_000.0), "bass": (20.0, 150.0), "mid": (150.0, 2_000.0), "treble": (2_000.0, 20_000.0)}
 """Lower and upper bound in Hz."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.media.container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
+from streamdream.media.input_container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
 from streamdream.media.pyav import fraction
 
 

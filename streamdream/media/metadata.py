@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
-from streamdream.media.container import open_file
+from streamdream.media.input_container import open_file
 
 MARK = "# streamdream recipe"
 MAX_BYTES = 60_000

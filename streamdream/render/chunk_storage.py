@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream.media.container import is_pattern
 from streamdream.media.images import WRITABLE
+from streamdream.media.input_container import is_pattern
 from streamdream.media.sinks.chunks import ChunkEncoder, ChunkFile, ChunkFormat, join_chunks
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import ImageFolder, join_folders, to_bgr

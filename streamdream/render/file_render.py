@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from streamdream.automation.opening import open_automation
 from streamdream.dream.field_check import checked_source
 from streamdream.errors import NameTaken, StreamdreamError
-from streamdream.media.container import is_pattern
+from streamdream.media.input_container import is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunk_storage import ChunkStorage, chunk_storage

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
-from streamdream.media.container import is_pattern, sequence_files
+from streamdream.media.input_container import is_pattern, sequence_files
 from streamdream.render.job import RenderJob, settings_text
 
 if TYPE_CHECKING:

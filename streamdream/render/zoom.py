@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
-from streamdream.media.container import assumed_color
 from streamdream.media.frame import Frame
+from streamdream.media.input_container import assumed_color
 from streamdream.media.opencv import cv2
 from streamdream.render.report import RenderReport, summarize
 

@@ -142,7 +142,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
     """
     import av
 
-    from streamdream.media.container import main_video_stream
+    from streamdream.media.input_container import main_video_stream
 
     container = open_video(path, suffix)
     try:

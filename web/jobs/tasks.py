@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.settings import StreamSettings
 
 from .queue import Job, StepwiseSlot, Turn

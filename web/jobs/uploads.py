@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UsageError
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.media.sources.video import AvSource
 
 from ..core import limits

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UsageError
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import resize
 from streamdream.system.durations import describe_seconds

@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from streamdream.errors import UsageError
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.settings import RenderSettings
 from streamdream.system.durations import describe_seconds
 

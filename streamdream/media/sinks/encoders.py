@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
-from streamdream.media.container import ColorTags, assumed_color
+from streamdream.media.input_container import ColorTags, assumed_color
 from streamdream.settings import RenderSettings
 
 

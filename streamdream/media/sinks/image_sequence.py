@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError
-from streamdream.media.container import sequence_files
 from streamdream.media.frame import Frame
 from streamdream.media.images import encode_image
+from streamdream.media.input_container import sequence_files
 from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.system.atomic_file import AtomicFile, Renames
 

@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakSet
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.container import main_video_stream, open_file
+from streamdream.media.input_container import main_video_stream, open_file
 from streamdream.system.atomic_file import AtomicFile, OutputTarget, rename
 
 MAX_NAME_BYTES = 230

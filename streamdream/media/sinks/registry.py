@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
-from streamdream.media.container import is_pattern, sequence_files
 from streamdream.media.images import WRITABLE
+from streamdream.media.input_container import is_pattern, sequence_files
 from streamdream.media.sinks.base import LiveContext, NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import ImageWriter

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.errors import error_text
-from streamdream.media.container import TimeRange, clock_origin, is_attached_picture, main_video_stream, open_file
+from streamdream.media.input_container import TimeRange, clock_origin, is_attached_picture, main_video_stream, open_file
 from streamdream.media.pyav import fraction, open_av
 
 COVER_TYPES = {"mjpeg": "jpeg", "png": "png"}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError, error_text
-from streamdream.media.container import ColorTags, is_yuv
+from streamdream.media.input_container import ColorTags, is_yuv
 from streamdream.media.sinks.encoders import (
     ENCODERS,
     Container,

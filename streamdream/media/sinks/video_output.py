@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream.media.container import TimeRange
+from streamdream.media.input_container import TimeRange
 from streamdream.media.metadata import set_recipe
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS

@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
+from streamdream.media.input_container import ColorTags
 
 TICK = Fraction(1, 90_000)
 """Time base of live frames, in seconds: that of MPEG, fine enough for any rate."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, UsageError
-from streamdream.media.container import ColorTags
+from streamdream.media.input_container import ColorTags
 from streamdream.media.opencv import cv2
 from streamdream.media.sources.camera_list import Camera, find_camera
 from streamdream.media.sources.network import Address, NetworkReader

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, error_text
-from streamdream.media.container import Rotation
 from streamdream.media.decoder import VideoDecoder
+from streamdream.media.input_container import Rotation
 from streamdream.media.pyav import fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0

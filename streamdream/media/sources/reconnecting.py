@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError
-from streamdream.media.container import ColorTags
 from streamdream.media.frame import Frame
+from streamdream.media.input_container import ColorTags
 from streamdream.media.reconnect import Reconnect
 from streamdream.media.resize import letterbox
 from streamdream.media.sources.base import REPEAT_SECONDS, LiveSource, timestamped_frame

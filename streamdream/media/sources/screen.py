@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, UsageError
-from streamdream.media.container import ColorTags
+from streamdream.media.input_container import ColorTags
 from streamdream.media.sources.cameras import CaptureRequest
 from streamdream.media.sources.transform import Region
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
-from streamdream.media.container import (
+from streamdream.media.decoder import VideoDecoder
+from streamdream.media.frame import Frame, picture_checksum
+from streamdream.media.input_container import (
     ColorTags,
     TimeRange,
     clock_origin,
@@ -22,8 +24,6 @@ from streamdream.media.container import (
     sequence_files,
     stated_end,
 )
-from streamdream.media.decoder import VideoDecoder
-from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.pyav import fraction
 from streamdream.media.timestamps import SourcePosition, TimestampRepair
 

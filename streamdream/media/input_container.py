@@ -1,4 +1,4 @@
-"""Facts of an input container that its source and its sink must agree on.
+"""Facts of an input file (its container) that its source and its sink must agree on.
 
 Both open the input on their own, since decoding and copying run at different speeds: how a file is opened safely, which
 video stream is the main one, the origin of the clock, the time range, the rotation, and the colours.
