@@ -14,7 +14,7 @@ from support.weight_server import DIGEST, WEIGHTS, file_names, stem
 from streamdream import cli, models
 from streamdream.cli import signals
 from streamdream.errors import ModelError, UsageError
-from streamdream.models import WeightSource, fetch
+from streamdream.models import WeightSource, fetch, registry
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -60,7 +60,7 @@ def row(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     handler = signal.getsignal(signal.SIGTERM)
     server.files["/w.safetensors"] = WEIGHTS
     model = stem(WeightSource(f"{server.url}/w.safetensors", DIGEST, 1_500_000))
-    monkeypatch.setitem(models.MODELS, "stem", replace(model, load_weights=models._fetched_weights("stem")))
+    monkeypatch.setitem(models.MODELS, "stem", replace(model, load_weights=registry.fetched_weights("stem")))
     yield "stem"
     signal.signal(signal.SIGTERM, handler)  # the command line sets its own
 

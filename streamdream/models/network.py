@@ -1,4 +1,4 @@
-"""Runs the part of a node table that the taps need: forward, and the gradient at the picture."""
+"""Run a node table, as far as the taps need it: forward, and back to the gradient at the picture."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
