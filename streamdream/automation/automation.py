@@ -1,7 +1,7 @@
 """Change settings over time: playlists, crossfades, the audio level, recorded tracks.
 
 Live runs and renders use an ``Automation`` alike. They call ``on_frame`` once for each frame, in order; then
-``dream_settings_at`` returns what to dream at a time, ``display_settings_at`` how to show it.
+``dream_request_at`` returns what to dream at a time, ``display_settings_at`` how to show it.
 """
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Automation:
         """Be frozen at that frame."""
         self._frozen_frame = frame
 
-    def dream_settings_at(self, seconds: float) -> DreamRequest:
+    def dream_request_at(self, seconds: float) -> DreamRequest:
         """Return the request, crossfaded, for the frame at that time."""
         return self._crossfade.select(replace(self.controls.request, dream=self.display_settings_at(seconds)), seconds)
 

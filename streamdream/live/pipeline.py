@@ -175,7 +175,7 @@ class Live:
         while (captured := self._for_dream.take()) is not None and not self._stop.is_set():
             image = captured.frame.image
             dreamer, request = self._models.dreamer_for(
-                self._automation.dream_settings_at(captured.frame.pts_seconds), self._controls
+                self._automation.dream_request_at(captured.frame.pts_seconds), self._controls
             )
             options = replace(options, field_height=self._resolution.field_height,
                               cycle_octaves=self._resolution.cycle_octaves)

@@ -69,7 +69,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
                 checkpoints.before_frame(pair[0])
             frame, frame_match = automation.on_frame(pair[0]), pair[1]
             dreamer, request = switcher.dreamer_for(
-                automation.dream_settings_at(frame.pts_seconds), automation.controls
+                automation.dream_request_at(frame.pts_seconds), automation.controls
             )
             if resets != automation.controls.resets:
                 state, resets = replace(state, residual=None), automation.controls.resets
@@ -130,7 +130,7 @@ class RenderStart:
 
         for pts_seconds in self.earlier_seconds:
             automation.on_frame(blank_frame(pts_seconds))
-            switcher.dreamer_for(automation.dream_settings_at(pts_seconds), automation.controls)
+            switcher.dreamer_for(automation.dream_request_at(pts_seconds), automation.controls)
             references_at(pts_seconds)
         if self.frozen_image is not None:
             automation.freeze_at(replace(blank_frame(self.earlier_seconds[-1]), image=self.frozen_image))

@@ -53,7 +53,7 @@ def scan_source(job: RenderJob, dreamer: Dreamer, on_frame: Callable[[int], None
         detector = _CutDetector(dreamer)
         for index, source_frame in enumerate(prefetch(source)):
             frame = automation.on_frame(source_frame)
-            is_cut = detector.is_cut(frame, automation.dream_settings_at(frame.pts_seconds).dream)
+            is_cut = detector.is_cut(frame, automation.dream_request_at(frame.pts_seconds).dream)
             if not chunks or is_cut or index - chunks[-1].first_frame == job.run.render.chunk_frames:
                 chunks.append(_chunk_at(source_frame, index, chunks, is_cut))
             source_pts.append(source_frame.pts)
