@@ -1,8 +1,9 @@
-"""The backend ``auto``: start with eager, and switch to an engine where it is faster.
+"""The backend ``auto``: start with eager, and switch to an engine during the run, where that is faster.
 
 For each size and objective: load an engine that an earlier run stored; or build one in another process after eager has
 run for BUILD_AFTER_SECONDS, so that short runs do not pay for it. Then time both on real steps, alternately, and use
 the faster one. A clear result is stored and reused by later runs. Both compute the same, so the switch is invisible.
+A render of a file does not switch: ``choose_once.py``.
 """
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from streamdream.backends.choice import BackendChoice
+    from streamdream.backends.choose_once import BackendChoice
     from streamdream.dream.dreamer import Dreamer
     from streamdream.dream.reference_images import References
     from streamdream.settings import DreamSettings, StreamSettings
@@ -49,7 +49,7 @@ def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: D
     May set threads and memory of the process as ``build_dreamer`` does. Raises what that raises, and FieldTooSmall.
     """
     from streamdream import models
-    from streamdream.backends import choice
+    from streamdream.backends import choose_once
     from streamdream.backends.eager import Eager
     from streamdream.backends.tiled import Tiled
     from streamdream.dream.dreamer import Dreamer, DreamState
@@ -58,14 +58,14 @@ def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: D
     torch_threads.set_process_threads(stream.threads)
     model = models.get(stream.model)
     if stream.backend != "auto":
-        return choice.resolve_named(stream.backend, model, stream.device, stream.precision)
+        return choose_once.resolve_named(stream.backend, model, stream.device, stream.precision)
     eager = Eager(model, stream.device, stream.precision)
     _limit_memory(stream, eager.device)
-    recorder = choice.StepRecorder(eager)
+    recorder = choose_once.StepRecorder(eager)
     dreamer = Dreamer(model, Tiled(recorder, stream.tile_memory), stream.field_height, stream.seed)
     # one step at each octave: more would change both sums by the same factor
     dreamer.advance(DreamState(), image, replace(settings, steps=1, warmup_steps=0), references)
-    return choice.choose(eager, stream.device, recorder.requests, may_build)
+    return choose_once.choose(eager, stream.device, recorder.requests, may_build)
 
 
 def _limit_memory(stream: StreamSettings, device: torch.device) -> None:

@@ -1,7 +1,7 @@
-"""Decide for a whole run, before its first frame, what ``auto`` would settle on.
+"""Choose eager or an engine once, before a render starts; ``auto.py`` switches during the run.
 
-``Auto`` begins with eager and changes to an engine at a moment that depends on the clock, so two runs round
-differently. A run that must be resumed with the same bits chooses here once, and goes on with the backend by its name.
+``Auto`` changes from eager to an engine at a moment that depends on the clock, and the two round differently. A render
+that must be resumed with the same bits chooses here, and goes on with the backend by its name.
 """
 from __future__ import annotations
 
