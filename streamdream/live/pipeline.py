@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from streamdream.settings import DreamSettings
 
 Item = TypeVar("Item")
-Compose = Callable[["compositor.PublishedResidual | None", "NDArray[np.uint8]", "DreamSettings"], "NDArray[np.uint8]"]
+MakeOutput = Callable[[compositor.PublishedResidual | None, NDArray[np.uint8], "DreamSettings"], NDArray[np.uint8]]
 log = logging.getLogger(__name__)
 MAX_SAMPLES = 36_000
 """Latest frames whose latency is stored: ten minutes at 60 frames per second."""
@@ -74,8 +74,8 @@ class Live:
     """One live run. It reads ``controls`` before every dream and frame, so all settings may change during the run.
 
     ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``device_slot`` makes the
-    context of a dream, in which runs that share a device wait for it. ``compose`` makes the picture for the sink from
-    the newest residual, or None, and a frame.
+    context of a dream, in which runs that share a device wait for it. ``make_output`` makes the picture for the sink
+    from the newest residual, or None, and a frame: by default the dream.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Live:
         device_slot: Callable[[], AbstractContextManager[object]] = nullcontext,
         automation: Automation | None = None,
         build: Callable[[str], Dreamer] | None = None,
-        compose: Compose = compositor.composite,
+        make_output: MakeOutput = compositor.composite,
     ) -> None:
         self._source, self._sink, self._resolution = source, sink, resolution
-        self._controls, self._device_slot, self._compose = controls, device_slot, compose
+        self._controls, self._device_slot, self._make_output = controls, device_slot, make_output
         self._automation = automation or Automation(controls)
         self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.options.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
@@ -252,11 +252,11 @@ class Live:
                 continue
             frame = captured.frame
             with self._stats.stage("display"):
-                dream = self._compose(
+                output = self._make_output(
                     self._published, frame.image, self._automation.display_settings_at(frame.pts_seconds)
                 )
             with self._stats.stage("sink"):
-                self._sink.write(dream, frame)
+                self._sink.write(output, frame)
             now = time.perf_counter()
             self._shown += 1
             self._latencies.append(now - captured.at_seconds)

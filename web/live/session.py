@@ -364,7 +364,7 @@ class Session:
             if dreamer.backend.device.type == "cpu":
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self.encoder, dreamer, self._resolution, self.controls, device_slot,
-                              build=self._app_state.dreamer, compose=split_residual)
+                              build=self._app_state.dreamer, make_output=split_residual)
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
