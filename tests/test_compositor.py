@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from streamdream_bench.synthetic import Scene, Truth, crossing, turning
-from streamdream_web.live import session
+from streamdream_web.live import browser_io
 
 from streamdream.backends import Backend
 from streamdream.dream import reference_images, warp
@@ -81,13 +81,13 @@ def test_residual_halves_added_to_the_frame_are_what_is_shown(changes: dict[str,
     """
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, published = texture(480, 640), compositor.prepare_residual(residual_of(240, 320), texture(480, 640))
-    halves = session.split_residual(published, image, settings)
+    halves = browser_io.split_residual(published, image, settings)
     assert halves.shape == (480, 320, 3) and not np.minimum(halves[:240], halves[240:]).any()
     more, less = (cv2().resize(half, (640, 480)) for half in np.split(halves, 2))
     together = cv2().add(cv2().subtract(image, less), more)
     off = np.abs(together.astype(int) - compositor.composite(published, image, settings))
     assert off.mean() < 0.3 and np.percentile(off, 99) <= 2
-    assert not session.split_residual(None, image, settings).any()
+    assert not browser_io.split_residual(None, image, settings).any()
 
 
 def test_residual_halves_are_zero_outside_the_mask(tmp_path: object) -> None:
@@ -95,7 +95,7 @@ def test_residual_halves_are_zero_outside_the_mask(tmp_path: object) -> None:
     Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 80)[None].repeat(96, 0)).save(path)
     image, residual = texture(96, 160), residual_of(96, 160)
     published = compositor.prepare_residual(residual, image, reference_images.read(replace(SETTINGS, mask=path)))
-    more, less = np.split(session.split_residual(published, image, SETTINGS), 2)
+    more, less = np.split(browser_io.split_residual(published, image, SETTINGS), 2)
     assert not (more + less)[:, :72].any() and (more + less)[:, 88:].mean() > 5
 
 

@@ -21,7 +21,7 @@ import pytest
 from streamdream_web.auth import passwords
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
 from streamdream_web.core import limits
-from streamdream_web.live.session import HEADER
+from streamdream_web.live.browser_io import HEADER
 from streamdream_web.server import logs
 from support.waiting import until
 from support.web_client import Client, Running, ask, running

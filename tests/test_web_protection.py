@@ -23,7 +23,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_web.auth import passwords
 from streamdream_web.core import limits
-from streamdream_web.live import session
+from streamdream_web.live import browser_io
 from streamdream_web.server import logs, startup
 from support.commands import fails, here
 from support.waiting import until
@@ -237,15 +237,15 @@ def test_a_frame_of_a_hundred_megabytes(web: Running, picture: NDArray[np.uint8]
                                    b"GIF89a" + bytes(500), b"<svg onload='alert(1)'/>", jpeg_of(64, 64)[:-2]])
 def test_messages_that_are_no_picture_are_not_decoded(web: Running, picture: NDArray[np.uint8], frame: bytes) -> None:
     with pytest.raises(SourceError):
-        session.decode(frame)
+        browser_io.decode(frame)
     with Client(web) as client:
         client.welcome()
-        client.socket.send(session.HEADER.pack(1, 0) + frame)
+        client.socket.send(browser_io.HEADER.pack(1, 0) + frame)
         client.number = 1
         assert client.dream(picture).shape == picture.shape  # one is forgiven
         with pytest.raises(ConnectionClosed):
             for number in range(2, 60):
-                client.socket.send(session.HEADER.pack(number, 0) + frame)
+                client.socket.send(browser_io.HEADER.pack(number, 0) + frame)
                 with suppress(TimeoutError):
                     client.hear(0.1)
     until(lambda: not web.waiting_room.sessions)

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_web.core.state import AppState
 from streamdream_web.jobs.service import JobService
-from streamdream_web.live.session import HEADER
+from streamdream_web.live.browser_io import HEADER
 from streamdream_web.live.waiting_room import WaitingRoom
 from streamdream_web.server import app as server_app
 from streamdream_web.server import startup

@@ -1,52 +1,28 @@
-"""Live sessions: each is a ``live.pipeline.Live`` between the frames that a browser sends and those that it displays.
-
-Wherever a frame waits, a newer one replaces it, so a session holds few frames, however fast they come.
-"""
+"""Live sessions: each is a ``live.pipeline.Live`` between the frames that a browser sends and the residuals it gets."""
 from __future__ import annotations
 
-import io
 import logging
 import re
 import secrets
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from streamdream import models
 from streamdream.automation.controls import MODEL_DEPENDENT_FIELDS, Controls, DreamRequest, parse_values
-from streamdream.dream import reference_images
 from streamdream.dream.octaves import fitting_octaves
-from streamdream.errors import (
-    Closed,
-    FieldTooSmall,
-    SettingsError,
-    SourceError,
-    StreamdreamError,
-    UnknownName,
-    UsageError,
-)
-from streamdream.live import compositor
-from streamdream.live.compositor import PublishedResidual
-from streamdream.live.mailbox import Mailbox
+from streamdream.errors import Closed, FieldTooSmall, SettingsError, StreamdreamError, UnknownName, UsageError
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
-from streamdream.media.frame import Frame
-from streamdream.media.opencv import cv2
-from streamdream.media.sinks.base import NullSink
-from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 
 from ..core import limits
 from ..core.scheduler import CpuYield
+from .browser_io import BrowserSource, ResidualSink, split_residual
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
@@ -54,17 +30,11 @@ if TYPE_CHECKING:
 
     from ..core.state import AppState
 
-HEADER = struct.Struct("<IH")
-"""Header of each JPEG: the number of the frame, and its ms in the server (0 in frames of the browser)."""
-SAME_ASPECT = 0.02
-"""Frames whose aspect ratios differ by less have the same shape: the sizes of small ones are rounded."""
 INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
 """Settings that must be valid together: otherwise none of them is applied."""
 MAX_MESSAGE = 200
 """Maximum length of a message for the visitor, in characters."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
-MIN_QUALITY, QUALITY = 75, 90
-"""JPEG quality of residuals; the page scales them up, with their artifacts."""
 log = logging.getLogger(__name__)
 
 
@@ -102,116 +72,6 @@ def clamped_defaults(app_state: AppState) -> DreamSettings:
     return replace(app_state.dream, **lower)
 
 
-def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """Decode a frame to uint8 [H, W, 3] RGB; check format and size in its header first. Raises SourceError.
-
-    libjpeg prints a line about damaged data. It is not captured as by ``images.capture_decoder_noise``: that redirects
-    the stderr of the process under a lock, here for every frame of every session.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
-            width, height = header.size
-            is_progressive = "progressive" in header.info
-    except Exception:  # a parser may raise any type on malicious bytes
-        raise SourceError("this is no JPEG picture") from None
-    if is_progressive or width * height > limits.MAX_LIVE_PIXELS or min(width, height) < 16:
-        raise SourceError(f"a picture of {width}x{height} is not accepted; at most {limits.MAX_LIVE_PIXELS} pixels, in "
-                          "one pass")
-    if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise SourceError("this picture is truncated")
-    image: NDArray[np.uint8] | None = cv2().imdecode(
-        np.frombuffer(jpeg, np.uint8), cv2().IMREAD_COLOR_RGB | cv2().IMREAD_IGNORE_ORIENTATION)
-    if image is None or image.shape != (height, width, 3):
-        raise SourceError("this is no JPEG picture")
-    return image
-
-
-class BrowserSource(LiveSource):
-    """Yields the frames that a browser pushes, decoded in the thread that iterates. Ends with ``close``.
-
-    ``on_shape`` is called before the first frame and before each frame with another aspect ratio.
-    """
-
-    def __init__(self, on_shape: Callable[[], None] = lambda: None) -> None:
-        super().__init__("browser")
-        self._on_shape, self._aspect = on_shape, 0.0
-        self.width, self.height, self.rate = 640, 480, Fraction(30)
-        self._newest: Mailbox[tuple[int, bytes, float]] = Mailbox()
-        self.arrived: dict[int, float] = {}
-        """Number of a frame -> the time of its arrival, for the latest frames."""
-        self.bad = 0
-        """Frames in a row that could not be decoded."""
-
-    def push(self, number: int, jpeg: bytes) -> None:
-        self._newest.put((number, jpeg, time.perf_counter()))
-
-    def __iter__(self) -> Iterator[Frame]:
-        next_at = 0.0
-        while (item := self._newest.take()) is not None:
-            number, jpeg, arrived_at = item
-            time.sleep(max(0.0, next_at - time.perf_counter()))
-            next_at = time.perf_counter() + 1 / limits.MAX_LIVE_RATE
-            try:
-                image = decode(jpeg)
-            except SourceError as error:
-                self.bad += 1
-                if self.bad >= limits.MAX_BAD_FRAMES:
-                    raise
-                log.info("a frame was dropped: %s", error)
-                continue
-            self.bad = 0
-            self.height, self.width = image.shape[:2]
-            if abs(self.width / self.height - self._aspect) > SAME_ASPECT:
-                self._aspect = self.width / self.height
-                self._on_shape()
-            self.arrived = dict(list(self.arrived.items())[-8:]) | {number: arrived_at}
-            yield Frame(image, number / float(self.rate), number, (1, 30))
-
-    def close(self) -> None:
-        self._newest.close()
-
-
-def split_residual(
-    published: PublishedResidual | None, image: NDArray[np.uint8], settings: DreamSettings
-) -> NDArray[np.uint8]:
-    """Return what the dream adds to ``image`` [H, W, 3], at the field's size: uint8 [2h, w, 3], the positive part in
-    the top half, the negative part (negated) in the bottom half.
-
-    The page has the camera's frame and adds the residual itself: no large frame is sent, and the result is as sharp as
-    the camera.
-    """
-    if published is None:
-        return np.zeros((16, 8, 3), np.uint8)
-    levels = compositor.warp_residual(published, image, settings)
-    mask = reference_images.mask_weights(published.references, *levels.shape[:2])
-    if mask is not None:
-        levels = np.rint(levels * mask).astype(np.int16)
-    return np.vstack([np.clip(half, 0, 255).astype(np.uint8) for half in (levels, -levels)])
-
-
-class JpegSink(NullSink):
-    """Sends each residual of ``split_residual`` as JPEG behind its header to ``send``, which must not block."""
-
-    def __init__(self, source: BrowserSource, send: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self._source, self._send = source, send
-        self.quality = QUALITY
-        self.shown = 0
-        self.server_seconds = 0.0
-
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        ok, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
-                                  [cv2().IMWRITE_JPEG_QUALITY, self.quality,
-                                   cv2().IMWRITE_JPEG_SAMPLING_FACTOR, cv2().IMWRITE_JPEG_SAMPLING_FACTOR_444])
-        assert ok
-        server_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(frame.pts, time.perf_counter())))
-        self.shown += 1
-        self.server_seconds += server_ms / 1e3
-        self._send(HEADER.pack(frame.pts, min(server_ms, 65535)) + jpeg.tobytes())
-
-
 class SharedResolutionController(ResolutionController):
     """Counts the time of a dream times the number of sessions, as each has only its share of the device."""
 
@@ -240,7 +100,7 @@ class Session:
         self.send, self.notify = send, notify
         """Replaced when the visitor reconnects."""
         self._source = BrowserSource(self._on_shape)
-        self.encoder = JpegSink(self._source, lambda message: self.send(message))
+        self._sink = ResidualSink(self._source, lambda message: self.send(message))
         self.controls = Controls(clamped_defaults(app_state), self._check, app_state.model.name)
         self._max_height = app_state.stream.field_height or 480
         self._resolution = SharedResolutionController(
@@ -339,6 +199,10 @@ class Session:
     def dreams(self) -> int:
         return self._resolution.dreams
 
+    def adapt_quality(self, is_slow: bool) -> None:
+        """Send smaller residuals where the connection is slow."""
+        self._sink.adapt_quality(is_slow)
+
     def join(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for the end of the session. Return whether it has ended."""
         self._thread.join(seconds)
@@ -346,12 +210,12 @@ class Session:
 
     def counts(self) -> dict[str, float]:
         """Return the session's part of the server's totals."""
-        return {"dreams": self.dreams, "frames": self.encoder.shown, "frame_seconds": self.encoder.server_seconds}
+        return {"dreams": self.dreams, "frames": self._sink.shown, "frame_seconds": self._sink.server_seconds}
 
     def facts(self) -> dict[str, Any]:
         """Return the figures that the page displays."""
         backend = self._backend
-        return {"dreams": self._resolution.dreams, "shown": self.encoder.shown,
+        return {"dreams": self._resolution.dreams, "shown": self._sink.shown,
                 "field": self.lines, "backend": backend.name if backend else "",
                 "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
 
@@ -363,7 +227,7 @@ class Session:
             device_slot: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
             if dreamer.backend.device.type == "cpu":
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
-            self._live = Live(self._source, self.encoder, dreamer, self._resolution, self.controls, device_slot,
+            self._live = Live(self._source, self._sink, dreamer, self._resolution, self.controls, device_slot,
                               build=self._app_state.dreamer, make_output=split_residual)
             if not self._stopping.is_set():
                 report = self._live.run()

@@ -1,9 +1,9 @@
 """The WebSocket of the page Live: receives frames, sends residuals, exchanges JSON messages.
 
 Up, text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. Up, bytes: the header
-``session.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place}, ``welcome``,
+``browser_io.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place}, ``welcome``,
 ``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers}, ``stats``, and ``error``
-{message} before the end. Down, bytes: the header with the number of the frame, and ``session.split_residual`` as JPEG.
+{message} before the end. Down, bytes: the header with the number of the frame, and ``split_residual`` as JPEG.
 ``answers`` is the number of settings messages that an answer is for: those that come close together are merged.
 """
 from __future__ import annotations
@@ -20,8 +20,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..core import limits
 from ..core.rate_limit import TokenBucket
+from .browser_io import HEADER
 from .pending_settings import PendingSettings
-from .session import HEADER, MIN_QUALITY, QUALITY, Session
+from .session import Session
 from .waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
@@ -170,15 +171,9 @@ class LiveConnection:
             if frame is not None:
                 began = time.monotonic()
                 await self._socket.send_bytes(frame)
-                self._adapt_quality(time.monotonic() - began)
+                if self._session is not None:
+                    self._session.adapt_quality(is_slow=time.monotonic() - began > SLOW_SEND_SECONDS)
                 self._send_lines()
-
-    def _adapt_quality(self, seconds: float) -> None:
-        """Send smaller frames where the connection is slow."""
-        if self._session is not None:
-            encoder = self._session.encoder
-            quality = encoder.quality - 3 if seconds > SLOW_SEND_SECONDS else encoder.quality + 1
-            encoder.quality = min(QUALITY, max(MIN_QUALITY, quality))
 
     def _send_lines(self) -> None:
         if self._session is not None and self._session.lines != self._sent_lines:
