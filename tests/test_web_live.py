@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_web.core.limits import RECONNECT_SECONDS
 from streamdream_web.core.scheduler import FairScheduler
-from streamdream_web.live.session import Session
+from streamdream_web.live.session import LiveSession
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
 from support.alive import tracked
@@ -126,7 +126,7 @@ def test_a_larger_field_asks_for_more_lines(web: Running, small: NDArray[np.uint
     with Client(web) as client:
         client.welcome()
         client.dream(small)
-        monkeypatch.setattr(Session, "lines", 176)
+        monkeypatch.setattr(LiveSession, "lines", 176)
         client.dream(small)
         assert client.word("lines")["lines"] == 176
 
@@ -168,7 +168,7 @@ def test_visits_leave_no_sessions_and_no_memory(web: Running, small: NDArray[np.
             client.dream(small)
 
     until(lambda: gc.get_freeze_count() > 0)  # the server has warmed up
-    with tracked(Session, Live, Dreamer) as alive:
+    with tracked(LiveSession, Live, Dreamer) as alive:
         for _ in range(8):
             visit()
         until(lambda: not workers() and not web.waiting_room.sessions)

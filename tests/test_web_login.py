@@ -243,7 +243,7 @@ def sessions_of(path: Path, token: str) -> authentication.Authentication:
     return authentication.Authentication(token, "", revocations.Revocations(path), Counter())
 
 
-def cookie(session: authentication.Session) -> list[tuple[bytes, bytes]]:
+def cookie(session: authentication.LoginSession) -> list[tuple[bytes, bytes]]:
     return [(b"cookie", f"streamdream={session.cookie}".encode())]
 
 

@@ -10,7 +10,7 @@ from streamdream_web.core.limits import MAX_SETTING_CHARACTERS
 from streamdream_web.core.rate_limit import TokenBucket
 from streamdream_web.core.state import AppState
 from streamdream_web.live.pending_settings import NAMES, PendingSettings
-from streamdream_web.live.session import Session
+from streamdream_web.live.session import LiveSession
 from streamdream_web.live.websocket import CLOSED_RULES
 from streamdream_web.pages import layers, live, video
 from streamdream_web.server.metrics import Collector
@@ -141,7 +141,7 @@ def test_many_octaves_do_not_enlarge_the_first_field() -> None:
     """A slow machine could not dream on a larger one in time: the octaves without room wait until it grows."""
     app_state = AppState(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
     try:
-        session = Session(app_state, "", lambda message: None, lambda error: None)
+        session = LiveSession(app_state, "", lambda message: None, lambda error: None)
         assert session.lines == 144
         assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 144
         assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.current().octaves == 4

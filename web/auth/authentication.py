@@ -61,7 +61,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Session:
+class LoginSession:
     """A login with a cookie."""
 
     account: Account
@@ -124,7 +124,7 @@ class Authentication:
         self._queue = LoginQueue()
         self._remembered: OrderedDict[bytes, tuple[Account, float]] = OrderedDict()
         self._memory_key = secrets.token_bytes(32)
-        self._open: set[tuple[Account | Session, Callable[[], object]]] = set()
+        self._open: set[tuple[Account | LoginSession, Callable[[], object]]] = set()
         if self.is_needed:
             revocations.note_secrets(self._by_digest)
 
@@ -137,7 +137,7 @@ class Authentication:
     def has_users(self) -> bool:
         return bool(self._users)
 
-    async def identify(self, headers: Iterable[tuple[bytes, bytes]], address: str) -> Account | Session | None:
+    async def identify(self, headers: Iterable[tuple[bytes, bytes]], address: str) -> Account | LoginSession | None:
         """Return who sent a request, or None. One valid credential is enough: a proxy may add its own beside ours."""
         values = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
         for value in values:
@@ -197,10 +197,10 @@ class Authentication:
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
-    def begin_session(self, account: Account) -> Session:
-        return Session(account, now_ms(), secrets.token_urlsafe(12))
+    def begin_session(self, account: Account) -> LoginSession:
+        return LoginSession(account, now_ms(), secrets.token_urlsafe(12))
 
-    def find_session(self, headers: Iterable[tuple[bytes, bytes]]) -> Session | None:
+    def find_session(self, headers: Iterable[tuple[bytes, bytes]]) -> LoginSession | None:
         """Return the session of the first valid cookie, or None."""
         cookies = [part.strip() for name, value in headers if name == b"cookie"
                    for part in value.decode("latin-1").split(";")]
@@ -210,20 +210,20 @@ class Authentication:
                 return session
         return None
 
-    def _parse_cookie(self, value: str) -> Session | None:
+    def _parse_cookie(self, value: str) -> LoginSession | None:
         parts = COOKIE_PATTERN.fullmatch(value)
         account = self._by_digest.get(parts[1]) if parts else None
         if parts is None or account is None:
             return None
-        session = Session(account, int(parts[2]), parts[3])
+        session = LoginSession(account, int(parts[2]), parts[3])
         return session if hmac.compare_digest(session.cookie, value) else None
 
-    def _is_valid(self, session: Session) -> bool:
+    def _is_valid(self, session: LoginSession) -> bool:
         return (now_ms() - session.began_ms < SESSION_SECONDS * 1000 and not self._is_revoked(session.account)
                 and not self._revocations.is_session_revoked(session.session_id, session.account.name,
                                                              session.began_ms))
 
-    def end_session(self, session: Session, everywhere: bool = False) -> None:
+    def end_session(self, session: LoginSession, everywhere: bool = False) -> None:
         """Log a session out, or ``everywhere`` all sessions of its account. Blocks while a file is written."""
         if everywhere:
             self._revocations.end_sessions(session.account.name)
@@ -233,7 +233,7 @@ class Authentication:
     # --- open requests ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def keep_open(self, identity: Account | Session, end: Callable[[], object]) -> Iterator[None]:
+    def keep_open(self, identity: Account | LoginSession, end: Callable[[], object]) -> Iterator[None]:
         """Call ``end`` if ``identity`` is revoked within it."""
         self._open.add((identity, end))
         try:
@@ -241,8 +241,8 @@ class Authentication:
         finally:
             self._open.discard((identity, end))
 
-    def is_valid(self, identity: Account | Session) -> bool:
-        return self._is_valid(identity) if isinstance(identity, Session) else not self._is_revoked(identity)
+    def is_valid(self, identity: Account | LoginSession) -> bool:
+        return self._is_valid(identity) if isinstance(identity, LoginSession) else not self._is_revoked(identity)
 
     def close_revoked(self) -> None:
         """End the open requests and sockets of revoked logins."""

@@ -30,7 +30,7 @@ from ..core.response import (
     security_headers,
 )
 from .allowed_routes import is_allowed
-from .authentication import COOKIE, Account, Authentication, Session
+from .authentication import COOKIE, Account, Authentication, LoginSession
 from .login_page import login_page
 from .login_queue import TooManyLogins
 from .proxies import HOST, ROOT_PATH, RequestLimit, TooManyRequests, TrustedProxies
@@ -160,7 +160,7 @@ class AuthMiddleware:
         with self._cancel_on_revocation(identity, response):
             await self._app(scope, receive, response.send)
 
-    def _cancel_on_revocation(self, identity: Account | Session | None, response: Response
+    def _cancel_on_revocation(self, identity: Account | LoginSession | None, response: Response
                               ) -> contextlib.AbstractContextManager[None]:
         """Within it, cancel the request if ``identity`` is revoked."""
         task = asyncio.current_task()

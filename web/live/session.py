@@ -85,7 +85,7 @@ class SharedResolutionController(ResolutionController):
         super().observe(seconds * max(1, self._session_count()), number, octaves, lines)
 
 
-class Session:
+class LiveSession:
     """One visitor's live dream, in its own threads. They call ``send`` with frames, ``notify`` with messages for the
     visitor, and ``ended`` with the error that ended it, or "".
     """

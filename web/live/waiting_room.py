@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..auth.proxies import is_loopback
 from ..core import limits
-from .session import Session
+from .session import LiveSession
 
 if TYPE_CHECKING:
     from ..core.state import AppState
@@ -33,7 +33,7 @@ class Connection(Protocol):
     def notify(self, message: str) -> None:
         """Send a message for the visitor. Thread-safe."""
 
-    def admit(self, session: Session, resumed: bool) -> None:
+    def admit(self, session: LiveSession, resumed: bool) -> None:
         """Called when the connection has a session."""
 
     def send_position(self, position: int) -> None:
@@ -48,7 +48,7 @@ class WaitingRoom:
 
     def __init__(self, app_state: AppState) -> None:
         self._app_state = app_state
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, LiveSession] = {}
         """Sessions by token, until their threads have ended."""
         self.queue: list[Connection] = []
         self._connections: dict[str, Connection] = {}
@@ -71,7 +71,7 @@ class WaitingRoom:
         self._admit_next()
         return True
 
-    def leave(self, connection: Connection, session: Session | None, for_good: bool) -> None:
+    def leave(self, connection: Connection, session: LiveSession | None, for_good: bool) -> None:
         """Remove a closed connection. Its session waits for it to reconnect, unless it was left ``for_good``."""
         if connection in self.queue:
             self.queue.remove(connection)
@@ -89,7 +89,7 @@ class WaitingRoom:
         """Return whether a connection waits for a session."""
         return bool(self.queue)
 
-    async def change(self, session: Session, values: Mapping[str, Any]) -> list[str]:
+    async def change(self, session: LiveSession, values: Mapping[str, Any]) -> list[str]:
         """Call ``session.change`` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._checks, session.change, values)
 
@@ -108,7 +108,7 @@ class WaitingRoom:
         await asyncio.gather(*(asyncio.to_thread(session.join, JOIN_SECONDS) for session in self.sessions.values()))
         self._checks.shutdown(wait=False, cancel_futures=True)
 
-    def _resume(self, connection: Connection, session: Session) -> None:
+    def _resume(self, connection: Connection, session: LiveSession) -> None:
         """Move a session to a new connection; the old one may still look open."""
         if handle := self._expiry.pop(session.token, None):
             handle.cancel()
@@ -139,7 +139,7 @@ class WaitingRoom:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._on_ended, session, error)
 
-        session = Session(self._app_state, connection.address, connection.post, ended, connection.notify)
+        session = LiveSession(self._app_state, connection.address, connection.post, ended, connection.notify)
         with self._counting:
             self.sessions[session.token] = session
         self._connections[session.token] = connection
@@ -148,7 +148,7 @@ class WaitingRoom:
         log.info("a live session began", extra={"facts": {"session": session.token[:4], "address": connection.address}})
         connection.admit(session, resumed=False)
 
-    def _on_ended(self, session: Session, error: str) -> None:
+    def _on_ended(self, session: LiveSession, error: str) -> None:
         """Remove a session whose threads have ended."""
         with self._counting:
             if self.sessions.pop(session.token, None):

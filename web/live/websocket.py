@@ -22,7 +22,7 @@ from ..core import limits
 from ..core.rate_limit import TokenBucket
 from .browser_io import HEADER
 from .pending_settings import PendingSettings
-from .session import Session
+from .session import LiveSession
 from .waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LiveConnection:
         self._app_state, self._waiting_room, self._socket = app_state, waiting_room, socket
         self.address = socket.client.host if socket.client else ""
         self._loop = asyncio.get_running_loop()
-        self._session: Session | None = None
+        self._session: LiveSession | None = None
         self._newest: bytes | None = None
         self._outbox: dict[str, dict[str, Any]] = {}
         """Messages by type, at most one of each; oldest first."""
@@ -96,7 +96,7 @@ class LiveConnection:
         with contextlib.suppress(RuntimeError):  # the server has stopped
             self._loop.call_soon_threadsafe(self._answer, 0, message)
 
-    def admit(self, session: Session, resumed: bool) -> None:
+    def admit(self, session: LiveSession, resumed: bool) -> None:
         self._session, self._resumed = session, resumed
         session.last_frame_at = time.monotonic()
         self._has_pending.set()
@@ -131,7 +131,7 @@ class LiveConnection:
                     self._answer(0, problems[0])
             await asyncio.sleep(1 / limits.SETTING_CHECKS_PER_SECOND)
 
-    def _welcome(self, session: Session) -> None:
+    def _welcome(self, session: LiveSession) -> None:
         self._welcomed = True
         self._sent_lines = session.lines
         self._send({"type": "welcome", "session": session.token, "resumed": self._resumed,
