@@ -29,8 +29,8 @@ from ..core.limits import (
     MAX_VIDEO_RATE,
 )
 
-CONTAINERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi",
-              ".gif": "gif"}
+UPLOADABLE_VIDEOS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska",
+                     ".avi": "avi", ".gif": "gif"}
 """Suffix of a video -> the container format that it must have."""
 FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
 """Container format -> its names in FFmpeg. No other one is probed; a playlist, for example, could name other files."""
@@ -41,7 +41,7 @@ AUDIO_CODECS = (
     "pcm_u8 pcm_mulaw pcm_alaw"
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
-PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 """Suffix of a picture -> the Pillow format that it must have."""
 SPARE_SECONDS = 0.5
 """Tolerance of the length: audio rarely ends with the video."""
@@ -90,9 +90,9 @@ def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
 def known_suffix(name: str) -> str:
     """Return the suffix of a file name in lower case. Raises UsageError for a suffix that is not accepted."""
     suffix = Path(name).suffix.lower()
-    if suffix not in CONTAINERS and suffix not in PICTURES:
-        raise UsageError(f"files of this type are not accepted; videos: {listed(CONTAINERS)}, pictures: "
-                         f"{listed(PICTURES)}")
+    if suffix not in UPLOADABLE_VIDEOS and suffix not in UPLOADABLE_PICTURES:
+        raise UsageError(f"files of this type are not accepted; videos: {listed(UPLOADABLE_VIDEOS)}, pictures: "
+                         f"{listed(UPLOADABLE_PICTURES)}")
     return suffix
 
 
@@ -114,7 +114,7 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=sorted(set(PICTURES.values()))) as image:
+            with Image.open(path, formats=sorted(set(UPLOADABLE_PICTURES.values()))) as image:
                 (width, height), frames = image.size, getattr(image, "n_frames", 1)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UsageError("this picture cannot be read, or is far too large") from None
@@ -170,7 +170,7 @@ def open_video(path: Path, suffix: str) -> Any:
     """Open an av container in the format of the suffix, restricted so that FFmpeg reads no other file."""
     import av
 
-    kind = CONTAINERS[suffix]
+    kind = UPLOADABLE_VIDEOS[suffix]
     allowed = ",".join([*sorted(CODECS), *AUDIO_CODECS.split(), *SUBTITLE_CODECS.split()])
     try:
         return open_av(str(path.absolute()), options={
@@ -225,7 +225,7 @@ def main(request: str) -> None:
     """Run in the child: print one JSON object, a ``MediaInfo`` or the reason of a refusal."""
     _limit_this_process()
     path, suffix, limits = json.loads(request)
-    inspect_file = inspect_video if suffix in CONTAINERS else inspect_picture
+    inspect_file = inspect_video if suffix in UPLOADABLE_VIDEOS else inspect_picture
     try:
         answer: dict[str, Any] = asdict(inspect_file(Path(path), suffix, InspectionLimits(**limits)))
     except StreamdreamError as error:

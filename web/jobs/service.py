@@ -181,8 +181,8 @@ def claim(jobs_service: JobService, visitor: str, token: str, is_video: bool) ->
 
 
 VIDEO_KINDS, PICTURE_KINDS = (
-    file_inspection.listed(file_inspection.CONTAINERS),
-    file_inspection.listed(file_inspection.PICTURES),
+    file_inspection.listed(file_inspection.UPLOADABLE_VIDEOS),
+    file_inspection.listed(file_inspection.UPLOADABLE_PICTURES),
 )
 SAVED_TYPES = {".mp4": "video/mp4", ".png": "image/png"}
 

@@ -57,7 +57,7 @@ class Upload:
 
     @property
     def is_video(self) -> bool:
-        return self.facts.suffix in file_inspection.CONTAINERS
+        return self.facts.suffix in file_inspection.UPLOADABLE_VIDEOS
 
     def open(self, span: TimeRange = WHOLE_VIDEO) -> AvSource:
         """Open the frames of a video in that span. Frames much larger than its header says count as damage.

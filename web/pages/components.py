@@ -68,7 +68,7 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
     """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
     import gradio as gr
 
-    suffixes = file_inspection.CONTAINERS if moving else file_inspection.PICTURES
+    suffixes = file_inspection.UPLOADABLE_VIDEOS if moving else file_inspection.UPLOADABLE_PICTURES
     accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
     looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
              '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif
