@@ -15,7 +15,7 @@ from support.engines import MODEL, counted, spec, wait_for
 
 from streamdream import backends
 from streamdream.ascent import objectives
-from streamdream.backends import StepSpec, auto, build_process, engine
+from streamdream.backends import StepSpec, auto, build_process, engine, trial
 from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager
 from streamdream.backends.evictable import EvictableEngine, LoadedEngine
@@ -252,7 +252,7 @@ def test_auto_falls_back_when_an_evicted_engine_cannot_be_built(kept: Path, budg
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(auto, "BUILD_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr(auto, "MAX_TIME_RATIO", 100.0)
+    monkeypatch.setattr(trial, "MAX_TIME_RATIO", 100.0)
     monkeypatch.setattr(build_process, "NICENESS", 0)
     backend, picture = Auto(MODEL, "cpu", "fp32"), engine.natural_noise(torch.Size((1, 3, 96, 112)), CPU)
     step = backend.compile(spec())
