@@ -23,7 +23,7 @@ from streamdream.backends.openvino import OpenVino
 from streamdream.dream.build import build_dreamer
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from streamdream.system import memory
-from streamdream.system.memory import Budget, Slot
+from streamdream.system.memory import Budget, CacheEntry
 
 OPENVINO = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
 CPU = torch.device("cpu")
@@ -37,18 +37,18 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> Budget:
     return mine
 
 
-def loaded(budget: Budget) -> list[Slot[object]]:
-    return [slot for slot in budget.slots() if slot.loaded]
+def loaded(budget: Budget) -> list[CacheEntry[object]]:
+    return [entry for entry in budget.entries() if entry.loaded]
 
 
-def place(budget: Budget) -> Slot[bytes]:
-    return Slot(budget, len, idle_seconds=1e9)
+def new_entry(budget: Budget) -> CacheEntry[bytes]:
+    return CacheEntry(budget, len, idle_seconds=1e9)
 
 
-def use(*slots: Slot[bytes]) -> None:
+def use(*entries: CacheEntry[bytes]) -> None:
     """One after the other; each then holds 100 bytes."""
-    for slot in slots:
-        with slot.use(lambda: bytes(100)):
+    for entry in entries:
+        with entry.use(lambda: bytes(100)):
             pass
 
 
@@ -56,16 +56,16 @@ def use(*slots: Slot[bytes]) -> None:
 
 def test_the_least_recently_used_goes_when_bytes_run_out() -> None:
     budget = Budget(250)
-    one, two, three = slots = [place(budget) for _ in range(3)]
+    one, two, three = entries = [new_entry(budget) for _ in range(3)]
     use(one, two, one, three)
-    assert [slot.loaded for slot in slots] == [True, False, True] and budget.held_bytes == 200
+    assert [entry.loaded for entry in entries] == [True, False, True] and budget.held_bytes == 200
     use(two)
-    assert [slot.loaded for slot in slots] == [False, True, True]
+    assert [entry.loaded for entry in entries] == [False, True, True]
 
 
 def test_what_is_in_use_is_never_evicted() -> None:
     budget = Budget(50)
-    one, two = place(budget), place(budget)
+    one, two = new_entry(budget), new_entry(budget)
     with one.use(lambda: bytes(100)):
         use(two)
         budget.evict(all_unused=True)
@@ -77,8 +77,8 @@ def test_what_is_in_use_is_never_evicted() -> None:
 def test_what_grows_is_counted_as_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CHECK_SECONDS", 0.0)
     budget = Budget(250)
-    grows: Slot[list[bytes]] = Slot(budget, lambda packed: sum(map(len, packed)), 1e9)
-    other = place(budget)
+    grows: CacheEntry[list[bytes]] = CacheEntry(budget, lambda packed: sum(map(len, packed)), 1e9)
+    other = new_entry(budget)
     use(other)
     with grows.use(lambda: [bytes(100)]) as packed:
         packed.append(bytes(100))
@@ -88,28 +88,28 @@ def test_what_grows_is_counted_as_it_grows(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_nobody_holds_leaves_the_budget() -> None:
     trimmed: list[int] = []
     budget = Budget(1000, lambda: trimmed.append(1))
-    slot = place(budget)
-    use(slot)
+    entry = new_entry(budget)
+    use(entry)
     budget.evict()
     assert budget.held_bytes == 100 and not trimmed
-    del slot
+    del entry
     budget.evict()
-    assert budget.held_bytes == 0 and budget.slots() == [] and trimmed
+    assert budget.held_bytes == 0 and budget.entries() == [] and trimmed
 
 
-def test_a_failed_build_leaves_no_user_of_the_slot() -> None:
+def test_a_failed_build_leaves_no_user_of_the_entry() -> None:
     def make() -> bytes:
         raise RuntimeError("no memory")
 
-    slot = place(Budget(1000))
-    with pytest.raises(RuntimeError, match="no memory"), slot.use(make):
+    entry = new_entry(Budget(1000))
+    with pytest.raises(RuntimeError, match="no memory"), entry.use(make):
         pass
-    assert slot.users == 0 and not slot.loaded
-    use(slot)
-    assert slot.users == 0
+    assert entry.users == 0 and not entry.loaded
+    use(entry)
+    assert entry.users == 0
 
 
-def test_slots_can_be_added_and_removed_in_parallel() -> None:
+def test_entries_can_be_added_and_removed_in_parallel() -> None:
     """They are made in threads of their own, and whoever dreams must not stumble over that."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -169,7 +169,7 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
                 picture = engine.natural_noise(torch.Size((1, 3, 96, width)), CPU)
                 found.append(backend.compile(at)(picture, 0.02))
                 held.append(budget.held_bytes)
-        largest.append(max(slot.nbytes for slot in budget.slots()))
+        largest.append(max(entry.nbytes for entry in budget.entries()))
         return found
 
     held: list[int] = []
@@ -182,7 +182,7 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
     for picture, same in zip(dream(dreamer.backend), expected, strict=True):
         assert torch.equal(picture, same)
     assert without > 200e6 and max(held) < 64 * 2**20 + max(largest)
-    assert all(not slot.users for slot in budget.slots())
+    assert all(not entry.users for entry in budget.entries())
 
 
 def test_a_step_makes_its_evicted_network_again(budget: Budget) -> None:
@@ -320,8 +320,8 @@ def test_metrics_report_the_current_memory(budget: Budget) -> None:
     from streamdream_web.live.waiting_room import WaitingRoom
     from streamdream_web.server.metrics import Collector
 
-    slot = Slot(budget, len)
-    with slot.use(lambda: bytes(3_000_000)):
+    entry = CacheEntry(budget, len)
+    with entry.use(lambda: bytes(3_000_000)):
         app_state = AppState(WebSettings(), DreamSettings(), StreamSettings())
         found = {
             row.name: row.samples[0].value

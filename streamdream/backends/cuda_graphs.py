@@ -19,7 +19,7 @@ from torch import Tensor
 
 from streamdream.backends import flatten_targets, unflatten_targets
 from streamdream.models.tensor_cache import record_uses
-from streamdream.system.memory import Slot, budget_of, no_eviction
+from streamdream.system.memory import CacheEntry, budget_of, no_eviction
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
@@ -64,7 +64,7 @@ class GraphedCallable:
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
         self._work, self._calls = work, 0
         self._lock = threading.Lock()
-        self._captured: Slot[CapturedGraph] = Slot(budget_of(device), attrgetter("nbytes"))
+        self._captured: CacheEntry[CapturedGraph] = CacheEntry(budget_of(device), attrgetter("nbytes"))
         self._uncapturable = False
 
     def __call__(self, *inputs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from streamdream.backends.precision import DTYPES, choose_precision
 from streamdream.errors import FieldTooSmall
 from streamdream.models.network import Network
 from streamdream.models.tensor_cache import note_use
-from streamdream.system.memory import Budget, Slot, budget_of
+from streamdream.system.memory import Budget, CacheEntry, budget_of
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec
     from streamdream.models import Model
 
-MAX_SLOTS = 256
-"""Sets of taps with a slot for a prepared network; ``memory.Budget`` limits their bytes."""
+MAX_ENTRIES = 256
+"""Sets of taps with a cache entry for a prepared network; ``memory.Budget`` limits their bytes."""
 
 
 class Eager:
@@ -45,8 +45,8 @@ class Eager:
             _disable_tf32()
         self.precision, self.reason = choose_precision(self.device) if precision == "auto" else (precision, "asked for")
         budget = self.budget
-        self._slots: Callable[[tuple[str, ...]], Slot[Network]] = lru_cache(maxsize=MAX_SLOTS)(
-            lambda taps: Slot(budget, attrgetter("nbytes")))
+        self._entries: Callable[[tuple[str, ...]], CacheEntry[Network]] = lru_cache(maxsize=MAX_ENTRIES)(
+            lambda taps: CacheEntry(budget, attrgetter("nbytes")))
 
     @property
     def budget(self) -> Budget:
@@ -109,7 +109,7 @@ class Eager:
     def _network(self, objective: Objective) -> Callable[[], AbstractContextManager[Network]]:
         """Return a function for a context with the prepared network, which is not evicted within it."""
         taps = tuple(sorted(objective.taps))
-        return partial(self._slots(taps).use, partial(self._prepare, taps))
+        return partial(self._entries(taps).use, partial(self._prepare, taps))
 
     def _prepare(self, taps: tuple[str, ...]) -> Network:
         return Network(self.model.nodes(), self.model.load_weights(), taps, self.device, DTYPES[self.precision])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from streamdream.system.memory import Budget, Slot
+from streamdream.system.memory import Budget, CacheEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,13 +37,13 @@ class EvictableEngine:
 
     def __init__(self, engine: LoadedEngine, reload: Callable[..., LoadedEngine], budget: Budget) -> None:
         self._reload = reload
-        self._slot = Slot(budget, attrgetter("nbytes"), None if engine.stored else math.inf, engine)
+        self._entry = CacheEntry(budget, attrgetter("nbytes"), None if engine.stored else math.inf, engine)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        with self._slot.use(lambda: self._reload(*arguments)) as engine:
+        with self._entry.use(lambda: self._reload(*arguments)) as engine:
             return engine(*arguments)
 
     @property
     def loaded(self) -> bool:
         """Whether the engine is in memory."""
-        return self._slot.loaded
+        return self._entry.loaded

@@ -1,7 +1,7 @@
 """Limit the memory of prepared steps (packed weights, engines, CUDA graphs): an LRU cache with a budget per device.
 
-A resource is kept in a ``Slot`` and taken from it for each use. While it is unused it may be evicted; the next use
-makes it again. The maker of a resource tells its size; an estimate is documented as one.
+A resource is kept in a ``CacheEntry`` and taken from it for each use. While it is unused it may be evicted; the next
+use makes it again. The maker of a resource tells its size; an estimate is documented as one.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NO_LIMIT = 1 << 60
 
 
 class Budget:
-    """All slots of one device; together they hold at most ``limit_bytes``, plus the newest resource for a moment.
+    """All entries of one device; together they hold at most ``limit_bytes``, plus the newest resource for a moment.
 
     A resource in use is never evicted, so a step that needs more than the limit exceeds it. ``release`` returns freed
     memory to the system.
@@ -46,33 +46,33 @@ class Budget:
         self.limit_bytes = limit_bytes
         self._release = release
         self._lock = threading.Lock()
-        self._slots: OrderedDict[ref[Slot[Any]], None] = OrderedDict()  # the least recently used first
+        self._entries: OrderedDict[ref[CacheEntry[Any]], None] = OrderedDict()  # the least recently used first
         self._checked_seconds = self._released_seconds = 0.0
         self._unreleased = False
 
     @property
     def held_bytes(self) -> int:
         """The size of all resources."""
-        return sum(slot.nbytes for slot in self.slots())
+        return sum(entry.nbytes for entry in self.entries())
 
-    def slots(self) -> list[Slot[Any]]:
-        """Slots that are alive, the least recently used first."""
+    def entries(self) -> list[CacheEntry[Any]]:
+        """Entries that are alive, the least recently used first."""
         with self._lock:
-            return [slot for key in self._slots if (slot := key()) is not None]
+            return [entry for key in self._entries if (entry := key()) is not None]
 
-    def pin(self, slot: Slot[Any], key: ref[Slot[Any]]) -> None:
+    def pin(self, entry: CacheEntry[Any], key: ref[CacheEntry[Any]]) -> None:
         with self._lock:
-            slot.users += 1
-            slot.used_seconds = time.monotonic()
-            self._slots[key] = None
-            self._slots.move_to_end(key)
+            entry.users += 1
+            entry.used_seconds = time.monotonic()
+            self._entries[key] = None
+            self._entries.move_to_end(key)
 
-    def unpin(self, slot: Slot[Any], key: ref[Slot[Any]]) -> None:
+    def unpin(self, entry: CacheEntry[Any], key: ref[CacheEntry[Any]]) -> None:
         now = time.monotonic()
         with self._lock:
-            slot.users -= 1
-            slot.used_seconds = now
-            self._slots.move_to_end(key)
+            entry.users -= 1
+            entry.used_seconds = now
+            self._entries.move_to_end(key)
             due = now >= self._checked_seconds + CHECK_SECONDS
         if due:
             self.evict()
@@ -84,16 +84,16 @@ class Budget:
         dropped, now = [], time.monotonic()
         with self._lock:
             self._checked_seconds = now
-            alive = {key: slot for key in self._slots if (slot := key()) is not None}
-            self._unreleased |= len(alive) < len(self._slots)
-            self._slots = OrderedDict.fromkeys(alive)
-            sizes = {key: slot.nbytes for key, slot in alive.items()}
+            alive = {key: entry for key in self._entries if (entry := key()) is not None}
+            self._unreleased |= len(alive) < len(self._entries)
+            self._entries = OrderedDict.fromkeys(alive)
+            sizes = {key: entry.nbytes for key, entry in alive.items()}
             held = sum(sizes.values())
-            for key, slot in alive.items():
-                idle = now - slot.used_seconds > slot.idle_seconds
-                if slot.loaded and not slot.users and (held > self.limit_bytes or idle or all_unused):
+            for key, entry in alive.items():
+                idle = now - entry.used_seconds > entry.idle_seconds
+                if entry.loaded and not entry.users and (held > self.limit_bytes or idle or all_unused):
                     held -= sizes[key]
-                    dropped.append(slot.take())
+                    dropped.append(entry.take())
             self._unreleased |= bool(dropped)
             release = self._unreleased and now >= self._released_seconds + TRIM_SECONDS
             if release:
@@ -103,10 +103,10 @@ class Budget:
             self._release()
 
 
-class Slot(Generic[Resource]):
+class CacheEntry(Generic[Resource]):
     """Holds one resource. ``nbytes_of`` returns its size, which may grow; it is called often, so it must be fast.
 
-    ``idle_seconds`` is infinite for a resource that takes long to make. A slot without references leaves the budget.
+    ``idle_seconds`` is infinite for a resource that takes long to make. An entry without references leaves the budget.
     """
 
     def __init__(self, budget: Budget, nbytes_of: Callable[[Resource], int], idle_seconds: float | None = None,
