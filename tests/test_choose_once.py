@@ -91,7 +91,7 @@ def test_the_sum_of_all_octaves_decides(small: Timing, large: Timing, winner: st
                                         kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timings = Timings({SMALL: small, LARGE: large}).use(monkeypatch)
     choice = choose_backend(STREAM, frame, SETTINGS)
-    assert choice[:2] == (winner, "fp32") and f"{winner} goes on" in choice.reason
+    assert choice[:2] == (winner, "fp32") and f"{winner} is used now" in choice.reason
     assert "80x69, 112x96" in choice.reason and not timings.built
 
 
@@ -169,7 +169,7 @@ def test_the_real_engine_is_built_timed_and_found_again(frame: NDArray[np.uint8]
     monkeypatch.setattr(trial, "MIN_CLEAR_RATIO", 1.0)  # store the timing in any case
     one_octave = replace(SETTINGS, octaves=1)
     first = choose_backend(STREAM, frame, one_octave, may_build=True)
-    assert first.backend in ("eager", "openvino") and "goes on" in first.reason
+    assert first.backend in ("eager", "openvino") and "is used now" in first.reason
     assert len(list(kept.glob("*.engine"))) == 1
     assert choose_backend(STREAM, frame, one_octave) == first
 

@@ -79,7 +79,7 @@ def test_models_and_layers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     listed = here(capsys, "presets").stdout
-    assert "places-2015\n" in listed and "It departs" in listed
+    assert "places-2015\n" in listed and "Differences:" in listed
 
 
 def test_print_config_is_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from support.waiting import until
 from streamdream.render import seams
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, RenderPlan
 from streamdream.render.scene_scan import Scan
+from streamdream.render.work_folder import PLAN_FILE
 
 CHEAP = ("--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
          "--layers", "conv2d_2", "-c:v", "ffv1", "--chunk-frames", "8")
@@ -66,6 +68,12 @@ def worker_processes(folder: Path) -> list[int]:
     return [int(number) for number in found.stdout.split()]
 
 
+def plan_in(folder: Path) -> tuple[Chunk, ...]:
+    with suppress(FileNotFoundError):
+        return RenderPlan.from_json((folder / PLAN_FILE).read_text()).chunks
+    return ()
+
+
 def test_two_workers_give_the_frames_of_one_also_when_one_of_them_is_killed(
         shots: Path, by_one: Frames, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, folder = tmp_path / "two.mkv", tmp_path / ".two.mkv.render"
@@ -91,7 +99,7 @@ def test_workers_end_with_their_parent_and_one_process_goes_on(
     output, folder = tmp_path / "two.mkv", tmp_path / ".two.mkv.render"
     process = subprocess.Popen([sys.executable, "-m", "streamdream", "render", shots, "-o", output, *CHEAP, "--threads",
                                 "1", "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    until(lambda: any(folder.glob("chunk-*.safetensors")), 60)
+    until(lambda: any(chunk.done for chunk in plan_in(folder)), 60)
     process.kill()
     process.wait()
     until(lambda: not worker_processes(folder), 20)

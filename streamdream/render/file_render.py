@@ -71,6 +71,8 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
     """
     with open_job_source(job) as source:
         checked_source(source, job.run, has_track=bool(job.settings_track))
+        with open_automation(replace(job.automation_files, record_settings=""), job.run, job.input):
+            pass  # its mistakes are reported before PyTorch is loaded
         storage = chunk_storage(job, source) if _can_resume(job.input) else None
         path = default_path(job.output, options.work_folder)
         if storage is None or not path.exists():
@@ -113,6 +115,8 @@ class _ChunkedRender:
                  observer: RenderObserver) -> None:
         self._job, self._options, self._source, self._storage = job, options, source, storage
         self._folder, self._observer = folder, observer
+        self._reason = ""
+        """Why ``auto`` chose the backend."""
 
     def run(self) -> RenderReport:
         from streamdream.dream.build import build_dreamer
@@ -146,7 +150,8 @@ class _ChunkedRender:
                                       self._observer.frame)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [])
-        return replace(self._finish(report, compose_recipe(self._job, dreamer)), resumed_frames=done_frames)
+        report = self._finish(report, compose_recipe(self._job, dreamer))
+        return replace(report, resumed_frames=done_frames, reason=self._reason or report.reason)
 
     def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings) -> RenderPlan:
         """Split the render at its scene cuts."""
@@ -182,6 +187,7 @@ class _ChunkedRender:
 
         stream = self._job.run.stream
         if plan is not None:
+            self._reason = "as the interrupted render" if stream.backend == "auto" else ""
             fixed = {name: plan.identity[name] for name in ("backend", "precision") if getattr(stream, name) == "auto"}
             return replace(stream, threads=stream.threads or plan.identity["threads"], **fixed)
         with GuideVideo(self._job.run.dream) as guide_video:
@@ -189,6 +195,7 @@ class _ChunkedRender:
             choice = choose_backend(stream, image, self._job.run.dream, references,
                                     may_build=self._source.frame_count >= MIN_FRAMES_TO_BUILD)
         if stream.backend == "auto":
+            self._reason = choice.reason
             log.info("%s", choice.reason)
         threads = stream.threads or worker_threads(effective_threads(stream), self._options.workers)
         return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
