@@ -51,6 +51,13 @@ def test_a_missing_source_is_one_error_line(capsys: pytest.CaptureFixture[str]) 
     fails(here(capsys, "live", "--source", "missing.mp4", "--sink", "null"), 2, "missing.mp4")
 
 
+def test_live_refuses_a_guide_video_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = make(tmp_path / "guide.mp4")
+    result = here(capsys, "live", "--source", GRAPH, "--sink", "null", "--guide", guide)
+    fails(result, 1, "guide.mp4")
+    assert "starting" not in result.stderr
+
+
 def test_live_without_a_display_is_one_error_line() -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     result = subprocess.run([sys.executable, "-m", "streamdream", "live", "--source", GRAPH], capture_output=True,

@@ -1,7 +1,7 @@
 """Open what a run's settings ask for: playlist, crossfade, sound, track, recorder."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,25 +27,28 @@ class AutomationFiles:
 
 
 @contextmanager
-def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: float = 0.0) -> Iterator[Automation]:
+def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: float = 0.0,
+                    check: Callable[[DreamRequest], None] | None = None) -> Iterator[Automation]:
     """Open the automation of a run, for its duration.
 
-    ``offset`` is the start of the run in the source, in seconds. Raises StreamdreamError before anything is dreamed.
+    ``offset`` is the start of the run in the source, in seconds. ``check`` raises for a request that the run cannot
+    dream; None is ``check_request``. Raises StreamdreamError before anything is dreamed.
     """
     from streamdream.automation.automation import Automation, parse_playlist
     from streamdream.automation.controls import Controls
     from streamdream.automation.settings_track import SettingsRecorder, read_track
     from streamdream.media.audio_level import open_sound
 
+    check = check or check_request
     track = read_track(files.settings_track) if files.settings_track else []
-    controls = Controls(run.dream, check_request, run.stream.model)
-    check_request(controls.request)
+    controls = Controls(run.dream, check, run.stream.model)
+    check(controls.request)
     entries = parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
     if run.automation.playlist and not entries:
         raise UsageError(f"--playlist {run.automation.playlist!r} holds no entry")
     if track and entries:
         raise UsageError("--settings-track and --playlist exclude each other")
-    trial = Controls(run.dream, check_request, run.stream.model)
+    trial = Controls(run.dream, check, run.stream.model)
     for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
         trial.change(values)
     with ExitStack() as stack:
@@ -71,6 +74,14 @@ def check_request(request: DreamRequest) -> None:
     check_layers(request.dream, request.model)
     is_video = request.dream.guide and not images.is_image_file(request.dream.guide)
     reference_images.read(replace(request.dream, guide="") if is_video else request.dream)
+
+
+def check_still_guide(request: DreamRequest) -> None:
+    """As ``check_request``, for a run whose guide must be a picture."""
+    from streamdream.dream import reference_images
+
+    check_layers(request.dream, request.model)
+    reference_images.read(request.dream)
 
 
 def check_layers(dream: DreamSettings, model_name: str) -> None:

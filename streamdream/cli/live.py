@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamdream import settings
-from streamdream.automation.opening import open_automation
+from streamdream.automation.opening import check_still_guide, open_automation
 from streamdream.cli import path_conflicts, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags, automation_files
@@ -84,7 +84,7 @@ def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failure
     title = f"{args.source} → {', '.join(sink_names)}"
     with (
         signals.describe_with(recording.describe_all),
-        open_automation(automation_files(args), run, args.source) as automation,
+        open_automation(automation_files(args), run, args.source, check=check_still_guide) as automation,
         open_live(args.source, run.live) as source,
         open_sinks(
             sink_names, checked_source(source, run, all_octaves=False), run.render, args.overwrite,
