@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import AvSource, Source
-    from streamdream.render.chunk_storage import ChunkStorage
+    from streamdream.render.chunked_output import ChunkedOutput
     from streamdream.render.job import RenderJob
     from streamdream.render.pipeline import RenderStart
     from streamdream.render.plan import RenderPlan
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, stream: StreamSettings,
-                 storage: ChunkStorage, dreamer: Dreamer, on_frame: Callable[[int], None]) -> RenderReport:
+                 output: ChunkedOutput, dreamer: Dreamer, on_frame: Callable[[int], None]) -> RenderReport:
     """Render chunks that follow each other; the last one up to the next that is in the plan, or to the end.
 
     ``stream`` is that of the job, with nothing left to ``auto``. ``on_frame`` gets the index of the next frame.
@@ -51,22 +51,21 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
     warm_up = WARM_UP_FRAMES if first.state_before == STATE_WARM_UP else 0
     start_frame = first.first_frame - warm_up
     with open_job_source(job) as source:
-        clock, earlier = storage.new_clock(), store.source_pts_before(first.first_frame)
+        clock, earlier = output.new_clock(), store.source_pts_before(first.first_frame)
         seconds = [int(pts) * source.time_base for pts in earlier]
         for time in seconds:
             clock(time)
         start = _start_of(store, first, start_frame, [float(time) for time in seconds[:start_frame]])
         skipped = _seek(source, plan, start_frame)
         end = None if following is None else skipped + following.first_frame - start_frame
-        writer = ChunkWriter(store, source, storage, clock, first, start.state.cuts,
-                             store.target, compose_recipe(job, dreamer))
+        writer = ChunkWriter(store, source, output, clock, first, start.state.cuts, compose_recipe(job, dreamer))
         with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
               open_automation(files, job.run, job.input, job.run.render.start) as automation):
             checkpoints: ChunkWriter | WarmUp = writer
-            output: Sink = sink
+            shown: Sink = sink
             if warm_up:
-                checkpoints = output = WarmUp(warm_up, store.path / warm_up_file(first.number), sink, writer)
-            return render_video(FrameRange(source, skipped, end), output, dreamer, automation, on_frame,
+                checkpoints = shown = WarmUp(warm_up, store.path / warm_up_file(first.number), sink, writer)
+            return render_video(FrameRange(source, skipped, end), shown, dreamer, automation, on_frame,
                                 guide_video.references_at, lambda model: build_dreamer(replace(stream, model=model)),
                                 options=_options_for(store, first, dreamer), start=start, checkpoints=checkpoints)
 

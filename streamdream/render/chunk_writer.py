@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamdream.media.sinks.chunks import ChunkFile
     from streamdream.media.sinks.video_encoder import PictureClock
     from streamdream.media.sources.video import Source
-    from streamdream.render.chunk_storage import ChunkStorage
+    from streamdream.render.chunked_output import ChunkedOutput
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Item:
 class ChunkWriter:
     """The ``Writer`` of a ``ThreadedSink``: writes the chunks of ``folder.plan`` from ``first`` on.
 
-    It is the ``Checkpoints`` of the same render, too. ``output`` names the output in errors.
+    It is the ``Checkpoints`` of the same render, too. ``cuts`` are those before its first frame.
     """
 
     kept = ""
 
-    def __init__(self, folder: ChunkStore, source: Source, storage: ChunkStorage, clock: PictureClock, first: Chunk,
-                 cuts: int, output: OutputTarget, recipe: str = "") -> None:
-        self.partial = output
+    def __init__(self, folder: ChunkStore, source: Source, output: ChunkedOutput, clock: PictureClock, first: Chunk,
+                 cuts: int, recipe: str = "") -> None:
+        self.partial: OutputTarget = folder.target
         self.warnings: list[str] = []
         self.bytes_written = 0
-        self._folder, self._source, self._storage, self._clock = folder, source, storage, clock
+        self._folder, self._source, self._output, self._clock = folder, source, output, clock
         self._recipe = recipe
         # Used by the caller's thread:
         self._next_chunk, self._next_start, self._next_index = first, True, first.first_frame
@@ -80,7 +80,7 @@ class ChunkWriter:
         assert plan is not None and self._state is not None
         start = self._next_chunk if self._next_start else None
         seconds = frame.pts * Fraction(*frame.time_base)
-        item = Item(self._storage.prepare(image), seconds, frame.pts, self._state, self._frozen_image, start)
+        item = Item(self._output.prepare(image), seconds, frame.pts, self._state, self._frozen_image, start)
         self._next_start = plan.is_last_of_chunk(self._next_chunk, self._next_index)
         self._next_index += 1
         return item
@@ -91,8 +91,8 @@ class ChunkWriter:
             if self._file is not None:
                 self._close(pts, item.start)
             self._chunk, self._source_pts = item.start, []
-            path = self._folder.path / (item.start.name + self._storage.suffix)
-            self._file = self._storage.open(path, item.start, self._recipe)
+            path = self._folder.path / (item.start.name + self._output.suffix)
+            self._file = self._output.open_chunk(path, item.start, self._recipe)
         assert self._file is not None
         self._file.add(item.picture, pts)
         self._source_pts.append(item.source_pts)

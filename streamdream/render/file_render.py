@@ -18,7 +18,7 @@ from streamdream.errors import NameTaken, StreamdreamError
 from streamdream.media.input_container import is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
-from streamdream.render.chunk_storage import ChunkStorage, chunk_storage
+from streamdream.render.chunked_output import ChunkedOutput, chunked_output
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.identity import identify
 from streamdream.render.job import open_job_source
@@ -73,15 +73,15 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
         checked_source(source, job.run, has_track=bool(job.settings_track))
         with open_automation(replace(job.automation_files, record_settings=""), job.run, job.input):
             pass  # its mistakes are reported before PyTorch is loaded
-        storage = chunk_storage(job, source) if _can_resume(job.input) else None
+        output = chunked_output(job, source) if _can_resume(job.input) else None
         path = default_path(job.output, options.work_folder)
-        if storage is None or not path.exists():
+        if output is None or not path.exists():
             check_output(job.output, source, job.run.render, job.overwrite, job.input)
-        if storage is None:
+        if output is None:
             return _render_in_one_pass(job, source, observer)
-        with WorkFolder(path, job.output, storage.suffix) as folder:
+        with WorkFolder(path, job.output, output.suffix) as folder:
             try:
-                return _ChunkedRender(job, options, source, storage, folder, observer).run()
+                return _ChunkedRender(job, options, source, output, folder, observer).run()
             except StreamdreamError as error:
                 if kept := folder.describe_kept():
                     error.args = (f"{error}; {kept}",)
@@ -111,9 +111,9 @@ def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver
 class _ChunkedRender:
     """``run`` carries out the plan in ``folder``, after making it where there is none."""
 
-    def __init__(self, job: RenderJob, options: PlanOptions, source: Source, storage: ChunkStorage, folder: WorkFolder,
+    def __init__(self, job: RenderJob, options: PlanOptions, source: Source, output: ChunkedOutput, folder: WorkFolder,
                  observer: RenderObserver) -> None:
-        self._job, self._options, self._source, self._storage = job, options, source, storage
+        self._job, self._options, self._source, self._output = job, options, source, output
         self._folder, self._observer = folder, observer
         self._reason = ""
         """Why ``auto`` chose the backend."""
@@ -124,10 +124,10 @@ class _ChunkedRender:
         plan = self._load_plan()
         is_joined = plan is not None and self._folder.is_result(plan)
         if not is_joined:
-            is_joining = plan is not None and plan.result is not None and self._storage.joins_in_place
+            is_joining = plan is not None and plan.result is not None and self._output.joins_in_place
             check_output(self._job.output, self._source, self._job.run.render, self._job.overwrite or is_joining,
                          self._job.input)
-            self._storage.check()
+            self._output.check()
         stream = self._fix_stream(plan)
         identity = identify(self._job, stream)
         if plan is not None:
@@ -146,7 +146,7 @@ class _ChunkedRender:
             run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
         elif not is_joined:
             for chunks in sorted(plan.missing_ranges(), key=lambda chunks: bool(chunks[0].blend)):
-                report = render_range(self._folder, chunks, self._job, stream, self._storage, dreamer,
+                report = render_range(self._folder, chunks, self._job, stream, self._output, dreamer,
                                       self._observer.frame)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [])
@@ -206,11 +206,11 @@ class _ChunkedRender:
         assert plan is not None
         warnings = list(plan.warnings)
         if not self._folder.is_result(plan):
-            clock = self._storage.new_clock()
+            clock = self._output.new_clock()
             for pts in self._folder.source_pts_before(plan.frames):
                 clock(int(pts) * source.time_base)
             try:
-                warnings += self._storage.join(self._folder, clock, self._folder.save_result, recipe_text)
+                warnings += self._output.join(self._folder, clock, self._folder.save_result, recipe_text)
             except NameTaken:  # the output is whole, under a name of its own
                 self._folder.remove()
                 raise

@@ -32,29 +32,30 @@ class DamagedPlan(StreamdreamError):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some frames in a row, which become one whole file."""
+    """Consecutive frames that become one whole file."""
 
     number: int
     first_frame: int
-    """Index of it, counted from the start of the render."""
+    """Index of the first frame, from the start of the render."""
     from_pts: int
-    """Of its first frame, in ticks of the source since the start of the output."""
+    """Time of the first frame, in ticks of the source since the start of the output."""
     position: list[Any] | None
-    """Of its first frame: ``SourcePosition.to_json``."""
+    """Position of the first frame in the source: ``SourcePosition.to_json``."""
     checksum: int
-    """Of the picture of its first frame."""
+    """Checksum of the picture of the first frame."""
     state_before: str
+    """The state that the first frame is dreamed from: one of ``STATE_*``, or the name of a state file."""
     blend: str = ""
-    """File with the residuals that fade in over it, at a seam within a shot; see ``seams.py``."""
+    """Name of the file with the residuals that fade in over the chunk, at a seam within a shot; see ``seams.py``."""
     frames: int = 0
     cuts: int = 0
-    """Scene cuts within it, its start included."""
+    """Number of scene cuts in the chunk, its start included."""
     end_pts: int = 0
-    """End of its last picture, in ticks of the encoder."""
+    """End of the last picture, in ticks of the encoder."""
     bytes: int = 0
-    """Of its file and the state after it, as ``sha256`` is."""
+    """Size of the chunk's file and of the state after it."""
     sha256: str = ""
-    """Empty until both are whole."""
+    """Digest of both files; empty until they are whole."""
 
     @property
     def done(self) -> bool:
@@ -74,19 +75,19 @@ class Chunk:
 class RenderPlan:
     """``identity`` is what two runs must share so that one resumes the other; see ``identity.py``.
 
-    ``chunks`` are in order. Where nobody has looked through the source before, the last one is open: its end, and
-    whether another follows, shows itself.
+    ``chunks`` are in order. Without a scan of the source, the end of the last one is not known yet, nor whether another
+    follows.
     """
 
     identity: dict[str, Any]
     job: dict[str, Any]
-    """``RenderJob.to_json``: what a worker process needs beside."""
+    """``RenderJob.to_json``: what a worker process needs in addition."""
     time_base: tuple[int, int]
     """One tick of the source, in seconds."""
     chunk_frames: int
     chunks: tuple[Chunk, ...] = ()
     frames: int = 0
-    """Of all chunks; 0 until the end of the source was seen."""
+    """Number of all frames; 0 until the end of the source is known."""
     warnings: tuple[str, ...] = ()
     result: dict[str, int] | None = None
     """Size and inode of the joined file, before it gets its name."""

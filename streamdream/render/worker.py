@@ -24,31 +24,31 @@ from streamdream.system import process_tuning
 class ReportingStore(ChunkStore):
     """Reports each chunk to the parent, which alone writes the plan."""
 
-    def __init__(self, path: Path, suffix: str, name: str, plan: RenderPlan, output: IO[str]) -> None:
+    def __init__(self, path: Path, suffix: str, name: str, plan: RenderPlan, reports: IO[str]) -> None:
         super().__init__(path, suffix, name, plan)
-        self._reports = output
+        self._reports = reports
 
     def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
         super().add_chunk(done, following, warnings)
         report(self._reports, chunk=dataclasses.asdict(done), warnings=warnings)
 
 
-def report(output: IO[str], **values: Any) -> None:
-    output.write(json.dumps(values) + "\n")
-    output.flush()
+def report(reports: IO[str], **values: Any) -> None:
+    reports.write(json.dumps(values) + "\n")
+    reports.flush()
 
 
 def main(folder: str, device: str) -> None:
     """Render what comes over standard input, for the plan in ``folder``."""
-    output = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not disturb the parent
     orders: queue.Queue[list[int]] = queue.Queue()
     threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
     process_tuning.tune_process()
     try:
-        _work(Path(folder), device, orders, output)
+        _work(Path(folder), device, orders, reports)
     except StreamdreamError as error:
-        report(output, error=str(error))
+        report(reports, error=str(error))
         sys.exit(1)
 
 
@@ -58,10 +58,10 @@ def _read_orders(orders: queue.Queue[list[int]]) -> None:
     os._exit(0)
 
 
-def _work(folder: Path, device: str, orders: queue.Queue[list[int]], output: IO[str]) -> None:
+def _work(folder: Path, device: str, orders: queue.Queue[list[int]], reports: IO[str]) -> None:
     from streamdream.dream.build import build_dreamer
     from streamdream.render.chunk_render import render_range
-    from streamdream.render.chunk_storage import chunk_storage
+    from streamdream.render.chunked_output import chunked_output
     from streamdream.render.job import RenderJob, open_job_source
 
     plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
@@ -71,15 +71,15 @@ def _work(folder: Path, device: str, orders: queue.Queue[list[int]], output: IO[
                      threads=identity["threads"], device=device)
     dreamer = build_dreamer(stream)
     with open_job_source(job) as source:
-        storage = chunk_storage(job, source)
-    assert storage is not None
+        output = chunked_output(job, source)
+    assert output is not None
     while True:
         numbers = orders.get()
         plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-        store = ReportingStore(folder, storage.suffix, job.output, plan, output)
-        render_range(store, tuple(plan.chunks[number] for number in numbers), job, stream, storage, dreamer,
-                     lambda frame: report(output, frame=frame))
-        report(output, done=True)
+        store = ReportingStore(folder, output.suffix, job.output, plan, reports)
+        render_range(store, tuple(plan.chunks[number] for number in numbers), job, stream, output, dreamer,
+                     lambda frame: report(reports, frame=frame))
+        report(reports, done=True)
 
 
 if __name__ == "__main__":
