@@ -167,7 +167,7 @@ def test_a_job_and_a_fetched_result_extend_the_life_of_files(clock: ManualClock,
     try:
         here, gone = (jobs_service.touch(request(visitor, "203.0.113.5")) for visitor in ("here", "gone"))
         mine, theirs = (give(jobs_service.uploads, visitor, "203.0.113.5") for visitor in (here, gone))
-        job = wait_for(jobs_service.start(jobs_service.videos, here, "x", lambda job, turn: work(job)), "running")
+        job = wait_for(jobs_service.start(jobs_service.videos, here, "x", lambda job, _: work(job)), "running")
         assert job.address == "203.0.113.5"
         clock.seconds += EXPIRE_SECONDS + 1
         jobs_service.sweep()

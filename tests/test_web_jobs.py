@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from streamdream_web.core.scheduler import CpuYield, FairScheduler
 from streamdream_web.jobs import tasks
 from streamdream_web.jobs.file_inspection import InspectionLimits
-from streamdream_web.jobs.queue import Job, JobQueue, StepwiseSlot
+from streamdream_web.jobs.queue import Job, JobQueue, StepwiseDeviceSlot
 from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
@@ -137,20 +137,20 @@ def test_a_long_job_ends_when_another_waits(tmp_path: Path) -> None:
 
 def test_a_job_yields_the_device_after_every_step() -> None:
     """A live session gets the device between the steps of a picture, and not after all of them."""
-    turns, stop, came = FairScheduler(), threading.Event(), []
+    scheduler, stop, came = FairScheduler(), threading.Event(), []
 
     def live() -> None:
         while not stop.is_set():
-            with turns.slot("live"):
+            with scheduler.device_slot("live"):
                 came.append(time.monotonic())
 
     visitor = threading.Thread(target=live)
-    shared = StepwiseSlot(lambda: turns.slot("job"))
+    shared = StepwiseDeviceSlot(lambda: scheduler.device_slot("job"))
     with shared():
         visitor.start()
         for _ in range(10):
             time.sleep(0.01)
-            shared.yield_slot()
+            shared.yield_device()
         during = len(came)
     stop.set()
     visitor.join()
@@ -278,11 +278,12 @@ def test_thumbnails_are_made_for_blocks_first_and_slower_while_others_dream(
     steps = []
     scheduler = FairScheduler()
 
-    def turn() -> Any:
+    def device_slot() -> Any:
         steps.append(time.monotonic())
-        return scheduler.slot("thumbnails")
+        return scheduler.device_slot("thumbnails")
 
-    thumbnails = Thumbnails(StreamSettings(device="cpu", precision="fp32"), turn, busy.is_set, tmp_path / "layers")
+    stream = StreamSettings(device="cpu", precision="fp32")
+    thumbnails = Thumbnails(stream, device_slot, busy.is_set, tmp_path / "layers")
     thumbnails.request(model.name)
     until(lambda: thumbnails.done(model.name) or thumbnails.problem, TIMEOUT_SECONDS)
     assert thumbnails.done(model.name)[0] in model.blocks(pools=True)

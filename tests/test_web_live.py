@@ -177,7 +177,7 @@ def test_visits_leave_no_sessions_and_no_memory(web: Running, small: NDArray[np.
             visit()
         until(lambda: not workers() and not web.waiting_room.sessions)
         assert not web.waiting_room.queue and not web.app_state.active_sessions
-        assert len(web.app_state._turns._held_seconds) <= 2
+        assert len(web.app_state._scheduler._held_seconds) <= 2
         until(lambda: alive() == [])
         assert rss_mb() - before < 20
 
@@ -231,19 +231,19 @@ def test_four_sessions_share_the_device(web: Running, small: NDArray[np.uint8]) 
     assert max(counts) <= 4 * min(counts)
 
 
-def share(turns: FairScheduler, clock: ManualClock, turn_seconds: dict[str, float], turn_count: int
+def share(scheduler: FairScheduler, clock: ManualClock, slot_seconds: dict[str, float], slot_count: int
           ) -> dict[str, float]:
     """Seconds that each client held the device, when all of them always want it."""
-    held, stop, number = dict.fromkeys(turn_seconds, 0.0), threading.Event(), itertools.count(1)
+    held, stop, number = dict.fromkeys(slot_seconds, 0.0), threading.Event(), itertools.count(1)
 
     def work(client_id: str) -> None:
         while not stop.is_set():
-            with turns.slot(client_id):
-                while turns.waiting < len(held) - 1 and not stop.is_set():
+            with scheduler.device_slot(client_id):
+                while scheduler.waiting < len(held) - 1 and not stop.is_set():
                     time.sleep(0.0005)
-                clock.seconds += turn_seconds[client_id]
-                held[client_id] += turn_seconds[client_id]
-                if next(number) >= turn_count:
+                clock.seconds += slot_seconds[client_id]
+                held[client_id] += slot_seconds[client_id]
+                if next(number) >= slot_count:
                     stop.set()
 
     threads = [threading.Thread(target=work, args=(client_id,)) for client_id in held]
@@ -254,8 +254,8 @@ def share(turns: FairScheduler, clock: ManualClock, turn_seconds: dict[str, floa
     return held
 
 
-def test_the_scheduler_shares_by_time_not_by_turns() -> None:
-    """A client whose turns take three times as long gets a third as many."""
+def test_the_scheduler_shares_by_time_not_by_number() -> None:
+    """A client that holds the device three times as long each time gets it a third as often."""
     clock = ManualClock()
     held = share(FairScheduler(clock), clock, {"quick": 0.005, "slow": 0.015}, 200)
     assert 0.9 < held["quick"] / held["slow"] < 1.1
@@ -263,13 +263,13 @@ def test_the_scheduler_shares_by_time_not_by_turns() -> None:
 
 def test_a_rare_client_gives_a_new_one_no_advantage() -> None:
     clock = ManualClock()
-    turns = FairScheduler(clock)
-    with turns.slot("rare"):
+    scheduler = FairScheduler(clock)
+    with scheduler.device_slot("rare"):
         pass
-    assert share(turns, clock, {"first": 0.005}, 200)["first"] == pytest.approx(1)
-    with turns.slot("rare"):
+    assert share(scheduler, clock, {"first": 0.005}, 200)["first"] == pytest.approx(1)
+    with scheduler.device_slot("rare"):
         pass
-    held = share(turns, clock, {"first": 0.005, "second": 0.005}, 100)
+    held = share(scheduler, clock, {"first": 0.005, "second": 0.005}, 100)
     assert 0.9 < held["first"] / held["second"] < 1.1
 
 

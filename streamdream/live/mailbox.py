@@ -1,4 +1,4 @@
-"""A slot between two threads that holds only the newest item."""
+"""A mailbox between two threads: it holds only the newest item."""
 from __future__ import annotations
 
 import threading
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """One slot: a new item replaces one that was not taken. ``replaced`` counts those."""
+    """Holds one item: a new one replaces one that was not taken. ``replaced`` counts those."""
 
     def __init__(self) -> None:
         self._item: Item | None = None

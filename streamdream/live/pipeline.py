@@ -1,4 +1,4 @@
-"""The live pipeline: three workers, connected by slots that hold only the newest item.
+"""The live pipeline: three workers, connected by mailboxes that hold only the newest item.
 
     capture ──newest frame──▶ dream ──newest residual──┐
        └──────newest frame──────────────────────────▶ display ──▶ sink

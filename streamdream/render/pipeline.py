@@ -38,14 +38,14 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
            on_frame: Callable[[int], None] = lambda count: None,
            references_at: Callable[[float], References | None] = lambda pts_seconds: None,
            build: Callable[[str], Dreamer] | None = None,
-           turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+           device_slot: Callable[[], AbstractContextManager[object]] = nullcontext,
            options: DreamOptions | None = None, start: RenderStart | None = None,
            checkpoints: Checkpoints | None = None) -> RenderReport:
     """Dream every frame of the source into the sink and finish it.
 
     ``on_frame`` gets the number of frames done; ``references_at`` gives guide, style and mask of a time in seconds
     (``GuideVideo.references_at``). An ``Automation`` changes the settings on the way, and the network, of which
-    ``build`` makes a dreamer. ``turn`` is entered for each dream: runs that share a device wait there for theirs.
+    ``build`` makes a dreamer. ``device_slot`` is entered for each dream: runs that share a device wait there for it.
     ``options`` are for every dream, and the dreamer's own without them. ``start`` resumes a render whose first
     frames are done; the source must begin behind them. ``checkpoints`` learns of each frame and of the state after it.
 
@@ -73,7 +73,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
             )
             if resets != automation.controls.resets:
                 state, resets = replace(state, residual=None), automation.controls.resets
-            with turn():
+            with device_slot():
                 references = references_at(frame.pts_seconds)
                 state, dream = dreamer(state, frame.image, request.dream, references, frame_match, options)
             if checkpoints:

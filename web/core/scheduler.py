@@ -13,10 +13,10 @@ MAX_CREDIT_SECONDS = 0.5
 
 
 class FairScheduler:
-    """A lock that goes to the waiting client that has held it for the shortest time so far.
+    """Gives the device slot to the waiting client that has held it for the shortest time so far.
 
-    A new client starts at the level of the client that had the last turn, which had the least of all that waited; one
-    that returns starts not much below. So a client that asks rarely, such as the thumbnails, does not set the level.
+    A new client starts at the level of the client that held it last, which had the least of all that waited; one that
+    returns starts not much below. So a client that asks rarely, such as the thumbnails, does not set the level.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -26,11 +26,11 @@ class FairScheduler:
         self._waiting: list[tuple[str, object]] = []
         self._held_seconds: dict[str, float] = {}
         self._level_seconds = 0.0
-        """Seconds that the client with the last turn had held the lock before; never decreases."""
+        """Seconds for which the client that held the device slot last had held it before; never decreases."""
 
     @contextmanager
-    def slot(self, client_id: str) -> Iterator[None]:
-        """Hold the lock."""
+    def device_slot(self, client_id: str) -> Iterator[None]:
+        """Hold the device."""
         self._acquire(client_id)
         start = self._clock()
         try:
@@ -67,20 +67,20 @@ class FairScheduler:
 
 
 class CpuYield:
-    """Turns of one visitor that leave CPU time to other processes, such as the browser that shows this dream. The
-    browser runs in another session, to which the operating system gives no more than half.
+    """The device slot of one visitor, which leaves CPU time to other processes, such as the browser that shows this
+    dream. The browser runs in another session, to which the operating system gives no more than half.
 
     A dream that waited for the CPU made others wait as well, so it sleeps afterwards by ``rest(seconds)``; but the rate
     does not fall below ``min_dream_rate`` dreams per second.
     """
 
-    def __init__(self, turn: Callable[[], AbstractContextManager[None]], min_dream_rate: float,
+    def __init__(self, device_slot: Callable[[], AbstractContextManager[None]], min_dream_rate: float,
                  rest: Callable[[float], object]) -> None:
-        self._turn, self._period_seconds, self._rest = turn, 1 / min_dream_rate, rest
+        self._device_slot, self._period_seconds, self._rest = device_slot, 1 / min_dream_rate, rest
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        with self._turn():
+        with self._device_slot():
             began, cpu_began = time.perf_counter(), time.thread_time()
             yield
             took_seconds = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The state shared by all visitors: backends on one device, turns on it, default settings, a folder."""
+"""The state shared by all visitors: backends on one device, its slot, default settings, a folder."""
 from __future__ import annotations
 
 import dataclasses
@@ -30,7 +30,7 @@ MAX_CACHED_STEPS = 1024
 
 
 class SharedBackend:
-    """A backend whose prepared steps are shared by all dreamers; only the one with the turn runs a step."""
+    """A backend whose prepared steps are shared by all dreamers; only the holder of the device slot runs a step."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -63,7 +63,7 @@ class AppState:
         """Number of events by name, see ``metrics.py``. Updates of several threads may lose a few."""
         self.closing: list[Callable[[], None]] = []
         """Called by ``close`` before the folder is removed."""
-        self._turns = FairScheduler()
+        self._scheduler = FairScheduler()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
         self._lock, self._closed = threading.Lock(), False
@@ -109,7 +109,7 @@ class AppState:
 
     def device_slot(self, client_id: str) -> AbstractContextManager[None]:
         """Hold the device. Waiting clients get equal shares of its time."""
-        return self._turns.slot(client_id)
+        return self._scheduler.device_slot(client_id)
 
     @property
     def frame_rate(self) -> float:
@@ -120,8 +120,8 @@ class AppState:
         return round(min(MAX_RATE, RATE_PER_CORE * cores / max(1, len(self.active_sessions))), 1)
 
     @property
-    def slots_waiting(self) -> int:
-        return self._turns.waiting
+    def waiting_for_device(self) -> int:
+        return self._scheduler.waiting
 
     def warm_up(self) -> None:
         """Load the model and dream once, so that the first visitor does not wait for that."""
@@ -141,8 +141,8 @@ class AppState:
         freeze_gc()
 
     def release(self, client_id: str) -> None:
-        """Forget a client that needs no more turns. Memory that only it used is freed later."""
-        self._turns.forget(client_id)
+        """Forget a client that needs the device no more. Memory that only it used is freed later."""
+        self._scheduler.forget(client_id)
         with self._lock:
             self._eviction.cancel()
             if not self._closed:

@@ -1,7 +1,7 @@
 """Jobs that take longer than a click: a queue with one worker thread, with position, progress, preview and time limits.
 
 The page has two queues, one for videos and one for pictures and previews, for which a visitor waits. Both share the
-device with the live sessions: a job takes a turn for each step.
+device with the live sessions: a job takes the device slot for each step.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streamdream.system import torch_threads
 from ..core import limits
 
 Work = Callable[["Job"], None]
-Turn = Callable[[], AbstractContextManager[object]]
+DeviceSlot = Callable[[], AbstractContextManager[object]]
 MAX_REMEMBERED = 1000
 """Visitors and addresses whose last job is remembered."""
 log = logging.getLogger(__name__)
@@ -251,19 +251,19 @@ class JobQueue:
         """Return the waiting jobs in the order in which they will run."""
         waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
         for kind in ("visitor", "address"):
-            waiting = self._take_turns(waiting, kind)
+            waiting = self._round_robin(waiting, kind)
         return waiting
 
-    def _take_turns(self, jobs: list[Job], kind: str) -> list[Job]:
+    def _round_robin(self, jobs: list[Job], kind: str) -> list[Job]:
         """Order jobs round-robin over visitors or addresses; the one served least recently is first."""
-        turns: Counter[str] = Counter()
+        earlier: Counter[str] = Counter()  # jobs of the same visitor or address
         order = []
         for place, job in enumerate(jobs):
             name = getattr(job, kind)
             order.append(
-                (turns[name], 0 if turns[name] else self._last_served.get((kind, name), 0), place)
+                (earlier[name], 0 if earlier[name] else self._last_served.get((kind, name), 0), place)
             )
-            turns[name] += 1
+            earlier[name] += 1
         return [jobs[place] for _, _, place in sorted(order)]
 
     def _run(self) -> None:
@@ -313,15 +313,15 @@ class JobQueue:
             shutil.rmtree(job.folder)
 
 
-class StepwiseSlot:
-    """Turns on the device that end with each step, so that no live session waits for a whole picture.
+class StepwiseDeviceSlot:
+    """Device slots that end with each step, so that no live session waits for a whole picture.
 
-    ``with slot():`` holds a turn; ``slot.yield_slot()``, called within it after each step, ends the turn, calls
-    ``between``, and waits for the next one.
+    ``with slot():`` holds the device; ``slot.yield_device()``, called within it after each step, releases it, calls
+    ``between``, and waits for it again.
     """
 
-    def __init__(self, turn: Turn, between: Callable[[], None] = lambda: None) -> None:
-        self._turn, self._between = turn, between
+    def __init__(self, device_slot: DeviceSlot, between: Callable[[], None] = lambda: None) -> None:
+        self._device_slot, self._between = device_slot, between
         self._held: AbstractContextManager[object] | None = None
 
     @contextlib.contextmanager
@@ -332,14 +332,14 @@ class StepwiseSlot:
         finally:
             self._end()
 
-    def yield_slot(self) -> None:
+    def yield_device(self) -> None:
         if self._held is not None:
             self._end()
             self._between()
             self._begin()
 
     def _begin(self) -> None:
-        held = self._turn()
+        held = self._device_slot()
         held.__enter__()
         self._held = held
 

@@ -15,7 +15,7 @@ from streamdream.settings import DreamSettings
 from ..core import limits
 from . import file_inspection, tasks
 from .file_inspection import InspectionLimits
-from .queue import Job, JobQueue, Turn
+from .queue import DeviceSlot, Job, JobQueue
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
 from .visitors import Visitors
@@ -86,8 +86,8 @@ class JobService:
 
         return make
 
-    def start(self, queue: JobQueue, visitor: str, title: str, work: Callable[[Job, Turn], None]) -> Job:
-        """Submit a job; ``work`` gets its own turns on the device. Raises UsageError when the queue is full."""
+    def start(self, queue: JobQueue, visitor: str, title: str, work: Callable[[Job, DeviceSlot], None]) -> Job:
+        """Submit a job; ``work`` gets device slots of its own. Raises UsageError when the queue is full."""
         def run(job: Job) -> None:
             client_id = f"job {job.token}"
             try:

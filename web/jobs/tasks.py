@@ -1,6 +1,6 @@
 """The work of jobs: a video, a preview of three frames, a picture.
 
-The library does it all; here, frames and steps take turns on the shared device, and report progress to their job.
+The library does it all; here, frames and steps wait for the shared device, and report progress to their job.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamdream.media import images
 from streamdream.media.input_container import TimeRange
 from streamdream.settings import StreamSettings
 
-from .queue import Job, StepwiseSlot, Turn
+from .queue import DeviceSlot, Job, StepwiseDeviceSlot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ class PreviewSink:
 
 
 def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, encode: RenderSettings,
-                 make: MakeDreamer, turn: Turn, names: Names | None = None) -> None:
+                 make: MakeDreamer, device_slot: DeviceSlot, names: Names | None = None) -> None:
     """Render the span of a video with its sound to ``job.result``."""
     from streamdream.media.sinks.registry import open_sink
     from streamdream.render import recipe
@@ -90,18 +90,18 @@ def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSetti
     with hide_paths(upload), GuideVideo(settings) as others, upload.open(span) as source:
         job.total = source.frame_count
         dreamer = make()
-        options, turns = with_job_hooks(dreamer.options, job, turn)
+        options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot)
         groups = (settings, StreamSettings(), encode)
         with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path),
                                    recipe=lambda: recipe.compose(dreamer, groups, names=names)), job) as sink:
-            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at, turn=turns,
-                                  options=options)
+            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at,
+                                  device_slot=stepwise_slot, options=options)
     job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
     job.result, job.answer = output, report
 
 
 def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, make: MakeDreamer,
-                  turn: Turn) -> None:
+                  device_slot: DeviceSlot) -> None:
     """Dream three frames of the span, each from a new state; ``job.answer`` grows by (seconds, frame, dream)."""
     from streamdream.dream.dreamer import DreamState
 
@@ -112,11 +112,11 @@ def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSett
     with hide_paths(upload):
         others = reference_images.read(settings)
         dreamer = make()
-        options, turns = with_job_hooks(dreamer.options, job, turn)
+        options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot)
         for part in PREVIEWS:
             job.check()
             frame = _frame_at(upload, start + part * length, start)
-            with turns():
+            with stepwise_slot():
                 _, dream = dreamer(DreamState(), frame.image, settings, others, options=options)
             frames.append((frame.pts_seconds, frame.image, dream))
             job.show(dream)
@@ -135,7 +135,7 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
     raise SourceError("no frame of this video could be read")
 
 
-def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, turn: Turn,
+def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, device_slot: DeviceSlot,
                   names: Names | None = None) -> None:
     """Dream a picture to ``job.result``, with previews in ``job.picture``."""
     from streamdream.dream.dreamer import DreamState
@@ -146,7 +146,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     shown_seconds = 0.0
     job.total = (1 + settings.warmup_steps) * settings.octaves * settings.steps
     dreamer = make()
-    options, turns = with_job_hooks(dreamer.options, job, turn, count_steps=True)
+    options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot, count_steps=True)
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds
@@ -154,7 +154,7 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
             shown_seconds = time.monotonic()
             job.show(to_uint8(to_array(picture)))
 
-    with turns():
+    with stepwise_slot():
         _, dream = dreamer(DreamState(), image, settings, others, options=replace(options, on_picture=show))
     output = job.folder / STILL
     images.write_image(str(output), dream, recipe=recipe.compose(dreamer, (settings, StreamSettings()), names=names))
@@ -162,18 +162,18 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
     job.result = output
 
 
-def with_job_hooks(options: DreamOptions, job: Job, turn: Turn, count_steps: bool = False
-                   ) -> tuple[DreamOptions, StepwiseSlot]:
+def with_job_hooks(options: DreamOptions, job: Job, device_slot: DeviceSlot, count_steps: bool = False
+                   ) -> tuple[DreamOptions, StepwiseDeviceSlot]:
     """Return options that yield the device after each step, and end the dream when the job is cancelled."""
-    turns = StepwiseSlot(turn)
+    stepwise_slot = StepwiseDeviceSlot(device_slot)
 
     def on_step(done: int) -> None:
         job.check()
         if count_steps:
             job.progress(done)
-        turns.yield_slot()
+        stepwise_slot.yield_device()
 
-    return replace(options, on_step=on_step), turns
+    return replace(options, on_step=on_step), stepwise_slot
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from streamdream.settings import DreamSettings, StreamSettings, resolve
 from streamdream.system import cache_dir
 from streamdream.system.torch_threads import use_threads
 
-from .queue import Cancelled, StepwiseSlot, Turn
+from .queue import Cancelled, DeviceSlot, StepwiseDeviceSlot
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
@@ -59,11 +59,11 @@ def dream_settings() -> DreamSettings:
 
 
 class Thumbnails:
-    """Thumbnails by (model, tap). Each step enters ``turn``; while ``busy`` returns true, the pauses are longer."""
+    """Thumbnails by (model, tap). Each step enters ``device_slot``; the pauses are longer while ``busy`` is true."""
 
-    def __init__(self, stream: StreamSettings, turn: Turn, busy: Callable[[], bool] = lambda: False,
+    def __init__(self, stream: StreamSettings, device_slot: DeviceSlot, busy: Callable[[], bool] = lambda: False,
                  folder: Path | None = None) -> None:
-        self._stream, self._turn, self._busy = stream, turn, busy
+        self._stream, self._device_slot, self._busy = stream, device_slot, busy
         self._folder = folder or cache_dir.cache_dir("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
         self._requested: list[str] = []  # the next one first
@@ -168,15 +168,15 @@ class Thumbnails:
         model = models.get(name)
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)
         blocks = model.blocks(pools=True)
-        slots = StepwiseSlot(self._turn, self._pause)
+        stepwise_slot = StepwiseDeviceSlot(self._device_slot, self._pause)
         for cell in sorted(self._plan(name).values(), key=lambda cell: cell.tap not in blocks):
             if cell.done:
                 continue
             if self._requested[:1] != [name]:
                 return
             renderer = atlas.AtlasRenderer(sample_image(), model, backend, StreamSettings(model=name), [cell],
-                                           lambda done: slots.yield_slot())
-            with use_threads(1), slots():
+                                           lambda done: stepwise_slot.yield_device())
+            with use_threads(1), stepwise_slot():
                 renderer.run(lambda done, seconds_left: None)
 
     def _pause(self) -> None:

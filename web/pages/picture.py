@@ -73,7 +73,7 @@ class Page:
             self._jobs_service.stills,
             visitor,
             upload.name,
-            lambda job, turn: tasks.dream_picture(job, image, chosen.dream, make, turn, names),
+            lambda job, device_slot: tasks.dream_picture(job, image, chosen.dream, make, device_slot, names),
         )
         job.before = image
         card, *buttons = self._show(job)

@@ -106,7 +106,7 @@ class Page:
             self._jobs_service.stills,
             visitor,
             upload.name,
-            lambda job, turn: tasks.preview_video(job, upload, span, chosen.dream, make, turn),
+            lambda job, device_slot: tasks.preview_video(job, upload, span, chosen.dream, make, device_slot),
         )
         try:
             yield from _watch(job)
@@ -125,7 +125,8 @@ class Page:
             self._jobs_service.videos,
             visitor,
             upload.name,
-            lambda job, turn: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make, turn, names),
+            lambda job, device_slot: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make,
+                                                        device_slot, names),
         )
         card, *buttons = self._show(job)
         return card, job, gr.Timer(active=True), *buttons

@@ -30,7 +30,7 @@ class Collector:
         for name, text, value in (
                 ("sessions", "live dreams that run", len(self._waiting_room.sessions)),
                 ("waiting", "visitors in the queue for a live dream", len(self._waiting_room.queue)),
-                ("turns_waiting", "dreams that wait for their turn on the device", self._app_state.slots_waiting),
+                ("turns_waiting", "dreams that wait for the device", self._app_state.waiting_for_device),
                 ("rss_megabytes", "resident memory", rss_mb()),
                 ("peak_rss_megabytes", "peak of the resident memory", peak_rss_mb()),
                 ("prepared_megabytes", "memory of prepared steps and engines, see --memory",

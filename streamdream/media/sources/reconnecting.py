@@ -1,6 +1,6 @@
 """A live source that always gives frames: a thread reads, and reopens what is lost while the last picture is repeated.
 
-    reader ──pictures──▶ one slot ──▶ frames, at least ten a second
+    reader ──pictures──▶ the newest ──▶ frames, at least ten a second
        ▲                               (the last one again while nothing arrives)
        └── reopened when it fails, with a growing wait between attempts
 """
