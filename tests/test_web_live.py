@@ -126,7 +126,7 @@ def test_a_larger_field_asks_for_more_lines(web: Running, small: NDArray[np.uint
     with Client(web) as client:
         client.welcome()
         client.dream(small)
-        monkeypatch.setattr(LiveSession, "lines", 176)
+        monkeypatch.setattr(LiveSession, "field_height", 176)
         client.dream(small)
         assert client.word("lines")["lines"] == 176
 

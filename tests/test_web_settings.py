@@ -142,10 +142,10 @@ def test_many_octaves_do_not_enlarge_the_first_field() -> None:
     app_state = AppState(WebSettings(), DreamSettings(), StreamSettings(field_height=480))
     try:
         session = LiveSession(app_state, "", lambda message: None, lambda error: None)
-        assert session.lines == 144
-        assert session.change(DEEP | {"octaves": 3}) == [] and session.lines == 144
+        assert session.field_height == 144
+        assert session.change(DEEP | {"octaves": 3}) == [] and session.field_height == 144
         assert session.change({"octaves": 6})[0].startswith("6 octaves") and session.controls.current().octaves == 4
-        assert session.lines == 144
+        assert session.field_height == 144
     finally:
         app_state.close()
 

@@ -24,16 +24,16 @@ export class Camera {
     this.startWorker();
   }
 
-  async open(deviceId, lines) {
+  async open(deviceId, height) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error(window.isSecureContext
         ? "This browser does not support cameras."
         : "Browsers allow a camera only on https or localhost. The server's owner can start it with a certificate.");
     }
     this.close();
-    const aspect = lines >= 720 ? 16 / 9 : 4 / 3;
+    const aspect = height >= 720 ? 16 / 9 : 4 / 3;
     const video = {
-      height: { ideal: lines }, width: { ideal: Math.round(lines * aspect) }, frameRate: { ideal: FRAME_RATE },
+      height: { ideal: height }, width: { ideal: Math.round(height * aspect) }, frameRate: { ideal: FRAME_RATE },
     };
     if (deviceId) video.deviceId = { exact: deviceId };
     try {
@@ -98,21 +98,21 @@ export class Camera {
     return this.frame ?? (this.video.videoWidth ? this.video : null);
   }
 
-  // Return {jpeg, original}: the newest frame of at most ``field`` lines as JPEG, and at most ``lines`` high as a bitmap,
-  // which the caller closes. ``frozen`` takes the last one again.
-  async take({ lines, field, mirrored, frozen, quality }) {
+  // Return {jpeg, original}: the newest frame, at most ``fieldHeight`` high, as JPEG; and with a shorter side of at most
+  // ``shorterSide``, as a bitmap, which the caller closes. ``frozen`` takes the last one again.
+  async take({ shorterSide, fieldHeight, mirrored, frozen, quality }) {
     const newest = this.newest;
     if (!newest) throw new Error("no frame yet");
     if (this.worker) {
       const frame = frozen ? null : new VideoFrame(newest), id = ++this.requests;
-      this.worker.postMessage({ id, frame, lines, field, mirrored, quality }, frame ? [frame] : []);
+      this.worker.postMessage({ id, frame, shorterSide, fieldHeight, mirrored, quality }, frame ? [frame] : []);
       return new Promise((resolve) => this.pending.set(id, resolve));
     }
     if (!frozen) {
       const width = newest.displayWidth ?? newest.videoWidth, height = newest.displayHeight ?? newest.videoHeight;
-      scaleDown(this.canvas, this.context, newest, width, height, lines, mirrored);
+      scaleDown(this.canvas, this.context, newest, width, height, shorterSide, mirrored);
     }
-    scaleToField(this.small, this.smallContext, this.canvas, field);
+    scaleToField(this.small, this.smallContext, this.canvas, fieldHeight);
     const encoded = new Promise((resolve) => this.small.toBlob(resolve, "image/jpeg", quality));
     const [jpeg, original] = await Promise.all([encoded, createImageBitmap(this.canvas)]);
     return { jpeg, original };

@@ -6,12 +6,12 @@ const canvas = new OffscreenCanvas(16, 16), context = canvas.getContext("2d", { 
 const small = new OffscreenCanvas(16, 16), smallContext = small.getContext("2d", { alpha: false });
 
 // ``frame``: a VideoFrame, or null to encode the last one again.
-onmessage = async ({ data: { id, frame, lines, field, mirrored, quality } }) => {
+onmessage = async ({ data: { id, frame, shorterSide, fieldHeight, mirrored, quality } }) => {
   if (frame) {
-    scaleDown(canvas, context, frame, frame.displayWidth, frame.displayHeight, lines, mirrored);
+    scaleDown(canvas, context, frame, frame.displayWidth, frame.displayHeight, shorterSide, mirrored);
     frame.close();
   }
-  scaleToField(small, smallContext, canvas, field);
+  scaleToField(small, smallContext, canvas, fieldHeight);
   const [jpeg, original] = await Promise.all([
     small.convertToBlob({ type: "image/jpeg", quality }), createImageBitmap(canvas),
   ]).catch(() => [null, null]);

@@ -49,7 +49,7 @@ class Page {
     this.on = { mirror: readOption("mirror", true), compare: false, freeze: false, record: false, fullscreen: false };
     this.figures = { shownAt: [], latencies: [], capturedAt: [], dreams: null };
     this.lastShown = 0;                 // number of the frame on the canvas
-    this.fieldHeight = 96;              // lines of the frames to send; the server sets it
+    this.fieldHeight = 96;              // maximum height of the frames to send; the server sets it
     this.listen();
     this.updateSplit();
     this.showEngine({});
@@ -67,11 +67,11 @@ class Page {
       button.addEventListener("click", () => this.act(button.dataset.do));
     }
     this.split.addEventListener("input", () => this.updateSplit());
-    const camera = this.find("#sd-camera"), lines = this.find("#sd-lines");
-    lines.value = readOption("lines", "480");
-    for (const select of [camera, lines]) {
+    const camera = this.find("#sd-camera"), height = this.find("#sd-camera-height");
+    height.value = readOption("lines", "480");
+    for (const select of [camera, height]) {
       select.addEventListener("change", () => {
-        storeOption("lines", lines.value);
+        storeOption("lines", height.value);
         if (this.camera.stream) this.openCamera();
       });
     }
@@ -111,7 +111,7 @@ class Page {
 
   async openCamera() {
     const chooser = this.find("#sd-camera");
-    const track = await this.camera.open(chooser.value, Number(this.find("#sd-lines").value));
+    const track = await this.camera.open(chooser.value, Number(this.find("#sd-camera-height").value));
     const cameras = await this.camera.list();
     const id = track.getSettings().deviceId;
     chooser.replaceChildren(...cameras.map((camera, index) =>
@@ -194,8 +194,8 @@ class Page {
     if (!this.socket.canSend) return;
     const number = this.socket.reserve(Math.min(at, now));
     this.camera.take({
-      lines: Number(this.find("#sd-lines").value), field: this.fieldHeight, mirrored: this.on.mirror,
-      frozen: this.on.freeze, quality: this.socket.quality,
+      shorterSide: Number(this.find("#sd-camera-height").value), fieldHeight: this.fieldHeight,
+      mirrored: this.on.mirror, frozen: this.on.freeze, quality: this.socket.quality,
     }).then(({ jpeg, original }) => {
       const sent = this.socket.sent.get(number);
       if (sent) sent.original = original;
@@ -303,7 +303,7 @@ class Page {
   // --- figures and messages
 
   onMessage(message) {
-    if (message.lines) this.fieldHeight = message.lines;
+    if (message.lines) this.fieldHeight = message.lines;   // of ``welcome`` and ``lines``
     if (message.type === "settings") this.panel.confirm(message.values, message.answers);
     if (message.type === "refused") {
       this.panel.confirm(message.values, message.answers);

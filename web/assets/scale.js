@@ -2,9 +2,11 @@
 
 const MAX_SIDE = 1920;
 
-// Draw ``image`` onto a canvas of its own shape, with a shorter side of at most ``lines`` pixels.
-export function scaleDown(canvas, context, image, imageWidth, imageHeight, lines, mirrored) {
-  const scale = Math.min(1, lines / Math.min(imageWidth, imageHeight), MAX_SIDE / Math.max(imageWidth, imageHeight));
+// Draw ``image`` onto a canvas of its own shape, with a shorter side of at most ``shorterSide`` pixels.
+export function scaleDown(canvas, context, image, imageWidth, imageHeight, shorterSide, mirrored) {
+  const scale = Math.min(
+    1, shorterSide / Math.min(imageWidth, imageHeight), MAX_SIDE / Math.max(imageWidth, imageHeight),
+  );
   const width = Math.round(imageWidth * scale), height = Math.round(imageHeight * scale);
   resize(canvas, width, height);
   context.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
@@ -13,9 +15,9 @@ export function scaleDown(canvas, context, image, imageWidth, imageHeight, lines
   context.drawImage(image, 0, 0, width, height);
 }
 
-// Draw a smaller copy of ``source``, a canvas, at most ``lines`` high: the dream is computed on it.
-export function scaleToField(canvas, context, source, lines) {
-  const height = Math.min(lines, source.height);
+// Draw a smaller copy of ``source``, a canvas, at most ``fieldHeight`` high: the dream is computed on it.
+export function scaleToField(canvas, context, source, fieldHeight) {
+  const height = Math.min(fieldHeight, source.height);
   const width = height < source.height ? Math.max(16, 2 * Math.round(source.width * height / source.height / 2))
     : source.width;
   resize(canvas, width, height);

@@ -191,8 +191,8 @@ class LiveSession:
         return self._stopping.is_set()
 
     @property
-    def lines(self) -> int:
-        """Lines of the field, and so of the frames to send."""
+    def field_height(self) -> int:
+        """Height of the field in pixels, and so of the frames to send."""
         return self._resolution.field_height
 
     @property
@@ -216,7 +216,7 @@ class LiveSession:
         """Return the figures that the page displays."""
         backend = self._backend
         return {"dreams": self._resolution.dreams, "shown": self._sink.shown,
-                "field": self.lines, "backend": backend.name if backend else "",
+                "field": self.field_height, "backend": backend.name if backend else "",
                 "precision": backend.precision if backend else "", "device": str(backend.device) if backend else ""}
 
     def _run(self) -> None:

@@ -4,6 +4,7 @@ Up, text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, `
 ``browser_io.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place}, ``welcome``,
 ``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers}, ``stats``, and ``error``
 {message} before the end. Down, bytes: the header with the number of the frame, and ``split_residual`` as JPEG.
+The height of the field is ``lines`` in ``welcome`` and ``lines``, ``field`` in ``stats``.
 ``answers`` is the number of settings messages that an answer is for: those that come close together are merged.
 """
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LiveConnection:
         self._close_reason: tuple[int, str, str] | None = None
         self._left_for_good = False
         self._said_hello = self._welcomed = self._resumed = False
-        self._sent_lines = 0
+        self._sent_field_height = 0
         self._position = -1
         self._pending = PendingSettings()
         self._has_pending = asyncio.Event()
@@ -133,10 +134,10 @@ class LiveConnection:
 
     def _welcome(self, session: LiveSession) -> None:
         self._welcomed = True
-        self._sent_lines = session.lines
+        self._sent_field_height = session.field_height
         self._send({"type": "welcome", "session": session.token, "resumed": self._resumed,
-                   "model": self._app_state.model.name, "frozen": session.controls.frozen, "lines": session.lines,
-                   "rate": self._app_state.frame_rate, "values": self._values()})
+                   "model": self._app_state.model.name, "frozen": session.controls.frozen,
+                   "lines": session.field_height, "rate": self._app_state.frame_rate, "values": self._values()})
 
     def _answer(self, messages: int, problem: str = "") -> None:
         """Send the current settings, and the problem with those that were requested."""
@@ -173,12 +174,12 @@ class LiveConnection:
                 await self._socket.send_bytes(frame)
                 if self._session is not None:
                     self._session.adapt_quality(is_slow=time.monotonic() - began > SLOW_SEND_SECONDS)
-                self._send_lines()
+                self._send_field_height()
 
-    def _send_lines(self) -> None:
-        if self._session is not None and self._session.lines != self._sent_lines:
-            self._sent_lines = self._session.lines
-            self._send({"type": "lines", "lines": self._sent_lines})
+    def _send_field_height(self) -> None:
+        if self._session is not None and self._session.field_height != self._sent_field_height:
+            self._sent_field_height = self._session.field_height
+            self._send({"type": "lines", "lines": self._sent_field_height})
 
     def _tick(self) -> None:
         session, web, now = self._session, self._app_state.web, time.monotonic()
