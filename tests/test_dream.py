@@ -135,7 +135,7 @@ def test_a_field_is_the_mean_of_what_it_covers(lion: Picture, height: int, width
 def test_what_is_carried_decays_by_keep_and_trust() -> None:
     residual = np.ones((8, 8, 3), np.float32)
     trust = np.full((8, 8), 0.5, np.float32)
-    assert np.allclose(warp.propagate(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
+    assert np.allclose(warp.warp_residual(residual, np.zeros((8, 8, 2), np.float32), trust, 0.9), 0.45)
 
 
 @pytest.mark.parametrize(("value", "step", "expected"), [(250, 0.5, 255), (5, -0.5, 0), (100, 0.1, 113)])

@@ -89,16 +89,16 @@ class Dreamer:
         """Return the next state only; its residual is what the dream adds to ``image``. Raises as a call does."""
         references, options = references or reference_images.read(settings), options or self.options
         current = self.reuse_or_match(state, image, settings, frame_match, options)
-        with options.stats.stage("carry"):
+        with options.stats.stage("carry"):  # a key of reports that others read, as "dream" is: warp and ascend
             frame = to_signed_unit(current.field)
-            state, carried = _carry(state, current, settings)
+            state, carried = _warp_residual(state, current, settings)
             support = reference_images.mask_support(references, *current.grey.shape)
             if carried is not None and support is not None:
                 carried *= support
         with options.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.warmup_steps
             seed = clamp_(to_tensor(frame if carried is None else frame + carried)).to(self.backend.device)
-            dreamed = self._dream(seed, state.index, passes, settings, references, options)
+            dreamed = self._ascend(seed, state.index, passes, settings, references, options)
             residual = to_array(dreamed) - frame
         return replace(state, residual=residual, grey=current.grey, index=state.index + 1)
 
@@ -125,8 +125,8 @@ class Dreamer:
         with options.stats.stage("match"):
             return rematch(frame_match, previous, settings)
 
-    def _dream(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, references: References,
-               options: DreamOptions) -> Tensor:
+    def _ascend(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, references: References,
+                options: DreamOptions) -> Tensor:
         """Take steps on every octave, coarse to fine; add the scaled-up detail of each octave to the next.
 
         The detail of an octave is its dream minus its base, as in Mordvintsev et al. 2015, dream.ipynb.
@@ -171,13 +171,14 @@ class Dreamer:
         return partial(step, targets=self._targets(objective, references, height, width))
 
 
-def _carry(state: DreamState, match: FrameMatch, settings: DreamSettings) -> tuple[DreamState, warp.Plane | None]:
+def _warp_residual(state: DreamState, match: FrameMatch, settings: DreamSettings
+                   ) -> tuple[DreamState, warp.Plane | None]:
     """Return the state and the previous residual warped to this frame: None at the start, after a cut or a new size."""
     if match.cut:
         return replace(state, residual=None, cuts=state.cuts + 1), None
     if state.residual is None or match.motion is None or match.trust is None:
         return state, None
-    return state, warp.propagate(state.residual, match.motion, match.trust, settings.keep)
+    return state, warp.warp_residual(state.residual, match.motion, match.trust, settings.keep)
 
 
 def find_targets(model: Model, backend: Backend, objective: Objective, references: References, height: int, width: int

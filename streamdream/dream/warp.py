@@ -1,4 +1,4 @@
-"""Carry the dream from one frame to the next: warp, trust, scene cut, composition. Pure functions on arrays.
+"""Warp the residual from one frame to the next, and compose: with trust and scene cuts. Pure functions on arrays.
 
 Pictures are float32 [H, W, 3] in [-1, 1] units or grey uint8 [H, W]; flow is cur -> prev (see optical_flow.py); trust
 is float32 [H, W] in 0..1.
@@ -24,8 +24,8 @@ PHOTOMETRIC_SCALE = 16.0
 """Difference in grey levels at which photometric trust is 1/e."""
 
 
-def propagate(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
-    """Carry the previous residual [H, W, 3] to the current frame: ``warp(residual, flow) * trust * keep``."""
+def warp_residual(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
+    """Warp the previous residual [H, W, 3] to the current frame: ``warp(residual, flow) * trust * keep``."""
     weight = keep * trust
     result: Plane = cv2().multiply(warp(residual, flow), cv2().merge((weight, weight, weight)))
     return result
