@@ -1,8 +1,15 @@
 """START HERE: the way of a frame through streamdream, when a file is rendered.
 
-    source ──frame──▶ match ──flow──▶ carry ──seed──▶ dream ──residual──▶ compose ──▶ sink
-    media/sources/   dream/frame_matching.py,   dream/dreamer.py,        dream/warp.py   media/sinks/
-                     optical_flow.py, warp.py   ascent/step.py
+    source ──frame──▶ match ──flow, trust, cut──▶ warp ──seed──▶ ascend ──residual──▶ compose ──▶ sink
+                                                    ▲               │
+                                                    └───residual────┘   in the state, for the next frame
+
+    source    media/sources/
+    match     dream/frame_matching.py, dream/optical_flow.py
+    warp      dream/warp.py
+    ascend    dream/dreamer.py, ascent/step.py, backends/
+    compose   dream/warp.py
+    sink      media/sinks/
 
 The source decodes and the sink encodes in threads of their own; in between one frame after the other is dreamed here,
 and ``state`` is all that one leaves to the next. Where a GPU dreams, the next frame is matched meanwhile.
