@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class GuideVideo:
-    """References of a running dream: ``at`` gives those of a time. A guide that is a video plays on and starts anew.
+    """Guide, style and mask over time: ``references_at`` returns those of a frame's time. A guide that is a video is
+    repeated from its start when it ends.
 
     A context manager. Raises what ``read`` and ``open_source`` raise.
     """
@@ -48,7 +49,7 @@ class GuideVideo:
         self._open.close()
 
     def references_at(self, pts_seconds: float) -> References:
-        """Those that are shown at ``pts_seconds``, which must not go back."""
+        """The references for the frame at ``pts_seconds``, which must not decrease from call to call."""
         due = None
         while self._next is not None and self._began_seconds + self._next.pts_seconds <= pts_seconds:
             due, self._next = self._next, next(self._frames, None)
