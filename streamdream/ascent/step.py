@@ -29,8 +29,8 @@ def ascend(picture: Tensor, gradients: Sequence[Tensor], terms: Sequence[tuple[T
            step_size: float | Tensor, smooth: float, color: float) -> Tensor:
     """One step: ``picture + step_size * direction``, then bounded.
 
-    ``picture`` is [N, 3, H, W] RGB in [-1, 1], ``gradients`` what climbs each of ``terms``, at the picture;
-    ``step_size``, a number or [1], is in those units. Returns a new tensor of the same kind.
+    ``picture`` is [N, 3, H, W] RGB in [-1, 1], ``gradients`` are those of ``terms`` at the picture, [N, 3, H, W];
+    ``step_size``, a number or [1], is in units of the picture. Returns a new tensor of the same kind.
     """
     return apply_step(
         picture,
@@ -54,11 +54,12 @@ def smooth_and_desaturate(gradient: Tensor, term: Term, smooth: float, color: fl
 
 
 def apply_step(picture: Tensor, refined: Sequence[Tensor], terms: Sequence[tuple[Term, float]],
-          step_size: float | Tensor) -> Tensor:
-    """Go where all terms together lead, by the weighted mean of their unit gradients; ``refined`` is written into.
+               step_size: float | Tensor) -> Tensor:
+    """Add ``step_size`` times the weighted mean of the terms' normalised gradients, then clamp to [-1, 1].
 
-    The numbers that a dream, a style and a total variation give differ by orders of magnitude; with each brought to a
-    mean magnitude of one, a weight means the same for all. Where they pull against each other the step gets shorter.
+    ``refined``, the gradients that ``smooth_and_desaturate`` returned, one for each term, are written into. Gradients
+    of a dream, a style and a total variation differ by orders of magnitude; with each normalised to a mean magnitude of
+    one, a weight means the same for all. Where they are opposed, the step is shorter.
     """
     total = sum(abs(weight) for _, weight in terms)
     moves = [normalize_mean_abs_(g, term.unbounded).mul_(step_size * weight / total)

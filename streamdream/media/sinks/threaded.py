@@ -147,8 +147,8 @@ class ThreadedSink(SinkBase):
 
 
 class DroppingSink(ThreadedSink):
-    """A sink that never makes a show wait. When its queue is full, it drops the new picture, or with ``drop_oldest``
-    the oldest one. ``remedy`` is an option that helps against that.
+    """A sink whose ``write`` never blocks, for live runs. When its queue is full, it drops the new picture, or with
+    ``drop_oldest`` the oldest one. ``remedy`` is an option that helps against that.
 
     After an error, the output so far is kept; a line with its length and path is added to ``kept``.
     """
