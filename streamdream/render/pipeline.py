@@ -13,6 +13,9 @@
 
 The source decodes and the sink encodes in threads of their own; in between one frame after the other is dreamed here,
 and ``state`` is all that one leaves to the next. Where a GPU dreams, the next frame is matched meanwhile.
+
+A file is rendered in chunks, so that a render can be interrupted: ``render_file`` in file_render.py makes their plan,
+calls ``render_video`` for the frames of each (chunk_render.py), and joins them into the output.
 """
 from __future__ import annotations
 
