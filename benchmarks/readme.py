@@ -110,7 +110,7 @@ def summary() -> str:
             *(_live_summary(row, "") for row in cpu),
             {"what": f"browser, {page['size']} at 30 fps, Chromium on the same cores",
              "rate": f"{page['fps']:.0f} frames/s",
-             "delay": f"{page['glass_p50_ms']:.0f} / {page['glass_p95_ms']:.0f} ms"},
+             "delay": f"{page['page_p50_ms']:.0f} / {page['page_p95_ms']:.0f} ms"},
             *(_live_summary(row, ", one NVIDIA H100") for row in gpu)]
     return table({"what": "what", "rate": "rate", "delay": "latency p50 / p95"}, rows)
 
