@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
-from streamdream.media.input_container import is_pattern, sequence_files
+from streamdream.media.input_container import glob_files, is_glob, is_pattern, sequence_files
 from streamdream.render.job import RenderJob, settings_text
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
 def describe_source(name: str) -> dict[str, Any]:
     """Size, time and a digest of a file or of a sequence of them; of anything else only the name."""
     path = Path(name)
-    if is_pattern(name) and not path.exists():
-        files = sorted(sequence_files(name).items())
+    if is_glob(name) or (is_pattern(name) and not path.exists()):
+        files = sorted(sequence_files(name).items()) if not is_glob(name) else list(enumerate(glob_files(name)))
         listing = "\n".join(f"{number} {file.stat().st_size} {file.stat().st_mtime_ns}" for number, file in files)
         return {"pictures": len(files), "digest": hashlib.sha256(listing.encode()).hexdigest()[:16]}
     if not path.is_file():

@@ -18,6 +18,8 @@ from streamdream.media.input_container import (
     ColorTags,
     TimeRange,
     clock_origin,
+    glob_files,
+    is_glob,
     is_pattern,
     open_container,
     open_file,
@@ -347,9 +349,18 @@ def _open_sequence(name: str, span: TimeRange) -> AvSource:
     return source
 
 
+def _open_glob(name: str, span: TimeRange) -> AvSource:
+    if not glob_files(name):
+        raise UsageError(f"no pictures match {name}")
+    options = {"pattern_type": "glob", "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
+    path, failure = str(Path(name).absolute()), f"{name} cannot be read"
+    return AvSource(name, lambda: open_container(path, failure, format="image2", options=options), span)
+
+
 SOURCES: dict[str, SourceType] = {
     "lavfi": SourceType(lambda name: name.startswith("lavfi:"), _open_lavfi),
     "url": SourceType(lambda name: "://" in name, _open_url),
+    "glob": SourceType(is_glob, _open_glob),
     "sequence": SourceType(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
     "file": SourceType(lambda name: True, _open_file),
 }
@@ -357,7 +368,7 @@ SOURCES: dict[str, SourceType] = {
 
 
 def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> AvSource:
-    """Open ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png``, or a file.
+    """Open ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png`` or ``*.png``, or a file.
 
     ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, frame times count
     from it; without, they are those of the input. Raises SourceError or UsageError.
