@@ -11,7 +11,6 @@ import dataclasses
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,17 @@ from pathlib import Path
 from streamdream import settings, settings_fields
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, Run
+from streamdream.system.file_names import fold_name
 
 READ = {"input": "the input", "source": "--source", "settings_track": "--settings-track", "preset": "--preset",
         "file": "--from", "clip": "--clip"}
 """Destination of an option that names a file to read -> its name in a message."""
 INPUTS = (READ["input"], READ["source"])
-WRITTEN = {"output": "-o", "sink": "--sink", "record_settings": "--record-settings"}
+WRITTEN = {"output": "-o", "sink": "--sink", "record_settings": "--record-settings", "progress": "--progress",
+           "work_folder": "--work-folder"}
 """As ``READ``, for files to write."""
+ANY_KIND = (WRITTEN["progress"], WRITTEN["work_folder"])
+"""May be a pipe, a device or a folder: nothing replaces it."""
 FILE_KINDS = ("picture", "file")
 """Kinds of settings that name a file to read."""
 NO_FILES = ("null", "window", "virtualcam", "stream")
@@ -51,13 +54,14 @@ def check(args: argparse.Namespace, run: Run | None = None, writes: Iterable[Nam
 
     ``writes`` are outputs in addition to ``WRITTEN``; with ``folder`` the output is a folder.
     """
-    _check_not_empty(args)
+    check_not_empty(args)
     outputs = list(_written(args))
     for output in outputs:
-        _check_kind(output, folder)
+        if output.option not in ANY_KIND:
+            _check_kind(output, folder)
     for number, output in enumerate(outputs):
         for other in outputs[:number]:
-            if _same_output(other.text, output.text):
+            if WRITTEN["work_folder"] not in (output.option, other.option) and _same_output(other.text, output.text):
                 raise UsageError(f"{other} and {output} are the same file; give one of them another name")
     files = [(output, _identities(output.text)) for output in [*outputs, *writes]]
     for named in _read(args, run) if files else ():
@@ -72,8 +76,11 @@ def _written(args: argparse.Namespace) -> Iterator[NamedPath]:
     from streamdream.media.sinks.registry import SINKS
 
     for destination, option in WRITTEN.items():
-        value = getattr(args, destination, None) or []
-        for text in [value] if isinstance(value, str) else value:
+        for text in _texts(args, destination):
+            if option in ANY_KIND:
+                if not text.startswith("pipe:"):
+                    yield NamedPath(option, text)
+                continue
             name, kind = next(((name, kind) for name, kind in SINKS.items() if kind.matches(text)), ("", None))
             for file in kind.files(text) if kind is not None and name in NO_FILES else [text]:
                 yield NamedPath(option, file)
@@ -81,7 +88,7 @@ def _written(args: argparse.Namespace) -> Iterator[NamedPath]:
 
 def _read(args: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
     for destination, option in READ.items():
-        if text := getattr(args, destination, None):
+        for text in _texts(args, destination):
             yield NamedPath(option, str(settings.preset_path(text)) if destination == "preset" else text)
     for group in (getattr(run, item.name) for item in dataclasses.fields(run)) if run is not None else ():
         for item in dataclasses.fields(group):
@@ -89,6 +96,11 @@ def _read(args: argparse.Namespace, run: Run | None) -> Iterator[NamedPath]:
                 yield NamedPath(settings_fields.flag(item), text)
     if run is not None and getattr(args, "settings_track", None) is not None:
         yield from _read_by_automation(args, run)
+
+
+def _texts(args: argparse.Namespace, destination: str) -> list[str]:
+    value = getattr(args, destination, None) or []
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _read_by_automation(args: argparse.Namespace, run: Run) -> Iterator[NamedPath]:
@@ -109,7 +121,7 @@ def _read_by_automation(args: argparse.Namespace, run: Run) -> Iterator[NamedPat
                 yield NamedPath(f"{option}, {name}", str(text))
 
 
-def _check_not_empty(args: argparse.Namespace) -> None:
+def check_not_empty(args: argparse.Namespace) -> None:
     for destination, option in (READ | WRITTEN).items():
         value = getattr(args, destination, None)
         values = value if isinstance(value, list) else [value]
@@ -131,12 +143,16 @@ def _check_kind(output: NamedPath, folder: bool) -> None:
 
 def _files(text: str) -> list[Path]:
     """Return the existing files among those that ``text`` names."""
+    from streamdream.media.container import glob_files, is_glob
+
     if text.startswith("lavfi:"):
         return [Path(name) for name in FILTER_FILE.findall(text)]
     if "://" in text:
         return [Path(text.partition("file:")[2])] if "file:" in text else []
     path = Path(text)
     with contextlib.suppress(OSError, ValueError, TypeError):  # not a path, or a pattern without a number
+        if is_glob(text):
+            return glob_files(text)
         return [path] if path.exists() else _members(path)
     return []
 
@@ -149,7 +165,7 @@ def _members(pattern: Path) -> list[Path]:
         return []
     shape, members = _shape(pattern.name), []
     for path in pattern.parent.iterdir():
-        if match := shape.fullmatch(_fold(path.name)):
+        if match := shape.fullmatch(fold_name(path.name)):
             member = pattern.with_name(pattern.name % int(match[1]))
             members += [member] if member.exists() else []
     return members
@@ -171,11 +187,11 @@ def _same_output(first: str, second: str) -> bool:
     if _identities(first) & _identities(second):
         return True
     paths = [Path(os.path.realpath(text)) for text in (first, second)]
-    if len({_fold(str(path.parent)) for path in paths}) > 1:
+    if len({fold_name(str(path.parent)) for path in paths}) > 1:
         return False
     from streamdream.media.input_container import NUMBER
 
-    numbered = [_fold(NUMBER.sub("1", path.name)) for path in paths]
+    numbered = [fold_name(NUMBER.sub("1", path.name)) for path in paths]
     return any(_shape(path.name).fullmatch(other) for path, other in zip(paths, reversed(numbered), strict=True))
 
 
@@ -183,9 +199,4 @@ def _shape(name: str) -> re.Pattern[str]:
     """Return a regex for a folded file name, or for those of a pattern, with the number as the first group."""
     from streamdream.media.input_container import NUMBER
 
-    return re.compile("([0-9]+)".join(re.escape(_fold(part)) for part in NUMBER.split(name, maxsplit=1)))
-
-
-def _fold(name: str) -> str:
-    """Fold a name as a file system does that ignores case or normalizes Unicode."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return re.compile("([0-9]+)".join(re.escape(fold_name(part)) for part in NUMBER.split(name, maxsplit=1)))
