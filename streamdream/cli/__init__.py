@@ -5,8 +5,6 @@ missing or may not be read or written; 130 Ctrl-C; 143 SIGTERM. An error is one 
 """
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +27,8 @@ from streamdream.cli import (
     web,
 )
 from streamdream.cli.argument_parser import Parser
-from streamdream.errors import StreamdreamError, UnknownName, error_text
+from streamdream.cli.output import describe_error, print_error
+from streamdream.errors import UnknownName, error_text
 from streamdream.system import process_tuning
 from streamdream.system.atomic_file import DISK_FULL_ERRORS
 
@@ -49,8 +48,6 @@ COMMANDS: dict[str, Callable[[Parser, Sequence[str]], int]] = {
     "bench": bench.bench_command,
     "doctor": doctor.doctor_command,
 }
-MISTAKES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-"""System errors about a path that the user named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -81,14 +78,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _describe(error: Exception) -> tuple[str, int]:
     """One line and the exit code."""
-    if isinstance(error, StreamdreamError):
-        return str(error), error.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error_text(error)}", 2 if error.errno in MISTAKES else 1
-    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS:
+    if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL_ERRORS:
         _discard_stdout()
         return f"stdout cannot be written: {error_text(error)}", 1
-    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it", 1
+    return describe_error(error)
 
 
 def _discard_stdout() -> None:
@@ -97,8 +90,7 @@ def _discard_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # a closed terminal
-        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print_error(message)
     return code
 
 

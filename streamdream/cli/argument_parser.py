@@ -51,6 +51,9 @@ class Parser(argparse.ArgumentParser):
             if text in ("-h", "--help"):
                 self._print_help(full=FULL_HELP in options[number + 1:number + 2])
         args, unknown = self.parse_known_args(argv)
+        if isinstance(getattr(args, "input", None), list) and not any(text.startswith("-") for text in unknown):
+            args.input += unknown  # those after the first option, which argparse does not expect
+            unknown = []
         for text in unknown:
             self.error(f"unexpected {text!r}{self._flag_hint(text)}")
         return args
@@ -58,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     def require(self, args: argparse.Namespace, **examples: str) -> None:
         """Raise UsageError where one of these arguments is missing; they are optional for ``--print-config`` only."""
         for name, example in examples.items():
-            if not getattr(args, name):
+            if getattr(args, name) in (None, "", [], [""]):
                 self.error(f"the {name} is missing: {example}")
 
     def _print_help(self, full: bool) -> NoReturn:

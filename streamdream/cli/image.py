@@ -99,7 +99,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
         text = recipe.compose(dreamer, (run.dream, run.stream))
         images.write_image(args.output, dreamed, overwrite=args.overwrite, recipe=text)
     report = summarize(dreamer, options, run.dream, image.shape[:2], state.index, [])
-    print_report(report, args.output, args.json)
+    print_report(report, args.input, args.output, args.json)
     return 0
 
 
@@ -125,5 +125,5 @@ def _zoom(args: argparse.Namespace, run: Run) -> int:
                     recipe=lambda: recipe.compose(dreamer(), groups)) as sink,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
         report = zoom(source, sink, dreamer(), run.dream, run.zoom, progress.update)
-    print_report(report, args.output, args.json)
+    print_report(report, args.input, args.output, args.json)
     return 0

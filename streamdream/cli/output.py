@@ -1,13 +1,20 @@
 """Output that several commands share."""
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from streamdream.errors import StreamdreamError, error_text
+
 if TYPE_CHECKING:
     from streamdream.render.report import RenderReport
+
+MISTAKES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""System errors about a path that the user named."""
 
 
 def log_line(line: str) -> None:
@@ -29,15 +36,34 @@ class _Lines(logging.Handler):
         log_line(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
 
-def print_report(report: RenderReport, output: str, as_json: bool) -> None:
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+def print_report(report: RenderReport, input: str, output: str, as_json: bool) -> None:
+    print_warnings(report)
     if as_json:
-        print(json.dumps({**report.as_json(), "output": output}))
+        print(json.dumps({**report.as_json(), "input": input, "output": output}))
         return
     noun = "frame" if report.frames == 1 else "frames"
     print(f"{output}: {report.frames} {noun} in {report.seconds:.1f} s ({report.fps:.1f} fps), {report.model} "
           f"{report.layers} on {report.field}, {report.backend} {report.precision} on {report.device}")
+
+
+def print_warnings(report: RenderReport) -> None:
+    for warning in report.warnings:
+        log_line(f"warning: {warning}")
+
+
+def print_error(message: str) -> None:
+    """Print it as one line."""
+    with contextlib.suppress(OSError):  # a closed terminal
+        log_line("error: " + " ".join(message.split()))
+
+
+def describe_error(error: Exception) -> tuple[str, int]:
+    """A line, and the exit code."""
+    if isinstance(error, StreamdreamError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error_text(error)}", 2 if error.errno in MISTAKES else 1
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it", 1
 
 
 def warn_of_older_files(output: str, started: float) -> None:

@@ -2,42 +2,54 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from streamdream import settings
-from streamdream.cli import path_conflicts, signals
+from streamdream.cli import batch, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags
+from streamdream.cli.completion import add_exec_flag, run_and_then
 from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
-from streamdream.errors import UnknownName
+from streamdream.cli.progress_blocks import ProgressBlocks, add_progress_flag
+from streamdream.errors import UnknownName, UsageError
 from streamdream.render.plan import SEAMS
-from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings
+from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, Run, StreamSettings
 
 if TYPE_CHECKING:
     from streamdream.cli.progress import Progress
+    from streamdream.render.batch import Task
     from streamdream.render.job import RenderJob
+    from streamdream.render.report import RenderReport
     from streamdream.render.work_folder import WorkFolder
 
 MAX_WORKERS = 64
 
 
 def render_command(parser: Parser, argv: Sequence[str]) -> int:
-    """dream a video file, with its sound
+    """dream a video file, with its sound; or many
 
     streamdream render clip.mp4 -o dream.mp4
     streamdream render clip.mp4 -o dream.mp4 --layers mixed4 -ss 0:30 -t 10
+    streamdream render *.mov -o dreams/
     """
-    parser.add_argument("input", nargs="?", help="a video file, a URL, img%%04d.png, or lavfi:GRAPH")
-    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null")
+    parser.add_argument("input", nargs="*", help="a video file, a URL, img%%04d.png, lavfi:GRAPH, or a folder of "
+                                                 "pictures; with a folder as OUTPUT several files, or a folder of "
+                                                 "videos (folders in it are not searched)")
+    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null; a folder for many")
     add_run_flags(parser)
     add_automation_flags(parser)
     add_plan_flags(parser)
+    batch.add_batch_flags(parser)
+    add_progress_flag(parser)
+    add_exec_flag(parser)
     add_settings(parser, DreamSettings, StreamSettings, AutomationSettings, RenderSettings)
-    args = parser.parse(argv)
+    args = parser.parse(batch.join_suffix(argv))
     run = resolve(args)
     if args.print_config:
         print(settings.to_toml((run.dream, run.stream, run.automation, run.render)), end="")
@@ -45,18 +57,37 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.require(args, input="a file", output="-o dream.mp4")
     if args.seams not in SEAMS:
         raise UnknownName("kind of seams", args.seams, SEAMS)
-    path_conflicts.check(args, run)
+    if args.json and args.progress == "pipe:1":
+        raise UsageError("--json and --progress pipe:1 would mix on stdout; pipe:2 is stderr")
+    work = batch.choose_work(args, run)
+    return run_and_then(args.exec, args.output, lambda: _render(args, run, work))
+
+
+def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
+    """Render one file or many, and print what was done; return the exit code."""
+    show_log(args.json)
+    with ExitStack() as stack:
+        blocks = stack.enter_context(ProgressBlocks(args.progress))
+        if args.progress == "pipe:1":
+            stack.enter_context(redirect_stdout(sys.stderr))
+        if work.folder:
+            return batch.render_all(work, args, partial(_render_file, args, run, blocks))
+        task, started = work.tasks[0], time.time()
+        report = _render_file(args, run, blocks, task)
+        warn_of_older_files(task.output, started)
+        print_report(report, task.input, task.output, args.json)
+    return 0
+
+
+def _render_file(args: argparse.Namespace, run: Run, blocks: ProgressBlocks, task: Task, title: str = ""
+                 ) -> RenderReport:
     from streamdream.render.file_render import PlanOptions, render_file
     from streamdream.render.job import RenderJob
 
-    show_log(args.json)
-    started = time.time()
-    job = RenderJob(args.input, args.output, run, args.overwrite, args.settings_track, args.record_settings)
-    with RenderProgress(job, args.json) as progress:
-        report = render_file(job, PlanOptions(args.restart, args.work_folder, args.workers, args.seams), progress)
-    warn_of_older_files(args.output, started)
-    print_report(report, args.output, args.json)
-    return 0
+    job = RenderJob(task.input, task.output, run, args.overwrite, args.settings_track, args.record_settings)
+    with RenderProgress(job, args.json, blocks, title) as progress:
+        options = PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
+        return render_file(job, options, progress)
 
 
 def add_plan_flags(parser: Parser) -> None:
@@ -83,27 +114,30 @@ def _parse_workers(text: str) -> int:
 class RenderProgress:
     """Shows how far a render is; the line of an interruption says what is kept."""
 
-    def __init__(self, job: RenderJob, quiet: bool) -> None:
-        self._job, self._quiet = job, quiet
+    def __init__(self, job: RenderJob, quiet: bool, blocks: ProgressBlocks, title: str = "") -> None:
+        """``title`` stands before the names of the files."""
+        self._job, self._quiet, self._blocks = job, quiet, blocks
+        self._title = f"{title}{job.input} → {job.output}"
         self._stack = ExitStack()
         self._progress: Progress | None = None
 
     def __enter__(self) -> RenderProgress:
+        self._stack.callback(self._blocks.end)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._stack.close()
 
-    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None) -> None:
+    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None, rate: float) -> None:
         from streamdream.cli.progress import Progress
 
         if folder is not None:
             self._stack.enter_context(signals.describe_with(folder.describe_kept))
         if folder is not None and done_frames and not self._quiet:
             log_line(f"resuming at {folder.describe_resume()}: {done_frames} frames are there")
-        self._progress = self._stack.enter_context(
-            Progress(f"{self._job.input} → {self._job.output}", total_frames, "frames", self._quiet))
+        self._progress = self._stack.enter_context(Progress(self._title, total_frames, "frames", self._quiet))
+        self._blocks.begin(self._job.input, rate, done_frames)
 
     def scanned(self, frames: int) -> None:
         signals.check()
@@ -111,3 +145,4 @@ class RenderProgress:
     def frame(self, done_frames: int) -> None:
         assert self._progress is not None
         self._progress.update(done_frames)
+        self._blocks.frame(done_frames)

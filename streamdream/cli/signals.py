@@ -77,9 +77,10 @@ def stop_on_signal(stop: Callable[[], None] | None) -> Iterator[None]:
 
 @contextmanager
 def describe_with(describe: Callable[[], str]) -> Iterator[None]:
-    """A context in which ``describe`` tells an interrupted user what is kept; "" for the default text."""
+    """A context in which ``describe`` tells an interrupted user what is kept; "" for the text of before."""
     global _describe
-    before, _describe = _describe, describe
+    before = _describe
+    _describe = lambda: describe() or before()  # noqa: E731
     try:
         yield
     finally:

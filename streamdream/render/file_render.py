@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from streamdream.automation.opening import open_automation
 from streamdream.dream.field_check import checked_source
 from streamdream.errors import NameTaken, StreamdreamError
-from streamdream.media.input_container import is_pattern
+from streamdream.media.input_container import is_glob, is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunked_output import ChunkedOutput, chunked_output
@@ -42,8 +42,10 @@ log = logging.getLogger(__name__)
 class RenderObserver(Protocol):
     """Is told how far a render is."""
 
-    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None) -> None:
-        """``total_frames`` 0 is unknown; ``done_frames`` are there from before; ``folder`` keeps what is done."""
+    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None, rate: float) -> None:
+        """``total_frames`` 0 is unknown; ``done_frames`` are there from before; ``folder`` keeps what is done; ``rate``
+        is in frames per second.
+        """
 
     def scanned(self, frames: int) -> None:
         """So many frames were read before the render begins."""
@@ -90,7 +92,7 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
 
 def _can_resume(name: str) -> bool:
     """Whether the input can be read again from any frame on."""
-    return name.startswith("lavfi:") or is_pattern(name) or Path(name).is_file()
+    return name.startswith("lavfi:") or is_pattern(name) or is_glob(name) or Path(name).is_file()
 
 
 def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver) -> RenderReport:
@@ -103,7 +105,7 @@ def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver
           open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation,
           open_sink(job.output, source, job.run.render, job.overwrite, job.input,
                     recipe=lambda: compose_recipe(job, dreamer())) as sink):
-        observer.began(source.frame_count, 0, None)
+        observer.began(source.frame_count, 0, None, float(source.rate))
         return render_video(source, sink, dreamer(), automation, observer.frame, guide_video.references_at,
                             lambda model: build_dreamer(replace(stream, model=model)))
 
@@ -139,7 +141,8 @@ class _ChunkedRender:
                 plan = self._plan_ahead(plan, stream)
             self._folder.save(plan)
         done_frames = plan.frames_done
-        self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder)
+        self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder,
+                             float(self._source.rate))
         dreamer = build_dreamer(stream)
         report = None
         if self._options.workers > 1 and self._folder.is_planned and not is_joined:
