@@ -5,7 +5,8 @@ import atexit
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -72,6 +73,17 @@ class Progress:
             total = f" of {self._total}" if self._total else ""
             sys.stderr.write(", ".join(part for part in (f"{done}{total} {self._unit}", rate, left) if part) + "\n")
             sys.stderr.flush()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """A context for a pause: nothing is drawn, and its time does not count for the speed."""
+        start = time.monotonic()
+        if self._bar:
+            self._bar.stop()
+        yield
+        if self._bar:
+            self._bar.start()
+        self._start_seconds += time.monotonic() - start
 
 
 def _make_bar(unit: str) -> Any:

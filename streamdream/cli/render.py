@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings,
 from streamdream.cli.automation import add_automation_flags
 from streamdream.cli.completion import add_exec_flag, run_and_then
 from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
+from streamdream.cli.pause import Pause
 from streamdream.cli.progress_blocks import ProgressBlocks, add_progress_flag
 from streamdream.errors import UnknownName, UsageError
 from streamdream.render.plan import SEAMS
@@ -67,27 +69,29 @@ def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
     """Render one file or many, and print what was done; return the exit code."""
     show_log(args.json)
     with ExitStack() as stack:
-        blocks = stack.enter_context(ProgressBlocks(args.progress))
+        pause, blocks = stack.enter_context(Pause()), stack.enter_context(ProgressBlocks(args.progress))
         if args.progress == "pipe:1":
             stack.enter_context(redirect_stdout(sys.stderr))
         if work.folder:
-            return batch.render_all(work, args, partial(_render_file, args, run, blocks))
+            return batch.render_all(work, args, partial(_render_file, args, run, pause, blocks))
         task, started = work.tasks[0], time.time()
-        report = _render_file(args, run, blocks, task)
+        report = _render_file(args, run, pause, blocks, task)
         warn_of_older_files(task.output, started)
         print_report(report, task.input, task.output, args.json)
     return 0
 
 
-def _render_file(args: argparse.Namespace, run: Run, blocks: ProgressBlocks, task: Task, title: str = ""
+def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: ProgressBlocks, task: Task, title: str = ""
                  ) -> RenderReport:
     from streamdream.render.file_render import PlanOptions, render_file
     from streamdream.render.job import RenderJob
 
     job = RenderJob(task.input, task.output, run, args.overwrite, args.settings_track, args.record_settings)
-    with RenderProgress(job, args.json, blocks, title) as progress:
+    paused_before = pause.seconds
+    with RenderProgress(job, args.json, pause, blocks, title) as progress:
         options = PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
-        return render_file(job, options, progress)
+        report = render_file(job, options, progress)
+    return replace(report, seconds=report.seconds - (pause.seconds - paused_before))
 
 
 def add_plan_flags(parser: Parser) -> None:
@@ -112,11 +116,11 @@ def _parse_workers(text: str) -> int:
 
 
 class RenderProgress:
-    """Shows how far a render is; the line of an interruption says what is kept."""
+    """Shows how far a render is, and pauses it; the line of an interruption says what is kept."""
 
-    def __init__(self, job: RenderJob, quiet: bool, blocks: ProgressBlocks, title: str = "") -> None:
+    def __init__(self, job: RenderJob, quiet: bool, pause: Pause, blocks: ProgressBlocks, title: str = "") -> None:
         """``title`` stands before the names of the files."""
-        self._job, self._quiet, self._blocks = job, quiet, blocks
+        self._job, self._quiet, self._pause, self._blocks = job, quiet, pause, blocks
         self._title = f"{title}{job.input} → {job.output}"
         self._stack = ExitStack()
         self._progress: Progress | None = None
@@ -146,3 +150,4 @@ class RenderProgress:
         assert self._progress is not None
         self._progress.update(done_frames)
         self._blocks.frame(done_frames)
+        self._blocks.resume(self._pause.wait(self._progress.suspended()))
