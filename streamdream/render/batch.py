@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamdream.errors import StreamdreamError, UnknownName, UsageError
-from streamdream.media.container import glob_files, is_glob, is_pattern
 from streamdream.media.images import READABLE, WRITABLE, is_image_file
+from streamdream.media.input_container import glob_files, is_glob, is_pattern
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sources.video import open_source
 from streamdream.system.file_names import fold_name

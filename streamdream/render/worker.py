@@ -1,7 +1,9 @@
 """A worker process of a render: told over standard input which chunks to render, it reports over standard output.
 
 One JSON object a line: ``{"chunks": [3, 4]}`` in; ``{"frame": 1}``, ``{"chunk": {...}, "warnings": [...]}``,
-``{"done": true}`` or ``{"error": "..."}`` out. It ends when its standard input ends, so none survives its parent.
+``{"done": true}`` or ``{"error": "..."}`` out. The parent answers each frame with ``{"acknowledged": 1}``; without answers,
+as while it is paused, a worker stops after ``MAX_UNACKNOWLEDGED`` frames. It ends when its standard input ends, so none
+survives its parent.
 """
 from __future__ import annotations
 
@@ -19,6 +21,8 @@ from streamdream.errors import StreamdreamError
 from streamdream.render.plan import Chunk, RenderPlan
 from streamdream.render.work_folder import PLAN_FILE, ChunkStore
 from streamdream.system import process_tuning
+
+MAX_UNACKNOWLEDGED = 4
 
 
 class ReportingStore(ChunkStore):
@@ -43,22 +47,28 @@ def main(folder: str, device: str) -> None:
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not disturb the parent
     orders: queue.Queue[list[int]] = queue.Queue()
-    threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
+    window = threading.Semaphore(MAX_UNACKNOWLEDGED)
+    threading.Thread(target=_read_orders, args=(orders, window), daemon=True).start()
     process_tuning.tune_process()
     try:
-        _work(Path(folder), device, orders, reports)
+        _work(Path(folder), device, orders, window, reports)
     except StreamdreamError as error:
         report(reports, error=str(error))
         sys.exit(1)
 
 
-def _read_orders(orders: queue.Queue[list[int]]) -> None:
+def _read_orders(orders: queue.Queue[list[int]], window: threading.Semaphore) -> None:
     for line in sys.stdin:
-        orders.put(json.loads(line)["chunks"])
+        message = json.loads(line)
+        if "chunks" in message:
+            orders.put(message["chunks"])
+        else:
+            window.release()
     os._exit(0)
 
 
-def _work(folder: Path, device: str, orders: queue.Queue[list[int]], reports: IO[str]) -> None:
+def _work(folder: Path, device: str, orders: queue.Queue[list[int]], window: threading.Semaphore,
+          reports: IO[str]) -> None:
     from streamdream.dream.build import build_dreamer
     from streamdream.render.chunk_render import render_range
     from streamdream.render.chunked_output import chunked_output
@@ -73,12 +83,17 @@ def _work(folder: Path, device: str, orders: queue.Queue[list[int]], reports: IO
     with open_job_source(job) as source:
         output = chunked_output(job, source)
     assert output is not None
+
+    def on_frame(frame: int) -> None:
+        window.acquire()
+        report(reports, frame=frame)
+
     while True:
         numbers = orders.get()
         plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
         store = ReportingStore(folder, output.suffix, job.output, plan, reports)
         render_range(store, tuple(plan.chunks[number] for number in numbers), job, stream, output, dreamer,
-                     lambda frame: report(reports, frame=frame))
+                     on_frame)
         report(reports, done=True)
 
 

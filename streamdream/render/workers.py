@@ -50,9 +50,16 @@ class Worker:
 
     def order(self, chunks: tuple[Chunk, ...]) -> None:
         self.chunks, self.frames = chunks, 0
+        self._send(chunks=[chunk.number for chunk in chunks])
+
+    def acknowledge_frame(self) -> None:
+        self.frames += 1
+        self._send(acknowledged=1)
+
+    def _send(self, **values: Any) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):  # it has just ended, which its thread reports
-            self._process.stdin.write(json.dumps({"chunks": [chunk.number for chunk in chunks]}) + "\n")
+            self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()
 
     def stop(self) -> None:
@@ -111,7 +118,7 @@ def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame
             elif "error" in message:
                 raise StreamdreamError(message["error"])
             elif "frame" in message:
-                worker.frames += 1
+                worker.acknowledge_frame()
             elif "chunk" in message:
                 failures, worker.frames = 0, 0
                 done = Chunk(**message["chunk"])
