@@ -28,7 +28,7 @@ NO_PATHS = {
     "layers", "channel", "style_layers", "device", "codec", "encoder_preset", "shift", "crop", "capture_size", "host",
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
-    "suffix", "container", "exec",
+    "suffix", "container", "exec", "workers", "seams",
     "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }
 """Options that take any text and name no file."""

@@ -1,9 +1,9 @@
 """A worker process of a render: told over standard input which chunks to render, it reports over standard output.
 
 One JSON object a line: ``{"chunks": [3, 4]}`` in; ``{"frame": 1}``, ``{"chunk": {...}, "warnings": [...]}``,
-``{"done": true}`` or ``{"error": "..."}`` out. The parent answers each frame with ``{"acknowledged": 1}``; without answers,
-as while it is paused, a worker stops after ``MAX_UNACKNOWLEDGED`` frames. It ends when its standard input ends, so none
-survives its parent.
+``{"done": true}`` or ``{"error": "..."}`` out. The parent answers each frame with ``{"acknowledged": 1}``: while it is
+paused, a worker stops after ``MAX_UNACKNOWLEDGED`` frames. It ends when its standard input ends, so none survives its
+parent.
 """
 from __future__ import annotations
 
