@@ -125,8 +125,8 @@ def headings(text: str) -> set[str]:
 
 @each_current
 def test_every_file_of_ours_that_is_named_exists(page: Path) -> None:
-    rooms = [path.name for path in (ROOT / "streamdream").iterdir() if path.is_dir()]
-    pattern = rf"(?:streamdream|web|benchmarks|tests|docs|{'|'.join(rooms)})/[\w/.-]*"
+    packages = [path.name for path in (ROOT / "streamdream").iterdir() if path.is_dir()]
+    pattern = rf"(?:streamdream|web|benchmarks|tests|docs|{'|'.join(packages)})/[\w/.-]*"
     for path in INLINE.findall(page.read_text(encoding="utf-8")):
         if re.fullmatch(pattern, path):
             assert (ROOT / path).exists() or (ROOT / "streamdream" / path).exists(), path
@@ -156,19 +156,19 @@ def test_architecture_names_functions_of_the_files_beside_them() -> None:
             assert re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.*=", code, re.MULTILINE), f"{name}: {files}"
 
 
-def test_architecture_has_the_rooms_of_the_import_contracts_in_their_order() -> None:
+def test_architecture_has_the_layers_of_the_import_contracts_in_their_order() -> None:
     layers, web_layers = (contract["layers"] for contract in tomllib.loads(
         (ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
         if contract["type"] == "layers")
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    floors: dict[str, set[str]] = {}
-    for floor, names in re.findall(r"^\| (\d+) \| (`.*?`) \|", text.partition("## ")[0], re.MULTILINE):
-        rooms = {name.removesuffix("/").removesuffix(".py") for name in INLINE.findall(names)}
-        kind = "web" if all(name.startswith("web/") for name in rooms) else ""
-        floors.setdefault(kind + floor, set()).update(rooms)
+    stated: dict[str, set[str]] = {}
+    for layer, names in re.findall(r"^\| (\d+) \| (`.*?`) \|", text.partition("## ")[0], re.MULTILINE):
+        modules = {name.removesuffix("/").removesuffix(".py") for name in INLINE.findall(names)}
+        kind = "web" if all(name.startswith("web/") for name in modules) else ""
+        stated.setdefault(kind + layer, set()).update(modules)
     beside = {"streamdream/__init__", "streamdream/presets"}  # no modules
     packages = {"streamdream_web": "web", "streamdream_bench": "benchmarks"}
-    assert {floor: names - beside for floor, names in floors.items()} == {
+    assert {layer: names - beside for layer, names in stated.items()} == {
         **{str(number): {packages.get(name, name).replace(".", "/") for name in layer.split(" | ")}
            for number, layer in enumerate(reversed(layers), 1)},
         **{f"web{number}": {f"web/{name}" for name in layer.split(" | ")}
@@ -211,7 +211,7 @@ def test_the_examples_in_python_run_as_they_stand(tmp_path: Path, monkeypatch: p
 def test_python_lists_the_public_names_and_none_is_a_module() -> None:
     names = re.findall(r"^\| `(\w+)", (ROOT / "docs/python.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(names) == set(streamdream.__all__) - {"__version__"}
-    for name in [*names, *names]:  # a room of the same name takes a name's place once it is imported
+    for name in [*names, *names]:  # a package of the same name takes a name's place once it is imported
         assert not isinstance(getattr(streamdream, name), ModuleType), name
 
 

@@ -1,4 +1,4 @@
-"""The rooms: what is named in a string is there, and test files stand alone."""
+"""The packages: what is named in a string is there, and test files stand alone."""
 from __future__ import annotations
 
 import ast

@@ -1,4 +1,4 @@
-"""What is installed: the wheel, made of what the Dockerfile copies, holds every room, and serves the page by itself."""
+"""What is installed: the wheel, made of what the Dockerfile copies, has every package and serves the page by itself."""
 from __future__ import annotations
 
 import fnmatch
