@@ -149,11 +149,8 @@ def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_pa
     until(lambda: names(tmp_path), 60)
     process.kill()
     process.communicate()
-    [left] = names(tmp_path)
-    assert left.startswith(".out.")
-    AtomicFile(str(tmp_path / "else.mp4")).discard()
-    assert names(tmp_path) == [left]  # of another output
-    AtomicFile(str(output)).commit()
+    assert ".out.mp4.render" in names(tmp_path) and "out.mp4" not in names(tmp_path)
+    assert render(output).wait(60) == 0
     assert names(tmp_path) == ["out.mp4"]
 
 
@@ -193,14 +190,33 @@ def test_only_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_two_renders_at_once_keep_both(tmp_path: Path) -> None:
+def test_the_second_of_two_renders_at_once_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     processes = [render(output), render(output)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert sorted(process.returncode for process in processes) == [0, 1], errors
-    assert f"what was made here is {tmp_path / 'out.1.mp4'}" in "".join(errors)
-    assert names(tmp_path) == ["out.1.mp4", "out.mp4"]
-    assert [len(read(tmp_path / name)) for name in names(tmp_path)] == [5, 5]
+    assert sorted(process.returncode for process in processes) == [0, 2], errors
+    refused = next(error for process, error in zip(processes, errors, strict=True) if process.returncode)
+    assert "is being rendered by another process" in refused or "exists; -y overwrites it" in refused
+    assert names(tmp_path) == ["out.mp4"] and len(read(output)) == 5
+
+
+def test_two_renders_with_folders_of_their_own_keep_both(tmp_path: Path) -> None:
+    """Here no lock is shared."""
+    output = tmp_path / "out.mp4"
+    for place in (folders := [tmp_path / "one", tmp_path / "two"]):
+        place.mkdir()
+    processes = [render(output, "--work-folder", place) for place in folders]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    if sorted(process.returncode for process in processes) == [0, 2]:
+        assert "exists; -y overwrites it" in "".join(errors)  # one had ended before the other began
+        assert names(tmp_path) == ["one", "out.mp4", "two"]
+    else:
+        assert sorted(process.returncode for process in processes) == [0, 1], errors
+        assert f"what was made here is {tmp_path / 'out.1.mp4'}" in "".join(errors)
+        assert names(tmp_path) == ["one", "out.1.mp4", "out.mp4", "two"]
+        assert len(read(tmp_path / "out.1.mp4")) == 5
+    assert len(read(output)) == 5
+    assert [names(place) for place in folders] == [[], []]
 
 
 def test_segments_of_an_older_run_are_overwritten_only_when_asked(tmp_path: Path, clip: str) -> None:

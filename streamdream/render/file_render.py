@@ -73,8 +73,6 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
     """
     with open_job_source(job) as source:
         checked_source(source, job.run, has_track=bool(job.settings_track))
-        with open_automation(replace(job.automation_files, record_settings=""), job.run, job.input):
-            pass  # its mistakes are reported before PyTorch is loaded
         output = chunked_output(job, source) if _can_resume(job.input) else None
         path = default_path(job.output, options.work_folder)
         if output is None or not path.exists():
@@ -130,6 +128,9 @@ class _ChunkedRender:
             check_output(self._job.output, self._source, self._job.run.render, self._job.overwrite or is_joining,
                          self._job.input)
             self._output.check()
+            files = replace(self._job.automation_files, overwrite=self._job.overwrite or plan is not None)
+            with open_automation(files, self._job.run, self._job.input):
+                pass  # its mistakes are reported before a backend is chosen
         stream = self._fix_stream(plan)
         identity = identify(self._job, stream)
         if plan is not None:

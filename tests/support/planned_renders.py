@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from streamdream.media.container import is_pattern, sequence_files
 
 from streamdream import settings
-from streamdream.media.container import is_pattern, sequence_files
 from streamdream.media.opencv import cv2
 from streamdream.render.file_render import PlanOptions, render_file
 from streamdream.render.job import RenderJob
