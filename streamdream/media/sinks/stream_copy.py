@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -17,11 +18,24 @@ CONTAINER_SPECIFIC_TAGS = re.compile(r"encoder|major_brand|minor_version|compati
 """Metadata that describe one file, and are wrong or written again in another."""
 
 
+@dataclass(frozen=True)
+class StreamDecision:
+    """What becomes of a stream of the input."""
+
+    index: int
+    description: str
+    """As in ``audio aac, eng``."""
+    action: str
+    """``encoded``, ``kept`` or ``left out``."""
+    reason: str = ""
+    """Why it is left out, or what it is encoded as."""
+
+
 class StreamCopier:
     """Copy sound, subtitles, attachments, covers, chapters and metadata unchanged.
 
     ``output`` is an av container whose header is not yet written, ``video`` its video stream. A stream that it cannot
-    hold is left out and named in ``warnings``.
+    hold is left out and named in ``warnings``; ``decisions`` has a row for every stream.
     """
 
     def __init__(self, path: str, output: Any, video: Any, span: TimeRange, warnings: list[str]) -> None:
@@ -33,6 +47,7 @@ class StreamCopier:
                          for stream in self._input.streams}
         output.metadata.update(_portable_metadata(self._input.metadata))
         output.set_chapters(list(self._chapters()))
+        self.decisions: list[StreamDecision] = []
         self._output_streams = self._add_streams(video)
         self._failed_packets: dict[int, int] = {}
         self._packets = self._read()
@@ -68,16 +83,22 @@ class StreamCopier:
         outputs = {}
         for stream in self._input.streams:
             if stream is main:
+                self._decide(stream, "encoded", f"the picture is dreamed and encoded as {video.codec_context.name}")
                 output = video
             elif self._attach_cover(stream):
+                self._decide(stream, "kept", "as an attachment")
                 continue
             elif self._can_mux(stream):
+                self._decide(stream, "kept")
                 output = outputs[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
             elif stream.type == "data" and self._input.chapters():
-                continue  # the titles of an mp4's chapters, which are copied as chapters
+                self._decide(stream, "kept", "as chapters")  # the titles of an mp4's chapters
+                continue
             else:
-                self._warnings.append(f"{self._output.format.name} cannot hold stream {stream.index} of {self._path} "
-                                      f"({_describe(stream)}); it is left out")
+                name = self._output.format.name
+                self._decide(stream, "left out", f"{name} cannot hold it")
+                self._warnings.append(f"{name} cannot hold stream {stream.index} of {self._path} "
+                                      f"({describe_stream(stream)}); it is left out")
                 continue
             output.metadata.update(_portable_metadata(stream.metadata))
             output.disposition = stream.disposition
@@ -85,6 +106,9 @@ class StreamCopier:
             if stream.index not in outputs:
                 stream.discard = Discard.all
         return outputs
+
+    def _decide(self, stream: Any, action: str, reason: str = "") -> None:
+        self.decisions.append(StreamDecision(stream.index, describe_stream(stream), action, reason))
 
     def _attach_cover(self, stream: Any) -> bool:
         """Matroska stores covers as attachments. Covers come first in the input, so no other packet is skipped."""
@@ -162,7 +186,7 @@ def _portable_metadata(metadata: dict[str, str]) -> dict[str, str]:
     return portable
 
 
-def _describe(stream: Any) -> str:
+def describe_stream(stream: Any) -> str:
     """As in ``subtitle subrip, eng``."""
     name = stream.codec_context.name if stream.codec_context else stream.name
     return " ".join(filter(None, (stream.type, name))) + (f", {stream.language}" if stream.language else "")
