@@ -34,6 +34,8 @@ class BackendChoice(NamedTuple):
     backend: str
     precision: str
     reason: str
+    would_build: bool = False
+    """Whether ``may_build`` would have built engines, and timed both."""
 
 
 class StepRecorder:
@@ -80,7 +82,7 @@ def choose(eager: Eager, device: str, requests: Sequence[EngineRequest], may_bui
     ``--device``.
     """
     engines, reason = find_engines(eager, device)
-    name = "eager"
+    name, would_build = "eager", False
     if engines is None:
         reason = f"eager, as {reason}"
     elif not requests:
@@ -93,13 +95,14 @@ def choose(eager: Eager, device: str, requests: Sequence[EngineRequest], may_bui
             log.warning("%s", reason)
         else:
             if timing is None:
+                would_build = True
                 reason = f"eager, as not all steps of this run are timed with {engines.name} yet"
             else:
                 sizes = ", ".join(f"{request.spec.width}x{request.spec.height}" for request in requests)
                 name = engines.name if wins(timing) else "eager"
                 reason = describe(timing, engines.name, f"a step of each octave ({sizes})")
                 log.info("%s", reason)
-    return BackendChoice(name, eager.precision, f"{reason}; {eager.reason}")
+    return BackendChoice(name, eager.precision, f"{reason}; {eager.reason}", would_build)
 
 
 def _total_timing(eager: Eager, engines: CachedEngineBackend, requests: Sequence[EngineRequest], may_build: bool
