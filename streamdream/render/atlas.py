@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from streamdream import __version__
 from streamdream.errors import SinkError, UsageError
 from streamdream.media import images
-from streamdream.media.resize import resize
 from streamdream.models.nodes import count_flop, subgraph
+from streamdream.render.contact_sheet import draw_contact_sheet
 from streamdream.system.atomic_file import remove_stale, write_file
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ Picture = NDArray[np.uint8]
 
 KEY_FILE = "atlas.json"
 CELL_NAME = re.compile(r"\d{3}_[\w.]+\.png")
-GAP, LABEL, INK, PAPER = 6, 17, (225, 225, 225), (18, 18, 20)
-SHEET_ASPECT = 1.5
-"""Width by height that the number of columns aims at."""
 
 
 @dataclass(frozen=True)
@@ -163,31 +160,5 @@ class AtlasRenderer:
 
 def draw_sheet(image: Picture, cells: Sequence[Cell], settings: AtlasSettings) -> Picture:
     """The picture and its dreams in rows, each with its tap's name below: uint8 [H, W, 3] RGB."""
-    from PIL import Image, ImageDraw
-
     pictures = [("the picture", image), *((cell.tap, images.read_image(str(cell.path))) for cell in cells)]
-    width = settings.cell
-    height = max(1, round(width * image.shape[0] / image.shape[1]))
-    columns = settings.columns or _columns(len(pictures), width + GAP, height + LABEL)
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + LABEL) + GAP), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for number, (name, picture) in enumerate(pictures):
-        row, column = divmod(number, columns)
-        left, top = GAP + column * (width + GAP), GAP + row * (height + LABEL)
-        sheet.paste(Image.fromarray(resize(picture, height, width)), (left, top))
-        pen.text((left, top + height + 1), name, INK, _font(pen, name, width))
-    return np.asarray(sheet)
-
-
-def _columns(count: int, width: int, height: int) -> int:
-    wanted: float = (count * height / width * SHEET_ASPECT) ** 0.5
-    return max(1, min(count, round(wanted)))
-
-
-def _font(pen: Any, text: str, width: int) -> Any:
-    """The largest of a few sizes in which the text fits."""
-    from PIL import ImageFont
-
-    fonts = [ImageFont.load_default(size) for size in (12, 11, 10, 9, 8, 7, 6)]
-    return next((font for font in fonts if pen.textlength(text, font) <= width), fonts[-1])
+    return draw_contact_sheet(pictures, settings.cell, settings.columns)
