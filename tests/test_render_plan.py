@@ -239,7 +239,9 @@ def test_an_old_output_stays_until_the_new_one_is_whole(source: str, tmp_path: P
 def test_two_work_folders_do_not_lose_an_output(half: RenderJob, whole: str, tmp_path: Path) -> None:
     """Another process made the file between the check and the end."""
     class Appears(Watcher):
-        def began(self, total_frames: int, done_frames: int, folder: object) -> None:
+        def scanned(self, frames: int) -> None: ...
+
+        def began(self, total_frames: int, done_frames: int, folder: object, rate: float) -> None:
             Path(half.output).write_bytes(b"theirs")
 
     with pytest.raises(NameTaken, match=r"made by another program meanwhile .*/a\.1\.mkv$"):
@@ -251,7 +253,9 @@ def test_two_work_folders_do_not_lose_an_output(half: RenderJob, whole: str, tmp
 
 def test_a_second_render_of_the_same_output_is_refused(half: RenderJob, whole: str) -> None:
     class Second(Watcher):
-        def began(self, total_frames: int, done_frames: int, folder: object) -> None:
+        def scanned(self, frames: int) -> None: ...
+
+        def began(self, total_frames: int, done_frames: int, folder: object, rate: float) -> None:
             with pytest.raises(UsageError, match="being rendered by another process"):
                 render(half)
             with pytest.raises(UsageError, match="being rendered by another process"):

@@ -25,7 +25,7 @@ READ = {"input": "the input", "source": "--source", "settings_track": "--setting
 """Destination of an option that names a file to read -> its name in a message."""
 INPUTS = (READ["input"], READ["source"])
 WRITTEN = {"output": "-o", "sink": "--sink", "record_settings": "--record-settings", "progress": "--progress",
-           "work_folder": "--work-folder"}
+           "work_folder": "--work-folder", "preview": "--preview"}
 """As ``READ``, for files to write."""
 ANY_KIND = (WRITTEN["progress"], WRITTEN["work_folder"])
 """May be a pipe, a device or a folder: nothing replaces it."""

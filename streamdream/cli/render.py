@@ -16,6 +16,7 @@ from streamdream.cli import batch, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags
 from streamdream.cli.completion import add_exec_flag, run_and_then
+from streamdream.cli.dry_run import add_dry_run_flags, look_ahead
 from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
 from streamdream.cli.pause import Pause
 from streamdream.cli.progress_blocks import ProgressBlocks, add_progress_flag
@@ -26,6 +27,7 @@ from streamdream.settings import AutomationSettings, DreamSettings, RenderSettin
 if TYPE_CHECKING:
     from streamdream.cli.progress import Progress
     from streamdream.render.batch import Task
+    from streamdream.render.file_render import PlanOptions
     from streamdream.render.job import RenderJob
     from streamdream.render.report import RenderReport
     from streamdream.render.work_folder import WorkFolder
@@ -50,18 +52,23 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     batch.add_batch_flags(parser)
     add_progress_flag(parser)
     add_exec_flag(parser)
+    add_dry_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, AutomationSettings, RenderSettings)
     args = parser.parse(batch.join_suffix(argv))
     run = resolve(args)
     if args.print_config:
         print(settings.to_toml((run.dream, run.stream, run.automation, run.render)), end="")
         return 0
-    parser.require(args, input="a file", output="-o dream.mp4")
+    parser.require(args, input="a file", **({} if args.preview else {"output": "-o dream.mp4"}))
     if args.seams not in SEAMS:
         raise UnknownName("kind of seams", args.seams, SEAMS)
     if args.json and args.progress == "pipe:1":
         raise UsageError("--json and --progress pipe:1 would mix on stdout; pipe:2 is stderr")
     work = batch.choose_work(args, run)
+    if args.preview or args.dry_run:
+        for task in work.tasks:
+            look_ahead(args, _job(args, run, task), _options(args))
+        return 0
     return run_and_then(args.exec, args.output, lambda: _render(args, run, work))
 
 
@@ -83,15 +90,24 @@ def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
 
 def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: ProgressBlocks, task: Task, title: str = ""
                  ) -> RenderReport:
-    from streamdream.render.file_render import PlanOptions, render_file
+    from streamdream.render.file_render import render_file
+
+    job, paused_before = _job(args, run, task), pause.seconds
+    with RenderProgress(job, args.json, pause, blocks, title) as progress:
+        report = render_file(job, _options(args), progress)
+    return replace(report, seconds=report.seconds - (pause.seconds - paused_before))
+
+
+def _job(args: argparse.Namespace, run: Run, task: Task) -> RenderJob:
     from streamdream.render.job import RenderJob
 
-    job = RenderJob(task.input, task.output, run, args.overwrite, args.settings_track, args.record_settings)
-    paused_before = pause.seconds
-    with RenderProgress(job, args.json, pause, blocks, title) as progress:
-        options = PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
-        report = render_file(job, options, progress)
-    return replace(report, seconds=report.seconds - (pause.seconds - paused_before))
+    return RenderJob(task.input, task.output, run, args.overwrite, args.settings_track, args.record_settings)
+
+
+def _options(args: argparse.Namespace) -> PlanOptions:
+    from streamdream.render.file_render import PlanOptions
+
+    return PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
 
 
 def add_plan_flags(parser: Parser) -> None:

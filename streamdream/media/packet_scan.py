@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 
-from streamdream.media.container import TickRange, TimeRange, clock_origin, main_video_stream, open_file
+from streamdream.media.input_container import TickRange, TimeRange, clock_origin, main_video_stream, open_file
 from streamdream.media.pyav import fraction
 
 

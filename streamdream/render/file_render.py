@@ -19,6 +19,7 @@ from streamdream.media.input_container import is_glob, is_pattern
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunked_output import ChunkedOutput, chunked_output
+from streamdream.render.disk_space import check_space
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.identity import identify
 from streamdream.render.job import open_job_source
@@ -30,6 +31,7 @@ from streamdream.render.work_folder import WorkFolder, default_path
 from streamdream.render.workers import run_workers, worker_devices, worker_threads
 
 if TYPE_CHECKING:
+    from streamdream.backends.choose_once import BackendChoice
     from streamdream.media.sources.video import Source
     from streamdream.render.job import RenderJob
     from streamdream.settings import StreamSettings
@@ -73,11 +75,12 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
     """
     with open_job_source(job) as source:
         checked_source(source, job.run, has_track=bool(job.settings_track))
-        output = chunked_output(job, source) if _can_resume(job.input) else None
+        output = chunked_output(job, source) if can_resume(job.input) else None
         path = default_path(job.output, options.work_folder)
         if output is None or not path.exists():
             check_output(job.output, source, job.run.render, job.overwrite, job.input)
         if output is None:
+            check_space(job, source)
             return _render_in_one_pass(job, source, observer)
         with WorkFolder(path, job.output, output.suffix) as folder:
             try:
@@ -88,7 +91,7 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
                 raise
 
 
-def _can_resume(name: str) -> bool:
+def can_resume(name: str) -> bool:
     """Whether the input can be read again from any frame on."""
     return name.startswith("lavfi:") or is_pattern(name) or is_glob(name) or Path(name).is_file()
 
@@ -115,9 +118,6 @@ class _ChunkedRender:
                  observer: RenderObserver) -> None:
         self._job, self._options, self._source, self._output = job, options, source, output
         self._folder, self._observer = folder, observer
-        self._reason = ""
-        """Why ``auto`` chose the backend."""
-
     def run(self) -> RenderReport:
         from streamdream.dream.build import build_dreamer
 
@@ -131,7 +131,10 @@ class _ChunkedRender:
             files = replace(self._job.automation_files, overwrite=self._job.overwrite or plan is not None)
             with open_automation(files, self._job.run, self._job.input):
                 pass  # its mistakes are reported before a backend is chosen
-        stream = self._fix_stream(plan)
+            check_space(self._job, self._source, self._folder.path, plan.frames_done if plan else 0)
+        stream, choice = fix_stream(self._job, self._source, plan, self._source.frame_count >= MIN_FRAMES_TO_BUILD,
+                                    self._options.workers)
+        reason = choice.reason if choice else "as the interrupted render"
         identity = identify(self._job, stream)
         if plan is not None:
             check_identity(plan.identity, identity, self._job.output)
@@ -155,7 +158,9 @@ class _ChunkedRender:
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [])
         report = self._finish(report, compose_recipe(self._job, dreamer))
-        return replace(report, resumed_frames=done_frames, reason=self._reason or report.reason)
+        if self._job.run.stream.backend == "auto":
+            report = replace(report, reason=reason)
+        return replace(report, resumed_frames=done_frames)
 
     def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings) -> RenderPlan:
         """Split the render at its scene cuts."""
@@ -182,27 +187,6 @@ class _ChunkedRender:
             return None
         return plan
 
-    def _fix_stream(self, plan: RenderPlan | None) -> StreamSettings:
-        """The settings with a backend, a precision and a number of threads in place of ``auto``: those of the plan, or
-        those that are best here.
-        """
-        from streamdream.dream.build import choose_backend
-        from streamdream.system.torch_threads import effective_threads
-
-        stream = self._job.run.stream
-        if plan is not None:
-            self._reason = "as the interrupted render" if stream.backend == "auto" else ""
-            fixed = {name: plan.identity[name] for name in ("backend", "precision") if getattr(stream, name) == "auto"}
-            return replace(stream, threads=stream.threads or plan.identity["threads"], **fixed)
-        with GuideVideo(self._job.run.dream) as guide_video:
-            image, references = next(iter(self._source)).image, guide_video.references_at(0.0)
-            choice = choose_backend(stream, image, self._job.run.dream, references,
-                                    may_build=self._source.frame_count >= MIN_FRAMES_TO_BUILD)
-        if stream.backend == "auto":
-            self._reason = choice.reason
-            log.info("%s", choice.reason)
-        threads = stream.threads or worker_threads(effective_threads(stream), self._options.workers)
-        return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
 
     def _finish(self, report: RenderReport, recipe_text: str) -> RenderReport:
         """Join the chunks, unless that is done already; remove the folder."""
@@ -220,3 +204,24 @@ class _ChunkedRender:
                 raise
         self._folder.remove()
         return replace(report, frames=plan.frames, cuts=sum(chunk.cuts for chunk in plan.chunks), warnings=warnings)
+
+
+def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_build: bool, workers: int = 1
+               ) -> tuple[StreamSettings, BackendChoice | None]:
+    """The settings with a backend, a precision and a number of threads in place of ``auto``: those of the plan, or
+    those that are best here, with the choice. Takes the first frame of ``source``, and raises as ``choose_backend``.
+    """
+    from streamdream.dream.build import choose_backend
+    from streamdream.system.torch_threads import effective_threads
+
+    stream = job.run.stream
+    if plan is not None:
+        fixed = {name: plan.identity[name] for name in ("backend", "precision") if getattr(stream, name) == "auto"}
+        return replace(stream, threads=stream.threads or plan.identity["threads"], **fixed), None
+    with GuideVideo(job.run.dream) as guide_video:
+        image, references = next(iter(source)).image, guide_video.references_at(0.0)
+        choice = choose_backend(stream, image, job.run.dream, references, may_build)
+    if stream.backend == "auto":
+        log.info("%s", choice.reason)
+    threads = stream.threads or worker_threads(effective_threads(stream), workers)
+    return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads), choice

@@ -189,13 +189,9 @@ class WorkFolder(ChunkStore):
         """The plan in the folder, without the chunks whose files are damaged; None when there is none. Raises
         DamagedPlan.
         """
-        try:
-            text = (self.path / PLAN_FILE).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        plan = read_plan(self.path)
+        if plan is None:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DamagedPlan(error_text(error)) from None
-        plan = RenderPlan.from_json(text)
         for chunk in plan.chunks:
             if chunk.done and not self._is_whole(chunk):
                 plan = plan.with_chunk(replace(chunk, sha256=""))
@@ -276,6 +272,17 @@ def measure(*paths: Path) -> tuple[int, str]:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return total, digest.hexdigest()
+
+
+def read_plan(path: Path) -> RenderPlan | None:
+    """The plan in a folder, which stays as it is; None when there is none. Raises DamagedPlan."""
+    try:
+        text = (path / PLAN_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedPlan(error_text(error)) from None
+    return RenderPlan.from_json(text)
 
 
 def default_path(output: str, work_folder: str) -> Path:

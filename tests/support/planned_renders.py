@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from streamdream.media.container import is_pattern, sequence_files
 
 from streamdream import settings
+from streamdream.media.input_container import is_pattern, sequence_files
 from streamdream.media.opencv import cv2
 from streamdream.render.file_render import PlanOptions, render_file
 from streamdream.render.job import RenderJob
@@ -35,7 +35,9 @@ class Watcher:
     done_before: int = -1
     frames: list[int] = field(default_factory=list)
 
-    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None) -> None:
+    def scanned(self, frames: int) -> None: ...
+
+    def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None, rate: float) -> None:
         self.done_before = done_frames
 
     def frame(self, done_frames: int) -> None:
