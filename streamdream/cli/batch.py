@@ -52,13 +52,15 @@ def choose_work(args: argparse.Namespace, run: Run) -> Work:
     from streamdream.render.batch import Task, find_sequence, output_is_folder, plan_batch
 
     path_conflicts.check_not_empty(args)
-    if not output_is_folder(args.input, args.output):
+    if args.preview and (len(args.input) > 1 or (args.output and output_is_folder(args.input, args.output))):
+        raise UsageError("--preview is for one file")
+    if not args.output or not output_is_folder(args.input, args.output):
         for option in ("suffix", "container"):
             if getattr(args, option):
                 raise UsageError(f"--{option} is for outputs in a folder, and -o {args.output} is a file")
         args.input = [find_sequence(args.input[0])]
         path_conflicts.check(args, run)
-        return Work([Task(args.input[0], args.output)])
+        return Work([Task(args.input[0], args.output or "")])
     if args.record_settings:
         raise UsageError("--record-settings is for one file, and these go into a folder")
     tasks = plan_batch(args.input, args.output, args.suffix, args.container, args.overwrite)

@@ -17,10 +17,10 @@ from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings,
 from streamdream.cli.automation import add_automation_flags
 from streamdream.cli.completion import add_exec_flag, run_and_then
 from streamdream.cli.dry_run import add_dry_run_flags, look_ahead
-from streamdream.cli.output import log_line, print_report, show_log, warn_of_older_files
+from streamdream.cli.output import log_line, print_error, print_report, show_log, warn_of_older_files
 from streamdream.cli.pause import Pause
 from streamdream.cli.progress_blocks import ProgressBlocks, add_progress_flag
-from streamdream.errors import UnknownName, UsageError
+from streamdream.errors import StreamdreamError, UnknownName, UsageError
 from streamdream.render.plan import SEAMS
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, Run, StreamSettings
 
@@ -66,9 +66,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
         raise UsageError("--json and --progress pipe:1 would mix on stdout; pipe:2 is stderr")
     work = batch.choose_work(args, run)
     if args.preview or args.dry_run:
-        for task in work.tasks:
-            look_ahead(args, _job(args, run, task), _options(args))
-        return 0
+        return _look_ahead(args, run, work)
     return run_and_then(args.exec, args.output, lambda: _render(args, run, work))
 
 
@@ -96,6 +94,20 @@ def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: Progr
     with RenderProgress(job, args.json, pause, blocks, title) as progress:
         report = render_file(job, _options(args), progress)
     return replace(report, seconds=report.seconds - (pause.seconds - paused_before))
+
+
+def _look_ahead(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
+    """Tell of each file, or make its preview; a bad file of a batch does not stop the rest."""
+    code = 0
+    for task in work.tasks:
+        try:
+            look_ahead(args, _job(args, run, task), _options(args))
+        except StreamdreamError as error:
+            if not work.folder:
+                raise
+            print_error(str(error))
+            code = 1
+    return code
 
 
 def _job(args: argparse.Namespace, run: Run, task: Task) -> RenderJob:
