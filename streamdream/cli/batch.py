@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,12 +71,25 @@ def choose_work(args: argparse.Namespace, run: Run) -> Work:
     return Work(tasks, args.output)
 
 
+@contextlib.contextmanager
+def folder_for(work: Work) -> Iterator[None]:
+    """The folder of a batch exists within it, and remains if something is in it."""
+    if not work.folder:
+        yield
+        return
+    Path(work.folder).mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty
+            Path(work.folder).rmdir()
+
+
 def render_all(work: Work, args: argparse.Namespace, render: Callable[[Task, str], RenderReport]) -> int:
     """Return 1 if any file failed, else 0. ``render`` gets a task and where it is in the batch."""
-    Path(work.folder).mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
     total = len(work.tasks)
-    with signals.describe_with(lambda: _describe_kept(rows, total)):
+    with folder_for(work), signals.describe_with(lambda: _describe_kept(rows, total)):
         for number, task in enumerate(work.tasks, 1):
             values = _render_one(task, args, partial(render, task, f"{number} of {total}: "))
             rows.append(_row(task, values))
@@ -84,8 +97,6 @@ def render_all(work: Work, args: argparse.Namespace, render: Callable[[Task, str
                 print(json.dumps({**values, "input": task.input, "output": task.output}), flush=True)
     if not args.json:
         print_table(rows)
-    with contextlib.suppress(OSError):  # it is not empty
-        Path(work.folder).rmdir()
     return int(any(row["result"] == "failed" for row in rows))
 
 

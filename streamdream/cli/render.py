@@ -99,14 +99,15 @@ def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: Progr
 def _look_ahead(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
     """Tell of each file, or make its preview; a bad file of a batch does not stop the rest."""
     code = 0
-    for task in work.tasks:
-        try:
-            look_ahead(args, _job(args, run, task), _options(args))
-        except StreamdreamError as error:
-            if not work.folder:
-                raise
-            print_error(str(error))
-            code = 1
+    with batch.folder_for(work):
+        for task in work.tasks:
+            try:
+                look_ahead(args, _job(args, run, task), _options(args))
+            except StreamdreamError as error:
+                if not work.folder:
+                    raise
+                print_error(str(error))
+                code = 1
     return code
 
 
