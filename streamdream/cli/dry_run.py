@@ -46,7 +46,7 @@ def _dry_run(job: RenderJob, options: PlanOptions, as_json: bool) -> None:
     for warning in forecast.warnings:
         log_line(f"warning: {warning}")
     if not forecast.fits:
-        log_line("warning: the disk is too small; see below" if not as_json else "warning: the disk is too small")
+        log_line("warning: the disk is too small")
     if as_json:
         print(json.dumps(forecast.as_json()))
         return
@@ -64,8 +64,8 @@ def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     count = "unknown" if not forecast.frames else f"{'' if forecast.frames_exact else 'about '}{forecast.frames}"
     yield "frames", f"{count} of {forecast.size}, dreamed on {forecast.field}"
     yield "network", f"{forecast.model} {forecast.layers}"
-    yield "backend", (f"{forecast.backend} {forecast.precision}, {forecast.threads} threads, on {forecast.device} "
-                      f"({forecast.reason})")
+    threads = _count(forecast.threads, "thread")
+    yield "backend", f"{forecast.backend} {forecast.precision}, {threads}, on {forecast.device} ({forecast.reason})"
     if forecast.would_build:
         yield "", "engines are built first, some seconds for each octave; the render may be faster then"
     if forecast.seconds is None:
@@ -83,10 +83,15 @@ def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     if not forecast.chunks:
         yield "plan", "one pass, which begins anew after an interruption"
     else:
-        yield "plan", (f"{forecast.chunks} chunks of {forecast.chunk_frames} frames in {forecast.work_folder}")
+        yield "plan", f"{_count(forecast.chunks, 'chunk')} of {forecast.chunk_frames} frames in {forecast.work_folder}"
     if forecast.resumed_frames:
         yield "", f"resuming: {forecast.resumed_frames} of {forecast.frames} frames are there"
-    yield "samples", f"{forecast.sampled_frames} frames at {forecast.sampled_places} places; nothing was written"
+    yield "samples", (f"{_count(forecast.sampled_frames, 'frame')} at {_count(forecast.sampled_places, 'place')}; "
+                      "nothing was written")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def _preview(job: RenderJob, path: str, as_json: bool) -> None:

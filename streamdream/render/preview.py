@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import check_layers
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 MOMENTS = (0.1, 0.5, 0.9)
 """As shares of the length."""
-RUN_UP_FRAMES = 24
-"""Dreamed before each moment; figures: docs/notebook/2026-11-27-forecast-of-a-render.md."""
+RUN_UP_FRAMES, MAX_WARMUP_STEPS = 12, 60
+"""Before each moment; figures: docs/notebook/2026-11-27-forecast-of-a-render.md."""
 MAX_SECONDS = 30.0
 """For each moment; a slow network gets a shorter run-up."""
 MAX_CELL = 640
@@ -51,7 +52,7 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
         frames, rate = source.frame_count, source.rate
         stream, _ = fix_stream(job, source, None, may_build=False)
     dreamer = build_dreamer(stream)
-    sampler, before, after, times = Sampler(job, stream, dreamer), [], [], []
+    sampler, before, after, times = Sampler(_with_warmup(job), stream, dreamer), [], [], []
     with GuideVideo(job.run.dream) as guide_video:
         for share in MOMENTS:
             last = int(max(frames - 1, 0) * share)
@@ -65,3 +66,10 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
             after.append((f"{name}, after", sink.dream))
     width = min(before[0][1].shape[1], MAX_CELL)
     return draw_contact_sheet(before + after, width, len(MOMENTS)), times
+
+
+def _with_warmup(job: RenderJob) -> RenderJob:
+    """With as many warm-up steps as a dream in the middle of a film has behind it."""
+    dream = job.run.dream
+    steps = min(round(1 / (1 - dream.keep)), MAX_WARMUP_STEPS)
+    return replace(job, run=replace(job.run, dream=replace(dream, warmup_steps=max(dream.warmup_steps, steps))))
