@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import av
 import pytest
 from support.clips import Clip, irregular, make, packets
-from support.planned_renders import assert_same, job, moving, render, render_with_stops
+from support.planned_renders import assert_same, job, moving, packet_times, render, render_with_stops
 from support.sink_outputs import names
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -113,6 +115,29 @@ def test_every_kind_of_output_is_gone_on_with(name: str, tmp_path: Path, folder:
     assert_same(whole.output, parts.output, exact=not is_x264)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", pytest.param("a.mov", marks=pytest.mark.soak),
+                                  pytest.param("a.mkv", marks=pytest.mark.soak),
+                                  pytest.param("a.webm", marks=pytest.mark.soak)])
+def test_a_joined_file_is_as_one_that_was_encoded_at_once(name: str, folder: Path, tmp_path: Path) -> None:
+    """Packet by packet: order, keyframes where chunks begin, durations; and another program decodes all of it."""
+    path = folder / "long.mp4"
+    source = str(path) if path.exists() else steady(path, frames=83)
+    the_job = job(source, tmp_path / name)
+    render(the_job)
+    rows = packet_times(the_job.output)
+    decode_times = [dts for _, dts, _, _ in rows if dts is not None]
+    assert len(rows) == 83 and decode_times == sorted(set(decode_times))
+    assert name not in ("a.mp4", "a.mov") or len(decode_times) == 83  # Matroska stores none
+    assert all(dts <= pts for pts, dts, _, _ in rows if dts is not None)
+    [duration] = {duration for _, _, duration, _ in rows}
+    assert sorted(pts for pts, _, _, _ in rows) == [duration * number for number in range(83)]
+    assert {pts // duration for pts, _, _, is_key in rows if is_key} >= set(range(0, 83, 8))
+    if ffmpeg := shutil.which("ffmpeg"):
+        command = [ffmpeg, "-v", "warning", "-xerror", "-i", the_job.output, "-f", "null", "-"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
 # --- settings over time -----------------------------------------------------------------------------------------------
 
 
@@ -135,9 +160,9 @@ def track(path: Path) -> str:
 
 @pytest.mark.parametrize("flags", [
     {"playlist": "conv2d_3@1.3; conv2d_4 strength=1.5@0.9", "fade": "0.8"},
-    {"sound": "source", "sound_depth": "1"},
+    pytest.param({"sound": "source", "sound_depth": "1"}, marks=pytest.mark.soak),
     {"start": "0.35", "duration": "3.5", "playlist": "conv2d_3@1.3; conv2d_4@0.9", "sound": "source"},
-    {"start": "1", "end": "3.9"},
+    pytest.param({"start": "1", "end": "3.9"}, marks=pytest.mark.soak),
 ], ids=["playlist", "sound", "range", "end"])
 def test_settings_over_time_go_on_where_they_were(flags: dict[str, str], sounding: str, tmp_path: Path) -> None:
     whole, parts = (job(sounding, tmp_path / name, codec="ffv1", **flags) for name in ("whole.mkv", "parts.mkv"))
@@ -148,7 +173,8 @@ def test_settings_over_time_go_on_where_they_were(flags: dict[str, str], soundin
     assert packets(whole.output) == packets(parts.output) != []
 
 
-@pytest.mark.parametrize("stops", [[9], [14, 18], [17, 22, 26], [33, 40]])
+@pytest.mark.parametrize("stops", [[14, 18], [33, 40], pytest.param([9], marks=pytest.mark.soak),
+                                   pytest.param([17, 22, 26], marks=pytest.mark.soak)])
 def test_a_track_that_freezes_and_resets_goes_on_where_it_was(stops: list[int], sounding: str, tmp_path: Path) -> None:
     events = track(tmp_path / "track.jsonl")
     whole, parts = (job(sounding, tmp_path / f"{name}.mkv", settings_track=events, codec="ffv1",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -46,11 +47,10 @@ class Watcher:
             raise Interruption
 
 
-def job(name: str | Path, output: str | Path, overwrite: bool = False, settings_track: str = "",
-        record_settings: str = "", **flags: str) -> RenderJob:
-    """A small render; ``flags`` are settings by name, as texts."""
-    return RenderJob(str(name), str(output), settings.resolve(SMALL | flags, {}), overwrite, settings_track,
-                     record_settings)
+def job(name: str | Path, output: str | Path, **flags: Any) -> RenderJob:
+    """A small render; ``flags`` are settings by name, as texts, and other fields of the job."""
+    fields = {key: flags.pop(key) for key in ("overwrite", "settings_track", "record_settings") if key in flags}
+    return RenderJob(str(name), str(output), settings.resolve(SMALL | flags, {}), **fields)
 
 
 def render(the_job: RenderJob, stop_at: int = 0, restart: bool = False, work_folder: str = "") -> RenderReport | None:
@@ -85,10 +85,11 @@ class Shown:
 
 def decoded(path: str | Path) -> list[Shown]:
     with av.open(str(path)) as file:
-        return [Shown(frame.pts * frame.time_base, frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]
+        frames: Any = file.decode(video=0)
+        return [Shown(frame.pts * frame.time_base, frame.to_ndarray(format="rgb24")) for frame in frames]
 
 
-def packet_times(path: str | Path) -> list[tuple[int, int | None, int, bool]]:
+def packet_times(path: str | Path) -> list[tuple[Any, Any, Any, bool]]:
     """Of each packet of the video: pts, dts, duration in ticks, and whether it is a keyframe."""
     with av.open(str(path)) as file:
         return [(packet.pts, packet.dts, packet.duration, packet.is_keyframe)
