@@ -150,7 +150,8 @@ def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_pa
     process.kill()
     process.communicate()
     assert ".out.mp4.render" in names(tmp_path) and "out.mp4" not in names(tmp_path)
-    assert render(output).wait(60) == 0
+    process = render(output)
+    assert process.communicate(timeout=60) and process.returncode == 0
     assert names(tmp_path) == ["out.mp4"]
 
 

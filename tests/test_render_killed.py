@@ -1,6 +1,7 @@
 """Real ends of a process: SIGKILL, SIGINT, SIGTERM, full disks. The same command goes on."""
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -73,19 +74,19 @@ def test_a_signal_ends_a_render_that_goes_on(number: signal.Signals, code: int, 
     ("b.mkv", ["-c:v", "ffv1", "--playlist", "conv2d_3@1; conv2d_4@1", "--sound", "source"]),
 ])
 def test_kills_at_random_moments(name: str, flags: list[str], source: str, tmp_path: Path) -> None:
-    """Four kills for each kind of output, at any moment from the start on."""
+    """Four kills for each kind of output, ever later, within a chunk and between two."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     whole, parts = tmp_path / "whole" / name, tmp_path / "parts" / name
     finish(start(source, whole, *flags))
     moments = random.Random(name)
-    for _ in range(4):
+    for count in sorted(moments.sample(range(1, FRAMES // 8), 4)):
         process = start(source, parts, *flags)
-        try:
-            process.communicate(timeout=moments.uniform(1, 6))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        until(lambda: process.poll() is not None or len(chunks(parts)) >= count, 60)  # noqa: B023
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=moments.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
     process = start(source, parts, *flags)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 0 or "exists; -y overwrites it" in error  # the last kill came after the end
