@@ -111,18 +111,18 @@ def test_an_edited_plan_is_not_believed(half: RenderJob, whole: str, caplog: pyt
     plan = folder_of(half) / "plan.json"
     plan.write_text(plan.read_text().replace('"first_frame": 16', '"first_frame": 15'))
     assert resumed_frames(half) == 0
-    assert "cannot be gone on with: it was changed; it begins anew" in caplog.text
+    assert "cannot be resumed: it was changed; it starts over" in caplog.text
     assert_same(whole, half.output)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"digest": 1}'])
-def test_a_plan_that_is_no_plan_begins_anew(text: str, half: RenderJob, whole: str) -> None:
+def test_a_plan_that_is_no_plan_starts_over(text: str, half: RenderJob, whole: str) -> None:
     (folder_of(half) / "plan.json").write_text(text)
     assert resumed_frames(half) == 0
     assert_same(whole, half.output)
 
 
-def test_a_plan_of_another_version_begins_anew(half: RenderJob, monkeypatch: pytest.MonkeyPatch,
+def test_a_plan_of_another_version_starts_over(half: RenderJob, monkeypatch: pytest.MonkeyPatch,
                                                caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("streamdream.render.plan.FORMAT", "streamdream render plan 2")
     assert resumed_frames(half) == 0
@@ -153,7 +153,7 @@ def test_other_settings_are_refused_by_name(flags: dict[str, str], said: str, ha
     other = job(half.input, half.output, **{"codec": "ffv1"} | flags)
     with pytest.raises(UsageError, match="half rendered with something else") as caught:
         render(other)
-    assert said in str(caught.value) and "--restart begins anew" in str(caught.value)
+    assert said in str(caught.value) and "--restart starts over" in str(caught.value)
     assert resumed_frames(half) == 16  # it is still there
 
 
@@ -194,7 +194,7 @@ def test_an_input_that_decodes_into_other_pictures_is_an_error(half: RenderJob,
         render(half)
 
 
-def test_restart_begins_anew(half: RenderJob, whole: str) -> None:
+def test_restart_starts_over(half: RenderJob, whole: str) -> None:
     other = job(half.input, half.output, codec="ffv1", steps="2")
     report = render(other, restart=True)
     assert report is not None and report.resumed_frames == 0
@@ -222,7 +222,7 @@ def test_an_output_that_appeared_meanwhile_stays_unless_y(half: RenderJob, whole
     assert_same(whole, output)
 
 
-def test_the_output_is_not_begun_anew_by_y(half: RenderJob) -> None:
+def test_the_output_is_not_started_over_by_y(half: RenderJob) -> None:
     assert resumed_frames(replace(half, overwrite=True)) == 16
 
 

@@ -180,6 +180,8 @@ class WorkFolder(ChunkStore):
         """Release the lock; remove a folder that holds no chunk."""
         atexit.unregister(self.close)
         if not self._lock.is_locked:
+            with contextlib.suppress(OSError):  # not empty: it is of another process
+                self.path.rmdir()
             return
         if self.path.exists() and (self.plan is None or not any(chunk.done for chunk in self.plan.chunks)):
             self.remove()
