@@ -61,4 +61,4 @@ def test_frames_go_on_while_another_network_loads(eager: Backend, caplog: pytest
     report = live.run()
     assert "inception_v3" in steps.dreams[steps.dreams.index("other"):]  # the fade alternates between both
     assert set(steps.dreams[-5:]) == {"other"} and report.layers == "mixed0" and report.dropped == 0
-    assert "missing is not dreamed with: it is nowhere" in caplog.text
+    assert "cannot switch to missing: it is nowhere" in caplog.text
