@@ -1,12 +1,15 @@
 """``streamdream render``: its output, its report, and what is left after an error."""
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -153,6 +156,20 @@ def test_render_names_a_folder_that_cannot_be_written(clip: Path, small_disk: Pa
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     fails(here(capsys, "render", clip, "-o", small_disk / "a.mp4"), 1, "cannot be written")
+
+
+def test_a_url_is_rendered_in_one_pass_which_is_said(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                     ) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=clip.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        result = here(capsys, "render", f"http://127.0.0.1:{server.server_port}/{clip.name}", "-o", tmp_path / "a.mp4",
+                      *SMALL)
+        server.shutdown()
+        thread.join()
+    assert result.returncode == 0 and "this render cannot be resumed" in result.stderr, result.stderr
+    assert len(times(tmp_path / "a.mp4")) == 12 and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 @pytest.mark.soak

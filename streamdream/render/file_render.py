@@ -75,7 +75,10 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
     """
     with open_job_source(job) as source:
         checked_source(source, job.run, has_track=bool(job.settings_track))
-        output = chunked_output(job, source) if can_resume(job.input) else None
+        output = chunked_output(job, source)
+        if output is not None and not can_resume(job.input):
+            log.info("%s is not a file: this render cannot be resumed", job.input)
+            output = None
         path = default_path(job.output, options.work_folder)
         if output is None or not path.exists():
             check_output(job.output, source, job.run.render, job.overwrite, job.input)
