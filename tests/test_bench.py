@@ -82,6 +82,7 @@ def test_equality_goes_on_where_an_engine_is_refused(monkeypatch: pytest.MonkeyP
     assert "it is another step" in Report("equality", {"step_size": 0.02}, rows).table()
 
 
+@pytest.mark.soak
 def test_bench_quality_reports_three_methods_as_json() -> None:
     told: list[str] = []
     report = run_bench("quality", TINY, told.append)

@@ -162,6 +162,7 @@ def test_a_field_that_is_too_small_is_refused(lion: NDArray[np.uint8]) -> None:
         choose_backend(STREAM, lion[:40, :40], DreamSettings(layers="mixed5"))
 
 
+@pytest.mark.soak
 @with_openvino
 def test_the_real_engine_is_built_timed_and_found_again(frame: NDArray[np.uint8], kept: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,7 @@ def test_a_preview_is_a_sheet_of_three_moments(film: str, tmp_path: Path, capsys
     assert (before != after).mean() > 0.2  # it is dreamed
 
 
+@pytest.mark.soak
 def test_a_preview_shows_the_settings_of_each_moment(film: str, tmp_path: Path, capsys: Capture) -> None:
     """From 0.5 s on nothing is added to the frames."""
     sheet = tmp_path / "sheet.png"

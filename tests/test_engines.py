@@ -211,6 +211,7 @@ print(float(step_once().abs().sum()))
 """
 
 
+@pytest.mark.soak
 def test_two_processes_can_build_one_engine_at_once(kept: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              env=PROGRAM_ENVIRONMENT | {"STREAMDREAM_CACHE": str(kept.parent)}) for _ in range(2)]
@@ -260,6 +261,7 @@ print("telemetry", sorted(name for name in sys.modules if name.startswith("openv
 """
 
 
+@pytest.mark.soak
 def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     """By itself it reports each import and each conversion to its maker, in a process that it forks."""
     environment = {**os.environ, "STREAMDREAM_CACHE": str(tmp_path)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,10 +20,10 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader, read_number, write_number
 from support.alive import tracked
+from support.commands import ENVIRONMENT
 from support.live_runs import SETTINGS, SIZE, Ends, images, live, workers
 from support.stepped_live import TIMEOUT_SECONDS, SteppedSource, Steps
 
-from streamdream import cli
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
@@ -109,20 +110,21 @@ def test_frames_are_shown_in_order_at_the_pace_of_the_source(eager: Backend) -> 
     assert report.seconds >= 29 / 30 and workers() == []
 
 
-def test_loaded_modules_are_excluded_from_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_modules_are_excluded_from_garbage_collection() -> None:
     """``streamdream live`` excludes from it what is loaded, once, before its first picture."""
-    class Counts(NullSink):
-        def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-            collected.append(len(gc.get_objects()))
-
-    collected: list[int] = []
-    monkeypatch.setattr(process_tuning, "_frozen", False)
-    gc.unfreeze()
-    everything = len(gc.get_objects())
-    monkeypatch.setattr(NullSink, "write", Counts.write)
-    assert cli.run(["live", "--source", "lavfi:testsrc=s=160x96:r=30:d=0.3", "--sink", "null", "--json",
-                    "--backend", "eager"]) == 0
-    assert collected and max(collected) < everything / 10
+    script = """
+import gc
+from streamdream import cli
+from streamdream.media.sinks.base import NullSink
+import streamdream.cli.live, streamdream.dream.dreamer, streamdream.live.pipeline
+everything, collected = len(gc.get_objects()), []
+NullSink.write = lambda sink, image, frame: collected.append(len(gc.get_objects()))
+assert cli.run(["live", "--source", "lavfi:testsrc=s=160x96:r=30:d=0.3", "--sink", "null", "--json", "--backend",
+                "eager"]) == 0
+assert collected and max(collected) < everything / 4, (collected, everything)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_run_is_freed_after_any_end(eager: Backend) -> None:

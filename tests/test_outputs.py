@@ -201,6 +201,7 @@ def test_the_second_of_two_renders_at_once_is_refused(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.mp4"] and len(read(output)) == 5
 
 
+@pytest.mark.soak
 def test_two_renders_with_folders_of_their_own_keep_both(tmp_path: Path) -> None:
     """Here no lock is shared."""
     output = tmp_path / "out.mp4"

@@ -159,6 +159,7 @@ def test_a_mixture_of_two_dreams_is_as_strong_as_they_are() -> None:
     assert np.allclose(seams.blend(first, second, 0.0), first) and np.allclose(seams.blend(first, second, 1.0), second)
 
 
+@pytest.mark.soak
 def test_a_long_shot_fades_over_at_its_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     """Before the seam all frames are those of one worker, in it and after it they are not, and none is missing."""

@@ -97,7 +97,7 @@ def test_what_there_is_at_most_is_known_before_anything_changes_it() -> None:
     assert default_threads() == before
 
 
-@pytest.mark.parametrize("backend", ["eager", "openvino"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("openvino", marks=pytest.mark.soak)])
 def test_a_number_of_threads_gives_the_same_dream_again(backend: str, kept: Path, lion: NDArray[np.uint8]) -> None:
     if not backends.available(backend)[0]:
         pytest.skip(f"{backend} cannot run here")

@@ -92,6 +92,7 @@ def test_tiles_lie_on_the_grid_of_every_architecture(name: str, layers: str, pho
     assert float((tiled - whole).norm() / whole.norm()) < 0.01
 
 
+@pytest.mark.soak
 def test_no_edge_shows_after_some_steps(eager: Backend, photo: NDArray[np.uint8]) -> None:
     """A dream is chaotic: the last bit of one step is another picture ten steps on, tiled or not. What must not be is
     a line where tiles meet: the change across such a line is as the change across any other."""
@@ -125,6 +126,7 @@ def test_small_pictures_are_not_cut(eager: Backend) -> None:
     assert calls == [spec]
 
 
+@pytest.mark.soak
 def test_a_large_picture_takes_less_memory_in_tiles(lion: NDArray[np.uint8], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "large.png"), cv2.resize(lion, (1300, 1300)))
 
