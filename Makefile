@@ -52,7 +52,7 @@ soak: .venv/installed-dev
 
 test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -p no:cacheprovider tests/test_pyav.py tests/test_sources.py tests/test_damage.py \
-		tests/test_sinks.py tests/test_passthrough.py tests/test_tensorrt.py
+		tests/test_sinks.py tests/test_passthrough.py tests/test_render_resume.py tests/test_tensorrt.py
 
 clean:
 	rm -rf .venv .venv-newest demo.mp4

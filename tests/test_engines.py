@@ -261,7 +261,6 @@ print("telemetry", sorted(name for name in sys.modules if name.startswith("openv
 """
 
 
-@pytest.mark.soak
 def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     """By itself it reports each import and each conversion to its maker, in a process that it forks."""
     environment = {**os.environ, "STREAMDREAM_CACHE": str(tmp_path)}
