@@ -157,6 +157,7 @@ def test_the_step_size_is_an_input() -> None:
     torch.testing.assert_close(twice, 2 * once, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.soak
 def test_pictures_of_a_batch_are_independent() -> None:
     """Each moves in the same way whatever the others are (a flat one, a loud one), and as it would alone."""
     model = with_weights("inception_v3")

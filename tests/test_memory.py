@@ -197,6 +197,7 @@ def test_a_step_makes_its_evicted_network_again(budget: Budget) -> None:
 
 # --- engines ----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.soak
 @OPENVINO
 def test_idle_engines_are_evicted(kept: Path, budget: Budget,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +246,7 @@ def test_engines_beyond_the_limit_are_evicted_and_loaded_again(kept: Path, budge
     assert len(built) == 2
 
 
+@pytest.mark.soak
 @OPENVINO
 def test_auto_falls_back_when_an_evicted_engine_cannot_be_built(kept: Path, budget: Budget,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
