@@ -177,6 +177,7 @@ def request(width: int, model: str = "inception_v3") -> build_process.BuildReque
                                       time.time())
 
 
+@pytest.mark.soak
 def test_a_build_process_reports_its_error_and_ends(kept: Path, build_at_once: None) -> None:
     with pytest.raises(EngineError, match="no_such_net"):
         build_process.build_in_subprocess(request(112, "no_such_net"))

@@ -79,6 +79,7 @@ def test_half_precision_keeps_layers_before_the_first_pool_in_fp32(name: str) ->
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_everything_an_engine_depends_on_is_in_its_key(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = counted(monkeypatch)
     changed = {name: weight.clone() for name, weight in MODEL.load_weights().items()}

@@ -26,8 +26,8 @@ CASES = [("inception_v3", "mixed5"), ("bvlc_googlenet", "inception_4c/output:1,c
          ("inception5h", "mixed4b"), ("keras_inception_v3", "mixed8"),
          ("cars_googlenet", "inception_4a_output"), ("torchvision_googlenet", "inception4a"),
          ("torchvision_inception_v3", "Mixed_6b")]
-MARKS = [[pytest.mark.soak] if number >= 4 else [] for number in range(len(CASES))]
-"""The last ones have the layers of those before, in another order: they take their turn in the long tests."""
+MARKS = [[pytest.mark.soak] if number >= 3 else [] for number in range(len(CASES))]
+"""The last ones have the layers of those before, in another order, or are large: they run in the long tests."""
 MARKED_CASES = [pytest.param(*case, marks=marks) for case, marks in zip(CASES, MARKS, strict=True)]
 
 # What the graphs are made of. An engine must know all of it, so an addition here is a decision.
@@ -182,6 +182,7 @@ def test_pictures_of_a_batch_are_independent() -> None:
             assert float((together[0] - alone[0]).abs().max()) < 1e-6
 
 
+@pytest.mark.soak
 def test_a_saved_graph_loads(tmp_path: Path) -> None:
     model = with_weights("inception_v3")
     built = graph.build(model, spec(model, "mixed0", 96, 112), torch.bfloat16)

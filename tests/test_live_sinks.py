@@ -213,7 +213,7 @@ def test_a_udp_stream_is_received() -> None:
     assert len(numbers) > 20 and sum(b == a + 1 for a, b in pairwise(numbers)) > 15
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
+@pytest.mark.parametrize("scheme", ["tcp", pytest.param("rtmp", marks=pytest.mark.soak)])
 def test_a_receiver_that_accepts_one_connection_gets_the_stream(scheme: str) -> None:
     """As ``ffmpeg -listen 1`` does. A connection made to try whether it listens was the only one that it accepted."""
     port = free_port()
@@ -254,6 +254,7 @@ def test_a_lost_receiver_is_connected_again(monkeypatch: pytest.MonkeyPatch, cap
     assert len(numbers_in(Path(os.environ["STREAMDREAM_CACHE"]) / "second.ts")) > 3
 
 
+@pytest.mark.soak
 def test_a_receiver_that_is_lost_at_the_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody got the end of the stream; the run's exit code was 0."""
     monkeypatch.setattr("streamdream.media.sinks.stream.STABLE_SECONDS", 0.3)

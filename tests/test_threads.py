@@ -138,7 +138,7 @@ def test_a_number_that_the_program_has_set_stays() -> None:
     torch.set_num_threads(default_threads())
 
 
-@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("more", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_live_run_tries_no_more_threads_than_it_may(more: int, eager: Backend,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     highest, used = 1 + more * default_threads(), set()

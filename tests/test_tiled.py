@@ -56,7 +56,7 @@ def one_step(backend: Backend, settings: DreamSettings, photo: NDArray[np.uint8]
     return step(picture, settings.step_size) - picture
 
 
-@pytest.mark.parametrize(("layers", "tv"), [("mixed3", 0.0), ("mixed1:-1", 0.5)])
+@pytest.mark.parametrize(("layers", "tv"), [("mixed3", 0.0), pytest.param("mixed1:-1", 0.5, marks=pytest.mark.soak)])
 def test_one_step_in_tiles_is_the_step_on_the_whole(layers: str, tv: float, eager: Backend, photo: NDArray[np.uint8]
                                                     ) -> None:
     settings = DreamSettings(layers=layers, tv=tv)
