@@ -239,7 +239,7 @@ def test_an_old_output_stays_until_the_new_one_is_whole(source: str, tmp_path: P
 def test_a_file_that_appears_while_it_is_rendered_stays(half: RenderJob, whole: str, tmp_path: Path) -> None:
     """Another process made the file between the check and the end."""
     class Appears(Watcher):
-        def scanned(self, frames: int) -> None: ...
+        def scanned(self, frames: int, total_frames: int) -> None: ...
 
         def began(self, total_frames: int, done_frames: int, folder: object, rate: float) -> None:
             Path(half.output).write_bytes(b"theirs")
@@ -253,7 +253,7 @@ def test_a_file_that_appears_while_it_is_rendered_stays(half: RenderJob, whole: 
 
 def test_a_second_render_of_the_same_output_is_refused(half: RenderJob, whole: str) -> None:
     class Second(Watcher):
-        def scanned(self, frames: int) -> None: ...
+        def scanned(self, frames: int, total_frames: int) -> None: ...
 
         def began(self, total_frames: int, done_frames: int, folder: object, rate: float) -> None:
             with pytest.raises(UsageError, match="being rendered by another process"):

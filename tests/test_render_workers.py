@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from support.commands import ENVIRONMENT, fails, here
 from support.waiting import until
 
 from streamdream.render import seams
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, RenderPlan
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
 from streamdream.render.scene_scan import Scan
-from streamdream.render.work_folder import PLAN_FILE
+from streamdream.render.work_folder import PLAN_FILE, TIMES_FILE, WorkFolder
 
 CHEAP = ("--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
          "--layers", "conv2d_2", "-c:v", "ffv1", "--chunk-frames", "8")
@@ -134,7 +135,7 @@ def test_only_long_shots_are_split_and_every_part_has_room_for_its_warm_up() -> 
         second = split[chunk.number + 1]
         assert second.state_before == STATE_WARM_UP and second.first_frame == chunk.first_frame + seams.FADE_FRAMES
         assert second.first_frame - seams.WARM_UP_FRAMES >= 60
-        assert chunk.blend == seams.warm_up_file(second.number)
+        assert chunk.blend == warm_up_file(second.number)
         assert chunk.state_before == split[chunk.number - 1].state_file
     plan = RenderPlan({}, {}, (1, 25), 50, split, 1000)
     ranges = list(plan.missing_ranges())
@@ -174,3 +175,28 @@ def test_a_long_shot_fades_over_at_its_seam(tmp_path: Path, monkeypatch: pytest.
     equal = [a == b for a, b in zip(expected, frames, strict=True)]
     seam = equal.index(False)
     assert 75 <= seam <= 125 and all(equal[:seam]) and not any(equal[seam:])
+
+
+def test_changed_times_of_frames_are_not_believed(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / ".a.mkv.render", "a.mkv", ".nut") as folder:
+        folder.save_times(np.arange(9))
+        folder.save(RenderPlan({}, {}, (1, 25), 8, frames=9, times_sha256=folder.times_digest()))
+        assert folder.load() is not None
+        times = folder.path / TIMES_FILE
+        times.write_bytes(times.read_bytes()[:-1] + b"x")
+        with pytest.raises(DamagedPlan):
+            folder.load()
+
+
+def test_a_seam_waits_for_both_parts(tmp_path: Path) -> None:
+    split = seams.split_long_shots(scan(400), 2)
+    seam = next(chunk for chunk in split if chunk.blend)
+    before = replace(split[seam.number - 1], sha256="done")
+    with WorkFolder(tmp_path / ".a.mkv.render", "a.mkv", ".nut") as folder:
+        folder.plan = RenderPlan({}, {}, (1, 25), 50, split, 400)
+        (folder.path / seam.blend).touch()
+        assert not folder.is_ready(seam)
+        folder.plan = folder.plan.with_chunk(before)
+        assert folder.is_ready(seam)
+        (folder.path / seam.blend).unlink()
+        assert not folder.is_ready(seam)

@@ -41,7 +41,7 @@ def look_ahead(args: argparse.Namespace, job: RenderJob, options: PlanOptions) -
 def _dry_run(job: RenderJob, options: PlanOptions, as_json: bool) -> None:
     from streamdream.render.dry_run import forecast_render
 
-    show_log(quiet=True)
+    show_log(as_json)
     forecast = forecast_render(job, options)
     for warning in forecast.warnings:
         log_line(f"warning: {warning}")

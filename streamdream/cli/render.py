@@ -62,6 +62,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.require(args, input="a file", **({} if args.preview else {"output": "-o dream.mp4"}))
     if args.seams not in SEAMS:
         raise UnknownName("kind of seams", args.seams, SEAMS)
+    if args.seams != "exact" and args.workers == 1:
+        raise UsageError(f"--seams {args.seams} is for several processes: --workers 2")
     if args.json and args.progress == "pipe:1":
         raise UsageError("--json and --progress pipe:1 would mix on stdout; pipe:2 is stderr")
     work = batch.choose_work(args, run)
@@ -152,6 +154,7 @@ class RenderProgress:
         self._job, self._quiet, self._pause, self._blocks = job, quiet, pause, blocks
         self._title = f"{title}{job.input} → {job.output}"
         self._stack = ExitStack()
+        self._scan: ExitStack | None = None
         self._progress: Progress | None = None
 
     def __enter__(self) -> RenderProgress:
@@ -161,10 +164,14 @@ class RenderProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._stack.close()
+        if self._scan is not None:
+            self._scan.close()
 
     def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None, rate: float) -> None:
         from streamdream.cli.progress import Progress
 
+        if self._scan is not None:
+            self._scan.close()
         if folder is not None:
             self._stack.enter_context(signals.describe_with(folder.describe_kept))
         if folder is not None and done_frames and not self._quiet:
@@ -172,8 +179,15 @@ class RenderProgress:
         self._progress = self._stack.enter_context(Progress(self._title, total_frames, "frames", self._quiet))
         self._blocks.begin(self._job.input, rate, done_frames)
 
-    def scanned(self, frames: int) -> None:
-        signals.check()
+    def scanned(self, frames: int, total_frames: int) -> None:
+        from streamdream.cli.progress import Progress
+
+        if self._scan is None:
+            self._scan = ExitStack()
+            title = f"{self._job.input}: looking for scene cuts"
+            self._progress = self._scan.enter_context(Progress(title, total_frames, "frames", self._quiet))
+        assert self._progress is not None
+        self._progress.update(frames)
 
     def frame(self, done_frames: int) -> None:
         assert self._progress is not None

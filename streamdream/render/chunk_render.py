@@ -13,8 +13,8 @@ from streamdream.render import recipe
 from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.job import open_job_source
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk
-from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals, warm_up_file
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, warm_up_file
+from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer

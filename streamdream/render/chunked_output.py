@@ -84,7 +84,7 @@ class ChunkedVideo:
     def join(self, folder: WorkFolder, clock: PictureClock, before_commit: BeforeCommit, recipe: str) -> list[str]:
         chunks, output = folder.chunks_done(), self._open_output(recipe)
         try:
-            join_chunks(output, [(folder.file(chunk), folder.load_record(chunk.state_file).times) for chunk in chunks],
+            join_chunks(output, [(folder.file(chunk), folder.load_times(chunk)) for chunk in chunks],
                         self._format.one_pass, chunks[-1].end_pts)
             before_commit(output.partial.path)
             output.commit()

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MIN_FRAMES_TO_BUILD = 600
 """A render that is shorter begins at once, unless its engines are built: a build takes seconds for each octave."""
+MIN_CHUNKS_TO_REPORT = 20
+"""Fewer are joined in a moment."""
 log = logging.getLogger(__name__)
 
 
@@ -49,8 +51,8 @@ class RenderObserver(Protocol):
         is in frames per second.
         """
 
-    def scanned(self, frames: int) -> None:
-        """So many frames were read before the render begins."""
+    def scanned(self, frames: int, total_frames: int) -> None:
+        """So many frames were read before the render begins; ``total_frames`` 0 is unknown."""
 
     def frame(self, done_frames: int) -> None: ...
 
@@ -121,6 +123,7 @@ class _ChunkedRender:
                  observer: RenderObserver) -> None:
         self._job, self._options, self._source, self._output = job, options, source, output
         self._folder, self._observer = folder, observer
+
     def run(self) -> RenderReport:
         from streamdream.dream.build import build_dreamer
 
@@ -152,6 +155,8 @@ class _ChunkedRender:
                              float(self._source.rate))
         dreamer = build_dreamer(stream)
         report = None
+        if self._options.workers > 1 and not self._folder.is_planned:
+            log.info("this render was begun by one process, and one resumes it")
         if self._options.workers > 1 and self._folder.is_planned and not is_joined:
             run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
         elif not is_joined:
@@ -169,27 +174,25 @@ class _ChunkedRender:
         """Split the render at its scene cuts."""
         from streamdream.dream.build import build_dreamer
 
-        log.info("looking for scene cuts in %s", self._job.input)
-        scan = scan_source(self._job, build_dreamer(stream), self._observer.scanned)
+        scan = scan_source(self._job, build_dreamer(stream),
+                           lambda frames: self._observer.scanned(frames, self._source.frame_count))
         shots = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
         chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, self._options.workers)
         seams = sum(chunk.state_before == STATE_WARM_UP for chunk in chunks)
         log.info("%d frames in %d shots, %d seams within shots", len(scan.source_pts), shots, seams)
         self._folder.save_times(scan.source_pts)
-        return replace(plan, chunks=chunks, frames=len(scan.source_pts))
+        return replace(plan, chunks=chunks, frames=len(scan.source_pts), times_sha256=self._folder.times_digest())
 
     def _load_plan(self) -> RenderPlan | None:
         try:
             plan = self._folder.load()
         except DamagedPlan as error:
-            log.warning("the unfinished render of %s cannot be resumed: %s; it starts over", self._job.output,
-                        error)
+            log.warning("the unfinished render of %s cannot be resumed: %s; it starts over", self._job.output, error)
             plan = None
         if plan is None or self._options.restart:
             self._folder.clear()
             return None
         return plan
-
 
     def _finish(self, report: RenderReport, recipe_text: str) -> RenderReport:
         """Join the chunks, unless that is done already; remove the folder."""
@@ -197,6 +200,8 @@ class _ChunkedRender:
         assert plan is not None
         warnings = list(plan.warnings)
         if not self._folder.is_result(plan):
+            if len(plan.chunks) >= MIN_CHUNKS_TO_REPORT:
+                log.info("joining %d chunks", len(plan.chunks))
             clock = self._output.new_clock()
             for pts in self._folder.source_pts_before(plan.frames):
                 clock(int(pts) * source.time_base)

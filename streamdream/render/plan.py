@@ -89,6 +89,8 @@ class RenderPlan:
     frames: int = 0
     """Number of all frames; 0 until the end of the source is known."""
     warnings: tuple[str, ...] = ()
+    times_sha256: str = ""
+    """Digest of the times of all frames, where the source was read before the render."""
     result: dict[str, int] | None = None
     """Size and inode of the joined file, before it gets its name."""
 
@@ -145,6 +147,11 @@ class RenderPlan:
                        **values)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedPlan("it is cut short, or no plan at all") from None
+
+
+def warm_up_file(number: int) -> str:
+    """The file of the residuals that the warm-up of the chunk of that number leaves."""
+    return f"warm-up-{number:05d}.safetensors"
 
 
 def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output: str) -> None:

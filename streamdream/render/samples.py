@@ -1,6 +1,7 @@
 """Dream a few frames of a job at some moments of its input, to see what the whole of it costs. Nothing is written."""
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ MIN_FRAMES, MAX_FRAMES = 10, 30
 """Of a sample; encoders give every eighth picture or so more bits than the others."""
 LEAST_FRAMES = 2
 """Where the time is over: the first frame has warm-up passes, so the second is the first that tells something."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Sampler:
 
     def __init__(self, job: RenderJob, stream: StreamSettings, dreamer: Dreamer) -> None:
         self._job, self._stream, self._dreamer = job, stream, dreamer
+        log.info("dreaming samples of %s", job.input)
 
     def dream(self, at_seconds: float, sink: Sink, max_frames: int, deadlines: tuple[float, float],
               references_at: Callable[[float], References | None] | None = None) -> Sample:

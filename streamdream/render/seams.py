@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError, error_text
 from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, warm_up_file
 from streamdream.system.atomic_file import write_file
 
 if TYPE_CHECKING:
@@ -79,11 +79,6 @@ def _renumbered(chunks: Sequence[Chunk]) -> list[Chunk]:
         blend = warm_up_file(number + 1) if chunk.blend else ""
         result.append(replace(chunk, number=number, state_before=state, blend=blend))
     return result
-
-
-def warm_up_file(number: int) -> str:
-    """The file of the residuals that the warm-up of the chunk of that number leaves."""
-    return f"warm-up-{number:05d}.safetensors"
 
 
 class WarmUp(NullSink):

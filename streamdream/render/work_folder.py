@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media.sinks.chunks import ChunkTimes
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan
+from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
 from streamdream.system.atomic_file import DISK_FULL_ERRORS, MAX_STEM, OutputTarget, write_file
 from streamdream.system.durations import describe_seconds
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
 MAX_NAME_BYTES = 240
 """A longer name of an output has no room for more."""
+MIN_BYTES_TO_REPORT = 1 << 30
+"""Fewer are read in a moment."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,10 @@ class ChunkStore:
         arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
                                   "source_pts": record.source_pts, "residual": record.state.residual,
                                   "grey": record.state.grey, "frozen_image": record.frozen_image}
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
-        metadata = {"state": json.dumps({"index": record.state.index, "cuts": record.state.cuts})}
-        self._write(chunk.state_file, save(arrays, metadata))
+        numbers = json.dumps({"index": record.state.index, "cuts": record.state.cuts}).encode()
+        arrays["numbers"] = np.frombuffer(numbers, np.uint8)
+        self._write(chunk.state_file, save({name: np.ascontiguousarray(array) for name, array in arrays.items()
+                                            if array is not None}))
 
     def _write(self, name: str, data: bytes) -> None:
         try:
@@ -106,25 +111,35 @@ class ChunkStore:
 
     def load_record(self, name: str) -> ChunkRecord:
         """Raises SinkError."""
-        from safetensors import SafetensorError, safe_open
-
         from streamdream.dream.dreamer import DreamState
+
+        arrays = self._load(name)
+        numbers = json.loads(bytes(arrays["numbers"]))
+        return ChunkRecord(DreamState(arrays.get("residual"), arrays.get("grey"), **numbers),
+                           ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
+                           arrays.get("frozen_image"))
+
+    def load_times(self, chunk: Chunk) -> ChunkTimes:
+        """Raises SinkError."""
+        arrays = self._load(chunk.state_file, "pts", "durations")
+        return ChunkTimes(arrays["pts"], arrays["durations"])
+
+    def _load(self, name: str, *keys: str) -> dict[str, NDArray[Any]]:
+        """Those arrays of a file, or all of them. Raises SinkError."""
+        from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path / name, "numpy") as file:
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                numbers = json.loads(file.metadata()["state"])
-            state = DreamState(arrays.get("residual"), arrays.get("grey"), numbers["index"], numbers["cuts"])
-            return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
-                               arrays.get("frozen_image"))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                return {key: file.get_tensor(key) for key in keys or file.keys()}
+        except (OSError, SafetensorError) as error:
             raise SinkError(f"{self.path / name} is damaged ({error_text(error)}); --restart starts over") from None
 
     def is_ready(self, chunk: Chunk) -> bool:
         """Whether all that the chunk begins with is there."""
-        files = [chunk.blend] if chunk.blend else []
-        files += [] if chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP) else [chunk.state_before]
-        return all((self.path / name).exists() for name in files)
+        assert self.plan is not None
+        begins_anew = chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP)
+        is_state_there = begins_anew or self.plan.chunks[chunk.number - 1].done
+        return is_state_there and (not chunk.blend or (self.path / chunk.blend).exists())
 
     def file(self, chunk: Chunk) -> Path:
         """The pictures of a chunk: a file, or a folder of files."""
@@ -132,7 +147,8 @@ class ChunkStore:
 
     def measure(self, chunk: Chunk) -> tuple[int, str]:
         """Size in bytes and SHA-256 of all that belongs to the chunk. Raises OSError."""
-        return measure(self.file(chunk), self.path / chunk.state_file)
+        warm_up = [self.path / warm_up_file(chunk.number)] if chunk.state_before == STATE_WARM_UP else []
+        return measure(self.file(chunk), self.path / chunk.state_file, *warm_up)
 
     def source_pts_before(self, frame: int) -> NDArray[np.int64]:
         """Times of all frames before the one of that index, in ticks of the source."""
@@ -142,7 +158,7 @@ class ChunkStore:
             from safetensors.numpy import load_file
 
             return load_file(times_file)["source_pts"][:frame]
-        parts = [self.load_record(chunk.state_file).source_pts for chunk in self.plan.chunks
+        parts = [self._load(chunk.state_file, "source_pts")["source_pts"] for chunk in self.plan.chunks
                  if chunk.first_frame < frame]
         return np.concatenate(parts)[:frame] if parts else np.zeros(0, np.int64)
 
@@ -194,6 +210,10 @@ class WorkFolder(ChunkStore):
         plan = read_plan(self.path)
         if plan is None:
             return None
+        if sum(chunk.bytes for chunk in plan.chunks) >= MIN_BYTES_TO_REPORT:
+            log.info("checking the chunks of %s", self.output)
+        if plan.times_sha256 != self.times_digest():
+            raise DamagedPlan("the times of its frames were changed")
         for chunk in plan.chunks:
             if chunk.done and not self._is_whole(chunk):
                 plan = plan.with_chunk(replace(chunk, sha256=""))
@@ -210,6 +230,11 @@ class WorkFolder(ChunkStore):
         from safetensors.numpy import save
 
         self._write(TIMES_FILE, save({"source_pts": source_pts}))
+
+    def times_digest(self) -> str:
+        """SHA-256 of these times; "" where there are none."""
+        path = self.path / TIMES_FILE
+        return measure(path)[1] if path.exists() else ""
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""

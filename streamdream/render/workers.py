@@ -112,9 +112,10 @@ def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame
                 failures += 1
                 if failures > MAX_FAILURES:
                     raise StreamdreamError(f"workers end before their work is done: {worker.last_words()}")
-                log.warning("worker %d ended (%s); another one goes on", worker.number, worker.last_words())
+                log.warning("worker %d ended (%s); another one replaces it", worker.number, worker.last_words())
                 workers[worker.number] = start(worker.number)
-                workers[worker.number].order(_missing(folder, worker.chunks))
+                if missing := _missing(folder, worker.chunks):
+                    workers[worker.number].order(missing)
             elif "error" in message:
                 raise StreamdreamError(message["error"])
             elif "frame" in message:

@@ -36,7 +36,7 @@ class Watcher:
     done_before: int = -1
     frames: list[int] = field(default_factory=list)
 
-    def scanned(self, frames: int) -> None: ...
+    def scanned(self, frames: int, total_frames: int) -> None: ...
 
     def began(self, total_frames: int, done_frames: int, folder: WorkFolder | None, rate: float) -> None:
         self.done_before = done_frames
