@@ -81,7 +81,7 @@ def test_two_workers_give_the_frames_of_one_also_when_one_of_them_is_killed(
     killed: list[int] = []
 
     def kill_one() -> None:
-        until(lambda: any(folder.glob("chunk-*.nut")) and len(worker_processes(folder)) > 0, 60)
+        until(lambda: len(worker_processes(folder)) > 0, 60)  # it loads, and has its orders
         killed.append(worker_processes(folder)[0])
         os.kill(killed[0], signal.SIGKILL)
 

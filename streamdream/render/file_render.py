@@ -198,6 +198,8 @@ class _ChunkedRender:
         """Join the chunks, unless that is done already; remove the folder."""
         plan, source = self._folder.plan, self._source
         assert plan is not None
+        if not plan.complete and not self._folder.is_result(plan):
+            raise StreamdreamError(f"chunks of {self._job.output} are missing; the same command renders them")
         warnings = list(plan.warnings)
         if not self._folder.is_result(plan):
             if len(plan.chunks) >= MIN_CHUNKS_TO_REPORT:

@@ -1,6 +1,7 @@
 """Three moments of a job before and after, on one sheet, as the render would show them."""
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from streamdream.media.frame import Frame
     from streamdream.render.job import RenderJob
 
+log = logging.getLogger(__name__)
 MOMENTS = (0.1, 0.5, 0.9)
 """As shares of the length."""
 RUN_UP_FRAMES, MAX_WARMUP_STEPS = 12, 60
@@ -52,6 +54,7 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
         frames, rate = source.frame_count, source.rate
         stream, _ = fix_stream(job, source, None, may_build=False)
     dreamer = build_dreamer(stream)
+    log.info("dreaming %d moments of %s", len(MOMENTS), job.input)
     sampler, before, after, times = Sampler(_with_warmup(job), stream, dreamer), [], [], []
     with GuideVideo(job.run.dream) as guide_video:
         for share in MOMENTS:

@@ -74,7 +74,6 @@ class Sampler:
 
     def __init__(self, job: RenderJob, stream: StreamSettings, dreamer: Dreamer) -> None:
         self._job, self._stream, self._dreamer = job, stream, dreamer
-        log.info("dreaming samples of %s", job.input)
 
     def dream(self, at_seconds: float, sink: Sink, max_frames: int, deadlines: tuple[float, float],
               references_at: Callable[[float], References | None] | None = None) -> Sample:
@@ -113,6 +112,7 @@ class Sampler:
         Sound is left out, which changes no cost. Raises as ``dream`` does.
         """
         job = replace(self._job, run=replace(self._job.run, automation=replace(self._job.run.automation, sound="")))
+        log.info("dreaming samples of %s", job.input)
         sampler, sizes, samples = Sampler(job, self._stream, self._dreamer), EncodedSizes(), list[Sample]()
         places = sample_places(job.input, frames, length_seconds)
         goes_on, max_frames = len(places) > 1, PLACES * MAX_FRAMES // len(places)
