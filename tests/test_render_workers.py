@@ -1,8 +1,6 @@
 """Renders by several processes: split at scene cuts they give the same frames, in long shots frames that fade over."""
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -76,21 +75,24 @@ def plan_in(folder: Path) -> tuple[Chunk, ...]:
 
 
 def test_two_workers_give_the_frames_of_one_also_when_one_of_them_is_killed(
-        shots: Path, by_one: Frames, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shots: Path, by_one: Frames, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
     output, folder = tmp_path / "two.mkv", tmp_path / ".two.mkv.render"
     killed: list[int] = []
+    start = subprocess.Popen
 
-    def kill_one() -> None:
-        until(lambda: len(worker_processes(folder)) > 0, 60)  # it loads, and has its orders
-        killed.append(worker_processes(folder)[0])
-        os.kill(killed[0], signal.SIGKILL)
+    def kill_the_first_worker(args: Any, **options: Any) -> subprocess.Popen[str]:
+        process: subprocess.Popen[str] = start(args, **options)
+        if "streamdream.render.worker" in args and not killed:
+            killed.append(process.pid)
+            threading.Timer(0.3, process.kill).start()  # it loads PyTorch, and has its orders
+        return process
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
+    monkeypatch.setattr(subprocess, "Popen", kill_the_first_worker)
     result = here(capsys, "render", shots, "-o", output, *CHEAP, "--threads", "1", "--workers", "2")
-    killer.join()
     assert result.returncode == 0, result.stderr
     assert "32 frames in 3 shots" in result.stderr and killed
+    assert "worker 0 ended" in result.stderr and "another one replaces it" in result.stderr
     assert frames_of(output) == by_one
     assert not folder.exists() and not worker_processes(folder)
 
