@@ -105,6 +105,20 @@ class RenderSettings(_Checked):
     crf: int = option(18, "constant rate factor of the encoder; lower for better quality and larger files", low=0,
                       high=63)
     encoder_preset: str = option("auto", "speed of the encoder, such as veryfast, medium, slow; auto for a fast one")
+    pixel_format: str = option("auto", "pixel format of the encoder, such as yuv420p, yuv420p10le; auto for the "
+                                       "nearest to the input's that players of the output know", flag="--pix-fmt")
+    encoder_options: str = option("", "further options of the encoder: 'tune=grain,bf=2'", flag="-e")
+    sdr: bool = option(False, "map an HDR input to SDR (BT.709)")
+    audio_codec: str = option("auto", "sound: auto copies what the output and its players know and encodes the rest, "
+                                      "copy copies all, or an encoder such as aac, libopus", flag="-c:a")
+    audio_bit_rate: str = option("", "bit rate of encoded sound, such as 160k; empty for a good one", flag="-b:a")
+    no_audio: bool = option(False, "leave all sound out", flag="-an")
+    map: str = option("", "streams to keep, in ffmpeg's form, separated by spaces: '0:a:1 0:s', '-0:d'; empty for all",
+                      flag="-map")
+    deinterlace: str = option("auto", "make whole pictures of interlaced ones",
+                              choices="streamdream.media.deinterlace:MODES")
+    input_rate: float = option(0.0, "frame rate of an input that is a sequence of pictures; 0 for 25", low=0, high=1000,
+                               unit="Hz", flag="-r")
     chunk_frames: int = option(250, "frames between two points from which an interrupted render goes on; few make a "
                                     "larger file", low=8, high=100_000)
 

@@ -95,6 +95,10 @@ class Parser(argparse.ArgumentParser):
         return ""
 
 
+FILE_FIELDS = ("sdr", "audio_codec", "audio_bit_rate", "no_audio", "map", "deinterlace", "input_rate")
+"""Settings of renders from file to file only."""
+
+
 def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) -> None:
     """Add a flag for every field. Its text is parsed by settings.resolve, as presets and the environment are."""
     parser.add_argument("--preset", default="", help=f"preset to start from: {', '.join(settings.preset_names())}, "
@@ -107,7 +111,7 @@ def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) 
             if isinstance(item.default, bool):
                 action = section.add_argument(settings_fields.flag(item), dest=item.name, default=argparse.SUPPRESS,
                                               action="store_const", const="true", help=_help(item))
-                section.add_argument("--no-" + settings_fields.flag(item).removeprefix("--"), dest=item.name,
+                section.add_argument("--no-" + settings_fields.flag(item).lstrip("-"), dest=item.name,
                                      default=argparse.SUPPRESS, action="store_const", const="false",
                                      help=argparse.SUPPRESS)
             else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamdream import settings, settings_fields
 from streamdream.automation.opening import check_layers
 from streamdream.cli import path_conflicts
-from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.argument_parser import FILE_FIELDS, Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import print_report, show_log
 from streamdream.dream.field_check import check_field
 from streamdream.errors import SourceError, UsageError
@@ -25,7 +25,7 @@ STILL_PRESET, ZOOM_PRESET = "still", "zoom"
 """The presets that apply when none is named."""
 ZOOM_SECONDS = 10
 """Length of a zoom without -t."""
-VIDEO_SPAN_FIELDS = ("start", "end")
+VIDEO_SPAN_FIELDS = ("start", "end", *FILE_FIELDS)
 
 
 def image_command(parser: Parser, argv: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamdream import settings
 from streamdream.automation.opening import check_still_guide, open_automation
 from streamdream.cli import path_conflicts, signals
-from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
+from streamdream.cli.argument_parser import FILE_FIELDS, Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.automation import add_automation_flags, automation_files
 from streamdream.cli.output import log_line, show_log, warn_of_older_files
 from streamdream.dream.field_check import checked_source
@@ -67,7 +67,7 @@ def _add_flags(parser: Parser) -> None:
     add_run_flags(parser)
     add_automation_flags(parser)
     add_settings(parser, DreamSettings, LiveSettings, AutomationSettings, StreamSettings, RenderSettings,
-                 without=("start", "duration", "end"))
+                 without=("start", "duration", "end", *FILE_FIELDS))
 
 
 def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failures: dict[str, str]) -> LiveReport:

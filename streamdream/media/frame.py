@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ class Frame:
     """Numerator and denominator of one ``pts`` unit, in seconds."""
     position: SourcePosition | None = None
     """Where a source that can go on from a frame finds it again."""
+    picture: Any = None
+    """The same picture, upright, as a PyAV frame in its own pixel format, size and colours, to compose the dream in;
+    ``image`` may then be smaller. None where only ``image`` is wanted."""
+    discontinuity: bool = False
+    """Whether the frame does not follow from the one before it, as after a change of size: its dream begins anew."""
 
     def __post_init__(self) -> None:
         check_picture(self.image)
