@@ -43,10 +43,11 @@ def measure(clip: str, output: str, settings: DreamSettings, stream: StreamSetti
             ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Render the clip; return the row and the report of the run."""
     started_at, done_at = time.perf_counter(), []
-    with open_source(clip) as source, open_sink(output, source, RenderSettings(), input_path=clip) as sink:
-        report = render_video(
-            source, sink, build_dreamer(stream), settings, lambda _: done_at.append(time.perf_counter())
-        )
+    with open_source(clip) as source:
+        dreamer = build_dreamer(stream)
+        source.deliver_pictures(*dreamer.options.field_size(source.height, source.width))
+        with open_sink(output, source, RenderSettings(), input_path=clip) as sink:
+            report = render_video(source, sink, dreamer, settings, lambda _: done_at.append(time.perf_counter()))
         size = f"{source.width}x{source.height}"
     ended_at = time.perf_counter()
     row = {"size": size, "fps": round((report.frames - 1) / (ended_at - done_at[0]), 2), "frames": report.frames,

@@ -16,8 +16,6 @@ from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
     from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder
     from streamdream.media.audio_level import LevelSource
@@ -114,7 +112,7 @@ class Automation:
         self._lock = threading.Lock()
 
     def on_frame(self, frame: Frame) -> Frame:
-        """Apply the changes that are due. Return the frame; while frozen, with the image of the frozen frame."""
+        """Apply the changes that are due. Return the frame; while frozen, with the pictures of the frozen frame."""
         seconds = frame.pts_seconds + self._offset
         with self._lock:
             self._follow_playlist(seconds)
@@ -130,12 +128,12 @@ class Automation:
             self._frozen_frame = None
             return frame
         self._frozen_frame = self._frozen_frame or frame
-        return replace(frame, image=self._frozen_frame.image)
+        return replace(frame, image=self._frozen_frame.image, picture=self._frozen_frame.picture)
 
     @property
-    def frozen_image(self) -> NDArray[np.uint8] | None:
-        """The picture at which the source is frozen."""
-        return self._frozen_frame.image if self._frozen_frame is not None else None
+    def frozen_frame(self) -> Frame | None:
+        """The frame at which the source is frozen."""
+        return self._frozen_frame
 
     def freeze_at(self, frame: Frame) -> None:
         """Be frozen at that frame."""

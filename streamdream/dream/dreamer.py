@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key,
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
-from streamdream.media.frame import check_picture, to_array, to_signed_unit, to_tensor
+from streamdream.media.compose import compose_picture
+from streamdream.media.frame import Frame, Picture, check_picture, picture_size, to_array, to_signed_unit, to_tensor
 from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
@@ -70,18 +71,28 @@ class Dreamer:
         ``references`` are guide, style and mask; None reads the files that the settings name. The valid parts of
         ``frame_match`` are reused; the rest is computed. Raises UsageError, SourceError or FieldTooSmall.
         """
+        state, dream = self.dream_frame(state, Frame(image, 0.0), settings, references, frame_match, options)
+        return state, cast(NDArray[np.uint8], dream)
+
+    def dream_frame(self, state: DreamState, frame: Frame, settings: DreamSettings,
+                    references: References | None = None, frame_match: FrameMatch | None = None,
+                    options: DreamOptions | None = None) -> tuple[DreamState, Picture]:
+        """Dream the image of a frame, and compose the dream in its picture; in the image where it has no picture.
+
+        Otherwise as a call.
+        """
         references, options = references or reference_images.read(settings), options or self.options
-        state = self.advance(state, image, settings, references, frame_match, options)
+        state = self.advance(state, frame.image, settings, references, frame_match, options)
         assert state.residual is not None
         with options.stats.stage("compose"):
             residual = state.residual
             if options.shown_residual:
                 residual = options.shown_residual(state.index - 1, residual)
             residual = warp.to_luma(residual) if settings.original_colors else residual
-            dream = warp.compose(
-                image, residual, settings.strength, reference_images.mask_weights(references, *image.shape[:2])
-            )
-        return state, dream
+            picture = frame.image if frame.picture is None else frame.picture
+            mask = reference_images.mask_weights(references, *picture_size(picture))
+            compose = warp.compose if frame.picture is None else compose_picture
+            return state, compose(picture, residual, settings.strength, mask)
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                 references: References | None = None, frame_match: FrameMatch | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
+from streamdream.media import planes
 from streamdream.media.input_container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
 from streamdream.media.pyav import fraction
 
@@ -32,7 +33,7 @@ class VideoDecoder:
         self.damaged = 0
         """Packets that could not be decoded."""
         self._name = name
-        self._reformatter = VideoReformatter()
+        self._rgb, self._planar = VideoReformatter(), VideoReformatter()
 
     def decode(self, packet: Any) -> list[Any]:
         """The pictures that a packet completes, or ``None`` at the end of the stream; damage is counted, not raised."""
@@ -61,9 +62,30 @@ class VideoDecoder:
         from av import FFmpegError
 
         tag_colorspace(picture, self.color)
-        width, height = size or (None, None)
+        width, height = size or (picture.width, picture.height)
+        kind = "AREA" if height < picture.height else "BILINEAR"
         try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
-            image: Any = self._reformatter.reformat(picture, width, height, format="rgb24", threads=1).to_ndarray()
+            image: Any = self._rgb.reformat(picture, width, height, "rgb24", interpolation=kind, threads=1).to_ndarray()
             return rotation(image)
         except (FFmpegError, ValueError):
-            raise SourceError(f"{self._name} has pictures that cannot be read, {picture.format.name}") from None
+            raise self._unreadable(picture) from None
+
+    def to_planar(self, picture: Any, rotation: Rotation, size: tuple[int, int], pixel_format: str = "") -> Any:
+        """The same picture in its own samples, upright: a planar PyAV frame (see ``planes.py``).
+
+        ``size`` is (width, height before the rotation); ``pixel_format`` "" is that of the picture. Raises SourceError.
+        """
+        from av import FFmpegError
+
+        tag_colorspace(picture, self.color)
+        try:
+            picture = planes.to_planar(picture, self._planar.reformat)
+            if (picture.width, picture.height) != size:
+                picture = self._planar.reformat(picture, *size, threads=1)
+            picture = planes.make_upright(picture, rotation, self._planar.reformat)
+            return self._planar.reformat(picture, format=pixel_format, threads=1) if pixel_format else picture
+        except (FFmpegError, ValueError):
+            raise self._unreadable(picture) from None
+
+    def _unreadable(self, picture: Any) -> SourceError:
+        return SourceError(f"{self._name} has pictures that cannot be read, {picture.format.name}")

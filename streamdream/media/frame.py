@@ -9,11 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import UsageError
+from streamdream.media import planes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from streamdream.media.timestamps import SourcePosition
+
+
+Picture = Any
+"""uint8 [H, W, 3] RGB, or a planar PyAV frame (see ``planes.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Frame:
     """Numerator and denominator of one ``pts`` unit, in seconds."""
     position: SourcePosition | None = None
     """Where a source that can go on from a frame finds it again."""
-    picture: Any = None
+    picture: Picture | None = None
     """The same picture, upright, as a PyAV frame in its own pixel format, size and colours, to compose the dream in;
     ``image`` may then be smaller. None where only ``image`` is wanted."""
     discontinuity: bool = False
@@ -68,9 +73,14 @@ def check_picture(image: object) -> None:
     raise UsageError(f"a picture must be a NumPy array of uint8 [H, W, 3], RGB, values 0..255, but is {what}")
 
 
-def picture_checksum(image: NDArray[np.uint8]) -> int:
-    """CRC-32 of the samples."""
-    return zlib.crc32(image.tobytes())
+def picture_checksum(frame: Frame) -> int:
+    """CRC-32 of the samples of its picture, or of its image where it has none."""
+    return planes.checksum(frame.picture) if frame.picture is not None else zlib.crc32(frame.image.tobytes())
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """(height, width) of an image [H, W, 3] or of a PyAV frame."""
+    return picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
 
 
 def to_tensor(image: NDArray[np.floating]) -> Tensor:

@@ -77,7 +77,7 @@ def _start_of(store: ChunkStore, chunk: Chunk, start_frame: int, earlier_seconds
     if chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP):
         return RenderStart(DreamState(index=start_frame), earlier_seconds)
     record = store.load_record(chunk.state_before)
-    return RenderStart(record.state, earlier_seconds, record.frozen_image)
+    return RenderStart(record.state, earlier_seconds, record.frozen_frame)
 
 
 def _options_for(store: ChunkStore, chunk: Chunk, dreamer: Dreamer) -> DreamOptions:

@@ -6,9 +6,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streamdream.media.frame import Frame, picture_checksum
+from streamdream.media.frame import Frame, Picture, picture_checksum
 from streamdream.render.plan import STATE_CUT, Chunk
 from streamdream.render.work_folder import ChunkRecord, ChunkStore
 from streamdream.system.atomic_file import OutputTarget
@@ -30,7 +29,7 @@ class Item:
     source_pts: int
     state: DreamState
     """After it."""
-    frozen_image: NDArray[np.uint8] | None
+    frozen_frame: Frame | None
     start: Chunk | None
     """The chunk that begins with it, where one does."""
 
@@ -53,7 +52,7 @@ class ChunkWriter:
         # Used by the caller's thread:
         self._next_chunk, self._next_start, self._next_index = first, True, first.first_frame
         self._state: DreamState | None = None
-        self._frozen_image: NDArray[np.uint8] | None = None
+        self._frozen_frame: Frame | None = None
         # Used by the thread of the sink:
         self._chunk = first
         self._cuts = cuts - (first.state_before == STATE_CUT)
@@ -69,18 +68,18 @@ class ChunkWriter:
             before = self._next_chunk
             position = frame.position.to_json() if frame.position else None
             self._next_chunk = plan.next_chunk(before) or Chunk(
-                before.number + 1, self._next_index, frame.pts, position, picture_checksum(frame.image),
+                before.number + 1, self._next_index, frame.pts, position, picture_checksum(frame),
                 before.state_file)
 
-    def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
-        self._state, self._frozen_image = state, frozen_image
+    def before_write(self, state: DreamState, frozen_frame: Frame | None) -> None:
+        self._state, self._frozen_frame = state, frozen_frame
 
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Item:
+    def prepare(self, image: Picture, frame: Frame) -> Item:
         plan = self._folder.plan
         assert plan is not None and self._state is not None
         start = self._next_chunk if self._next_start else None
         seconds = frame.pts * Fraction(*frame.time_base)
-        item = Item(self._output.prepare(image), seconds, frame.pts, self._state, self._frozen_image, start)
+        item = Item(self._output.prepare(image), seconds, frame.pts, self._state, self._frozen_frame, start)
         self._next_start = plan.is_last_of_chunk(self._next_chunk, self._next_index)
         self._next_index += 1
         return item
@@ -114,7 +113,7 @@ class ChunkWriter:
         times = self._file.finish(end_pts)
         self._file = None
         self._folder.save_record(self._chunk, ChunkRecord(state, times, np.array(self._source_pts, np.int64),
-                                                          self._last.frozen_image))
+                                                          self._last.frozen_frame))
         size, digest = self._folder.measure(self._chunk)
         done = replace(self._chunk, frames=len(self._source_pts), cuts=state.cuts - self._cuts, end_pts=end_pts,
                        bytes=size, sha256=digest)

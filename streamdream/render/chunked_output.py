@@ -11,13 +11,12 @@ from streamdream.media.sinks.chunks import ChunkEncoder, ChunkFile, ChunkFormat,
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import ImageFolder, join_folders, to_bgr
 from streamdream.media.sinks.video import describe_moved_pictures
-from streamdream.media.sinks.video_encoder import PictureClock, copy_picture, new_clock
+from streamdream.media.sinks.video_encoder import PictureClock, new_clock, to_video_frame
 from streamdream.media.sinks.video_output import VideoOutput
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
+    from streamdream.media.frame import Picture
     from streamdream.media.sources.video import Source
     from streamdream.render.job import RenderJob
     from streamdream.render.plan import Chunk
@@ -38,8 +37,8 @@ class ChunkedOutput(Protocol):
     def check(self) -> None:
         """Try whether the output can be written. Raises as ``VideoOutput`` does."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Copy a picture [H, W, 3] RGB for ``ChunkFile.add``."""
+    def prepare(self, image: Picture) -> Any:
+        """Make what ``ChunkFile.add`` takes of an image, which is copied, or of a PyAV frame."""
 
     def open_chunk(self, path: Path, chunk: Chunk, recipe: str) -> ChunkFile:
         """Begin the file of a chunk; ``recipe`` is for its metadata."""
@@ -72,8 +71,8 @@ class ChunkedVideo:
     def check(self) -> None:
         self._open_output("").discard()
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        return copy_picture(image)
+    def prepare(self, image: Picture) -> Any:
+        return to_video_frame(image)
 
     def open_chunk(self, path: Path, chunk: Chunk, recipe: str) -> ChunkFile:
         return ChunkEncoder(path, self._source, self._format)
@@ -111,7 +110,7 @@ class ChunkedPictures:
     def check(self) -> None:
         pass
 
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
+    def prepare(self, image: Picture) -> Any:
         return to_bgr(image)
 
     def open_chunk(self, path: Path, chunk: Chunk, recipe: str) -> ChunkFile:

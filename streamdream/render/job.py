@@ -9,6 +9,7 @@ from typing import Any
 
 from streamdream import settings
 from streamdream.automation.opening import AutomationFiles
+from streamdream.dream.options import DreamOptions
 from streamdream.media.sources.video import AvSource, open_source
 from streamdream.settings import Run
 
@@ -49,6 +50,14 @@ def settings_text(group: Any, defaults: bool = True) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
 
 
-def open_job_source(job: RenderJob) -> AvSource:
+def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> AvSource:
+    """The frames of the job, from ``at_seconds`` after its start on, with their pictures. Raises as ``open_source``."""
     render = job.run.render
-    return open_source(job.input, render.start, render.duration, render.end)
+    start = render.start + at_seconds
+    source = open_source(job.input, start, render.start + render.duration - start, render.end)
+    try:
+        source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
+    except BaseException:
+        source.close()
+        raise
+    return source

@@ -33,8 +33,6 @@ from streamdream.media.sources.prefetch import prefetch
 from streamdream.render.report import RenderReport, summarize
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
     from streamdream.dream.dreamer import Dreamer, DreamState
     from streamdream.dream.options import DreamOptions
@@ -81,13 +79,13 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
             dreamer, request = switcher.dreamer_for(
                 automation.dream_request_at(frame.pts_seconds), automation.controls
             )
-            if resets != automation.controls.resets:
+            if resets != automation.controls.resets or frame.discontinuity:
                 state, resets = replace(state, residual=None), automation.controls.resets
             with device_slot():
                 references = references_at(frame.pts_seconds)
-                state, dream = dreamer(state, frame.image, request.dream, references, frame_match, options)
+                state, dream = dreamer.dream_frame(state, frame, request.dream, references, frame_match, options)
             if checkpoints:
-                checkpoints.before_write(state, automation.frozen_image)
+                checkpoints.before_write(state, automation.frozen_frame)
             with stats.stage("encode_wait"):
                 sink.write(dream, frame)
             on_frame(state.index)
@@ -119,10 +117,8 @@ class Checkpoints(Protocol):
     def before_frame(self, frame: Frame) -> None:
         """``frame`` of the source is dreamed next."""
 
-    def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
-        """``state`` is that after the frame which the sink gets next; ``frozen_image`` is the picture of a
-        frozen source.
-        """
+    def before_write(self, state: DreamState, frozen_frame: Frame | None) -> None:
+        """``state`` is that after the frame which the sink gets next; ``frozen_frame`` is that of a frozen source."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ class RenderStart:
 
     state: DreamState
     earlier_seconds: Sequence[float] = ()
-    frozen_image: NDArray[np.uint8] | None = None
+    frozen_frame: Frame | None = None
 
     def replay(self, automation: Automation, switcher: ModelSwitcher,
                references_at: Callable[[float], References | None]) -> None:
@@ -142,8 +138,8 @@ class RenderStart:
             automation.on_frame(blank_frame(pts_seconds))
             switcher.dreamer_for(automation.dream_request_at(pts_seconds), automation.controls)
             references_at(pts_seconds)
-        if self.frozen_image is not None:
-            automation.freeze_at(replace(blank_frame(self.earlier_seconds[-1]), image=self.frozen_image))
+        if self.frozen_frame is not None:
+            automation.freeze_at(self.frozen_frame)
 
 
 def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation, options: DreamOptions

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import check_layers
 from streamdream.dream.field_check import checked_source
+from streamdream.media.planes import to_rgb
 from streamdream.media.sinks.base import NullSink
 from streamdream.render.contact_sheet import draw_contact_sheet
 from streamdream.render.file_render import fix_stream
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from streamdream.media.frame import Frame
+    from streamdream.media.frame import Frame, Picture
     from streamdream.render.job import RenderJob
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ MAX_CELL = 640
 class _LastPicture(NullSink):
     """Keeps the last frame and its dream."""
 
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        self.dream, self.frame = image, frame
+    def write(self, image: Picture, frame: Frame) -> None:
+        self.dream, self.frame = to_rgb(image), frame
 
 
 def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
@@ -65,7 +66,7 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
             sampler.dream(start_seconds, sink, last - first + 1, (deadline, deadline), guide_video.references_at)
             times.append(round(start_seconds + sink.frame.pts_seconds, 3))
             name = describe_seconds(times[-1])
-            before.append((f"{name}, before", sink.frame.image))
+            before.append((f"{name}, before", to_rgb(sink.frame.picture)))
             after.append((f"{name}, after", sink.dream))
     width = min(before[0][1].shape[1], MAX_CELL)
     return draw_contact_sheet(before + after, width, len(MOMENTS)), times

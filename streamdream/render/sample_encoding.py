@@ -16,14 +16,14 @@ from streamdream.media.sinks.chunks import ChunkFormat
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import to_bgr
 from streamdream.media.sinks.threaded import ThreadedSink
-from streamdream.media.sinks.video_encoder import VideoEncoder, copy_picture, new_clock
+from streamdream.media.sinks.video_encoder import VideoEncoder, new_clock, to_video_frame
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from streamdream.media.frame import Frame
+    from streamdream.media.frame import Frame, Picture
     from streamdream.media.sinks.base import Sink
     from streamdream.media.sources.video import Source
     from streamdream.render.job import RenderJob
@@ -102,7 +102,7 @@ class _SampleWriter:
 
 
 class _PictureWriter(_SampleWriter):
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+    def prepare(self, image: Picture, frame: Frame) -> NDArray[np.uint8]:
         return to_bgr(image)
 
     def write(self, item: NDArray[np.uint8]) -> None:
@@ -124,8 +124,8 @@ class _VideoWriter(_SampleWriter):
         picture_bytes = 3 * source.width * source.height
         self._ahead = max(min(AHEAD_PICTURES, AHEAD_BYTES // picture_bytes), 1) if goes_on else 0
 
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
-        return copy_picture(image), frame.pts * Fraction(*frame.time_base)
+    def prepare(self, image: Picture, frame: Frame) -> tuple[Any, Fraction]:
+        return to_video_frame(image), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:
         picture, pts = item[0], self._clock(item[1])

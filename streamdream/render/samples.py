@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from streamdream.automation.opening import AutomationFiles, open_automation
 from streamdream.errors import StreamdreamError
 from streamdream.media.input_container import is_pattern
-from streamdream.media.sources.video import open_source
 from streamdream.render.guide_video import GuideVideo
+from streamdream.render.job import open_job_source
 from streamdream.render.sample_encoding import EncodedSizes, open_sample_sink
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
     from streamdream.dream.reference_images import References
     from streamdream.media.sinks.base import Sink
-    from streamdream.media.sources.video import AvSource, Source
+    from streamdream.media.sources.video import Source
     from streamdream.render.job import RenderJob
     from streamdream.settings import StreamSettings
 
@@ -94,7 +94,7 @@ class Sampler:
             if count >= max_frames or (count >= LEAST_FRAMES and done[-1] > due):
                 raise _Enough
 
-        with (sink, _open_at(job, at_seconds) as source, GuideVideo(job.run.dream) as guide_video,
+        with (sink, open_job_source(job, at_seconds) as source, GuideVideo(job.run.dream) as guide_video,
               open_automation(AutomationFiles(job.settings_track), job.run, job.input,
                               job.run.render.start + at_seconds) as automation):
             at, offset = (references_at, at_seconds) if references_at else (guide_video.references_at, 0.0)
@@ -151,8 +151,3 @@ def sample_places(name: str, frames: int, length_seconds: float) -> list[float]:
         return [0.0]
     middle_first = sorted(range(PLACES), key=lambda number: abs(2 * number + 1 - PLACES))
     return [length_seconds * (2 * number + 1) / (2 * PLACES) for number in middle_first]
-
-
-def _open_at(job: RenderJob, at_seconds: float) -> AvSource:
-    render = job.run.render
-    return open_source(job.input, render.start + at_seconds, end=min(render.start + render.duration, render.end))

@@ -64,7 +64,7 @@ def scan_source(job: RenderJob, dreamer: Dreamer, on_frame: Callable[[int], None
 def _chunk_at(frame: Frame, index: int, before: list[Chunk], is_cut: bool) -> Chunk:
     state = STATE_NONE if not before else STATE_CUT if is_cut else before[-1].state_file
     position = frame.position.to_json() if frame.position else None
-    return Chunk(len(before), index, frame.pts, position, picture_checksum(frame.image), state)
+    return Chunk(len(before), index, frame.pts, position, picture_checksum(frame), state)
 
 
 class _CutDetector:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, error_text
-from streamdream.media.frame import Frame
+from streamdream.media.frame import Frame, Picture
 from streamdream.media.sinks.base import NullSink
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, warm_up_file
 from streamdream.system.atomic_file import write_file
@@ -96,13 +96,13 @@ class WarmUp(NullSink):
         if not self._left:
             self._writer.before_frame(frame)
 
-    def before_write(self, state: DreamState, frozen_image: NDArray[np.uint8] | None) -> None:
+    def before_write(self, state: DreamState, frozen_frame: Frame | None) -> None:
         if not self._left:
-            self._writer.before_write(state, frozen_image)
+            self._writer.before_write(state, frozen_frame)
         elif self._left <= FADE_FRAMES and state.residual is not None:
             self._residuals.append(state.residual)
 
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+    def write(self, image: Picture, frame: Frame) -> None:
         if not self._left:
             self._sink.write(image, frame)
             return

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError, error_text
+from streamdream.media import planes
+from streamdream.media.frame import blank_frame
 from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
 from streamdream.system.atomic_file import DISK_FULL_ERRORS, MAX_STEM, OutputTarget, write_file
@@ -31,6 +33,7 @@ from streamdream.system.durations import describe_seconds
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import DreamState
+    from streamdream.media.frame import Frame
 
 PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
 MAX_NAME_BYTES = 240
@@ -49,8 +52,8 @@ class ChunkRecord:
     times: ChunkTimes
     source_pts: NDArray[np.int64]
     """Of each frame, in order, in ticks of the source since the start of the output."""
-    frozen_image: NDArray[np.uint8] | None = None
-    """The picture at which the source is frozen at its end, if it is."""
+    frozen_frame: Frame | None = None
+    """That at which the source is frozen at its end, if it is."""
 
 
 class ChunkTarget(OutputTarget):
@@ -97,9 +100,15 @@ class ChunkStore:
 
         arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
                                   "source_pts": record.source_pts, "residual": record.state.residual,
-                                  "grey": record.state.grey, "frozen_image": record.frozen_image}
-        numbers = json.dumps({"index": record.state.index, "cuts": record.state.cuts}).encode()
-        arrays["numbers"] = np.frombuffer(numbers, np.uint8)
+                                  "grey": record.state.grey}
+        values: dict[str, Any] = {"index": record.state.index, "cuts": record.state.cuts}
+        if record.frozen_frame is not None:
+            arrays["frozen_image"] = record.frozen_frame.image
+            if record.frozen_frame.picture is not None:
+                planar = planes.to_arrays(record.frozen_frame.picture)
+                arrays |= {f"frozen_{number}": samples for number, samples in enumerate(planar.components)}
+                values["frozen"] = planar.tags
+        arrays["numbers"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
         self._write(chunk.state_file, save({name: np.ascontiguousarray(array) for name, array in arrays.items()
                                             if array is not None}))
 
@@ -114,10 +123,15 @@ class ChunkStore:
         from streamdream.dream.dreamer import DreamState
 
         arrays = self._load(name)
-        numbers = json.loads(bytes(arrays["numbers"]))
-        return ChunkRecord(DreamState(arrays.get("residual"), arrays.get("grey"), **numbers),
-                           ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"],
-                           arrays.get("frozen_image"))
+        values = json.loads(bytes(arrays["numbers"]))
+        frozen = None
+        if "frozen_image" in arrays:
+            frozen = replace(blank_frame(0.0), image=arrays["frozen_image"])
+            if tags := values.pop("frozen", None):
+                components = [arrays[name] for name in sorted(arrays.keys() & {f"frozen_{n}" for n in range(4)})]
+                frozen = replace(frozen, picture=planes.from_arrays(planes.PlanarArrays(components, tags)))
+        return ChunkRecord(DreamState(arrays.get("residual"), arrays.get("grey"), **values),
+                           ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"], frozen)
 
     def load_times(self, chunk: Chunk) -> ChunkTimes:
         """Raises SinkError."""

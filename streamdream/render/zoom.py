@@ -32,6 +32,7 @@ class StillSource:
     """One picture as a source: what a sink must know of the frames to come."""
 
     pixel_aspect = Fraction(1)
+    pixel_format = "rgb24"
     last_duration = Fraction(0)
 
     def __init__(self, name: str, image: Picture, fps: float, seconds: float) -> None:

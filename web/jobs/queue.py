@@ -58,7 +58,7 @@ class Job:
     done: int = 0
     total: int = 0
     """Frames or steps; ``total`` is 0 while it is unknown."""
-    picture: NDArray[np.uint8] | None = None
+    picture: Any = None
     """The newest preview, [H, W, 3] RGB."""
     before: NDArray[np.uint8] | None = None
     """The input that a finished picture is compared with."""
@@ -96,7 +96,7 @@ class Job:
         self.done, self.total = done, total or self.total
         self.changed.set()
 
-    def show(self, picture: NDArray[np.uint8]) -> None:
+    def show(self, picture: Any) -> None:
         self.picture = picture
         self.changed.set()
 

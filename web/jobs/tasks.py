@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class PreviewSink:
     def bytes_written(self) -> int:
         return self._sink.bytes_written
 
-    def write(self, image: Picture, frame: Frame) -> None:
+    def write(self, image: Any, frame: Frame) -> None:
         self._sink.write(image, frame)
         self._job.show(image)
 
@@ -91,6 +91,7 @@ def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSetti
         job.total = source.frame_count
         dreamer = make()
         options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot)
+        source.deliver_pictures(*options.field_size(source.height, source.width))
         groups = (settings, StreamSettings(), encode)
         with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path),
                                    recipe=lambda: recipe.compose(dreamer, groups, names=names)), job) as sink:

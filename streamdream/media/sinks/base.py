@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamdream.media.frame import Frame
+from streamdream.media.frame import Frame, Picture
 from streamdream.settings import DreamSettings
 
 
@@ -36,8 +33,8 @@ class Sink(Protocol):
     def bytes_written(self) -> int:
         """Size on the disk so far."""
 
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
-        """Write ``image`` [H, W, 3] RGB at the time of ``frame``; it is copied.
+    def write(self, image: Picture, frame: Frame) -> None:
+        """Write ``image`` at the time of ``frame``: uint8 [H, W, 3] RGB, which is copied, or a planar PyAV frame.
 
         Raises SinkError, also for earlier writes; then the output is removed, unless it is a live recording.
         """
@@ -80,7 +77,7 @@ class NullSink(SinkBase):
         self.warnings: list[str] = []
         self.bytes_written = 0
 
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+    def write(self, image: Picture, frame: Frame) -> None:
         pass
 
     def finish(self) -> None:

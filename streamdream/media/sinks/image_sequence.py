@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError
-from streamdream.media.frame import Frame
+from streamdream.media.frame import Frame, Picture
 from streamdream.media.images import encode_image
 from streamdream.media.input_container import sequence_files
+from streamdream.media.planes import to_rgb
 from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.system.atomic_file import AtomicFile, Renames
 
@@ -31,7 +32,7 @@ class ImageWriter:
         self._recipe = recipe
         self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+    def prepare(self, image: Picture, frame: Frame) -> NDArray[np.uint8]:
         return to_bgr(image)
 
     def write(self, item: NDArray[np.uint8]) -> None:
@@ -107,9 +108,9 @@ class ImageFolder:
         self._folder.discard()
 
 
-def to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy in the channel order of OpenCV, which encodes it."""
-    return image[..., ::-1].copy()
+def to_bgr(picture: Picture) -> NDArray[np.uint8]:
+    """A copy [H, W, 3] in the channel order of OpenCV, which encodes it."""
+    return to_rgb(picture)[..., ::-1].copy()
 
 
 def join_folders(pattern: str, folders: Sequence[Path], overwrite: bool) -> list[str]:

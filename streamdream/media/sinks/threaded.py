@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, StreamdreamError
-from streamdream.media.frame import Frame, check_picture
+from streamdream.media.frame import Frame, Picture, check_picture
 from streamdream.media.sinks.base import SinkBase
 from streamdream.system.atomic_file import OutputTarget
 
@@ -34,7 +33,7 @@ class Writer(Protocol):
     @property
     def bytes_written(self) -> int: ...
 
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> Any:
+    def prepare(self, image: Picture, frame: Frame) -> Any:
         """Make the item for ``write``: a copy, so that the caller may change ``image``."""
 
     def write(self, item: Any) -> None: ...
@@ -73,14 +72,15 @@ class ThreadedSink(SinkBase):
     def bytes_written(self) -> int:
         return self._writer.bytes_written
 
-    def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
+    def write(self, image: Picture, frame: Frame) -> None:
         if not self._open:
             raise SinkError(f"{self._writer.partial.name} is closed")
-        check_picture(image)
+        if isinstance(image, np.ndarray):
+            check_picture(image)
         self._check()
         self._put(image, frame)
 
-    def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
+    def _put(self, image: Picture, frame: Frame) -> None:
         self._queue.put(self._writer.prepare(image, frame))
         self._count += 1
 
@@ -161,7 +161,7 @@ class DroppingSink(ThreadedSink):
         self._kept_lines: list[str] = [] if kept is None else kept
         self._kept = ""
 
-    def _put(self, image: NDArray[np.uint8], frame: Frame) -> None:
+    def _put(self, image: Picture, frame: Frame) -> None:
         if self._queue.full():
             self.dropped += 1
             if not self._drop_oldest:

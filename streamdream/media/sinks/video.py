@@ -5,11 +5,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamdream.media.frame import Frame
-from streamdream.media.sinks.video_encoder import check_size, copy_picture, new_clock
+from streamdream.media.frame import Frame, Picture
+from streamdream.media.sinks.video_encoder import check_size, new_clock, to_video_frame
 from streamdream.media.sinks.video_output import VideoOutput
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
@@ -37,10 +34,10 @@ class VideoWriter:
     def bytes_written(self) -> int:
         return self._output.bytes_written
 
-    def prepare(self, image: NDArray[np.uint8], frame: Frame) -> tuple[Any, Fraction]:
+    def prepare(self, image: Picture, frame: Frame) -> tuple[Any, Fraction]:
         """A PyAV frame and its time in seconds. Raises ValueError for a picture of another size."""
         check_size(image, self._source, self.partial.name)
-        return copy_picture(image), frame.pts * Fraction(*frame.time_base)
+        return to_video_frame(image), frame.pts * Fraction(*frame.time_base)
 
     def write(self, item: tuple[Any, Fraction]) -> None:
         picture, seconds = item

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SinkError, UsageError, error_text
+from streamdream.media import planes
+from streamdream.media.frame import Picture, picture_size
 from streamdream.media.input_container import ColorTags, is_yuv
 from streamdream.media.sinks.encoders import (
     ENCODERS,
@@ -77,9 +79,9 @@ class PictureClock:
         return self.previous + max(duration, 1)
 
 
-def check_size(image: NDArray[np.uint8], source: Source, name: str) -> None:
+def check_size(picture: Picture, source: Source, name: str) -> None:
     """Raise ValueError where a picture for the output ``name`` has not the size of its source."""
-    height, width = image.shape[:2]
+    height, width = picture_size(picture)
     if (width, height) != (source.width, source.height):
         raise ValueError(f"{name} takes pictures of {source.width}x{source.height}, not {width}x{height}")
 
@@ -178,10 +180,12 @@ class VideoEncoder:
 
     def _pad(self, picture: Any) -> Any:
         """Repeat the last row or column up to the stored size."""
+        from av.video.reformatter import VideoReformatter
+
         right, below = self._padding
         if not right and not below:
             return picture
-        return copy_picture(np.pad(picture.to_ndarray(), ((0, below), (0, right), (0, 0)), mode="edge"))
+        return planes.pad_edges(planes.to_planar(picture, VideoReformatter().reformat), right, below)
 
     def _encode_pending(self, end_pts: int) -> list[Any]:
         if self._pending is None:
@@ -198,10 +202,13 @@ class VideoEncoder:
         return packets
 
 
-def copy_picture(image: NDArray[np.uint8]) -> Any:
-    """[H, W, 3] RGB -> a PyAV frame, which ``VideoEncoder.add`` takes."""
+def to_video_frame(picture: Picture) -> Any:
+    """An image [H, W, 3] RGB, which is copied, or a PyAV frame -> a PyAV frame, which ``VideoEncoder.add`` takes."""
     from av import VideoFrame
 
+    if isinstance(picture, VideoFrame):
+        return picture
+    image: NDArray[np.uint8] = picture
     return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
 
 
@@ -228,8 +235,11 @@ def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
     reformatter = VideoReformatter()
 
     def convert(picture: Any) -> Any:
-        picture.colorspace, picture.color_range = color.colorspace, color.range  # the result inherits them
-        return reformatter.reformat(picture, format=pixels, threads=1)
+        if not is_yuv(picture.format):
+            picture.colorspace, picture.color_range = color.colorspace, color.range  # the result inherits them
+            return reformatter.reformat(picture, format=pixels, threads=1)
+        return reformatter.reformat(picture, format=pixels, dst_colorspace=color.colorspace,
+                                    dst_color_range=color.range, threads=1)
 
     return convert
 

@@ -27,6 +27,7 @@ class LiveSource:
     pixel_aspect = Fraction(1)
     last_duration = Fraction(0)
     color = ColorTags()
+    pixel_format = "rgb24"
     start_seconds: float | None = None
     """Time 0 on ``time.perf_counter``; None when frame times are not arrival times."""
 

@@ -54,6 +54,8 @@ class Source(Protocol):
     frame_count: int
     """An estimate for the progress display, within the requested range; 0 when unknown."""
     color: ColorTags
+    pixel_format: str
+    """Of ``Frame.picture``; "rgb24" where frames have an image only."""
     pixel_aspect: Fraction
     """Width of a pixel by its height."""
     last_duration: Fraction
@@ -81,6 +83,8 @@ class AvSource:
         self._open, self._span = open, span
         self._skipped = 0
         """Frames of the range that were left out."""
+        self.pixel_format = "rgb24"
+        self._delivers_pictures = False
         self._position: SourcePosition | None = None
         """Of the last picture that was taken."""
         self._open_stream()
@@ -107,11 +111,18 @@ class AvSource:
 
     def _describe(self, picture: Any) -> None:
         """Take the properties of all frames from the first picture."""
-        self._size = picture.width, picture.height
+        self._size = self._image_size = picture.width, picture.height
         self._rotation = self._decoder.describe(picture)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
         self.pixel_aspect, self.color = self._decoder.pixel_aspect, self._decoder.color
         self.frame_count = self._estimate()
+
+    def deliver_pictures(self, image_height: int, image_width: int) -> None:
+        """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
+        picture, _ = self._next
+        self._delivers_pictures = True
+        self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
+        self.pixel_format = self._decoder.to_planar(picture, self._rotation, self._size).format.name
 
     def _estimate(self) -> int:
         stated = stated_end(self._container, self._stream)
@@ -143,8 +154,11 @@ class AvSource:
         if (picture.width, picture.height) != self._size:
             self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
         time_base = self.time_base.numerator, self.time_base.denominator
-        image = self._decoder.to_rgb(picture, self._rotation, self._size)
-        return Frame(image, seconds, pts, time_base, self._position)
+        image = self._decoder.to_rgb(picture, self._rotation, self._image_size)
+        planar = None
+        if self._delivers_pictures:
+            planar = self._decoder.to_planar(picture, self._rotation, self._size, self.pixel_format)
+        return Frame(image, seconds, pts, time_base, self._position, planar)
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:
@@ -242,7 +256,7 @@ class AvSource:
 
     def _matches(self, checksum: int) -> bool:
         picture, pts = self._next
-        return picture is not None and picture_checksum(self._frame(picture, pts).image) == checksum
+        return picture is not None and picture_checksum(self._frame(picture, pts)) == checksum
 
     def _reopen(self) -> None:
         color, pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
