@@ -98,8 +98,8 @@ class Rotation:
         return cls(False, d < 0, a < 0)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[H, W, 3] -> upright, contiguous."""
-        image = image.transpose(1, 0, 2) if self.transpose else image
+        """[H, W] or [H, W, 3] -> upright, contiguous."""
+        image = image.swapaxes(0, 1) if self.transpose else image
         image = image[::-1] if self.flip_rows else image
         return np.ascontiguousarray(image[:, ::-1] if self.flip_columns else image)
 
