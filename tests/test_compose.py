@@ -101,7 +101,7 @@ def test_every_other_format_becomes_planar_without_loss(pixel_format: str) -> No
     planar = to_planar(picture, convert)
     assert len(component_views(planar)) >= 3
     difference = np.abs(to_rgb(planar).astype(int) - to_rgb(picture))
-    assert difference.mean() < 1.5 and difference.max() <= 5, (planar.format.name, difference.max())  # swscale has fast paths
+    assert difference.mean() < 1.5 and difference.max() <= 5  # swscale has fast paths, which round
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuva444p10le", "gbrp"])
