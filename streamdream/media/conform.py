@@ -1,0 +1,116 @@
+"""Fit pictures that change their size, orientation, pixel format or colours on the way into the form of the first."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from streamdream.media.input_container import ColorTags, Rotation
+
+FILL = Fraction(1, 100)
+"""A picture is stretched by up to this much to fill the frame, where its bars would be a line or two."""
+
+
+@dataclass(frozen=True)
+class PictureForm:
+    """What may change from picture to picture."""
+
+    width: int
+    """As stored, before the rotation."""
+    height: int
+    rotation: Rotation
+    pixel_aspect: Fraction
+    """Width of a stored pixel by its height."""
+    pixel_format: str
+    color: ColorTags
+
+    @property
+    def shape(self) -> tuple[int, int, Rotation, Fraction]:
+        """What the eye sees of a change."""
+        return self.width, self.height, self.rotation, self.pixel_aspect
+
+    @property
+    def upright(self) -> tuple[int, int, Fraction]:
+        """Width, height and pixel aspect when upright."""
+        if self.rotation.transpose:
+            return self.height, self.width, 1 / self.pixel_aspect
+        return self.width, self.height, self.pixel_aspect
+
+
+class Conformer:
+    """Give each picture the form of the first one, as it is stored: upright and undistorted in the middle, with black
+    bars, and with converted colours. A picture that has that form is returned as it is.
+    """
+
+    def __init__(self, first: PictureForm) -> None:
+        self._first = first
+        self._graph: Any = None
+        self._form: PictureForm | None = None
+        """That the graph is for."""
+
+    def __call__(self, picture: Any, form: PictureForm) -> Any:
+        """Raises what PyAV raises for a pixel format that cannot be converted."""
+        if form == self._first:
+            return picture
+        if form != self._form:
+            self._graph, self._form = _make_graph(picture, form, self._first), form
+        self._graph.vpush(picture)
+        fitted = self._graph.vpull()
+        fitted.pts, fitted.dts, fitted.time_base = picture.pts, picture.dts, picture.time_base
+        fitted.duration = picture.duration
+        color = self._first.color
+        fitted.colorspace, fitted.color_range = color.colorspace, color.range
+        return fitted
+
+
+def fitted_size(form: PictureForm, into: PictureForm) -> tuple[int, int]:
+    """Width and height of the upright picture within the upright frame of ``into``."""
+    width, height, aspect = form.upright
+    full_width, full_height, full_aspect = into.upright
+    scale = min(full_width * full_aspect / (width * aspect), Fraction(full_height, height))
+    fitted = [width * aspect * scale / full_aspect, height * scale]
+    for axis, full in enumerate((full_width, full_height)):
+        even = max(2 * round(fitted[axis] / 2), 2)  # bars of whole chroma samples
+        fitted[axis] = full if full - fitted[axis] <= full * FILL else min(even, full)
+    return int(fitted[0]), int(fitted[1])
+
+
+def _make_graph(picture: Any, form: PictureForm, first: PictureForm) -> Any:
+    from av.filter import Graph
+
+    width, height = fitted_size(form, first)
+    full_width, full_height, _ = first.upright
+    graph = Graph()
+    graph.threads = 1  # others decode and dream meanwhile
+    nodes = [graph.add_buffer(width=form.width, height=form.height, format=picture.format,
+                              time_base=picture.time_base or Fraction(1, 1000))]
+    nodes += [graph.add(name, args) for name, args in _turn(form.rotation)]
+    nodes.append(graph.add("scale", f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
+                                    f"{_matrix('in', form.color, form.pixel_format)}"
+                                    f"{_matrix('out', first.color, first.pixel_format)}"))
+    nodes.append(graph.add("format", f"pix_fmts={first.pixel_format}"))
+    if (width, height) != (full_width, full_height):
+        nodes.append(graph.add("pad", f"{full_width}:{full_height}:(ow-iw)/2:(oh-ih)/2:color=black"))
+    nodes += [graph.add(name, args) for name, args in reversed(_turn(first.rotation))]
+    nodes += [graph.add("format", f"pix_fmts={first.pixel_format}"), graph.add("buffersink")]
+    graph.link_nodes(*nodes)
+    graph.configure()
+    return graph
+
+
+def _turn(rotation: Rotation) -> list[tuple[str, str]]:
+    """Filters that turn a stored picture upright. Each undoes itself, so their reverse order turns it back."""
+    turns = [("transpose", "dir=cclock_flip")] if rotation.transpose else []
+    turns += [("vflip", "")] if rotation.flip_rows else []
+    return turns + ([("hflip", "")] if rotation.flip_columns else [])
+
+
+def _matrix(side: str, color: ColorTags, pixel_format: str) -> str:
+    """Options of the filter ``scale`` for the colours of its input or output."""
+    if not pixel_format.startswith(("yuv", "nv", "p0", "p2", "p4", "uyv", "yvy", "xv", "y2", "vuy", "ayuv")):
+        return ""
+    return f":{side}_color_matrix={_MATRICES.get(color.colorspace, 'bt601')}:{side}_range={('tv', 'pc')[color.range == 2]}"
+
+
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
+"""AVCOL_SPC numbers -> names of the filter ``scale``."""
