@@ -32,6 +32,8 @@ MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9,
 """Colour matrices that swscale supports (AVCOL_SPC numbers) -> their usual primaries and transfer."""
 UNSPECIFIED = {0, 2, 3}
 """AVCOL_PRI and AVCOL_TRC numbers without a meaning."""
+HDR_TRANSFERS = {16, 18}
+"""AVCOL_TRC numbers of PQ and HLG."""
 NUMBER = re.compile(r"%0?\d*d")
 
 
@@ -44,24 +46,29 @@ class ColorTags:
     trc: int = 6
     range: int = 1
     """1: 16..235, 2: 0..255."""
+    tagged: bool = True
+    """False where the input says nothing of its colours: they are assumed, and an output says nothing of them, too."""
 
 
-def assumed_color(height: int) -> ColorTags:
-    """What players assume for an untagged picture: BT.709 from 720 lines on, else BT.601."""
-    return ColorTags(1, 1, 1) if height >= 720 else ColorTags()
+def assumed_color(height: int, width: int = 0) -> ColorTags:
+    """What players assume for an untagged picture: BT.709 if it is larger than that of a DVD, else BT.601."""
+    return ColorTags(1, 1, 1) if width >= 1280 or height > 576 else ColorTags()
 
 
-def color_of(picture: Any, height: int) -> ColorTags:
-    """Tags of a decoded picture, ``height`` lines when upright; missing tags get the values that players assume."""
-    space = {10: 9}.get(picture.colorspace, picture.colorspace)  # swscale has no constant-luminance BT.2020
+def color_of(picture: Any) -> ColorTags:
+    """Tags of a decoded picture; those that are missing get the values that players assume."""
+    assumed = assumed_color(picture.height, picture.width)
     if not is_yuv(picture.format):
-        return assumed_color(height)
+        return assumed
+    space = {10: 9}.get(picture.colorspace, picture.colorspace)  # swscale has no constant-luminance BT.2020
     full = picture.color_range or (2 if picture.format.name.startswith("yuvj") else 1)
+    primaries, trc = picture.color_primaries, picture.color_trc
+    is_tagged = space in MATRIX_DEFAULTS or not {primaries, trc} <= UNSPECIFIED
     if space not in MATRIX_DEFAULTS:
-        return dataclasses.replace(assumed_color(height), range=full)
-    primaries, trc = MATRIX_DEFAULTS[space]
-    return ColorTags(space, primaries if picture.color_primaries in UNSPECIFIED else picture.color_primaries,
-                     trc if picture.color_trc in UNSPECIFIED else picture.color_trc, full)
+        space = 9 if primaries == 9 or trc in HDR_TRANSFERS else assumed.colorspace
+    usual = MATRIX_DEFAULTS[space]
+    return ColorTags(space, usual[0] if primaries in UNSPECIFIED else primaries,
+                     usual[1] if trc in UNSPECIFIED else trc, full, is_tagged)
 
 
 def tag_colorspace(picture: Any, color: ColorTags) -> None:
@@ -206,8 +213,20 @@ def is_attached_picture(stream: Any) -> bool:
 
 
 def main_video_stream(container: Any) -> Any:
-    """The first video stream that is not a cover, or None."""
-    return next((stream for stream in container.streams.video if not is_attached_picture(stream)), None)
+    """The video stream that players show, or None: no cover; of several the one that is marked as the default, then the
+    largest, then that of the highest bit rate, then the first. A stream of several sizes (HLS, DASH) marks none.
+    """
+    streams = [stream for stream in container.streams.video if not is_attached_picture(stream)]
+    return max(streams, key=_rank, default=None)
+
+
+def _rank(stream: Any) -> tuple[bool, bool, int, int]:
+    from av.stream import Disposition
+
+    codec = stream.codec_context
+    bit_rate = int(stream.metadata.get("variant_bitrate", 0)) or (codec and codec.bit_rate) or 0
+    return (codec is not None, bool(stream.disposition & Disposition.default),
+            codec.width * codec.height if codec else 0, bit_rate)
 
 
 def clock_origin(container: Any) -> Fraction:
