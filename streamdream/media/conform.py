@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from streamdream.media.input_container import ColorTags, Rotation
+from streamdream.media.input_container import Rotation
 
 FILL = Fraction(1, 100)
 """A picture is stretched by up to this much to fill the frame, where its bars would be a line or two."""
@@ -22,7 +22,9 @@ class PictureForm:
     pixel_aspect: Fraction
     """Width of a stored pixel by its height."""
     pixel_format: str
-    color: ColorTags
+    matrix: int
+    """AVCOL_SPC number, as in ``ColorTags.colorspace``."""
+    range: int
 
     @property
     def shape(self) -> tuple[int, int, Rotation, Fraction]:
@@ -58,8 +60,7 @@ class Conformer:
         fitted = self._graph.vpull()
         fitted.pts, fitted.dts, fitted.time_base = picture.pts, picture.dts, picture.time_base
         fitted.duration = picture.duration
-        color = self._first.color
-        fitted.colorspace, fitted.color_range = color.colorspace, color.range
+        fitted.colorspace, fitted.color_range = self._first.matrix, self._first.range
         return fitted
 
 
@@ -68,11 +69,12 @@ def fitted_size(form: PictureForm, into: PictureForm) -> tuple[int, int]:
     width, height, aspect = form.upright
     full_width, full_height, full_aspect = into.upright
     scale = min(full_width * full_aspect / (width * aspect), Fraction(full_height, height))
-    fitted = [width * aspect * scale / full_aspect, height * scale]
-    for axis, full in enumerate((full_width, full_height)):
-        even = max(2 * round(fitted[axis] / 2), 2)  # bars of whole chroma samples
-        fitted[axis] = full if full - fitted[axis] <= full * FILL else min(even, full)
-    return int(fitted[0]), int(fitted[1])
+    return _even(width * aspect * scale / full_aspect, full_width), _even(height * scale, full_height)
+
+
+def _even(length: Fraction, full: int) -> int:
+    """A whole number of chroma samples, or all of it."""
+    return full if full - length <= full * FILL else max(2 * round(length / 2), 2)
 
 
 def _make_graph(picture: Any, form: PictureForm, first: PictureForm) -> Any:
@@ -86,8 +88,8 @@ def _make_graph(picture: Any, form: PictureForm, first: PictureForm) -> Any:
                               time_base=picture.time_base or Fraction(1, 1000))]
     nodes += [graph.add(name, args) for name, args in _turn(form.rotation)]
     nodes.append(graph.add("scale", f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
-                                    f"{_matrix('in', form.color, form.pixel_format)}"
-                                    f"{_matrix('out', first.color, first.pixel_format)}"))
+                                    f"{_colors('in', form)}"
+                                    f"{_colors('out', first)}"))
     nodes.append(graph.add("format", f"pix_fmts={first.pixel_format}"))
     if (width, height) != (full_width, full_height):
         nodes.append(graph.add("pad", f"{full_width}:{full_height}:(ow-iw)/2:(oh-ih)/2:color=black"))
@@ -105,11 +107,11 @@ def _turn(rotation: Rotation) -> list[tuple[str, str]]:
     return turns + ([("hflip", "")] if rotation.flip_columns else [])
 
 
-def _matrix(side: str, color: ColorTags, pixel_format: str) -> str:
+def _colors(side: str, form: PictureForm) -> str:
     """Options of the filter ``scale`` for the colours of its input or output."""
-    if not pixel_format.startswith(("yuv", "nv", "p0", "p2", "p4", "uyv", "yvy", "xv", "y2", "vuy", "ayuv")):
+    if form.pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal", "xyz")):
         return ""
-    return f":{side}_color_matrix={_MATRICES.get(color.colorspace, 'bt601')}:{side}_range={('tv', 'pc')[color.range == 2]}"
+    return f":{side}_color_matrix={_MATRICES.get(form.matrix, 'bt601')}:{side}_range={('tv', 'pc')[form.range == 2]}"
 
 
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}

@@ -51,7 +51,7 @@ class VideoDecoder:
         rotation = Rotation.of(picture)
         aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
         self.pixel_aspect = 1 / aspect if rotation.transpose else aspect
-        self.color = color_of(picture, picture.width if rotation.transpose else picture.height)
+        self.color = color_of(picture)
         return rotation
 
     def to_rgb(self, picture: Any, rotation: Rotation, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

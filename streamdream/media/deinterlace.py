@@ -7,7 +7,7 @@ MODES = {"auto": "where a picture says that it is interlaced", "on": "all pictur
 
 
 class Deinterlacer:
-    """FFmpeg's ``bwdif`` in its mode ``send_frame``: one picture for each, with the same time, in the same pixel format.
+    """FFmpeg's ``bwdif`` in its mode ``send_frame``: one picture for each, with its time, in its pixel format.
 
     ``mode`` is one of ``MODES``; the order of the fields is what each picture says. A picture is made of the one before
     it, itself and the one after it, and nothing else, so that what comes out is the same wherever decoding began, but
@@ -56,7 +56,7 @@ class Deinterlacer:
     def _push(self, picture: Any, waiting: Any) -> list[Any]:
         from av.error import BlockingIOError, EOFError
 
-        done = []
+        done: list[Any] = []
         if picture is not None:
             self._waiting.append(waiting)
         self._graph.vpush(picture)

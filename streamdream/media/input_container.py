@@ -5,7 +5,6 @@ video stream is the main one, the origin of the clock, the time range, the rotat
 """
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import glob
 import math

@@ -4,9 +4,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from streamdream.media.input_container import TickRange, TimeRange, clock_origin, main_video_stream, open_file
+from streamdream.media.input_container import TimeRange, clock_origin, main_video_stream, open_file
 from streamdream.media.pyav import fraction
+from streamdream.media.timestamps import PacketClock, frame_rate
 
 
 @dataclass(frozen=True)
@@ -21,36 +23,55 @@ class PacketScan:
 
 
 def scan_packets(path: str, span: TimeRange, max_seconds: float) -> PacketScan:
-    """Read packets for at most ``max_seconds``. Raises SourceError or UsageError as ``open_file`` does; damage ends
-    the scan.
-    """
+    """Raises SourceError or UsageError as ``open_file`` does; see ``scan_container``."""
+    with open_file(path) as container:
+        return scan_container(container, span, max_seconds)
+
+
+def scan_container(container: Any, span: TimeRange, max_seconds: float) -> PacketScan:
+    """Read packets for at most ``max_seconds``; damage ends the scan. Times are repaired as those of pictures are."""
     from av import FFmpegError
 
     deadline = time.perf_counter() + max_seconds
     pictures, sizes, complete = 0, dict[int, int](), False
-    with open_file(path) as container:
-        origin, main = clock_origin(container), main_video_stream(container)
-        windows = {stream.index: span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
-                   for stream in container.streams}
-        try:
-            if span.start:
-                container.seek(int((origin + span.start) * 1_000_000))
-            for packet in container.demux():
-                if time.perf_counter() > deadline:
-                    break
-                index = packet.stream.index
-                if packet.stream is main and packet.dts is not None and packet.dts >= windows[index].end:
-                    complete = True
-                    break
-                if packet.size and not packet.is_discard and _is_within(packet.pts, windows[index]):
-                    sizes[index] = sizes.get(index, 0) + packet.size
-                    pictures += packet.stream is main
-            else:
+    origin, main = clock_origin(container), main_video_stream(container)
+    first, end = origin + span.start, None if span.end is None else origin + span.end
+    clock = PacketClock(1 / frame_rate(main))
+    try:
+        if span.start:
+            container.seek(int(first * 1_000_000))
+        for packet in container.demux():
+            if time.perf_counter() > deadline:
+                break
+            at = _repaired_time(packet, main, clock)
+            if packet.stream is main and _is_beyond(packet, at, end):
                 complete = True
-        except FFmpegError:
-            complete = False
+                break
+            is_within = at is None or ((not span.start or at >= first) and (end is None or at < end))
+            if packet.size and not packet.is_discard and is_within:
+                sizes[packet.stream.index] = sizes.get(packet.stream.index, 0) + packet.size
+                pictures += packet.stream is main
+        else:
+            complete = True
+    except FFmpegError:
+        complete = False
     return PacketScan(pictures, sizes, complete)
 
 
-def _is_within(pts: int | None, window: TickRange) -> bool:
-    return window.first <= pts < window.end if pts is not None else True
+def _repaired_time(packet: Any, main: Any, clock: PacketClock) -> Fraction | None:
+    """In seconds; None where the packet has no time."""
+    ticks = packet.dts if packet.pts is None else packet.pts
+    if ticks is None:
+        return None
+    tick = fraction(packet.time_base, Fraction(1, 1000))
+    if packet.stream is main:
+        return clock.main(ticks * tick, None if packet.dts is None else packet.dts * tick)
+    return clock.other(packet.stream.index, ticks * tick, packet.stream.type == "audio")
+
+
+def _is_beyond(packet: Any, at: Fraction | None, end: Fraction | None) -> bool:
+    """Whether all packets that follow are to be shown after ``end``: by the time of decoding, which only grows."""
+    if at is None or end is None or packet.dts is None:
+        return False
+    early = 0 if packet.pts is None else (packet.pts - packet.dts) * fraction(packet.time_base, Fraction(1, 1000))
+    return at - early >= end

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PROGRAM = re.compile(r"^  Program (\d+)", re.MULTILINE)

@@ -111,10 +111,10 @@ class TimestampRepair:
     def _repair(self, pts: int, following: int | None) -> int:
         if self.last is None:
             return pts
-        if following is not None and abs(pts - self.last) > self._reset:
-            if 0 < following - self.last < abs(pts - self.last) / 2:
-                self._warn("has a timestamp that is far off; it was repaired")
-                return round(self._next)
+        off = abs(pts - self.last)
+        if following is not None and off > self._reset and 0 < following - self.last < off / 2:
+            self._warn("has a timestamp that is far off; it was repaired")
+            return round(self._next)
         if pts > self.last:
             return self._close_gap(pts) if pts - self.last > self._max_gap else pts
         self._warn("has timestamps that run backwards; they were repaired")
@@ -158,9 +158,8 @@ class PacketClock:
             assert self._latest is not None
             self._epochs.append(_Epoch(self._epochs[-1](self._latest) + self._step - pts, []))
             self._latest = pts
-        elif self._latest is not None and pts - self._latest > self._max_gap:
-            if not self._sound.covers(float(self._latest), float(pts)):
-                self._epochs[-1].gaps.append(((self._latest + pts) / 2, pts - self._latest - self._step))
+        elif self._latest is not None and self._is_beyond_gap(pts):
+            self._epochs[-1].gaps.append(((self._latest + pts) / 2, pts - self._latest - self._step))
         self._latest = pts if self._latest is None else max(self._latest, pts)
         return self._epochs[-1](pts)
 
@@ -174,13 +173,17 @@ class PacketClock:
             self._sound.add(float(pts))
         if number < len(self._epochs) - 1:
             return self._epochs[number](pts)
-        is_ahead = self._latest is not None and pts - self._latest > self._max_gap
-        if number == len(self._epochs) or (is_ahead and not self._sound.covers(float(self._latest or 0), float(pts))):
+        if number == len(self._epochs) or self._is_beyond_gap(pts):
             self._streams.pop(index)
             if before is not None:
                 self._streams[index] = before
             return None
         return self._epochs[number](pts)
+
+    def _is_beyond_gap(self, pts: Fraction) -> bool:
+        """Whether a gap that is closed lies between the last picture and this time."""
+        return (self._latest is not None and pts - self._latest > self._max_gap
+                and not self._sound.covers(float(self._latest), float(pts)))
 
     def _epoch_at(self, index: int, time: Fraction) -> int:
         number, last = self._streams.get(index, (len(self._epochs) - 1, time))

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
-from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
-from streamdream.media.decoder import VideoDecoder
+from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.media.conform import Conformer, PictureForm
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.input_container import (
     ColorTags,
@@ -26,18 +26,24 @@ from streamdream.media.input_container import (
     sequence_files,
     stated_end,
 )
-from streamdream.media.pyav import fraction
-from streamdream.media.timestamps import SourcePosition, TimestampRepair
+from streamdream.media.packet_scan import scan_container
+from streamdream.media.picture_reader import PictureReader, ReadPicture
+from streamdream.media.timestamps import (
+    DEFAULT_RATE,
+    MAX_GAP_STEPS,
+    RESET_SECONDS,
+    SourcePosition,
+    TimestampRepair,
+    frame_rate,
+)
 
-Item = TypeVar("Item")
 URL_TIMEOUT_SECONDS = 15.0
-DEFAULT_RATE = Fraction(25)
-"""Frames per second of an input without a rate, such as a sequence of pictures."""
 SEEK_MARGINS_SECONDS = (0, 2, 20)
 """How far before the start to seek, in turn, while a poor index leads to a picture after it."""
 RESUME_MARGINS_SECONDS = (2, 20)
 """The same, to go on within a file: near an open group of pictures the first few cannot be decoded."""
-CLOCK_RESET_SECONDS = 1
+MIN_PICTURE_BYTES, MAX_SCAN_SECONDS = 64, 1.0
+"""Where pictures would be smaller than that on average, they are counted, for so long."""
 
 
 class Source(Protocol):
@@ -69,148 +75,167 @@ class Source(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
+class _Taken(NamedTuple):
+    """A picture with its repaired timestamp."""
+
+    picture: Any
+    pts: int
+    form: PictureForm
+    is_new_form: bool
+    position: SourcePosition
+
+
 class AvSource:
     """A container that PyAV can open, as a ``Source``. The constructor decodes the first picture.
 
     ``open`` returns an av container; it is called again when seeking fails. Raises SourceError when there is no video
-    in it or nothing can be decoded, UsageError when ``span`` starts after the last frame.
+    in it or nothing can be decoded, UsageError when ``span`` starts after the last frame. ``deinterlace`` is one of
+    ``deinterlace.MODES``. What is not ``is_seekable`` is opened once.
     """
 
-    def __init__(self, name: str, open: Callable[[], Any], span: TimeRange) -> None:
+    def __init__(self, name: str, open: Callable[[], Any], span: TimeRange, deinterlace: str = "auto",
+                 is_seekable: bool = True) -> None:
         self.name = name
         self.warnings: list[str] = []
         self.last_duration = Fraction(0)
-        self._open, self._span = open, span
+        self._span, self._is_seekable = span, is_seekable
         self._skipped = 0
         """Frames of the range that were left out."""
         self.pixel_format = "rgb24"
         self._delivers_pictures = False
-        self._position: SourcePosition | None = None
-        """Of the last picture that was taken."""
-        self._open_stream()
+        self._reader = PictureReader(open, name, deinterlace)
         try:
-            self.time_base = self._decoder.time_base
-            self.rate = fraction(self._stream.average_rate) or fraction(self._stream.guessed_rate) or DEFAULT_RATE
+            self.time_base = self._reader.time_base
+            self.rate = frame_rate(self._reader.stream)
             self._step = 1 / self.rate / self.time_base
-            self._window = span.ticks(clock_origin(self._container), self.time_base)
-            self._next = self._first()
-            self._describe(self._next[0])
+            self._window = span.ticks(clock_origin(self._reader.container), self.time_base)
+            first = self._first()
+            self._next: _Taken | None = first
+            self._describe(first)
         except BaseException:
-            self._container.close()
+            self._reader.close()
             raise
 
-    def _open_stream(self) -> None:
-        self._container = self._open()
-        try:
-            self._decoder = VideoDecoder(self._container, self.name)
-        except SourceError:
-            self._container.close()
-            raise
-        self._stream = self._decoder.stream
-        self._stream.thread_type = "AUTO"
-
-    def _describe(self, picture: Any) -> None:
+    def _describe(self, taken: _Taken) -> None:
         """Take the properties of all frames from the first picture."""
+        picture = taken.picture
+        self._form, self._conform = taken.form, Conformer(taken.form)
         self._size = self._image_size = picture.width, picture.height
-        self._rotation = self._decoder.describe(picture)
+        self._rotation = self._reader.decoder.describe(picture)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
-        self.pixel_aspect, self.color = self._decoder.pixel_aspect, self._decoder.color
+        self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
         self.frame_count = self._estimate()
 
     def deliver_pictures(self, image_height: int, image_width: int) -> None:
         """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
-        picture, _ = self._next
+        assert self._next is not None
         self._delivers_pictures = True
         self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
-        self.pixel_format = self._decoder.to_planar(picture, self._rotation, self._size).format.name
+        self.pixel_format = self._reader.decoder.to_planar(self._next.picture, self._rotation, self._size).format.name
 
     def _estimate(self) -> int:
-        stated = stated_end(self._container, self._stream)
-        ends = [end for end in (stated and stated - clock_origin(self._container), self._span.end) if end is not None]
+        container, stream = self._reader.container, self._reader.stream
+        stated = stated_end(container, stream)
+        ends = [end for end in (stated and stated - clock_origin(container), self._span.end) if end is not None]
         if not ends:
             return 0
-        start = (self._stream.start_time or 0) * self.time_base
-        rate = self._stream.frames / (stated - start) if stated and stated > start else Fraction(0)
-        return max(round((min(ends) - self._span.start) * (rate or self.rate)), 1)
+        start = (stream.start_time or 0) * self.time_base
+        rate = stream.frames / (stated - start) if stated and stated > start else Fraction(0)
+        length = min(ends) - self._span.start
+        count = max(round(length * (rate if rate * MAX_GAP_STEPS > self.rate else self.rate)), 1)
+        if self._is_seekable and 0 < container.size < count * MIN_PICTURE_BYTES:
+            with self._reader.open() as other:  # the length may be that of a clock that jumped
+                scan = scan_container(other, self._span, MAX_SCAN_SECONDS)
+            count = max(scan.pictures, 1) if scan.complete else count
+        return count
 
-    # Reading: packets -> pictures -> pictures with a timestamp -> frames.
+    # Reading: pictures -> pictures with a timestamp -> frames.
 
     def __iter__(self) -> Iterator[Frame]:
-        (picture, pts), self._next = self._next, (None, 0)
+        taken, self._next = self._next, None
         last, count = 0, self._skipped
-        while picture is not None and pts < self._window.end:
-            last, count = pts, count + 1
-            self.last_duration = (picture.duration or self._step) * self.time_base
-            yield self._frame(picture, pts)
-            picture, pts = self._take()
-        if picture is not None and count:
+        while taken is not None and taken.pts < self._window.end:
+            last, count = taken.pts, count + 1
+            self.last_duration = (taken.picture.duration or self._step) * self.time_base
+            yield self._frame(taken)
+            taken = self._take()
+        if taken is not None and count:
             self.last_duration = min(self.last_duration, Fraction(self._window.end - last) * self.time_base)
         elif count:
-            self._check_completeness(last * self.time_base, count)
+            self._check_completeness(last, count)
 
-    def _frame(self, picture: Any, pts: int) -> Frame:
-        pts -= self._window.shift
-        seconds = float(pts * self.time_base)
-        if (picture.width, picture.height) != self._size:
-            self._warn_once(f"{self.name} changes its size; all frames are made {self.width}x{self.height}")
+    def _frame(self, taken: _Taken) -> Frame:
+        pts = taken.pts - self._window.shift
         time_base = self.time_base.numerator, self.time_base.denominator
-        image = self._decoder.to_rgb(picture, self._rotation, self._image_size)
+        picture, decoder = self._conformed(taken), self._reader.decoder
+        image = decoder.to_rgb(picture, self._rotation, self._image_size)
         planar = None
         if self._delivers_pictures:
-            planar = self._decoder.to_planar(picture, self._rotation, self._size, self.pixel_format)
-        return Frame(image, seconds, pts, time_base, self._position, planar)
+            planar = decoder.to_planar(picture, self._rotation, self._size, self.pixel_format)
+        return Frame(image, float(pts * self.time_base), pts, time_base, taken.position, planar, taken.is_new_form)
 
-    def _warn_once(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-
-    def _take(self) -> tuple[Any, int]:
-        picture = next(self._pictures, None)
-        if picture is None:
-            return None, 0
-        self._position = self._clock.position(picture.pts)
-        return picture, self._clock(picture.pts)
-
-    def _first(self) -> tuple[Any, int]:
-        """The first picture of the range and its timestamp."""
-        picture, pts = self._seek_to_start()
-        while picture is not None and pts < self._window.first:
-            picture, pts = self._take()
-        if picture is None:
-            raise self._no_frames_error()
-        if pts >= self._window.end:
-            raise UsageError(f"{self.name} has no frame between {float(self._span.start):g} and "
-                             f"{float(self._span.end or 0):g} s")
-        return picture, pts
-
-    def _seek_to_start(self) -> tuple[Any, int]:
-        """A picture at or before the start, or the first one of the input."""
+    def _conformed(self, taken: _Taken) -> Any:
         from av import FFmpegError
 
-        for margin in SEEK_MARGINS_SECONDS if self._span.start else ():
-            target = max(int(self._window.first - margin / self.time_base), self._stream.start_time or 0)
-            try:
-                self._container.seek(target, stream=self._stream)
-            except FFmpegError:
+        if taken.form.shape != self._form.shape:
+            self._warn_once(f"changes its size or orientation; all pictures are fitted into {self.width}x{self.height}")
+        try:
+            return self._conform(taken.picture, taken.form)
+        except (FFmpegError, ValueError):
+            raise SourceError(f"{self.name} has pictures that cannot be read, {taken.form.pixel_format}") from None
+
+    def _warn_once(self, text: str) -> None:
+        if (line := f"{self.name} {text}") not in self.warnings:
+            self.warnings.append(line)
+
+    def _take(self) -> _Taken | None:
+        read = self._reader.next()
+        return None if read is None else self._timed(read)
+
+    def _timed(self, read: ReadPicture) -> _Taken:
+        pts = read.picture.pts
+        following = self._reader.peek() if self._clock.is_jump(pts) else None
+        position = self._clock.position(pts)
+        time = self._clock(pts, following.picture.pts if following else None)
+        if self._reader.deinterlacer.used:
+            self._warn_once("is interlaced: whole pictures are made of it (--deinterlace off leaves them)")
+        return _Taken(read.picture, time, read.form, read.is_new_form, position)
+
+    def _first(self) -> _Taken:
+        """The first picture of the range."""
+        taken = self._seek_to_start()
+        while taken is not None and taken.pts < self._window.first:
+            taken = self._take()
+        if taken is None:
+            raise self._no_frames_error()
+        if taken.pts >= self._window.end:
+            raise UsageError(f"{self.name} has no frame between {float(self._span.start):g} and "
+                             f"{float(self._span.end or 0):g} s")
+        return taken._replace(is_new_form=False)
+
+    def _seek_to_start(self) -> _Taken | None:
+        """A picture at or before the start, or the first one of the input."""
+        if not self._is_seekable or not self._span.start:
+            return self._restart()
+        for margin in SEEK_MARGINS_SECONDS:
+            target = max(int(self._window.first - margin / self.time_base), self._reader.stream.start_time or 0)
+            if not self._reader.seek(target):
                 break
-            picture, pts = self._restart()
-            if picture is not None and picture.pts is not None and pts <= self._window.first:
-                return picture, pts
-        if self._span.start:
-            self._reopen()
+            taken = self._restart()
+            # A deinterlaced picture is made of the one before it, too.
+            latest = self._window.first - self._reader.deinterlacer.used
+            if taken is not None and taken.position.raw_pts is not None and taken.pts <= latest:
+                return taken
+        self._reader.reopen()
         return self._restart()
 
-    def _restart(self) -> tuple[Any, int]:
+    def _restart(self) -> _Taken | None:
         self._start_decoding()
         return self._take()
 
     def _start_decoding(self) -> None:
-        self._broken, self._decoder.damaged, self._last_dts = "", 0, -math.inf
-        backwards = f"{self.name} has timestamps that run backwards; they were repaired"
-        self._clock = TimestampRepair(
-            self._step, CLOCK_RESET_SECONDS / self.time_base, lambda: self._warn_once(backwards)
-        )
-        self._pictures = self._decode()
+        self._reader.start()
+        self._clock = TimestampRepair(self._step, self.time_base, self._warn_once, self._reader.sound)
 
     def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
         """Go on with frame ``index``, counted from the start of the range: the one at ``position``, whose picture has
@@ -223,7 +248,7 @@ class AvSource:
         for margin in RESUME_MARGINS_SECONDS if position.raw_pts is not None else ():
             if self._seek_near(position, margin) and self._matches(checksum):
                 return
-        self._reopen()
+        self._reader.reopen()
         self._next = self._first()
         for _ in range(index):
             self._next = self._take()
@@ -232,93 +257,69 @@ class AvSource:
 
     def _seek_near(self, position: SourcePosition, margin: float) -> bool:
         """Decode from a keyframe at least ``margin`` seconds before the position up to it; False if it is not met."""
-        from av import FFmpegError
-
         assert position.raw_pts is not None
         target = position.raw_pts - int(margin / self.time_base)
-        if target <= (self._stream.start_time or 0):
+        if target <= (self._reader.stream.start_time or 0):
             return False
-        self._reopen()
-        try:
-            self._container.seek(target, stream=self._stream)
-        except FFmpegError:
+        self._reader.reopen()
+        if not self._reader.seek(target):
             return False
         self._start_decoding()
-        for picture in self._pictures:
-            if picture.pts == position.raw_pts:
+        while read := self._reader.next():
+            pts = read.picture.pts
+            if pts == position.raw_pts:
                 self._clock.restore(position)
-                self._position = position
-                self._next = picture, self._clock(picture.pts)
-                return True
-            if picture.pts is not None and picture.pts > position.raw_pts + CLOCK_RESET_SECONDS / self.time_base:
+                self._next = self._timed(read)
+                return not read.is_first  # what came before it counts, too
+            if pts is not None and pts > position.raw_pts + RESET_SECONDS / self.time_base:
                 break
         return False
 
     def _matches(self, checksum: int) -> bool:
-        picture, pts = self._next
-        return picture is not None and picture_checksum(self._frame(picture, pts)) == checksum
-
-    def _reopen(self) -> None:
-        color, pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
-        self._container.close()
-        self._open_stream()
-        self._decoder.color, self._decoder.pixel_aspect = color, pixel_aspect
-
-    def _decode(self) -> Iterator[Any]:
-        """All pictures from the current position on; damage is counted, not raised."""
-        for packet in self._demux():
-            yield from self._decoder.decode(packet)
-
-    def _demux(self) -> Iterator[Any]:
-        """All packets from the current position on, then None, which flushes the decoder."""
-        from av import FFmpegError
-
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.dts is not None:
-                    self._last_dts = packet.dts
-                if packet.size:
-                    yield packet
-        except FFmpegError as error:
-            self._broken = error_text(error)
-        yield None
+        return self._next is not None and picture_checksum(self._frame(self._next)) == checksum
 
     def _no_frames_error(self) -> StreamdreamError:
-        start, origin = self._span.start, clock_origin(self._container)
+        start, origin = self._span.start, clock_origin(self._reader.container)
         last = (self._clock.last or 0) * self.time_base - origin
-        end = stated_end(self._container, self._stream)
+        end = self._stated_end()
         length = last if end is None else end - origin
         if start >= length and self._clock.last is not None:
-            if self._container.format.name.endswith("_pipe"):
+            if self._reader.container.format.name.endswith("_pipe"):
                 return UsageError(f"{self.name} is a single picture: it has no frame at {float(start):g} s")
             return UsageError(f"the start at {float(start):g} s is beyond the end of {self.name}, "
                               f"which lasts {float(length):.4g} s")
-        if self._clock.last is not None and not self._broken and not self._decoder.damaged:
+        if self._clock.last is not None and not self._reader.broken and not self._reader.decoder.damaged:
             return UsageError(f"{self.name} has no frame at or after {float(start):g} s; its last one is at "
                               f"{float(last):.4g} s")
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
-    def _check_completeness(self, last: Fraction, count: int) -> None:
-        """Warn at the end of the input when something is missing. ``last`` is the time of the last frame in s."""
+    def _stated_end(self) -> Fraction | None:
+        """Where the header says that the video ends, in seconds of the repaired clock."""
+        stated = stated_end(self._reader.container, self._reader.stream)
+        return None if stated is None else stated + self._clock.shift * self.time_base
+
+    def _check_completeness(self, last_pts: int, count: int) -> None:
+        """Warn at the end of the input when something is missing."""
+        last, reader = last_pts * self.time_base, self._reader
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
             return
-        stated = stated_end(self._container, self._stream) or reached
-        index: Any = self._stream.index_entries if "mov" in self._container.format.name else ()
+        stated = self._stated_end() or reached
+        index: Any = reader.stream.index_entries if "mov" in reader.container.format.name else ()
         # The index of an mp4 is exact. A stated end is not: the last frame may last long.
-        missing = index[-1].timestamp > self._last_dts if index else stated > reached + max(Fraction(1), 10 / self.rate)
-        if self._broken or missing:
-            length = float(reached - clock_origin(self._container))
+        missing = (index[-1].timestamp > reader.last_dts if index
+                   else stated > reached + max(Fraction(1), 10 / self.rate))
+        if reader.broken or missing:
+            length = float(reached - clock_origin(reader.container))
             self.warnings.append(f"{self.name} is damaged after {length:.1f} s; the {count} frames before were kept")
         elif stated > last:
             self.last_duration = stated - last
-        if self._decoder.damaged:
-            self.warnings.append(f"{self._decoder.damaged} damaged packets of {self.name} were skipped")
+        if reader.decoder.damaged:
+            self.warnings.append(f"{reader.decoder.damaged} damaged packets of {self.name} were skipped")
 
     def close(self) -> None:
-        self._pictures = iter(())
-        self._next = None, 0
-        self._container.close()
+        self._next = None
+        self._reader.close()
 
     def __enter__(self) -> AvSource:
         return self

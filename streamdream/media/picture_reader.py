@@ -1,0 +1,147 @@
+"""Read the pictures of a container: packets -> decoded pictures -> whole ones where they are interlaced."""
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from streamdream.errors import SourceError, error_text
+from streamdream.media.conform import PictureForm
+from streamdream.media.decoder import VideoDecoder
+from streamdream.media.deinterlace import Deinterlacer
+from streamdream.media.input_container import Rotation, color_of
+from streamdream.media.programs import program_of
+from streamdream.media.pyav import fraction
+from streamdream.media.timestamps import SoundSpans
+
+NETWORK_FORMATS = {"hls", "dash"}
+"""Formats that fetch each stream on its own: only the one that is shown is fetched."""
+
+
+class ReadPicture(NamedTuple):
+    """A decoded picture, whole, as it is stored: its form, and whether that differs from the one before it."""
+
+    picture: Any
+    form: PictureForm
+    is_new_form: bool
+    is_first: bool
+    """Whether decoding began with it."""
+
+
+class PictureReader:
+    """The main video stream of the container that ``open`` returns, which is called again by ``reopen``.
+
+    Raises SourceError when there is no video in it. Damage is counted, not raised.
+    """
+
+    def __init__(self, open: Callable[[], Any], name: str, deinterlace: str) -> None:
+        self.open, self.name, self._deinterlace = open, name, deinterlace
+        self._codec_aspect: Fraction | None = None
+        """That of the decoder at the first picture."""
+        self._open_container()
+        self.start()
+
+    def _open_container(self) -> None:
+        from av.stream import Discard
+
+        self.container = self.open()
+        try:
+            self.decoder = VideoDecoder(self.container, self.name)
+        except SourceError:
+            self.container.close()
+            raise
+        self.stream = self.decoder.stream
+        self.stream.thread_type = "AUTO"
+        self.time_base = self.decoder.time_base
+        members = program_of(self.container, self.stream)
+        is_fetched = NETWORK_FORMATS & set(self.container.format.name.split(","))
+        self._sounds = [] if is_fetched else [sound for sound in self.container.streams.audio if sound.index in members]
+        for stream in self.container.streams:
+            if stream is not self.stream and stream not in self._sounds:
+                stream.discard = Discard.all
+
+    def reopen(self) -> None:
+        color, pixel_aspect = self.decoder.color, self.decoder.pixel_aspect
+        self.container.close()
+        self._open_container()
+        self.decoder.color, self.decoder.pixel_aspect = color, pixel_aspect
+
+    def seek(self, ticks: int) -> bool:
+        """Go to a key frame at or before that time of the stream; return whether the container can."""
+        from av import FFmpegError
+
+        try:
+            self.container.seek(ticks, stream=self.stream)
+        except FFmpegError:
+            return False
+        return True
+
+    def start(self) -> None:
+        """Begin to decode where the container is now."""
+        self.broken = ""
+        """Why reading ended before the end."""
+        self.last_dts: float = -math.inf
+        self.decoder.damaged = 0
+        self.sound = SoundSpans()
+        self.deinterlacer = Deinterlacer(self._deinterlace)
+        self._ahead: deque[ReadPicture] = deque()
+        self._pictures = self._decode()
+
+    def next(self) -> ReadPicture | None:
+        """None at the end."""
+        return self._ahead.popleft() if self._ahead else next(self._pictures, None)
+
+    def peek(self) -> ReadPicture | None:
+        """What ``next`` will return."""
+        if not self._ahead and (following := next(self._pictures, None)):
+            self._ahead.append(following)
+        return self._ahead[0] if self._ahead else None
+
+    def close(self) -> None:
+        self._pictures = iter(())
+        self._ahead.clear()
+        self.container.close()
+
+    def _decode(self) -> Iterator[ReadPicture]:
+        forms: deque[PictureForm] = deque()
+        before: PictureForm | None = None
+        for packet in self._demux():
+            pictures = self.decoder.decode(packet)
+            forms.extend(map(self._form_of, pictures))
+            if packet is None:
+                pictures = [*pictures, None]
+            for decoded in pictures:
+                for whole in self.deinterlacer(decoded):
+                    form = forms.popleft()
+                    yield ReadPicture(whole, form, before is not None and before.shape != form.shape, before is None)
+                    before = form
+
+    def _demux(self) -> Iterator[Any]:
+        """All packets from the current position on, then None, which flushes the decoder."""
+        from av import FFmpegError
+
+        try:
+            for packet in self.container.demux(self.stream, *self._sounds):
+                if packet.stream is not self.stream:
+                    if packet.pts is not None:
+                        self.sound.add(float(packet.pts * packet.time_base))
+                    continue
+                if packet.dts is not None:
+                    self.last_dts = packet.dts
+                if packet.size:
+                    yield packet
+        except FFmpegError as error:
+            self.broken = error_text(error)
+        yield None
+
+    def _form_of(self, picture: Any) -> PictureForm:
+        aspect = fraction(self.stream.codec_context.sample_aspect_ratio, Fraction(1))
+        if self._codec_aspect is None:
+            self._codec_aspect = aspect
+        if aspect == self._codec_aspect:  # the container's own is preferred while nothing changes
+            aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
+        color = color_of(picture)
+        return PictureForm(picture.width, picture.height, Rotation.of(picture), aspect, picture.format.name,
+                           color.colorspace, color.range)
