@@ -42,9 +42,9 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream render clip.mp4 -o dream.mp4 --layers mixed4 -ss 0:30 -t 10
     streamdream render *.mov -o dreams/
     """
-    parser.add_argument("input", nargs="*", help="a video file, a URL, img%%04d.png, lavfi:GRAPH, or a folder of "
-                                                 "pictures; with a folder as OUTPUT several files, or a folder of "
-                                                 "videos (folders in it are not searched)")
+    parser.add_argument("input", nargs="*", help="a video file, - (stdin), a URL, img%%04d.png, lavfi:GRAPH, or a "
+                                                 "folder of pictures; with a folder as OUTPUT several files, or a "
+                                                 "folder of videos (folders in it are not searched)")
     parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null; a folder for many")
     add_run_flags(parser)
     add_automation_flags(parser)
@@ -100,6 +100,10 @@ def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: Progr
 
 def _look_ahead(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
     """Tell of each file, or make its preview; a bad file of a batch does not stop the rest."""
+    from streamdream.media.sources.pipe import is_pipe
+
+    if pipe := next((task.input for task in work.tasks if is_pipe(task.input)), None):
+        raise UsageError(f"{pipe}: a pipe is read once; --dry-run and --preview read the input several times")
     code = 0
     with batch.folder_for(work):
         for task in work.tasks:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.media.input_container import Rotation
+from streamdream.media.pyav import copy_times
 
 FILL = Fraction(1, 100)
 """A picture is stretched by up to this much to fill the frame, where its bars would be a line or two."""
@@ -58,8 +59,7 @@ class Conformer:
             self._graph, self._form = _make_graph(picture, form, self._first), form
         self._graph.vpush(picture)
         fitted = self._graph.vpull()
-        fitted.pts, fitted.dts, fitted.time_base = picture.pts, picture.dts, picture.time_base
-        fitted.duration = picture.duration
+        copy_times(picture, fitted)
         fitted.colorspace, fitted.color_range = self._first.matrix, self._first.range
         return fitted
 

@@ -1,7 +1,10 @@
 """Make whole pictures of interlaced ones, whose odd and even lines were taken at different times."""
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
+
+from streamdream.media.pyav import copy_times
 
 MODES = {"auto": "where a picture says that it is interlaced", "on": "all pictures", "off": "none"}
 
@@ -67,8 +70,7 @@ class Deinterlacer:
                 return done
             original = self._waiting.pop(0)
             if original is not None:  # the filter's own times are in another unit, and none where there were none
-                whole.pts, whole.dts, whole.time_base = original.pts, original.dts, original.time_base
-                whole.duration = original.duration
+                copy_times(original, whole)
                 done.append(whole)
 
 
@@ -82,7 +84,7 @@ def _make_graph(picture: Any, mode: str) -> Any:
     graph = Graph()
     graph.threads = 1  # others decode and dream meanwhile
     source = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format,
-                              time_base=picture.time_base)
+                              time_base=picture.time_base or Fraction(1, 1000))
     only = "all" if mode == "on" else "interlaced"
     graph.link_nodes(source, graph.add("bwdif", f"mode=send_frame:parity=auto:deint={only}"),
                      graph.add("format", f"pix_fmts={picture.format.name}"), graph.add("buffersink"))

@@ -20,3 +20,10 @@ def open_av(target: Any, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
 def fraction(value: Any, default: Fraction = Fraction(0)) -> Fraction:
     """A rational of PyAV (``Fraction`` or its own class; ``None`` or 0 when unset) -> Fraction."""
     return Fraction(value.numerator, value.denominator) if value else default
+
+
+def copy_times(picture: Any, into: Any) -> None:
+    """Give a picture the times of another one; those that a decoder gives at its end have no time base."""
+    into.pts, into.dts, into.duration = picture.pts, picture.dts, picture.duration
+    if picture.time_base is not None:
+        into.time_base = picture.time_base

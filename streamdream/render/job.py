@@ -54,7 +54,8 @@ def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> AvSource:
     """The frames of the job, from ``at_seconds`` after its start on, with their pictures. Raises as ``open_source``."""
     render = job.run.render
     start = render.start + at_seconds
-    source = open_source(job.input, start, render.start + render.duration - start, render.end)
+    source = open_source(job.input, start, render.start + render.duration - start, render.end,
+                         render.deinterlace)
     try:
         source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
     except BaseException:

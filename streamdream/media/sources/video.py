@@ -28,6 +28,7 @@ from streamdream.media.input_container import (
 )
 from streamdream.media.packet_scan import scan_container
 from streamdream.media.picture_reader import PictureReader, ReadPicture
+from streamdream.media.sources.pipe import STDIN, is_pipe, open_pipe
 from streamdream.media.timestamps import (
     DEFAULT_RATE,
     MAX_GAP_STEPS,
@@ -291,6 +292,9 @@ class AvSource:
         if self._clock.last is not None and not self._reader.broken and not self._reader.decoder.damaged:
             return UsageError(f"{self.name} has no frame at or after {float(start):g} s; its last one is at "
                               f"{float(last):.4g} s")
+        if not self._is_seekable and "mov" in self._reader.container.format.name:
+            return SourceError(f"{self.name} has its index after its pictures, so it cannot come through a pipe; name "
+                               "the file, or send another container, such as nut")
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
     def _stated_end(self) -> Fraction | None:
@@ -317,6 +321,10 @@ class AvSource:
         if reader.decoder.damaged:
             self.warnings.append(f"{reader.decoder.damaged} damaged packets of {self.name} were skipped")
 
+    @property
+    def has_sound(self) -> bool:
+        return bool(self._reader.container.streams.audio)
+
     def close(self) -> None:
         self._next = None
         self._reader.close()
@@ -333,23 +341,35 @@ class SourceType:
     """``open`` returns the source for a name that ``matches``."""
 
     matches: Callable[[str], bool]
-    open: Callable[[str, TimeRange], AvSource]
+    open: Callable[[str, TimeRange, str], AvSource]
+    """``deinterlace`` is its last argument."""
 
 
-def _open_file(name: str, span: TimeRange) -> AvSource:
-    return AvSource(name, lambda: open_file(name), span)
+def _open_file(name: str, span: TimeRange, deinterlace: str) -> AvSource:
+    return AvSource(name, lambda: open_file(name), span, deinterlace)
 
 
-def _open_url(name: str, span: TimeRange) -> AvSource:
-    return AvSource(name, lambda: open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS), span)
+def _open_url(name: str, span: TimeRange, deinterlace: str) -> AvSource:
+    def open() -> Any:
+        return open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS)
+
+    return AvSource(name, open, span, deinterlace)
 
 
-def _open_lavfi(name: str, span: TimeRange) -> AvSource:
+def _open_pipe(name: str, span: TimeRange, deinterlace: str) -> AvSource:
+    source = AvSource("the standard input" if name == STDIN else name, lambda: open_pipe(name), span, deinterlace,
+                      is_seekable=False)
+    if source.has_sound:
+        source.warnings.append(f"the sound of {source.name} is left out: sound is copied from files")
+    return source
+
+
+def _open_lavfi(name: str, span: TimeRange, deinterlace: str) -> AvSource:
     graph, failure = name.partition(":")[2], f"not a filter graph: {name}"
-    return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span)
+    return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span, deinterlace)
 
 
-def _open_sequence(name: str, span: TimeRange) -> AvSource:
+def _open_sequence(name: str, span: TimeRange, _: str) -> AvSource:
     numbers = sorted(sequence_files(name))
     if not numbers:
         raise UsageError(f"no pictures match {name}")
@@ -364,7 +384,7 @@ def _open_sequence(name: str, span: TimeRange) -> AvSource:
     return source
 
 
-def _open_glob(name: str, span: TimeRange) -> AvSource:
+def _open_glob(name: str, span: TimeRange, _: str) -> AvSource:
     if not glob_files(name):
         raise UsageError(f"no pictures match {name}")
     options = {"pattern_type": "glob", "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
@@ -375,6 +395,7 @@ def _open_glob(name: str, span: TimeRange) -> AvSource:
 SOURCES: dict[str, SourceType] = {
     "lavfi": SourceType(lambda name: name.startswith("lavfi:"), _open_lavfi),
     "url": SourceType(lambda name: "://" in name, _open_url),
+    "pipe": SourceType(is_pipe, _open_pipe),
     "glob": SourceType(is_glob, _open_glob),
     "sequence": SourceType(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
     "file": SourceType(lambda name: True, _open_file),
@@ -382,13 +403,15 @@ SOURCES: dict[str, SourceType] = {
 """In order; the first match is used."""
 
 
-def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf) -> AvSource:
-    """Open ``lavfi:GRAPH``, a URL, a pattern of pictures such as ``%04d.png`` or ``*.png``, or a file.
+def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf,
+                deinterlace: str = "auto") -> AvSource:
+    """Open ``lavfi:GRAPH``, a URL, ``-`` (the standard input), a pattern of pictures such as ``%04d.png`` or ``*.png``,
+    or a file, which may be a pipe.
 
     ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, frame times count
-    from it; without, they are those of the input. Raises SourceError or UsageError.
+    from it; without, they are those of the input. ``deinterlace`` is one of ``deinterlace.MODES``. Raises SourceError
+    or UsageError.
     """
     span = TimeRange.of(start, duration, end)
-    return next(source_type for source_type in SOURCES.values() if source_type.matches(name)).open(name, span)
-
-
+    kind = next(source_type for source_type in SOURCES.values() if source_type.matches(name))
+    return kind.open(name, span, deinterlace)
