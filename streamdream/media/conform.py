@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.media.input_container import Rotation
-from streamdream.media.pyav import copy_times
+from streamdream.media.picture_filter import FilterChain, PictureFilter
 
 FILL = Fraction(1, 100)
 """A picture is stretched by up to this much to fill the frame, where its bars would be a line or two."""
@@ -47,19 +47,17 @@ class Conformer:
 
     def __init__(self, first: PictureForm) -> None:
         self._first = first
-        self._graph: Any = None
+        self._filter: PictureFilter | None = None
         self._form: PictureForm | None = None
-        """That the graph is for."""
+        """That the filter is for."""
 
     def __call__(self, picture: Any, form: PictureForm) -> Any:
         """Raises what PyAV raises for a pixel format that cannot be converted."""
         if form == self._first:
             return picture
-        if form != self._form:
-            self._graph, self._form = _make_graph(picture, form, self._first), form
-        self._graph.vpush(picture)
-        fitted = self._graph.vpull()
-        copy_times(picture, fitted)
+        if self._filter is None or form != self._form:
+            self._filter, self._form = PictureFilter(_filters(form, self._first)), form
+        fitted = self._filter(picture)
         fitted.colorspace, fitted.color_range = self._first.matrix, self._first.range
         return fitted
 
@@ -77,27 +75,16 @@ def _even(length: Fraction, full: int) -> int:
     return full if full - length <= full * FILL else max(2 * round(length / 2), 2)
 
 
-def _make_graph(picture: Any, form: PictureForm, first: PictureForm) -> Any:
-    from av.filter import Graph
-
+def _filters(form: PictureForm, first: PictureForm) -> FilterChain:
     width, height = fitted_size(form, first)
     full_width, full_height, _ = first.upright
-    graph = Graph()
-    graph.threads = 1  # others decode and dream meanwhile
-    nodes = [graph.add_buffer(width=form.width, height=form.height, format=picture.format,
-                              time_base=picture.time_base or Fraction(1, 1000))]
-    nodes += [graph.add(name, args) for name, args in _turn(form.rotation)]
-    nodes.append(graph.add("scale", f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
-                                    f"{_colors('in', form)}"
-                                    f"{_colors('out', first)}"))
-    nodes.append(graph.add("format", f"pix_fmts={first.pixel_format}"))
+    to_format = ("format", f"pix_fmts={first.pixel_format}")
+    filters = [*_turn(form.rotation),
+               ("scale", f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int{_colors('in', form)}"
+                         f"{_colors('out', first)}"), to_format]
     if (width, height) != (full_width, full_height):
-        nodes.append(graph.add("pad", f"{full_width}:{full_height}:(ow-iw)/2:(oh-ih)/2:color=black"))
-    nodes += [graph.add(name, args) for name, args in reversed(_turn(first.rotation))]
-    nodes += [graph.add("format", f"pix_fmts={first.pixel_format}"), graph.add("buffersink")]
-    graph.link_nodes(*nodes)
-    graph.configure()
-    return graph
+        filters.append(("pad", f"{full_width}:{full_height}:(ow-iw)/2:(oh-ih)/2:color=black"))
+    return [*filters, *reversed(_turn(first.rotation)), to_format]
 
 
 def _turn(rotation: Rotation) -> list[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """Make whole pictures of interlaced ones, whose odd and even lines were taken at different times."""
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
+from streamdream.media.picture_filter import layout_of, make_graph
 from streamdream.media.pyav import copy_times
 
 MODES = {"auto": "where a picture says that it is interlaced", "on": "all pictures", "off": "none"}
@@ -34,7 +34,7 @@ class Deinterlacer:
         if picture is None:
             return self._finish()
         done = []
-        if self._before is not None and _layout(self._before) != _layout(picture):
+        if self._before is not None and layout_of(self._before) != layout_of(picture):
             done = self._finish()
         before, self._before = self._before, picture
         if self._graph is None:
@@ -46,7 +46,7 @@ class Deinterlacer:
                 self._mode = "off"
                 return [*done, picture]
             self.used = True
-            if before is not None and not done and _layout(before) == _layout(picture):
+            if before is not None and not done and layout_of(before) == layout_of(picture):
                 self._push(before, None)
         return [*done, *self._push(picture, picture)]
 
@@ -74,19 +74,7 @@ class Deinterlacer:
                 done.append(whole)
 
 
-def _layout(picture: Any) -> tuple[int, int, str]:
-    return picture.width, picture.height, picture.format.name
-
-
 def _make_graph(picture: Any, mode: str) -> Any:
-    from av.filter import Graph
-
-    graph = Graph()
-    graph.threads = 1  # others decode and dream meanwhile
-    source = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format,
-                              time_base=picture.time_base or Fraction(1, 1000))
     only = "all" if mode == "on" else "interlaced"
-    graph.link_nodes(source, graph.add("bwdif", f"mode=send_frame:parity=auto:deint={only}"),
-                     graph.add("format", f"pix_fmts={picture.format.name}"), graph.add("buffersink"))
-    graph.configure()
-    return graph
+    return make_graph(picture, [("bwdif", f"mode=send_frame:parity=auto:deint={only}"),
+                                ("format", f"pix_fmts={picture.format.name}")])

@@ -4,15 +4,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from streamdream.errors import SourceError, error_text
 from streamdream.media.conform import PictureForm
+from streamdream.media.container_description import cropping_of, program_of
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.deinterlace import Deinterlacer
 from streamdream.media.input_container import Rotation, color_of
-from streamdream.media.programs import program_of
+from streamdream.media.picture_filter import PictureFilter
 from streamdream.media.pyav import fraction
 from streamdream.media.timestamps import SoundSpans
 
@@ -41,6 +43,7 @@ class PictureReader:
         self._codec_aspect: Fraction | None = None
         """That of the decoder at the first picture."""
         self._open_container()
+        self._crop = make_cropper(cropping_of(self.container, self.stream))
         self.start()
 
     def _open_container(self) -> None:
@@ -110,11 +113,12 @@ class PictureReader:
         for packet in self._demux():
             pictures = self.decoder.decode(packet)
             forms.extend(map(self._form_of, pictures))
-            if packet is None:
-                pictures = [*pictures, None]
-            for decoded in pictures:
+            for decoded in pictures if packet else [*pictures, None]:
                 for whole in self.deinterlacer(decoded):
                     form = forms.popleft()
+                    if self._crop:
+                        whole = self._crop(whole)
+                        form = replace(form, width=whole.width, height=whole.height)
                     yield ReadPicture(whole, form, before is not None and before.shape != form.shape, before is None)
                     before = form
 
@@ -145,3 +149,11 @@ class PictureReader:
         color = color_of(picture)
         return PictureForm(picture.width, picture.height, Rotation.of(picture), aspect, picture.format.name,
                            color.colorspace, color.range)
+
+
+def make_cropper(cropping: tuple[int, int, int, int] | None) -> PictureFilter | None:
+    """For what ``cropping_of`` tells."""
+    if cropping is None:
+        return None
+    left, right, top, bottom = cropping
+    return PictureFilter([("crop", f"w=iw-{left + right}:h=ih-{top + bottom}:x={left}:y={top}"), ("copy", "")])

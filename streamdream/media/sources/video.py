@@ -26,6 +26,7 @@ from streamdream.media.input_container import (
     sequence_files,
     stated_end,
 )
+from streamdream.media.losses import losses
 from streamdream.media.packet_scan import scan_container
 from streamdream.media.picture_reader import PictureReader, ReadPicture
 from streamdream.media.sources.pipe import STDIN, is_pipe, open_pipe
@@ -126,6 +127,8 @@ class AvSource:
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
         self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
         self.frame_count = self._estimate()
+        for loss in losses(picture):
+            self._warn_once(loss)
 
     def deliver_pictures(self, image_height: int, image_width: int) -> None:
         """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
