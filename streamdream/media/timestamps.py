@@ -15,6 +15,7 @@ and the picture itself (``TimestampRepair``) agree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from statistics import median
@@ -85,6 +86,8 @@ class TimestampRepair:
         """What is added to timestamps now."""
         self._next = Fraction(0)
         self.last: int | None = None
+        self.has_strays = False
+        """Whether a picture was far off: its time may be the end that the file states."""
 
     def position(self, raw_pts: int | None) -> SourcePosition:
         """The position of the next picture, which has that timestamp."""
@@ -113,6 +116,7 @@ class TimestampRepair:
             return pts
         off = abs(pts - self.last)
         if following is not None and off > self._reset and 0 < following - self.last < off / 2:
+            self.has_strays = True
             self._warn("has a timestamp that is far off; it was repaired")
             return round(self._next)
         if pts > self.last:
@@ -159,7 +163,9 @@ class PacketClock:
             self._epochs.append(_Epoch(self._epochs[-1](self._latest) + self._step - pts, []))
             self._latest = pts
         elif self._latest is not None and self._is_beyond_gap(pts):
-            self._epochs[-1].gaps.append(((self._latest + pts) / 2, pts - self._latest - self._step))
+            self._epochs[-1].gaps.append(_Gap(self._latest + self._step, pts))
+        elif self._epochs[-1].gaps:
+            self._epochs[-1].gaps[-1].shrink(pts, self._step)
         self._latest = pts if self._latest is None else max(self._latest, pts)
         return self._epochs[-1](pts)
 
@@ -197,11 +203,29 @@ class _Epoch(NamedTuple):
     """From one restart of a clock to the next."""
 
     shift: Fraction
-    gaps: list[tuple[Fraction, Fraction]]
-    """Those that are closed: the time from which on packets lie behind it, and its length."""
+    gaps: list[_Gap]
+    """Those that are closed."""
 
     def __call__(self, time: Fraction) -> Fraction:
-        return time + self.shift - sum((gap for start, gap in self.gaps if time >= start), Fraction(0))
+        return time + self.shift - sum((gap.end - gap.start for gap in self.gaps if gap.precedes(time)), Fraction(0))
+
+
+@dataclass
+class _Gap:
+    start: Fraction
+    """When the next picture was due."""
+    end: Fraction
+    """Presentation time of the first picture behind it."""
+
+    def precedes(self, time: Fraction) -> bool:
+        return time > (self.start + self.end) / 2
+
+    def shrink(self, pts: Fraction, step: Fraction) -> None:
+        """Where pictures are not in the order of decoding, some at its edges come after the packet that showed it."""
+        if self.precedes(pts):
+            self.end = min(self.end, pts)
+        else:
+            self.start = max(self.start, pts + step)
 
 
 def frame_rate(stream: Any) -> Fraction:

@@ -24,7 +24,7 @@ def is_pipe(name: str) -> bool:
 
 
 def open_pipe(name: str) -> Any:
-    """An av container. Waits until something writes into the pipe. Raises SourceError, and UsageError for a terminal."""
+    """An av container; it waits until something comes. Raises SourceError, and UsageError for a terminal."""
     text = "the standard input" if name == STDIN else name
     try:  # by Python, so that a signal is heard while nothing comes
         file = io.FileIO(0, closefd=False) if name == STDIN else io.FileIO(name)

@@ -311,7 +311,7 @@ class AvSource:
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
             return
-        stated = self._stated_end() or reached
+        stated = (None if self._clock.has_strays else self._stated_end()) or reached
         index: Any = reader.stream.index_entries if "mov" in reader.container.format.name else ()
         # The index of an mp4 is exact. A stated end is not: the last frame may last long.
         missing = (index[-1].timestamp > reader.last_dts if index
