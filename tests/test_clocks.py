@@ -126,7 +126,7 @@ def test_the_rate_of_a_tape(tmp_path: Path) -> None:
             output.mux(packet)
         output.mux(video.encode())
     with open_source(str(tmp_path / "a.dv")) as source:
-        assert (source.rate, source.frame_count) == (25, 5)
+        assert source.rate == 25 and source.frame_count == 5
         assert [round(frame.pts_seconds * 25) for frame in source] == list(range(5))
 
 

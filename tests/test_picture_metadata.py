@@ -8,6 +8,7 @@ import pytest
 from support.clips import Clip, make
 from support.mp4_boxes import add_boxes, clean_aperture, equirectangular, side_by_side
 
+from streamdream.media.planes import to_rgb
 from streamdream.media.sources.video import open_source
 
 
@@ -25,7 +26,7 @@ def test_only_the_clean_aperture_is_shown(tmp_path: Path, rotation: tuple[float,
             frames = list(source)
             assert len(frames) == 30 - start * 30 and source.warnings == []
         shape = (source.height, source.width, 3)
-        for shown in (frames[0].image, frames[-1].picture.reformat(format="rgb24").to_ndarray()):
+        for shown in (frames[0].image, to_rgb(frames[-1].picture)):
             assert shown.shape == shape and shown[2:-2, 2:-2].min() > 180
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -29,7 +30,7 @@ def numbers(frames: list[Frame]) -> list[int]:
     return [number_of(frame.image) for frame in frames]
 
 
-def read(name: str, **span: float) -> list[Frame]:
+def read(name: str, **span: Any) -> list[Frame]:
     with open_source(name, **span) as source:
         return list(source)
 
@@ -113,7 +114,7 @@ def test_a_start_is_exact_to_the_frame(folder: Path, name: str, start: float) ->
     ({"start": 0.2, "duration": 5, "end": 0.3}, 6, 8),
     ({"start": 1.9, "end": 99}, 57, 59),
 ])
-def test_a_span_gives_the_frames_within_it(steady: str, span: dict[str, float], first: int, last: int) -> None:
+def test_a_span_gives_the_frames_within_it(steady: str, span: dict[str, Any], first: int, last: int) -> None:
     with open_source(steady, **span) as source:
         frames = list(source)
     assert numbers(frames) == list(range(first, last + 1))
@@ -135,7 +136,7 @@ def test_last_frame_ends_with_the_span(steady: str) -> None:
     ({"start": 1, "end": 0.5}, "nothing lies between"),
     ({"start": 1, "duration": 0}, "nothing lies between"),
 ])
-def test_a_span_that_cannot_be_is_refused(steady: str, span: dict[str, float], words: str) -> None:
+def test_a_span_that_cannot_be_is_refused(steady: str, span: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_source(steady, **span)
 
@@ -196,7 +197,7 @@ def test_colour_tags_are_converted_as_they_say(tmp_path: Path, tags: tuple[int, 
     path = make(tmp_path / "a.mp4", clip, [image])
     with open_source(path) as source:
         frame = next(iter(source))
-    assert source.color == ColorTags(*tags)
+    assert source.color == ColorTags(*tags, tagged=tagged)
     center = frame.image[height // 2, width // 8:: width // 4].astype(int)
     assert np.abs(center - image[0, width // 8:: width // 4]).max() <= 4
 

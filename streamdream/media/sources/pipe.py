@@ -26,25 +26,29 @@ def is_pipe(name: str) -> bool:
 def open_pipe(name: str) -> Any:
     """An av container; it waits until something comes. Raises SourceError, and UsageError for a terminal."""
     text = "the standard input" if name == STDIN else name
-    try:  # by Python, so that a signal is heard while nothing comes
-        file = io.FileIO(0, closefd=False) if name == STDIN else io.FileIO(name)
-        if file.isatty():
+    try:
+        stream = _Stream(0 if name == STDIN else os.open(name, os.O_RDONLY))
+        if os.isatty(stream.descriptor):
             raise UsageError(f"{text} is a terminal: send a video into it, as in "
                              f"'ffmpeg -i a.mov -f nut -c copy - | streamdream render - -o b.mp4'")
-        mode = os.fstat(file.fileno()).st_mode
+        is_file = stat.S_ISREG(os.fstat(stream.descriptor).st_mode)
     except OSError as error:
         raise SourceError(f"{text} cannot be read: {error_text(error)}") from None
     # A redirected file can be sought in while it is opened, which an mp4 with its index at the end needs.
-    target: Any = file if stat.S_ISREG(mode) else _Stream(file)
+    target: Any = io.FileIO(stream.descriptor, closefd=False) if is_file else stream
     return open_container(target, f"{text} is empty, damaged, or not a video",
                           options={"format_whitelist": SAFE_FORMATS})
 
 
 class _Stream:
-    """A pipe as PyAV reads it: without ``seek``."""
+    """A pipe as PyAV reads it: without ``seek``. Python reads it, so that a signal is heard while nothing comes."""
 
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def read(self, size: int) -> bytes:
-        return self._file.read(size) or b""
+        return os.read(self.descriptor, size)
+
+    def __del__(self) -> None:
+        if self.descriptor:
+            os.close(self.descriptor)

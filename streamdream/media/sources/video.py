@@ -301,9 +301,9 @@ class AvSource:
         return SourceError(f"{self.name} is damaged: nothing in it could be decoded")
 
     def _stated_end(self) -> Fraction | None:
-        """Where the header says that the video ends, in seconds of the repaired clock."""
+        """Where the header says that the video ends, in seconds, without the gaps that were closed."""
         stated = stated_end(self._reader.container, self._reader.stream)
-        return None if stated is None else stated + self._clock.shift * self.time_base
+        return None if stated is None else stated + min(self._clock.shift, 0) * self.time_base
 
     def _check_completeness(self, last_pts: int, count: int) -> None:
         """Warn at the end of the input when something is missing."""
