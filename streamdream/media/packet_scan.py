@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from streamdream.media.input_container import TimeRange, clock_origin, main_video_stream, open_file
+from streamdream.media.input_container import TimeRange, clock_origin, main_video_stream, open_file, stated_end
 from streamdream.media.pyav import fraction
-from streamdream.media.timestamps import PacketClock, frame_rate
+from streamdream.media.timestamps import MAX_GAP_STEPS, PacketClock, frame_rate
+
+MIN_PICTURE_BYTES, MAX_COUNT_SECONDS = 64, 1.0
+"""Where pictures would be smaller than that on average, they are counted, for so long."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,26 @@ def scan_container(container: Any, span: TimeRange, max_seconds: float) -> Packe
     except FFmpegError:
         complete = False
     return PacketScan(pictures, sizes, complete)
+
+
+def estimate_pictures(container: Any, stream: Any, span: TimeRange, rate: Fraction, reopen: Callable[[], Any] | None
+                      ) -> int:
+    """About how many pictures of ``stream`` lie in ``span``, for a progress display; 0 when unknown.
+
+    ``rate`` is in pictures per second; ``reopen`` opens the container once more, where that can be done.
+    """
+    stated = stated_end(container, stream)
+    ends = [end for end in (stated and stated - clock_origin(container), span.end) if end is not None]
+    if not ends:
+        return 0
+    start = (stream.start_time or 0) * fraction(stream.time_base, Fraction(1, 1000))
+    counted = stream.frames / (stated - start) if stated and stated > start else Fraction(0)
+    count = max(round((min(ends) - span.start) * (counted if counted * MAX_GAP_STEPS > rate else rate)), 1)
+    if reopen and 0 < container.size < count * MIN_PICTURE_BYTES:
+        with reopen() as other:  # the length may be that of a clock that jumped
+            scan = scan_container(other, span, MAX_COUNT_SECONDS)
+        count = max(scan.pictures, 1) if scan.complete else count
+    return count
 
 
 def _repaired_time(packet: Any, main: Any, clock: PacketClock) -> Fraction | None:

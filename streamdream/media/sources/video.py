@@ -27,25 +27,16 @@ from streamdream.media.input_container import (
     stated_end,
 )
 from streamdream.media.losses import losses
-from streamdream.media.packet_scan import scan_container
+from streamdream.media.packet_scan import estimate_pictures
 from streamdream.media.picture_reader import PictureReader, ReadPicture
 from streamdream.media.sources.pipe import STDIN, is_pipe, open_pipe
-from streamdream.media.timestamps import (
-    DEFAULT_RATE,
-    MAX_GAP_STEPS,
-    RESET_SECONDS,
-    SourcePosition,
-    TimestampRepair,
-    frame_rate,
-)
+from streamdream.media.timestamps import DEFAULT_RATE, RESET_SECONDS, SourcePosition, TimestampRepair, frame_rate
 
 URL_TIMEOUT_SECONDS = 15.0
 SEEK_MARGINS_SECONDS = (0, 2, 20)
 """How far before the start to seek, in turn, while a poor index leads to a picture after it."""
 RESUME_MARGINS_SECONDS = (2, 20)
 """The same, to go on within a file: near an open group of pictures the first few cannot be decoded."""
-MIN_PICTURE_BYTES, MAX_SCAN_SECONDS = 64, 1.0
-"""Where pictures would be smaller than that on average, they are counted, for so long."""
 
 
 class Source(Protocol):
@@ -126,7 +117,9 @@ class AvSource:
         self._rotation = self._reader.decoder.describe(picture)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
         self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
-        self.frame_count = self._estimate()
+        reader = self._reader
+        self.frame_count = estimate_pictures(reader.container, reader.stream, self._span, self.rate,
+                                             reader.open if self._is_seekable else None)
         for loss in losses(picture):
             self._warn_once(loss)
 
@@ -136,22 +129,6 @@ class AvSource:
         self._delivers_pictures = True
         self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
         self.pixel_format = self._reader.decoder.to_planar(self._next.picture, self._rotation, self._size).format.name
-
-    def _estimate(self) -> int:
-        container, stream = self._reader.container, self._reader.stream
-        stated = stated_end(container, stream)
-        ends = [end for end in (stated and stated - clock_origin(container), self._span.end) if end is not None]
-        if not ends:
-            return 0
-        start = (stream.start_time or 0) * self.time_base
-        rate = stream.frames / (stated - start) if stated and stated > start else Fraction(0)
-        length = min(ends) - self._span.start
-        count = max(round(length * (rate if rate * MAX_GAP_STEPS > self.rate else self.rate)), 1)
-        if self._is_seekable and 0 < container.size < count * MIN_PICTURE_BYTES:
-            with self._reader.open() as other:  # the length may be that of a clock that jumped
-                scan = scan_container(other, self._span, MAX_SCAN_SECONDS)
-            count = max(scan.pictures, 1) if scan.complete else count
-        return count
 
     # Reading: pictures -> pictures with a timestamp -> frames.
 
