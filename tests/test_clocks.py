@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from support.clips import Clip, make, marked, number_of, shuffled
 
 from streamdream.media.frame import picture_checksum
 from streamdream.media.input_container import TimeRange
+from streamdream.media.packet_clock import PacketClock, repaired_packets
 from streamdream.media.packet_scan import scan_packets
 from streamdream.media.sources.video import open_source
-from streamdream.media.timestamps import PacketClock
 
 TEN_HOURS = 36_000
 STEADY = [40 * number for number in range(7)]
@@ -155,3 +156,30 @@ def test_packets_behind_a_closed_gap_follow_the_pictures() -> None:
     after = [clock.main(later + pts, Fraction(4 + dts)) for dts, pts in enumerate((6, 4, 5, 7))]
     assert after[1:] == [4, 5, 7]
     assert clock.other(1, later + 6, True) == 6
+
+
+def repaired_times(path: str) -> dict[str, list[float]]:
+    """Times in seconds since the start, of all packets of each type of stream."""
+    times: dict[str, list[float]] = {}
+    with av.open(path) as file:
+        packets: Any = (packet for packet in file.demux() if packet.size)
+        for packet in repaired_packets(packets, file.streams.video[0]):
+            seconds = float(packet.pts * packet.time_base) - file.start_time / 1e6
+            times.setdefault(packet.stream.type, []).append(seconds)
+    return times
+
+
+def test_sound_that_jumps_with_the_pictures_is_moved_with_them(tmp_path: Path) -> None:
+    times = repaired_times(jumping(tmp_path / "a.mkv", TEN_HOURS, [0, 36_001]))
+    assert times["audio"] == pytest.approx([0, 1], abs=0.002)
+    assert len(times["video"]) == 50 and max(times["video"]) < 2
+
+
+def test_sound_of_joined_recordings_is_moved_with_the_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "b.ts"
+    path.write_bytes(Path(make(tmp_path / "a.ts", Clip(60, audio="aac", audio_seconds=2))).read_bytes() * 2)
+    times = repaired_times(str(path))
+    assert len(times["video"]) == 120
+    assert 180 < len(times["audio"]) <= 190 and 3.9 < times["audio"][-1] < 4.1
+    assert max(after - before for before, after in pairwise(times["audio"])) < 0.07
+    assert min(after - before for before, after in pairwise(times["audio"])) > 0

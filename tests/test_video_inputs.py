@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from numpy.typing import NDArray
 from support.clips import Clip, make, marked, number_of
@@ -170,6 +171,28 @@ def test_a_picture_that_turns_is_fitted_upright_with_bars(tmp_path: Path) -> Non
         assert (white.any(axis=1).sum(), white.any(axis=0).sum()) == pytest.approx((16, 16), abs=2)
         assert white[:8].any() and not white[24:].any()
     assert len(source.warnings) == 1 and "changes its size or orientation" in source.warnings[0]
+
+
+def test_a_rotation_that_changes_is_followed(tmp_path: Path) -> None:
+    """The first half is stored as it is shown, the second one lies on its side and says so."""
+    wide, tall = (128, 64), (64, 128)
+    lying = make(tmp_path / "lying.h264", Clip(5, tall), [np.rot90(corner(wide))] * 5)
+    turned = tmp_path / "turned.h264"
+    with av.open(lying) as source, turned.open("wb") as file:
+        stream = source.streams.video[0]
+        rotate = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=270", stream)
+        for packet in source.demux(stream):
+            for done in rotate.filter(packet if packet.size else None):
+                file.write(bytes(done))
+    for order in (("wide.h264", "turned.h264"), ("turned.h264", "wide.h264")):
+        make(tmp_path / "wide.h264", Clip(5, wide), [corner(wide)] * 5)
+        path = tmp_path / "a.h264"
+        path.write_bytes(b"".join((tmp_path / name).read_bytes() for name in order))
+        frames, source_ = read(str(path), pictures=True)
+        assert (source_.width, source_.height, len(frames)) == (128, 64, 10)
+        for frame in (frames[2], frames[7]):
+            for image in (frame.image, to_rgb(frame.picture)):
+                assert np.abs(image.astype(int) - corner(wide)).mean() < 4, order
 
 
 def test_the_pixel_aspect_counts_when_the_size_changes(tmp_path: Path) -> None:

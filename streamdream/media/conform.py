@@ -78,7 +78,7 @@ def _even(length: Fraction, full: int) -> int:
 def _filters(form: PictureForm, first: PictureForm) -> FilterChain:
     width, height = fitted_size(form, first)
     full_width, full_height, _ = first.upright
-    to_format = ("format", f"pix_fmts={first.pixel_format}")
+    to_format = ("format", f"pix_fmts={'bgra' if first.pixel_format == 'pal8' else first.pixel_format}")
     filters = [*_turn(form.rotation),
                ("scale", f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int{_colors('in', form)}"
                          f"{_colors('out', first)}"), to_format]

@@ -8,8 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.media.input_container import TimeRange, clock_origin, main_video_stream, open_file, stated_end
+from streamdream.media.packet_clock import PacketClock
 from streamdream.media.pyav import fraction
-from streamdream.media.timestamps import MAX_GAP_STEPS, PacketClock, frame_rate
+from streamdream.media.timestamps import MAX_GAP_STEPS, frame_rate
 
 MIN_PICTURE_BYTES, MAX_COUNT_SECONDS = 64, 1.0
 """Where pictures would be smaller than that on average, they are counted, for so long."""
@@ -47,7 +48,7 @@ def scan_container(container: Any, span: TimeRange, max_seconds: float) -> Packe
         for packet in container.demux():
             if time.perf_counter() > deadline:
                 break
-            at = _repaired_time(packet, main, clock)
+            at = clock.time_of(packet, main)
             if packet.stream is main and _is_beyond(packet, at, end):
                 complete = True
                 break
@@ -80,17 +81,6 @@ def estimate_pictures(container: Any, stream: Any, span: TimeRange, rate: Fracti
             scan = scan_container(other, span, MAX_COUNT_SECONDS)
         count = max(scan.pictures, 1) if scan.complete else count
     return count
-
-
-def _repaired_time(packet: Any, main: Any, clock: PacketClock) -> Fraction | None:
-    """In seconds; None where the packet has no time."""
-    ticks = packet.dts if packet.pts is None else packet.pts
-    if ticks is None:
-        return None
-    tick = fraction(packet.time_base, Fraction(1, 1000))
-    if packet.stream is main:
-        return clock.main(ticks * tick, None if packet.dts is None else packet.dts * tick)
-    return clock.other(packet.stream.index, ticks * tick, packet.stream.type == "audio")
 
 
 def _is_beyond(packet: Any, at: Fraction | None, end: Fraction | None) -> bool:

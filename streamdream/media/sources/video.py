@@ -119,7 +119,7 @@ class AvSource:
         self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
         reader = self._reader
         self.frame_count = estimate_pictures(reader.container, reader.stream, self._span, self.rate,
-                                             reader.open if self._is_seekable else None)
+                                             reader.open if self._is_seekable and "://" not in self.name else None)
         for loss in losses(picture):
             self._warn_once(loss)
 
