@@ -15,7 +15,7 @@ from streamdream.system.atomic_file import OutputTarget
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import DreamState
     from streamdream.media.sinks.chunks import ChunkFile
-    from streamdream.media.sinks.video_encoder import PictureClock
+    from streamdream.media.sinks.picture_clock import PictureClock
     from streamdream.media.sources.video import Source
     from streamdream.render.chunked_output import ChunkedOutput
 

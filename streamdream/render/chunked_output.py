@@ -10,8 +10,9 @@ from streamdream.media.input_container import is_pattern
 from streamdream.media.sinks.chunks import ChunkEncoder, ChunkFile, ChunkFormat, join_chunks
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import ImageFolder, join_folders, to_bgr
+from streamdream.media.sinks.picture_clock import PictureClock, new_clock
 from streamdream.media.sinks.video import describe_moved_pictures
-from streamdream.media.sinks.video_encoder import PictureClock, new_clock, to_video_frame
+from streamdream.media.sinks.video_encoder import to_video_frame
 from streamdream.media.sinks.video_output import VideoOutput
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ChunkedVideo:
     def __init__(self, job: RenderJob, source: Source) -> None:
         self._job, self._source = job, source
         self._kind = CONTAINERS[Path(job.output).suffix.lower()]
-        self._format = ChunkFormat.of(self._kind, job.run.render)
+        self._format = ChunkFormat.of(self._kind, source, job.run.render)
 
     def check(self) -> None:
         self._open_output("").discard()

@@ -15,8 +15,9 @@ from streamdream.media.sinks.base import NullSink
 from streamdream.media.sinks.chunks import ChunkFormat
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import to_bgr
+from streamdream.media.sinks.picture_clock import new_clock
 from streamdream.media.sinks.threaded import ThreadedSink
-from streamdream.media.sinks.video_encoder import VideoEncoder, new_clock, to_video_frame
+from streamdream.media.sinks.video_encoder import VideoEncoder, to_video_frame
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _VideoWriter(_SampleWriter):
     def __init__(self, job: RenderJob, source: Source, sizes: EncodedSizes, goes_on: bool) -> None:
         super().__init__(job.output, sizes)
         self._job, self._source, self._kind = job, source, CONTAINERS[Path(job.output).suffix.lower()]
-        self._format = ChunkFormat.of(self._kind, job.run.render)
+        self._format = ChunkFormat.of(self._kind, source, job.run.render)
         self._clock = new_clock(self._kind, source, job.run.render)
         self._container = open_av(io.BytesIO(), "w", format=self._format.format)
         self._encoder = VideoEncoder(self._container, self._format.kind, job.output, source, self._format.settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,18 +19,19 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import Container, find_codec
+from streamdream.media.sinks.pixel_formats import wants_hdr
 from streamdream.media.sinks.video_encoder import VideoEncoder, supported_codecs
+from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import AtomicFile
 
 if TYPE_CHECKING:
     from streamdream.media.sinks.video_output import VideoOutput
     from streamdream.media.sources.video import Source
-    from streamdream.settings import RenderSettings
 
 Ticks = NDArray[np.int64]
 STORAGE_FORMAT = "nut"
 LOSSLESS_CODEC = "ffv1"
-ONE_PASS_CODECS = {"gif"}
+ONE_PASS_CODECS = {"gif", "apng", "libwebp_anim"}
 """Encoders whose packets cannot be joined: their chunks are lossless, and encoded when they are joined."""
 
 
@@ -59,12 +61,13 @@ class ChunkFormat:
     format: str
 
     @classmethod
-    def of(cls, kind: Container, settings: RenderSettings) -> ChunkFormat:
-        codec = find_codec(settings.codec, kind).name
+    def of(cls, kind: Container, source: Source, settings: RenderSettings) -> ChunkFormat:
+        codec = find_codec(settings.codec, kind, wants_hdr(source, settings)).name
         one_pass = codec in ONE_PASS_CODECS
-        if one_pass:  # only the time base of the result counts for its chunks
-            codec, settings = LOSSLESS_CODEC, replace(settings, codec=LOSSLESS_CODEC)
-            kind = replace(kind, format=STORAGE_FORMAT, codec=LOSSLESS_CODEC)
+        if one_pass:  # only the clock of the result counts for its chunks
+            codec, settings = LOSSLESS_CODEC, RenderSettings(codec=LOSSLESS_CODEC)
+            kind = replace(kind, format=STORAGE_FORMAT, codec=LOSSLESS_CODEC, tags_color=True, shortest=Fraction(0),
+                           tick=None if kind.shortest else kind.tick)
         storage = replace(kind, format=STORAGE_FORMAT)
         return cls(kind, settings, one_pass, STORAGE_FORMAT if codec in supported_codecs(storage) else kind.format)
 
@@ -156,15 +159,10 @@ def _read_packets(path: Path, times: ChunkTimes) -> Iterator[Any]:
 
 
 def _encode_chunks(output: VideoOutput, chunks: Sequence[tuple[Path, ChunkTimes]], end_pts: int) -> None:
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
     for path, times in chunks:
         count = 0
         with open_av(str(path)) as container:
             for picture in container.decode(video=0):
-                picture = reformatter.reformat(picture, format="rgb24", threads=1)
-                picture.time_base = output.encoder.tick
                 output.mux(output.encoder.add(picture, int(times.pts[count])))
                 count += 1
         if count != len(times.pts):

@@ -1,14 +1,19 @@
-"""Choose container, encoder, pixel format and colours of a video file: tables, and the rules that read them."""
+"""Choose container, encoder, size, colours and ticks of a video file: tables, and the rules that read them.
+
+The pixel format is chosen in pixel_formats.py, the encoder's options in encoder_options.py.
+"""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
 from streamdream.media.input_container import ColorTags, assumed_color
-from streamdream.settings import RenderSettings
+from streamdream.system import process_tuning
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,12 @@ class Container:
     """Its only time base, in seconds; 0 is one frame; None is that of the source. With one, it starts at time 0."""
     tags_color: bool = True
     """Whether it stores colour tags for all encoders."""
+    hdr_codec: str = ""
+    """As ``codec``, for HDR pictures; "" where its players show none."""
+    gpu_codecs: tuple[str, ...] = ()
+    """Kinds of video that GPUs encode, such as h264, for ``-c:v gpu``."""
+    shortest: Fraction = Fraction(0)
+    """How long it shows a picture at least, in seconds; of faster ones some are left out."""
     recording_options: dict[str, str] = field(default_factory=lambda: {"flush_packets": "1"})
     """With them (and ``options``) an unfinished file plays, up to its last second or two."""
 
@@ -35,15 +46,30 @@ MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled"}
 MP4_RECORDING = {"flush_packets": "1", "movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "500000",
                  "frag_size": "65536"}
 MATROSKA_RECORDING = {"flush_packets": "1", "cluster_time_limit": "500", "cluster_size_limit": "65536"}
+GPU_CODECS = ("h264", "hevc")
 CONTAINERS = {
-    ".mp4": Container("mp4", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
-    ".m4v": Container("mp4", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
-    ".mov": Container("mov", "libx264", MP4_OPTIONS, recording_options=MP4_RECORDING),
-    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS, recording_options=MATROSKA_RECORDING),
-    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, recording_options=MATROSKA_RECORDING),
+    ".mp4": Container("mp4", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
+                      recording_options=MP4_RECORDING),
+    ".m4v": Container("mp4", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
+                      recording_options=MP4_RECORDING),
+    ".mov": Container("mov", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
+                      recording_options=MP4_RECORDING),
+    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS, None, True, "libx265", GPU_CODECS,
+                      recording_options=MATROSKA_RECORDING),
+    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, None, True, "libsvtav1", ("av1",),
+                       recording_options=MATROSKA_RECORDING),
     ".avi": Container("avi", "mpeg4", tick=Fraction(0), tags_color=False),
-    ".gif": Container("gif", "gif", tick=Fraction(1, 100), tags_color=False),
+    ".webp": Container("webp", "libwebp_anim", {"loop": "0"}, Fraction(1, 1000), tags_color=False),
+    ".apng": Container("apng", "apng", {"plays": "0"}, Fraction(1, 90000), tags_color=False),
+    # Browsers show a picture of less than 20 ms for 100 ms.
+    ".gif": Container("gif", "gif", tick=Fraction(1, 100), tags_color=False, shortest=Fraction(1, 50)),
 }
+PIPES = {
+    ".nut": Container("nut", "rawvideo", tags_color=False),
+    ".y4m": Container("yuv4mpegpipe", "wrapped_avframe", tick=Fraction(0), tags_color=False),
+    ".mkv": Container("matroska", "ffv1", MATROSKA_OPTIONS | {"flush_packets": "1"}, hdr_codec="ffv1"),
+}
+"""Containers that ``-o -`` writes to the standard output; ``-`` alone is the first."""
 
 
 @dataclass(frozen=True)
@@ -64,35 +90,69 @@ class Encoder:
     """Whether it stores colour tags in all containers."""
     odd_sizes: bool = False
     """Whether it supports odd sizes with subsampled colour."""
+    formats: tuple[str, ...] = ()
+    """Pixel formats that players of its files show; the nearest to that of the source is used."""
+    hdr: bool = False
+    """Whether players take what it writes for HDR, if it has the tags of HDR."""
+    limited_range: bool = False
+    """Whether it has no tag for samples of the full range."""
 
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 X264 = Encoder({"preset": "veryfast"}, PRESETS, (0, 51), tags_color=True)
-MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True)
+MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True, limited_range=True)
+PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True)
+DEEP = ("yuv420p", "yuv420p10le")
+LOSSLESS_ENCODER = Encoder(odd_sizes=True, hdr=True)
 ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
-    "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, PRESETS, (0, 51), tags_color=True),
-    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True),
-    "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True),
+    "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, PRESETS, (0, 51), tags_color=True,
+                       formats=DEEP, hdr=True),
+    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=DEEP, hdr=True),
+    "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True,
+                          formats=DEEP, hdr=True),
     "libvpx": Encoder({"deadline": "realtime", "cpu-used": "6"}, crf=(4, 63), bit_rate=50_000_000, color=ColorTags(),
                       odd_sizes=True),
-    "mpeg2video": Encoder(tick=Fraction(0), tags_color=True),
+    "mpeg2video": Encoder(tick=Fraction(0), tags_color=True, limited_range=True),
     "mpeg4": MPEG4,
     "msmpeg4": MPEG4,
-    "mjpeg": Encoder(color=ColorTags(5, 6, 6, 2), odd_sizes=True),
+    "mjpeg": Encoder(color=ColorTags(5, 6, 6, 2), odd_sizes=True, formats=("yuvj420p", "yuvj422p")),
+    "prores_ks": PRORES,
+    "prores": PRORES,
+    "prores_aw": PRORES,
+    # The old profiles of DNxHD know a few sizes only.
+    "dnxhd": Encoder({"profile": "dnxhr_hq"}, formats=("yuv422p",), limited_range=True),
+    "libwebp_anim": Encoder(odd_sizes=True, formats=("yuv420p", "yuva420p"), color=ColorTags()),
+    "ffv1": LOSSLESS_ENCODER,
+    "ffvhuff": LOSSLESS_ENCODER,
+    "rawvideo": LOSSLESS_ENCODER,
+    "wrapped_avframe": LOSSLESS_ENCODER,
 }
-RGB_FORMATS = ("gbrp", "rgb24", "bgr24", "bgr0", "bgra", "pal8")
-YUV_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv422p10le", "yuv420p10le", "nv12")
-LOSSY_CODECS, LOSSLESS = 2, 4
-"""FFmpeg's AV_CODEC_PROP_*."""
+GPU_MAKERS = ("nvenc", "qsv", "amf", "videotoolbox")
+"""How the names of encoders that run on a GPU end, as in h264_nvenc; tried in this order."""
+GPU_DEEP = ("yuv420p", "nv12", "p010le")
+MAX_TICKS = 2_000_000
+"""Of a second, where a finer time base than that of the source is chosen; containers count them in 32 bits."""
 
 
-def find_codec(name: str, container: Container) -> Any:
-    """The PyAV codec for ``-c:v name``. Raises UnknownName or UsageError."""
+def encoder_row(name: str) -> Encoder:
+    """What is special about an encoder."""
+    kind, _, maker = name.rpartition("_")
+    if maker in GPU_MAKERS:
+        is_h264 = kind == "h264"
+        return Encoder(crf=(0, 51), tags_color=True, formats=GPU_DEEP[:2] if is_h264 else GPU_DEEP, hdr=not is_h264)
+    return ENCODERS.get(name, Encoder())
+
+
+def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
+    """The PyAV codec for ``-c:v name``; ``hdr`` pictures have defaults of their own. Raises UnknownName, UsageError."""
     from av.codec.codec import Codec, UnknownCodecError
 
-    name = container.codec if name == "auto" else name
+    if name == "gpu":
+        name = find_gpu_encoder(container.gpu_codecs, hdr) or "auto"
+    if name == "auto":
+        name = hdr and container.hdr_codec or container.codec
     try:
         codec = Codec(name, "w")
     except UnknownCodecError:
@@ -100,6 +160,30 @@ def find_codec(name: str, container: Container) -> Any:
     if codec.type != "video":
         raise UsageError(f"{name} is an encoder for {codec.type}; -c:v takes one for video")
     return codec
+
+
+@cache
+def find_gpu_encoder(kinds: tuple[str, ...], hdr: bool = False) -> str:
+    """The first encoder for one of these kinds of video that a GPU of this machine runs; "" where there is none."""
+    names = [f"{kind}_{maker}" for maker in GPU_MAKERS for kind in kinds]
+    return next((name for name in names if encoder_row(name).hdr >= hdr and runs_here(name)), "")
+
+
+def runs_here(name: str) -> bool:
+    """Whether an encoder opens, with a small picture."""
+    from av import FFmpegError
+    from av.codec.codec import UnknownCodecError
+    from av.codec.context import CodecContext
+
+    try:
+        context: Any = CodecContext.create(name, "w")
+        context.width, context.height, context.time_base = 320, 240, Fraction(1, 25)
+        context.pix_fmt = next(format.name for format in context.codec.video_formats if format.name in GPU_DEEP)
+        with process_tuning.preserve_scheduling():
+            context.open()
+    except (FFmpegError, UnknownCodecError, ValueError, StopIteration):
+        return False
+    return True
 
 
 def video_encoders(among: Iterable[str] | None = None) -> list[str]:
@@ -118,53 +202,37 @@ def video_encoders(among: Iterable[str] | None = None) -> list[str]:
     return names
 
 
-def pixel_format(codec: Any) -> str:
-    """RGB for a lossless encoder, since YUV is lossy; else YUV 4:2:0, which all players support."""
-    offered = [format.name for format in codec.video_formats or ()]
-    lossless = codec.properties & LOSSLESS and not codec.properties & LOSSY_CODECS
-    preferred = RGB_FORMATS + YUV_FORMATS if lossless else YUV_FORMATS + RGB_FORMATS
-    return next((name for name in preferred if name in offered), offered[0] if offered else "yuv420p")
-
-
 def stored_size(width: int, height: int, pixels: str, encoder: Encoder) -> tuple[int, int]:
-    """Size in pixels, padded to even numbers where the encoder needs them."""
-    if encoder.odd_sizes or not {"yuv420p", "yuvj420p", "nv12", "yuv420p10le", "yuv422p", "yuv422p10le"} & {pixels}:
+    """Size in pixels, padded where the encoder takes whole samples of colour only."""
+    from av import VideoFormat
+
+    if encoder.odd_sizes:
         return width, height
-    return width + width % 2, height + height % (1 if "422" in pixels else 2)
+    format = VideoFormat(pixels, 8, 8)
+    across, down = 8 // format.chroma_width(8), 8 // format.chroma_height(8)
+    return -(-width // across) * across, -(-height // down) * down
 
 
 def stored_color(color: ColorTags, height: int, container: Container, encoder: Encoder) -> ColorTags:
     """The colours of the source; without colour tags in the output, those that players assume."""
     if encoder.color:
         return encoder.color
-    return color if container.tags_color or encoder.tags_color else assumed_color(height)
+    color = color if container.tags_color or encoder.tags_color else assumed_color(height)
+    return replace(color, range=1) if encoder.limited_range else color
 
 
 def stored_tick(time_base: Fraction, rate: Fraction, container: Container, encoder: Encoder) -> Fraction:
-    """Time base in seconds: that of the source where possible, so that timestamps stay exact."""
+    """Time base in seconds: that of the source where possible, so that timestamps stay exact.
+
+    Where it is too coarse for a constant rate, as milliseconds are for 30000/1001 frames a second, both fit.
+    """
     tick = container.tick
-    if tick is None and encoder.tick is not None and time_base.denominator > encoder.tick.denominator:
-        tick = encoder.tick
-    return time_base if tick is None else tick or 1 / rate
-
-
-def set_quality(context: Any, encoder: Encoder, settings: RenderSettings, warnings: list[str]) -> dict[str, str]:
-    """Return the options of the encoder, and set the rest on ``context``. Raises UnknownName for a wrong preset."""
-    known = {option.name: option for option in context.supported_options.private}
-    options = dict(encoder.options)
-    if settings.encoder_preset != "auto":
-        if "preset" not in known:
-            warnings.append(f"{context.name} has no presets; {settings.encoder_preset!r} was not used")
-        elif encoder.presets and settings.encoder_preset not in encoder.presets:
-            raise UnknownName(f"preset of {context.name}", settings.encoder_preset, encoder.presets)
-        else:
-            options["preset"] = settings.encoder_preset
-    quality = str(min(max(settings.crf, encoder.crf[0]), encoder.crf[1]))
-    if "crf" in known:
-        options["crf"] = quality
-    elif "cq" in known:
-        options["cq"] = quality
-    elif "mpv_flags" in known or context.name == "mjpeg":  # the MPEG family has a scale of 1 to 31
-        context.qmin = context.qmax = max(1, min(31, settings.crf // 4))
-    context.bit_rate = encoder.bit_rate
-    return options
+    if tick is not None:
+        return tick or 1 / rate
+    exact = math.lcm(time_base.denominator, rate.numerator)
+    tick = Fraction(1, exact) if (1 / rate / time_base).denominator > 1 and exact <= MAX_TICKS else time_base
+    if encoder.tick is not None and tick.denominator > encoder.tick.denominator:
+        tick = encoder.tick or 1 / rate
+        if tick.numerator == 1 and rate.numerator <= tick.denominator:
+            tick = Fraction(1, tick.denominator // rate.numerator * rate.numerator)
+    return tick

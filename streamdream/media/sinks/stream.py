@@ -24,7 +24,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.pyav import open_av
 from streamdream.media.reconnect import Reconnect
 from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
-from streamdream.media.sinks.video_encoder import to_pixels
+from streamdream.media.sinks.picture_converter import to_pixels
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
 

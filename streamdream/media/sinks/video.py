@@ -6,13 +6,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from streamdream.media.frame import Frame, Picture
-from streamdream.media.sinks.video_encoder import check_size, new_clock, to_video_frame
+from streamdream.media.sinks.picture_clock import new_clock
+from streamdream.media.sinks.video_encoder import check_size, to_video_frame
 from streamdream.media.sinks.video_output import VideoOutput
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
-    from streamdream.media.sinks.video_encoder import PictureClock
+    from streamdream.media.sinks.picture_clock import PictureClock
     from streamdream.media.sources.video import Source
 
 

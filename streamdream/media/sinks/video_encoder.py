@@ -1,10 +1,10 @@
-"""Encode the pictures of one video stream: RGB in, packets with exact times and durations out."""
+"""Encode the pictures of one video stream: pictures in, packets with exact times and durations out."""
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media import planes
 from streamdream.media.frame import Picture, picture_size
-from streamdream.media.input_container import ColorTags, is_yuv
+from streamdream.media.sinks.encoder_options import encoder_options, join_option
 from streamdream.media.sinks.encoders import (
     ENCODERS,
     Container,
     Encoder,
+    encoder_row,
     find_codec,
-    pixel_format,
-    set_quality,
-    stored_color,
     stored_size,
-    stored_tick,
     video_encoders,
 )
+from streamdream.media.sinks.picture_clock import Thinning, new_clock, stored_rate
+from streamdream.media.sinks.picture_converter import converter
+from streamdream.media.sinks.pixel_formats import StoredPictures, wants_hdr
 from streamdream.settings import RenderSettings
 from streamdream.system import process_tuning
 
@@ -37,46 +37,10 @@ FRAME_DURATION, GLOBAL_HEADER = 1 << 8, 1 << 22
 """FFmpeg's AV_CODEC_FLAG_*: frames have durations; the stream's header is kept outside of its packets."""
 NEEDS_GLOBAL_HEADER = 1 << 6
 """FFmpeg's AVFMT_GLOBALHEADER."""
-MAX_RATE = 1000
-MAX_FRACTION_TERM = 65535
-"""Of the rate as a fraction; the limit of MPEG-4."""
-
-
-@dataclass
-class PictureClock:
-    """The times of pictures in ticks: rounded, and strictly increasing."""
-
-    tick: Fraction
-    """In seconds."""
-    starts_at_zero: bool
-    """Move the first picture to 0: such a container would move all later pictures to close the gap."""
-    previous: int | None = None
-    last_gap: int = 0
-    max_shift: Fraction = Fraction(0)
-    """Largest distance of a time from its picture's true time, in seconds."""
-
-    def __call__(self, seconds: Fraction) -> int:
-        pts = round(seconds / self.tick)
-        if self.previous is not None:
-            pts = max(pts, self.previous + 1)
-            self.last_gap = pts - self.previous
-        elif self.starts_at_zero:
-            pts = 0
-        self.max_shift = max(self.max_shift, abs(pts * self.tick - seconds))
-        self.previous = pts
-        return pts
-
-    def end(self, source: Source) -> int:
-        """When the last picture ends. A live source does not say it; its rate is nominal, and pictures may arrive
-        faster.
-        """
-        assert self.previous is not None
-        if source.last_duration:
-            duration = round(source.last_duration / self.tick)
-        else:
-            nominal = round(1 / source.rate / self.tick)
-            duration = min(nominal, self.last_gap) if self.last_gap else nominal
-        return self.previous + max(duration, 1)
+MP4_FORMATS = ("mp4", "mov")
+X264 = ("libx264", "libx264rgb")
+REFUSALS = re.compile(r"unknown option|error parsing option|invalid value|failed to parse|error setting option", re.I)
+"""What FFmpeg prints where an encoder's own parser refuses a parameter; it goes on without it."""
 
 
 def check_size(picture: Picture, source: Source, name: str) -> None:
@@ -84,18 +48,6 @@ def check_size(picture: Picture, source: Source, name: str) -> None:
     height, width = picture_size(picture)
     if (width, height) != (source.width, source.height):
         raise ValueError(f"{name} takes pictures of {source.width}x{source.height}, not {width}x{height}")
-
-
-def new_clock(kind: Container, source: Source, settings: RenderSettings) -> PictureClock:
-    """The clock of a video of that source in that container. Raises UnknownName or UsageError for a wrong codec."""
-    encoder = ENCODERS.get(find_codec(settings.codec, kind).name, Encoder())
-    return PictureClock(stored_tick(source.time_base, stored_rate(source), kind, encoder), kind.tick is not None)
-
-
-def stored_rate(source: Source) -> Fraction:
-    """Frames per second, as a fraction that every container can hold."""
-    rate = min(source.rate, Fraction(MAX_RATE))
-    return rate.limit_denominator(max(int(MAX_FRACTION_TERM / rate), 1))
 
 
 class VideoEncoder:
@@ -109,22 +61,24 @@ class VideoEncoder:
     def __init__(self, output: Any, kind: Container, name: str, source: Source, settings: RenderSettings) -> None:
         self.warnings: list[str] = []
         self._kind, self._name, self._source = kind, name, source
-        self._pending: Any = None
+        self._pending: tuple[Any, int] | None = None
         self._durations: dict[int, int] = {}
-        codec = find_codec(settings.codec, kind)
-        self.stream = self._add_stream(output, codec, ENCODERS.get(codec.name, Encoder()), settings)
-        self._convert = to_palette(source) if self._pixels == "pal8" else to_pixels(self._pixels, self._color)
+        codec = find_codec(settings.codec, kind, wants_hdr(source, settings))
+        self.stream = self._add_stream(output, codec, encoder_row(codec.name), settings)
+        self._convert = converter(self._stored.pixels, self._stored.color, source.color, self._stored.tone_map)
 
     def _add_stream(self, output: Any, codec: Any, encoder: Encoder, settings: RenderSettings) -> Any:
-        source = self._source
+        source, suffix = self._source, Path(self._name).suffix
         if codec.name not in supported_codecs(self._kind):
             supported = [name for name in video_encoders(ENCODERS) if name in supported_codecs(self._kind)]
-            raise UsageError(f"{Path(self._name).suffix} cannot hold {codec.name}; it takes "
+            raise UsageError(f"{suffix} cannot hold {codec.name}; it takes "
                              f"{', '.join(supported or [self._kind.codec])}")
         stream: Any = output.add_stream(codec.name, rate=stored_rate(source))
         context = stream.codec_context
-        self._pixels = context.pix_fmt = pixel_format(codec)
-        context.width, context.height = stored_size(source.width, source.height, self._pixels, encoder)
+        self._stored = StoredPictures.of(source, settings, self._kind, codec, encoder, suffix)
+        self.warnings += self._stored.warnings
+        context.pix_fmt = self._stored.pixels
+        context.width, context.height = stored_size(source.width, source.height, context.pix_fmt, encoder)
         self._padding = context.width - source.width, context.height - source.height
         if any(self._padding):
             self.warnings.append(f"{codec.name} needs even sizes: the last row or column is repeated, "
@@ -133,53 +87,80 @@ class VideoEncoder:
             context.sample_aspect_ratio = source.pixel_aspect
         if self._kind.tick is not None:
             context.max_b_frames = 0  # they need times of their own to be shown in order
-        self.tick = new_clock(self._kind, source, settings).tick
-        context.time_base = self.tick
-        context.flags |= FRAME_DURATION
+        self._set_times(context, settings)
         if not output_flags(self._kind) & NEEDS_GLOBAL_HEADER:
             context.flags &= ~GLOBAL_HEADER
-        context.options = set_quality(context, encoder, settings, self.warnings)
-        self._color = stored_color(source.color, source.height, self._kind, encoder)
-        self._set_color(context)
+        if codec.canonical_name == "hevc" and output.format.name in MP4_FORMATS:
+            context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's default, hev1
+        context.options = self._options(context, encoder, settings)
+        self._stored.tag(context)
         self._start_encoder(context, codec.name, settings)
         return stream
 
-    def _set_color(self, context: Any) -> None:
-        color, yuv = self._color, is_yuv(context.format)
-        context.colorspace = color.colorspace if yuv else 0
-        context.color_range = color.range if yuv else 2
-        context.color_primaries, context.color_trc = color.primaries, color.trc
+    def _set_times(self, context: Any, settings: RenderSettings) -> None:
+        kind, source = self._kind, self._source
+        clock_tick = new_clock(kind, source, settings).tick
+        self.tick = kind.tick or clock_tick
+        self._thinning: Thinning | None = None
+        if kind.shortest:
+            too_fast = source.rate * kind.shortest > 1
+            self._thinning = Thinning(clock_tick, self.tick, kind.shortest, too_fast)
+            if too_fast:
+                self.warnings.append(f"{Path(self._name).suffix} shows {1 / kind.shortest} pictures a second: some of "
+                                     f"the {float(source.rate):g} are left out, evenly; the length stays")
+        context.time_base = self.tick
+        context.flags |= FRAME_DURATION
+
+    def _options(self, context: Any, encoder: Encoder, settings: RenderSettings) -> dict[str, str]:
+        options = encoder_options(context, encoder, settings, self.warnings)
+        metadata = None if self._stored.tone_map else getattr(self._source, "hdr_metadata", None)
+        if metadata and context.name == "libx265":
+            join_option(options, "x265-params", metadata.x265_params())
+        elif metadata and context.name == "libsvtav1":
+            join_option(options, "svtav1-params", metadata.svtav1_params())
+        if context.name in X264 and getattr(self._source, "constant_rate", False):
+            join_option(options, "x264-params", "force-cfr=1")  # else it states its time base as the rate
+        return options
 
     def _start_encoder(self, context: Any, name: str, settings: RenderSettings) -> None:
         from av import FFmpegError
-        from av.error import ArgumentError, ExternalError
+        from av.error import ArgumentError, ExternalError, OptionNotFoundError
 
         if name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it would fill the screen
+        given = f", -e {settings.encoder_options}" if settings.encoder_options else ""
         try:
-            with process_tuning.preserve_scheduling():
+            with process_tuning.preserve_scheduling(), refused_parameters(bool(given)) as refused:
                 context.open()
-        except (ArgumentError, ExternalError, ValueError):
-            what = f"{context.width}x{context.height} {self._pixels}, {context.framerate} fps"
+        except (ArgumentError, ExternalError, OptionNotFoundError, ValueError):
+            what = f"{context.width}x{context.height} {self._stored.pixels}, {context.framerate} fps"
             raise UsageError(f"{name} refuses this: {what}, --crf {settings.crf}, "
-                             f"--encoder-preset {settings.encoder_preset}") from None
+                             f"--encoder-preset {settings.encoder_preset}{given}") from None
         except FFmpegError as error:
             raise SinkError(f"{name} cannot run here ({error_text(error)}); -c:v {self._kind.codec} can") from None
+        if refused:
+            raise UsageError(f"{name} refuses -e {settings.encoder_options} ({refused[0]})")
 
     def add(self, picture: Any, pts: int) -> list[Any]:
         """Encode the picture before, whose duration is known now; return the packets that are ready."""
+        if self._thinning:
+            thinned = self._thinning(pts)
+            if thinned is None:
+                return []
+            pts = thinned
         packets = self._encode_pending(pts)
-        self._pending = self._pad(picture)
-        self._pending.pts = pts
+        self._pending = self._pad(picture), pts
         return packets
 
     def finish(self, end_pts: int) -> list[Any]:
         """Encode the last picture, which ends at ``end_pts``; return all remaining packets."""
-        packets = self._encode_pending(end_pts)
+        packets = self._encode_pending(self._thinning.end(end_pts) if self._thinning else end_pts)
         return packets + self._with_durations(self.stream.encode(None))
 
     def _pad(self, picture: Any) -> Any:
         """Repeat the last row or column up to the stored size."""
+        from av.video.reformatter import VideoReformatter
+
         from av.video.reformatter import VideoReformatter
 
         right, below = self._padding
@@ -190,8 +171,8 @@ class VideoEncoder:
     def _encode_pending(self, end_pts: int) -> list[Any]:
         if self._pending is None:
             return []
-        pts, picture = self._pending.pts, self._convert(self._pending)
-        self._pending = None
+        (picture, pts), self._pending = self._pending, None
+        picture = self._convert(picture)
         picture.pts, picture.time_base, picture.duration = pts, self.tick, end_pts - pts
         self._durations[pts] = end_pts - pts
         return self._with_durations(self.stream.encode(picture))
@@ -212,6 +193,25 @@ def to_video_frame(picture: Picture) -> Any:
     return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
 
 
+@contextlib.contextmanager
+def refused_parameters(listen: bool) -> Iterator[list[str]]:
+    """The list holds a line for each parameter that an encoder which is opened meanwhile does not know."""
+    import av.logging
+
+    refused: list[str] = []
+    if not listen:
+        yield refused
+        return
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as lines:
+            yield refused
+    finally:
+        av.logging.set_level(level)
+    refused += [" ".join(text.split()).rstrip(".") for _, _, text in lines if REFUSALS.search(text)]
+
+
 def output_flags(kind: Container) -> int:
     from av import ContainerFormat
 
@@ -226,44 +226,3 @@ def supported_codecs(kind: Container) -> set[str]:
 
     with open_av(io.BytesIO(), "w", format=kind.format) as container:
         return set(container.supported_codecs)
-
-
-def to_pixels(pixels: str, color: ColorTags) -> Callable[[Any], Any]:
-    """A converter from RGB pictures to the pixel format ``pixels`` and the colours ``color``."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
-
-    def convert(picture: Any) -> Any:
-        if not is_yuv(picture.format):
-            picture.colorspace, picture.color_range = color.colorspace, color.range  # the result inherits them
-            return reformatter.reformat(picture, format=pixels, threads=1)
-        return reformatter.reformat(picture, format=pixels, dst_colorspace=color.colorspace,
-                                    dst_color_range=color.range, threads=1)
-
-    return convert
-
-
-def to_palette(source: Source) -> Callable[[Any], Any]:
-    """A converter from RGB pictures to 256 colours, chosen for each picture."""
-    from av import VideoFormat
-    from av.filter import Graph
-
-    graph: Any = Graph()
-    entry = graph.add_buffer(width=source.width, height=source.height, format=VideoFormat("rgb24"),
-                             time_base=source.time_base)
-    split, end = graph.add("split"), graph.add("buffersink")
-    choose = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-    use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=3")
-    split.link_to(use, 0, 0)
-    split.link_to(choose, 1, 0)
-    choose.link_to(use, 0, 1)
-    entry.link_to(split)
-    use.link_to(end)
-    graph.configure()
-
-    def convert(picture: Any) -> Any:
-        graph.push(picture)
-        return graph.pull()
-
-    return convert
