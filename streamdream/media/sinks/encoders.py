@@ -152,7 +152,7 @@ def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
     if name == "gpu":
         name = find_gpu_encoder(container.gpu_codecs, hdr) or "auto"
     if name == "auto":
-        name = hdr and container.hdr_codec or container.codec
+        name = (hdr and container.hdr_codec) or container.codec
     try:
         codec = Codec(name, "w")
     except UnknownCodecError:

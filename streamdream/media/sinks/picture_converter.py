@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from streamdream.media.sinks.pixel_formats import bits, has_alpha
 Convert = Callable[[Any], Any]
 """A PyAV frame -> another one, or itself."""
 FULL_RANGE = 2
+ANY_TICK = Fraction(1, 1000)
+"""Of a filter that goes by the order of pictures."""
 
 
 def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: bool = False) -> Convert:
@@ -20,13 +24,13 @@ def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: 
 
     Alpha that ``pixels`` has not becomes black. With ``tone_map`` HDR is mapped to BT.709.
     """
-    change = to_palette(color) if pixels == "pal8" else to_pixels(pixels, color, source_color)
+    change = to_palette(color, source_color) if pixels == "pal8" else to_pixels(pixels, color, source_color)
 
     def convert(picture: Any) -> Any:
         if tone_map:
             from streamdream.media.tone_mapping import tone_map_picture
 
-            picture = tone_map_picture(picture)
+            picture = tone_map_picture(picture, source_color)
         if has_alpha(picture.format.name) and not has_alpha(pixels):
             picture = flatten(picture, source_color)
         return change(picture)
@@ -65,7 +69,9 @@ def yuv_tags(picture: Any, color: ColorTags) -> tuple[int, int]:
 
 def flatten(picture: Any, color: ColorTags) -> Any:
     """Lay a picture with alpha over black; the result has no alpha that counts."""
-    planar = planes.to_planar(picture, picture.reformat)
+    from av.video.reformatter import VideoReformatter
+
+    planar = planes.to_planar(picture, VideoReformatter().reformat)
     result = planes.copy_picture(planar)
     *parts, alpha = planes.component_views(result)
     depth = bits(planar.format.name)
@@ -80,15 +86,17 @@ def flatten(picture: Any, color: ColorTags) -> Any:
     return result
 
 
-def to_palette(color: ColorTags) -> Convert:
+def to_palette(color: ColorTags, source_color: ColorTags) -> Convert:
     """A converter to 256 colours, chosen for each picture."""
-    to_rgb = to_pixels("rgb24", color)
+    to_rgb = to_pixels("rgb24", color, source_color)
     graph: Any = None
+    numbers = count()
 
     def convert(picture: Any) -> Any:
         nonlocal graph
         picture = to_rgb(picture)
         graph = graph or palette_graph(picture)
+        picture.pts, picture.time_base = next(numbers), ANY_TICK
         graph.push(picture)
         return graph.pull()
 
@@ -100,7 +108,7 @@ def palette_graph(picture: Any) -> Any:
 
     graph: Any = Graph()
     entry = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format,
-                             time_base=picture.time_base or (1, 1000))
+                             time_base=ANY_TICK)
     split, end = graph.add("split"), graph.add("buffersink")
     choose = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
     use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=3")

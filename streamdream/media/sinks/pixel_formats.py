@@ -57,8 +57,8 @@ class StoredPictures:
                             + (f"-c:v {keeper} keeps it" if keeper and keeper != codec.name and not is_hdr
                                else ".mov with -c:v prores_ks, .webp, .apng and .png keep it"))
         stored = stored_color(color, source.height, kind, encoder)
-        was_yuv = is_yuv_format(given)
-        is_tagged = getattr(color, "tagged", True) or not was_yuv or not is_yuv_format(pixels)
+        chosen_here = stored != color or (is_yuv_format(pixels) and not is_yuv_format(given))
+        is_tagged = getattr(color, "tagged", True) or chosen_here
         return cls(pixels, stored, is_hdr and not keeps_hdr, is_tagged, tuple(warnings))
 
     def tag(self, context: Any) -> None:

@@ -161,7 +161,6 @@ class VideoEncoder:
         """Repeat the last row or column up to the stored size."""
         from av.video.reformatter import VideoReformatter
 
-        from av.video.reformatter import VideoReformatter
 
         right, below = self._padding
         if not right and not below:
