@@ -37,6 +37,8 @@ class VideoOutput:
         self.warnings: list[str] = []
         self._copier: StreamCopier | None = None
         self._container: Any = None
+        self._lead: int | None = None
+        """By how much the first packet is decoded before it is shown, in ticks of the encoder."""
         self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
         self.kind = CONTAINERS[self.partial.target.suffix.lower()]
         try:
@@ -66,6 +68,8 @@ class VideoOutput:
     def mux(self, packets: list[Any]) -> None:
         """Write packets of the encoder, with times in its ticks, and the copied packets that are due before them."""
         for packet in packets:
+            if self._lead is None and packet.dts is not None:
+                self._lead = packet.pts - packet.dts
             if self._copier:
                 self._copier.copy_until(float((packet.dts or 0) * self.encoder.tick))
             self._container.mux_one(packet)
@@ -75,8 +79,11 @@ class VideoOutput:
     def mux_last(self, packets: list[Any], end_pts: int) -> None:
         """Write the last packets, which end at ``end_pts``, then all that is left to copy; close the file."""
         if packets and self.kind.format in ("mp4", "mov"):
-            # These muxers take the length of the video from the last packet, which need not be the last picture.
-            packets[-1].duration = end_pts - packets[-1].pts
+            # These muxers take the length of the video from the last packet, which need not be the last picture:
+            # from the first packet to it in the order of decoding, and then its duration.
+            last = packets[-1]
+            if last.dts is not None and self._lead is not None:
+                last.duration = max(end_pts - self._lead - last.dts, last.duration or 0, 1)
         self.mux(packets)
         if self._copier:
             self._copier.copy_until(float("inf"))

@@ -29,6 +29,7 @@ from streamdream.media.input_container import (
 from streamdream.media.losses import losses
 from streamdream.media.packet_scan import estimate_pictures
 from streamdream.media.picture_reader import PictureReader, ReadPicture
+from streamdream.media.pyav import fraction
 from streamdream.media.sources.pipe import STDIN, is_pipe, open_pipe
 from streamdream.media.timestamps import DEFAULT_RATE, RESET_SECONDS, SourcePosition, TimestampRepair, frame_rate
 
@@ -129,6 +130,11 @@ class AvSource:
         self._delivers_pictures = True
         self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
         self.pixel_format = self._reader.decoder.to_planar(self._next.picture, self._rotation, self._size).format.name
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether all frames come at ``rate``, as far as FFmpeg can tell from the first ones."""
+        return bool(self.rate == fraction(self._reader.stream.base_rate))
 
     # Reading: pictures -> pictures with a timestamp -> frames.
 
