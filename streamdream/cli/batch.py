@@ -34,7 +34,8 @@ def add_batch_flags(parser: Parser) -> None:
         parser.add_argument("--suffix", default="", metavar="TEXT",
                             help="text after the names in a folder: -dream makes clip-dream.mp4 of clip.mp4"),
         parser.add_argument("--container", default="", metavar="NAME",
-                            help="container of the outputs in a folder, such as mkv; default that of input, or mp4"),
+                            help="container of the outputs in a folder, such as mkv; default that of input, or mp4; of "
+                                 "-o -: nut, y4m or mkv"),
     ]
 
 
@@ -49,9 +50,14 @@ def join_suffix(argv: Sequence[str]) -> list[str]:
 
 def choose_work(args: argparse.Namespace, run: Run) -> Work:
     """The files to render. Raises UsageError, before anything is written, as ``path_conflicts.check`` does."""
+    from streamdream.media.sinks.pipe import pipe_name
     from streamdream.render.batch import Task, find_sequence, output_is_folder, plan_batch
 
     path_conflicts.check_not_empty(args)
+    if args.output == "-":
+        if len(args.input) > 1 or args.preview:
+            raise UsageError("-o - is for one video, as a whole")
+        args.output, args.container = pipe_name(args.container), ""
     if args.preview and (len(args.input) > 1 or (args.output and output_is_folder(args.input, args.output))):
         raise UsageError("--preview is for one file")
     if not args.output or not output_is_folder(args.input, args.output):

@@ -31,7 +31,7 @@ ANY_KIND = (WRITTEN["progress"], WRITTEN["work_folder"])
 """May be a pipe, a device or a folder: nothing replaces it."""
 FILE_KINDS = ("picture", "file")
 """Kinds of settings that name a file to read."""
-NO_FILES = ("null", "window", "virtualcam", "stream")
+NO_FILES = ("null", "window", "virtualcam", "stream", "pipe")
 """Sinks whose name is no path. An HLS stream writes files all the same: see ``SinkType.files``."""
 FILTER_FILE = re.compile(r"(?:^|[^a-z])a?movie=(?:filename=)?'?([^:,;'\[\]]+)")
 """Matches a file that an FFmpeg filter graph reads."""
@@ -131,7 +131,7 @@ def check_not_empty(args: argparse.Namespace) -> None:
 
 def _check_kind(output: NamedPath, folder: bool) -> None:
     if output.text == "-":
-        raise UsageError(f"{output}: nothing is written to the standard output; name a file")
+        raise UsageError(f"{output}: only render writes to the standard output; name a file")
     if "://" in output.text:
         raise UsageError(f"{output}: an output is a file; streamdream live --sink streams to rtmp, udp and tcp URLs")
     for path in _files(output.text) or [Path(output.text)]:

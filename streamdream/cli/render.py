@@ -45,7 +45,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("input", nargs="*", help="a video file, - (stdin), a URL, img%%04d.png, lavfi:GRAPH, or a "
                                                  "folder of pictures; with a folder as OUTPUT several files, or a "
                                                  "folder of videos (folders in it are not searched)")
-    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., or null; a folder for many")
+    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., - (stdout), null; a folder for "
+                                               "many")
     add_run_flags(parser)
     add_automation_flags(parser)
     add_plan_flags(parser)
@@ -64,8 +65,10 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
         raise UnknownName("kind of seams", args.seams, SEAMS)
     if args.seams != "exact" and args.workers == 1:
         raise UsageError(f"--seams {args.seams} is for several processes: --workers 2")
-    if args.json and args.progress == "pipe:1":
-        raise UsageError("--json and --progress pipe:1 would mix on stdout; pipe:2 is stderr")
+    uses = [use for use, used in (("--json", args.json), ("--progress pipe:1", args.progress == "pipe:1"),
+                                  ("-o -", args.output == "-")) if used]
+    if len(uses) > 1:
+        raise UsageError(f"{' and '.join(uses)} would mix on stdout; --progress pipe:2 is stderr")
     work = batch.choose_work(args, run)
     if args.preview or args.dry_run:
         return _look_ahead(args, run, work)
@@ -74,10 +77,12 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
 
 def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
     """Render one file or many, and print what was done; return the exit code."""
+    from streamdream.media.sinks.pipe import is_pipe
+
     show_log(args.json)
     with ExitStack() as stack:
         pause, blocks = stack.enter_context(Pause()), stack.enter_context(ProgressBlocks(args.progress))
-        if args.progress == "pipe:1":
+        if args.progress == "pipe:1" or is_pipe(args.output):
             stack.enter_context(redirect_stdout(sys.stderr))
         if work.folder:
             return batch.render_all(work, args, partial(_render_file, args, run, pause, blocks))

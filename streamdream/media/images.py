@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from streamdream.media.metadata import to_exif
 from streamdream.media.opencv import cv2
 from streamdream.system.atomic_file import write_file
 
-WRITABLE = (".png", ".jpg", ".jpeg", ".webp")
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 DEFAULT_QUALITY = 95
 DECODER_NOISE = ("libpng", "Corrupt JPEG data", "Premature end of JPEG", "Invalid SOS", "Unsupported marker",
@@ -113,16 +114,20 @@ def write_image(path: str, image: NDArray[np.uint8], quality: int = DEFAULT_QUAL
     write_file(path, encode_image(image[..., ::-1], Path(path).suffix, path, quality, recipe), overwrite)
 
 
-def encode_image(bgr: NDArray[np.uint8], suffix: str, name: str, quality: int = DEFAULT_QUALITY, recipe: str = ""
+def encode_image(bgr: NDArray[Any], suffix: str, name: str, quality: int = DEFAULT_QUALITY, recipe: str = ""
                  ) -> bytes:
-    """BGR uint8 [H, W, 3] -> the bytes of a PNG, JPEG or WebP file, with ``recipe`` in its metadata.
+    """[H, W, 3 or 4], BGR or BGRA -> the bytes of a picture file, with ``recipe`` in the metadata of all but TIFF.
+
+    The samples are uint8; uint16, too, for PNG and TIFF.
 
     ``quality`` is of JPEG and WebP, 1..100. Raises SinkError, which names the output ``name``.
     """
     cv, suffix = cv2(), suffix.lower()
-    flag = {".png": None, ".webp": cv.IMWRITE_WEBP_QUALITY}.get(suffix, cv.IMWRITE_JPEG_QUALITY)
+    flag = {".webp": cv.IMWRITE_WEBP_QUALITY, ".jpg": cv.IMWRITE_JPEG_QUALITY,
+            ".jpeg": cv.IMWRITE_JPEG_QUALITY}.get(suffix)
     options = [] if flag is None else [flag, quality]
-    kinds, blocks = ([cv.IMAGE_METADATA_EXIF], [to_exif(recipe)]) if recipe else ([], [])
+    has_exif = recipe and suffix not in (".tif", ".tiff")
+    kinds, blocks = ([cv.IMAGE_METADATA_EXIF], [to_exif(recipe)]) if has_exif else ([], [])
     ok, data = cv.imencodeWithMetadata(suffix, bgr, kinds, blocks, options)
     if not ok:
         raise SinkError(f"{name}: the picture could not be encoded")

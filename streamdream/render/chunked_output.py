@@ -9,8 +9,9 @@ from streamdream.media.images import WRITABLE
 from streamdream.media.input_container import is_pattern
 from streamdream.media.sinks.chunks import ChunkEncoder, ChunkFile, ChunkFormat, join_chunks
 from streamdream.media.sinks.encoders import CONTAINERS
-from streamdream.media.sinks.image_sequence import ImageFolder, join_folders, to_bgr
+from streamdream.media.sinks.image_sequence import ImageFolder, join_folders
 from streamdream.media.sinks.picture_clock import PictureClock, new_clock
+from streamdream.media.sinks.picture_format import PictureFormat
 from streamdream.media.sinks.video import describe_moved_pictures
 from streamdream.media.sinks.video_encoder import to_video_frame
 from streamdream.media.sinks.video_output import VideoOutput
@@ -107,12 +108,13 @@ class ChunkedPictures:
 
     def __init__(self, job: RenderJob, source: Source) -> None:
         self._job, self._source = job, source
+        self._format = PictureFormat.of(job.output, source, job.run.render)
 
     def check(self) -> None:
         pass
 
     def prepare(self, image: Picture) -> Any:
-        return to_bgr(image)
+        return self._format(image)
 
     def open_chunk(self, path: Path, chunk: Chunk, recipe: str) -> ChunkFile:
         return ImageFolder(path, self._job.output, chunk.first_frame + 1, recipe)
@@ -122,5 +124,6 @@ class ChunkedPictures:
 
     def join(self, folder: WorkFolder, clock: PictureClock, before_commit: BeforeCommit, recipe: str) -> list[str]:
         before_commit(None)
-        return join_folders(self._job.output, [folder.file(chunk) for chunk in folder.chunks_done()],
-                            self._job.overwrite)
+        return [*self._format.warnings,
+                *join_folders(self._job.output, [folder.file(chunk) for chunk in folder.chunks_done()],
+                              self._job.overwrite)]

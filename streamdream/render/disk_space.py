@@ -28,7 +28,7 @@ MIN_BITS_PER_PIXEL = {"libx264": 0.13, "libx265": 0.11, "libsvtav1": 0.1, "libvp
 docs/notebook/2026-11-27-forecast-of-a-render.md.
 """
 OTHER_BITS_PER_PIXEL = 0.1
-PICTURE_BITS_PER_PIXEL = {".png": 6.5, ".jpg": 1.2, ".jpeg": 1.2, ".webp": 0.9}
+PICTURE_BITS_PER_PIXEL = {".png": 6.5, ".jpg": 1.2, ".jpeg": 1.2, ".webp": 0.9, ".tif": 8.0, ".tiff": 8.0}
 REFERENCE_CRF, CRF_FOR_HALF = 18, 4.5
 MAX_GROWTH = 5
 """A lossy result is taken to be no larger than so many times its input, which may hold little but a still picture."""

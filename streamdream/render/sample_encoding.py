@@ -14,14 +14,13 @@ from streamdream.media.pyav import open_av
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sinks.chunks import ChunkFormat
 from streamdream.media.sinks.encoders import CONTAINERS
-from streamdream.media.sinks.image_sequence import to_bgr
 from streamdream.media.sinks.picture_clock import new_clock
+from streamdream.media.sinks.picture_format import PictureFormat
 from streamdream.media.sinks.threaded import ThreadedSink
 from streamdream.media.sinks.video_encoder import VideoEncoder, to_video_frame
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from streamdream.media.frame import Frame, Picture
@@ -78,7 +77,7 @@ def open_sample_sink(job: RenderJob, source: Source, sizes: EncodedSizes, goes_o
     """
     suffix = Path(job.output).suffix.lower()
     if suffix in WRITABLE and is_pattern(job.output):
-        return ThreadedSink(_PictureWriter(job.output, sizes))
+        return ThreadedSink(_PictureWriter(job, source, sizes))
     return ThreadedSink(_VideoWriter(job, source, sizes, goes_on)) if suffix in CONTAINERS else NullSink()
 
 
@@ -103,10 +102,14 @@ class _SampleWriter:
 
 
 class _PictureWriter(_SampleWriter):
-    def prepare(self, image: Picture, frame: Frame) -> NDArray[np.uint8]:
-        return to_bgr(image)
+    def __init__(self, job: RenderJob, source: Source, sizes: EncodedSizes) -> None:
+        super().__init__(job.output, sizes)
+        self._format = PictureFormat.of(job.output, source, job.run.render)
 
-    def write(self, item: NDArray[np.uint8]) -> None:
+    def prepare(self, image: Picture, frame: Frame) -> NDArray[Any]:
+        return self._format(image)
+
+    def write(self, item: NDArray[Any]) -> None:
         name = self._target.name
         self._sizes.keyframes.append(len(encode_image(item, Path(name).suffix, name)))
 

@@ -66,7 +66,7 @@ CONTAINERS = {
 }
 PIPES = {
     ".nut": Container("nut", "rawvideo", tags_color=False),
-    ".y4m": Container("yuv4mpegpipe", "wrapped_avframe", tick=Fraction(0), tags_color=False),
+    ".y4m": Container("yuv4mpegpipe", "wrapped_avframe", {"strict": "-1"}, tick=Fraction(0), tags_color=False),
     ".mkv": Container("matroska", "ffv1", MATROSKA_OPTIONS | {"flush_packets": "1"}, hdr_codec="ffv1"),
 }
 """Containers that ``-o -`` writes to the standard output; ``-`` alone is the first."""
@@ -104,6 +104,7 @@ MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True, limited_range=True)
 PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True)
 DEEP = ("yuv420p", "yuv420p10le")
 LOSSLESS_ENCODER = Encoder(odd_sizes=True, hdr=True)
+Y4M_FORMATS = tuple(f"yuv{kind}p{depth}" for depth in ("", "10le", "12le") for kind in ("420", "422", "444"))
 ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
@@ -127,7 +128,7 @@ ENCODERS = {
     "ffv1": LOSSLESS_ENCODER,
     "ffvhuff": LOSSLESS_ENCODER,
     "rawvideo": LOSSLESS_ENCODER,
-    "wrapped_avframe": LOSSLESS_ENCODER,
+    "wrapped_avframe": replace(LOSSLESS_ENCODER, formats=Y4M_FORMATS),
 }
 GPU_MAKERS = ("nvenc", "qsv", "amf", "videotoolbox")
 """How the names of encoders that run on a GPU end, as in h264_nvenc; tried in this order."""

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from streamdream.errors import SinkError
 from streamdream.media.frame import Frame, Picture
 from streamdream.media.images import encode_image
 from streamdream.media.input_container import sequence_files
-from streamdream.media.planes import to_rgb
 from streamdream.media.sinks.chunks import ChunkTimes
+from streamdream.media.sinks.picture_format import PictureFormat
 from streamdream.system.atomic_file import AtomicFile, Renames
 
 
@@ -24,18 +25,18 @@ class ImageWriter:
     all are written.
     """
 
-    def __init__(self, pattern: str, overwrite: bool = False, recipe: str = "") -> None:
-        self.warnings: list[str] = []
+    def __init__(self, pattern: str, format: PictureFormat, overwrite: bool = False, recipe: str = "") -> None:
+        self.warnings = list(format.warnings)
         self.bytes_written = 0
         self.kept = ""
         self._count = 0
-        self._recipe = recipe
+        self._format, self._recipe = format, recipe
         self.partial = AtomicFile(pattern, folder=True, overwrite=overwrite)
 
-    def prepare(self, image: Picture, frame: Frame) -> NDArray[np.uint8]:
-        return to_bgr(image)
+    def prepare(self, image: Picture, frame: Frame) -> NDArray[Any]:
+        return self._format(image)
 
-    def write(self, item: NDArray[np.uint8]) -> None:
+    def write(self, item: NDArray[Any]) -> None:
         data = encode_image(item, self.partial.target.suffix, self.partial.name, recipe=self._recipe)
         path = self._hidden_path(self._count + 1)
         try:
@@ -89,7 +90,7 @@ class ImageFolder:
         self._pattern, self._number, self._recipe = Path(pattern).name, first_number, recipe
         self._pts: list[int] = []
 
-    def add(self, picture: NDArray[np.uint8], pts: int) -> None:
+    def add(self, picture: NDArray[Any], pts: int) -> None:
         data = encode_image(picture, Path(self._pattern).suffix, self._pattern, recipe=self._recipe)
         with (self._folder.path / (self._pattern % self._number)).open("xb") as file:
             file.write(data)
@@ -106,11 +107,6 @@ class ImageFolder:
 
     def discard(self) -> None:
         self._folder.discard()
-
-
-def to_bgr(picture: Picture) -> NDArray[np.uint8]:
-    """A copy [H, W, 3] in the channel order of OpenCV, which encodes it."""
-    return to_rgb(picture)[..., ::-1].copy()
 
 
 def join_folders(pattern: str, folders: Sequence[Path], overwrite: bool) -> list[str]:

@@ -30,6 +30,7 @@ def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: 
         if tone_map:
             from streamdream.media.tone_mapping import tone_map_picture
 
+            picture.time_base = picture.time_base or ANY_TICK
             picture = tone_map_picture(picture, source_color)
         if has_alpha(picture.format.name) and not has_alpha(pixels):
             picture = flatten(picture, source_color)
@@ -40,22 +41,25 @@ def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: 
 
 def to_pixels(pixels: str, color: ColorTags, source_color: ColorTags | None = None) -> Convert:
     """A converter to the pixel format ``pixels`` and the colours ``color``."""
+    from av import VideoFormat
     from av.video.reformatter import Interpolation, VideoReformatter
 
     source_color = source_color or color
     reformat = VideoReformatter().reformat
+    to_rgb, is_deep = not is_yuv(VideoFormat(pixels)), bits(pixels) > 8
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
     def convert(picture: Any) -> Any:
         if not is_yuv(picture.format):
             picture.colorspace, picture.color_range = color.colorspace, color.range  # the result inherits them
-            return reformat(picture, format=pixels, threads=1, interpolation=exact if bits(pixels) > 8 else None)
+            return reformat(picture, format=pixels, threads=1, interpolation=exact if is_deep else None)
         matrix, levels = yuv_tags(picture, source_color)
         picture.colorspace, picture.color_range = matrix, levels
         if pixels == picture.format.name and (matrix, levels) == (color.colorspace, color.range):
             return picture
         return reformat(picture, format=pixels, src_colorspace=matrix, src_color_range=levels,
-                        dst_colorspace=color.colorspace, dst_color_range=color.range, interpolation=exact, threads=1)
+                        dst_colorspace=color.colorspace, dst_color_range=color.range, threads=1,
+                        interpolation=None if to_rgb and not is_deep else exact)  # as frames are decoded
 
     return convert
 

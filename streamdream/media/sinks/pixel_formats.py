@@ -94,7 +94,7 @@ def choose_format(codec: Any, encoder: Encoder, source_format: str, wanted: str 
             raise UnknownName(f"pixel format of {codec.name}", wanted, offered)
         return wanted
     if not offered:
-        return source_format
+        return nearest(encoder.formats, source_format) if encoder.formats else source_format
     if codec.name == "gif":
         return "pal8"
     if is_lossless(codec):

@@ -18,6 +18,8 @@ from streamdream.media.input_container import is_pattern, sequence_files
 from streamdream.media.sinks.base import LiveContext, NullSink, Sink
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.image_sequence import ImageWriter
+from streamdream.media.sinks.picture_format import PictureFormat
+from streamdream.media.sinks.pipe import check_pipe, is_pipe
 from streamdream.media.sinks.stream import StreamWriter, hls_files, is_hls, is_stream
 from streamdream.media.sinks.tee import Tee
 from streamdream.media.sinks.threaded import DroppingSink, ThreadedSink, Writer
@@ -87,6 +89,13 @@ def _open_video(request: SinkRequest) -> Sink:
     return _in_thread(writer, request)
 
 
+def _open_pipe(request: SinkRequest) -> Sink:
+    if request.show is not None:
+        raise UsageError("the standard output is for streamdream render; --sink tcp://HOST:PORT streams live")
+    check_pipe()
+    return ThreadedSink(VideoWriter(request.path, request.source, request.settings, request.input_path))
+
+
 def _check_images(request: SinkRequest) -> None:
     _check_folder(request.path)
     if sequence_files(request.path):
@@ -97,7 +106,8 @@ def _check_images(request: SinkRequest) -> None:
 
 def _open_images(request: SinkRequest) -> Sink:
     _check_images(request)
-    return _in_thread(ImageWriter(request.path, request.overwrite, request.recipe()), request)
+    format = PictureFormat.of(request.path, request.source, request.settings)
+    return _in_thread(ImageWriter(request.path, format, request.overwrite, request.recipe()), request)
 
 
 def _in_thread(writer: Writer, request: SinkRequest) -> Sink:
@@ -140,6 +150,7 @@ SINKS: dict[str, SinkType] = {
     "window": SinkType(lambda path: path == "window", _open_window),
     "virtualcam": SinkType(lambda path: path.partition(":")[0] == "virtualcam", _open_virtual_camera),
     "stream": SinkType(is_stream, _open_stream, hls_files),
+    "pipe": SinkType(is_pipe, _open_pipe, check=lambda request: check_pipe()),
     "images": SinkType(lambda path: Path(path).suffix.lower() in WRITABLE and is_pattern(path), _open_images,
                        lambda path: [path], _check_images),
     "video": SinkType(lambda path: Path(path).suffix.lower() in CONTAINERS, _open_video, lambda path: [path],

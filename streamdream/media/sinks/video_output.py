@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.media.input_container import TimeRange
 from streamdream.media.metadata import set_recipe
 from streamdream.media.pyav import open_av
-from streamdream.media.sinks.encoders import CONTAINERS
+from streamdream.media.sinks.encoders import CONTAINERS, PIPES
+from streamdream.media.sinks.pipe import StandardOutput, is_pipe
 from streamdream.media.sinks.recording import Recording
 from streamdream.media.sinks.stream_copy import StreamCopier
 from streamdream.media.sinks.video_encoder import VideoEncoder
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 20
 """Write buffer of a recording."""
+MAX_TIMECODE_RATE = 120
+"""SMPTE ST 12-3."""
 
 
 class VideoOutput:
@@ -39,8 +43,12 @@ class VideoOutput:
         self._container: Any = None
         self._lead: int | None = None
         """By how much the first packet is decoded before it is shown, in ticks of the encoder."""
-        self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
-        self.kind = CONTAINERS[self.partial.target.suffix.lower()]
+        self.partial: AtomicFile | StandardOutput
+        if is_pipe(path):
+            self.partial = StandardOutput(path)
+        else:
+            self.partial = Recording(path, overwrite) if recording else AtomicFile(path, overwrite=overwrite)
+        self.kind = (PIPES if is_pipe(path) else CONTAINERS)[self.partial.target.suffix.lower()]
         try:
             self._open(source, settings, input_path, recipe)
         except Exception as error:
@@ -52,18 +60,28 @@ class VideoOutput:
         if isinstance(self.partial, Recording):
             self._container = open_av(self.partial.file, "w", format=self.kind.format, buffer_size=BUFFER_BYTES,
                                       container_options=self.kind.options | self.kind.recording_options)
+        elif isinstance(self.partial, StandardOutput):
+            self._container = open_av(self.partial, "w", format=self.kind.format, container_options=self.kind.options)
         else:
             self._container = open_av(str(self.partial.path), "w", format=self.kind.format,
                                       container_options=self.kind.options)
-        self.encoder = VideoEncoder(self._container, self.kind, self.partial.name, source, settings)
+        self.encoder = VideoEncoder(self._container, self.kind, str(self.partial.target), source, settings)
         self.warnings += self.encoder.warnings
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
         elif input_path and Path(input_path).is_file():
             span = TimeRange.of(settings.start, settings.duration, settings.end)
             self._copier = StreamCopier(input_path, self._container, self.encoder.stream, span, self.warnings)
+        self._drop_wrong_timecode(source.rate)
         set_recipe(self._container, recipe(), self.warnings)
         self._container.start_encoding()
+
+    def _drop_wrong_timecode(self, rate: Fraction) -> None:
+        """FFmpeg counts the frames of a timecode at that rate, and fails at one that no timecode has."""
+        for tags in (self._container.metadata, self.encoder.stream.metadata):
+            if "timecode" in tags and rate > MAX_TIMECODE_RATE:
+                del tags["timecode"]
+                self.warnings.append(f"the timecode is left out: it cannot count {float(rate):g} frames a second")
 
     def mux(self, packets: list[Any]) -> None:
         """Write packets of the encoder, with times in its ticks, and the copied packets that are due before them."""
