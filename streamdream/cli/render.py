@@ -45,8 +45,8 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("input", nargs="*", help="a video file, - (stdin), a URL, img%%04d.png, lavfi:GRAPH, or a "
                                                  "folder of pictures; with a folder as OUTPUT several files, or a "
                                                  "folder of videos (folders in it are not searched)")
-    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., - (stdout), null; a folder for "
-                                               "many")
+    parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., - (stdout), null; a "
+                                               "folder for many")
     add_run_flags(parser)
     add_automation_flags(parser)
     add_plan_flags(parser)

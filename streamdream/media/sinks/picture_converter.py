@@ -45,7 +45,7 @@ def to_pixels(pixels: str, color: ColorTags, source_color: ColorTags | None = No
     from av.video.reformatter import Interpolation, VideoReformatter
 
     source_color = source_color or color
-    reformat = VideoReformatter().reformat
+    reformat, to_between = VideoReformatter().reformat, VideoReformatter().reformat
     to_rgb, is_deep = not is_yuv(VideoFormat(pixels)), bits(pixels) > 8
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -57,6 +57,12 @@ def to_pixels(pixels: str, color: ColorTags, source_color: ColorTags | None = No
         picture.colorspace, picture.color_range = matrix, levels
         if pixels == picture.format.name and (matrix, levels) == (color.colorspace, color.range):
             return picture
+        if not to_rgb and matrix != color.colorspace:  # swscale changes the matrix on the way to and from RGB only
+            between = "gbrap16le" if has_alpha(picture.format.name) else "gbrp16le"
+            picture = to_between(picture, format=between, src_colorspace=matrix, src_color_range=levels,
+                                 dst_color_range=FULL_RANGE, threads=1, interpolation=exact)
+            picture.colorspace, picture.color_range = color.colorspace, color.range
+            return reformat(picture, format=pixels, threads=1, interpolation=exact)
         return reformat(picture, format=pixels, src_colorspace=matrix, src_color_range=levels,
                         dst_colorspace=color.colorspace, dst_color_range=color.range, threads=1,
                         interpolation=None if to_rgb and not is_deep else exact)  # as frames are decoded

@@ -37,6 +37,8 @@ FRAME_DURATION, GLOBAL_HEADER = 1 << 8, 1 << 22
 """FFmpeg's AV_CODEC_FLAG_*: frames have durations; the stream's header is kept outside of its packets."""
 NEEDS_GLOBAL_HEADER = 1 << 6
 """FFmpeg's AVFMT_GLOBALHEADER."""
+MAX_REORDER_SECONDS = 3600
+"""Between the decoding of a picture and its show."""
 MP4_FORMATS = ("mp4", "mov")
 X264 = ("libx264", "libx264rgb")
 REFUSALS = re.compile(r"unknown option|error parsing option|invalid value|failed to parse|error setting option", re.I)
@@ -179,6 +181,8 @@ class VideoEncoder:
     def _with_durations(self, packets: list[Any]) -> list[Any]:
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts, packet.duration)  # not all encoders set it
+            if packet.dts is not None and not 0 <= (packet.pts - packet.dts) * self.tick <= MAX_REORDER_SECONDS:
+                packet.dts = packet.pts  # libx265 leaves it undefined in a video of two pictures
         return packets
 
 
