@@ -100,15 +100,16 @@ class RenderSettings(_Checked):
                           kind="time")
     duration: float = option(math.inf, "duration of the output", low=0, unit="s", flag="-t", kind="time")
     end: float = option(math.inf, "end time in the input", low=0, unit="s", flag="-to", kind="time")
-    codec: str = option("auto", "video encoder, such as libx264, libx265, libvpx-vp9, ffv1; auto for the default of "
-                                "the container", flag="-c:v")
+    codec: str = option("auto", "video encoder, such as libx264, libx265, libvpx-vp9, ffv1; gpu for one that runs on a "
+                                "GPU; auto for the default of the container", flag="-c:v")
     crf: int = option(18, "constant rate factor of the encoder; lower for better quality and larger files", low=0,
                       high=63)
     encoder_preset: str = option("auto", "speed of the encoder, such as veryfast, medium, slow; auto for a fast one")
     pixel_format: str = option("auto", "pixel format of the encoder, such as yuv420p, yuv420p10le; auto for the "
                                        "nearest to the input's that players of the output know", flag="--pix-fmt")
-    encoder_options: str = option("", "further options of the encoder: 'tune=grain,bf=2'", flag="-e")
-    sdr: bool = option(False, "map an HDR input to SDR (BT.709)")
+    encoder_options: str = option("", "further options of the encoder, as ffmpeg -h encoder=NAME lists them: "
+                                     "'tune=grain,bf=2'", flag="-e")
+    sdr: bool = option(False, "map an HDR input to SDR (BT.709), also where the output could hold HDR")
     audio_codec: str = option("auto", "sound: auto copies what the output and its players know and encodes the rest, "
                                       "copy copies all, or an encoder such as aac, libopus", flag="-c:a")
     audio_bit_rate: str = option("", "bit rate of encoded sound, such as 160k; empty for a good one", flag="-b:a")

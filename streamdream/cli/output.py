@@ -32,8 +32,17 @@ def show_log(quiet: bool) -> None:
 class _Lines(logging.Handler):
     """Prints to the current ``sys.stderr``, which a progress bar replaces."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: set[str] = set()
+        """Those that were printed."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        log_line(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.warnings.add(message)
+            message = f"warning: {message}"
+        log_line(message)
 
 
 def print_report(report: RenderReport, input: str, output: str, as_json: bool) -> None:
@@ -47,8 +56,12 @@ def print_report(report: RenderReport, input: str, output: str, as_json: bool) -
 
 
 def print_warnings(report: RenderReport) -> None:
+    """Print those that were not said before the run."""
+    handlers = logging.getLogger("streamdream").handlers
+    said = {text for handler in handlers if isinstance(handler, _Lines) for text in handler.warnings}
     for warning in report.warnings:
-        log_line(f"warning: {warning}")
+        if warning not in said:
+            log_line(f"warning: {warning}")
 
 
 def print_error(message: str) -> None:

@@ -36,8 +36,8 @@ class ChunkedOutput(Protocol):
     joins_in_place: bool
     """Whether a part of the output may have its name when the joining ends early, as it is many files."""
 
-    def check(self) -> None:
-        """Try whether the output can be written. Raises as ``VideoOutput`` does."""
+    def check(self) -> list[str]:
+        """Try whether the output can be written; return its warnings. Raises as ``VideoOutput`` does."""
 
     def prepare(self, image: Picture) -> Any:
         """Make what ``ChunkFile.add`` takes of an image, which is copied, or of a PyAV frame."""
@@ -70,8 +70,10 @@ class ChunkedVideo:
         self._kind = CONTAINERS[Path(job.output).suffix.lower()]
         self._format = ChunkFormat.of(self._kind, source, job.run.render)
 
-    def check(self) -> None:
-        self._open_output("").discard()
+    def check(self) -> list[str]:
+        output = self._open_output("")
+        output.discard()
+        return output.warnings
 
     def prepare(self, image: Picture) -> Any:
         return to_video_frame(image)
@@ -110,8 +112,8 @@ class ChunkedPictures:
         self._job, self._source = job, source
         self._format = PictureFormat.of(job.output, source, job.run.render)
 
-    def check(self) -> None:
-        pass
+    def check(self) -> list[str]:
+        return list(self._format.warnings)
 
     def prepare(self, image: Picture) -> Any:
         return self._format(image)

@@ -111,9 +111,16 @@ def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver
           open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation,
           open_sink(job.output, source, job.run.render, job.overwrite, job.input,
                     recipe=lambda: compose_recipe(job, dreamer())) as sink):
+        _log_warnings([*source.warnings, *sink.warnings])
         observer.began(source.frame_count, 0, None, float(source.rate))
         return render_video(source, sink, dreamer(), automation, observer.frame, guide_video.references_at,
                             lambda model: build_dreamer(replace(stream, model=model)))
+
+
+def _log_warnings(warnings: list[str]) -> None:
+    """What is known before the long run; the report has it, too."""
+    for warning in warnings:
+        log.warning("%s", warning)
 
 
 class _ChunkedRender:
@@ -133,7 +140,7 @@ class _ChunkedRender:
             is_joining = plan is not None and plan.result is not None and self._output.joins_in_place
             check_output(self._job.output, self._source, self._job.run.render, self._job.overwrite or is_joining,
                          self._job.input)
-            self._output.check()
+            _log_warnings([*self._source.warnings, *self._output.check()])
             files = replace(self._job.automation_files, overwrite=self._job.overwrite or plan is not None)
             with open_automation(files, self._job.run, self._job.input):
                 pass  # its mistakes are reported before a backend is chosen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
 from streamdream.media.input_container import glob_files, is_glob, is_pattern, sequence_files
+from streamdream.media.sinks.encoders import CONTAINERS, find_codec
 from streamdream.render.job import RenderJob, settings_text
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
              job.settings_track}
     for name in (*files, *WITHOUT_EFFECT):
         settings.pop(name, None)
+    suffix = Path(job.output).suffix.lower()
+    if run.render.codec == "gpu" and suffix in CONTAINERS:  # another machine may have another one
+        settings["codec"] = find_codec("gpu", CONTAINERS[suffix]).name
     return {
         "source": describe_source(job.input),
         "settings": settings,
@@ -39,7 +43,7 @@ def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
         "backend": stream.backend,
         "precision": stream.precision,
         "threads": stream.threads,
-        "output format": Path(job.output).suffix.lower(),
+        "output format": suffix,
         "versions": {"streamdream": __version__, **package_versions()},
     }
 

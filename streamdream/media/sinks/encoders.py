@@ -4,6 +4,7 @@ The pixel format is chosen in pixel_formats.py, the encoder's options in encoder
 """
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,7 @@ MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled"}
 MP4_RECORDING = {"flush_packets": "1", "movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "500000",
                  "frag_size": "65536"}
 MATROSKA_RECORDING = {"flush_packets": "1", "cluster_time_limit": "500", "cluster_size_limit": "65536"}
+log = logging.getLogger(__name__)
 GPU_CODECS = ("h264", "hevc")
 CONTAINERS = {
     ".mp4": Container("mp4", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
@@ -152,6 +154,8 @@ def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
 
     if name == "gpu":
         name = find_gpu_encoder(container.gpu_codecs, hdr) or "auto"
+        if name == "auto":
+            say_once(f"no GPU of this machine encodes for {container.format}; the processor does")
     if name == "auto":
         name = (hdr and container.hdr_codec) or container.codec
     try:
@@ -161,6 +165,11 @@ def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
     if codec.type != "video":
         raise UsageError(f"{name} is an encoder for {codec.type}; -c:v takes one for video")
     return codec
+
+
+@cache
+def say_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 @cache

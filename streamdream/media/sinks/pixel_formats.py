@@ -73,9 +73,11 @@ class StoredPictures:
 
 def has_hdr(source: Source) -> bool:
     """Whether its pictures are PQ or HLG, of more than 8 bits."""
+    if bits(source.pixel_format) <= 8:
+        return False
     from streamdream.media.tone_mapping import is_hdr
 
-    return is_hdr(source.color) and bits(source.pixel_format) > 8
+    return is_hdr(source.color)
 
 
 def wants_hdr(source: Source, settings: RenderSettings) -> bool:
