@@ -6,6 +6,7 @@ from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
 from streamdream.media.sinks.encoders import Encoder
+from streamdream.media.sinks.pixel_formats import has_alpha
 from streamdream.settings import RenderSettings
 
 ENCODING, VIDEO = 1, 16
@@ -50,8 +51,8 @@ def quality_options(context: Any, encoder: Encoder, crf: int, known: set[str]) -
         return {"rc": "cqp", "qp_i": quality, "qp_p": quality}
     if maker == "videotoolbox":  # 1 to 100, better upwards, in units of FFmpeg's lambda
         return {"flags": "+qscale", "global_quality": str(118 * max(1, 100 - crf * 100 // MAX_CRF))}
-    if context.name.startswith("libwebp"):
-        return {"quality": str(max(0, 100 - crf))} if crf else {"lossless": "1"}
+    if context.name.startswith("libwebp"):  # whose lossy animations may lose alpha
+        return {"lossless": "1"} if has_alpha(context.pix_fmt) or not crf else {"quality": str(100 - crf)}
     if "mpv_flags" in known or context.name == "mjpeg":  # the MPEG family has a scale of 1 to 31
         context.qmin = context.qmax = max(1, min(31, crf // 4))
     return {}

@@ -126,7 +126,8 @@ ENCODERS = {
     "prores_aw": PRORES,
     # The old profiles of DNxHD know a few sizes only.
     "dnxhd": Encoder({"profile": "dnxhr_hq"}, formats=("yuv422p",), limited_range=True),
-    "libwebp_anim": Encoder(odd_sizes=True, formats=("yuv420p", "yuva420p"), color=ColorTags()),
+    "libwebp_anim": Encoder(odd_sizes=True, formats=("yuv420p", "bgra"), color=ColorTags()),
+    "apng": Encoder(formats=("rgb24", "rgba", "rgb48be")),
     "ffv1": LOSSLESS_ENCODER,
     "ffvhuff": LOSSLESS_ENCODER,
     "rawvideo": LOSSLESS_ENCODER,

@@ -52,7 +52,10 @@ class PictureClock:
         if not self.interval:
             return seconds
         exact = self._origin + round((seconds - self._origin) / self.interval) * self.interval
-        return exact if abs(exact - seconds) <= self.tolerance else seconds
+        if abs(exact - seconds) <= self.tolerance:
+            return exact
+        self.interval = Fraction(0)  # the rate is not constant
+        return seconds
 
     def end(self, source: Source) -> int:
         """When the last picture ends. A live source does not say it; its rate is nominal, and pictures may arrive

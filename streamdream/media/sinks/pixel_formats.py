@@ -99,9 +99,9 @@ def choose_format(codec: Any, encoder: Encoder, source_format: str, wanted: str 
         return nearest(encoder.formats, source_format) if encoder.formats else source_format
     if codec.name == "gif":
         return "pal8"
-    if is_lossless(codec):
-        return source_format if source_format in offered else nearest(offered, source_format)
     shown = [name for name in encoder.formats if name in offered]
+    if is_lossless(codec):
+        return source_format if source_format in (shown or offered) else nearest(shown or offered, source_format)
     return nearest(shown, source_format) if shown else next((name for name in COMMON_FORMATS if name in offered),
                                                             offered[0])
 

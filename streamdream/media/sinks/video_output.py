@@ -79,8 +79,8 @@ class VideoOutput:
     def _drop_wrong_timecode(self, rate: Fraction) -> None:
         """FFmpeg counts the frames of a timecode at that rate, and fails at one that no timecode has."""
         for tags in (self._container.metadata, self.encoder.stream.metadata):
-            if "timecode" in tags and rate > MAX_TIMECODE_RATE:
-                del tags["timecode"]
+            for key in [key for key in tags if key.lower() == "timecode" and rate > MAX_TIMECODE_RATE]:
+                del tags[key]
                 self.warnings.append(f"the timecode is left out: it cannot count {float(rate):g} frames a second")
 
     def mux(self, packets: list[Any]) -> None:
