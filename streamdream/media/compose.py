@@ -4,21 +4,20 @@ Where the dream adds nothing, the samples are those of the decoder, bit for bit.
 """
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.media.color_matrix import component_matrix
+from streamdream.media.hdr_compose import compose_hdr
 from streamdream.media.opencv import cv2
-from streamdream.media.planes import Samples, component_views, copy_picture
+from streamdream.media.planes import Samples, bits_of, component_views, copy_picture, maximum
+from streamdream.media.tone_mapping import is_hdr_picture
 
 Residual = NDArray[np.float32]
 """[h, w, 3] RGB in [-1, 1] units: dream minus frame."""
-LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
-                9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-"""Colour matrices (ITU-T H.273, MatrixCoefficients) -> their weights of red and blue, KR and KB."""
-FULL_RANGE = 2
+
 
 
 def compose_picture(picture: Any, residual: Residual, strength: float = 1.0, mask: Residual | None = None) -> Any:
@@ -27,6 +26,8 @@ def compose_picture(picture: Any, residual: Residual, strength: float = 1.0, mas
     ``picture`` is a planar PyAV frame (``planes.py``) tagged with its matrix and range. ``mask``, [H, W, 1] in 0..1, is
     the opacity of the dream at each pixel of the picture.
     """
+    if is_hdr_picture(picture):
+        return compose_hdr(picture, residual, strength, mask)
     result = copy_picture(picture)
     for samples, levels in zip(component_views(result), to_levels(residual, strength, picture), strict=False):
         add_levels(samples, levels, mask, maximum(picture))
@@ -46,20 +47,6 @@ def to_levels(residual: Residual, strength: float, picture: Any) -> list[NDArray
     return list(cv2().split(levels))
 
 
-@cache
-def component_matrix(is_rgb: bool, colorspace: int, color_range: int, bits: int) -> NDArray[np.float32]:
-    """[3, 3]: RGB, of which 1 is the span from black to white, -> components in their units."""
-    span = 2**bits - 1
-    if is_rgb:
-        return np.eye(3, dtype=np.float32) * np.float32(span)
-    red, blue = LUMA_WEIGHTS.get(colorspace, LUMA_WEIGHTS[6])
-    luma = np.array([red, 1 - red - blue, blue])
-    rows = np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
-    spans = (span, span, span) if color_range == FULL_RANGE else (219 << bits - 8, 224 << bits - 8, 224 << bits - 8)
-    matrix: NDArray[np.float32] = (rows * np.array(spans)[:, None]).astype(np.float32)
-    return matrix
-
-
 def add_levels(samples: Samples, levels: NDArray[np.int16], mask: Residual | None, highest: int) -> None:
     """Add in place, saturating at 0 and ``highest``."""
     height, width = samples.shape
@@ -73,12 +60,3 @@ def add_levels(samples: Samples, levels: NDArray[np.int16], mask: Residual | Non
         return
     total = cv2().add(samples, levels, dtype=cv2().CV_32S)
     samples[:] = np.clip(total, 0, np.maximum(samples, highest), out=total)
-
-
-def bits_of(picture: Any) -> int:
-    return int(picture.format.components[0].bits)
-
-
-def maximum(picture: Any) -> int:
-    """The largest sample."""
-    return (1 << bits_of(picture)) - 1

@@ -11,6 +11,7 @@ from streamdream.errors import SourceError
 from streamdream.media import planes
 from streamdream.media.input_container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
 from streamdream.media.pyav import fraction
+from streamdream.media.tone_mapping import is_hdr_picture, tone_mapped_rgb
 
 
 class VideoDecoder:
@@ -55,7 +56,7 @@ class VideoDecoder:
         return rotation
 
     def to_rgb(self, picture: Any, rotation: Rotation, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """[H, W, 3], upright. ``size`` (width, height before the rotation) None is the picture's own.
+        """[H, W, 3], upright, HDR tone-mapped. ``size`` (width, height before the rotation) None is the picture's.
 
         Raises SourceError for a pixel format that cannot be converted.
         """
@@ -65,6 +66,8 @@ class VideoDecoder:
         width, height = size or (picture.width, picture.height)
         kind = "AREA" if height < picture.height else "BILINEAR"
         try:  # one thread: others decode and dream meanwhile, and it is half a millisecond at 720p
+            if is_hdr_picture(picture):
+                return rotation(tone_mapped_rgb(picture, width, height))
             image: Any = self._rgb.reformat(picture, width, height, "rgb24", interpolation=kind, threads=1).to_ndarray()
             return rotation(image)
         except (FFmpegError, ValueError):

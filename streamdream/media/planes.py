@@ -152,3 +152,12 @@ def checksum(picture: Any) -> int:
     for view in component_views(picture):
         result = zlib.crc32(view.tobytes(), result)
     return result
+
+
+def bits_of(picture: Any) -> int:
+    return int(picture.format.components[0].bits)
+
+
+def maximum(picture: Any) -> int:
+    """The largest sample."""
+    return (1 << bits_of(picture)) - 1

@@ -1,4 +1,4 @@
-"""Transfer functions of HDR and SDR video, and the matrices of their colours: pure functions on arrays of any shape.
+"""Transfer functions of HDR and SDR video, and the matrix of primaries: pure functions on arrays of any shape.
 
 Light is linear and displayed; 1 is reference white, which is 203 cd/m² in HDR (ITU-R BT.2408) and the peak in SDR.
 Signals are R'G'B' in 0..1. PQ (SMPTE ST 2084) and HLG (ARIB STD-B67) are as in ITU-R BT.2100.
@@ -23,9 +23,6 @@ HLG_A, HLG_B, HLG_C = 0.17883277, 0.28466892, 0.55991073
 HLG_GAMMA = 1.2
 SDR_GAMMA = 2.4
 """ITU-R BT.1886."""
-LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
-        9: (0.2627, 0.0593)}
-"""Colour matrix (AVCOL_SPC number) -> its Kr and Kb."""
 PRIMARIES = {1: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)), 9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
              12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))}
 """AVCOL_PRI number -> CIE x, y of red, green and blue; the white of all is D65."""
@@ -59,14 +56,6 @@ def decode_grey(signal: Values, trc: int) -> Values:
 def encode_grey(light: Values, trc: int) -> Values:
     """The inverse of ``decode_grey``."""
     return encode((np.maximum(light, 0) / PEAK[trc]) ** (1 / HLG_GAMMA if trc == HLG else 1), trc)
-
-
-@cache
-def luma_matrix(colorspace: int) -> Values:
-    """[3, 3]: R'G'B' in 0..1 -> Y' in 0..1, Cb and Cr in -0.5..0.5; BT.2020 for a matrix that has no row."""
-    red, blue = LUMA.get(colorspace, LUMA[9])
-    luma = np.array([red, 1 - red - blue, blue])
-    return np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import check_layers
 from streamdream.dream.field_check import checked_source
-from streamdream.media.planes import to_rgb
+from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.media.sinks.base import NullSink
 from streamdream.render.contact_sheet import draw_contact_sheet
 from streamdream.render.file_render import fix_stream
@@ -39,7 +39,7 @@ class _LastPicture(NullSink):
     """Keeps the last frame and its dream."""
 
     def write(self, image: Picture, frame: Frame) -> None:
-        self.dream, self.frame = to_rgb(image), frame
+        self.dream, self.frame = to_sdr_rgb(image), frame
 
 
 def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
@@ -66,7 +66,7 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
             sampler.dream(start_seconds, sink, last - first + 1, (deadline, deadline), guide_video.references_at)
             times.append(round(start_seconds + sink.frame.pts_seconds, 3))
             name = describe_seconds(times[-1])
-            before.append((f"{name}, before", to_rgb(sink.frame.picture)))
+            before.append((f"{name}, before", to_sdr_rgb(sink.frame.picture)))
             after.append((f"{name}, after", sink.dream))
     width = min(before[0][1].shape[1], MAX_CELL)
     return draw_contact_sheet(before + after, width, len(MOMENTS)), times

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 from streamdream.media.opencv import cv2
-from streamdream.media.planes import to_rgb
+from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.media.resize import resize
 from streamdream.system.durations import describe_seconds
 
@@ -148,7 +148,7 @@ def job_card(job: Job | None, jobs: JobQueue, idle: str, unit: str = "frames") -
         return _card("failed", f'<p role="alert">{escape(sentence(job.error))}</p>')
     seen = '<div class="sw-frame sw-frame-empty" aria-hidden="true"></div>' if job.state == "running" else ""
     if job.picture is not None:
-        seen = f'<img class="sw-frame" alt="The latest frame" src="{to_data_uri(to_rgb(job.picture))}">'
+        seen = f'<img class="sw-frame" alt="The latest frame" src="{to_data_uri(to_sdr_rgb(job.picture))}">'
     bar = f'<progress max="1" value="{job.share:.4f}" aria-label="Progress"></progress>'
     return _card(job.state, f'{seen}<div class="sw-status"><strong>{escape(_headline(job, jobs))}</strong>'
                             f"<span>{escape(_details(job, jobs, unit))}</span></div>{bar}")
