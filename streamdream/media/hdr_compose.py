@@ -1,8 +1,8 @@
 """Add a dream to an HDR picture so that the picture, tone-mapped, looks as the SDR dream does.
 
-What the residual changes is computed at its own small size: to SDR, add, and back. For the details of luma it is kept as
-a change of the SDR signal of a grey, which each sample of luma then takes on its own curve. Highlights keep what they
-are above SDR white: the way back is gentle there (``tone_curve.STEEPEST``), and it is the *difference* that is added.
+What the residual changes is computed at its own small size: to SDR, add, and back. For the details of luma it is kept
+as a change of the SDR signal of a grey, which each sample of luma then takes on its own curve. Highlights keep what
+they are above SDR white: the way back is gentle there (``tone_curve.STEEPEST``), and the *difference* is added.
 """
 from __future__ import annotations
 

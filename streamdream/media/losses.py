@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamdream.media.hdr_metadata import dynamic_metadata
+
 PROJECTIONS = {0: "a 360° video", 1: "a 360° video (cube map)", 2: "a part of a 360° video", 3: "half a 360° video",
                4: "a flat video for headsets", 5: "a fisheye video"}
 """AVSphericalProjection -> what people call it."""
@@ -20,4 +22,6 @@ def losses(picture: Any) -> list[str]:
         found.append(f"is {kind}: the output does not say so, and players show it flat")
     if int.from_bytes(data.get("STEREO3D", b"")[:4], "little"):
         found.append("holds a picture for each eye: the output does not say so, and players show both")
+    if left_out := dynamic_metadata(picture):
+        found.append(f"has {' and '.join(left_out)} metadata, which fit only the undreamed pictures: left out")
     return found

@@ -91,7 +91,8 @@ class ToneMap:
         """[65536]: Y' -> SDR signal of that grey, in ``SDR_STEPS``."""
         signal = self.luma_signal(np.arange(ENTRIES))
         light = compress(decode_grey(signal, self.color.trc), self.color.trc)
-        return np.rint(light ** (1 / SDR_GAMMA) * SDR_STEPS).astype(np.int16)
+        steps: NDArray[np.int16] = np.rint(light ** (1 / SDR_GAMMA) * SDR_STEPS).astype(np.int16)
+        return steps
 
     @cached_property
     def sdr_to_grey(self) -> Table:

@@ -42,14 +42,15 @@ def to_sdr_rgb(picture: Any) -> NDArray[np.uint8]:
     return to_rgb(picture)
 
 
-def tone_map_picture(picture: Any) -> Any:
+def tone_map_picture(picture: Any, color: ColorTags | None = None) -> Any:
     """An HDR PyAV frame -> an SDR one of the same size and time: yuv420p, with the tags ``BT709``.
 
-    Colours are mapped at half the size, which is that of their planes; the details of luma by its own value.
+    ``color`` None is what the picture's own tags say. Colours are mapped at half the size, which is that of their
+    planes; the details of luma by its own value.
     """
     from av import VideoFrame
 
-    components, tone_map = components_of(picture)
+    components, tone_map = components_of(picture, color)
     luma = components[0]
     samples = samples_at(components, (picture.width + 1) // 2, (picture.height + 1) // 2)
     small = cv2().transform(tone_map.to_sdr(samples), component_matrix(False, BT709.colorspace, BT709.range, 8))
@@ -69,9 +70,9 @@ def tone_map_picture(picture: Any) -> Any:
     return result
 
 
-def components_of(picture: Any) -> tuple[list[Samples], ToneMap]:
+def components_of(picture: Any, color: ColorTags | None = None) -> tuple[list[Samples], ToneMap]:
     """Views of Y', Cb and Cr of an HDR picture (of a copy, where it is not planar), and what maps them."""
-    color = ColorTags(picture.colorspace, picture.color_primaries, picture.color_trc, picture.color_range)
+    color = color or ColorTags(picture.colorspace, picture.color_primaries, picture.color_trc, picture.color_range)
     planar = to_planar(picture, lambda picture, **options: picture.reformat(**options))
     return component_views(planar)[:3], tone_map_of(color, bits_of(planar))
 

@@ -35,7 +35,8 @@ def decode(signal: Values, trc: int) -> Values:
     if trc == HLG:
         return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - HLG_C) / HLG_A) + HLG_B) / 12)
     root = signal ** (1 / M2)
-    return (np.maximum(root - C1, 0) / (C2 - C3 * root)) ** (1 / M1)
+    linear: Values = (np.maximum(root - C1, 0) / (C2 - C3 * root)) ** (1 / M1)
+    return linear
 
 
 def encode(linear: Values, trc: int) -> Values:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import check_layers
 from streamdream.dream.field_check import checked_source
-from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.media.sinks.base import NullSink
+from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.render.contact_sheet import draw_contact_sheet
 from streamdream.render.file_render import fix_stream
 from streamdream.render.guide_video import GuideVideo

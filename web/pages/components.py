@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 from streamdream.media.opencv import cv2
-from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.media.resize import resize
+from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.system.durations import describe_seconds
 
 from ..jobs import file_inspection

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.conform import Conformer, PictureForm
 from streamdream.media.frame import Frame, picture_checksum
+from streamdream.media.hdr_metadata import static_metadata
 from streamdream.media.input_container import (
     ColorTags,
     TimeRange,
@@ -121,6 +122,7 @@ class AvSource:
         reader = self._reader
         self.frame_count = estimate_pictures(reader.container, reader.stream, self._span, self.rate,
                                              reader.open if self._is_seekable and "://" not in self.name else None)
+        self.hdr_metadata = static_metadata(picture)
         for loss in losses(picture):
             self._warn_once(loss)
 
