@@ -160,8 +160,7 @@ def describe_streams(job: RenderJob, source: Source, warnings: list[str]) -> tup
         if not is_file:
             name = encoder.stream.codec_context.name
             return (StreamDecision(0, "video", "encoded", f"the picture is dreamed and encoded as {name}"),)
-        span = TimeRange.of(render.start, render.duration, render.end)
-        copier = StreamCopier(job.input, container, encoder.stream, span, [])
+        copier = StreamCopier(job.input, container, encoder.stream, render, warnings)
         copier.close()
     return tuple(copier.decisions)
 

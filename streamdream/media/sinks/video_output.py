@@ -7,13 +7,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamdream.media.input_container import TimeRange
 from streamdream.media.metadata import set_recipe
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS, PIPES
 from streamdream.media.sinks.pipe import StandardOutput, is_pipe
 from streamdream.media.sinks.recording import Recording
+from streamdream.media.sinks.sound_formats import check_encoder
 from streamdream.media.sinks.stream_copy import StreamCopier
+from streamdream.media.sinks.stream_selection import StreamSelection
 from streamdream.media.sinks.video_encoder import VideoEncoder
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import AtomicFile
@@ -67,11 +68,11 @@ class VideoOutput:
                                       container_options=self.kind.options)
         self.encoder = VideoEncoder(self._container, self.kind, str(self.partial.target), source, settings)
         self.warnings += self.encoder.warnings
+        StreamSelection(settings.map), check_encoder(self.kind.format, settings)
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
         elif input_path and Path(input_path).is_file():
-            span = TimeRange.of(settings.start, settings.duration, settings.end)
-            self._copier = StreamCopier(input_path, self._container, self.encoder.stream, span, self.warnings)
+            self._copier = StreamCopier(input_path, self._container, self.encoder.stream, settings, self.warnings)
         self._drop_wrong_timecode(source.rate)
         set_recipe(self._container, recipe(), self.warnings)
         self._container.start_encoding()
