@@ -55,7 +55,7 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     add_exec_flag(parser)
     add_dry_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, AutomationSettings, RenderSettings)
-    args = parser.parse(batch.join_suffix(argv))
+    args = parser.parse(join_maps(batch.join_suffix(argv)))
     run = resolve(args)
     if args.print_config:
         print(settings.to_toml((run.dream, run.stream, run.automation, run.render)), end="")
@@ -132,6 +132,20 @@ def _options(args: argparse.Namespace) -> PlanOptions:
     from streamdream.render.file_render import PlanOptions
 
     return PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
+
+
+def join_maps(argv: Sequence[str]) -> list[str]:
+    """``-map 0:a -map -0:a:1`` as one argument: argparse takes a text that begins with a dash for a flag."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    rest, maps, words = list[str](), list[str](), iter(argv[:end])
+    for word in words:
+        if word == "-map" and (value := next(words, None)) is not None:
+            maps.append(value)
+        elif word.startswith("-map="):
+            maps.append(word.removeprefix("-map="))
+        else:
+            rest.append(word)
+    return [*rest, *([f"-map={' '.join(maps)}"] if maps else []), *argv[end:]]
 
 
 def add_plan_flags(parser: Parser) -> None:

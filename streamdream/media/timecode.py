@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d{2,3})", re.ASCII)
+MAX_RATE = 120
 DROPPED_OF_30 = 2
 """Numbers that are left out in each minute but the tenth ones, at 29.97 frames a second."""
 
@@ -16,7 +17,7 @@ def advance(timecode: str, frames: int, rate: Fraction) -> str | None:
     One with ``;`` or ``.`` drops numbers of frames, so that it follows the clock at 29.97 or 59.94 frames a second.
     """
     match, base = TIMECODE.fullmatch(timecode), math.floor(rate + Fraction(1, 2))
-    if match is None or base < 1:
+    if match is None or not 1 <= base <= MAX_RATE:
         return None
     hours, minutes, seconds, number = (int(match[group]) for group in (1, 2, 3, 5))
     drops = match[4] != ":"

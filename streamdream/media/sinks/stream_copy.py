@@ -174,8 +174,9 @@ class StreamCopier:
         why = f"players of {container} do not know it" if self._can_mux(stream) else f"{container} cannot hold it"
         why = why if self._settings.audio_codec == "auto" else f"-c:a {self._settings.audio_codec}"
         self._decide(stream, "encoded", f"encoded as {name}, {why}")
-        self._warnings.append(f"stream {stream.index} of {self._path} ({describe_stream(stream)}) is encoded as "
-                              f"{name}: {why}")
+        if self._settings.audio_codec == "auto":
+            self._warnings.append(f"stream {stream.index} of {self._path} ({describe_stream(stream)}) is encoded as "
+                                  f"{name}: {why}")
 
     def _length_of(self, stream: Any) -> Fraction | None:
         """Where a sound track ends in the output, in seconds; None for the end of its packets."""
@@ -269,23 +270,24 @@ class StreamCopier:
 
     def _keep_timecode(self, video: Any) -> None:
         """Of the first picture, as metadata of the video; the containers make a track of it."""
-        found = {stream.index: text for stream in self._input.streams if (text := _timecode(stream.metadata))}
-        timecode = found.get(self._main.index) or _timecode(self._input.metadata) or next(iter(found.values()), "")
-        if not timecode:
+        texts = {stream.index: text for stream in self._input.streams if (text := _timecode(stream.metadata))}
+        found = texts.get(self._main.index) or _timecode(self._input.metadata) or next(iter(texts.values()), "")
+        rate, name = fraction(video.average_rate), self._output.format.name
+        now = advance(found, math.ceil(self._span.start * rate), rate)
+        if not found:
             return
-        rate = fraction(self._main.average_rate)
-        now = advance(timecode, math.ceil(self._span.start * rate), rate) if rate else None
-        holds = self._output.format.name in TIMECODE_FORMATS
-        if now and holds:
-            video.metadata["timecode"] = now
+        if name not in TIMECODE_FORMATS:
+            now, reason = None, f"{name} cannot hold it"
+        elif now is None:
+            reason = f"there is none such at {float(rate):.5g} frames a second"
         else:
-            why = "cannot hold it" if not holds else f"takes no such timecode at {float(rate):.5g} frames a second"
-            self._warnings.append(f"the timecode {timecode} of {self._path} is left out: {self._output.format.name} {why}")
-        for index in found:
-            stream = self._input.streams[index]
-            if stream.type == "data":
-                self._decide(stream, *(("kept", f"as the timecode {now} of the picture") if now and holds else
-                                       ("left out", why)))
+            reason = f"as the timecode {now} of the picture"
+            video.metadata["timecode"] = now
+        for index in texts:
+            if self._input.streams[index].type == "data":
+                self._decide(self._input.streams[index], "kept" if now else "left out", reason)
+        if now is None and re.search("[1-9]", found):
+            self._warnings.append(f"the timecode {found} of {self._path} is left out: {reason}")
 
     # Packets.
 

@@ -73,16 +73,8 @@ class VideoOutput:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
         elif input_path and Path(input_path).is_file():
             self._copier = StreamCopier(input_path, self._container, self.encoder.stream, settings, self.warnings)
-        self._drop_wrong_timecode(source.rate)
         set_recipe(self._container, recipe(), self.warnings)
         self._container.start_encoding()
-
-    def _drop_wrong_timecode(self, rate: Fraction) -> None:
-        """FFmpeg counts the frames of a timecode at that rate, and fails at one that no timecode has."""
-        for tags in (self._container.metadata, self.encoder.stream.metadata):
-            for key in [key for key in tags if key.lower() == "timecode" and rate > MAX_TIMECODE_RATE]:
-                del tags[key]
-                self.warnings.append(f"the timecode is left out: it cannot count {float(rate):g} frames a second")
 
     def mux(self, packets: list[Any]) -> None:
         """Write packets of the encoder, with times in its ticks, and the copied packets that are due before them."""
