@@ -79,6 +79,7 @@ class AudioEncoder:
             first = max(round(start * encoding.rate), 0) if self._stores_times else encoding.delay
         if first >= self._end:
             return None
+        first = round(Fraction(first * rate, encoding.rate))  # libswresample counts it in samples of its input
         graph = Graph()
         filters = [graph.add_abuffer(sample_rate=rate, format=form, layout=layout, time_base=tick),
                    graph.add("aresample", f"async=1:min_hard_comp={MAX_DRIFT_SECONDS}:first_pts={first}"),

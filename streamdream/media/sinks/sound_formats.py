@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, UsageError
@@ -37,7 +38,7 @@ SOUND = {
     "matroska": SoundSupport(MPEG | PCM | {"alac", "dts", "flac", "mlp", "mp2", "opus", "pcm_s16be", "pcm_s24be",
                                            "truehd", "tta", "vorbis", "wavpack"}, "libopus", "libopus"),
     "webm": SoundSupport(frozenset({"opus", "vorbis"}), "libopus", "libopus"),
-    "avi": SoundSupport(MPEG | PCM | {"adpcm_ima_wav", "adpcm_ms", "dts", "mp2", "pcm_alaw", "pcm_mulaw", "pcm_u8"},
+    "avi": SoundSupport(PCM | {"aac", "ac3", "mp2", "mp3", "pcm_alaw", "pcm_mulaw", "pcm_u8"},
                         "libmp3lame", "ac3", stores_times=False),
 }
 """By FFmpeg's name of the container; one that is missing holds no sound."""
@@ -45,6 +46,8 @@ ENCODERS = ("aac", "ac3", "alac", "eac3", "flac", "libmp3lame", "libopus", "mp2"
             "pcm_f32le", "tta", "wavpack")
 """The usual ones, to name them; any other that FFmpeg has works, too."""
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+MAX_DELAY_SECONDS = Fraction(1, 20)
+"""That nobody notices."""
 CHANNEL_BIT_RATE = 96_000
 """In bits/s; a lossy encoder is all but transparent with it."""
 SURROUND_BIT_RATE = 64_000
@@ -68,13 +71,15 @@ class SoundEncoding:
     """Samples by which the encoder is late."""
 
 
-def choose_encoder(stream: Any, container: str, settings: RenderSettings) -> str:
-    """The encoder for a sound track in that container; "" where its packets are copied.
+def choose_encoder(stream: Any, container: str, settings: RenderSettings, delay: Fraction) -> str:
+    """The encoder for a sound track in that container; "" where its packets are copied. ``delay`` is when it begins, in
+    seconds.
 
     Raises UnknownName or UsageError for an encoder that is not there, or that the container cannot hold.
     """
     support, name = SOUND[container], check_encoder(container, settings)
-    if name == COPY or (name == AUTO and codec_name(stream) in support.known):
+    is_held = support.stores_times or delay < MAX_DELAY_SECONDS
+    if name == COPY or (name == AUTO and codec_name(stream) in support.known and is_held):
         return ""
     if name != AUTO:
         return name

@@ -154,7 +154,7 @@ class StreamCopier:
             self._leave_out(stream, "nothing decodes it")
         elif container not in SOUND:
             self._leave_out(stream)
-        elif not (name := choose_encoder(stream, container, self._settings)):
+        elif not (name := choose_encoder(stream, container, self._settings, self._delay_of(stream))):
             if self._can_mux(stream):
                 self._copy(stream)
             else:
@@ -172,11 +172,18 @@ class StreamCopier:
         self._routes[stream.index] = route
         self._describe(stream, route.stream)
         why = f"players of {container} do not know it" if self._can_mux(stream) else f"{container} cannot hold it"
+        if codec_name(stream) in SOUND[container].known:
+            why = f"{container} cannot begin it later than the picture"
         why = why if self._settings.audio_codec == "auto" else f"-c:a {self._settings.audio_codec}"
         self._decide(stream, "encoded", f"encoded as {name}, {why}")
         if self._settings.audio_codec == "auto":
             self._warnings.append(f"stream {stream.index} of {self._path} ({describe_stream(stream)}) is encoded as "
                                   f"{name}: {why}")
+
+    def _delay_of(self, stream: Any) -> Fraction:
+        """When a stream begins in the output, in seconds."""
+        start = (stream.start_time or 0) * fraction(stream.time_base, Fraction(1, 1000)) - self._offset
+        return max(start, Fraction(0))
 
     def _length_of(self, stream: Any) -> Fraction | None:
         """Where a sound track ends in the output, in seconds; None for the end of its packets."""
