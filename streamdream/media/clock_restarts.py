@@ -15,15 +15,14 @@ from streamdream.media.pyav import fraction
 
 RESET_SECONDS = 1
 """A jump back by more is a clock that begins anew."""
-RESTARTING_FORMATS = NONZERO_START_FORMATS | {"flv"}
-"""Formats whose files can be joined by writing one behind the other."""
 DEFAULT_RATE = Fraction(25)
 MAX_HELD_PACKETS = 4096
 """That wait for the picture that tells the shift; after these there is none."""
 
 
 def can_restart(container: Any) -> bool:
-    return bool(RESTARTING_FORMATS & set(container.format.name.split(",")))
+    """Whether files of this format can be joined by writing one behind the other."""
+    return bool(NONZERO_START_FORMATS & set(container.format.name.split(",")))
 
 
 @dataclass

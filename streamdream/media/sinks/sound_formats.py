@@ -78,12 +78,19 @@ def choose_encoder(stream: Any, container: str, settings: RenderSettings, delay:
     Raises UnknownName or UsageError for an encoder that is not there, or that the container cannot hold.
     """
     support, name = SOUND[container], check_encoder(container, settings)
-    is_held = support.stores_times or delay < MAX_DELAY_SECONDS
-    if name == COPY or (name == AUTO and codec_name(stream) in support.known and is_held):
+    if name == COPY or (name == AUTO and _is_known(stream, support, delay)):
         return ""
     if name != AUTO:
         return name
     return support.encoder if stream.codec_context.layout.nb_channels <= 2 else support.surround_encoder
+
+
+def _is_known(stream: Any, support: SoundSupport, delay: Fraction) -> bool:
+    if not support.stores_times:
+        # AAC of a transport stream has its parameters in each packet, where such a container's readers do not look.
+        if delay >= MAX_DELAY_SECONDS or (codec_name(stream) == "aac" and not stream.codec_context.extradata):
+            return False
+    return codec_name(stream) in support.known
 
 
 def check_encoder(container: str, settings: RenderSettings) -> str:

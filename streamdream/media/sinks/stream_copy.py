@@ -173,7 +173,7 @@ class StreamCopier:
         self._describe(stream, route.stream)
         why = f"players of {container} do not know it" if self._can_mux(stream) else f"{container} cannot hold it"
         if codec_name(stream) in SOUND[container].known:
-            why = f"{container} cannot begin it later than the picture"
+            why = f"{container} cannot hold it as it is"
         why = why if self._settings.audio_codec == "auto" else f"-c:a {self._settings.audio_codec}"
         self._decide(stream, "encoded", f"encoded as {name}, {why}")
         if self._settings.audio_codec == "auto":
@@ -316,9 +316,11 @@ class StreamCopier:
 
     def _demux(self) -> Iterator[Any]:
         """Packets that are needed, on the clock of the output."""
-        if self._span.start:
-            self._input.seek(int(max(self._offset - 1, Fraction(0)) * 1_000_000))
         restarts = can_restart(self._input)
+        stated = Fraction((self._input.start_time or 0) + (self._input.duration or 0), 1_000_000)
+        # Behind the stated end are recordings whose clock began anew; no seeking leads there.
+        if self._span.start and not (restarts and self._offset > stated):
+            self._input.seek(int(max(self._offset - 1, Fraction(0)) * 1_000_000))
         streams = [stream for stream in self._input.streams
                    if stream.index in self._routes or (restarts and stream is self._main)]
         packets = (packet for packet in self._input.demux(streams) if packet.size)
