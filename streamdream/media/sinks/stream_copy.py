@@ -363,7 +363,7 @@ def _portable_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def describe_stream(stream: Any) -> str:
     """As in ``subtitle subrip, eng`` or ``data GoPro MET``."""
-    name = stream.codec_context.name if stream.codec_context else getattr(stream, "name", "")
+    name = codec_name(stream) if stream.codec_context else getattr(stream, "name", "")
     if not name and stream.type == "data":
         name = stream.metadata.get("handler_name", "")
     elif not name:

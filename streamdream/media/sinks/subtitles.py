@@ -9,7 +9,9 @@ from streamdream.media.sinks.sound_formats import codec_name
 TEXT_CODECS = {"ass", "mov_text", "ssa", "subrip", "text", "webvtt"}
 CONVERTED = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 """What text subtitles become where the container cannot hold them, by its name."""
-TICK = Fraction(1, 1000)
+MILLISECOND = Fraction(1, 1000)
+MOV_TICK = Fraction(1, 1_000_000)
+"""FFmpeg's muxer compares ticks of texts with those of pictures, and ends a text too early if its own are the longer."""
 MAX_SECONDS = 24 * 3600
 """That a text is shown; what is longer has no end."""
 DEFAULT_SECONDS = 5
@@ -34,9 +36,10 @@ class SubtitleConverter:
         self._decoder = source.codec_context
         self._decoder.open(strict=False)
         self.stream = output.add_stream(name)
-        self.stream.time_base = TICK
+        self._tick = MOV_TICK if name == "mov_text" else MILLISECOND
+        self.stream.time_base = self._tick
         self._encoder = self.stream.codec_context
-        self._encoder.time_base = TICK
+        self._encoder.time_base = self._tick
         self._encoder.subtitle_header = self._decoder.subtitle_header
 
     def take(self, packet: Any) -> list[Any]:
@@ -47,7 +50,8 @@ class SubtitleConverter:
             subtitle = self._decoder.decode2(packet)
             if not subtitle or not len(subtitle):  # an empty one ends the text before it
                 return []
-            start, duration = round((packet.pts or 0) * packet.time_base / TICK), self._duration(packet, subtitle)
+            start = round((packet.pts or 0) * packet.time_base / MILLISECOND)
+            duration = self._duration(packet, subtitle)
             subtitle.start_display_time, subtitle.end_display_time, subtitle.pts = 0, duration, start * 1000
             encoded = self._encoder.encode_subtitle(subtitle)
         except FFmpegError:
@@ -55,7 +59,7 @@ class SubtitleConverter:
             return []
         if not encoded.size:
             return []
-        encoded.stream, encoded.time_base = self.stream, TICK
+        encoded.stream, encoded.time_base = self.stream, MILLISECOND
         encoded.pts, encoded.dts, encoded.duration = start, start, duration
         return [encoded]
 
@@ -64,6 +68,6 @@ class SubtitleConverter:
 
     @staticmethod
     def _duration(packet: Any, subtitle: Any) -> int:
-        """In ticks."""
-        ticks = round(packet.duration * packet.time_base / TICK) if packet.duration else int(subtitle.end_display_time)
-        return ticks if 0 < ticks <= MAX_SECONDS / TICK else int(DEFAULT_SECONDS / TICK)
+        """In ms."""
+        shown = packet.duration * packet.time_base / MILLISECOND if packet.duration else subtitle.end_display_time
+        return round(shown) if 0 < shown <= MAX_SECONDS * 1000 else DEFAULT_SECONDS * 1000
