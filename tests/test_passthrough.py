@@ -191,15 +191,14 @@ def test_a_render_copies_subtitles_and_attachments(tmp_path: Path, full: dict[st
         assert (font.name, font.data) == ("font.ttf", b"font" * 50)
 
 
-@pytest.mark.parametrize(("name", "lost"), [("a.mp4", ["subtitle srt", "attachment font.ttf"]),
-                                            ("a.webm", ["audio aac, deu", "subtitle srt", "attachment font.ttf"]),
-                                            ("a.gif", ["audio aac, deu", "subtitle srt", "attachment font.ttf"])])
+@pytest.mark.parametrize(("name", "lost"), [("a.mp4", ["attachment font.ttf"]), ("a.webm", ["attachment font.ttf"]),
+                                            ("a.gif", ["audio aac, deu", "subtitle subrip", "attachment font.ttf"])])
 def test_what_a_container_cannot_hold_is_named(tmp_path: Path, full: dict[str, str], name: str,
                                                lost: list[str]) -> None:
     sink = copy(full["mkv"], tmp_path / name)
     assert len(read(tmp_path / name)) == 30
-    assert len(sink.warnings) == len(lost)
-    for line, what in zip(sink.warnings, lost, strict=True):
+    lines = [line for line in sink.warnings if "is encoded as" not in line and "is converted to" not in line]
+    for line, what in zip(lines, lost, strict=True):
         assert f"({what})" in line and "cannot hold stream" in line and line.endswith("it is left out")
 
 

@@ -67,6 +67,8 @@ def _add_sound(output: Any, track: Track) -> Any:
     stream.codec_context.layout = track.layout
     if track.language:
         stream.metadata["language"] = track.language
+    if track.codec.startswith("wma"):
+        stream.codec_context.bit_rate = 96_000
     stream.codec_context.open(strict=False)
     return stream
 
@@ -100,12 +102,15 @@ def _write_text(output: Any, stream: Any, order: int, start: int, end: int, line
 def hear(path: Path | str, number: int = 0) -> NDArray[np.float32]:
     """The first channel of a sound track from time 0 on, as a player gives it, at ``HEARD_RATE``."""
     with av.open(str(path)) as file:
+        starts_late = file.format.name in ("mpeg", "mpegts")
+        start = Fraction(file.start_time or 0, 1_000_000) if starts_late else Fraction(0)
         resampler = None
         parts: list[Any] = []
         for frame in file.decode(audio=number):
             if resampler is None:
-                options = {"async": "1", "first_pts": "0"}
+                options = {"async": "1", "min_hard_comp": "0.002", "first_pts": "0"}
                 resampler = av.AudioResampler("fltp", frame.layout, HEARD_RATE, options=options)
+            frame.pts = frame.pts and frame.pts - round(start / frame.time_base)
             parts += resampler.resample(frame)
         parts += resampler.resample(None) if resampler else []
     return np.concatenate([part.to_ndarray()[0] for part in parts] or [np.zeros(0, np.float32)])
@@ -128,10 +133,9 @@ def texts_of(path: Path | str) -> list[tuple[float, float, str]]:
     """Start and end in seconds, and text, of all subtitles of a file."""
     found: list[tuple[float, float, str]] = []
     with av.open(str(path)) as file:
-        stream = file.streams.subtitles[0]
+        stream: Any = file.streams.subtitles[0]
         for packet in file.demux(stream):
             for subtitle in stream.decode(packet) if packet.size else ():
-                start = float(packet.pts * packet.time_base)
-                end = start + float((packet.duration or 0) * packet.time_base)
-                found.append((start, end, subtitle.dialogue.decode()))  # type: ignore[union-attr]
+                start, end = (float(time * packet.time_base) for time in (packet.pts, packet.pts + packet.duration))
+                found.append((round(start, 3), round(end, 3), subtitle.dialogue.decode()))
     return found

@@ -204,7 +204,7 @@ class StreamCopier:
         from av import FFmpegError
 
         try:
-            route = SubtitleConverter(stream, self._output)
+            route = SubtitleConverter(stream, self._output, self._span.end and self._span.end - self._span.start)
         except (FFmpegError, ValueError):
             self._leave_out(stream)
             return

@@ -1,6 +1,7 @@
 """Convert text subtitles into the kind that the output's container holds, by FFmpeg's decoders and encoders."""
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -24,15 +25,16 @@ def is_text(stream: Any) -> bool:
 class SubtitleConverter:
     """Decode the texts of ``source``, a stream of the input, and encode them into a new stream of ``output``.
 
-    Raises ValueError where the container has no kind for them.
+    They are cut at 0 and begin before ``length`` seconds, None for all. Raises ValueError where the container has no kind for them.
     """
 
-    def __init__(self, source: Any, output: Any) -> None:
+    def __init__(self, source: Any, output: Any, length: Fraction | None) -> None:
         self.damaged = 0
         """Packets that could not be decoded."""
         name = CONVERTED.get(output.format.name)
         if name is None:
             raise ValueError(f"{output.format.name} holds no text subtitles")
+        self._length = math.inf if length is None else length / MILLISECOND
         self._decoder = source.codec_context
         self._decoder.open(strict=False)
         self.stream = output.add_stream(name)
@@ -51,7 +53,10 @@ class SubtitleConverter:
             if not subtitle or not len(subtitle):  # an empty one ends the text before it
                 return []
             start = round((packet.pts or 0) * packet.time_base / MILLISECOND)
-            duration = self._duration(packet, subtitle)
+            end = start + self._duration(packet, subtitle)
+            if end <= 0 or start >= self._length:
+                return []
+            start, duration = max(start, 0), end - max(start, 0)
             subtitle.start_display_time, subtitle.end_display_time, subtitle.pts = 0, duration, start * 1000
             encoded = self._encoder.encode_subtitle(subtitle)
         except FFmpegError:
