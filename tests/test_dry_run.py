@@ -80,7 +80,7 @@ def test_it_tells_what_becomes_of_each_stream(film: str, tmp_path: Path, capsys:
     video, *others = forecast["streams"]
     assert video["reason"] == f"the picture is dreamed and encoded as {encoder}"
     for stream in others:
-        assert ("cannot hold it" in stream["reason"]) == (stream["action"] == "left out")
+        assert "cannot hold it" in stream["reason"] or stream["action"] != "left out"
     assert (forecast["copied_bytes"] > 0) == ("kept" in kept)
 
 

@@ -161,7 +161,7 @@ def test_joined_recordings_stay_in_time(tmp_path: Path, codec: str, suffix: str)
     sound, half = hear(tmp_path / f"a.{suffix}"), hear(tmp_path / "one.ts")
     assert len(sound) / 16_000 == pytest.approx(2.4, abs=0.06)
     second = sound[round(1.2 * 16_000):]
-    allowed = 0.025 if suffix == "avi" else 0.004
+    allowed = 0.025 if suffix == "avi" else 0.012  # half a packet
     assert abs(delay_of(second, half[: len(second)])) <= allowed and abs(delay_of(sound[:19_200], half)) <= allowed
 
 

@@ -1,7 +1,7 @@
 """Recordings joined in one file: where the clock begins anew, all streams are shifted by the same time.
 
-The pictures decide by how much, as ``TimestampRepair`` does for those that are decoded: the first picture of a recording
-follows the last one of the recording before.
+The pictures decide by how much, as ``TimestampRepair`` does for those that are decoded: the first picture of a
+recording follows the last one of the recording before.
 """
 from __future__ import annotations
 

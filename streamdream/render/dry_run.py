@@ -15,7 +15,8 @@ from streamdream.media.packet_scan import PacketScan, scan_packets
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.registry import check_output
-from streamdream.media.sinks.stream_copy import StreamCopier, StreamDecision, describe_stream
+from streamdream.media.sinks.stream_copy import StreamCopier
+from streamdream.media.sinks.stream_routes import StreamDecision, describe_stream
 from streamdream.media.sinks.video_encoder import VideoEncoder
 from streamdream.render.chunked_output import chunked_output
 from streamdream.render.disk_space import DiskNeed

@@ -86,10 +86,10 @@ def choose_encoder(stream: Any, container: str, settings: RenderSettings, delay:
 
 
 def _is_known(stream: Any, support: SoundSupport, delay: Fraction) -> bool:
-    if not support.stores_times:
-        # AAC of a transport stream has its parameters in each packet, where such a container's readers do not look.
-        if delay >= MAX_DELAY_SECONDS or (codec_name(stream) == "aac" and not stream.codec_context.extradata):
-            return False
+    # AAC of a transport stream has its parameters in each packet, where readers of such a container do not look.
+    is_bare = codec_name(stream) == "aac" and not stream.codec_context.extradata
+    if not support.stores_times and (delay >= MAX_DELAY_SECONDS or is_bare):
+        return False
     return codec_name(stream) in support.known
 
 

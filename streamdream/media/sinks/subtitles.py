@@ -12,7 +12,7 @@ CONVERTED = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm":
 """What text subtitles become where the container cannot hold them, by its name."""
 MILLISECOND = Fraction(1, 1000)
 MOV_TICK = Fraction(1, 1_000_000)
-"""FFmpeg's muxer compares ticks of texts with those of pictures, and ends a text too early if its own are the longer."""
+"""FFmpeg's muxer compares ticks of texts with those of pictures; if its own are the longer, a text ends too early."""
 MAX_SECONDS = 24 * 3600
 """That a text is shown; what is longer has no end."""
 DEFAULT_SECONDS = 5
@@ -25,7 +25,8 @@ def is_text(stream: Any) -> bool:
 class SubtitleConverter:
     """Decode the texts of ``source``, a stream of the input, and encode them into a new stream of ``output``.
 
-    They are cut at 0 and begin before ``length`` seconds, None for all. Raises ValueError where the container has no kind for them.
+    They are cut at 0 and begin before ``length`` seconds, None for all. Raises ValueError where the container has no
+    kind for them.
     """
 
     def __init__(self, source: Any, output: Any, length: Fraction | None) -> None:
