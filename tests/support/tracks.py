@@ -11,6 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.media.pyav import fraction
+
 HEARD_RATE = 16_000
 FRAMES, RATE = 30, 25
 
@@ -110,7 +112,7 @@ def hear(path: Path | str, number: int = 0) -> NDArray[np.float32]:
             if resampler is None:
                 options = {"async": "1", "min_hard_comp": "0.002", "first_pts": "0"}
                 resampler = av.AudioResampler("fltp", frame.layout, HEARD_RATE, options=options)
-            frame.pts = frame.pts and frame.pts - round(start / frame.time_base)
+            frame.pts = frame.pts and frame.pts - round(start / fraction(frame.time_base))
             parts += resampler.resample(frame)
         parts += resampler.resample(None) if resampler else []
     return np.concatenate([part.to_ndarray()[0] for part in parts] or [np.zeros(0, np.float32)])

@@ -93,7 +93,7 @@ class StreamCopier:
             stream.discard = Discard.default if stream in streams else Discard.all
         windows = {stream.index: self._span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
                    for stream in streams}
-        packets = (packet for packet in self._input.demux(streams) if packet.size) if streams else iter(())
+        packets: Iterator[Any] = (packet for packet in self._input.demux(streams) if packet.size)
         if restarts and self._main:
             packets = ClockRestarts(self._main)(packets)
         for packet in packets:
