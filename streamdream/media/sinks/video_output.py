@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 20
 """Write buffer of a recording."""
-MAX_TIMECODE_RATE = 120
-"""SMPTE ST 12-3."""
 
 
 class VideoOutput:
