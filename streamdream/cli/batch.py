@@ -50,23 +50,25 @@ def join_suffix(argv: Sequence[str]) -> list[str]:
 
 def choose_work(args: argparse.Namespace, run: Run) -> Work:
     """The files to render. Raises UsageError, before anything is written, as ``path_conflicts.check`` does."""
+    from streamdream.media.picture_files import picture_files
     from streamdream.media.sinks.pipe import pipe_name
-    from streamdream.render.batch import Task, find_sequence, output_is_folder, plan_batch
+    from streamdream.render.batch import Task, find_pictures, output_is_folder, plan_batch
 
     path_conflicts.check_not_empty(args)
     if args.output == "-":
         if len(args.input) > 1 or args.preview:
             raise UsageError("-o - is for one video, as a whole")
         args.output, args.container = pipe_name(args.container), ""
-    if args.preview and (len(args.input) > 1 or (args.output and output_is_folder(args.input, args.output))):
+    if args.preview and args.output and output_is_folder(args.input, args.output):
         raise UsageError("--preview is for one file")
     if not args.output or not output_is_folder(args.input, args.output):
         for option in ("suffix", "container"):
             if getattr(args, option):
                 raise UsageError(f"--{option} is for outputs in a folder, and -o {args.output} is a file")
-        args.input = [find_sequence(args.input[0])]
+        name = find_pictures(args.input, args.output or "")
+        args.input = [str(path) for path in picture_files(name)] or [name]
         path_conflicts.check(args, run)
-        return Work([Task(args.input[0], args.output or "")])
+        return Work([Task(name, args.output or "")])
     if args.record_settings:
         raise UsageError("--record-settings is for one file, and these go into a folder")
     tasks = plan_batch(args.input, args.output, args.suffix, args.container, args.overwrite)

@@ -105,6 +105,6 @@ def _preview(job: RenderJob, path: str, as_json: bool) -> None:
     images.write_image(path, sheet, overwrite=job.overwrite)
     seconds = time.perf_counter() - began
     if as_json:
-        print(json.dumps({"output": path, "input": job.input, "moments": moments, "seconds": round(seconds, 3)}))
+        print(json.dumps({"output": path, "input": job.shown_input, "moments": moments, "seconds": round(seconds, 3)}))
     else:
-        print(f"{path}: {len(moments)} moments of {job.input} in {seconds:.0f} s")
+        print(f"{path}: {len(moments)} moments of {job.shown_input} in {seconds:.0f} s")

@@ -143,7 +143,7 @@ def _check_kind(output: NamedPath, folder: bool) -> None:
 
 def _files(text: str) -> list[Path]:
     """Return the existing files among those that ``text`` names."""
-    from streamdream.media.input_container import glob_files, is_glob
+    from streamdream.media.picture_files import glob_files, is_glob
 
     if text.startswith("lavfi:"):
         return [Path(name) for name in FILTER_FILE.findall(text)]

@@ -89,7 +89,7 @@ def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
         task, started = work.tasks[0], time.time()
         report = _render_file(args, run, pause, blocks, task)
         warn_of_older_files(task.output, started)
-        print_report(report, task.input, task.output, args.json)
+        print_report(report, _job(args, run, task).shown_input, task.output, args.json)
     return 0
 
 
@@ -175,7 +175,7 @@ class RenderProgress:
     def __init__(self, job: RenderJob, quiet: bool, pause: Pause, blocks: ProgressBlocks, title: str = "") -> None:
         """``title`` stands before the names of the files."""
         self._job, self._quiet, self._pause, self._blocks = job, quiet, pause, blocks
-        self._title = f"{title}{job.input} → {job.output}"
+        self._title = f"{title}{job.shown_input} → {job.output}"
         self._stack = ExitStack()
         self._scan: ExitStack | None = None
         self._progress: Progress | None = None
@@ -200,14 +200,14 @@ class RenderProgress:
         if folder is not None and done_frames and not self._quiet:
             log_line(f"resuming at {folder.describe_resume()}: {done_frames} frames are there")
         self._progress = self._stack.enter_context(Progress(self._title, total_frames, "frames", self._quiet))
-        self._blocks.begin(self._job.input, rate, done_frames)
+        self._blocks.begin(self._job.shown_input, rate, done_frames)
 
     def scanned(self, frames: int, total_frames: int) -> None:
         from streamdream.cli.progress import Progress
 
         if self._scan is None:
             self._scan = ExitStack()
-            title = f"{self._job.input}: looking for scene cuts"
+            title = f"{self._job.shown_input}: looking for scene cuts"
             self._progress = self._scan.enter_context(Progress(title, total_frames, "frames", self._quiet))
         assert self._progress is not None
         self._progress.update(frames)

@@ -6,9 +6,7 @@ video stream is the main one, the origin of the clock, the time range, the rotat
 from __future__ import annotations
 
 import difflib
-import glob
 import math
-import os
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -151,16 +149,6 @@ def to_fraction(seconds: float) -> Fraction:
 def is_pattern(path: str) -> bool:
     """Whether it names a sequence of pictures, as ``frame_%04d.png`` does."""
     return NUMBER.search(Path(path).name) is not None
-
-
-def is_glob(path: str) -> bool:
-    """Whether it names all pictures that match it, in the order of their names, as ``shots/*.png`` does."""
-    return "*" in Path(path).name and "://" not in path and not path.startswith("lavfi:") and not Path(path).exists()
-
-
-def glob_files(pattern: str) -> list[Path]:
-    """The files that match, in the order in which FFmpeg reads them."""
-    return sorted(map(Path, glob.glob(pattern)), key=os.fsencode)  # noqa: PTH207 - it is no part of a folder
 
 
 def sequence_files(pattern: str) -> dict[int, Path]:

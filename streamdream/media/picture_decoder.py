@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError, error_text
+from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
     from PIL import ImageCms
@@ -43,6 +44,9 @@ class Picture:
     """[H, W, 3] RGB, upright, in sRGB. Of a transparent pixel, its own colour."""
     alpha: NDArray[np.uint8] | None = None
     """[H, W], 255 is opaque; None where all of the picture is."""
+    deep: NDArray[np.uint16] | None = None
+    """[H, W, 3 or 4], the same with 16 bits, and alpha where there is one; None where the file has 8, or none was asked
+    for."""
     notes: tuple[str, ...] = ()
     """What a user should know, each as the end of a sentence that begins with the file's name."""
 
@@ -51,7 +55,8 @@ class Picture:
         """[H, W, 3]: before black."""
         if self.alpha is None:
             return self.image
-        result: NDArray[np.uint8] = ((self.image.astype(np.uint16) * self.alpha[..., None] + 127) // 255).astype(np.uint8)
+        product = self.image.astype(np.uint16) * self.alpha[..., None]
+        result: NDArray[np.uint8] = ((product + 127) // 255).astype(np.uint8)
         return result
 
 
@@ -82,10 +87,7 @@ def open_picture(path: str | Path, data: bytes | None = None) -> Image:
     """
     from PIL import Image
 
-    if data is None:
-        head = _read_head(Path(path))
-    else:
-        head = data[:64]
+    head = _read_head(Path(path)) if data is None else data[:64]
     if not head:
         raise SourceError(f"{path} is empty")
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from here on, and refuses twice as many
@@ -133,8 +135,10 @@ def is_picture(path: str) -> bool:
         return False
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, deep: bool = False) -> Picture:
     """Decode the first, or main, picture of a file. A JPEG file that is cut off is used as far as it goes.
+
+    With ``deep`` also the 16 bits of a PNG or TIFF file.
 
     Raises as ``open_picture``, and SourceError for a damaged picture.
     """
@@ -144,7 +148,9 @@ def read_picture(path: str | Path) -> Picture:
         if (count := count_pictures(image, name)) > 1:
             notes = (f"holds {count} pictures; the first is used",)
         try:
-            return decode(image, name, notes)
+            is_deep = deep and _has_16_bits(image)
+            picture = decode(image, name, notes)
+            return replace(picture, deep=_read_16_bits(image, path, picture)) if is_deep else picture
         except SourceError:
             if image.format not in ("JPEG", "MPO"):
                 raise
@@ -174,7 +180,29 @@ def decode(image: Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
         image, converted = _to_srgb(image, profile)
         turn = _turn_of(orientation)
         pixels = turn(_to_array(image))
-        return Picture(pixels, None if alpha is None else turn(np.asarray(alpha)), (*notes, *converted))
+        return Picture(pixels, None if alpha is None else turn(np.asarray(alpha)), notes=(*notes, *converted))
+
+
+def _has_16_bits(image: Image) -> bool:
+    """Of a file that is open but not loaded."""
+    tiles: Any = getattr(image, "tile", ())
+    return image.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[np.uint16] | None:
+    """By OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
+    if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any("converted" in note for note in picture.notes):
+        return None
+    cv = cv2()
+    stored = cv.imdecode(np.fromfile(path, np.uint8), cv.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        return None
+    channels = 1 if stored.ndim == 2 else stored.shape[2]
+    order = {1: cv.COLOR_GRAY2RGB, 3: cv.COLOR_BGR2RGB, 4: cv.COLOR_BGRA2RGBA}.get(channels)
+    if order is None:
+        return None
+    deep: NDArray[np.uint16] = _turn_of(_orientation(image))(cv.cvtColor(stored, order))
+    return deep if deep.shape[:2] == picture.image.shape[:2] else None
 
 
 def _orientation(image: Image) -> int:
@@ -184,9 +212,9 @@ def _orientation(image: Image) -> int:
         return 1
 
 
-def _turn_of(orientation: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+def _turn_of(orientation: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """From Exif's number: swap rows and columns (5 to 8), then mirror rows, then columns."""
-    def turn(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def turn(array: NDArray[Any]) -> NDArray[Any]:
         array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
         array = array[::-1] if orientation in (3, 4, 7, 8) else array
         return np.ascontiguousarray(array[:, ::-1] if orientation in (2, 3, 6, 7) else array)
@@ -196,15 +224,15 @@ def _turn_of(orientation: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8
 
 def _to_8_bits(image: Image) -> Image:
     """Mode L, RGB, RGBA, CMYK or LAB."""
-    from PIL import Image as pil
+    from PIL.Image import fromarray
 
     mode = image.mode
     if mode in SIXTEEN_BITS:
-        return pil.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        return fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         full = 65535.0 if mode == "I" else max(1.0, float(values.max()))
-        return pil.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
+        return fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
     if mode in ("RGB", "L") and "transparency" in image.info:
         mode, image = "RGBA", image.convert("RGBA")
     if mode in PALETTE:
@@ -237,17 +265,17 @@ def _transform(profile: bytes | None, mode: str) -> tuple[ImageCms.ImageCmsTrans
 
     Raises PyCMSError or OSError for one that is damaged, or not of that mode.
     """
-    from PIL import Image as pil
     from PIL import ImageCms
+    from PIL.Image import fromarray
 
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB",
                                         ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION)
     name = ImageCms.getProfileDescription(source).strip() if profile else "L*a*b*"
     if mode in ("L", "RGB"):
-        levels = np.arange(0, 256, 15, np.uint8)
+        levels = np.arange(0, 256, 15).astype(np.uint8)
         chart = levels[:, None] if mode == "L" else np.stack(np.meshgrid(*[levels] * 3), -1).reshape(-1, 17, 3)
-        before = pil.fromarray(chart)
+        before = fromarray(chart)
         after = np.asarray(ImageCms.applyTransform(before, transform)).astype(int)
         if np.abs(after - np.asarray(before.convert("RGB"))).max() <= 2:
             return None, name

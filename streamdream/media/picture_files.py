@@ -8,14 +8,17 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from streamdream.errors import UsageError
+from streamdream.errors import MissingPackage, StreamdreamError, UsageError
 from streamdream.media.images import READABLE
 from streamdream.media.input_container import is_pattern, sequence_files
+from streamdream.media.picture_decoder import count_pictures, open_picture
 
 SEPARATOR = "\0"
 """Between the files of a list: no path has it."""
 DIGITS = re.compile(r"([0-9]+)")
 MAX_NAMED_GAPS = 5
+RAW_VIDEO_SUFFIXES = (".mjpg", ".mjpeg")
+"""Of files that look like a JPEG picture, and are many."""
 
 
 def join_list(files: Iterable[str]) -> str:
@@ -108,3 +111,21 @@ def describe_gaps(name: str) -> str:
     named = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:MAX_NAMED_GAPS]]
     more = ", ..." if len(gaps) > MAX_NAMED_GAPS else ""
     return f"{name}: no picture has the number {', '.join(named)}{more}; the {len(numbers)} others follow each other"
+
+
+def is_picture_input(name: str) -> bool:
+    """Whether its frames are those of a ``PictureSource``: many pictures, or a file that by its content is one, or an
+    animated WebP or AVIF; FFmpeg reads other animations.
+    """
+    if is_many(name):
+        return True
+    path = Path(name)
+    if not path.is_file() or path.suffix.lower() in RAW_VIDEO_SUFFIXES:
+        return False
+    try:
+        with open_picture(name) as image:
+            return image.format != "GIF" and not (image.format == "PNG" and count_pictures(image, name) > 1)
+    except MissingPackage:
+        return True
+    except StreamdreamError:
+        return False

@@ -30,12 +30,12 @@ def downscale_area(image: Picture, height: int, width: int) -> Picture:
 
 
 def letterbox(image: Picture, width: int, height: int) -> Picture:
-    """[H, W, 3] -> [height, width, 3]: the whole picture, as large as it fits, with black bars beside it."""
+    """[H, W, C] -> [height, width, C]: the whole picture, as large as it fits, with black bars beside it."""
     scale = min(width / image.shape[1], height / image.shape[0])
     inner_width, inner_height = max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0]))
     kind = cv2().INTER_AREA if scale < 1 else cv2().INTER_LINEAR
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
-    result = np.zeros((height, width, 3), np.uint8)
+    result = np.zeros((height, width, *image.shape[2:]), image.dtype)
     result[top: top + inner_height, left: left + inner_width] = cv2().resize(
         image, (inner_width, inner_height), interpolation=kind)
     return result

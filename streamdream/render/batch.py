@@ -3,14 +3,22 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamdream.errors import StreamdreamError, UnknownName, UsageError
-from streamdream.media.images import READABLE, WRITABLE, is_image_file
-from streamdream.media.input_container import glob_files, is_glob, is_pattern
+from streamdream.media.images import WRITABLE
+from streamdream.media.input_container import is_pattern
+from streamdream.media.picture_decoder import is_picture
+from streamdream.media.picture_files import (
+    folder_files,
+    glob_files,
+    in_natural_order,
+    is_glob,
+    join_list,
+    picture_files,
+)
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sources.video import open_source
 from streamdream.system.file_names import fold_name
@@ -23,7 +31,6 @@ FALLBACK_SUFFIX = ".mp4"
 PARTIAL = ".partial."
 """In the name of a recording that is not finished."""
 TAIL_SECONDS = 2
-LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,12 @@ class Task:
 
 
 def output_is_folder(inputs: Sequence[str], output: str) -> bool:
-    """Whether the inputs go into a folder of that name, which need not exist. Raises UsageError where they must and
-    cannot.
-    """
+    """Whether the inputs go into a folder of that name, which need not exist; else they are pictures of one video."""
     if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
     if len(inputs) == 1 and not _is_many(inputs[0]):
         return False
-    if not _names_a_file(output):
-        return True
-    if len(inputs) > 1:
-        raise UsageError(f"-o {output}: several inputs need a folder to go into, as -o dreams/")
-    return False
+    return not _names_a_file(output)
 
 
 def _is_many(name: str) -> bool:
@@ -58,42 +59,22 @@ def _names_a_file(output: str) -> bool:
             or Path(output).suffix.lower() in (*CONTAINERS, *WRITABLE))
 
 
-def find_sequence(name: str) -> str:
-    """The pictures of a folder as one input, in the order of their names; any other name as it is. Raises UsageError.
-
-    Names that differ in a number only, without a gap, are in the order of that number.
-    """
-    if is_glob(name):
-        others = [path for path in glob_files(name) if not is_image_file(path.name)]
-        if others:
-            raise UsageError(f"{name} matches {others[0]}, which is no picture; the dreams of videos go into a folder, "
-                             "as -o dreams/")
-    if not Path(name).is_dir():
+def find_pictures(inputs: Sequence[str], output: str) -> str:
+    """One input for one output: several pictures, or all that match, are one video. Raises UsageError."""
+    if len(inputs) == 1 and not is_glob(inputs[0]):
+        name = inputs[0]
+        if Path(name).is_dir() and not folder_files(name):
+            raise UsageError(f"{name} is a folder without pictures; the dreams of its videos go into a folder, as -o "
+                             "dreams/")
         return name
-    names = sorted(path.name for path in Path(name).iterdir()
-                   if path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file())
-    suffixes = sorted({Path(text).suffix for text in names})
-    if not names:
-        raise UsageError(f"{name} is a folder without pictures; the dreams of its videos go into a folder, as -o "
-                         "dreams/")
-    if len(suffixes) > 1:
-        raise UsageError(f"the folder {name} holds {' and '.join(suffixes)}; pictures of a sequence have one format")
-    if pattern := _number_pattern(names):
-        return str(Path(name) / pattern)
-    return str(Path(glob.escape(name)) / f"*{suffixes[0]}")
-
-
-def _number_pattern(names: Sequence[str]) -> str:
-    """``a%02d.png`` for a08.png, a09.png, a10.png; "" where a pattern does not stand for the same files."""
-    parts = [LAST_NUMBER.fullmatch(Path(name).stem) for name in names]
-    found = [(part[1], part[2], part[3] + Path(name).suffix) for part, name in zip(parts, names, strict=True) if part]
-    if len(found) < len(names) or len({(before, after) for before, _, after in found}) > 1 or "%" in names[0]:
-        return ""
-    (before, first, after), numbers = found[0], sorted(int(digits) for _, digits, _ in found)
-    width = len(first) if any(digits.startswith("0") for _, digits, _ in found) else 1
-    pattern = f"{before}%{f'0{width}' if width > 1 else ''}d{after}"
-    has_gaps = numbers != list(range(numbers[0], numbers[0] + len(numbers)))
-    return "" if has_gaps or {pattern % number for number in numbers} != set(names) else pattern
+    files = [str(path) for name in in_natural_order(list(inputs)) for path in picture_files(name) or [Path(name)]]
+    if others := [file for file in files if Path(file).exists() and not is_picture(file)]:
+        if len(inputs) == 1:
+            raise UsageError(f"{inputs[0]} matches {others[0]}, which is no picture; the dreams of videos go into a "
+                             "folder, as -o dreams/")
+        raise UsageError(f"-o {output}: {others[0]} is no picture; the dreams of several videos need a folder to go "
+                         "into, as -o dreams/")
+    return inputs[0] if len(inputs) == 1 else join_list(files)
 
 
 def plan_batch(inputs: Sequence[str], folder: str, suffix: str = "", container: str = "", overwrite: bool = False

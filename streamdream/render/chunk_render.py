@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamdream.dream.options import DreamOptions
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
-    from streamdream.media.sources.video import AvSource, Source
+    from streamdream.media.sources.video import FileSource, Source
     from streamdream.render.chunked_output import ChunkedOutput
     from streamdream.render.job import RenderJob
     from streamdream.render.pipeline import RenderStart
@@ -87,7 +87,7 @@ def _options_for(store: ChunkStore, chunk: Chunk, dreamer: Dreamer) -> DreamOpti
                                                              load_residuals(store.path / chunk.blend)))
 
 
-def _seek(source: AvSource, plan: RenderPlan, frame: int) -> int:
+def _seek(source: FileSource, plan: RenderPlan, frame: int) -> int:
     """Go to the last chunk at or before that frame which the source can find; return how many frames to skip there."""
     known = [chunk for chunk in plan.chunks if chunk.first_frame <= frame and (chunk.position or not chunk.first_frame)]
     chunk = known[-1]

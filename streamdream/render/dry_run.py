@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream.automation.opening import check_layers
 from streamdream.dream.field_check import checked_source
-from streamdream.media.input_container import TimeRange, is_pattern, main_video_stream, open_file, sequence_files
+from streamdream.media.input_container import TimeRange, is_pattern, main_video_stream, open_file
 from streamdream.media.packet_scan import PacketScan, scan_packets
+from streamdream.media.picture_files import is_picture_input, picture_files
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.registry import check_output
@@ -122,7 +123,7 @@ def forecast_render(job: RenderJob, options: PlanOptions) -> Forecast:
         frames = costs.all_frames or frames
         field = dreamer.options.field_size(source.height, source.width)
         return Forecast(
-            input=job.input, output=job.output, streams=streams, frames=frames,
+            input=job.shown_input, output=job.output, streams=streams, frames=frames,
             frames_exact=bool(costs.all_frames) or _is_exact(job, scan, source),
             size=f"{source.width}x{source.height}", field=f"{field[1]}x{field[0]}", model=dreamer.model.name,
             layers=job.run.dream.layers, backend=stream.backend, precision=stream.precision, threads=stream.threads,
@@ -150,7 +151,7 @@ def describe_streams(job: RenderJob, source: Source, warnings: list[str]) -> tup
     that the output cannot hold.
     """
     kind = CONTAINERS.get(Path(job.output).suffix.lower())
-    render, is_file = job.run.render, Path(job.input).is_file()
+    render, is_file = job.run.render, _is_video_file(job.input)
     if kind is None:
         what = "a picture each" if is_pattern(job.output) else "nowhere"
         dreamed = StreamDecision(0, "video", "encoded", f"the picture is dreamed and written {what}")
@@ -174,8 +175,12 @@ def _all_left_out(job: RenderJob) -> tuple[StreamDecision, ...]:
                      for stream in container.streams if stream is not main)
 
 
+def _is_video_file(name: str) -> bool:
+    return Path(name).is_file() and not is_picture_input(name)
+
+
 def _scan(job: RenderJob) -> PacketScan | None:
-    if not Path(job.input).is_file():
+    if not _is_video_file(job.input):
         return None
     render = job.run.render
     return scan_packets(job.input, TimeRange.of(render.start, render.duration, render.end), SCAN_SECONDS)
@@ -185,8 +190,7 @@ def _is_exact(job: RenderJob, scan: PacketScan | None, source: Source) -> bool:
     """Whether all pictures were counted: by their packets, or by their files."""
     if scan is not None:
         return scan.complete
-    is_sequence = is_pattern(job.input) and not job.input.startswith("lavfi:")
-    return is_sequence and source.frame_count == len(sequence_files(job.input))
+    return is_picture_input(job.input) and source.frame_count == (len(picture_files(job.input)) or 1)
 
 
 def _copied_bytes(scan: PacketScan | None, streams: tuple[StreamDecision, ...], frames: int) -> int:

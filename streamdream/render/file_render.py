@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from streamdream.automation.opening import open_automation
 from streamdream.dream.field_check import checked_source
 from streamdream.errors import NameTaken, StreamdreamError
-from streamdream.media.input_container import is_glob, is_pattern
+from streamdream.media.picture_files import is_many
 from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunked_output import ChunkedOutput, chunked_output
@@ -98,7 +98,7 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
 
 def can_resume(name: str) -> bool:
     """Whether the input can be read again from any frame on."""
-    return name.startswith("lavfi:") or is_pattern(name) or is_glob(name) or Path(name).is_file()
+    return name.startswith("lavfi:") or is_many(name) or Path(name).is_file()
 
 
 def _render_in_one_pass(job: RenderJob, source: Source, observer: RenderObserver) -> RenderReport:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
-from streamdream.media.input_container import glob_files, is_glob, is_pattern, sequence_files
+from streamdream.media.picture_files import is_many, picture_files
 from streamdream.media.sinks.encoders import CONTAINERS, find_codec
 from streamdream.render.job import RenderJob, settings_text
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 1 << 20
 """Of the head and of the tail of a file; a film is too long to be read twice."""
-PACKAGES = ("torch", "openvino", "numpy", "av", "opencv-python", "opencv-python-headless")
+PACKAGES = ("torch", "openvino", "numpy", "av", "opencv-python", "opencv-python-headless", "pillow", "pi-heif")
 """Whose versions decide on the last bit of a frame."""
 WITHOUT_EFFECT = ("memory", "threads", "backend", "precision")
 """Settings of a stream that change no frame, or that the plan fixes on its own."""
@@ -51,9 +51,9 @@ def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
 def describe_source(name: str) -> dict[str, Any]:
     """Size, time and a digest of a file or of a sequence of them; of anything else only the name."""
     path = Path(name)
-    if is_glob(name) or (is_pattern(name) and not path.exists()):
-        files = sorted(sequence_files(name).items()) if not is_glob(name) else list(enumerate(glob_files(name)))
-        listing = "\n".join(f"{number} {file.stat().st_size} {file.stat().st_mtime_ns}" for number, file in files)
+    if is_many(name):
+        files = picture_files(name)
+        listing = "\n".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
         return {"pictures": len(files), "digest": hashlib.sha256(listing.encode()).hexdigest()[:16]}
     if not path.is_file():
         return {"name": name}

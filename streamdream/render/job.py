@@ -10,7 +10,8 @@ from typing import Any
 from streamdream import settings
 from streamdream.automation.opening import AutomationFiles
 from streamdream.dream.options import DreamOptions
-from streamdream.media.sources.video import AvSource, open_source
+from streamdream.media.picture_files import describe_input
+from streamdream.media.sources.video import FileSource, open_source
 from streamdream.settings import Run
 
 
@@ -24,6 +25,10 @@ class RenderJob:
     overwrite: bool = False
     settings_track: str = ""
     record_settings: str = ""
+
+    @property
+    def shown_input(self) -> str:
+        return describe_input(self.input)
 
     @property
     def automation_files(self) -> AutomationFiles:
@@ -50,12 +55,12 @@ def settings_text(group: Any, defaults: bool = True) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
 
 
-def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> AvSource:
+def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> FileSource:
     """The frames of the job, from ``at_seconds`` after its start on, with their pictures. Raises as ``open_source``."""
     render = job.run.render
     start = render.start + at_seconds
     source = open_source(job.input, start, render.start + render.duration - start, render.end,
-                         render.deinterlace)
+                         render.deinterlace, render.input_rate)
     try:
         source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
     except BaseException:

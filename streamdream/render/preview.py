@@ -55,7 +55,7 @@ def preview(job: RenderJob) -> tuple[NDArray[np.uint8], list[float]]:
         frames, rate = source.frame_count, source.rate
         stream, _ = fix_stream(job, source, None, may_build=False)
     dreamer = build_dreamer(stream)
-    log.info("dreaming %d moments of %s", len(MOMENTS), job.input)
+    log.info("dreaming %d moments of %s", len(MOMENTS), job.shown_input)
     sampler, before, after, times = Sampler(_with_warmup(job), stream, dreamer), [], [], []
     with GuideVideo(job.run.dream) as guide_video:
         for share in MOMENTS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamdream.automation.opening import AutomationFiles, open_automation
 from streamdream.errors import StreamdreamError
-from streamdream.media.input_container import is_pattern
+from streamdream.media.picture_files import is_many
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.job import open_job_source
 from streamdream.render.sample_encoding import EncodedSizes, open_sample_sink
@@ -112,7 +112,7 @@ class Sampler:
         Sound is left out, which changes no cost. Raises as ``dream`` does.
         """
         job = replace(self._job, run=replace(self._job.run, automation=replace(self._job.run.automation, sound="")))
-        log.info("dreaming samples of %s", job.input)
+        log.info("dreaming samples of %s", job.shown_input)
         sampler, sizes, samples = Sampler(job, self._stream, self._dreamer), EncodedSizes(), list[Sample]()
         places = sample_places(job.input, frames, length_seconds)
         goes_on, max_frames = len(places) > 1, PLACES * MAX_FRAMES // len(places)
@@ -146,7 +146,7 @@ class _Enough(Exception):
 
 def sample_places(name: str, frames: int, length_seconds: float) -> list[float]:
     """Seconds after the start of a job; only the start itself of a short one, or where nothing can be skipped."""
-    can_seek = Path(name).is_file() or is_pattern(name)
+    can_seek = Path(name).is_file() or is_many(name)
     if not can_seek or frames <= PLACES * MAX_FRAMES:
         return [0.0]
     middle_first = sorted(range(PLACES), key=lambda number: abs(2 * number + 1 - PLACES))

@@ -39,8 +39,7 @@ log = logging.getLogger(__name__)
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
     """Decode a frame to uint8 [H, W, 3] RGB; check format and size in its header first. Raises SourceError.
 
-    libjpeg prints a line about damaged data. It is not captured as by ``images.capture_decoder_noise``: that redirects
-    the stderr of the process under a lock, here for every frame of every session.
+    By OpenCV, which is faster than Pillow; libjpeg prints a line about damaged data.
     """
     from PIL import Image
 

@@ -15,7 +15,6 @@ from streamdream.errors import SinkError
 from streamdream.media.frame import Frame, Picture
 from streamdream.media.images import encode_image
 from streamdream.media.input_container import sequence_files
-from streamdream.media.planes import to_rgb
 from streamdream.media.sinks.chunks import ChunkTimes
 from streamdream.media.sinks.picture_format import PictureFormat
 from streamdream.system.atomic_file import AtomicFile, Renames

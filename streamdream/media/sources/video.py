@@ -1,6 +1,7 @@
-"""Read frames from files, network streams, image sequences and test patterns, all by PyAV.
+"""Read frames from files, network streams and test patterns by PyAV.
 
-``open_source`` chooses the type by the name; a new type is one more row of ``SOURCES``.
+``open_source`` chooses the type by the name; a new type is one more row of ``SOURCES``. Pictures are read by
+``picture_sequence.py``.
 """
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
@@ -19,20 +19,18 @@ from streamdream.media.input_container import (
     ColorTags,
     TimeRange,
     clock_origin,
-    glob_files,
-    is_glob,
-    is_pattern,
     open_container,
     open_file,
-    sequence_files,
     stated_end,
 )
 from streamdream.media.losses import losses
 from streamdream.media.packet_scan import estimate_pictures
+from streamdream.media.picture_files import is_picture_input
 from streamdream.media.picture_reader import PictureReader, ReadPicture
 from streamdream.media.pyav import fraction
+from streamdream.media.sources.picture_sequence import open_pictures
 from streamdream.media.sources.pipe import STDIN, is_pipe, open_pipe
-from streamdream.media.timestamps import DEFAULT_RATE, RESET_SECONDS, SourcePosition, TimestampRepair, frame_rate
+from streamdream.media.timestamps import RESET_SECONDS, SourcePosition, TimestampRepair, frame_rate
 
 URL_TIMEOUT_SECONDS = 15.0
 SEEK_MARGINS_SECONDS = (0, 2, 20)
@@ -68,6 +66,20 @@ class Source(Protocol):
     def close(self) -> None: ...
     def __enter__(self) -> Source: ...
     def __exit__(self, *error: object) -> None: ...
+
+
+class FileSource(Source, Protocol):
+    """One that a render can go on with."""
+
+    def deliver_pictures(self, image_height: int, image_width: int) -> None:
+        """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
+
+    def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
+        """Go on with frame ``index``, counted from the start of the range: the one at ``position``, whose picture has
+        that ``picture_checksum``. Raises SourceError when it is not there.
+        """
+
+    def __enter__(self) -> FileSource: ...
 
 
 class _Taken(NamedTuple):
@@ -357,49 +369,28 @@ def _open_lavfi(name: str, span: TimeRange, deinterlace: str) -> AvSource:
     return AvSource(name, lambda: open_container(graph, failure, UsageError, format="lavfi"), span, deinterlace)
 
 
-def _open_sequence(name: str, span: TimeRange, _: str) -> AvSource:
-    numbers = sorted(sequence_files(name))
-    if not numbers:
-        raise UsageError(f"no pictures match {name}")
-    options = {"start_number": str(numbers[0]), "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
-    path, failure = str(Path(name).absolute()), f"{name} cannot be read"
-    gap = min(set(range(numbers[0], numbers[-1] + 2)) - set(numbers))
-    ends = [end for end in (span.end, (gap - numbers[0]) / DEFAULT_RATE) if end is not None]
-    source = AvSource(name, lambda: open_container(path, failure, format="image2", options=options),
-                      TimeRange(span.start, min(ends)))
-    if gap < numbers[-1]:
-        source.warnings.append(f"picture {gap} of {name} is missing; all after it are left out")
-    return source
-
-
-def _open_glob(name: str, span: TimeRange, _: str) -> AvSource:
-    if not glob_files(name):
-        raise UsageError(f"no pictures match {name}")
-    options = {"pattern_type": "glob", "framerate": str(DEFAULT_RATE), "protocol_whitelist": "file"}
-    path, failure = str(Path(name).absolute()), f"{name} cannot be read"
-    return AvSource(name, lambda: open_container(path, failure, format="image2", options=options), span)
-
-
 SOURCES: dict[str, SourceType] = {
     "lavfi": SourceType(lambda name: name.startswith("lavfi:"), _open_lavfi),
     "url": SourceType(lambda name: "://" in name, _open_url),
     "pipe": SourceType(is_pipe, _open_pipe),
-    "glob": SourceType(is_glob, _open_glob),
-    "sequence": SourceType(lambda name: is_pattern(name) and not Path(name).exists(), _open_sequence),
     "file": SourceType(lambda name: True, _open_file),
 }
 """In order; the first match is used."""
 
 
 def open_source(name: str, start: float = 0, duration: float = math.inf, end: float = math.inf,
-                deinterlace: str = "auto") -> AvSource:
-    """Open ``lavfi:GRAPH``, a URL, ``-`` (the standard input), a pattern of pictures such as ``%04d.png`` or ``*.png``,
-    or a file, which may be a pipe.
+                deinterlace: str = "auto", rate: float = 0) -> FileSource:
+    """Open ``lavfi:GRAPH``, a URL, ``-`` (the standard input), a file, which may be a pipe, or pictures: a folder,
+    ``%04d.png``, ``*.png``, or what ``picture_files.join_list`` makes of a list; ``rate`` is of those, 0 for 25/s.
 
     ``start`` and ``end`` are seconds of the input, ``duration`` counts from ``start``. With a start, frame times count
-    from it; without, they are those of the input. ``deinterlace`` is one of ``deinterlace.MODES``. Raises SourceError
-    or UsageError.
+    from it; without, they are those of the input. ``deinterlace`` is one of ``deinterlace.MODES``. Raises SourceError,
+    UsageError or MissingPackage.
     """
     span = TimeRange.of(start, duration, end)
+    if not is_pipe(name) and is_picture_input(name):
+        return open_pictures(name, span, rate)
+    if rate:
+        raise UsageError(f"-r is for pictures without times; {name} has its own")
     kind = next(source_type for source_type in SOURCES.values() if source_type.matches(name))
     return kind.open(name, span, deinterlace)
