@@ -35,7 +35,7 @@ def image_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream image photo.jpg -o dream.png --layers mixed5 --octaves 5
     streamdream image photo.jpg -o zoom.mp4 --zoom 1.03 --rotate 0.5 -t 20
     """
-    parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
+    parser.add_argument("input", nargs="?", help="a picture: JPEG, PNG, WebP, AVIF, HEIC, TIFF, ...")
     parser.add_argument("-o", "--output", help="the dreamed picture, .png, .jpg or .webp; or a video that "
                                                "zooms into it, .mp4")
     add_run_flags(parser)
@@ -62,13 +62,21 @@ def _is_video(output: str) -> bool:
     return any(kind.matches(output) for kind in registry.SINKS.values())
 
 
-def _read_input(path: str) -> NDArray[np.uint8]:
+def _read_input(path: str, as_json: bool, keep_alpha: bool = False
+                ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """The picture [H, W, 3] and, with ``keep_alpha``, its transparency [H, W], if it has one."""
     from streamdream.media import images
+    from streamdream.media.picture_decoder import read_picture
 
+    show_log(as_json)
     try:
-        return images.read_image(path)
+        if not keep_alpha:
+            return images.read_image(path), None
+        picture = read_picture(path)
     except SourceError as error:
         raise SourceError(f"{error}; for a video: streamdream render") from None
+    images.log_notes(path, picture)
+    return picture.image, picture.alpha
 
 
 def _image(args: argparse.Namespace, run: Run) -> int:
@@ -83,10 +91,9 @@ def _image(args: argparse.Namespace, run: Run) -> int:
                 raise UsageError(f"{settings_fields.flag(item)} is for videos, but {args.output} is a picture: "
                                  "-o zoom.mp4")
     images.check_output(args.output, args.overwrite, args.input)
-    image = _read_input(args.input)
+    image, alpha = _read_input(args.input, args.json, Path(args.output).suffix.lower() in images.WITH_ALPHA)
     reference_images.read(run.dream)  # before PyTorch is loaded
     check_field(run, *image.shape[:2])
-    show_log(args.json)
     total = (1 + run.dream.warmup_steps) * run.dream.octaves * run.dream.steps
     with Progress(f"{args.input} → {args.output}", total, "steps", args.json) as progress:
         from streamdream.dream.build import build_dreamer
@@ -97,7 +104,7 @@ def _image(args: argparse.Namespace, run: Run) -> int:
         options = dataclasses.replace(dreamer.options, on_step=progress.update)
         state, dreamed = dreamer(DreamState(), image, run.dream, options=options)
         text = recipe.compose(dreamer, (run.dream, run.stream))
-        images.write_image(args.output, dreamed, overwrite=args.overwrite, recipe=text)
+        images.write_image(args.output, dreamed, overwrite=args.overwrite, recipe=text, alpha=alpha)
     report = summarize(dreamer, options, run.dream, image.shape[:2], state.index, [])
     print_report(report, args.input, args.output, args.json)
     return 0
@@ -116,11 +123,10 @@ def _zoom(args: argparse.Namespace, run: Run) -> int:
     if not run.render.duration:
         raise UsageError("-t is 0: there is nothing to render")
     seconds = ZOOM_SECONDS if run.render.duration == float("inf") else run.render.duration
-    source = StillSource(args.input, _read_input(args.input), run.zoom.fps, seconds)
+    source = StillSource(args.input, _read_input(args.input, args.json)[0], run.zoom.fps, seconds)
     check_field(run, source.height, source.width)
     dreamer = cache(partial(build_dreamer, run.stream))  # loads PyTorch, so it is called when the output was checked
     groups = (run.dream, run.stream, run.zoom, run.render)
-    show_log(args.json)
     with (open_sink(args.output, source, run.render, args.overwrite,
                     recipe=lambda: recipe.compose(dreamer(), groups)) as sink,
           Progress(f"{args.input} → {args.output}", source.frame_count, "frames", args.json) as progress):
