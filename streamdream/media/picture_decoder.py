@@ -29,7 +29,7 @@ AVIF_BRANDS = (b"avif", b"avis")
 ANIMATED_FORMATS = ("WEBP", "AVIF", "GIF", "PNG")
 """Of other formats, several pictures in a file do not follow each other in time."""
 MAX_PIXELS_PER_BYTE = 1000
-"""Of a JPEG file that is cut off: one whose header says more is not that picture."""
+"""Of a JPEG file; a picture of one colour has 341. libjpeg fills what is missing with grey and says nothing."""
 ORIENTATION_TAG = 0x0112
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 PALETTE = {"P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "1": "L"}
@@ -145,6 +145,9 @@ def read_picture(path: str | Path, deep: bool = False) -> Picture:
     name = str(path)
     notes: tuple[str, ...] = ()
     with open_picture(path) as image:
+        is_jpeg, pixels = image.format in ("JPEG", "MPO"), image.width * image.height
+        if is_jpeg and pixels > MAX_PIXELS_PER_BYTE * Path(path).stat().st_size:
+            raise SourceError(f"{name} is a damaged picture: most of its {image.width}x{image.height} pixels are missing")
         if (count := count_pictures(image, name)) > 1:
             notes = (f"holds {count} pictures; the first is used",)
         try:
@@ -152,12 +155,10 @@ def read_picture(path: str | Path, deep: bool = False) -> Picture:
             picture = decode(image, name, notes)
             return replace(picture, deep=_read_16_bits(image, path, picture)) if is_deep else picture
         except SourceError:
-            if image.format not in ("JPEG", "MPO"):
+            if not is_jpeg:
                 raise
     data = Path(path).read_bytes()
     with open_picture(path, data + b"\xff\xd9") as image:  # the marker of the end
-        if image.width * image.height > MAX_PIXELS_PER_BYTE * len(data):
-            raise SourceError(f"{name} is a damaged picture: it is cut off")
         return decode(image, name, ("is damaged or cut off; it is used as far as it can be read",))
 
 
@@ -274,7 +275,7 @@ def _transform(profile: bytes | None, mode: str) -> tuple[ImageCms.ImageCmsTrans
     name = ImageCms.getProfileDescription(source).strip() if profile else "L*a*b*"
     if mode in ("L", "RGB"):
         levels = np.arange(0, 256, 15).astype(np.uint8)
-        chart = levels[:, None] if mode == "L" else np.stack(np.meshgrid(*[levels] * 3), -1).reshape(-1, 17, 3)
+        chart = levels[:, None] if mode == "L" else np.stack(np.meshgrid(*[levels] * 3), -1).reshape(-1, levels.size, 3)
         before = fromarray(chart)
         after = np.asarray(ImageCms.applyTransform(before, transform)).astype(int)
         if np.abs(after - np.asarray(before.convert("RGB"))).max() <= 2:
