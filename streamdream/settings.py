@@ -18,6 +18,7 @@ from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, error_text
 from streamdream.settings_fields import check, option, parse
+from streamdream.settings_parsing import MAX_TOML_BYTES, parse_toml
 
 PRESETS = Path(__file__).with_name("presets")
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
@@ -254,14 +255,18 @@ def preset_path(name: str) -> Path:
 def read_preset(name: str) -> dict[str, Any]:
     """The values of a shipped preset, or of a ``.toml`` file. Raises SettingsError or UnknownName."""
     try:
-        text = preset_path(name).read_text(encoding="utf-8") if name.endswith(".toml") else preset_text(name)
-        values = tomllib.loads(text)
+        if not name.endswith(".toml"):
+            preset_text(name)  # raises where there is none
+        with preset_path(name).open("rb") as file:
+            values = parse_toml(file.read(MAX_TOML_BYTES + 1))
     except (OSError, ValueError) as error:
         raise SettingsError(f"preset {name}: {error_text(error)}") from None
     values.pop("about", None)
     if not values:
         raise SettingsError(f"preset {name} is empty; streamdream render --print-config writes a whole one")
     for key, value in values.items():
+        if not isinstance(value, str | bool | int | float):
+            raise SettingsError(f"preset {name}: {key} is no text, number or switch")
         values[key] = parse(field_named(key, f"key in preset {name},"), str(value))
     return values
 

@@ -62,6 +62,7 @@ def check(item: dataclasses.Field[Any], value: Any) -> None:
     legal_types: Any = int | float if type(item.default) is float else type(item.default)
     if not isinstance(value, legal_types) or isinstance(value, bool) is not (type(item.default) is bool):
         raise _illegal(item, repr(value), describe_type(item))
+    _check_digits(item, value)
     low, high = item.metadata["low"], item.metadata["high"]
     if low is not None and not low <= value <= (math.inf if high is None else high):
         raise _illegal(item, f"{value:.10g}", f"{describe_range(item)} {item.metadata['unit']}".rstrip())
@@ -85,14 +86,18 @@ def convert(item: dataclasses.Field[Any], value: Any) -> Any:
     field_type: type = type(item.default)
     if isinstance(value, str) and field_type is not str:
         value = parse(item, value)
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise SettingsError(f"{flag(item)} is a number with too many digits")
+    _check_digits(item, value)
     if field_type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if field_type is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     check(item, value)
     return value
+
+
+def _check_digits(item: dataclasses.Field[Any], value: Any) -> None:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise SettingsError(f"{flag(item)} is a number with too many digits")
 
 
 def describe_type(item: dataclasses.Field[Any]) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
+from typing import Any
 
 from streamdream.errors import SettingsError
 
@@ -10,6 +12,23 @@ TapWeights = tuple[tuple[str, float], ...]
 """(tap, weight), ... as ``--layers`` names them."""
 MIN_MEMORY = "64M"
 """Less memory does not suffice for one step."""
+MAX_TOML_BYTES = 1 << 16
+"""Of a preset or recipe: many times what all settings take."""
+MAX_DOTS = 1000
+"""In a line of TOML: the time that tomllib takes for a key grows with their square, to 9 s for 20,000."""
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """Parse TOML that a stranger may have written. Raises ValueError, also where tomllib would take too long."""
+    if len(data) > MAX_TOML_BYTES:
+        raise ValueError(f"it is longer than {MAX_TOML_BYTES} bytes")
+    text = data.decode("utf-8")
+    if max((line.count(".") for line in text.splitlines()), default=0) > MAX_DOTS:
+        raise ValueError("it has a key of too many parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def parse_seconds(text: str) -> float:

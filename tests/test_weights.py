@@ -293,7 +293,7 @@ def test_the_protobuf_library_reads_what_it_writes() -> None:
     """Its own encoder against the bytes written by hand above."""
     protobuf = pytest.importorskip("streamdream.models.weights.protobuf")
     net = protobuf.message("NetParameter")()
-    layer = net.layer.add(name="conv1")
+    layer = net.layer.add(name=b"conv1")
     added = layer.blobs.add(data=[struct.pack("<2f", 1, 2)])
     added.shape.dim.append(2)
     by_hand = field(100, field(1, "conv1") + field(7, field(5, struct.pack("<2f", 1, 2)) + field(7, field(1, 2))))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,8 @@ from streamdream.errors import SettingsError, SinkError, StreamdreamError
 from streamdream.system.atomic_file import AtomicFile
 
 FORMAT = "streamdream settings 1"
+MAX_BYTES = 1 << 24
+"""Of a track that is read: hundreds of thousands of changes."""
 log = logging.getLogger(__name__)
 
 
@@ -86,17 +89,22 @@ class SettingsRecorder:
 def read_track(path: str) -> list[SettingsEvent]:
     """Read the events of a track; the first, at 0 s, has all settings. Raises SettingsError, which names the line."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        lines = data.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SettingsError(f"--settings-track {path}: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise SettingsError(f"--settings-track {path} is longer than {MAX_BYTES >> 20} MB")
     events: list[SettingsEvent] = []
     for number, line in enumerate(lines, 1):
         try:
             event = _read_event(json.loads(line), first=not events)
             if events and event.seconds < events[-1].seconds:
                 raise SettingsError("time goes backward")
-        except (ValueError, KeyError, TypeError, AttributeError, StreamdreamError) as error:
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError, StreamdreamError
+                ) as error:
             raise SettingsError(f"--settings-track {path}, line {number}: {_error_text(error)}") from None
         events.append(event)
     if not events:
@@ -107,8 +115,10 @@ def read_track(path: str) -> list[SettingsEvent]:
 def _read_event(stored: dict[str, Any], first: bool) -> SettingsEvent:
     if first and stored.get("format") != FORMAT:
         raise SettingsError("it is no track that --record-settings wrote")
-    return SettingsEvent(0.0 if first else float(stored["seconds"]), dict(stored.get("set", {})), stored.get("frozen"),
-                 bool(stored.get("reset")))
+    seconds, frozen = 0.0 if first else float(stored["seconds"]), stored.get("frozen")
+    if not math.isfinite(seconds) or not isinstance(frozen, bool | None):
+        raise ValueError(stored)
+    return SettingsEvent(seconds, dict(stored.get("set", {})), frozen, bool(stored.get("reset")))
 
 
 def _error_text(error: Exception) -> str:

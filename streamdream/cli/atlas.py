@@ -13,7 +13,7 @@ from streamdream.cli import path_conflicts, signals
 from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings, resolve
 from streamdream.cli.output import log_line, show_log
 from streamdream.cli.path_conflicts import NamedPath
-from streamdream.errors import SettingsError, UsageError
+from streamdream.errors import SettingsError, StreamdreamError, UsageError
 from streamdream.settings import AtlasSettings, DreamSettings, Run, StreamSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.require(args, input="a file", output="-o sheet.png")
     from streamdream import models
     from streamdream.media import images
+    from streamdream.render.atlas import remove_if_empty
 
     target = Path(args.output)
     sheet = bool(target.suffix)
@@ -56,7 +57,11 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     model = models.get(run.stream.model)
     chosen = [name for name, _ in settings_parsing.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
-    cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)
+    try:
+        cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)
+    except StreamdreamError:
+        remove_if_empty(folder)
+        raise
     if sheet:
         from streamdream.render.atlas import draw_sheet
 

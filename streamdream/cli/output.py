@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 
 MISTAKES = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 """System errors about a path that the user named."""
+MAX_LINE = 2000
+"""Characters of a line on stderr."""
 
 
 def log_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(line: str) -> str:
+    """Without what a hostile file may have put into it: control characters of terminals, a page of text."""
+    line = "".join(letter if letter.isprintable() or letter in "\t\n" else repr(letter)[1:-1] for letter in line)
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE // 2]} [...] {line[-MAX_LINE // 2:]}"
 
 
 def show_log(quiet: bool) -> None:

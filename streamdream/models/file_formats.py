@@ -20,7 +20,7 @@ def find_fault(path: Path) -> str:
     try:
         with path.open("rb") as file:
             whole = CHECKS[path.suffix](file, path.stat().st_size)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     return "" if whole else "is damaged or truncated"
 

@@ -4,6 +4,7 @@ Each dream is a file of its own as soon as it is done, so an atlas that was inte
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -102,8 +103,16 @@ def prepare_folder(folder: Path, key: str, overwrite: bool) -> None:
                     path.unlink()
         folder.mkdir(exist_ok=True)
         write_file(str(key_file), (json.dumps({"key": key}) + "\n").encode(), overwrite=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SinkError(f"{folder}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which no dream is done."""
+    with contextlib.suppress(OSError):  # there is none, or it may not be changed
+        if all(path.name == KEY_FILE for path in folder.iterdir()):
+            (folder / KEY_FILE).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 class AtlasRenderer:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from streamdream import __version__, models, settings, settings_fields
 from streamdream.errors import SettingsError, StreamdreamError, UsageError
 from streamdream.media import metadata
 from streamdream.settings import AutomationSettings, DreamSettings, RenderSettings, StreamSettings, ZoomSettings
+from streamdream.settings_parsing import parse_toml
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -37,8 +37,6 @@ DIGEST_DIGITS = 16
 """Hexadecimal digits of a file's SHA-256."""
 MAX_LISTED = 5
 """Unknown keys that a warning lists."""
-MAX_DOTS = 1000
-"""In a line: the time that tomllib takes for a key grows with their square, to 12 s for 20,000."""
 MAX_NAME, MAX_MESSAGE = 255, 300
 """Characters of a file's name, and of what is wrong with a value."""
 log = logging.getLogger(__name__)
@@ -110,10 +108,8 @@ def read(path: str) -> Recipe:
     if not text:
         raise UsageError(f"{path} carries no recipe")
     try:
-        if max(line.count(".") for line in text.splitlines()) > MAX_DOTS:
-            raise ValueError("a key of too many parts")
-        stored = tomllib.loads(text)
-    except (ValueError, RecursionError):
+        stored = parse_toml(text.encode())
+    except ValueError:
         raise SettingsError(f"{path}: its recipe is damaged") from None
     try:
         about = stored.pop("recipe", {})

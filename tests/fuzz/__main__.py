@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def main() -> int:
@@ -22,6 +23,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument("--jobs", type=int, default=2, help="processes beside each other")
     parser.add_argument("--only", default="", metavar="FILE", help="seed files, separated by commas")
+    parser.add_argument("--one-door", action="store_true", help="each mutant through one of its doors only, in turn")
+    parser.add_argument("--whole", action="store_true", help="the files as they are, through their first door only")
     parser.add_argument("--replay", default="", metavar="FILE:NUMBER:DOOR", help="run one, and keep its mutant")
     args = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
@@ -32,17 +35,22 @@ def main() -> int:
     children.preload()
     with tempfile.TemporaryDirectory(prefix="streamdream-seeds-") as name:
         make_seeds(Path(name))
-        return replay(Path(name), args) if args.replay else fuzz(Path(name), args)
+        return replay_one(Path(name), args) if args.replay else fuzz(Path(name), args)
 
 
 def cases(args: argparse.Namespace) -> list[object]:
-    """As many mutants of each seed file, each through the next of its doors in turn, and through the first."""
+    """As many mutants of each seed file, each through all of its doors."""
     from fuzz.cases import Case
+    from fuzz.mutators import WHOLE
     from fuzz.seeds import SEEDS
 
     names = args.only.split(",") if args.only else list(SEEDS)
+    if args.whole:
+        return [Case(name, WHOLE, SEEDS[name].doors[0], 0) for name in names]
     numbers = [(names[index % len(names)], index // len(names)) for index in range(args.mutants)]
-    return [Case(seed, number, door, args.seed) for seed, number in numbers for door in SEEDS[seed].doors]
+    doors = {name: seed.doors for name, seed in SEEDS.items()}
+    return [Case(seed, number, door, args.seed) for seed, number in numbers
+            for door in (doors[seed][number % len(doors[seed])::99] if args.one_door else doors[seed])]
 
 
 def fuzz(seeds: Path, args: argparse.Namespace) -> int:
@@ -52,11 +60,14 @@ def fuzz(seeds: Path, args: argparse.Namespace) -> int:
 
     began, outcomes = time.monotonic(), list[Outcome]()
     with multiprocessing.get_context("fork").Pool(args.jobs, maxtasksperchild=500) as pool:
-        for outcome in pool.imap_unordered(partial(run_case, seeds), cases(args), chunksize=4):  # type: ignore[arg-type]
+        for outcome in pool.imap_unordered(partial(run_case, seeds), cases(args), chunksize=4):
             outcomes.append(outcome)
             if outcome.faults:
                 print_fault(outcome)
     print_table(outcomes)
+    if args.whole:
+        outcomes = [replace(outcome, faults=outcome.faults or ["it was refused"] * (outcome.word != "done"))
+                    for outcome in outcomes]
     bad = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{args.mutants} mutants, {len(outcomes)} runs, {bad} with faults, in {time.monotonic() - began:.0f} s")
     return 1 if bad else 0
@@ -95,7 +106,7 @@ def print_table(outcomes: Iterable[object]) -> None:
             print(f"{name:<16}" + "".join(f"{counts[word]:>9}" for word in words) + extra)
 
 
-def replay(seeds: Path, args: argparse.Namespace) -> int:
+def replay_one(seeds: Path, args: argparse.Namespace) -> int:
     """Run one case again, keep its mutant, and print what a user would type."""
     from fuzz.cases import Case, run_case, write_mutant
     from fuzz.doors import DOORS

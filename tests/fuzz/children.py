@@ -5,6 +5,7 @@ import atexit
 import gc
 import importlib
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -19,10 +20,7 @@ MAX_SECONDS, MAX_BYTES = 20.0, 2 * 10**9
 POLL_SECONDS = 0.01
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MODULES = ("torch", "av", "cv2", "h5py", "safetensors.torch", "google.protobuf.message", "PIL.Image", "PIL.ExifTags",
-           "PIL.ImageFont", "numpy", "streamdream.cli", "streamdream.render.file_render", "streamdream.render.pipeline",
-           "streamdream.render.atlas", "streamdream.render.recipe", "streamdream.dream.build", "streamdream.backends.eager",
-           "streamdream.models.fetch", "streamdream.models.weights.protobuf", "streamdream.media.sinks.video",
-           "streamdream.media.sinks.chunks", "streamdream.media.sinks.image_sequence")
+           "PIL.ImageFont")
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,12 @@ class End:
 
 def preload() -> None:
     """Load what the commands load, and the network, once for all children; no thread may start here."""
-    for name in MODULES:
-        importlib.import_module(name)
+    import streamdream
+
+    package = [module.name for module in pkgutil.walk_packages(streamdream.__path__, "streamdream.")]
+    for name in (*MODULES, *package):  # all, so that the code may change during a long run
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
     import cv2
     import torch
     from PIL import Image
@@ -52,7 +54,7 @@ def preload() -> None:
     models.get("inception_v3").load_weights()
     gc.collect()
     gc.freeze()
-    assert len(os.listdir("/proc/self/task")) == 1, "threads do not survive a fork"
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads do not survive a fork"
 
 
 def run(action: Callable[[], int], folder: Path, environment: dict[str, str]) -> End:
@@ -70,9 +72,9 @@ def _child(action: Callable[[], int], folder: Path, environment: dict[str, str])
     code = 99
     try:
         os.setsid()
-        for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, folder.parent / "stdout", os.O_WRONLY | os.O_CREAT),
-                                    (2, folder.parent / "stderr", os.O_WRONLY | os.O_CREAT)):
-            os.dup2(os.open(name, flags, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(folder.parent / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
         os.environ.update(environment)

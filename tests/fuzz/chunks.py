@@ -52,9 +52,10 @@ def riff(data: bytes, start: int, end: int, depth: int = 0) -> Iterator[Chunk]:
         start = stop
 
 
-EBML_MASTERS = {bytes.fromhex(text) for text in (
-    "1a45dfa3 18538067 1549a966 1654ae6b ae e0 e1 1f43b675 a0 1c53bb6b bb b7 1254c367 7373 67c8 1941a469 61a7 1043a770"
-    " 45b9 b6 80 114d9b74 4dbb 75a1 a6 63c0 55b0").split()}
+EBML_MASTERS = {number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (
+    0x1A45DFA3, 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0, 0xE1, 0x1F43B675, 0xA0, 0x1C53BB6B, 0xBB, 0xB7,
+    0x1254C367, 0x7373, 0x67C8, 0x1941A469, 0x61A7, 0x1043A770, 0x45B9, 0xB6, 0x80, 0x114D9B74, 0x4DBB, 0x75A1, 0xA6,
+    0x63C0, 0x55B0)}
 
 
 def ebml_number(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
@@ -131,7 +132,8 @@ def protobuf(data: bytes, start: int, end: int, depth: int = 0) -> Iterator[Chun
         size, body = _varint(data, body, end)
         if key % 8 != 2 or body + size > end:
             return
-        yield Chunk(b"%d" % (key >> 3), start, body, body + size, size_at, body, big=False, leaf=size > 4096 or depth > 2)
+        leaf = size > 4096 or depth > 2
+        yield Chunk(b"%d" % (key >> 3), start, body, body + size, size_at, body, big=False, leaf=leaf)
         if size <= 4096 or depth < 1:
             yield from protobuf(data, body, body + size, depth + 1)
         start = body + size

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fuzz.children import End
 
-KNOWN = re.compile(r"warning: |error: |licence: |\w+: .*(licen[cs]e|network|ImageNet|Places|objects|cars|layers)|.* fits")
-"""Lines that streamdream writes to stderr."""
-MAX_RAW_LINES, MAX_WARNINGS, MAX_LINE = 1, 8, 1000
+KNOWN = re.compile(r"warning: |error: |licence: |[a-z_0-9]+: \S.*(ImageNet|lucid|2015)|.* fits( |$)")
+"""Lines that streamdream writes to stderr, of which the last kinds are those of ``fetch``."""
+MAX_RAW_LINES, MAX_WARNINGS, MAX_LINE = 1, 8, 2100
 KEPT = "are kept; the same command"
 """An error that says this leaves a hidden folder to go on from."""
 
@@ -49,14 +49,15 @@ def faults(end: End, stderr: str, left: list[Path], whole: bool) -> list[str]:
 
 def is_whole(path: Path) -> bool:
     """Whether a video or picture can be decoded to its end without an error."""
-    import av
     from PIL import Image
+
+    from streamdream.media.pyav import open_av
 
     if path.suffix in (".png", ".jpg"):
         with Image.open(path) as picture:
             picture.load()
         return True
-    with av.open(str(path)) as container:
+    with open_av(str(path)) as container:
         if not container.streams.video:
             return False
         pictures = 0

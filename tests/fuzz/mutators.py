@@ -1,6 +1,7 @@
 """Damage of one kind each: (bytes, chance, suffix) -> bytes. The same chance gives the same damage."""
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
@@ -8,9 +9,13 @@ import zipfile
 from collections.abc import Callable
 from random import Random
 
-from fuzz.chunks import Chunk, find, with_right_crcs
+from fuzz.chunks import find, with_right_crcs
 
+WHOLE = -1
+"""The number of a seed file that is not damaged."""
 Mutator = Callable[[bytes, Random, str], bytes]
+STACKED = 0.25
+"""How often further damage is done."""
 HEADER_BYTES, HEADER_SHARE = 1500, 0.6
 """Most damage is done where a file describes itself; the rest is mostly samples."""
 NUMBERS = (0, 1, -1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0x3FFFFFFF,
@@ -21,8 +26,9 @@ TABLES = {b"stts", b"ctts", b"stsc", b"stsz", b"stco", b"stss", b"elst", b"tkhd"
           b"avcC", b"hvcC", b"esds", b"avih", b"strh", b"strf", b"idx1", b"VP8X", b"ANIM", b"ANMF", b"IHDR", b"iCCP"}
 """Chunks that are chosen more often than others."""
 TEXT_VALUES = ("nan", "-nan", "inf", "-inf", "NaN", "Infinity", "-Infinity", "1e999", "-1", "0", "9" * 30, "9" * 400,
-               "9" * 5000, "0x7fffffffffffffff", "null", "true", "[]", "{}", '""', '"\\u0000"', '"\\u001b[31m"', '"' + "a" * 9000
-               + '"', '"\\ud800"', "1979-05-27T07:32:00Z", "[1, 2]", '{"a" = 1}', '"mixed3:nan"', '"1:2:3:4"', '"²"', "1_0")
+               "9" * 5000, "0x7fffffffffffffff", "null", "true", "[]", "{}", '""', '"\\u0000"', '"\\u001b[31m"',
+               '"' + "a" * 9000 + '"', '"\\ud800"', "1979-05-27T07:32:00Z", "[1, 2]", '{"a" = 1}', '"mixed3:nan"',
+               '"1:2:3:4"', '"²"', "1_0")
 
 
 def place(data: bytes, chance: Random) -> int:
@@ -172,11 +178,12 @@ def text_values(data: bytes, chance: Random, suffix: str) -> bytes:
 
 def text_shapes(data: bytes, chance: Random, suffix: str) -> bytes:
     """Nested deeply, of many parts, with odd characters, or with lines in another order."""
-    lines, depth = data.split(b"\n"), chance.choice((10, 900, 3000, 100_000))
+    lines, depth = data.split(b"\n"), chance.choice((10, 900, 3000, 20_000))
+    dots = min(depth, 30_000)
     shapes = ([b'{"a":' * depth, b"[" * depth, b'{"format": "streamdream settings 1", "set": ' + b"[" * depth,
                b'{"seconds": 1, "set": {"%s": 1}}' % (b"x" * depth)] if suffix == "jsonl" else
-              [b"steps = " + b"[" * depth, b"a" + b".a" * min(depth, 30_000) + b" = 1", b"[" + b"a." * min(depth, 30_000)
-               + b"b]", b"steps = " + b"{a=" * depth, b"x" * depth + b" = 1", b'layers = """' + b"a\\\n" * depth])
+              [b"steps = " + b"[" * depth, b"a" + b".a" * dots + b" = 1",
+               b"[" + b"a." * dots + b"b]", b"steps = " + b"{a=" * depth, b"x" * depth + b" = 1", b'layers = """' + b"a\\\n" * depth])
     lines.insert(chance.randrange(len(lines)), chance.choice(
         [*shapes, b"\xff\xfe\0", b"\0", "²\u202e = 1".encode(), chance.choice(lines)]))
     if chance.random() < 0.3:
@@ -191,7 +198,8 @@ def zip_members(data: bytes, chance: Random, suffix: str) -> bytes:
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
         names = [info.filename for info in old.infolist()]
-        chosen = next(name for name in names if name.endswith("data.pkl")) if chance.random() < 0.7 else chance.choice(names)
+        pickled = next(name for name in names if name.endswith("data.pkl"))
+        chosen = pickled if chance.random() < 0.7 else chance.choice(names)
         damage = chance.choice((flip_bits, noise, truncate, splice, numbers))
         for name in names:
             content = old.read(name)
@@ -220,12 +228,15 @@ def mutators_of(seed: str) -> tuple[Mutator, ...]:
 
 
 def mutate(data: bytes, seed: str, suffix: str, number: int, run_seed: int) -> tuple[bytes, str]:
-    """Mutant ``number`` of a seed file, and the name of what was done to it; the file itself below 0."""
-    if number < 0:
+    """Mutant ``number`` of a seed file, and the name of what was done to it."""
+    if number == WHOLE:
         return data, "whole"
     chance, kinds = Random(f"{run_seed} {seed} {number}"), mutators_of(seed)
     kind = kinds[number % len(kinds)]
-    return kind(data, chance, suffix), kind.__name__
+    damaged = kind(data, chance, suffix)
+    with contextlib.suppress(Exception):  # what looks for parts need not find them in a damaged file
+        while damaged and chance.random() < STACKED:
+            damaged = chance.choice(kinds)(damaged, chance, suffix)
+    return damaged, kind.__name__
 
 
-__all__ = ["Chunk", "mutate", "mutators_of"]

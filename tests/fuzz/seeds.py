@@ -14,8 +14,9 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from fuzz.chunks import png_chunk
 from support.clips import Clip, make, marked
+
+from fuzz.chunks import png_chunk
 
 FRAMES, RATE, SAMPLE_RATE = 8, Fraction(25), 48_000
 MKV_TEXT = ((0, 100, "one"), (100, 300, "two"))
@@ -42,8 +43,8 @@ def pictures(alpha: bool = False, size: tuple[int, int] = (64, 48)) -> list[NDAr
     return images
 
 
-def video(path: Path, codec: str, pixels: str, audio: str = "", alpha: bool = False, options: dict[str, str] | None = None,
-          color: tuple[int, int, int, int] | None = None) -> None:
+def video(path: Path, codec: str, pixels: str, audio: str = "", alpha: bool = False,
+          options: dict[str, str] | None = None, color: tuple[int, int, int, int] | None = None) -> None:
     """Eight pictures, and as much sound, by encoders of one thread: the same file each time."""
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream(codec, rate=RATE, options=options or {})

@@ -18,18 +18,20 @@ from torch import Tensor
 from streamdream.models.weights.layouts import InvalidWeights
 
 Fields = dict[str, tuple[int, str]]
-"""Field name -> its number and its type: int32, int64, string, bytes or a message; a * after it means repeated."""
+"""Field name -> its number and its type: int32, int64, bytes or a message; a * after it means repeated. Names are
+bytes, since a damaged one need not be text.
+"""
 
 MESSAGES: dict[str, Fields] = {
-    "NetParameter": {"name": (1, "string"), "layers": (2, "V1LayerParameter*"), "layer": (100, "LayerParameter*")},
-    "V1LayerParameter": {"name": (4, "string"), "blobs": (6, "BlobProto*")},
-    "LayerParameter": {"name": (1, "string"), "blobs": (7, "BlobProto*")},
+    "NetParameter": {"name": (1, "bytes"), "layers": (2, "V1LayerParameter*"), "layer": (100, "LayerParameter*")},
+    "V1LayerParameter": {"name": (4, "bytes"), "blobs": (6, "BlobProto*")},
+    "LayerParameter": {"name": (1, "bytes"), "blobs": (7, "BlobProto*")},
     "BlobProto": {"num": (1, "int32"), "channels": (2, "int32"), "height": (3, "int32"), "width": (4, "int32"),
                   "data": (5, "bytes*"), "shape": (7, "BlobShape"), "double_data": (8, "bytes*")},
     "BlobShape": {"dim": (1, "int64*")},
     "GraphDef": {"node": (1, "NodeDef*")},
-    "NodeDef": {"name": (1, "string"), "op": (2, "string"), "attr": (5, "Attr*")},
-    "Attr": {"key": (1, "string"), "value": (2, "AttrValue")},  # one entry of the map
+    "NodeDef": {"name": (1, "bytes"), "op": (2, "bytes"), "attr": (5, "Attr*")},
+    "Attr": {"key": (1, "bytes"), "value": (2, "AttrValue")},  # one entry of the map
     "AttrValue": {"tensor": (8, "TensorProto")},
     "TensorProto": {"dtype": (1, "int32"), "tensor_shape": (2, "TensorShapeProto"), "tensor_content": (4, "bytes"),
                     "float_val": (5, "bytes*")},
@@ -37,7 +39,8 @@ MESSAGES: dict[str, Fields] = {
     "Dim": {"size": (1, "int64")},
 }
 DT_FLOAT = 1
-MAX_VALUES = 1 << 26  # of a constant that is written as one; no layer here has as many
+MAX_VALUES = 1 << 26  # of all constants that are written as one number; no network here has as many
+MAX_DIMENSIONS = 8  # of a tensor; a layer's has four
 
 
 @cache
@@ -77,9 +80,13 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for layer in (*net.layers, *net.layer):
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):
-            key = f"{layer.name}.{kind}"
+            key = f"{_text(layer.name)}.{kind}"
             tensors[key] = _tensor(_numbers(blob.data, blob.double_data), _blob_shape(blob), key)
     return tensors
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 def _blob_shape(blob: Any) -> list[int]:
@@ -103,22 +110,35 @@ def _whole(chunks: Any, size: int) -> bytes:
 
 
 def _tensor(numbers: np.ndarray[Any, np.dtype[np.float32]], shape: list[int], what: str) -> Tensor:
-    count = math.prod(shape)
-    if min(shape, default=1) < 0 or numbers.size != count:
+    count = _count(shape, what)
+    if numbers.size != count:
         raise InvalidWeights(f"is damaged: {what} has {numbers.size} numbers, but its shape {shape} needs {count}")
     return torch.from_numpy(numbers.reshape(shape))
+
+
+def _count(shape: list[int], what: str) -> int:
+    """Numbers of a tensor of that shape, which a file claims."""
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 0 or max(shape, default=1) > MAX_VALUES:
+        raise InvalidWeights(f"is damaged: {what} has a shape that no tensor has")
+    return math.prod(shape)
 
 
 def read_graph(path: Path) -> dict[str, Tensor]:
     """The float constants of a frozen TensorFlow GraphDef under their nodes' names, laid out as TensorFlow has them."""
     tensors: dict[str, Tensor] = {}
+    repeated = 0
     for node in _parse(path, "GraphDef").node:
-        stored = [entry.value.tensor for entry in node.attr if entry.key == "value"]
-        if node.op != "Const" or not stored or stored[0].dtype != DT_FLOAT:
+        stored = [entry.value.tensor for entry in node.attr if entry.key == b"value"]
+        if node.op != b"Const" or not stored or stored[0].dtype != DT_FLOAT:
             continue
         shape = [dim.size for dim in stored[0].tensor_shape.dim]
         numbers = _numbers([stored[0].tensor_content]) if stored[0].tensor_content else _numbers(stored[0].float_val)
+        name = _text(node.name)
         if numbers.size == 1:  # TensorFlow writes a constant that is one number everywhere so
-            numbers = np.broadcast_to(numbers, min(math.prod(shape), MAX_VALUES)).copy()
-        tensors[node.name] = _tensor(numbers, shape, node.name)
+            count = _count(shape, name)
+            repeated += count
+            if repeated > MAX_VALUES:
+                raise InvalidWeights(f"is damaged: {name} would be made of more numbers than any network has")
+            numbers = np.broadcast_to(numbers, count).copy()
+        tensors[name] = _tensor(numbers, shape, name)
     return tensors

@@ -16,6 +16,8 @@ from streamdream.errors import MissingPackage
 from streamdream.models.weights.layouts import InvalidWeights
 from streamdream.models.weights.protobuf import read_caffemodel, read_graph
 
+MAX_BYTES = 1 << 30
+"""Of all tensors of a file; more than any network here has."""
 INSTALL = "pip install 'streamdream[weights]'"
 _PROTOBUF = ("google.protobuf", "protobuf")
 NEEDS = {".caffemodel": _PROTOBUF, ".pb": _PROTOBUF, ".h5": ("h5py", "h5py")}
@@ -30,7 +32,12 @@ def read(path: Path, suffix: str) -> dict[str, Tensor]:
     check_packages(suffix)
     with path.open("rb") as file:
         _reject_non_weights(file.read(512))
-    tensors = READERS[suffix](path)
+    try:
+        tensors = READERS[suffix](path)
+    except (InvalidWeights, MissingPackage):
+        raise
+    except Exception as error:  # whatever the parsers of others meet in a hostile file
+        raise InvalidWeights(f"is damaged or truncated: {error}") from None
     if not tensors:
         raise InvalidWeights(f"holds nothing that a {suffix} file with weights would hold")
     return tensors
@@ -65,24 +72,24 @@ def read_pth(path: Path) -> dict[str, Tensor]:
         if "unsupported" in str(error).lower() and "global" in str(error).lower():
             raise InvalidWeights("is refused: besides tensors it holds code that would run when it is loaded") from None
         raise InvalidWeights("is damaged, or not a PyTorch file") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError):
+    except Exception:  # its text is pages long
         raise InvalidWeights("is damaged or truncated: PyTorch cannot read it") from None
     if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
         stored = stored["state_dict"]
     if not isinstance(stored, dict):
         raise InvalidWeights(f"holds a {type(stored).__name__}, not named tensors")
-    return {str(key).removeprefix("module."): value for key, value in stored.items() if isinstance(value, Tensor)}
+    tensors = {str(key).removeprefix("module."): value for key, value in stored.items() if isinstance(value, Tensor)}
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InvalidWeights(f"is damaged: {key} is larger than what is stored of it")
+    return tensors
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """As written by ``safetensors.torch.save_file``."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidWeights(f"is damaged or truncated: {error}") from None
+    return load_file(path)
 
 
 _KERAS_KINDS = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias",
@@ -94,18 +101,22 @@ def read_h5(path: Path) -> dict[str, Tensor]:
     import h5py
 
     tensors: dict[str, Tensor] = {}
+    total = 0
 
     def visit(name: str, item: Any) -> None:
         *_, layer, kind = ("", *name.split("/"))
         kind = kind.partition(":")[0]
         if isinstance(item, h5py.Dataset) and kind in _KERAS_KINDS and item.dtype.kind == "f":
+            nonlocal total
+            total += item.nbytes
+            if total > MAX_BYTES:  # nothing of it need be stored, or it is compressed
+                raise InvalidWeights(f"is damaged: {name} would make it larger than {MAX_BYTES >> 20} MB")
+            if item.external or item.is_virtual:
+                raise InvalidWeights(f"is refused: {name} lies in another file")
             tensors[f"{layer}.{_KERAS_KINDS[kind]}"] = from_tensorflow(torch.from_numpy(item[()]))
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise InvalidWeights(f"is damaged or truncated: {error}") from None
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
     return _renumber(tensors)
 
 
