@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, error_text
-from streamdream.settings_fields import check, option, parse
+from streamdream.settings_fields import check, check_strangers, option, parse
 from streamdream.settings_parsing import MAX_TOML_BYTES, parse_toml
 
 PRESETS = Path(__file__).with_name("presets")
@@ -267,7 +267,9 @@ def read_preset(name: str) -> dict[str, Any]:
     for key, value in values.items():
         if not isinstance(value, str | bool | int | float):
             raise SettingsError(f"preset {name}: {key} is no text, number or switch")
-        values[key] = parse(field_named(key, f"key in preset {name},"), str(value))
+        item = field_named(key, f"key in preset {name},")
+        check_strangers(item, value)
+        values[key] = parse(item, str(value))
     return values
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ from streamdream.settings_parsing import MIN_MEMORY, check_memory, check_size, p
 
 MAX_INTEGER = 2**53
 """A float holds larger ones inexactly."""
+FILE_OPTION = re.compile(r"stats|csv|(?<!pro)file|dump|save|load|reuse|recon|rpu|info|table|log|list|clbin|map|[/\\]",
+                         re.IGNORECASE)
+"""In the options of encoders that read or write files, such as ``stats`` of libx264, ``csv`` of libx265."""
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, unit: str = "",
@@ -93,6 +97,17 @@ def convert(item: dataclasses.Field[Any], value: Any) -> Any:
         value = int(value)
     check(item, value)
     return value
+
+
+def check_strangers(item: dataclasses.Field[Any], value: Any) -> None:
+    """Raise SettingsError where a preset or recipe, which a stranger may have written, reaches further than settings of
+    a dream should: filter graphs and encoders can write any file, an address tells who reads the preset.
+    """
+    text = str(value)
+    if item.metadata["kind"] in ("picture", "file") and (text.startswith("lavfi:") or "://" in text):
+        raise SettingsError(f"{flag(item)} is {text!r}: a preset names files only; give it as a flag")
+    if item.name == "encoder_options" and FILE_OPTION.search(text):
+        raise SettingsError(f"{flag(item)} is {text!r}, which may read or write files; give it as a flag")
 
 
 def _check_digits(item: dataclasses.Field[Any], value: Any) -> None:

@@ -47,6 +47,45 @@ def test_a_number_of_hundreds_of_digits_is_refused_as_a_flag(capsys: Capture) ->
     fails(here(capsys, "image", "a.png", "-o", "b.png", "--steps", "9" * 400), 2, "too many digits")
 
 
+@pytest.mark.parametrize(("line", "words"), [
+    ('guide = "lavfi:color,metadata=print:file={}"', "a preset names files only"),
+    ('guide = "http://127.0.0.1:1/{}"', "a preset names files only"),
+    ('encoder_options = "x264-params=pass=1:stats={}"', "may read or write files"),
+    ('encoder_options = "x265-params=csv=a"', "may read or write files"),
+])
+def test_a_preset_writes_no_files_and_asks_no_servers(capsys: Capture, tmp_path: Path, line: str, words: str) -> None:
+    """Filter graphs and encoders can write any file of the user's."""
+    clip, preset, written = make(tmp_path / "a.mkv", Clip(2)), tmp_path / "a.toml", tmp_path / "written"
+    preset.write_text(line.format(written) + "\n")
+    fails(here(capsys, "render", clip, "-o", tmp_path / "b.mkv", "--preset", preset, *FLAGS), 2, words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "a.toml"]
+
+
+@pytest.mark.parametrize("options", ["tune=grain,bf=2", "profile=high,x264-params=keyint=30:ref=4"])
+def test_a_preset_may_hold_other_options_of_the_encoder(capsys: Capture, tmp_path: Path, options: str) -> None:
+    (tmp_path / "a.toml").write_text(f'encoder_options = "{options}"\n')
+    result = here(capsys, "render", "a", "-o", "b.mkv", "--preset", tmp_path / "a.toml", "--print-config")
+    assert options in result.stdout, result.stderr
+
+
+def test_a_recipe_writes_no_files(capsys: Capture, tmp_path: Path) -> None:
+    recipe = '# streamdream recipe\nencoder_options = "x264-params=pass=1:stats=a"\n'
+    clip = make(tmp_path / "a.mkv", Clip(2, metadata={"GROUPING": recipe}))
+    fails(here(capsys, "render", clip, "-o", tmp_path / "b.mkv", "--preset", clip, *FLAGS), 2, "read or write files")
+
+
+def test_a_name_with_the_markup_of_the_bar_is_shown_as_it_is() -> None:
+    from io import StringIO
+
+    from streamdream.cli.progress import _make_bar
+
+    bar = _make_bar("frames")
+    bar.console.file = StringIO()
+    bar.add_task("a[/b] [red]c.mp4", total=3, speed="", left="")
+    bar.console.print(bar.get_renderable())
+    assert "a[/b] [red]c.mp4" in bar.console.file.getvalue()
+
+
 @pytest.mark.parametrize("line", [
     "[" * 100_000, '{"a":' * 100_000, '{"seconds": NaN}', '{"seconds": 1e999}', '{"seconds": %s}' % ("9" * 400),
     '{"seconds": %s}' % ("9" * 5000), '{"seconds": 1, "frozen": "no"}', '{"seconds": 1, "set": [[]]}',
@@ -137,7 +176,8 @@ def one_number(folder: Path) -> None:
 
 
 def sparse(folder: Path) -> None:
-    torch.save({"a": torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (1 << 40,), check_invariants=False)}, folder / "a.pth")
+    tensor = torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (1 << 40,), check_invariants=False)
+    torch.save({"a": tensor}, folder / "a.pth")
 
 
 @pytest.mark.parametrize("write", [one_number, sparse])

@@ -20,11 +20,11 @@ MAX_LINE = 2000
 
 
 def log_line(line: str) -> None:
-    print(_printable(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
-def _printable(line: str) -> str:
-    """Without what a hostile file may have put into it: control characters of terminals, a page of text."""
+def printable(line: str) -> str:
+    """``line`` without what a hostile file may have put into it: control characters of terminals, a page of text."""
     line = "".join(letter if letter.isprintable() or letter in "\t\n" else repr(letter)[1:-1] for letter in line)
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE // 2]} [...] {line[-MAX_LINE // 2:]}"
 

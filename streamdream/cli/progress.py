@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from streamdream.cli import signals
+from streamdream.cli.output import printable
 from streamdream.system.durations import describe_seconds
 
 LINE_INTERVAL_SECONDS = 5.0
@@ -23,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
-        self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
+        self._title, self._total, self._unit, self._quiet = printable(title), total, unit, quiet
         self._bar: Any = None
         self._first = 0
         """The first number that was reported; a resumed run begins with a large one."""
@@ -91,6 +92,6 @@ def _make_bar(unit: str) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    return Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+    return Bar(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
                TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[left]}"),
                console=Console(stderr=True))

@@ -198,6 +198,8 @@ def _check(name: str, value: Any) -> Any:
         raise SettingsError(f"{settings_fields.flag(FIELDS[name])} is no text, number or switch")
     if isinstance(value, str) and not value.isprintable():
         raise SettingsError(f"{settings_fields.flag(FIELDS[name])} is {value!r}, which has control characters")
+    if name not in FILES:  # for which _check_name is stricter
+        settings_fields.check_strangers(FIELDS[name], value)
     return settings_fields.convert(FIELDS[name], value)
 
 

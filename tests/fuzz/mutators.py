@@ -183,7 +183,8 @@ def text_shapes(data: bytes, chance: Random, suffix: str) -> bytes:
     shapes = ([b'{"a":' * depth, b"[" * depth, b'{"format": "streamdream settings 1", "set": ' + b"[" * depth,
                b'{"seconds": 1, "set": {"%s": 1}}' % (b"x" * depth)] if suffix == "jsonl" else
               [b"steps = " + b"[" * depth, b"a" + b".a" * dots + b" = 1",
-               b"[" + b"a." * dots + b"b]", b"steps = " + b"{a=" * depth, b"x" * depth + b" = 1", b'layers = """' + b"a\\\n" * depth])
+               b"[" + b"a." * dots + b"b]", b"steps = " + b"{a=" * depth, b"x" * depth + b" = 1",
+               b'layers = """' + b"a\\\n" * depth])
     lines.insert(chance.randrange(len(lines)), chance.choice(
         [*shapes, b"\xff\xfe\0", b"\0", "²\u202e = 1".encode(), chance.choice(lines)]))
     if chance.random() < 0.3:
