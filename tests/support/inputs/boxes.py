@@ -63,3 +63,9 @@ def make_spatial_sound(path: Path) -> None:
     if inner >= 0:
         data[inner:inner + 4] = b"wavX"
     path.write_bytes(bytes(data))
+
+
+def truncate(path: Path, share: float) -> None:
+    """Leave only the first ``share`` of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])

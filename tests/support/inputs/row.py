@@ -9,7 +9,7 @@ from typing import Any
 from support.inputs.write import FRAMES, Sound, Text, Video, write
 
 Make = Callable[[Path], object]
-"""Writes the input under that path; for a pattern, its pictures."""
+"""Writes the input under that path; for a pattern, its pictures. A list that it returns is a list of inputs."""
 CHEAP = ("--backend eager --precision fp32 --field-height 48 --octaves 1 --steps 1 --layers conv2d_2 --warmup-steps 0 "
          "--flow none").split()
 WHOLE: dict[str, Any] = {"frames": FRAMES, "numbers": range(FRAMES), "rate": 25, "duration": FRAMES / 25, "colors": 10,
@@ -43,9 +43,13 @@ class Input:
     def output(self, folder: Path) -> Path:
         return folder / (self.to if "." in self.to else f"output.{self.to}")
 
-    def arguments(self, source: Path | str, output: Path | str) -> list[str]:
-        strength = ["--strength", "0"] if self.command == "render" else []
-        return [self.command, str(source), "-o", str(output), *strength, *CHEAP, *self.flags]
+    def prepare(self, folder: Path) -> list[str]:
+        """Make the input; return what the command gets as its inputs."""
+        sources = self.make(folder / self.name)
+        return [str(source) for source in sources] if isinstance(sources, list) else [str(folder / self.name)]
+
+    def arguments(self, sources: list[str], output: Path) -> list[str]:
+        return [self.command, *sources, "-o", str(output), "--strength", "0", *CHEAP, *self.flags]
 
 
 def made(*streams: Video | Sound | Text, **more: Any) -> Make:

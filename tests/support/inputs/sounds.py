@@ -12,8 +12,6 @@ from support.inputs.row import Input, made, whole
 from support.inputs.write import Sound, Text, Video, write
 
 ENGLISH, GERMAN = {"language": "eng"}, {"language": "deu"}
-ASS_HEADER = (b"[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,16"
-              b"\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n")
 HELLO = ((0.1, "hello"),)
 GONE = ("subtitle|dvd",)
 
@@ -127,9 +125,9 @@ TEXTS = [
     Input("subtitled.mkv", "the same", "they become WebVTT", made(Video(), Text("subrip")), "webm",
           holds=whole(subtitles=HELLO, subtitle_codec=("webvtt",))),
     Input("styled.mkv", "ASS subtitles with styles", "they become those of mp4",
-          made(Video(), Text("ass", header=ASS_HEADER)),
+          made(Video(), Text("ass")),
           holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",), may_say=("subtitle",))),
-    Input("styled.mkv", "the same", "they are kept", made(Video(), Text("ass", header=ASS_HEADER)), "mkv",
+    Input("styled.mkv", "the same", "they are kept", made(Video(), Text("ass")), "mkv",
           holds=whole(subtitles=HELLO, subtitle_codec=("ass",))),
     Input("web.webm", "WebVTT subtitles", "they become those of mp4", made(Video("libvpx"), Text("webvtt")),
           holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",))),

@@ -1,6 +1,7 @@
 """Write the files that phones, cameras, recorders and editors make, by PyAV alone."""
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -29,6 +30,9 @@ PQ: Color = (9, 9, 16, 1)
 FAST = {"libx264": {"crf": "6", "g": "6", "bf": "2", "preset": "veryfast"}, "libx265": {"preset": "ultrafast"},
         "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "1M"}, "libsvtav1": {"preset": "12", "crf": "12"},
         "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"}}
+ASS_HEADER = (b"[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\n"
+              b"Style: Default,Arial,16\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, "
+              b"Effect, Text\nDialogue: 0,0:00:00.10,0:00:00.30,Default,,0,0,0,,hello\n")
 X265 = "log-level=none:crf=8"
 
 
@@ -83,7 +87,6 @@ class Text:
     codec: str
     lines: tuple[tuple[int, int, str], ...] = ((100, 300, "hello"),)
     tags: dict[str, str] = field(default_factory=dict)
-    header: bytes = b""
 
 
 def write(path: Path, *streams: Video | Sound | Text, format: str | None = None, chapters: Sequence[str] = (),
@@ -253,9 +256,7 @@ def _as_samples(wave: NDArray[np.float64], name: str) -> NDArray[Any]:
 
 
 def _text_writer(output: Any, text: Text, seconds: float) -> Callable[[], list[Any]]:
-    stream = output.add_mux_stream(text.codec)
-    if text.header:
-        stream.codec_context.extradata = text.header
+    stream = _styled_stream(output) if text.codec == "ass" else output.add_mux_stream(text.codec)
     stream.metadata.update(text.tags)
 
     def packets() -> list[Any]:
@@ -268,6 +269,12 @@ def _text_writer(output: Any, text: Text, seconds: float) -> Callable[[], list[A
         return found
 
     return packets
+
+
+def _styled_stream(output: Any) -> Any:
+    """Of ASS, whose header PyAV takes only from a stream that has one."""
+    with av.open(io.BytesIO(ASS_HEADER), format="ass") as styled:
+        return output.add_stream_from_template(styled.streams[0])
 
 
 def _payload(codec: str, line: str) -> bytes:

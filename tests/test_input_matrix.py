@@ -1,0 +1,87 @@
+"""Files as phones, cameras, editors and archives make them: each is rendered, and what must hold of it holds.
+
+``support/inputs`` has the rows; docs/formats.md is made of them. The core runs always, all in ``make soak``.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import here
+from support.inputs import INPUTS
+from support.inputs.chart import chart
+from support.inputs.holds import HOLDS, check
+from support.inputs.rendered import Rendered
+from support.inputs.row import Input
+from support.inputs.write import Color, Sound, Text, Video, write
+
+GREY_HUM: Color = (1, 1, 1, 1)
+DREAMED = ("base.mp4 → mp4", "hlg.mov → mp4", "turned.ts → mp4", "joined.ts → mp4", "photo_%03d.jpg → mp4",
+           "upright.mp4 → mp4", "two-languages.mkv → mp4", "archive.mkv → mkv -c:v ffv1")
+"""These are also dreamed, in earnest."""
+OF_COLORS = {"colors", "lossless"}
+
+
+def run(row: Input, folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> Rendered:
+    output = folder / "out"
+    output.mkdir()
+    sources = row.prepare(folder)
+    said = here(capsys, *row.arguments(sources, row.output(output)), *more)
+    return Rendered(sources[0], row.output(output), said.returncode, said.stderr)
+
+
+@pytest.mark.parametrize("key", [pytest.param(key, marks=() if row.core else pytest.mark.soak)
+                                 for key, row in INPUTS.items()])
+def test_a_file_as_people_have_it_becomes_what_it_should(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = INPUTS[key]
+    check(run(row, tmp_path, capsys), row.holds)
+
+
+@pytest.mark.parametrize("key", DREAMED)
+def test_it_holds_of_a_dream_too(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = INPUTS[key]
+    made = run(row, tmp_path, capsys, "--strength", "0.2")
+    check(made, {name: value for name, value in row.holds.items() if name not in OF_COLORS})
+
+
+def test_the_matrix_has_many_rows_and_each_knows_its_checks() -> None:
+    assert len({row.name for row in INPUTS.values()}) >= 80
+    assert sum(row.core for row in INPUTS.values()) >= 30
+    for row in INPUTS.values():
+        cases = row.holds.get("either", (row.holds,))
+        assert all(set(case) <= set(HOLDS) and case for case in cases), row.key
+        assert row.about and row.becomes
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """A render that is wrong in everything: upside down, of other colours, times, sound, texts and words."""
+    folder = tmp_path_factory.mktemp("wrong")
+    source = write(folder / "source.mkv", Video(), Sound(), Text("subrip"))
+    irregular = (0, 50, 170, 180, 700)
+    output = write(folder / "wrong.mkv",
+                   Video("ffv1", "yuv420p", size=(80, 48), first=3, frames=5, tick=write_tick(), times=irregular,
+                         color=GREY_HUM, picture=lambda number, size: chart(number, size)[::-1, ::-1, ::-1]),
+                   Sound("flac", seconds=1.5, hertz=900, start=0.3), Text("subrip", ((300, 500, "bye"),)),
+                   chapters=("another",), tags={"title": "another"})
+    return Rendered(source, output, 0, "warning: it rains")
+
+
+def write_tick() -> Any:
+    from support.inputs.write import MILLISECOND
+
+    return MILLISECOND
+
+
+@pytest.mark.parametrize("name", list(HOLDS))
+def test_every_check_fails_on_a_render_that_is_wrong_in_everything(name: str, wrong: Rendered) -> None:
+    """A check that nothing fails proves nothing."""
+    row = next((case for row in INPUTS.values() for case in row.holds.get("either", (row.holds,)) if name in case), None)
+    assert row is not None, f"no row has {name}"
+    value = next(case[name] for row in INPUTS.values() for case in row.holds.get("either", (row.holds,))
+                 if case.get(name) not in (None, (1, 1)))
+    with pytest.raises(AssertionError):
+        HOLDS[name](wrong, value)
