@@ -1,7 +1,6 @@
 """No event of the page reads a file of the server: every event, every way to name a file, every kind of visitor."""
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from streamdream_web.auth import event_validation, middleware
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
 from streamdream_web.core.response import HttpError
 from support.web_client import Running, running
+from support.web_visitor import JSON, Page, Visitor, as_json, config
 
 from streamdream.media.opencv import cv2
 
@@ -79,11 +79,6 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def as_json(event: dict[str, Any]) -> bytes:
-    return json.dumps(event).encode()
-
-
-JSON = "application/json"
 Body = tuple[str, Callable[[dict[str, Any]], bytes]]
 PLAIN: Body = (JSON, as_json)
 BODIES: dict[str, Body] = {
@@ -97,54 +92,6 @@ BODIES: dict[str, Body] = {
     "form": ("application/x-www-form-urlencoded", lambda event: urllib.parse.urlencode(event).encode()),
 }
 """Other ways to write the same event: content type, writer."""
-
-
-class Visitor:
-    """A client of the page's routes. ``headers`` go with every request."""
-
-    def __init__(self, web: Running, **headers: str) -> None:
-        self.web, self.headers = web, headers
-        self._connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)
-        self._sessions = 0
-
-    def ask(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, bytes]:
-        kind = {"Content-Type": content_type} if content_type else {}
-        try:
-            self._connection.request(method, path, body, {**self.headers, **kind})
-            answer = self._connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
-
-    def listen(self, session: str) -> bytes:
-        """What its events answer, to the end of the stream, or until nothing comes."""
-        told = b""
-        self._connection.request("GET", f"/gradio_api/queue/data?session_hash={session}", headers=self.headers)
-        answer = self._connection.getresponse()
-        while line := answer.readline():
-            told += line
-            if b'"msg":"heartbeat"' in line:  # an event that streams: no end of its own
-                self._connection.close()
-                break
-        return told
-
-    def send(self, event: dict[str, Any], content_type: str = JSON, write: Callable[[Any], bytes] = as_json) -> bytes:
-        """All that is answered to that event, with whatever file it names."""
-        self._sessions += 1
-        session = f"attack{self._sessions}x{id(self)}"
-        event = {**event, "session_hash": session, "trigger_id": None}
-        status, told = self.ask("POST", "/gradio_api/queue/join", write(event), content_type)
-        if status == 200:
-            told += self.listen(session)
-        for path in set(re.findall(r"/[^\s\"'\\<>]+/[^\s\"'\\<>]+", told.decode("utf-8", "replace"))):
-            plain = path.partition("/gradio_api/file=")[2] or path
-            for route in ("file=", "file/", "stream/"):
-                told += self.ask("GET", f"/gradio_api/{route}{urllib.parse.quote(plain)}")[1]
-        return told
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -193,14 +140,8 @@ def attack(web: Running, folder: Path, files: Collection[str] = ("text", "proces
 
 
 def events(web: Running) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = config(web)["dependencies"]
+    found: list[dict[str, Any]] = config(web, Authorization=f"Bearer {TOKEN}")["dependencies"]
     return found
-
-
-def config(web: Running) -> dict[str, Any]:
-    with closing(Visitor(web, Authorization=f"Bearer {TOKEN}")) as owner:
-        whole: dict[str, Any] = json.loads(owner.ask("GET", "/config")[1])
-    return whole
 
 
 # --- no file comes out ------------------------------------------------------------------------------------------------
@@ -317,40 +258,6 @@ def test_no_route_takes_another_method(web: Running, method: str) -> None:
 
 
 # --- the page's own events work ---------------------------------------------------------------------------------------
-
-class Page:
-    """What the page in a browser sends, from its components' values."""
-
-    def __init__(self, web: Running) -> None:
-        self.visitor, self._session = Visitor(web), "apage"
-        whole = config(web)
-        self._events = whole["dependencies"]
-        self.values = {part["id"]: part["props"].get("value") for part in whole["components"]}
-        self._labels = {part["id"]: part["props"].get("label") for part in whole["components"]}
-        self._ids = {part["props"].get("elem_id"): part["id"] for part in whole["components"]}
-
-    def event(self, elem_id: str, trigger: str) -> dict[str, Any]:
-        return next(event for event in self._events if [self._ids[elem_id], trigger] in event["targets"])
-
-    def after(self, event: dict[str, Any]) -> dict[str, Any]:
-        return next(other for other in self._events if other["trigger_after"] == event["id"])
-
-    def set(self, values: dict[str, Any], event: dict[str, Any]) -> None:
-        """By label, where the event takes them."""
-        self.values |= {number: values[self._labels[number]] for number in event["inputs"]
-                        if self._labels[number] in values}
-
-    def put(self, elem_id: str, value: Any) -> None:
-        self.values[self._ids[elem_id]] = value
-
-    def send(self, event: dict[str, Any]) -> str:
-        data = [self.values[number] for number in event["inputs"]]
-        status, told = self.visitor.ask("POST", "/gradio_api/queue/join", as_json({
-            "data": data, "fn_index": event["id"], "session_hash": self._session, "trigger_id": None,
-            "event_data": None}), JSON)
-        assert status == 200, told
-        return self.visitor.listen(self._session).decode()
-
 
 def test_a_picture_is_dreamed_through_the_events(web: Running) -> None:
     page = Page(web)

@@ -45,8 +45,14 @@ class Rendered:
                     "streams": [stream.type for stream in file.streams], "chapters": file.chapters()}
 
     @property
+    def said(self) -> list[str]:
+        """Lines on stderr, but for the title; the names of the files are none of the words."""
+        text = self.stderr.replace(str(self.output), "OUTPUT").replace(str(self.source), "INPUT")
+        return [line for line in text.splitlines() if "→" not in line]
+
+    @property
     def warnings(self) -> list[str]:
-        return [line for line in self.stderr.splitlines() if line.startswith("warning: ")]
+        return [line for line in self.said if line.startswith("warning: ")]
 
 
 @contextmanager

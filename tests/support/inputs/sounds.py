@@ -13,6 +13,7 @@ from support.inputs.write import Sound, Text, Video, write
 
 ENGLISH, GERMAN = {"language": "eng"}, {"language": "deu"}
 HELLO = ((0.1, "hello"),)
+CONVERTED = {"may_say": ("subtitle",)}
 GONE = ("subtitle|dvd",)
 
 
@@ -70,7 +71,7 @@ SOUNDS = [
     Input("eight-bit.avi", "8-bit PCM of an old camera", "the sound is encoded as AAC",
           made(Video("mjpeg", "yuvj420p"), Sound("pcm_u8", 11025)), holds=whole(**AAC, colors=None,
                                                                                  says=encoded("pcm_u8")), core=True),
-    Input("flac.mkv", "FLAC", "whole, with sound", made(Video(), Sound("flac")), holds=whole(**HEARD, says=ENCODED)),
+    Input("flac.mkv", "FLAC", "whole, with sound", made(Video(), Sound("flac")), holds=whole(**HEARD, may_say=ENCODED)),
     Input("opus.mkv", "Opus in Matroska", "the sound is copied", made(Video(), Sound("libopus", 48000)), "mkv",
           holds=whole(**COPIED)),
     Input("eac3.mkv", "E-AC-3 of a television", "the sound is copied", made(Video(), Sound("eac3", 48000)), "mkv",
@@ -114,28 +115,28 @@ SOUNDS = [
 ]
 TEXTS = [
     Input("subtitled.mp4", "subtitles in mp4", "they are kept", made(Video(), Sound(), Text("mov_text")),
-          holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",), **COPIED)),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("mov_text",), **COPIED)),
     Input("subtitled.mp4", "the same", "they become SubRip", made(Video(), Sound(), Text("mov_text")), "mkv",
-          holds=whole(subtitles=HELLO, **COPIED), core=True),
+          holds=whole(**CONVERTED, subtitles=HELLO, **COPIED), core=True),
     Input("subtitled.mkv", "SubRip subtitles in Matroska", "they become those of mp4",
           made(Video(), Sound(), Text("subrip")),
-          holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",), **COPIED), core=True),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("mov_text",), **COPIED), core=True),
     Input("subtitled.mkv", "the same", "they are kept", made(Video(), Sound(), Text("subrip")), "mkv",
-          holds=whole(subtitles=HELLO, subtitle_codec=("subrip",), **COPIED)),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("subrip",), **COPIED)),
     Input("subtitled.mkv", "the same", "they become WebVTT", made(Video(), Text("subrip")), "webm",
-          holds=whole(subtitles=HELLO, subtitle_codec=("webvtt",))),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("webvtt",))),
     Input("styled.mkv", "ASS subtitles with styles", "they become those of mp4",
           made(Video(), Text("ass")),
-          holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",), may_say=("subtitle",))),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("mov_text",))),
     Input("styled.mkv", "the same", "they are kept", made(Video(), Text("ass")), "mkv",
-          holds=whole(subtitles=HELLO, subtitle_codec=("ass",))),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("ass",))),
     Input("web.webm", "WebVTT subtitles", "they become those of mp4", made(Video("libvpx"), Text("webvtt")),
-          holds=whole(subtitles=HELLO, subtitle_codec=("mov_text",))),
+          holds=whole(**CONVERTED, subtitles=HELLO, subtitle_codec=("mov_text",))),
     Input("two-subtitles.mkv", "subtitles in two languages", "both are kept",
           made(Video(), Text("subrip", tags=ENGLISH), Text("subrip", ((200, 400, "hallo"),), tags=GERMAN)),
-          holds=whole(subtitles=((0.1, "hello"), (0.2, "hallo")), subtitle_codec=("mov_text", "mov_text"))),
+          holds=whole(**CONVERTED, subtitles=((0.1, "hello"), (0.2, "hallo")), subtitle_codec=("mov_text", "mov_text"))),
     Input("dvd-subtitles.mkv", "subtitles that are pictures", "they are kept in Matroska", picture_subtitles, "mkv",
-          holds=whole(subtitles=((0.1, "not decoded, only copied"),))),
+          holds=whole(**CONVERTED, subtitles=((0.1, "not decoded, only copied"),))),
     Input("dvd-subtitles.mkv", "the same", "they are left out, and said", picture_subtitles, "webm",
           holds=whole(streams=("video",), says=GONE)),
     Input("subtitled.mkv", "subtitles", "left out, and said: an AVI holds none", made(Video(), Text("subrip")), "avi",

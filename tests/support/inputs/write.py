@@ -236,8 +236,6 @@ def tones(context: Any, sound: Sound, seconds: float) -> Iterable[Any]:
     start = round(sound.start * sound.rate)
     for first in range(0, count, size):
         part = wave[first:first + size]
-        if len(part) < size and context.frame_size:
-            part = np.pad(part, (0, size - len(part)))
         samples = _as_samples(part, name)
         shape = np.tile(samples, (channels, 1)) if name.endswith("p") else np.repeat(samples, channels)[None]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(shape), format=name, layout=sound.layout)
