@@ -18,6 +18,7 @@ from streamdream.automation.settings_track import SettingsRecorder
 from streamdream.errors import SinkError, UsageError
 from streamdream.media.images import write_image
 from streamdream.media.sinks.image_sequence import ImageWriter
+from streamdream.media.sinks.picture_format import PictureFormat
 from streamdream.media.sinks.recording import Recording
 from streamdream.media.sinks.registry import open_sink
 from streamdream.media.sources.video import open_source
@@ -100,7 +101,7 @@ def test_a_recording_whose_name_is_taken_meanwhile_keeps_its_partial_name(tmp_pa
 
 
 def test_pictures_of_a_run_whose_name_is_taken_meanwhile_are_kept(tmp_path: Path) -> None:
-    writer = ImageWriter(str(tmp_path / "%d.png"))
+    writer = ImageWriter(str(tmp_path / "%d.png"), PictureFormat("bgr24", lambda picture: picture))
     writer.write(np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "1.png").write_bytes(b"precious")
     writer.keep()  # as after a fault

@@ -69,6 +69,6 @@ def test_the_format_of_pictures_can_be_chosen(tmp_path: Path, wanted: str, dtype
 
 def test_a_wrong_format_of_pictures_is_named(tmp_path: Path) -> None:
     path = make(tmp_path / "in.mp4", Clip(2))
-    with pytest.raises(UnknownName, match="unknown pixel format of .jpg pictures 'rgba'"):
+    with pytest.raises(UnknownName, match=r"unknown pixel format of \.jpg pictures 'rgba'"):
         copy_pictures(path, tmp_path / "%d.jpg", pixel_format="rgba")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.mp4"]

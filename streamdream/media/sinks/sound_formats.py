@@ -195,7 +195,7 @@ def _good_bit_rate(name: str, rate: int, layout: str) -> int:
     from av.audio.layout import AudioLayout
     from av.codec.codec import Codec
 
-    from streamdream.media.sinks.encoders import LOSSY_CODECS
+    from streamdream.media.sinks.pixel_formats import LOSSY_CODECS
 
     if not Codec(name, "w").properties & LOSSY_CODECS:
         return 0

@@ -9,8 +9,14 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.errors import error_text
-from streamdream.media.clock_restarts import ClockRestarts, can_restart
-from streamdream.media.input_container import TimeRange, clock_origin, is_attached_picture, open_file
+from streamdream.media.input_container import (
+    NONZERO_START_FORMATS,
+    TimeRange,
+    clock_origin,
+    is_attached_picture,
+    open_file,
+)
+from streamdream.media.packet_clock import repaired_packets
 from streamdream.media.pyav import fraction
 from streamdream.media.sinks.file_metadata import copy_metadata
 from streamdream.media.sinks.stream_routes import StreamDecision, StreamRoutes
@@ -81,21 +87,23 @@ class StreamCopier:
         """Packets that are needed, on the clock of the output."""
         from av.stream import Discard
 
-        restarts, origin = can_restart(self._input), clock_origin(self._input)
+        formats, origin = set(self._input.format.name.split(",")), clock_origin(self._input)
+        restarts = bool(NONZERO_START_FORMATS & formats)
+        repairs = self._main is not None and "mov" not in formats  # whose sound goes on from packet to packet
         offset = origin + self._span.start
         stated = Fraction((self._input.start_time or 0) + (self._input.duration or 0), 1_000_000)
         # Behind the stated end are recordings whose clock began anew; no seeking leads there.
         if self._span.start and not (restarts and offset > stated):
             self._input.seek(int(max(offset - 1, Fraction(0)) * 1_000_000))
         streams = [stream for stream in self._input.streams
-                   if stream.index in self._routes or (restarts and stream is self._main)]
+                   if stream.index in self._routes or (repairs and stream is self._main)]
         for stream in self._input.streams:
             stream.discard = Discard.default if stream in streams else Discard.all
         windows = {stream.index: self._span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
                    for stream in streams}
         packets: Iterator[Any] = (packet for packet in self._input.demux(streams) if packet.size)
-        if restarts and self._main:
-            packets = ClockRestarts(self._main)(packets)
+        if repairs:
+            packets = repaired_packets(packets, self._main)
         for packet in packets:
             index = packet.stream.index
             if is_attached_picture(packet.stream):

@@ -28,10 +28,8 @@ from streamdream.media.picture_decoder import (
 )
 from streamdream.media.picture_files import SEPARATOR, describe_gaps, describe_input, is_many, picture_files
 from streamdream.media.resize import letterbox, resize
-from streamdream.media.timestamps import SourcePosition
+from streamdream.media.timestamps import DEFAULT_RATE, SourcePosition
 
-DEFAULT_RATE = Fraction(25)
-"""Frames per second of pictures where none is asked for."""
 MAX_WARNINGS = 10
 """On damaged pictures."""
 MIN_DURATION_MS, DEFAULT_DURATION_MS = 11, 100

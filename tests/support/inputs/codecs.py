@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.inputs.chart import moving_bar
 from support.inputs.row import Input, made, whole
-from support.inputs.write import BT709, FRAMES, FULL, Sound, Video, encoded_packets, write
+from support.inputs.write import BT709, FRAMES, FULL, Sound, Video, encoded_packets
 
 LENGTH = FRAMES / 25
 HEARD = {"sound_seconds": (LENGTH,), "tones": (440,), "sync": 0.0}
