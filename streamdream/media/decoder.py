@@ -51,9 +51,9 @@ class VideoDecoder:
             return []
         return pictures
 
-    def describe(self, picture: Any) -> Rotation:
-        """Take what the first picture says about all of them; return how it is turned."""
-        rotation = Rotation.of(picture)
+    def describe(self, picture: Any, rotation: Rotation | None = None) -> Rotation:
+        """Take what the first picture says about all of them; return how it is turned, which may be known already."""
+        rotation = rotation or Rotation.of(picture)
         aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
         self.pixel_aspect = 1 / aspect if rotation.transpose else aspect
         self.color = color_of(picture)

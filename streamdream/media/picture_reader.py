@@ -88,6 +88,8 @@ class PictureReader:
         self.last_dts: float = -math.inf
         self.decoder.damaged = 0
         self.sound = SoundSpans()
+        self._rotation = Rotation()
+        """Of the last picture."""
         self.deinterlacer = Deinterlacer(self._deinterlace)
         self._ahead: deque[ReadPicture] = deque()
         self._pictures = self._decode()
@@ -146,9 +148,12 @@ class PictureReader:
             self._codec_aspect = aspect
         if aspect == self._codec_aspect:  # the container's own is preferred while nothing changes
             aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
-        color = color_of(picture)
-        return PictureForm(picture.width, picture.height, Rotation.of(picture), aspect, picture.format.name,
-                           color.colorspace, color.range)
+        rotation = Rotation.of(picture)
+        if rotation == Rotation() and not picture.key_frame:  # H.264 and HEVC say it once for all up to the next one
+            rotation = self._rotation
+        self._rotation, color = rotation, color_of(picture)
+        return PictureForm(picture.width, picture.height, rotation, aspect, picture.format.name, color.colorspace,
+                           color.range)
 
 
 def make_cropper(cropping: tuple[int, int, int, int] | None) -> PictureFilter | None:

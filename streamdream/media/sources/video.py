@@ -128,7 +128,7 @@ class AvSource:
         picture = taken.picture
         self._form, self._conform = taken.form, Conformer(taken.form)
         self._size = self._image_size = picture.width, picture.height
-        self._rotation = self._reader.decoder.describe(picture)
+        self._rotation = self._reader.decoder.describe(picture, taken.form.rotation)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
         self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
         reader = self._reader
