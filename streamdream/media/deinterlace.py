@@ -47,6 +47,7 @@ class Deinterlacer:
                 return [*done, picture]
             self.used = True
             if before is not None and not done and layout_of(before) == layout_of(picture):
+                self._push(picture, None)  # the first interlaced one is made of itself alone
                 self._push(before, None)
         return [*done, *self._push(picture, picture)]
 
