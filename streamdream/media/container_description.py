@@ -10,6 +10,8 @@ PROGRAM = re.compile(r"^  (?:Program \d+|No Program)", re.MULTILINE)
 STREAM = re.compile(r"^  Stream #0:(\d+)", re.MULTILINE)
 CROPPING = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
 PROGRAM_FORMATS = {"mpegts", "hls", "dash"}
+NETWORK_FORMATS = {"hls", "dash"}
+"""Formats that fetch each stream on its own: one that is discarded is not fetched."""
 CROPPING_FORMATS = {"mov", "matroska"}
 """Formats that can say which part of the stored picture is to be shown (``clap``, PixelCrop)."""
 
@@ -21,6 +23,18 @@ def program_of(container: Any, stream: Any) -> set[int]:
         return everything
     programs = [{int(index) for index in STREAM.findall(text)} for text in PROGRAM.split(_describe(container))[1:]]
     return next((members for members in programs if stream.index in members), everything)
+
+
+def fetch_only(container: Any, stream: Any) -> bool:
+    """Fetch no other stream over the network; return False where the container brings all of them anyway."""
+    from av.stream import Discard
+
+    if not NETWORK_FORMATS & set(container.format.name.split(",")):
+        return False
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return True
 
 
 def cropping_of(container: Any, stream: Any) -> tuple[int, int, int, int] | None:

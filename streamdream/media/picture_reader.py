@@ -10,16 +10,13 @@ from typing import Any, NamedTuple
 
 from streamdream.errors import SourceError, error_text
 from streamdream.media.conform import PictureForm
-from streamdream.media.container_description import cropping_of, program_of
+from streamdream.media.container_description import cropping_of, fetch_only, program_of
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.deinterlace import Deinterlacer
 from streamdream.media.input_container import Rotation, color_of
 from streamdream.media.picture_filter import PictureFilter
 from streamdream.media.pyav import fraction
 from streamdream.media.timestamps import SoundSpans
-
-NETWORK_FORMATS = {"hls", "dash"}
-"""Formats that fetch each stream on its own: only the one that is shown is fetched."""
 
 
 class ReadPicture(NamedTuple):
@@ -59,8 +56,8 @@ class PictureReader:
         self.stream.thread_type = "AUTO"
         self.time_base = self.decoder.time_base
         members = program_of(self.container, self.stream)
-        is_fetched = NETWORK_FORMATS & set(self.container.format.name.split(","))
-        self._sounds = [] if is_fetched else [sound for sound in self.container.streams.audio if sound.index in members]
+        alone = fetch_only(self.container, self.stream)
+        self._sounds = [] if alone else [sound for sound in self.container.streams.audio if sound.index in members]
         for stream in self.container.streams:
             if stream is not self.stream and stream not in self._sounds:
                 stream.discard = Discard.all

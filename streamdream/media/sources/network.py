@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, error_text
+from streamdream.media.container_description import fetch_only
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.input_container import Rotation
 from streamdream.media.pyav import fraction, open_av
@@ -73,6 +74,7 @@ class NetworkReader:
             self._container.close()
             raise
         stream = self._decoder.stream
+        fetch_only(self._container, stream)
         rate = fraction(stream.guessed_rate) or fraction(stream.average_rate)
         self.rate = rate if 1 <= rate <= 240 else Fraction(0)
         self.color, self.pixel_aspect = self._decoder.color, self._decoder.pixel_aspect

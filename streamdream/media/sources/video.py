@@ -199,7 +199,7 @@ class AvSource:
         position = self._clock.position(pts)
         time = self._clock(pts, following.picture.pts if following else None)
         if self._reader.deinterlacer.used:
-            self._warn_once("is interlaced: whole pictures are made of it (--deinterlace off leaves them)")
+            self._warn_once("is interlaced: its pictures are made whole")
         return _Taken(read.picture, time, read.form, read.is_new_form, position)
 
     def _first(self) -> _Taken:
