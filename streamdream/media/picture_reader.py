@@ -129,7 +129,7 @@ class PictureReader:
             for packet in self.container.demux(self.stream, *self._sounds):
                 if packet.stream is not self.stream:
                     if packet.pts is not None:
-                        self.sound.add(float(packet.pts * packet.time_base))
+                        self.sound.add(float(packet.pts * fraction(packet.time_base, Fraction(1, 1000))))
                     continue
                 if packet.dts is not None:
                     self.last_dts = packet.dts

@@ -28,6 +28,8 @@ MAX_RATE = 240
 """Higher average rates are doubted."""
 MAX_INDEX_ENTRIES = 1000
 RESET_SECONDS = 1
+INTERLEAVING_SECONDS = 10
+"""By which sound may lag behind other sound in a file; so much do FFmpeg's muxers allow."""
 MAX_GAP_SECONDS = 600
 MAX_GAP_STEPS = 50
 """Pictures an hour apart, as in time lapses, are no gap either."""
@@ -60,7 +62,7 @@ class SoundSpans:
 
     def add(self, seconds: float) -> None:
         second = int(seconds)
-        if second < self._last - RESET_SECONDS:  # the clock has restarted
+        if second < self._last - INTERLEAVING_SECONDS:  # the clock has restarted
             self._seconds.clear()
         self._last = second
         self._seconds.add(second)

@@ -27,7 +27,7 @@ def open_pipe(name: str) -> Any:
     """An av container; it waits until something comes. Raises SourceError, and UsageError for a terminal."""
     text = "the standard input" if name == STDIN else name
     try:
-        stream = _Stream(0 if name == STDIN else os.open(name, os.O_RDONLY))
+        stream = _Stream(0 if name == STDIN else os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
         if os.isatty(stream.descriptor):
             raise UsageError(f"{text} is a terminal: send a video into it, as in "
                              f"'ffmpeg -i a.mov -f nut -c copy - | streamdream render - -o b.mp4'")
@@ -47,7 +47,10 @@ class _Stream:
         self.descriptor = descriptor
 
     def read(self, size: int) -> bytes:
-        return os.read(self.descriptor, size)
+        try:
+            return os.read(self.descriptor, size)
+        except OSError:  # a device that only looks like one that can be read
+            return b""
 
     def __del__(self) -> None:
         if self.descriptor:
