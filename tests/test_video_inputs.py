@@ -16,6 +16,7 @@ from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from numpy.typing import NDArray
 from support.clips import Clip, make, marked, number_of
+from support.commands import here
 
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.input_container import ColorTags
@@ -23,6 +24,8 @@ from streamdream.media.planes import checksum, to_rgb
 from streamdream.media.sources.video import AvSource, open_source
 
 SIZE = 96, 64
+CHEAP = ["--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
+         "--layers", "conv2d_2"]
 
 
 def field_of(moment: int) -> NDArray[np.uint8]:
@@ -324,3 +327,29 @@ def test_the_largest_variant_of_a_stream_is_taken(tmp_path: Path, web_folder: tu
         assert (source.width, source.height) == (128, 96)
         assert [number_of(frame.image) for frame in source] == list(range(75))
     assert "/rich2.ts" in fetched and "/small2.ts" not in fetched and "/large2.ts" not in fetched
+
+
+# -- the command --
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_render_deinterlaces_as_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    path = make_interlaced(tmp_path / "a.mkv")
+    result = here(capsys, "render", path, "-o", tmp_path / "b.mkv", "--deinterlace", mode, "--strength", "0", "-c:v",
+                  "ffv1", "--chunk-frames", "8", *CHEAP)
+    assert result.returncode == 0, result.stderr
+    assert ("its pictures are made whole" in result.stderr) == (mode == "auto")
+    done, expected = read(str(tmp_path / "b.mkv"))[0], read(path, deinterlace=mode)[0]
+    assert [combing(frame.image) < 5 for frame in done] == [mode == "auto"] * 20
+    assert max(np.abs(frame.image.astype(int) - other.image).max() for frame, other in zip(done, expected, strict=True)
+               ) <= 3
+
+
+def test_a_render_of_a_turned_video_is_upright_with_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide, tall = (128, 64), (64, 128)
+    path = joined(tmp_path / "a.h264", (Clip(5, wide), [corner(wide)] * 5), (Clip(5, tall), [corner(tall)] * 5))
+    result = here(capsys, "render", path, "-o", tmp_path / "b.mp4", "--strength", "0", *CHEAP)
+    assert result.returncode == 0 and "changes its size or orientation" in result.stderr, result.stderr
+    frames, source = read(str(tmp_path / "b.mp4"))
+    assert (source.width, source.height, len(frames)) == (128, 64, 10)
+    assert frames[7].image[:, :44].max() < 16 and frames[7].image[30:, 52:76].min() > 110

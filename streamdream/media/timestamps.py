@@ -99,7 +99,7 @@ class TimestampRepair:
 
     def is_jump(self, pts: int | None) -> bool:
         """Whether the timestamp of the picture after this one is needed, too."""
-        return pts is not None and self.last is not None and abs(pts + self.shift - self.last) > self._reset
+        return pts is not None and (self.last is None or abs(pts + self.shift - self.last) > self._reset)
 
     def __call__(self, pts: int | None, following: int | None = None) -> int:
         """``following`` is the timestamp of the next picture, which counts only at a jump."""
@@ -114,16 +114,21 @@ class TimestampRepair:
 
     def _repair(self, pts: int, following: int | None) -> int:
         if self.last is None:
-            return pts
+            if following is None or pts - following <= self._reset:
+                return pts
+            return self._put_in_line(round(following - self._step))
         off = abs(pts - self.last)
         if following is not None and off > self._reset and 0 < following - self.last < off / 2:
-            self.has_strays = True
-            self._warn("has a timestamp that is far off; it was repaired")
-            return round(self._next)
+            return self._put_in_line(round(self._next))
         if pts > self.last:
             return self._close_gap(pts) if pts - self.last > self._max_gap else pts
         self._warn("has timestamps that run backwards; they were repaired")
         return self._restart(pts) if self.last - pts > self._reset else self.last + 1
+
+    def _put_in_line(self, pts: int) -> int:
+        self.has_strays = True
+        self._warn("has a timestamp that is far off; it was repaired")
+        return pts
 
     def _close_gap(self, pts: int) -> int:
         assert self.last is not None
