@@ -32,7 +32,7 @@ class ReadPicture(NamedTuple):
 class PictureReader:
     """The main video stream of the container that ``open`` returns, which is called again by ``reopen``.
 
-    Raises SourceError when there is no video in it. Damage is counted, not raised.
+    Raises SourceError when there is no video in it, or a kind of pictures that no filter takes. Damage is counted.
     """
 
     def __init__(self, open: Callable[[], Any], name: str, deinterlace: str) -> None:
@@ -112,14 +112,21 @@ class PictureReader:
         for packet in self._demux():
             pictures = self.decoder.decode(packet)
             forms.extend(map(self._form_of, pictures))
-            for decoded in pictures if packet else [*pictures, None]:
-                for whole in self.deinterlacer(decoded):
-                    form = forms.popleft()
-                    if self._crop:
-                        whole = self._crop(whole)
-                        form = replace(form, width=whole.width, height=whole.height)
+            for decoded in [*pictures, None] if packet is None else pictures:
+                for whole in self._filter(decoded):
+                    form = replace(forms.popleft(), width=whole.width, height=whole.height)
                     yield ReadPicture(whole, form, before is not None and before.shape != form.shape, before is None)
                     before = form
+
+    def _filter(self, decoded: Any) -> list[Any]:
+        """The pictures that are whole and cropped with this one, or with the end, None. Raises SourceError."""
+        from av import FFmpegError
+
+        try:
+            pictures = self.deinterlacer(decoded)
+            return [self._crop(picture) for picture in pictures] if self._crop else pictures
+        except FFmpegError as error:
+            raise SourceError(f"{self.name} has pictures that cannot be read ({error_text(error)})") from None
 
     def _demux(self) -> Iterator[Any]:
         """All packets from the current position on, then None, which flushes the decoder."""
