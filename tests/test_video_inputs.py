@@ -221,6 +221,18 @@ def test_the_pixel_aspect_counts_when_the_size_changes(tmp_path: Path) -> None:
     assert (columns[0], columns[-1]) == pytest.approx((16, 47), abs=1)
 
 
+def test_the_pixel_aspect_is_that_of_the_first_picture_that_is_read(tmp_path: Path) -> None:
+    """As in a recording of a broadcast that began before the film."""
+    parts = [make(tmp_path / f"{n}.ts", Clip(50, aspect=aspect, rate=Fraction(25), time_base=Fraction(1, 25),
+                                             pts=range(n * 50, n * 50 + 50)))
+             for n, aspect in enumerate([Fraction(16, 15), Fraction(64, 45)])]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    for start, aspect in ((0, Fraction(16, 15)), (3, Fraction(64, 45))):
+        with open_source(str(path), start=start) as source:
+            assert source.pixel_aspect == aspect
+
+
 def test_a_pixel_format_that_changes_is_converted(tmp_path: Path) -> None:
     clips = [(Clip(4, pixels=pixels), [marked(number)] * 4) for pixels, number in (("yuv420p", 170), ("yuv444p", 85))]
     frames, source = read(joined(tmp_path / "a.h264", *clips), pictures=True)

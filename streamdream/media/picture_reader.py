@@ -18,6 +18,9 @@ from streamdream.media.picture_filter import PictureFilter
 from streamdream.media.pyav import fraction
 from streamdream.media.timestamps import SoundSpans
 
+RAW_FORMATS = {"mpeg", "mpegts", "mpegvideo", "h264", "hevc"}
+"""Formats that say nothing of the pixel aspect: it is that of the pictures."""
+
 
 class ReadPicture(NamedTuple):
     """A decoded picture, whole, as it is stored: its form, and whether that differs from the one before it."""
@@ -150,7 +153,8 @@ class PictureReader:
         aspect = fraction(self.stream.codec_context.sample_aspect_ratio, Fraction(1))
         if self._codec_aspect is None:
             self._codec_aspect = aspect
-        if aspect == self._codec_aspect:  # the container's own is preferred while nothing changes
+        is_own = RAW_FORMATS & set(self.container.format.name.split(","))
+        if aspect == self._codec_aspect and not is_own:  # the container's is preferred while nothing changes
             aspect = fraction(self.stream.sample_aspect_ratio, Fraction(1))
         rotation = Rotation.of(picture)
         if rotation == Rotation() and not picture.key_frame:  # H.264 and HEVC say it once for all up to the next one

@@ -130,7 +130,7 @@ class AvSource:
         self._size = self._image_size = picture.width, picture.height
         self._rotation = self._reader.decoder.describe(picture, taken.form.rotation)
         self.width, self.height = self._size[::-1] if self._rotation.transpose else self._size
-        self.pixel_aspect, self.color = self._reader.decoder.pixel_aspect, self._reader.decoder.color
+        self.pixel_aspect, self.color = taken.form.upright[2], self._reader.decoder.color
         reader = self._reader
         self.frame_count = estimate_pictures(reader.container, reader.stream, self._span, self.rate,
                                              reader.open if self._is_seekable and "://" not in self.name else None)
