@@ -104,6 +104,8 @@ def test_encoder_and_bit_rate_are_chosen(tmp_path: Path, films: Any) -> None:
 @pytest.mark.parametrize(("flags", "parts"), [
     (("-c:a", "foo"), ("unknown sound encoder 'foo'", "auto, copy, aac")),
     (("-c:a", "libx264"), ("an encoder for video", "auto, copy, aac")),
+    (("-c:a", "vorbis", "-o", "a.mov"), ("mov cannot hold sound of vorbis", "auto, copy, aac")),
+    (("-c:a", "flac", "-o", "a.mov"), ("mov cannot hold sound of flac", "auto, copy, aac")),
     (("-c:a", "pcm_u8"), ("mp4 cannot hold sound of pcm_u8", "auto, copy, aac")),
     (("-b:a", "loud"), ("-b:a is 'loud'", "160k")),
     (("-b:a", "1"), ("-b:a is '1'", "from 6k to 6M")),

@@ -25,6 +25,8 @@ class SoundSupport:
     """For all others."""
     surround_encoder: str
     """The same, for more than two channels."""
+    refused: frozenset[str] = frozenset()
+    """Encoders whose sound FFmpeg says that it holds, but it does not, or nothing reads it."""
     stores_times: bool = True
     """Whether sound can begin late, and an encoder's delay is cut off by players."""
 
@@ -34,12 +36,12 @@ MPEG = frozenset({"aac", "ac3", "eac3", "mp3"})
 SOUND = {
     "mp4": SoundSupport(MPEG | {"alac", "flac", "opus"}, "aac", "aac"),
     "mov": SoundSupport(MPEG | PCM | {"alac", "pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f32be", "pcm_alaw",
-                                      "pcm_mulaw"}, "aac", "aac"),
+                                      "pcm_mulaw"}, "aac", "aac", frozenset({"flac", "libopus"})),
     "matroska": SoundSupport(MPEG | PCM | {"alac", "dts", "flac", "mlp", "mp2", "opus", "pcm_s16be", "pcm_s24be",
                                            "truehd", "tta", "vorbis", "wavpack"}, "libopus", "libopus"),
     "webm": SoundSupport(frozenset({"opus", "vorbis"}), "libopus", "libopus"),
     "avi": SoundSupport(PCM | {"aac", "ac3", "mp2", "mp3", "pcm_alaw", "pcm_mulaw", "pcm_u8"},
-                        "libmp3lame", "ac3", stores_times=False),
+                        "libmp3lame", "ac3", frozenset({"eac3", "flac"}), stores_times=False),
 }
 """By FFmpeg's name of the container; one that is missing holds no sound."""
 ENCODERS = ("aac", "ac3", "alac", "eac3", "flac", "libmp3lame", "libopus", "mp2", "pcm_s16le", "pcm_s24le",
@@ -54,6 +56,8 @@ SURROUND_BIT_RATE = 64_000
 """Of each channel, where there are more than two."""
 MAX_BITS_PER_SAMPLE = 6
 """Of AAC, in each channel."""
+MIN_RATES = {"libmp3lame": 16_000}
+"""In Hz; below that it is no standard, and mp4 refuses it."""
 MIN_BIT_RATE, MAX_BIT_RATE = 6_000, 6_000_000
 
 
@@ -126,13 +130,13 @@ def bit_rate(settings: RenderSettings) -> int:
 
 
 def supported(container: str) -> set[str]:
-    """Names of all codecs that a container holds."""
+    """Names of all encoders and decoders whose sound a container holds."""
     import io
 
     from streamdream.media.pyav import open_av
 
     with open_av(io.BytesIO(), "w", format=container) as output:
-        return set(output.supported_codecs)
+        return set(output.supported_codecs) - SOUND[container].refused
 
 
 def encoders_of(container: str) -> list[str]:
@@ -177,7 +181,7 @@ def _nearest_rate(name: str, rate: int) -> int:
     """The lowest rate of the encoder that keeps all of the sound; else its highest one."""
     from av.codec.codec import Codec
 
-    offered = sorted(Codec(name, "w").audio_rates or [rate])
+    offered = sorted(each for each in Codec(name, "w").audio_rates or [rate] if each >= MIN_RATES.get(name, 0))
     return next((each for each in offered if each >= rate), offered[-1])
 
 
