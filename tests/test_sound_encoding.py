@@ -66,6 +66,22 @@ def test_sound_arrives_whole_in_time_and_known_to_players(tmp_path: Path, films:
     assert abs(delay_of(sound, original)) <= (packet if suffix == "avi" else 0.002)
 
 
+@pytest.mark.parametrize("wrong", [0, 36_000_000])
+def test_a_wrong_time_does_not_become_hours_of_silence(tmp_path: Path, wrong: int) -> None:
+    """Of one packet, in ms: the others are as they should be."""
+    path = str(tmp_path / "in.mkv")
+    with av.open(film(tmp_path / "made.mkv", Track("pcm_s16le", seconds=4))) as file, av.open(path, "w") as output:
+        twins = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in file.streams}
+        for packet in file.demux():
+            if packet.size and packet.pts is not None:
+                if packet.stream.type == "audio" and 3000 < packet.pts < 3024:
+                    packet.pts = wrong  # Matroska does not store decode times, which stay in order
+                packet.stream = twins[packet.stream_index]
+                output.mux(packet)
+    copy(path, tmp_path / "a.webm")
+    assert len(hear(tmp_path / "a.webm")) / HEARD_RATE == pytest.approx(4, abs=0.1)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "avi"])
 def test_all_channels_and_languages_are_kept(tmp_path: Path, suffix: str) -> None:
     path = film(tmp_path / "in.mkv", Track("pcm_s32le", 48_000, "5.1", language="eng"),

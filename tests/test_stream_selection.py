@@ -120,6 +120,24 @@ def test_timecodes_of_a_day_follow_each_other() -> None:
     assert [advance(text, 0, Fraction(25)) for text in ("10:00:00:25", "10:00:00;00", "now", "")] == [None] * 4
 
 
+def test_data_are_named_and_left_out(tmp_path: Path) -> None:
+    """As the track of a camera's positions."""
+    path = str(tmp_path / "in.ts")
+    with av.open(film(tmp_path / "made.ts", video_codec="mpeg2video")) as file, av.open(path, "w") as output:
+        video = output.add_stream_from_template(file.streams.video[0], opaque=True)
+        data = output.add_data_stream("klv")
+        for packet in file.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+                place: Any = av.Packet(b"position")
+                place.pts, place.dts, place.time_base, place.stream = packet.pts, packet.dts, packet.time_base, data
+                output.mux(place)
+    for suffix in ("mp4", "mov", "mkv", "webm", "avi", "gif"):
+        (warning,) = copy(path, tmp_path / f"a.{suffix}").warnings
+        assert "(data klv)" in warning and "left out" in warning
+
+
 # -- time --
 
 

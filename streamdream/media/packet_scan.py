@@ -9,7 +9,7 @@ from typing import Any
 
 from streamdream.media.input_container import TimeRange, clock_origin, main_video_stream, open_file, stated_end
 from streamdream.media.packet_clock import PacketClock
-from streamdream.media.pyav import fraction
+from streamdream.media.pyav import demux, fraction
 from streamdream.media.timestamps import MAX_GAP_STEPS, frame_rate
 
 MIN_PICTURE_BYTES, MAX_COUNT_SECONDS = 64, 1.0
@@ -45,7 +45,7 @@ def scan_container(container: Any, span: TimeRange, max_seconds: float) -> Packe
     try:
         if span.start:
             container.seek(int(first * 1_000_000))
-        for packet in container.demux():
+        for packet in demux(container):
             if time.perf_counter() > deadline:
                 break
             at = clock.time_of(packet, main)

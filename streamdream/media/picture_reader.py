@@ -15,7 +15,7 @@ from streamdream.media.decoder import VideoDecoder
 from streamdream.media.deinterlace import Deinterlacer
 from streamdream.media.input_container import Rotation, color_of
 from streamdream.media.picture_filter import PictureFilter
-from streamdream.media.pyav import fraction
+from streamdream.media.pyav import demux, fraction
 from streamdream.media.timestamps import SoundSpans
 
 RAW_FORMATS = {"mpeg", "mpegts", "mpegvideo", "h264", "hevc"}
@@ -136,7 +136,7 @@ class PictureReader:
         from av import FFmpegError
 
         try:
-            for packet in self.container.demux(self.stream, *self._sounds):
+            for packet in demux(self.container, self.stream, *self._sounds):
                 if packet.stream is not self.stream:
                     if packet.pts is not None:
                         self.sound.add(float(packet.pts * fraction(packet.time_base, Fraction(1, 1000))))

@@ -1,6 +1,7 @@
-"""The differences between PyAV 18 (Python 3.11) and 19 (Python 3.12 and later)."""
+"""The differences between PyAV 18 (Python 3.11) and 19 (Python 3.12 and later), and a fault of both."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -27,3 +28,11 @@ def copy_times(picture: Any, into: Any) -> None:
     into.pts, into.dts, into.duration = picture.pts, picture.dts, picture.duration
     if picture.time_base is not None:
         into.time_base = picture.time_base
+
+
+def demux(container: Any, *streams: Any) -> Iterator[Any]:
+    """``container.demux``, which raises IndexError at the end where streams appeared in the middle of the file."""
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        return

@@ -12,6 +12,7 @@ from streamdream.media.sinks.sound_formats import SoundEncoding, configure
 MAX_DRIFT_SECONDS = 0.03
 """Times of packets that differ by less from the number of samples are rounded; a larger gap is filled with silence,
 and what overlaps is cut."""
+MAX_OVERLAP_SECONDS, MAX_GAP_SECONDS = 1, 600
 
 
 class AudioEncoder:
@@ -39,26 +40,26 @@ class AudioEncoder:
         """Where the decoded sound goes on, in seconds."""
 
     def take(self, packet: Any) -> list[Any]:
-        """Take a packet with times of the output's clock; return encoded packets. None is the end."""
-        return [encoded for frame in self._decode(packet) for encoded in self._encode(frame)]
+        """Take a packet with times of the output's clock; return encoded packets. None is the end of the sound."""
+        from av import FFmpegError
+
+        encoded: list[Any] = []
+        try:
+            for frame in self._source.decode(packet):
+                encoded += self._encode(frame)
+        except (FFmpegError, ValueError):  # damaged, or of a form that cannot be converted
+            self.damaged += 1
+        return encoded
 
     def finish(self) -> list[Any]:
         """The last packets."""
-        return [*self.take(None), *self._end_graph(), *self.stream.encode(None)] if self._graph else []
-
-    def _decode(self, packet: Any) -> list[Any]:
-        from av import FFmpegError
-
-        try:
-            frames: list[Any] = self._source.decode(packet)
-        except FFmpegError:
-            self.damaged += 1
-            return []
-        return frames
+        return [*self.take(None), *self._end_graph(), *self.stream.encode(None)] if self._next is not None else []
 
     def _encode(self, frame: Any) -> Iterator[Any]:
         tick = self._tick  # of the packets; PyAV does not give all frames one
         start = self._input_end if frame.pts is None else frame.pts * tick
+        if self._graph and not -MAX_OVERLAP_SECONDS <= start - self._input_end <= MAX_GAP_SECONDS:
+            start = self._input_end  # a wrong time, which would become hours of silence
         self._input_end = start + Fraction(frame.samples, frame.sample_rate)
         frame.pts, frame.time_base = round(start / tick), tick
         described = frame.format.name, frame.layout.name, frame.sample_rate, tick

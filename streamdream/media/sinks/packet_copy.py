@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from streamdream.media.input_container import TickRange
+from streamdream.media.pyav import fraction
 
 EDIT_LIST_FORMATS = {"mp4", "mov"}
 """Containers that can hide what comes before time 0."""
@@ -53,7 +54,7 @@ class PacketCopy:
         """Whether a packet that an edit list hides is needed for what follows."""
         if not self._rate or packet.pts >= 0:
             return False
-        ticks_per_sample = 1 / (self._rate * packet.time_base)
+        ticks_per_sample = 1 / (self._rate * fraction(packet.time_base))
         if self._hidden_ticks < 0:
             is_priming = -packet.pts <= PRIMING_SAMPLES * ticks_per_sample
             warm_up = WARM_UP_SAMPLES if self._output.container.format.name in EDIT_LIST_FORMATS else 0

@@ -17,7 +17,7 @@ from streamdream.media.input_container import (
     open_file,
 )
 from streamdream.media.packet_clock import repaired_packets
-from streamdream.media.pyav import fraction
+from streamdream.media.pyav import demux, fraction
 from streamdream.media.sinks.file_metadata import copy_metadata
 from streamdream.media.sinks.stream_routes import StreamDecision, StreamRoutes
 from streamdream.settings import RenderSettings
@@ -101,7 +101,7 @@ class StreamCopier:
             stream.discard = Discard.default if stream in streams else Discard.all
         windows = {stream.index: self._span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
                    for stream in streams}
-        packets: Iterator[Any] = (packet for packet in self._input.demux(streams) if packet.size)
+        packets: Iterator[Any] = (packet for packet in demux(self._input, streams) if packet.size)
         if repairs:
             packets = repaired_packets(packets, self._main)
         for packet in packets:
@@ -110,7 +110,7 @@ class StreamCopier:
                 packet.pts = packet.dts = 0
             elif packet.pts is not None:
                 window = windows[index]
-                if packet.pts > window.end + READ_AHEAD_SECONDS / packet.time_base:
+                if packet.pts > window.end + READ_AHEAD_SECONDS / fraction(packet.time_base):
                     break
                 packet.pts -= window.shift
                 packet.dts = None if packet.dts is None else packet.dts - window.shift

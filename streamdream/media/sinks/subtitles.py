@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from streamdream.media.pyav import fraction
 from streamdream.media.sinks.sound_formats import codec_name
 
 TEXT_CODECS = {"ass", "mov_text", "ssa", "subrip", "text", "webvtt"}
@@ -53,7 +54,7 @@ class SubtitleConverter:
             subtitle = self._decoder.decode2(packet)
             if not subtitle or not len(subtitle):  # an empty one ends the text before it
                 return []
-            start = round((packet.pts or 0) * packet.time_base / MILLISECOND)
+            start = round((packet.pts or 0) * fraction(packet.time_base) / MILLISECOND)
             end = start + self._duration(packet, subtitle)
             if end <= 0 or start >= self._length:
                 return []
@@ -75,5 +76,5 @@ class SubtitleConverter:
     @staticmethod
     def _duration(packet: Any, subtitle: Any) -> int:
         """In ms."""
-        shown = packet.duration * packet.time_base / MILLISECOND if packet.duration else subtitle.end_display_time
-        return round(shown) if 0 < shown <= MAX_SECONDS * 1000 else DEFAULT_SECONDS * 1000
+        shown = round((packet.duration or 0) * fraction(packet.time_base) / MILLISECOND) or subtitle.end_display_time
+        return int(shown) if 0 < shown <= MAX_SECONDS * 1000 else DEFAULT_SECONDS * 1000

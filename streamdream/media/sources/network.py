@@ -19,7 +19,7 @@ from streamdream.errors import SourceError, error_text
 from streamdream.media.container_description import fetch_only
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.input_container import Rotation
-from streamdream.media.pyav import fraction, open_av
+from streamdream.media.pyav import demux, fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
 """How long opening may take; a stream without data for that long is lost."""
@@ -116,7 +116,7 @@ class NetworkReader:
 
         while not self._stop.is_set():
             try:
-                for packet in self._container.demux(self._decoder.stream):
+                for packet in demux(self._container, self._decoder.stream):
                     if packet.size:
                         yield packet
                 yield None  # flushes the decoder
