@@ -90,15 +90,15 @@ class StreamCopier:
         formats, origin = set(self._input.format.name.split(",")), clock_origin(self._input)
         restarts = bool(NONZERO_START_FORMATS & formats)
         repairs = self._main is not None and "mov" not in formats  # whose sound goes on from packet to packet
+        streams = [stream for stream in self._input.streams
+                   if stream.index in self._routes or (repairs and stream is self._main)]
+        for stream in self._input.streams:
+            stream.discard = Discard.default if stream in streams else Discard.all
         offset = origin + self._span.start
         stated = Fraction((self._input.start_time or 0) + (self._input.duration or 0), 1_000_000)
         # Behind the stated end are recordings whose clock began anew; no seeking leads there.
         if self._span.start and not (restarts and offset > stated):
             self._input.seek(int(max(offset - 1, Fraction(0)) * 1_000_000))
-        streams = [stream for stream in self._input.streams
-                   if stream.index in self._routes or (repairs and stream is self._main)]
-        for stream in self._input.streams:
-            stream.discard = Discard.default if stream in streams else Discard.all
         windows = {stream.index: self._span.ticks(origin, fraction(stream.time_base, Fraction(1, 1000)))
                    for stream in streams}
         packets: Iterator[Any] = (packet for packet in demux(self._input, streams) if packet.size)
