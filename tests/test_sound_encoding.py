@@ -66,16 +66,15 @@ def test_sound_arrives_whole_in_time_and_known_to_players(tmp_path: Path, films:
     assert abs(delay_of(sound, original)) <= (packet if suffix == "avi" else 0.002)
 
 
-@pytest.mark.parametrize("wrong", [0, 36_000_000])
-def test_a_wrong_time_does_not_become_hours_of_silence(tmp_path: Path, wrong: int) -> None:
-    """Of one packet, in ms: the others are as they should be."""
+def test_a_wrong_time_does_not_become_hours_of_silence(tmp_path: Path) -> None:
+    """Of one packet: ten hours later than it should be."""
     path = str(tmp_path / "in.mkv")
     with av.open(film(tmp_path / "made.mkv", Track("pcm_s16le", seconds=4))) as file, av.open(path, "w") as output:
         twins = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in file.streams}
         for packet in file.demux():
             if packet.size and packet.pts is not None:
                 if packet.stream.type == "audio" and 3000 < packet.pts < 3024:
-                    packet.pts = wrong  # Matroska does not store decode times, which stay in order
+                    packet.pts = 36_000_000  # Matroska does not store decode times, which stay in order
                 packet.stream = twins[packet.stream_index]
                 output.mux(packet)
     copy(path, tmp_path / "a.webm")
