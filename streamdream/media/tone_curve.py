@@ -55,8 +55,8 @@ def gentle_expansion(trc: int) -> Table:
     sdr = np.linspace(0, 1, ENTRIES)
     signal = encode_grey(expand(sdr**SDR_GAMMA, trc), PQ)
     steep = (np.gradient(signal, sdr) > STEEPEST) & (sdr > KNEE ** (1 / SDR_GAMMA))
-    start = int(np.argmax(steep))
-    signal[start:] = signal[start] + STEEPEST * (sdr[start:] - sdr[start])
+    start = int(np.argmax(steep)) if steep.any() else ENTRIES
+    signal[start:] = signal[start - 1] + STEEPEST * (sdr[start:] - sdr[start - 1])
     return decode_grey(signal, PQ).astype(np.float32)
 
 
