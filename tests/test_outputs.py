@@ -101,7 +101,7 @@ def test_a_recording_whose_name_is_taken_meanwhile_keeps_its_partial_name(tmp_pa
 
 
 def test_pictures_of_a_run_whose_name_is_taken_meanwhile_are_kept(tmp_path: Path) -> None:
-    writer = ImageWriter(str(tmp_path / "%d.png"), PictureFormat("bgr24", lambda picture: picture))
+    writer = ImageWriter(str(tmp_path / "%d.png"), PictureFormat("rgb24", lambda picture: picture))
     writer.write(np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "1.png").write_bytes(b"precious")
     writer.keep()  # as after a fault

@@ -121,6 +121,7 @@ def nearest(names: Sequence[str], source_format: str) -> str:
 
     alpha = has_alpha(source_format)
     same = [name for name in names if has_alpha(name) == alpha and name != "pal8"]
+    best: Any
     best, _ = find_best_pix_fmt_of_list(same or list(names), source_format, has_alpha=alpha)
     return str(best.name)
 
