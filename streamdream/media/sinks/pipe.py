@@ -34,6 +34,12 @@ def check_pipe() -> None:
             raise UsageError("-o - writes to the standard output, which is a terminal; add | PROGRAM, or > FILE")
 
 
+class ReaderEnded(SinkError):
+    """The exit code is that of all commands for a closed pipe."""
+
+    exit_code = 141
+
+
 class StandardOutput(OutputTarget):
     """A file that FFmpeg writes to. ``name`` is that of ``pipe_name``."""
 
@@ -66,5 +72,5 @@ class StandardOutput(OutputTarget):
 
     def _describe_error(self, error: BaseException) -> SinkError:
         if isinstance(error, BrokenPipeError):
-            return SinkError("the program that reads the standard output has ended")
+            return ReaderEnded("the program that reads the standard output has ended")
         return super()._describe_error(error)
