@@ -5,9 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from av import VideoFormat
+from av.codec.context import CodecContext
 from PIL import Image
 from support.clips import Clip, make
 from support.picture_copies import copy_in_chunks, copy_pictures, decoded, same_samples
@@ -109,8 +111,6 @@ def test_the_full_range_stays_where_it_can_be_tagged(tmp_path: Path) -> None:
 
 def half_clear(folder: Path, pixels: str) -> str:
     """Red, but for the left half, which is transparent."""
-    import av
-
     path = folder / "alpha.mkv"
     image = np.full((48, 64, 4), (255, 0, 0, 255), np.uint8)
     image[:, :32, 3] = 0
@@ -132,6 +132,14 @@ def test_transparency_is_kept(tmp_path: Path, pixels: str, name: str, codec: str
     assert copy_in_chunks(half_clear(tmp_path, pixels), tmp_path / name, codec=codec) == []
     alpha = decoded(tmp_path / name)[0].reformat(format="rgba").to_ndarray()[..., 3]
     assert alpha[:, 2:28].max() == 0 and alpha[:, 36:].min() >= 253
+
+
+def test_webm_keeps_transparency_where_that_is_asked_for(tmp_path: Path) -> None:
+    copy_in_chunks(half_clear(tmp_path, "yuva420p"), tmp_path / "a.webm", 2, pixel_format="yuva420p")
+    decoder: Any = CodecContext.create("libvpx-vp9", "r")
+    with av.open(str(tmp_path / "a.webm")) as file:
+        pictures = [picture for packet in file.demux(video=0) for picture in decoder.decode(packet)]
+    assert [picture.format.name for picture in pictures] == ["yuva420p"] * 3
 
 
 @pytest.mark.parametrize("pixels", ["bgra", "yuva420p", "yuva444p10le"])
@@ -176,8 +184,6 @@ def test_animated_webp_keeps_times_and_loops(tmp_path: Path) -> None:
 ])
 def test_hdr_stays_hdr(tmp_path: Path, color: tuple[int, int, int, int], name: str, codec: str, wanted: str) -> None:
     assert copy_in_chunks(clip(tmp_path, "yuv420p10le", color), tmp_path / name, codec=codec) == []
-    import av
-
     with av.open(str(tmp_path / name)) as file:
         assert wanted in file.streams.video[0].codec_context.name
         picture = next(file.decode(video=0))

@@ -32,7 +32,10 @@ Ticks = NDArray[np.int64]
 STORAGE_FORMAT = "nut"
 LOSSLESS_CODEC = "ffv1"
 ONE_PASS_CODECS = {"gif", "apng", "libwebp_anim"}
-"""Encoders whose packets cannot be joined: their chunks are lossless, and encoded when they are joined."""
+"""Encoders whose packets cannot be joined: their chunks are lossless, and encoded when they are joined.
+
+So are those of VP8 and VP9 with alpha, which is beside the packets.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ChunkFormat:
     @classmethod
     def of(cls, kind: Container, source: Source, settings: RenderSettings) -> ChunkFormat:
         codec = find_codec(settings.codec, kind, wants_hdr(source, settings)).name
-        one_pass = codec in ONE_PASS_CODECS
+        one_pass = codec in ONE_PASS_CODECS or (codec.startswith("libvpx") and settings.pixel_format.startswith("yuva"))
         if one_pass:  # only the clock of the result counts for its chunks
             codec, settings = LOSSLESS_CODEC, RenderSettings(codec=LOSSLESS_CODEC)
             kind = replace(kind, format=STORAGE_FORMAT, codec=LOSSLESS_CODEC, tags_color=True, shortest=Fraction(0),
