@@ -12,12 +12,12 @@ from av import VideoFormat
 from av.codec.context import CodecContext
 from PIL import Image
 from support.clips import Clip, make
-from support.picture_copies import copy_in_chunks, copy_pictures, decoded, same_samples
+from support.picture_copies import HLG, copy_in_chunks, copy_pictures, decoded, half_clear, same_samples
 
 from streamdream.errors import UnknownName
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
-HLG, PQ, BT709, BT601 = (9, 9, 18, 1), (9, 9, 16, 1), (1, 1, 1, 1), (6, 6, 6, 1)
+PQ, BT709, BT601 = (9, 9, 16, 1), (1, 1, 1, 1), (6, 6, 6, 1)
 
 
 def clip(folder: Path, pixels: str, color: tuple[int, int, int, int] | None = None,
@@ -107,22 +107,6 @@ def test_the_full_range_stays_where_it_can_be_tagged(tmp_path: Path) -> None:
 
 
 # -- transparency --
-
-
-def half_clear(folder: Path, pixels: str) -> str:
-    """Red, but for the left half, which is transparent."""
-    path = folder / "alpha.mkv"
-    image = np.full((48, 64, 4), (255, 0, 0, 255), np.uint8)
-    image[:, :32, 3] = 0
-    with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
-        for number in range(3):
-            picture = av.VideoFrame.from_ndarray(image, "rgba").reformat(format=pixels)
-            picture.pts = number
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode())
-    return str(path)
 
 
 @pytest.mark.parametrize("pixels", ["bgra", "yuva420p", "yuva444p10le"])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.clips import Clip, make
-from support.picture_copies import copy_pictures, decoded
-from test_picture_formats import HLG, half_clear
+from support.picture_copies import HLG, copy_pictures, decoded, half_clear
 
 from streamdream.errors import UnknownName
 

@@ -20,6 +20,9 @@ from streamdream.media.sinks.video_output import VideoOutput
 from streamdream.media.sources.video import open_source
 from streamdream.settings import RenderSettings
 
+HLG = (9, 9, 18, 1)
+"""Matrix, primaries, transfer and range."""
+
 
 def copy_pictures(name: str, path: Path, **settings: Any) -> list[str]:
     """In one pass; returns the warnings."""
@@ -72,3 +75,19 @@ def durations(path: Path | str) -> list[Fraction]:
     with av.open(str(path)) as file:
         found: Any = file.demux(video=0)
         return [packet.duration * packet.time_base for packet in found if packet.size]
+
+
+def half_clear(folder: Path, pixels: str) -> str:
+    """Red, but for the left half, which is transparent."""
+    path = folder / "alpha.mkv"
+    image = np.full((48, 64, 4), (255, 0, 0, 255), np.uint8)
+    image[:, :32, 3] = 0
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for number in range(3):
+            picture = av.VideoFrame.from_ndarray(image, "rgba").reformat(format=pixels)
+            picture.pts = number
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode())
+    return str(path)
