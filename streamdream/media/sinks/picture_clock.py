@@ -36,7 +36,8 @@ class PictureClock:
     _origin: Fraction | None = None
 
     def __call__(self, seconds: Fraction) -> int:
-        pts = round(self._at_constant_rate(seconds) / self.tick)
+        seconds = self._at_constant_rate(seconds)
+        pts = round(seconds / self.tick)
         if self.previous is not None:
             pts = max(pts, self.previous + 1)
             self.last_gap = pts - self.previous

@@ -37,8 +37,8 @@ FRAME_DURATION, GLOBAL_HEADER = 1 << 8, 1 << 22
 """FFmpeg's AV_CODEC_FLAG_*: frames have durations; the stream's header is kept outside of its packets."""
 NEEDS_GLOBAL_HEADER = 1 << 6
 """FFmpeg's AVFMT_GLOBALHEADER."""
-MAX_REORDER_SECONDS = 3600
-"""Between the decoding of a picture and its show."""
+MAX_REORDER_SECONDS = 10_000_000
+"""Between the decoding of a picture and its show; a wild timestamp may be hours away."""
 MP4_FORMATS = ("mp4", "mov")
 X264 = ("libx264", "libx264rgb")
 REFUSALS = re.compile(r"unknown option|error parsing option|invalid value|failed to parse|error setting option", re.I)
