@@ -12,7 +12,7 @@ from streamdream.media.sources.prefetch import prefetch
 from streamdream.media.sources.video import Source, open_source
 from streamdream.settings import RenderSettings
 
-NAMES = ["a.mp4", "a.m4v", "a.mov", "a.mkv", "a.webm", "a.avi", "a.gif", "%04d.png", "f_%d.jpg"]
+NAMES = ["a.mp4", "a.m4v", "a.mov", "a.mkv", "a.webm", "a.avi", "a.gif", "%04d.png", "f_%d.jpg", "%d.tiff", "a.apng"]
 """One of each kind of output."""
 
 

@@ -68,7 +68,7 @@ PROTOCOLS = {
     "tcp": StreamProtocol("mpegts", 1, options=MPEGTS),
     "udp": StreamProtocol("mpegts", options=MPEGTS),
 }
-H264 = Container("", "libx264")
+H264 = Container("streams", "libx264")
 HLS = {"hls_time": "2", "hls_list_size": "6", "hls_flags": "delete_segments+independent_segments+temp_file"}
 
 
@@ -150,6 +150,8 @@ class StreamWriter:
         self.warnings: list[str] = []
         self.partial = OutputTarget(name)
         self._name, self._source, self._settings = name, source, settings
+        if settings.encoder_options or settings.pixel_format != "auto":
+            self.warnings.append(f"{name}: -e and --pix-fmt are for files; a stream has options of its own")
         self._protocol = None if is_hls(name) else PROTOCOLS[name.partition("://")[0]]
         self._container: Any = None
         self._socket: SocketFile | None = None
