@@ -191,7 +191,7 @@ def lying_jpeg(width: int, height: int) -> bytes:
     ("a.png", lying_png(40000, 40000), "too large: a picture has at most 210 million pixels"),
     ("a.png", lying_png(14000, 14000), "damaged picture"),
     ("a.jpg", lying_jpeg(40000, 40000), "too large"),
-    ("a.jpg", lying_jpeg(14000, 14000), "damaged picture: most of its 14000x14000"),
+    ("a.jpg", lying_jpeg(14000, 14000), "damaged picture: most of 14000x14000"),
     ("a.png", b"", "is empty"), ("a.png", b"Dear diary", "is not a picture that can be read"),
     ("a.heic", b"\0\0\0\x18ftypheic" + bytes(40), "picture"), ("a.avif", b"\0\0\0\x18ftypavif" + bytes(40), "picture"),
 ], ids=["huge png", "lying png", "huge jpeg", "lying jpeg", "empty", "text", "heic", "avif"])

@@ -147,7 +147,7 @@ def read_picture(path: str | Path, deep: bool = False) -> Picture:
     with open_picture(path) as image:
         is_jpeg, pixels = image.format in ("JPEG", "MPO"), image.width * image.height
         if is_jpeg and pixels > MAX_PIXELS_PER_BYTE * Path(path).stat().st_size:
-            raise SourceError(f"{name} is a damaged picture: most of its {image.width}x{image.height} pixels are missing")
+            raise SourceError(f"{name} is a damaged picture: most of {image.width}x{image.height} pixels are missing")
         if (count := count_pictures(image, name)) > 1:
             notes = (f"holds {count} pictures; the first is used",)
         try:
