@@ -17,6 +17,7 @@ from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
 from support.clips import Clip, make
+from support.picture_files import chart, heic
 from support.web_jobs import ManualClock
 
 from streamdream.errors import SourceError, UsageError
@@ -79,6 +80,18 @@ def test_a_picture_is_kept_as_one_of_ours(uploads: Uploads, lion: Any, tmp_path:
     assert upload.path.suffix == ".png" and b"evil" not in upload.path.read_bytes()
     assert np.abs(images.read_image(str(upload.path)).astype(int) - lion).mean() < 3
     assert files(uploads) == [upload.path]
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.tif", "a.bmp", "b.heic", "heic-inside.jpg"])
+def test_pictures_of_phones_are_taken_whatever_their_name(uploads: Uploads, tmp_path: Path, name: str) -> None:
+    if "heic" in name:
+        pytest.importorskip("pi_heif")
+        (tmp_path / name).write_bytes(heic("turned"))
+    else:
+        chart(128, 96).save(tmp_path / name)
+    upload = send(uploads, (tmp_path / name).read_bytes(), name)
+    image = images.read_image(str(upload.path))
+    assert upload.path.suffix == ".png" and image.shape == (96, 128, 3) and image[8, 8, 0] > 200 > 60 > image[8, 8, 1]
 
 
 def test_a_large_picture_is_made_smaller(uploads: Uploads, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -95,10 +96,11 @@ def _hevc(image: NDArray[np.uint8], pixels: str) -> tuple[bytes, bytes]:
     """The decoder's configuration, and a key frame."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
-        stream: Any = output.add_stream("libx265", rate=25, options={"x265-params": "log-level=none:qp=10:pools=none"})
+        stream: Any = output.add_stream("libx265", rate=25, options={"x265-params": "log-level=none:qp=10:pools=none:bframes=0"})
         stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24").reformat(
             format=pixels, dst_colorspace=5, dst_color_range=1)
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     file.seek(0)

@@ -10,13 +10,12 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError
 from streamdream.media.pyav import fraction, open_av
 from streamdream.system.durations import describe_seconds
 
@@ -41,8 +40,10 @@ AUDIO_CODECS = (
     "pcm_u8 pcm_mulaw pcm_alaw"
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
-UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-"""Suffix of a picture -> the Pillow format that it must have."""
+UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "MPO", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIF",
+                       ".heif": "HEIF", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+"""Suffix of a picture -> Pillow's format. A file may have any of these formats, whatever its suffix; MPO is a JPEG with a
+second picture, as phones write it."""
 SPARE_SECONDS = 0.5
 """Tolerance of the length: audio rarely ends with the video."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -106,19 +107,20 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
 
     Raises UsageError.
     """
-    from PIL import Image, UnidentifiedImageError
-
     from streamdream.media import images
+    from streamdream.media.picture_decoder import ANIMATED_FORMATS, count_pictures, open_picture
     from streamdream.media.resize import resize
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=sorted(set(UPLOADABLE_PICTURES.values()))) as image:
-                (width, height), frames = image.size, getattr(image, "n_frames", 1)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UsageError("this picture cannot be read, or is far too large") from None
-    if frames > 1:
+        with open_picture(path) as image:
+            (width, height), frames, format = image.size, count_pictures(image, "this picture"), image.format
+    except MissingPackage as error:
+        raise UsageError(str(error).replace(str(path), "this file")) from None
+    except StreamdreamError:
+        format = None
+    if format not in UPLOADABLE_PICTURES.values():
+        raise UsageError("this picture cannot be read, or is far too large")
+    if frames > 1 and format in ANIMATED_FORMATS:
         raise UsageError("this picture is animated; the Video tab accepts it as a .gif, .mp4 or .webm")
     check_size(width, height, limits)
     try:
