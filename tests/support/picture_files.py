@@ -96,7 +96,8 @@ def _hevc(image: NDArray[np.uint8], pixels: str) -> tuple[bytes, bytes]:
     """The decoder's configuration, and a key frame."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
-        stream: Any = output.add_stream("libx265", rate=25, options={"x265-params": "log-level=none:qp=10:pools=none:bframes=0"})
+        options = {"x265-params": "log-level=none:qp=10:pools=none:bframes=0"}
+        stream: Any = output.add_stream("libx265", rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24").reformat(
             format=pixels, dst_colorspace=5, dst_color_range=1)

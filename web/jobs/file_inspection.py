@@ -42,8 +42,8 @@ AUDIO_CODECS = (
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
 UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "MPO", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIF",
                        ".heif": "HEIF", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-"""Suffix of a picture -> Pillow's format. A file may have any of these formats, whatever its suffix; MPO is a JPEG with a
-second picture, as phones write it."""
+"""Suffix of a picture -> Pillow's format. A file may have any of these formats, whatever its suffix; MPO is a JPEG with
+a second picture, as phones write it."""
 SPARE_SECONDS = 0.5
 """Tolerance of the length: audio rarely ends with the video."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
