@@ -134,6 +134,10 @@ def test_damaged_and_empty_pictures_are_left_out_and_named(capsys: Capture) -> N
     for words in ("0.png is a damaged picture", "2.png is empty; it is left out", "3.png is not a picture"):
         assert words in said
     assert order() == [1, 4, 5] and times() == [0.0, 0.04, 0.08]
+    Image.effect_noise((96, 72), 60).convert("RGB").save("4.jpg")
+    Path("4.jpg").write_bytes(Path("4.jpg").read_bytes()[:-800])
+    assert render(capsys, "1.png", "4.jpg", "5.png").count("4.jpg is damaged or cut off; it is used as far as") == 1
+    assert len(order()) == 3
     for number in range(6):
         Path(f"{number}.png").write_bytes(b"x")
     fails(here(capsys, "render", "%d.png", "-o", "b.mp4"), 1, "no picture of %d.png can be read", "5.png")

@@ -42,9 +42,9 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream render clip.mp4 -o dream.mp4 --layers mixed4 -ss 0:30 -t 10
     streamdream render *.mov -o dreams/
     """
-    parser.add_argument("input", nargs="*", help="a video file, - (stdin), a URL, img%%04d.png, lavfi:GRAPH, or a "
-                                                 "folder of pictures; with a folder as OUTPUT several files, or a "
-                                                 "folder of videos (folders in it are not searched)")
+    parser.add_argument("input", nargs="*", help="a video file, - (stdin), a URL, lavfi:GRAPH, or pictures: several, a "
+                                                 "folder of them, img%%04d.png; with a folder as OUTPUT several files, "
+                                                 "or a folder of videos (folders in it are not searched)")
     parser.add_argument("-o", "--output", help="the dreamed video: .mp4, .mkv, .webm, ..., - (stdout), null; a "
                                                "folder for many")
     add_run_flags(parser)

@@ -30,6 +30,8 @@ ANIMATED_FORMATS = ("WEBP", "AVIF", "GIF", "PNG")
 """Of other formats, several pictures in a file do not follow each other in time."""
 MAX_PIXELS_PER_BYTE = 1000
 """Of a JPEG file; a picture of one colour has 341. libjpeg fills what is missing with grey and says nothing."""
+CONVERTED = "is converted"
+"""How the note on a colour profile begins."""
 ORIENTATION_TAG = 0x0112
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 PALETTE = {"P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "1": "L"}
@@ -192,7 +194,7 @@ def _has_16_bits(image: Image) -> bool:
 
 def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[np.uint16] | None:
     """By OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
-    if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any("converted" in note for note in picture.notes):
+    if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any(note.startswith(CONVERTED) for note in picture.notes):
         return None
     cv = cv2()
     stored = cv.imdecode(np.fromfile(path, np.uint8), cv.IMREAD_UNCHANGED)
@@ -257,7 +259,7 @@ def _to_srgb(image: Image, profile: bytes | None) -> tuple[Image, tuple[str, ...
     if transform is None:
         return image.convert("RGB"), ()
     converted: Any = ImageCms.applyTransform(image, transform, inPlace=mode == "RGB") or image
-    return converted, (f"is converted from the colours of {description} to sRGB",)
+    return converted, (f"{CONVERTED} from the colours of {description} to sRGB",)
 
 
 @lru_cache(maxsize=16)

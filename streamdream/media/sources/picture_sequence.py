@@ -19,6 +19,7 @@ from streamdream.media import planes
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.input_container import TimeRange, assumed_color, to_fraction
 from streamdream.media.picture_decoder import (
+    CONVERTED,
     Picture,
     count_pictures,
     decode,
@@ -46,6 +47,8 @@ class Pictures(Protocol):
     def find(self, ticks: int) -> tuple[int, int]:
         """The first picture at or after that time, and its time."""
 
+    def label(self, number: int) -> str: ...
+
     def read(self, number: int) -> tuple[Picture, int]:
         """A picture, and how long it lasts, in ticks. Raises SourceError."""
 
@@ -60,6 +63,9 @@ class StillPictures:
 
     def find(self, ticks: int) -> tuple[int, int]:
         return ticks, ticks
+
+    def label(self, number: int) -> str:
+        return str(self._files[number])
 
     def read(self, number: int) -> tuple[Picture, int]:
         return read_picture(self._files[number], deep=True), 1
@@ -102,10 +108,13 @@ class Animation:
             number += 1
         return number, time
 
+    def label(self, number: int) -> str:
+        return f"picture {number + 1} of {self._name}"
+
     def read(self, number: int) -> tuple[Picture, int]:
-        with one_line_errors(f"picture {number + 1} of {self._name}"):
+        with one_line_errors(self.label(number)):
             self._image.seek(number)
-        return decode(self._image, f"picture {number + 1} of {self._name}"), self._durations[number]
+        return decode(self._image, self.label(number)), self._durations[number]
 
     def close(self) -> None:
         self._image.close()
@@ -198,8 +207,8 @@ class PictureSource:
                 self._leave_out(str(error))
                 continue
             for note in picture.notes:
-                self._warn_once(f"{self.name} {note}" if self._pictures.count == 1 else
-                                f"a picture of {self.name} {note}")
+                of_many = note.startswith(CONVERTED) and self._pictures.count > 1
+                self._warn_once(f"{f'a picture of {self.name}' if of_many else self._pictures.label(index)} {note}")
             return _Next(index, pts, duration, picture)
         return None
 
