@@ -44,7 +44,8 @@ def render(capsys: Capture, *arguments: object, output: str = "dream.mkv") -> st
 
 def pictures(path: str = "dream.mkv") -> list[NDArray[np.uint8]]:
     with av.open(path) as file:
-        return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        found: list[Any] = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    return found
 
 
 def order(path: str = "dream.mkv") -> list[int]:
@@ -53,7 +54,7 @@ def order(path: str = "dream.mkv") -> list[int]:
 
 def times(path: str = "dream.mkv") -> list[float]:
     with av.open(path) as file:
-        return [round(float(frame.pts * frame.time_base), 3) for frame in file.decode(video=0)]
+        return [round(frame.time or 0.0, 3) for frame in file.decode(video=0)]
 
 
 def test_photographs_of_a_camera_that_was_turned(capsys: Capture) -> None:
@@ -78,7 +79,7 @@ def test_photographs_of_a_camera_that_was_turned(capsys: Capture) -> None:
 ])
 def test_the_order_is_that_of_the_numbers_in_the_names(names: list[str], argument: str, capsys: Capture) -> None:
     for number, name in enumerate(names):
-        write(f"folder/{name}", number, **({"quality": 95} if name.endswith("webp") else {}))
+        write(f"folder/{name}", number)
     Path("folder/.hidden.png").touch()
     Path("folder/notes.txt").touch()
     arguments = [argument] if " " not in argument or "%" in argument else argument.split()
@@ -226,7 +227,8 @@ def test_16_bits_and_transparency_reach_the_encoder(suffix: str) -> None:
     with open_source(f"%d{suffix}") as source:
         source.deliver_pictures(24, 32)
         assert source.pixel_format == "gbrap16le"
-        first, _, third, fourth = (frame.picture.to_ndarray() for frame in source)
+        delivered: list[Any] = [frame.picture for frame in source]
+    first, _, third, fourth = (picture.to_ndarray() for picture in delivered)
     rgba = deep[..., [2, 1, 0, 3]]
     assert (first == rgba).all()
     assert (third[..., :3] == rgba[..., :3]).all() and (third[..., 3] == 65535).all()

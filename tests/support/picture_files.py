@@ -23,7 +23,7 @@ def chart(width: int = 60, height: int = 40) -> Image.Image:
     image = Image.new("RGB", (width, height))
     for number, color in enumerate(CORNERS):
         left, top = number % 2 * width // 2, number // 2 * height // 2
-        image.paste(color, (left, top, left + width // 2, top + height // 2))  # type: ignore[arg-type]
+        image.paste(color, (left, top, left + width // 2, top + height // 2))
     return image
 
 
@@ -105,7 +105,7 @@ def _hevc(image: NDArray[np.uint8], pixels: str) -> tuple[bytes, bytes]:
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         video = container.streams.video[0]
         packet = next(packet for packet in container.demux(video) if packet.size)
         return bytes(video.codec_context.extradata or b""), bytes(packet)
