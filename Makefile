@@ -2,8 +2,8 @@
 # make web    dream before the camera, in the browser
 # make test   lint, types and tests: first those that may run beside each other, then those that keep time
 # make test-browser   with Chromium, Xvfb and xdotool: the page, windows, the screen
-# make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions, memory must not grow; and
-#             the cases of long test tables of which `make test` runs some
+# make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions, memory must not grow; a
+#             thousand damaged files (tests/fuzz); and the cases of long test tables of which `make test` runs some
 # make docs   docs/settings.md and the speed tables, made of the settings and of benchmarks/results
 # make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
 #                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed

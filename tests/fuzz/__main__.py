@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes beside each other")
     parser.add_argument("--only", default="", metavar="FILE", help="seed files, separated by commas")
     parser.add_argument("--one-door", action="store_true", help="each mutant through one of its doors only, in turn")
-    parser.add_argument("--whole", action="store_true", help="the files as they are, through their first door only")
+    parser.add_argument("--whole", action="store_true", help="also the files as they are, which must be taken")
     parser.add_argument("--replay", default="", metavar="FILE:NUMBER:DOOR", help="run one, and keep its mutant")
     args = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
@@ -45,29 +45,29 @@ def cases(args: argparse.Namespace) -> list[object]:
     from fuzz.seeds import SEEDS
 
     names = args.only.split(",") if args.only else list(SEEDS)
-    if args.whole:
-        return [Case(name, WHOLE, SEEDS[name].doors[0], 0) for name in names]
-    numbers = [(names[index % len(names)], index // len(names)) for index in range(args.mutants)]
+    whole = [Case(name, WHOLE, SEEDS[name].doors[0], args.seed) for name in names] if args.whole else []
+    rounds = [divmod(index, len(names)) for index in range(args.mutants)]
+    numbers = [(names[place], round + place) for round, place in rounds]  # so that a few are by many mutators
     doors = {name: seed.doors for name, seed in SEEDS.items()}
-    return [Case(seed, number, door, args.seed) for seed, number in numbers
-            for door in (doors[seed][number % len(doors[seed])::99] if args.one_door else doors[seed])]
+    return [*whole, *(Case(seed, number, door, args.seed) for seed, number in numbers
+            for door in (doors[seed][number % len(doors[seed])::99] if args.one_door else doors[seed]))]
 
 
 def fuzz(seeds: Path, args: argparse.Namespace) -> int:
     import multiprocessing
 
     from fuzz.cases import Outcome, run_case
+    from fuzz.mutators import WHOLE
 
     began, outcomes = time.monotonic(), list[Outcome]()
     with multiprocessing.get_context("fork").Pool(args.jobs, maxtasksperchild=500) as pool:
         for outcome in pool.imap_unordered(partial(run_case, seeds), cases(args), chunksize=4):
+            if outcome.case.number == WHOLE and outcome.word != "done":
+                outcome = replace(outcome, faults=outcome.faults or ["a whole file is refused"])
             outcomes.append(outcome)
             if outcome.faults:
                 print_fault(outcome)
     print_table(outcomes)
-    if args.whole:
-        outcomes = [replace(outcome, faults=outcome.faults or ["it was refused"] * (outcome.word != "done"))
-                    for outcome in outcomes]
     bad = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{args.mutants} mutants, {len(outcomes)} runs, {bad} with faults, in {time.monotonic() - began:.0f} s")
     return 1 if bad else 0

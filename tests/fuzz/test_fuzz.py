@@ -19,15 +19,11 @@ def fuzz(*arguments: str, seconds: float) -> str:
 
 
 def test_no_mutant_of_a_few_does_harm() -> None:
-    fuzz("--mutants", "30", "--seed", "22", "--one-door", seconds=120)
-
-
-def test_what_is_whole_is_read() -> None:
-    """Else the mutants would be refused for another reason than their damage."""
-    fuzz("--whole", seconds=120)
+    """The whole files are taken, else mutants would be refused for another reason than their damage."""
+    fuzz("--mutants", "30", "--seed", "22", "--one-door", "--whole", seconds=300)
 
 
 @pytest.mark.soak
 @pytest.mark.alone
 def test_no_mutant_of_a_thousand_does_harm() -> None:
-    print(fuzz("--mutants", "1000", "--seed", "0", seconds=1500))
+    print(fuzz("--mutants", "1000", "--seed", "0", "--whole", seconds=3000))
