@@ -1,7 +1,6 @@
 """HDR (PQ and HLG): the SDR copy that is dreamed on, the dream in HDR's own samples, and the static metadata."""
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,46 +10,20 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.hdr_clips import HLG, METADATA, PQ, hdr_picture, scene, write_clip
 
 from streamdream.dream.warp import compose
-from streamdream.media.color_matrix import component_matrix
 from streamdream.media.compose import compose_picture
-from streamdream.media.hdr_metadata import HdrMetadata, dynamic_metadata, static_metadata
+from streamdream.media.hdr_metadata import dynamic_metadata, static_metadata
 from streamdream.media.planes import component_views
 from streamdream.media.sources.video import open_source
 from streamdream.media.tone_mapping import is_hdr, tone_map_picture, tone_mapped_rgb
 
-PQ, HLG = 16, 18
 SAMPLES = {PQ: {0.0: 0.0, 100.0: 0.5081, 203.0: 0.5807, 1000.0: 0.7518, 4000.0: 0.9026, 10000.0: 1.0},
            HLG: {0.0: 0.0, 203.0: 0.7499, 1000.0: 1.0}}
 """ITU-R BT.2100 and BT.2408: cd/m² of grey -> its signal."""
 SDR_AT_203 = {PQ: 226, HLG: 228}
 """The level of reference white in SDR."""
-
-
-def hdr_picture(signal: NDArray[Any], trc: int, pixel_format: str = "yuv420p10le", color_range: int = 1) -> Any:
-    """R'G'B' [H, W, 3] 0..1 of BT.2020 -> a tagged picture."""
-    picture: Any = av.VideoFrame(signal.shape[1], signal.shape[0], pixel_format)
-    bits = picture.format.components[0].bits
-    black = 0 if color_range == 2 else 16 << bits - 8
-    values = signal @ component_matrix(False, 9, color_range, bits).T.astype(float) + [black, *[1 << bits - 1] * 2]
-    for view, component in zip(component_views(picture), np.moveaxis(values, 2, 0), strict=False):
-        view[:] = np.rint(cv2.resize(component, view.shape[::-1], interpolation=cv2.INTER_AREA))
-    picture.colorspace, picture.color_primaries, picture.color_trc, picture.color_range = 9, 9, trc, color_range
-    picture.time_base, picture.pts = Fraction(1, 25), 3
-    return picture
-
-
-def scene(trc: int, height: int = 270, width: int = 480) -> NDArray[Any]:
-    """A landscape with lamps of the highest signals: smooth, textured and saturated parts."""
-    y, x = np.mgrid[0:height, 0:width]
-    level = 0.52 if trc == PQ else 0.6
-    image = np.dstack([0.55 + 0.4 * np.sin(x / 90 + phase) * np.cos(y / 70 - phase) for phase in (0, 0.6, 1.3)])
-    image = level * image + 0.02 * np.random.default_rng(1).standard_normal((height, width, 1))
-    image[200:260, 20:80] = level * np.array([0.9, 0.35, 0.3])  # a flower
-    image[20:60, 380:420] = 0.9
-    image[100:108, 100:108] = 1.0
-    return np.clip(image, 0, 1)
 
 
 def residual_of(height: int = 135, width: int = 240) -> NDArray[np.float32]:
@@ -158,28 +131,10 @@ def test_a_whole_picture_becomes_sdr(pixel_format: str) -> None:
     assert np.abs(sdr.to_ndarray(format="rgb24").astype(int) - expected).mean() < 3
 
 
-def write_clip(path: Path, pictures: list[Any], parameters: str = "", trc: int = PQ) -> str:
-    """10-bit HEVC with the tags of BT.2100."""
-    with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("libx265", rate=25)
-        stream.width, stream.height, stream.pix_fmt = pictures[0].width, pictures[0].height, "yuv420p10le"
-        context = stream.codec_context
-        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 9, 9, trc, 1
-        stream.options = {"preset": "ultrafast", "crf": "4", "x265-params": f"log-level=none:{parameters}"}
-        for number, picture in enumerate(pictures):
-            picture.pts, picture.time_base = number, Fraction(1, 25)
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode(None))
-    return str(path)
-
-
-METADATA = HdrMetadata(((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.3127, 0.329)), (1000.0, 0.005), (980, 310))
-
-
 def test_static_metadata_survive_as_encoder_parameters(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "in.mp4", [hdr_picture(scene(PQ, 48, 64), PQ)], METADATA.x265_params())
     with open_source(path) as source:
-        assert source.hdr_metadata == METADATA  # type: ignore[attr-defined]
+        assert source.hdr_metadata == METADATA
     with av.open(path) as container:
         picture = next(container.decode(video=0))
         assert static_metadata(picture) == METADATA and not dynamic_metadata(picture)
@@ -187,7 +142,7 @@ def test_static_metadata_survive_as_encoder_parameters(tmp_path: Path) -> None:
                                         "WP(0.31270,0.32900)L(1000.0000,0.0050):content-light=980,310")
     plain = write_clip(tmp_path / "plain.mp4", [hdr_picture(scene(PQ, 48, 64), PQ)])
     with open_source(plain) as source:
-        assert source.hdr_metadata is None  # type: ignore[attr-defined]
+        assert source.hdr_metadata is None
 
 
 def test_frames_of_hdr_have_an_sdr_image_and_their_own_samples(tmp_path: Path) -> None:
@@ -197,7 +152,8 @@ def test_frames_of_hdr_have_an_sdr_image_and_their_own_samples(tmp_path: Path) -
             source.deliver_pictures(48, 64)
             frame = next(iter(source))
             assert is_hdr(source.color) and source.pixel_format == "yuv420p10le"
-            assert frame.image.shape == (48, 64, 3) and frame.picture.color_trc == trc
+            assert frame.picture is not None and frame.picture.color_trc == trc
+            assert frame.image.shape == (48, 64, 3)
             expected = tone_mapped_rgb(frame.picture, 64, 48).astype(int)
             assert np.abs(frame.image.astype(int) - expected).mean() < 1
 
