@@ -192,7 +192,7 @@ def test_file_name_is_shown_as_text_and_a_wrong_file_as_one_line(page: Any, tmp_
     assert name in page.inner_text("#video-job") and page.evaluate("window.hacked") is None
     page.click("#video-drop .sw-drop-remove")
     drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"ffconcat version 1.0\n"})
-    page.get_by_text("This file is named .mp4, but its content is not in that format.").wait_for()
+    page.get_by_text("This file is damaged, or not a video.").wait_for()
     drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": bytes(5_100_000)})
     page.get_by_text("This file is larger than 5 MB.").wait_for()
     page.click("#video-start")

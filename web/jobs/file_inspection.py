@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,16 +29,18 @@ from ..core.limits import (
     MAX_VIDEO_RATE,
 )
 
-UPLOADABLE_VIDEOS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska",
-                     ".avi": "avi", ".gif": "gif"}
-"""Suffix of a video -> the container format that it must have."""
-FORMATS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi", "gif": "gif"}
-"""Container format -> its names in FFmpeg. No other one is probed; a playlist, for example, could name other files."""
+UPLOADABLE_VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+                     ".vob", ".wmv", ".asf", ".flv", ".dv")
+"""Suffixes of videos: of phones, cameras, recorders and archives. What a file is, its content says."""
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,asf,flv,dv"
+"""Container formats that are probed. No play list is one: it could name other files."""
 CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg",
-                    "prores", "theora", "gif"))
+                    "prores", "theora", "gif", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1", "h263", "flv",
+                    "dvvideo", "dnxhd", "qtrle", "png"))
 AUDIO_CODECS = (
     "aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
-    "pcm_u8 pcm_mulaw pcm_alaw"
+    "pcm_u8 pcm_mulaw pcm_alaw pcm_bluray pcm_dvd mp2 mp2float wmav1 wmav2 amrnb amrwb adpcm_ima_wav adpcm_ima_qt "
+    "adpcm_ms"
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
 UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "MPO", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIF",
@@ -97,7 +100,7 @@ def known_suffix(name: str) -> str:
     return suffix
 
 
-def listed(kinds: dict[str, str]) -> str:
+def listed(kinds: Iterable[str]) -> str:
     """Return suffixes without dots, such as ``mp4 mov webm``."""
     return " ".join(suffix.removeprefix(".") for suffix in kinds)
 
@@ -125,8 +128,8 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
     check_size(width, height, limits)
     try:
         picture = images.read_image(str(path))
-    except SourceError:
-        raise UsageError("this picture is damaged") from None
+    except SourceError as error:  # the command's words
+        raise UsageError(str(error).replace(str(path), "this file")) from None
     height, width = picture.shape[:2]
     scale = min(1.0, (MAX_STORED_PIXELS / (height * width)) ** 0.5)
     picture = resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
@@ -140,19 +143,20 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
 def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
     """Check streams, sizes and codecs of the header, and the length, both as stated and from the packets.
 
-    Raises UsageError.
+    Raises UsageError, in the words of ``streamdream render`` where that refuses the file, too.
     """
     import av
 
     from streamdream.media.input_container import main_video_stream
 
-    container = open_video(path, suffix)
+    container = open_video(path)
     try:
         if len(container.streams) > MAX_STREAMS:
             raise UsageError(f"this video has {len(container.streams)} streams; the maximum is {MAX_STREAMS}")
         video = main_video_stream(container)
         if video is None or video.codec_context is None:
-            raise UsageError("this file contains no video")
+            only_sound = video is None and container.streams.audio
+            raise UsageError("this file holds no video" + (", only sound" if only_sound else " that can be decoded"))
         codec = str(video.codec_context.name)
         if codec not in CODECS:
             raise UsageError(f"the video codec {codec} is not accepted; H.264 in an .mp4 is")
@@ -168,17 +172,16 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
         container.close()
 
 
-def open_video(path: Path, suffix: str) -> Any:
-    """Open an av container in the format of the suffix, restricted so that FFmpeg reads no other file."""
+def open_video(path: Path) -> Any:
+    """Open an av container of one of ``FORMATS``, restricted so that FFmpeg reads no other file."""
     import av
 
-    kind = UPLOADABLE_VIDEOS[suffix]
     allowed = ",".join([*sorted(CODECS), *AUDIO_CODECS.split(), *SUBTITLE_CODECS.split()])
     try:
         return open_av(str(path.absolute()), options={
-            "protocol_whitelist": "file", "format_whitelist": FORMATS[kind], "codec_whitelist": allowed})
+            "protocol_whitelist": "file", "format_whitelist": FORMATS, "codec_whitelist": allowed})
     except (av.FFmpegError, ValueError):
-        raise UsageError(f"this file is named {suffix}, but its content is not in that format") from None
+        raise UsageError("this file is damaged, or not a video") from None
 
 
 def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[float, int]:
@@ -205,7 +208,7 @@ def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[
             raise UsageError(f"this video has too many frames; the maximum is {MAX_VIDEO_RATE} per second "
                              f"for {limits.seconds:.0f} s")
     if not frames:
-        raise UsageError("this file contains no video")
+        raise UsageError("this file holds no video")
     return elapsed.get(index, 0.0) * frames / max(1, frames - 1), frames
 
 

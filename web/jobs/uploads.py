@@ -69,7 +69,7 @@ class Upload:
         largest = max(MIN_DECODER_PIXELS, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:
-            container = file_inspection.open_video(self.path, self.facts.suffix)
+            container = file_inspection.open_video(self.path)
             for stream in container.streams.video:
                 if stream.codec_context is not None:
                     stream.codec_context.options = {"max_pixels": str(largest)}

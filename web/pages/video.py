@@ -24,6 +24,8 @@ from .settings_panel import SettingsPanel, on_event
 
 TICK_SECONDS = 0.5
 WITHOUT = ("channel", "style_layers")
+ENCODE = RenderSettings(sdr=True)
+"""The result plays in browsers, few of which play HDR."""
 IDLE = "Set the start and the end, preview three frames, then start. Sound and timing stay the same."
 
 
@@ -125,7 +127,7 @@ class Page:
             self._jobs_service.videos,
             visitor,
             upload.name,
-            lambda job, device_slot: tasks.render_video(job, upload, span, chosen.dream, RenderSettings(), make,
+            lambda job, device_slot: tasks.render_video(job, upload, span, chosen.dream, ENCODE, make,
                                                         device_slot, names),
         )
         card, *buttons = self._show(job)

@@ -57,7 +57,8 @@ def make_spatial_sound(path: Path) -> None:
     """An iPhone's second sound track, of a kind that no decoder knows."""
     write(path, Video(), Sound(), Sound(hertz=880))
     data = bytearray(path.read_bytes())
-    entry = [place for place in range(len(data)) if data[place:place + 4] == b"mp4a" and b"stsd" in data[place - 20:place]]
+    entry = [place for place in range(len(data))
+             if data[place:place + 4] == b"mp4a" and b"stsd" in data[place - 20:place]]
     data[entry[-1]:entry[-1] + 4] = b"apac"
     inner = data.find(b"wave", entry[-1])
     if inner >= 0:

@@ -13,7 +13,8 @@ RGB = tuple[int, int, int]
 Picture = NDArray[np.uint8]
 SIZE = (96, 64)
 """Width and height of the chart; of other sizes it is a scaled copy, in whole pixels."""
-PATCHES: tuple[RGB, ...] = ((190, 60, 50), (60, 170, 70), (50, 70, 190), (128, 128, 128), (222, 178, 145), (235, 235, 235))
+PATCHES: tuple[RGB, ...] = ((190, 60, 50), (60, 170, 70), (50, 70, 190), (128, 128, 128), (222, 178, 145),
+                            (235, 235, 235))
 """Red, green, blue, grey, skin, white; from left to right in the middle of the chart."""
 CORNERS: dict[str, RGB] = {"top left": (240, 240, 240), "top right": (190, 60, 50), "bottom left": (50, 70, 190),
                            "bottom right": (16, 16, 16)}
@@ -93,13 +94,13 @@ def color_at(frame: Any, box: Box) -> NDArray[np.float64]:
     format = frame.format
     if format.name == "pal8" or (format.is_rgb and not format.is_planar):
         return _mean(frame.to_ndarray(format="rgb24"), box)
-    if not format.is_planar or format.name.startswith("nv"):
-        if not format.name.startswith("gray"):
-            frame = frame.reformat(format="yuv444p")
+    if (not format.is_planar or format.name.startswith("nv")) and not format.name.startswith("gray"):
+        frame = frame.reformat(format="yuv444p")
     means = [_plane_mean(frame, component, box) for component in frame.format.components]
     bits = frame.format.components[0].bits
     if frame.format.is_rgb:
-        return np.array(means[:3]) / (2**bits - 1) * 255
+        color: NDArray[np.float64] = np.array(means[:3]) / (2**bits - 1) * 255
+        return color
     return _to_rgb(means[:3] if len(means) > 2 else [means[0], 2.0**(bits - 1), 2.0**(bits - 1)], bits, frame)
 
 
@@ -109,12 +110,12 @@ def alpha_at(frame: Any, box: Box) -> float:
         return 1.0
     if frame.format.is_planar:
         component = frame.format.components[-1]
-        return _plane_mean(frame, component, box) / (2**component.bits - 1)
+        return _plane_mean(frame, component, box) / float(2**component.bits - 1)
     return float(_mean(frame.to_ndarray(format="rgba"), box)[3] / 255)
 
 
 def has_alpha(format: Any) -> bool:
-    return format.name.startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya"))
+    return str(format.name).startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya"))
 
 
 def _mean(image: NDArray[Any], box: Box) -> NDArray[np.float64]:
@@ -138,7 +139,7 @@ def samples(frame: Any, plane: int) -> NDArray[Any]:
 
 def _plane_mean(frame: Any, component: Any, box: Box) -> float:
     plane = frame.planes[component.plane]
-    kind: Any = np.dtype(np.uint8) if component.bits <= 8 else np.dtype("<u2" if "be" not in frame.format.name else ">u2")
+    kind: Any = np.dtype("u1" if component.bits <= 8 else ">u2" if frame.format.name.endswith("be") else "<u2")
     samples = np.frombuffer(plane, kind)[:plane.height * (plane.line_size // kind.itemsize)]
     picture = samples.reshape(plane.height, -1)[:, :component.width]
     return float(_mean(picture[..., None], box)[0])
@@ -152,7 +153,8 @@ def _to_rgb(means: list[float], bits: int, frame: Any) -> NDArray[np.float64]:
     k_red, k_blue = WEIGHTS[matrix_of(frame)]
     r, b = luma + 2 * (1 - k_red) * red, luma + 2 * (1 - k_blue) * blue
     g = (luma - k_red * r - k_blue * b) / (1 - k_red - k_blue)
-    return np.clip(np.array([r, g, b]), 0, 1) * 255
+    shown: NDArray[np.float64] = np.clip(np.array([r, g, b]), 0, 1) * 255
+    return shown
 
 
 def matrix_of(frame: Any) -> int:

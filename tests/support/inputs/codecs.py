@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from support.inputs.chart import moving_bar
-from support.inputs.row import Input, made, whole
+from support.inputs.row import Input, Make, made, whole
 from support.inputs.write import BT709, FRAMES, FULL, Sound, Video, encoded_packets
 
 LENGTH = FRAMES / 25
@@ -29,10 +29,10 @@ def encoded(codec: str) -> tuple[str, ...]:
     return (rf"\b{codec}\b.*(encode|aac|opus)|(encode|aac|opus).*\b{codec}\b",)
 
 
-def raw(codec: str, format: str) -> object:
-    """A maker of a bare stream without any timestamps."""
+def bare(video: Video) -> Make:
+    """A stream without a container, and so without timestamps."""
     def make(path: Path) -> None:
-        path.write_bytes(b"".join(bytes(packet) for packet in encoded_packets(Video(codec))))
+        path.write_bytes(b"".join(bytes(packet) for packet in encoded_packets(video)))
 
     return make
 
@@ -40,8 +40,8 @@ def raw(codec: str, format: str) -> object:
 ROWS = [
     Input("base.mp4", "H.264 with AAC in mp4, with B-frames", "whole; the sound is copied; the rate stays constant",
           made(Video(), Sound()), holds=whole(**COPIED, **AAC), core=True),
-    Input("base.mp4", "the same", "whole; the sound is encoded as Opus, which WebM holds", made(Video(), Sound()), "webm",
-          holds=whole(**OPUS, says=encoded("aac")), core=True),
+    Input("base.mp4", "the same", "whole; the sound is encoded as Opus, which WebM holds", made(Video(), Sound()),
+          "webm", holds=whole(**OPUS, says=encoded("aac")), core=True),
     Input("base.mp4", "the same", "whole; the sound is copied", made(Video(), Sound()), "mkv",
           holds=whole(**COPIED, **AAC)),
     Input("base.mp4", "the same", "whole; the sound is copied", made(Video(), Sound()), "mov",
@@ -78,7 +78,8 @@ ROWS = [
           made(Video("mpeg4", options={"b": "4M"}), Sound("adpcm_ms")),
           holds=whole(**AAC, says=encoded("adpcm_ms"))),
     Input("divx.avi", "MPEG-4 with MP3 in AVI", "whole, with sound",
-          made(Video("mpeg4", options={"b": "4M"}), Sound("libmp3lame", start=MP3_HEAD)), holds=whole(**HEARD, may_say=ENCODED)),
+          made(Video("mpeg4", options={"b": "4M"}), Sound("libmp3lame", start=MP3_HEAD)),
+          holds=whole(**HEARD, may_say=ENCODED)),
     Input("divx3.avi", "DivX 3 with MP3", "whole, with sound",
           made(Video("msmpeg4", options={"b": "4M"}), Sound("libmp3lame", start=MP3_HEAD)),
           holds=whole(**HEARD, colors=LOW_QUALITY, may_say=ENCODED)),
@@ -150,13 +151,12 @@ ROWS = [
     Input("pipe.nut", "NUT, as programs hand it on", "whole; the sound is encoded as AAC",
           made(Video("ffv1"), Sound("pcm_s16le")), holds=whole(**AAC, says=encoded("pcm_s16le"))),
     Input("pipe.y4m", "YUV4MPEG, as programs hand it on", "whole", made(Video("wrapped_avframe")), holds=whole()),
-    Input("bare.h264", "a bare H.264 stream without timestamps", "25 frames a second", raw("libx264", "h264"),
+    Input("bare.h264", "a bare H.264 stream without timestamps", "25 frames a second", bare(Video()),
           holds=whole()),
-    Input("bare.hevc", "a bare HEVC stream without timestamps", "25 frames a second", raw("libx265", "hevc"),
+    Input("bare.hevc", "a bare HEVC stream without timestamps", "25 frames a second", bare(Video("libx265")),
           holds=whole()),
-    Input("bare.m2v", "a bare MPEG-2 stream", "whole", raw("mpeg2video", "mpeg2video"), holds=whole()),
+    Input("bare.m2v", "a bare MPEG-2 stream", "whole", bare(Video("mpeg2video")), holds=whole()),
     Input("bare.mjpeg", "a bare Motion JPEG stream", "25 frames a second",
-          lambda path: path.write_bytes(b"".join(bytes(packet) for packet in encoded_packets(
-              Video("mjpeg", "yuvj420p", color=FULL)))), holds=whole()),
+          bare(Video("mjpeg", "yuvj420p", color=FULL)), holds=whole()),
     Input("av1.ivf", "AV1 in IVF", "whole", made(Video("libsvtav1")), holds=whole()),
 ]

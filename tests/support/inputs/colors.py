@@ -26,7 +26,8 @@ from support.inputs.write import (
 )
 
 HDR_PARAMETERS = "colorprim=bt2020:colormatrix=bt2020nc:transfer="
-MASTERING = ("master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400:hdr10=1")
+MASTERING = ("master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):"
+             "max-cll=1000,400:hdr10=1")
 TURNED: Box = (0.5 - 1 / 4.5, 0, 0.5 + 1 / 4.5, 1)
 """Where a chart of 64x96 lies in a picture of 96x64."""
 
@@ -82,8 +83,9 @@ PIXELS = [
     ffv1("yuv410p", "8 bit, 4:1:0"), ffv1("yuv440p", "8 bit, 4:4:0"), ffv1("yuv420p10le", "10 bit, 4:2:0"),
     ffv1("yuv422p10le", "10 bit, 4:2:2"), ffv1("yuv444p12le", "12 bit, 4:4:4"), ffv1("gray", "8 bit, grey"),
     ffv1("gray16le", "16 bit, grey"), ffv1("bgr0", "RGB"),
-    ffv1("gbrp10le", "10 bit, RGB in planes"), ffv1("gbrp16le", "16 bit, RGB in planes"), ffv1("bgra", "RGB with alpha", picture=ghost),
-    ffv1("yuva420p", "4:2:0 with alpha", picture=ghost), ffv1("yuva444p10le", "10 bit, 4:4:4 with alpha", picture=ghost),
+    ffv1("gbrp10le", "10 bit, RGB in planes"), ffv1("gbrp16le", "16 bit, RGB in planes"),
+    ffv1("bgra", "RGB with alpha", picture=ghost), ffv1("yuva420p", "4:2:0 with alpha", picture=ghost),
+    ffv1("yuva444p10le", "10 bit, 4:4:4 with alpha", picture=ghost),
 ]
 TAGS = [
     Input("bt709.mp4", "BT.709, as of cameras", "the colours and their tags stay", made(Video(color=BT709)),

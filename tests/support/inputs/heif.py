@@ -10,8 +10,8 @@ import av
 from support.inputs.chart import SIZE
 from support.inputs.write import BT601, X265, Video, pictures
 
-SRGB_GREEN_X = 0.3851
-ADOBE_RGB = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087), b"bXYZ": (0.14919, 0.06322, 0.74457)}
+ADOBE_RGB = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087),
+             b"bXYZ": (0.14919, 0.06322, 0.74457)}
 """Primaries, adapted to D50."""
 
 
@@ -70,8 +70,8 @@ def adobe_rgb() -> bytes:
     for name, content in tags.items():
         table += name + struct.pack(">II", offset + len(data), len(content))
         data += content + bytes(-len(content) % 4)
-    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(table) + len(data), bytes(4), 0x02400000, b"mntr", b"RGB ", b"XYZ ",
-                         bytes(12), b"acsp")
+    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(table) + len(data), bytes(4), 0x02400000, b"mntr", b"RGB ",
+                         b"XYZ ", bytes(12), b"acsp")
     return header + bytes(28) + _xyz(0.9642, 1.0, 0.8249)[8:] + bytes(48) + table + data
 
 

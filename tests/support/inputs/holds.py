@@ -208,7 +208,8 @@ def _fitted(made: Rendered, boxes: Sequence[tuple[int, chart.Box]]) -> None:
         frame = made.frames[number]
         assert all(place == name for place, name in chart.corners_of(frame, box).items()), f"frame {number}"
         left, top, right, bottom = box
-        for outside in ((0, 0, left - 0.03, 1), (right + 0.03, 0, 1, 1), (0, 0, 1, top - 0.03), (0, bottom + 0.03, 1, 1)):
+        for outside in ((0, 0, left - 0.03, 1), (right + 0.03, 0, 1, 1), (0, 0, 1, top - 0.03),
+                        (0, bottom + 0.03, 1, 1)):
             if outside[0] < outside[2] and outside[1] < outside[3]:
                 assert chart.color_at(frame, outside).max() < BLACK_LEVEL, f"frame {number}: no bars"
 
@@ -293,7 +294,8 @@ def _streams(made: Rendered, types: Sequence[str]) -> None:
 def _says(made: Rendered, patterns: Sequence[str]) -> None:
     """A line for each pattern."""
     for pattern in patterns:
-        assert any(re.search(pattern, line, re.IGNORECASE) for line in made.said), f"nothing says {pattern!r}: {made.said}"
+        found = any(re.search(pattern, line, re.IGNORECASE) for line in made.said)
+        assert found, f"nothing says {pattern!r}: {made.said}"
 
 
 def _may_say(made: Rendered, patterns: Sequence[str]) -> None:
@@ -316,8 +318,9 @@ HOLDS: dict[str, Check] = {
     "subtitles": _subtitles, "subtitle_codec": _subtitle_codec, "chapters": _chapters, "colors": _colors,
     "tagged": _tagged, "upright": _upright, "fitted": _fitted, "size": _size, "aspect": _aspect, "pixels": _pixels,
     "codec": _codec, "tag": _tag, "alpha": _alpha, "combs": _combs, "delays": _delays, "tags": _tags,
-    "streams": _streams, "languages": _languages, "timecode": _timecode, "animation": _animation, "says": _says, "may_say": _may_say, "lossless": _lossless, "opaque_colors": _opaque_colors, "hdr": _hdr,
-    "mastering": _mastering, "clean_aperture": _clean_aperture, "refused": _refused,
+    "streams": _streams, "languages": _languages, "timecode": _timecode, "animation": _animation, "says": _says,
+    "may_say": _may_say, "lossless": _lossless, "opaque_colors": _opaque_colors, "hdr": _hdr, "mastering": _mastering,
+    "clean_aperture": _clean_aperture, "refused": _refused,
 }
 
 

@@ -82,7 +82,8 @@ def sounds(path: Path | str) -> list[tuple[str, float, float, NDArray[np.float32
 
 
 def _decoded(path: Path | str, number: int) -> tuple[float, float, NDArray[np.float32]]:
-    parts, start, rate = [], 0.0, 1
+    parts: list[NDArray[np.float32]] = []
+    start, rate = 0.0, 1
     with opened(path) as file:
         resampler = av.AudioResampler("fltp", "mono")
         for frame in file.decode(audio=number):

@@ -23,7 +23,7 @@ PORTRAIT = SIZE[::-1]
 PICTURES: dict[str, Any] = {"frames": COUNT, "numbers": range(COUNT), "rate": 25, "duration": 0.2, "colors": 10,
                             "upright": True}
 STILL: dict[str, Any] = {"frames": 1, "colors": 10, "upright": True}
-JPEG = {"quality": 95, "subsampling": 0}
+JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
 Save = Callable[[Path, int], None]
 
 
@@ -205,7 +205,8 @@ PHOTOGRAPHS = [
           holds={**STILL, "duration": 0.04}),
     Input("adobe.jpg", "a photograph with an ICC profile", "its colours as meant, in sRGB",
           one(icc=adobe_rgb(), **JPEG), "dream.png", holds={**STILL, "may_say": PROFILE}, command="image", core=True),
-    Input("print.jpg", "CMYK of a printer", "in RGB", cmyk, "dream.png", holds={**STILL, "colors": 40}, command="image"),
+    Input("print.jpg", "CMYK of a printer", "in RGB", cmyk, "dream.png", holds={**STILL, "colors": 40},
+          command="image"),
     Input("grey.jpg", "a grey photograph", "in RGB", one(mode="L", **JPEG), "dream.png", holds={"frames": 1},
           command="image"),
     Input("palette.png", "a PNG with a palette", "in RGB", one(mode="P"), "dream.png", holds={**STILL, "colors": 40},

@@ -54,7 +54,7 @@ def trimmed(path: Path) -> None:
     with av.open(str(whole_file)) as source, av.open(str(path), "w") as output:
         streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
-            if packet.dts is None:
+            if packet.dts is None or packet.pts is None:
                 continue
             shift = round(Fraction(1, 5) / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
@@ -99,8 +99,8 @@ RATES = [
           holds={"duration": 0.2, "delays": 0.02, "upright": True, "may_say": ("GIF|frames",)}, core=True),
     Input("thirty.mp4", "30 pictures a second", "a GIF with every picture", made(Video(rate=Fraction(30))), "gif",
           holds={"frames": 12, "numbers": range(12), "duration": 0.4, "delays": 0.02, "upright": True}),
-    Input("varying.mp4", "a rate that varies, as phones record", "every frame keeps its time", timed(IRREGULAR, Sound()),
-          holds={"frames": 12, "numbers": range(12), "times": seconds(IRREGULAR), "sound_copied": (0,)}, core=True),
+    Input("varying.mp4", "a rate that varies, as phones record", "every frame keeps its time",
+          timed(IRREGULAR, Sound()), holds={"frames": 12, "numbers": range(12), "times": seconds(IRREGULAR), "sound_copied": (0,)}, core=True),
     Input("varying.mp4", "the same", "every frame keeps its time", timed(IRREGULAR), "webm",
           holds={"frames": 12, "numbers": range(12), "times": seconds(IRREGULAR)}),
     Input("ninety-thousand.mp4", "constant, on a clock of 1/90000 s", "exactly 25", made(Video(tick=INVERSE)),
