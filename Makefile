@@ -4,7 +4,7 @@
 # make test-browser   with Chromium, Xvfb and xdotool: the page, windows, the screen
 # make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions, memory must not grow; a
 #             thousand damaged files (tests/fuzz); and the cases of long test tables of which `make test` runs some
-# make docs   docs/settings.md and the speed tables, made of the settings and of benchmarks/results
+# make docs   docs/settings.md, docs/formats.md and the speed tables, made of the settings, of the tests and of results
 # make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
 #                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
 PYTHON ?= python3
@@ -30,6 +30,7 @@ test: lint test-together test-alone
 
 docs: .venv/installed
 	$(BIN)/python -m streamdream.cli.settings_page
+	PYTHONPATH=tests $(BIN)/python -m support.inputs.page
 	$(BIN)/python -m streamdream_bench.readme
 
 lint: .venv/installed-dev

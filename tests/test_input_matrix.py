@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import UnidentifiedImageError
 from support.commands import here
-from support.inputs import INPUTS
+from support.inputs import INPUTS, page
 from support.inputs.chart import chart
 from support.inputs.holds import HOLDS, check
 from support.inputs.rendered import Rendered
@@ -76,3 +76,7 @@ def test_every_check_fails_on_a_render_that_is_wrong_in_everything(name: str, wr
     value = next(case[name] for case in cases if case.get(name) not in (None, (1, 1)))
     with pytest.raises((AssertionError, UnidentifiedImageError)):
         HOLDS[name](wrong, value)
+
+
+def test_the_table_of_formats_is_up_to_date() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == page.text(), "make docs writes it anew"

@@ -29,8 +29,8 @@ from ..core.limits import (
     MAX_VIDEO_RATE,
 )
 
-UPLOADABLE_VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
-                     ".vob", ".wmv", ".asf", ".flv", ".dv")
+UPLOADABLE_VIDEOS = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg",
+                     ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".dv")
 """Suffixes of videos: of phones, cameras, recorders and archives. What a file is, its content says."""
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,asf,flv,dv"
 """Container formats that are probed. No play list is one: it could name other files."""

@@ -10,8 +10,8 @@ from support.inputs.write import FRAMES, Sound, Text, Video, write
 
 Make = Callable[[Path], object]
 """Writes the input under that path; for a pattern, its pictures. A list that it returns is a list of inputs."""
-CHEAP = tuple("--backend eager --precision fp32 --field-height 48 --octaves 1 --steps 1 --layers conv2d_2 "
-              "--warmup-steps 0 --flow none".split())  # noqa: SIM905 - as one types it
+CHEAP = ("--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
+         "--layers", "conv2d_2", "--warmup-steps", "0", "--flow", "none")
 WHOLE: dict[str, Any] = {"frames": FRAMES, "numbers": range(FRAMES), "rate": 25, "duration": FRAMES / 25, "colors": 10,
                          "upright": True}
 """Twelve charts, 25 a second: what holds of most inputs."""
