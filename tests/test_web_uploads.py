@@ -208,6 +208,8 @@ REFUSED: dict[str, tuple[str, Callable[[Path], bytes], str]] = {
     "a clock that starts anew": ("a.mkv", restarting, "longer than 1 min"),
     "too many frames": ("a.mkv", lambda tmp: one_picture_again(tmp / "many.mkv", list(range(7300))), "too many frames"),
     "another codec": ("a.mkv", lambda tmp: clip(tmp, ".mkv", codec="ffv1"), "codec ffv1"),
+    "another sound codec": ("a.avi", lambda tmp: clip(tmp, ".avi", codec="mpeg4", audio="adpcm_yamaha"),
+                            "sound codec adpcm_yamaha"),
     "only sound": ("a.mp4", lambda tmp: sound(tmp), "no video, only sound"),
     "cut in the middle": ("a.mp4", lambda tmp: clip(tmp)[:2000], "not a video|damaged|holds no video"),
 }

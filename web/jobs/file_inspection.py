@@ -40,7 +40,7 @@ CODECS = frozenset(("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "m
 AUDIO_CODECS = (
     "aac mp3 mp3float opus vorbis flac alac ac3 eac3 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_f32le "
     "pcm_u8 pcm_mulaw pcm_alaw pcm_bluray pcm_dvd mp2 mp2float wmav1 wmav2 amrnb amrwb adpcm_ima_wav adpcm_ima_qt "
-    "adpcm_ms"
+    "adpcm_ms dca truehd"
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
 UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "MPO", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIF",
@@ -160,6 +160,9 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
         codec = str(video.codec_context.name)
         if codec not in CODECS:
             raise UsageError(f"the video codec {codec} is not accepted; H.264 in an .mp4 is")
+        for stream in container.streams.audio:  # it may be decoded, to be encoded anew
+            if stream.codec_context is not None and stream.codec_context.name not in AUDIO_CODECS.split():
+                raise UsageError(f"the sound codec {stream.codec_context.name} is not accepted; AAC is")
         check_size(video.width, video.height, limits)
         tick = float(fraction(video.time_base, Fraction(1, 1000)))
         check_length(max(float(container.duration or 0) / 1e6, float(video.duration or 0) * tick), limits)

@@ -162,7 +162,7 @@ TIMES = [
           lambda path: truncate(write(path, Video()), 0.6), holds={"refused": "damaged|not a video"}),
     Input("empty.mp4", "a file of no bytes", "refused", lambda path: path.write_bytes(b""), holds={"refused": "empty"}),
     Input("text.mp4", "a text named as a video", "refused", lambda path: path.write_text("hello " * 100),
-          holds={"refused": "damaged|not a video"}),
+          holds={"refused": "damaged|not a video"}, core=True),
     Input("sound.m4a", "sound alone", "refused", made(Sound()), holds={"refused": "no video, only sound"}),
     Input("list.mp4", "a play list named as a video", "refused: it could name any file",
           lambda path: path.write_text("ffconcat version 1.0\nfile /etc/passwd\n"),
