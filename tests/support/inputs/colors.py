@@ -123,7 +123,7 @@ HDR = [
     Input("hlg.mov", "the same", "HDR stays where the encoder has 10 bits", made(hdr("arib-std-b67", HLG)), "mov",
           ("-c:v", "prores_ks"), whole(hdr="hlg")),
     Input("hlg.mov", "the same", "HDR, or mapped and said", made(hdr("arib-std-b67", HLG)), "webm",
-          holds=whole(colors=None, hdr="either", says=("HLG|HDR|SDR|tone",))),
+          holds={"either": (whole(hdr="hlg"), whole(colors=None, hdr="mapped", says=("HLG|HDR|SDR|tone",)))}),
     Input("hlg.mov", "the same", "mapped to SDR: a GIF holds no HDR", made(hdr("arib-std-b67", HLG)), "gif",
           holds={"frames": 12, "upright": True, "says": ("HLG|HDR|SDR|tone",)}),
     Input("pq.mp4", "HDR10: PQ with static metadata", "HDR and its metadata stay",

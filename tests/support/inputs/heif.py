@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import struct
-from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from support.inputs.chart import SIZE
-from support.inputs.write import BT601, X265, Video, pictures
+from support.inputs.write import Video, write
 
 ADOBE_RGB = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087),
              b"bXYZ": (0.14919, 0.06322, 0.74457)}
@@ -26,15 +25,8 @@ def full_box(kind: bytes, *parts: bytes, version: int = 0, flags: int = 0) -> by
 
 def write_heic(path: Path) -> None:
     """The chart as HEIC."""
-    video = Video("libx265", frames=1, color=BT601)
-    with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("libx265", rate=Fraction(25), options={"x265-params": X265})
-        stream.codec_context.width, stream.codec_context.height = SIZE
-        stream.codec_context.pix_fmt = "yuv420p"
-        stream.codec_context.codec_tag = "hvc1"
-        packets = [packet for frame in (*pictures(video), None) for packet in stream.encode(frame)]
-        for packet in packets:
-            output.mux(packet)
+    single = {"x265-params": "bframes=0"}  # with them the times of so few pictures are undefined
+    write(path, Video("libx265", frames=1, codec_tag="hvc1", options=single), format="mp4")
     movie = path.read_bytes()
     place = movie.index(b"hvcC") - 4
     configuration = movie[place:place + struct.unpack_from(">I", movie, place)[0]]

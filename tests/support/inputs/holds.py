@@ -157,14 +157,14 @@ def _lossless(made: Rendered, _: bool) -> None:
 
 
 def _hdr(made: Rendered, what: str) -> None:
-    """``hlg`` or ``pq`` with 10 bits or more, ``mapped`` to BT.709, or ``either``: never 8 bits that say HDR."""
+    """``hlg`` or ``pq`` with 10 bits or more, or ``mapped`` to BT.709: never 8 bits that say HDR."""
     for frame in made.frames:
         is_hdr = frame.color_trc in (16, 18)
         bits = frame.format.components[0].bits
         assert not is_hdr or bits >= 10, f"HDR with {bits} bits"
         if what in ("hlg", "pq"):
             _tagged(made, what)
-        elif what == "mapped" or not is_hdr:
+        else:
             assert (frame.colorspace, frame.color_primaries, frame.color_trc) == COLORS["bt709"], "BT.709"
             grey = chart.color_at(frame, chart.patch_box(3))
             assert 60 < grey.mean() < 220 and np.ptp(grey) < 12, f"grey became {grey}"
