@@ -88,9 +88,11 @@ def run(page: Page, web: Running, token: str, tab: str, folder: Path) -> tuple[J
 
 
 def on_the_page(holds: dict[str, Any]) -> dict[str, Any]:
-    """What holds there: its results play in browsers, so HDR is mapped, and said."""
+    """What holds there: results play in browsers, so HDR is mapped, and said; pictures are kept without alpha."""
     if "either" in holds:
         return {"either": [on_the_page(case) for case in holds["either"]]}
+    if holds.get("alpha") == (0, 1):
+        holds = {**holds, "alpha": (1, 1)}
     if holds.get("hdr") in ("hlg", "pq"):
         kept = {name: value for name, value in holds.items() if name not in NOT_OF_SDR}
         return {**kept, "hdr": "mapped", "says": ("HLG|PQ|HDR|SDR|tone",)}

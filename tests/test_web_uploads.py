@@ -98,6 +98,16 @@ def test_pictures_of_phones_are_taken_whatever_their_name(uploads: Uploads, tmp_
     upload = send(uploads, (tmp_path / name).read_bytes(), name)
     image = images.read_image(str(upload.path))
     assert upload.path.suffix == ".png" and image.shape == (96, 128, 3) and image[8, 8, 0] > 200 > 60 > image[8, 8, 1]
+def test_what_is_said_of_a_picture_reaches_its_visitor(uploads: Uploads, lion: Any, tmp_path: Path) -> None:
+    """The command warns of a picture that is cut off; on the page that is a note at the result."""
+    images.write_image(str(tmp_path / "lion.png"), lion)
+    data = (tmp_path / "lion.png").read_bytes()
+    try:
+        upload = send(uploads, data[: len(data) * 2 // 3], "lion.png")
+    except UsageError as refused:
+        assert "this file is" in str(refused)
+        return
+    assert len(upload.facts.notes) == 1 and "this file is damaged" in upload.facts.notes[0]
 
 
 def test_a_large_picture_is_made_smaller(uploads: Uploads, tmp_path: Path) -> None:

@@ -7,16 +7,18 @@ replaces the file by a plain PNG.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError
+from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.pyav import fraction, open_av
 from streamdream.system.durations import describe_seconds
 
@@ -43,10 +45,11 @@ AUDIO_CODECS = (
     "adpcm_ms dca truehd"
 )
 SUBTITLE_CODECS = "mov_text subrip srt ass ssa webvtt"
-UPLOADABLE_PICTURES = {".jpg": "JPEG", ".jpeg": "MPO", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIF",
-                       ".heif": "HEIF", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-"""Suffix of a picture -> Pillow's format. A file may have any of these formats, whatever its suffix; MPO is a JPEG with
-a second picture, as phones write it."""
+UPLOADABLE_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff")
+"""Suffixes of pictures."""
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF")
+"""Pillow's formats that a file may have, whatever its suffix; MPO is a JPEG with a second picture, as phones write it.
+"""
 SPARE_SECONDS = 0.5
 """Tolerance of the length: audio rarely ends with the video."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -73,6 +76,8 @@ class MediaInfo:
     frames: int = 1
     codec: str = ""
     sound: str = ""
+    notes: tuple[str, ...] = ()
+    """What the visitor should know of the file."""
 
 
 def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
@@ -88,7 +93,7 @@ def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
         raise UsageError("reading this file exceeds the time or memory limit; it may be damaged") from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
-    return MediaInfo(**answer)
+    return MediaInfo(**{**answer, "notes": tuple(answer["notes"])})
 
 
 def known_suffix(name: str) -> str:
@@ -108,36 +113,60 @@ def listed(kinds: Iterable[str]) -> str:
 def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
     """Check the header, then replace the file by the decoded picture: upright, RGB, at most ``MAX_STORED_PIXELS``.
 
-    Raises UsageError.
+    Raises UsageError, in the words of ``streamdream image`` where that refuses the file, too.
     """
     from streamdream.media import images
-    from streamdream.media.picture_decoder import ANIMATED_FORMATS, count_pictures, open_picture
     from streamdream.media.resize import resize
 
-    try:
-        with open_picture(path) as image:
-            (width, height), frames, format = image.size, count_pictures(image, "this picture"), image.format
-    except MissingPackage as error:
-        raise UsageError(str(error).replace(str(path), "this file")) from None
-    except StreamdreamError:
-        format = None
-    if format not in UPLOADABLE_PICTURES.values():
-        raise UsageError("this picture cannot be read, or is far too large")
-    if frames > 1 and format in ANIMATED_FORMATS:
-        raise UsageError("this picture is animated; the Video tab accepts it as a .gif, .mp4 or .webm")
-    check_size(width, height, limits)
-    try:
-        picture = images.read_image(str(path))
-    except SourceError as error:  # the command's words
-        raise UsageError(str(error).replace(str(path), "this file")) from None
+    _check_picture_header(path, limits)
+    with _logged_warnings() as notes:
+        try:
+            picture = images.read_image(str(path))
+        except (SourceError, UsageError) as error:
+            raise UsageError(str(error).replace(str(path), "this file")) from None
     height, width = picture.shape[:2]
+    check_size(width, height, limits)
     scale = min(1.0, (MAX_STORED_PIXELS / (height * width)) ** 0.5)
     picture = resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
     png = path.with_suffix(".png")
     images.write_image(str(png), picture, overwrite=True)  # the upload may have that name
     if png != path:
         path.unlink()
-    return MediaInfo(".png", picture.shape[1], picture.shape[0])
+    words = tuple(note.replace(str(path), "this file") for note in notes)
+    return MediaInfo(".png", picture.shape[1], picture.shape[0], notes=words)
+
+
+def _check_picture_header(path: Path, limits: InspectionLimits) -> None:
+    """Raises UsageError."""
+    from streamdream.media.picture_decoder import ANIMATED_FORMATS, count_pictures, open_picture
+
+    try:
+        with open_picture(path) as image:
+            (width, height), frames, format = image.size, count_pictures(image, "this picture"), image.format
+    except StreamdreamError as error:  # the command's words
+        raise UsageError(str(error).replace(str(path), "this file")) from None
+    if format not in PICTURE_FORMATS:
+        raise UsageError("this file is not a picture that can be read")
+    if frames > 1 and format in ANIMATED_FORMATS:
+        raise UsageError("this picture is animated; the Video tab accepts it as a .gif, .mp4 or .webm")
+    check_size(width, height, limits)
+
+
+@contextmanager
+def _logged_warnings() -> Iterator[list[str]]:
+    """Collect what the library warns of meanwhile."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    log, collector = logging.getLogger("streamdream"), Collector(logging.WARNING)
+    log.addHandler(collector)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(collector)
 
 
 def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:

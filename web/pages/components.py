@@ -182,11 +182,9 @@ def _details(job: Job, jobs: JobQueue, unit: str) -> str:
 def result_video(job: Job, name: str) -> str:
     """Return a player of the finished video, and a link to download it."""
     source = f"results/{job.token}"
-    notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
     return _card("done", f'<video class="sw-result" src="{source}" controls playsinline loop></video>'
                          f'<div class="sw-status"><strong>Done</strong><span>{escape(name)}</span></div>'
-                         f"{_save(source, saved_name(name, '.mp4'))}"
-                         + (f'<ul class="sw-notes">{notes}</ul>' if notes else ""))
+                         f"{_save(source, saved_name(name, '.mp4'))}{_notes(job)}")
 
 
 def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
@@ -194,7 +192,12 @@ def result_picture(job: Job, before: NDArray[np.uint8], name: str) -> str:
     source = f"results/{job.token}"
     return _card("done", compare(to_data_uri(before, 1280 * 960), source)
                  + f'<div class="sw-status"><strong>Done</strong><span>{escape(name)}</span></div>'
-                 + _save(source, saved_name(name, ".png")))
+                 + _save(source, saved_name(name, ".png")) + _notes(job))
+
+
+def _notes(job: Job) -> str:
+    notes = "".join(f"<li>{escape(sentence(warning))}</li>" for warning in job.warnings)
+    return f'<ul class="sw-notes">{notes}</ul>' if notes else ""
 
 
 def compare(before: str, after: str) -> str:

@@ -75,7 +75,7 @@ class Page:
             upload.name,
             lambda job, device_slot: tasks.dream_picture(job, image, chosen.dream, make, device_slot, names),
         )
-        job.before = image
+        job.before, job.warnings = image, list(upload.facts.notes)
         card, *buttons = self._show(job)
         return card, job, *buttons
 

@@ -32,8 +32,8 @@ The page takes one file at a time:
 | Picture | {pictures} |
 
 What a file is, its content says, not its name. Of these, codecs of phones, cameras and recorders are decoded; others
-are refused with a line. HDR is mapped to SDR, as with `--sdr`: few browsers play HDR. A file that the command refuses
-is refused with the same words.
+are refused with a line. HDR is mapped to SDR, as with `--sdr`: few browsers play HDR. What is transparent in a picture
+becomes black. A file that the command refuses is refused with the same words.
 """
 
 
