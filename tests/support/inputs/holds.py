@@ -79,7 +79,7 @@ def _sound_copied(made: Rendered, streams: Sequence[int]) -> None:
 
 def _sound_seconds(made: Rendered, lengths: Sequence[float]) -> None:
     """Length of each sound stream, decoded."""
-    found = [(length, len(samples) / length) for _, _, length, samples in sounds(made.output)]
+    found = [(length, len(samples) / length if length else 1) for _, _, length, samples in sounds(made.output)]
     assert len(found) == len(lengths), "number of sound streams"
     for (length, rate), wanted in zip(found, lengths, strict=True):
         assert abs(length - wanted) <= max(SOUND_SECONDS, BLOCK / rate), f"{length:.3f} s of sound"

@@ -95,6 +95,8 @@ def _decoded(path: Path | str, number: int) -> tuple[float, float, NDArray[np.fl
 
 
 def tone(samples: NDArray[np.float32], seconds: float) -> float:
-    """The strongest frequency in Hz."""
+    """The strongest frequency in Hz; 0 where there is no sound."""
+    if not len(samples):
+        return 0.0
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(spectrum[2:].argmax() + 2) / seconds
