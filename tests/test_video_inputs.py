@@ -21,7 +21,7 @@ from support.commands import here
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.input_container import ColorTags
 from streamdream.media.planes import checksum, to_rgb
-from streamdream.media.sources.video import AvSource, open_source
+from streamdream.media.sources.video import FileSource, open_source
 
 SIZE = 96, 64
 CHEAP = ["--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
@@ -80,7 +80,7 @@ def pixel_format(frame: Frame) -> str:
     return str(picture.format.name)
 
 
-def read(path: str, pictures: bool = False, **options: Any) -> tuple[list[Frame], AvSource]:
+def read(path: str, pictures: bool = False, **options: Any) -> tuple[list[Frame], FileSource]:
     with open_source(path, **options) as source:
         if pictures:
             source.deliver_pictures(source.height, source.width)

@@ -115,12 +115,12 @@ class VideoEncoder:
 
     def _options(self, context: Any, encoder: Encoder, settings: RenderSettings) -> dict[str, str]:
         options = encoder_options(context, encoder, settings, self.warnings)
-        metadata = None if self._stored.tone_map else getattr(self._source, "hdr_metadata", None)
+        metadata = None if self._stored.tone_map else self._source.hdr_metadata
         if metadata and context.name == "libx265":
             join_option(options, "x265-params", metadata.x265_params())
         elif metadata and context.name == "libsvtav1":
             join_option(options, "svtav1-params", metadata.svtav1_params())
-        if context.name in X264 and getattr(self._source, "constant_rate", False):
+        if context.name in X264 and self._source.constant_rate:
             join_option(options, "x264-params", "force-cfr=1")  # else it states its time base as the rate
         return options
 

@@ -148,6 +148,7 @@ class PictureSource:
     """
 
     pixel_aspect = Fraction(1)
+    constant_rate, hdr_metadata = False, None
     last_duration = Fraction(0)
 
     def __init__(self, name: str, pictures: Pictures, span: TimeRange, warnings: Sequence[str] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media.conform import Conformer, PictureForm
 from streamdream.media.frame import Frame, picture_checksum
-from streamdream.media.hdr_metadata import static_metadata
+from streamdream.media.hdr_metadata import HdrMetadata, static_metadata
 from streamdream.media.input_container import (
     ColorTags,
     TimeRange,
@@ -61,6 +61,14 @@ class Source(Protocol):
     """Seconds that the last frame lasts; 0 before it was delivered, or when unknown."""
     warnings: list[str]
     """One line for each fault; grows while reading."""
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether all frames come at ``rate``, as far as that is known from the first ones."""
+
+    @property
+    def hdr_metadata(self) -> HdrMetadata | None:
+        """Of the first picture."""
 
     def __iter__(self) -> Iterator[Frame]: ...
     def close(self) -> None: ...
@@ -134,7 +142,7 @@ class AvSource:
         reader = self._reader
         self.frame_count = estimate_pictures(reader.container, reader.stream, self._span, self.rate,
                                              reader.open if self._is_seekable and "://" not in self.name else None)
-        self.hdr_metadata = static_metadata(picture)
+        self.hdr_metadata: HdrMetadata | None = static_metadata(picture)
         for loss in losses(picture):
             self._warn_once(loss)
 
@@ -147,7 +155,6 @@ class AvSource:
 
     @property
     def constant_rate(self) -> bool:
-        """Whether all frames come at ``rate``, as far as FFmpeg can tell from the first ones."""
         return bool(self.rate == fraction(self._reader.stream.base_rate))
 
     # Reading: pictures -> pictures with a timestamp -> frames.
