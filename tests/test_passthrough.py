@@ -80,7 +80,7 @@ def chart(height: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi"])
 @pytest.mark.parametrize(("tags", "height"), [((6, 6, 6, 1), 64), ((1, 1, 1, 1), 64), ((1, 1, 1, 2), 64),
-                                              ((5, 5, 6, 1), 64), ((9, 9, 16, 1), 64), (None, 64), (None, 720)])
+                                              ((5, 5, 6, 1), 64), ((9, 9, 14, 1), 64), (None, 64), (None, 720)])
 def test_a_render_keeps_the_colour_tags(tmp_path: Path, name: str, tags: tuple[int, int, int, int] | None,
                                         height: int) -> None:
     """To a decoder that goes by the tags, and to our own, which assumes the same as players where there are none."""
