@@ -39,7 +39,7 @@ def render(capsys: Capture, *arguments: object, output: str = "dream.mkv") -> st
     """The lines on stderr, but for the title."""
     result = here(capsys, "render", *arguments, "-o", output, "-y", "-c:v", "ffv1", *FLAGS)
     assert result.returncode == 0, result.stderr
-    return "\n".join(result.stderr.splitlines()[1:])
+    return "\n".join(line for line in result.stderr.splitlines() if "→" not in line)
 
 
 def pictures(path: str = "dream.mkv") -> list[NDArray[np.uint8]]:

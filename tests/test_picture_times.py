@@ -1,6 +1,7 @@
 """Times of pictures in every container: a constant rate stays one, exactly; no GIF is faster than browsers show it."""
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_a_rate_that_is_a_time_base_does_not_end_the_render(tmp_path: Path) -> N
             with open_sink(str(tmp_path / name), source, RenderSettings(), input_path=path) as sink:
                 for frame in source:
                     sink.write(frame.image, frame)
-        assert sink.warnings == ["the timecode is left out: it cannot count 60000 frames a second"]
+        assert len(sink.warnings) == 1 and re.search("timecode .* is left out", sink.warnings[0])
         assert len(read(tmp_path / name)) == 10
 
 

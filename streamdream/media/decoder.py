@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from streamdream.errors import SourceError
 from streamdream.media import planes
 from streamdream.media.input_container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
-from streamdream.media.picture_limits import check_pixels, max_pixels
+from streamdream.media.picture_limits import MAX_VIDEO_PIXELS, check_pixels, max_pixels
 from streamdream.media.pyav import fraction
 from streamdream.media.tone_mapping import is_hdr_picture, tone_mapped_rgb
 
@@ -28,7 +28,8 @@ class VideoDecoder:
         if self.stream is None or self.stream.codec_context is None:
             only_sound = self.stream is None and container.streams.audio
             raise SourceError(f"{name} holds no video" + (", only sound" if only_sound else " that can be decoded"))
-        context, limit = self.stream.codec_context, max_pixels(container.size)
+        context = self.stream.codec_context
+        limit = min(max_pixels(container.size), int(context.options.get("max_pixels", MAX_VIDEO_PIXELS)))
         check_pixels(name, context.width, context.height, limit)
         context.options = {**context.options, "max_pixels": str(limit)}  # for a size that changes on the way
         self.time_base = fraction(self.stream.time_base, Fraction(1, 1000))

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
-from streamdream.media.pyav import fraction, open_av
+from streamdream.media.pyav import open_av
 from streamdream.system.durations import describe_seconds
 
 from ..core.limits import (
@@ -170,7 +169,7 @@ def _logged_warnings() -> Iterator[list[str]]:
 
 
 def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
-    """Check streams, sizes and codecs of the header, and the length, both as stated and from the packets.
+    """Check streams, sizes and codecs of the header, and the length by the packets: a header may be wrong.
 
     Raises UsageError, in the words of ``streamdream render`` where that refuses the file, too.
     """
@@ -193,9 +192,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
             if stream.codec_context is not None and stream.codec_context.name not in AUDIO_CODECS.split():
                 raise UsageError(f"the sound codec {stream.codec_context.name} is not accepted; AAC is")
         check_size(video.width, video.height, limits)
-        tick = float(fraction(video.time_base, Fraction(1, 1000)))
-        check_length(max(float(container.duration or 0) / 1e6, float(video.duration or 0) * tick), limits)
-        seconds, frames = scan_packets(container, video.index, limits)
+        seconds, frames = scan_packets(container, video, limits)
         sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
         return MediaInfo(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
     except (av.FFmpegError, ValueError, OverflowError):
@@ -216,18 +213,20 @@ def open_video(path: Path) -> Any:
         raise UsageError("this file is damaged, or not a video") from None
 
 
-def scan_packets(container: Any, index: int, limits: InspectionLimits) -> tuple[float, int]:
+def scan_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple[float, int]:
     """Read all packets and return (seconds, frames). Raises UsageError as soon as a limit is exceeded.
 
-    The length of a stream is the sum of all steps forward of its timestamps, so that resets do not make it shorter.
+    Times are repaired as a render does. The length of a stream is the sum of all steps forward of its timestamps, so
+    that resets do not make it shorter.
     """
+    from streamdream.media.packet_clock import repaired_packets
+    from streamdream.media.pyav import demux
+
+    index = video.index
     last: dict[int, float] = {}
     elapsed: dict[int, float] = {}
-    frames = packets = 0
-    for packet in container.demux():
-        if not packet.size:
-            continue
-        packets += 1
+    frames = 0
+    for packets, packet in enumerate(repaired_packets((packet for packet in demux(container) if packet.size), video), 1):
         frames += packet.stream.index == index
         time = packet.dts if packet.dts is not None else packet.pts
         stream = packet.stream.index

@@ -40,6 +40,8 @@ SOUND = {
     "matroska": SoundSupport(MPEG | PCM | {"alac", "dts", "flac", "mlp", "mp2", "opus", "pcm_s16be", "pcm_s24be",
                                            "truehd", "tta", "vorbis", "wavpack"}, "libopus", "libopus"),
     "webm": SoundSupport(frozenset({"opus", "vorbis"}), "libopus", "libopus"),
+    "nut": SoundSupport(MPEG | PCM | {"alac", "flac", "mp2", "opus", "pcm_mulaw", "pcm_alaw", "vorbis"}, "pcm_s16le",
+                        "pcm_s16le"),
     "avi": SoundSupport(PCM | {"aac", "ac3", "mp2", "mp3", "pcm_alaw", "pcm_mulaw", "pcm_u8"},
                         "libmp3lame", "ac3", frozenset({"eac3", "flac"}), stores_times=False),
 }

@@ -323,7 +323,7 @@ class AvSource:
         if reader.broken or missing:
             length = float(reached - clock_origin(reader.container))
             self.warnings.append(f"{self.name} is damaged after {length:.1f} s; the {count} frames before were kept")
-        elif stated > last:
+        elif stated > last and "asf" not in reader.container.format.name:  # there it is that of the longest stream
             self.last_duration = stated - last
         if reader.decoder.damaged:
             self.warnings.append(f"{reader.decoder.damaged} damaged packets of {self.name} were skipped")
