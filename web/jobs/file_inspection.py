@@ -226,7 +226,8 @@ def scan_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple[
     last: dict[int, float] = {}
     elapsed: dict[int, float] = {}
     frames = 0
-    for packets, packet in enumerate(repaired_packets((packet for packet in demux(container) if packet.size), video), 1):
+    filled = (packet for packet in demux(container) if packet.size)
+    for packets, packet in enumerate(repaired_packets(filled, video), 1):
         frames += packet.stream.index == index
         time = packet.dts if packet.dts is not None else packet.pts
         stream = packet.stream.index
