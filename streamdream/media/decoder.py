@@ -29,7 +29,7 @@ class VideoDecoder:
             only_sound = self.stream is None and container.streams.audio
             raise SourceError(f"{name} holds no video" + (", only sound" if only_sound else " that can be decoded"))
         context = self.stream.codec_context
-        limit = min(max_pixels(container.size), int(context.options.get("max_pixels", MAX_VIDEO_PIXELS)))
+        limit = min(max_pixels(container.size or 0), int(context.options.get("max_pixels", MAX_VIDEO_PIXELS)))
         check_pixels(name, context.width, context.height, limit)
         context.options = {**context.options, "max_pixels": str(limit)}  # for a size that changes on the way
         self.time_base = fraction(self.stream.time_base, Fraction(1, 1000))

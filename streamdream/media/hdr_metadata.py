@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from streamdream.media.pyav import side_data
+
 DYNAMIC = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_RPU_BUFFER": "Dolby Vision", "DOVI_METADATA": "Dolby Vision",
            "DYNAMIC_HDR_VIVID": "HDR Vivid"}
 """Side data that describes single scenes of the undreamed pictures -> what its users call it."""
@@ -52,8 +54,8 @@ class HdrMetadata:
 
 def static_metadata(picture: Any) -> HdrMetadata | None:
     """Of a decoded PyAV frame; None where it has none."""
-    display = _side_data(picture, "MASTERING_DISPLAY_METADATA")
-    light = _side_data(picture, "CONTENT_LIGHT_LEVEL")
+    display = side_data(picture, "MASTERING_DISPLAY_METADATA")
+    light = side_data(picture, "CONTENT_LIGHT_LEVEL")
     primaries = luminance = content_light = None
     if display and len(display) >= 88:  # AVMasteringDisplayMetadata: ten fractions, then which of them are set
         numbers = struct.unpack("=22i", display[:88])
@@ -71,12 +73,4 @@ def static_metadata(picture: Any) -> HdrMetadata | None:
 
 def dynamic_metadata(picture: Any) -> list[str]:
     """Names of the dynamic HDR metadata of a decoded PyAV frame, which no encoder here can write."""
-    return sorted({name for kind, name in DYNAMIC.items() if _side_data(picture, kind) is not None})
-
-
-def _side_data(picture: Any, kind: str) -> bytes | None:
-    try:
-        stored = picture.side_data.get(kind)
-    except ValueError:  # PyAV 18 reads no side data at all where it does not know the kind of one
-        return None
-    return None if stored is None else bytes(stored)
+    return sorted({name for kind, name in DYNAMIC.items() if side_data(picture, kind) is not None})

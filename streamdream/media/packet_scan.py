@@ -76,7 +76,7 @@ def estimate_pictures(container: Any, stream: Any, span: TimeRange, rate: Fracti
     start = (stream.start_time or 0) * fraction(stream.time_base, Fraction(1, 1000))
     counted = stream.frames / (stated - start) if stated and stated > start else Fraction(0)
     count = max(round((min(ends) - span.start) * (counted if counted * MAX_GAP_STEPS > rate else rate)), 1)
-    if reopen and 0 < container.size < count * MIN_PICTURE_BYTES:
+    if reopen and 0 < (container.size or 0) < count * MIN_PICTURE_BYTES:
         with reopen() as other:  # the length may be that of a clock that jumped
             scan = scan_container(other, span, MAX_COUNT_SECONDS)
         count = max(scan.pictures, 1) if scan.complete else count

@@ -18,6 +18,15 @@ def open_av(target: Any, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
     return av.open(target, mode, **options)
 
 
+def side_data(picture: Any, kind: str) -> bytes | None:
+    """Of a decoded frame, by FFmpeg's name of the kind, such as ``DISPLAYMATRIX``; None where there is none."""
+    try:
+        stored = picture.side_data.get(kind)
+    except ValueError:  # PyAV 18 reads none at all where it does not know the kind of one
+        return None
+    return None if stored is None else bytes(stored)
+
+
 def fraction(value: Any, default: Fraction = Fraction(0)) -> Fraction:
     """A rational of PyAV (``Fraction`` or its own class; ``None`` or 0 when unset) -> Fraction."""
     return Fraction(value.numerator, value.denominator) if value else default
