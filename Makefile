@@ -53,7 +53,8 @@ soak: .venv/installed-dev
 
 test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -p no:cacheprovider tests/test_pyav.py tests/test_sources.py tests/test_damage.py \
-		tests/test_sinks.py tests/test_passthrough.py tests/test_render_resume.py tests/test_tensorrt.py
+		tests/test_sinks.py tests/test_passthrough.py tests/test_render_resume.py tests/test_tensorrt.py \
+		tests/test_input_matrix.py tests/test_video_inputs.py tests/test_hdr.py tests/test_subtitles.py -m "not soak"
 
 clean:
 	rm -rf .venv .venv-newest demo.mp4

@@ -27,6 +27,13 @@ def side_data(picture: Any, kind: str) -> bytes | None:
     return None if stored is None else bytes(stored)
 
 
+def pads_all_hidden() -> bool:
+    """Whether FFmpeg states all that an edit list hides as the delay of a copied stream, as version 8 does."""
+    import av
+
+    return int(av.__version__.partition(".")[0]) >= 19
+
+
 def fraction(value: Any, default: Fraction = Fraction(0)) -> Fraction:
     """A rational of PyAV (``Fraction`` or its own class; ``None`` or 0 when unset) -> Fraction."""
     return Fraction(value.numerator, value.denominator) if value else default

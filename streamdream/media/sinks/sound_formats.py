@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, UsageError
+from streamdream.media.pyav import fraction, pads_all_hidden
 from streamdream.settings import RenderSettings
 
 COPY, AUTO = "copy", "auto"
@@ -27,6 +28,8 @@ class SoundSupport:
     """The same, for more than two channels."""
     refused: frozenset[str] = frozenset()
     """Encoders whose sound FFmpeg says that it holds, but it does not, or nothing reads it."""
+    skips_all_padding: bool = False
+    """Whether its players skip as much sound as the header states, which is wrong where an edit list hides some."""
     stores_times: bool = True
     """Whether sound can begin late, and an encoder's delay is cut off by players."""
 
@@ -38,7 +41,8 @@ SOUND = {
     "mov": SoundSupport(MPEG | PCM | {"alac", "pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f32be", "pcm_alaw",
                                       "pcm_mulaw"}, "aac", "aac", frozenset({"flac", "libopus"})),
     "matroska": SoundSupport(MPEG | PCM | {"alac", "dts", "flac", "mlp", "mp2", "opus", "pcm_s16be", "pcm_s24be",
-                                           "truehd", "tta", "vorbis", "wavpack"}, "libopus", "libopus"),
+                                           "truehd", "tta", "vorbis", "wavpack"}, "libopus", "libopus",
+                             skips_all_padding=True),
     "webm": SoundSupport(frozenset({"opus", "vorbis"}), "libopus", "libopus"),
     "nut": SoundSupport(MPEG | PCM | {"alac", "flac", "mp2", "opus", "pcm_mulaw", "pcm_alaw", "vorbis"}, "pcm_s16le",
                         "pcm_s16le"),
@@ -50,6 +54,8 @@ ENCODERS = ("aac", "ac3", "alac", "eac3", "flac", "libmp3lame", "libopus", "mp2"
             "pcm_f32le", "tta", "wavpack")
 """The usual ones, to name them; any other that FFmpeg has works, too."""
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+MAX_PRIMING_SAMPLES = 4096
+"""The most that encoders need before the sound begins."""
 MAX_DELAY_SECONDS = Fraction(1, 20)
 """That nobody notices."""
 CHANNEL_BIT_RATE = 96_000
@@ -96,7 +102,16 @@ def _is_known(stream: Any, support: SoundSupport, delay: Fraction) -> bool:
     is_bare = codec_name(stream) == "aac" and not stream.codec_context.extradata
     if not support.stores_times and (delay >= MAX_DELAY_SECONDS or is_bare):
         return False
+    if support.skips_all_padding and pads_all_hidden() and hidden_samples(stream) > MAX_PRIMING_SAMPLES:
+        return False
     return codec_name(stream) in support.known
+
+
+def hidden_samples(stream: Any) -> int:
+    """Of sound that an edit list hides at its beginning, an encoder's delay included; 0 where there is no such list."""
+    index: Any = stream.index_entries if "mov" in stream.container.format.name else ()
+    hidden = -index[0].timestamp * fraction(stream.time_base) if len(index) else Fraction(0)
+    return max(round(hidden * (stream.codec_context.sample_rate or 0)), 0)
 
 
 def check_encoder(container: str, settings: RenderSettings) -> str:
