@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError, error_text
 from streamdream.media.opencv import cv2
+from streamdream.media.picture_limits import check_pixels, max_pixels
 
 if TYPE_CHECKING:
     from PIL import ImageCms
@@ -33,6 +34,8 @@ MAX_PIXELS_PER_BYTE = 1000
 CONVERTED = "is converted"
 """How the note on a colour profile begins."""
 ORIENTATION_TAG = 0x0112
+ESSENTIAL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""Of a PNG file."""
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 PALETTE = {"P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "1": "L"}
 """Modes that are converted before anything else."""
@@ -84,8 +87,8 @@ def one_line_errors(name: str) -> Iterator[None]:
 def open_picture(path: str | Path, data: bytes | None = None) -> Image:
     """Open a picture file, or its ``data``: only the header is read. The caller closes it.
 
-    Raises UsageError when there is no such file, SourceError when it is not a picture, MissingPackage when the package
-    that reads it is not installed.
+    Raises UsageError when there is no such file, SourceError when it is not a picture or claims too large a one,
+    MissingPackage when the package that reads it is not installed.
     """
     from PIL import Image
 
@@ -94,7 +97,14 @@ def open_picture(path: str | Path, data: bytes | None = None) -> Image:
         raise SourceError(f"{path} is empty")
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns from here on, and refuses twice as many
     with one_line_errors(str(path)):
-        return Image.open(path if data is None else io.BytesIO(data), formats=_formats(head, str(path)))
+        image = Image.open(path if data is None else io.BytesIO(data), formats=_formats(head, str(path)))
+    try:
+        size = Path(path).stat().st_size if data is None else len(data)
+        check_pixels(str(path), *image.size, max_pixels(size, MAX_PIXELS))
+    except BaseException:
+        image.close()
+        raise
+    return image
 
 
 def _read_head(path: Path) -> bytes:
@@ -196,8 +206,10 @@ def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[n
     """By OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
     if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any(note.startswith(CONVERTED) for note in picture.notes):
         return None
-    cv = cv2()
-    stored = cv.imdecode(np.fromfile(path, np.uint8), cv.IMREAD_UNCHANGED)
+    cv, data = cv2(), Path(path).read_bytes()
+    if image.format == "PNG":
+        data = _essential_chunks(data)
+    stored = cv.imdecode(np.frombuffer(data, np.uint8), cv.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         return None
     channels = 1 if stored.ndim == 2 else stored.shape[2]
@@ -206,6 +218,17 @@ def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[n
         return None
     deep: NDArray[np.uint16] = _turn_of(_orientation(image))(cv.cvtColor(stored, order))
     return deep if deep.shape[:2] == picture.image.shape[:2] else None
+
+
+def _essential_chunks(data: bytes) -> bytes:
+    """A PNG file without all that is not its samples: of damage there libpng prints lines, or takes 2 GB for it."""
+    kept, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place:place + 4], "big")
+        if data[place + 4:place + 8] in ESSENTIAL_CHUNKS and end <= len(data):
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def _orientation(image: Image) -> int:

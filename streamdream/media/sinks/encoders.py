@@ -60,7 +60,7 @@ CONTAINERS = {
                       recording_options=MATROSKA_RECORDING),
     ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, None, True, "libsvtav1", ("av1",),
                        recording_options=MATROSKA_RECORDING),
-    ".avi": Container("avi", "mpeg4", tick=Fraction(0), tags_color=False),
+    ".avi": Container("avi", "mpeg4", {"avoid_negative_ts": "disabled"}, Fraction(0), tags_color=False),
     ".webp": Container("webp", "libwebp_anim", {"loop": "0"}, Fraction(1, 1000), tags_color=False),
     ".apng": Container("apng", "apng", {"plays": "0"}, Fraction(1, 90000), tags_color=False),
     # Browsers show a picture of less than 20 ms for 100 ms.
