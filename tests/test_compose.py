@@ -98,6 +98,8 @@ def test_sums_beyond_black_and_white_saturate(pixel_format: str) -> None:
 def test_every_other_format_becomes_planar_without_loss(pixel_format: str) -> None:
     convert = VideoReformatter().reformat
     picture = picture_of(texture(), pixel_format if pixel_format != "pal8" else "rgb8")
+    if pixel_format.startswith(("gray", "ya")):
+        picture.color_range = 2  # swscale takes all grey for the full range
     planar = to_planar(picture, convert)
     assert len(component_views(planar)) >= 3
     difference = np.abs(to_rgb(planar).astype(int) - to_rgb(picture))

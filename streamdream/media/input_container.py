@@ -25,6 +25,8 @@ SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg
 """FFmpeg formats allowed for local files. Play lists (concat, hls, dash, ...) are not: they open other files."""
 NONZERO_START_FORMATS = {"mpeg", "mpegts", "rtsp", "hls"}
 """Formats whose clock may start at any time; the clock of all others starts at 0."""
+MAX_LEAD_SECONDS = 60
+"""Of pictures before time 0; an earlier timestamp is a wild one."""
 MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14)}
 """Colour matrices that swscale supports (AVCOL_SPC numbers) -> their usual primaries and transfer."""
 UNSPECIFIED = {0, 2, 3}
@@ -58,7 +60,7 @@ def color_of(picture: Any) -> ColorTags:
     if not is_yuv(picture.format):
         return assumed
     space = {10: 9}.get(picture.colorspace, picture.colorspace)  # swscale has no constant-luminance BT.2020
-    full = picture.color_range or (2 if picture.format.name.startswith("yuvj") else 1)
+    full = picture.color_range or (2 if picture.format.name.startswith(("yuvj", "gray", "ya8", "ya16")) else 1)
     primaries, trc = picture.color_primaries, picture.color_trc
     is_tagged = space in MATRIX_DEFAULTS or not {primaries, trc} <= UNSPECIFIED
     if space not in MATRIX_DEFAULTS:
@@ -217,9 +219,12 @@ def _rank(stream: Any) -> tuple[bool, bool, int, int]:
 
 
 def clock_origin(container: Any) -> Fraction:
-    """The time at which the clock of the input starts, in seconds."""
-    starts_anywhere = NONZERO_START_FORMATS & set(container.format.name.split(","))
-    return Fraction(container.start_time or 0, 1_000_000) if starts_anywhere else Fraction(0)
+    """The time at which the clock of the input starts, in seconds: below 0 where the pictures begin before 0."""
+    if NONZERO_START_FORMATS & set(container.format.name.split(",")):
+        return Fraction(container.start_time or 0, 1_000_000)
+    stream = main_video_stream(container)
+    start = Fraction(0) if stream is None else (stream.start_time or 0) * fraction(stream.time_base, Fraction(1, 1000))
+    return start if -MAX_LEAD_SECONDS <= start < 0 else Fraction(0)
 
 
 def stated_end(container: Any, stream: Any) -> Fraction | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from streamdream.media.input_container import Rotation
 
+FULL_RANGE = 2
 Samples = NDArray[Any]
 """uint8 or uint16 [h, w] of one component."""
 Converter = Callable[..., Any]
@@ -47,8 +48,29 @@ def planar_format(format: Any) -> str:
 
 def to_planar(picture: Any, convert: Converter) -> Any:
     """The picture itself where it is planar."""
-    name = planar_format(picture.format)
-    return picture if name == picture.format.name else convert(picture, format=name, threads=1)
+    name, components = planar_format(picture.format), picture.format.components
+    if name == picture.format.name:
+        return picture
+    if len(components) <= 2 and name.startswith("yuv") and components[0].bits in (8, 10, 12, 16):
+        return _grey_to_planar(picture, name)
+    return convert(picture, format=name, threads=1)
+
+
+def _grey_to_planar(picture: Any, name: str) -> Any:
+    """With neutral chroma: swscale takes all grey for the full range, and would change its samples."""
+    count, bits, plane = len(picture.format.components), picture.format.components[0].bits, picture.planes[0]
+    dtype = np.dtype("u1" if bits == 8 else ">u2" if picture.format.is_big_endian else "<u2")
+    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)
+    rows = rows[:plane.height, :picture.width * count]
+    result = new_picture(picture, format=name)
+    result.color_range = int(picture.color_range) or FULL_RANGE
+    luma, *chroma = component_views(result)
+    luma[:] = rows[:, ::count]
+    for view in chroma[:2]:
+        view[:] = 1 << bits - 1
+    for view in chroma[2:]:
+        view[:] = rows[:, 1::count]
+    return result
 
 
 def component_views(picture: Any) -> list[Samples]:
@@ -65,11 +87,13 @@ def component_views(picture: Any) -> list[Samples]:
     return views
 
 
-def new_picture(like: Any, width: int = 0, height: int = 0) -> Any:
-    """A picture with undefined samples, of the format, time and colours of another one; 0 is the size of that."""
+def new_picture(like: Any, width: int = 0, height: int = 0, format: str = "") -> Any:
+    """A picture with undefined samples, of the time and colours of another one; 0 and "" are the size and the pixel
+    format of that.
+    """
     from av import VideoFrame
 
-    picture = VideoFrame(width or like.width, height or like.height, like.format.name)
+    picture = VideoFrame(width or like.width, height or like.height, format or like.format.name)
     picture.pts, picture.duration = like.pts, like.duration
     if like.time_base is not None:
         picture.time_base = like.time_base

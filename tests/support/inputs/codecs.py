@@ -17,6 +17,8 @@ COPIED = {"sound_copied": (0,)}
 ENCODED = ("sound|audio",)
 """What may be said where both are right: sound that is copied, or encoded anew."""
 VORBIS = Sound("vorbis", layout="stereo", options={"strict": "-2"})
+WMA1_HEAD = 2048 / 44100
+"""FFmpeg's decoder needs so much before it gives the first sound; that keeps its place."""
 MP3_HEAD = 1105 / 44100
 """Seconds that the encoder adds: AVI and FLV hold no time below 0, and would shift the pictures."""
 LOW_QUALITY = 14
@@ -88,7 +90,7 @@ ROWS = [
           holds=whole(**AAC, colors=LOW_QUALITY, says=encoded("wmav2")), core=True),
     Input("windows7.wmv", "Windows Media 7", "the sound is encoded",
           made(Video("wmv1", options={"b": "4M"}), Sound("wmav1", options={"b": "64k"}), format="asf"), "mkv",
-          holds=whole(**HEARD, colors=LOW_QUALITY, may_say=ENCODED)),
+          holds=whole(**{**HEARD, "sync": WMA1_HEAD}, colors=LOW_QUALITY, may_say=ENCODED)),
     Input("flash.flv", "Flash video with MP3", "whole, with sound",
           made(Video("flv", options={"b": "4M"}), Sound("libmp3lame", start=MP3_HEAD)),
           holds=whole(**HEARD, colors=LOW_QUALITY, may_say=ENCODED)),

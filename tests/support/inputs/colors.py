@@ -70,6 +70,12 @@ def _joined(path: Path, *parts: Video) -> None:
     path.write_bytes(data)
 
 
+def grey(pixels: str, kind: str) -> Input:
+    """A row for grey pictures, which get chroma since a dream has colours."""
+    return Input(f"{pixels}.mkv", kind, "4:4:4, the luma bit for bit with `-c:v ffv1`", made(Video("ffv1", pixels)),
+                 "mkv", ("-c:v", "ffv1"), {"frames": 12, "grey": True, "rate": 25}, core=True)
+
+
 def ffv1(pixels: str, kind: str, **video: object) -> Input:
     """A row for a pixel format: bit for bit, whatever it is."""
     return Input(f"{pixels}.mkv", kind, "bit for bit with `-c:v ffv1`",
@@ -81,8 +87,8 @@ def ffv1(pixels: str, kind: str, **video: object) -> Input:
 PIXELS = [
     ffv1("yuv422p", "8 bit, 4:2:2"), ffv1("yuv444p", "8 bit, 4:4:4"), ffv1("yuv411p", "8 bit, 4:1:1, as of NTSC DV"),
     ffv1("yuv410p", "8 bit, 4:1:0"), ffv1("yuv440p", "8 bit, 4:4:0"), ffv1("yuv420p10le", "10 bit, 4:2:0"),
-    ffv1("yuv422p10le", "10 bit, 4:2:2"), ffv1("yuv444p12le", "12 bit, 4:4:4"), ffv1("gray", "8 bit, grey"),
-    ffv1("gray16le", "16 bit, grey"), ffv1("bgr0", "RGB"),
+    ffv1("yuv422p10le", "10 bit, 4:2:2"), ffv1("yuv444p12le", "12 bit, 4:4:4"), grey("gray", "8 bit, grey"),
+    grey("gray16le", "16 bit, grey"), ffv1("bgr0", "RGB"),
     ffv1("gbrp10le", "10 bit, RGB in planes"), ffv1("gbrp16le", "16 bit, RGB in planes"),
     ffv1("bgra", "RGB with alpha", picture=ghost), ffv1("yuva420p", "4:2:0 with alpha", picture=ghost),
     ffv1("yuva444p10le", "10 bit, 4:4:4 with alpha", picture=ghost),

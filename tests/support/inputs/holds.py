@@ -156,6 +156,18 @@ def _lossless(made: Rendered, _: bool) -> None:
                 f"frame {number}, plane {plane}"
 
 
+def _grey(made: Rendered, _: bool) -> None:
+    """Every sample of luma, and no colour: a dream has some, so grey does not stay grey."""
+    source = Rendered(made.source, made.source).frames
+    assert len(source) == len(made.frames), "number of frames"
+    for number, (frame, before) in enumerate(zip(made.frames, source, strict=True)):
+        assert np.array_equal(chart.samples(frame, 0), chart.samples(before, 0)), f"frame {number}, luma"
+        for plane in (1, 2) if len(frame.planes) == 3 else ():
+            kind: Any = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+            middle = 1 << frame.format.components[0].bits - 1
+            assert (np.ascontiguousarray(chart.samples(frame, plane)).view(kind) == middle).all(), f"frame {number}, plane {plane}"
+
+
 def _hdr(made: Rendered, what: str) -> None:
     """``hlg`` or ``pq`` with 10 bits or more, or ``mapped`` to BT.709: never 8 bits that say HDR."""
     for frame in made.frames:
@@ -319,8 +331,8 @@ HOLDS: dict[str, Check] = {
     "tagged": _tagged, "upright": _upright, "fitted": _fitted, "size": _size, "aspect": _aspect, "pixels": _pixels,
     "codec": _codec, "tag": _tag, "alpha": _alpha, "combs": _combs, "delays": _delays, "tags": _tags,
     "streams": _streams, "languages": _languages, "timecode": _timecode, "animation": _animation, "says": _says,
-    "may_say": _may_say, "lossless": _lossless, "opaque_colors": _opaque_colors, "hdr": _hdr, "mastering": _mastering,
-    "clean_aperture": _clean_aperture, "refused": _refused,
+    "may_say": _may_say, "lossless": _lossless, "grey": _grey, "opaque_colors": _opaque_colors, "hdr": _hdr,
+    "mastering": _mastering, "clean_aperture": _clean_aperture, "refused": _refused,
 }
 
 
