@@ -178,6 +178,13 @@ def checksum(picture: Any) -> int:
     return result
 
 
+def is_opaque(picture: Any) -> bool:
+    """Whether a planar picture has no alpha, or one that hides nothing."""
+    if not picture.format.components[-1].is_alpha:
+        return True
+    return bool(component_views(picture)[-1].min() == maximum(picture))
+
+
 def bits_of(picture: Any) -> int:
     return int(picture.format.components[0].bits)
 

@@ -33,7 +33,7 @@ class StillSource:
 
     pixel_aspect = Fraction(1)
     pixel_format = "rgb24"
-    constant_rate, hdr_metadata = False, None
+    constant_rate, transparent, hdr_metadata = False, False, None
     last_duration = Fraction(0)
 
     def __init__(self, name: str, image: Picture, fps: float, seconds: float) -> None:

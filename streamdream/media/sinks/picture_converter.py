@@ -10,6 +10,7 @@ import numpy as np
 
 from streamdream.media import planes
 from streamdream.media.input_container import MATRIX_DEFAULTS, ColorTags, is_yuv
+from streamdream.media.sinks.encoders import say_once
 from streamdream.media.sinks.pixel_formats import bits, has_alpha
 
 Convert = Callable[[Any], Any]
@@ -19,11 +20,15 @@ ANY_TICK = Fraction(1, 1000)
 """Of a filter that goes by the order of pictures."""
 
 
-def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: bool = False) -> Convert:
+def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: bool = False,
+              alpha_lost: str = "") -> Convert:
     """A converter of pictures, whose missing tags are those of ``source_color``, to the format and colours given.
 
-    Alpha that ``pixels`` has not becomes black. With ``tone_map`` HDR is mapped to BT.709.
+    Alpha that ``pixels`` has not becomes black; ``alpha_lost`` is said when the first such picture comes. With
+    ``tone_map`` HDR is mapped to BT.709.
     """
+    from av.video.reformatter import VideoReformatter
+
     change = to_palette(color, source_color) if pixels == "pal8" else to_pixels(pixels, color, source_color)
 
     def convert(picture: Any) -> Any:
@@ -33,6 +38,8 @@ def converter(pixels: str, color: ColorTags, source_color: ColorTags, tone_map: 
             picture.time_base = picture.time_base or ANY_TICK
             picture = tone_map_picture(picture, source_color)
         if has_alpha(picture.format.name) and not has_alpha(pixels):
+            if alpha_lost and not planes.is_opaque(planes.to_planar(picture, VideoReformatter().reformat)):
+                say_once(alpha_lost)
             picture = flatten(picture, source_color)
         return change(picture)
 

@@ -56,10 +56,14 @@ class PictureFormat:
                 raise UnknownName(f"pixel format of {suffix} pictures", wanted, legal)
         if is_hdr:
             warnings.append(f"the HDR input is mapped to SDR (BT.709): {suffix} pictures hold no HDR")
+        alpha_lost = ""
         if alpha and not has_alpha(BGR[pixels]):
-            warnings.append(f"{suffix} pictures hold no transparency: it becomes black; .png, .tiff and .webp keep it"
-                            if "rgba" not in legal else f"--pix-fmt {wanted} has no transparency: it becomes black")
-        return cls(pixels, converter(BGR[pixels], RGB, source.color, is_hdr), tuple(warnings))
+            alpha_lost = (f"{suffix} pictures hold no transparency: it becomes black; .png, .tiff and .webp keep it"
+                          if "rgba" not in legal else f"--pix-fmt {wanted} has no transparency: it becomes black")
+        if source.transparent and alpha_lost:
+            warnings.append(alpha_lost)
+        return cls(pixels, converter(BGR[pixels], RGB, source.color, is_hdr, "" if source.transparent else alpha_lost),
+                   tuple(warnings))
 
     def __call__(self, picture: Picture) -> NDArray[Any]:
         if isinstance(picture, np.ndarray) and self.pixels == "rgb24":

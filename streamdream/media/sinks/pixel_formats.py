@@ -36,12 +36,14 @@ class StoredPictures:
     is_tagged: bool
     """Whether the output says its colours: the input did, or they were chosen here."""
     warnings: tuple[str, ...] = ()
+    alpha_lost: str = ""
+    """Said when the first picture comes that is not opaque, where the very first one is."""
 
     @classmethod
     def of(cls, source: Source, settings: RenderSettings, kind: Container, codec: Any, encoder: Encoder, suffix: str
            ) -> StoredPictures:
         """Raises UnknownName for a pixel format that the encoder does not take."""
-        given, color, warnings = source.pixel_format, source.color, []
+        given, color, warnings, alpha_lost = source.pixel_format, source.color, [], ""
         pixels = choose_format(codec, encoder, given, settings.pixel_format)
         is_hdr = has_hdr(source)
         keeps_hdr = (is_hdr and not settings.sdr and bits(pixels) > 8 and (encoder.hdr or is_lossless(codec))
@@ -53,13 +55,16 @@ class StoredPictures:
                 "" if settings.sdr else f": {codec.name} in {suffix} holds no HDR that players show"))
         if has_alpha(given) and not has_alpha(pixels):
             keeper = ALPHA_CODECS.get(suffix)
-            warnings.append(f"{codec.name} in {suffix} holds no transparency: it becomes black; "
-                            + (f"-c:v {keeper} keeps it" if keeper and keeper != codec.name and not is_hdr
-                               else ".mov with -c:v prores_ks, .webp, .apng and .png keep it"))
+            alpha_lost = (f"{codec.name} in {suffix} holds no transparency: it becomes black; "
+                          + (f"-c:v {keeper} keeps it" if keeper and keeper != codec.name and not is_hdr
+                             else ".mov with -c:v prores_ks, .webp, .apng and .png keep it"))
+            if source.transparent:
+                warnings.append(alpha_lost)
         stored = stored_color(color, source.height, kind, encoder)
         chosen_here = stored != color or (is_yuv_format(pixels) and not is_yuv_format(given))
         is_tagged = getattr(color, "tagged", True) or chosen_here
-        return cls(pixels, stored, is_hdr and not keeps_hdr, is_tagged, tuple(warnings))
+        return cls(pixels, stored, is_hdr and not keeps_hdr, is_tagged, tuple(warnings),
+                   "" if source.transparent else alpha_lost)
 
     def tag(self, context: Any) -> None:
         """Write the colours into the context of the encoder."""

@@ -67,7 +67,8 @@ class VideoEncoder:
         self._durations: dict[int, int] = {}
         codec = find_codec(settings.codec, kind, wants_hdr(source, settings))
         self.stream = self._add_stream(output, codec, encoder_row(codec.name), settings)
-        self._convert = converter(self._stored.pixels, self._stored.color, source.color, self._stored.tone_map)
+        self._convert = converter(self._stored.pixels, self._stored.color, source.color, self._stored.tone_map,
+                                  self._stored.alpha_lost)
 
     def _add_stream(self, output: Any, codec: Any, encoder: Encoder, settings: RenderSettings) -> Any:
         source, suffix = self._source, Path(self._name).suffix

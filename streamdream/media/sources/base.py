@@ -28,7 +28,7 @@ class LiveSource:
     last_duration = Fraction(0)
     color = ColorTags()
     pixel_format = "rgb24"
-    constant_rate, hdr_metadata = False, None
+    constant_rate, transparent, hdr_metadata = False, False, None
     start_seconds: float | None = None
     """Time 0 on ``time.perf_counter``; None when frame times are not arrival times."""
 

@@ -148,7 +148,7 @@ class PictureSource:
     """
 
     pixel_aspect = Fraction(1)
-    constant_rate, hdr_metadata = False, None
+    constant_rate, transparent, hdr_metadata = False, False, None
     last_duration = Fraction(0)
 
     def __init__(self, name: str, pictures: Pictures, span: TimeRange, warnings: Sequence[str] = ()) -> None:
@@ -177,6 +177,7 @@ class PictureSource:
         self._image_size = image_height, image_width
         assert self._next is not None
         first = self._next.picture
+        self.transparent = first.alpha is not None
         self.pixel_format = f"gbr{'' if first.alpha is None else 'a'}p{'' if first.deep is None else '16le'}"
 
     def _first(self) -> _Next:
@@ -262,6 +263,9 @@ class PictureSource:
             parts = np.dstack([picture.image, picture.alpha])
         else:
             parts = picture.flattened
+            if picture.alpha is not None:
+                self._warn_once(f"{self.name} has transparent pictures, but the first is opaque: they become black "
+                                "there")
         if is_deep and parts.dtype == np.uint8:
             parts = parts.astype(np.uint16) * 257
         if has_alpha and parts.shape[2] == 3:

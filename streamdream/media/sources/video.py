@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.media import planes
 from streamdream.media.conform import Conformer, PictureForm
 from streamdream.media.frame import Frame, picture_checksum
 from streamdream.media.hdr_metadata import HdrMetadata, static_metadata
@@ -55,6 +56,8 @@ class Source(Protocol):
     color: ColorTags
     pixel_format: str
     """Of ``Frame.picture``; "rgb24" where frames have an image only."""
+    transparent: bool
+    """Whether the first ``Frame.picture`` is not opaque everywhere; its format may have alpha all the same."""
     pixel_aspect: Fraction
     """Width of a pixel by its height."""
     last_duration: Fraction
@@ -116,7 +119,7 @@ class AvSource:
         self._span, self._is_seekable = span, is_seekable
         self._skipped = 0
         """Frames of the range that were left out."""
-        self.pixel_format = "rgb24"
+        self.pixel_format, self.transparent = "rgb24", False
         self._delivers_pictures = False
         self._reader = PictureReader(open, name, deinterlace)
         try:
@@ -151,7 +154,8 @@ class AvSource:
         assert self._next is not None
         self._delivers_pictures = True
         self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
-        self.pixel_format = self._reader.decoder.to_planar(self._next.picture, self._rotation, self._size).format.name
+        planar = self._reader.decoder.to_planar(self._next.picture, self._rotation, self._size)
+        self.pixel_format, self.transparent = planar.format.name, not planes.is_opaque(planar)
 
     @property
     def constant_rate(self) -> bool:
