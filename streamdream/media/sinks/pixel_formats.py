@@ -18,6 +18,8 @@ COMMON_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv422p10le", "y
 """Of lossy encoders; the first that one offers."""
 LOSSY_CODECS, LOSSLESS = 2, 4
 """FFmpeg's AV_CODEC_PROP_*."""
+DEEP_HDR = "yuv420p10le"
+"""As which HDR of 8 bits counts."""
 SDR = ColorTags(1, 1, 1)
 """Of pictures that were mapped from HDR."""
 H273_UNSPECIFIED = 2
@@ -44,10 +46,11 @@ class StoredPictures:
            ) -> StoredPictures:
         """Raises UnknownName for a pixel format that the encoder does not take."""
         given, color, warnings, alpha_lost = source.pixel_format, source.color, [], ""
-        pixels = choose_format(codec, encoder, given, settings.pixel_format)
-        is_hdr = has_hdr(source)
-        keeps_hdr = (is_hdr and not settings.sdr and bits(pixels) > 8 and (encoder.hdr or is_lossless(codec))
-                     and (kind.tags_color or encoder.tags_color))
+        is_hdr, lossless = has_hdr(source), is_lossless(codec)
+        deep = is_hdr and bits(given) <= 8 and not lossless  # a dream in 8 bits of HDR would show steps
+        pixels = choose_format(codec, encoder, DEEP_HDR if deep else given, settings.pixel_format)
+        keeps_hdr = (is_hdr and not settings.sdr and (bits(pixels) > 8 or (lossless and pixels == given))
+                     and (encoder.hdr or lossless) and (kind.tags_color or encoder.tags_color))
         if is_hdr and not keeps_hdr:
             pixels = choose_format(codec, encoder, "yuv420p", settings.pixel_format)
             color = SDR
@@ -77,12 +80,10 @@ class StoredPictures:
 
 
 def has_hdr(source: Source) -> bool:
-    """Whether its pictures are PQ or HLG, of more than 8 bits."""
-    if bits(source.pixel_format) <= 8:
-        return False
+    """Whether its pictures are PQ or HLG, as ``tone_mapping.is_hdr_picture`` says of each."""
     from streamdream.media.tone_mapping import is_hdr
 
-    return is_hdr(source.color)
+    return is_hdr(source.color) and is_yuv_format(source.pixel_format)
 
 
 def wants_hdr(source: Source, settings: RenderSettings) -> bool:

@@ -121,6 +121,9 @@ class VideoEncoder:
             join_option(options, "x265-params", metadata.x265_params())
         elif metadata and context.name == "libsvtav1":
             join_option(options, "svtav1-params", metadata.svtav1_params())
+        elif metadata:
+            self.warnings.append(f"{context.name} does not store the mastering display and the light level of HDR: "
+                                 "left out; libx265 and libsvtav1 do")
         if context.name in X264 and self._source.constant_rate:
             join_option(options, "x264-params", "force-cfr=1")  # else it states its time base as the rate
         return options

@@ -135,7 +135,9 @@ HDR = [
     Input("pq.mp4", "HDR10: PQ with static metadata", "HDR and its metadata stay",
           made(hdr("smpte2084", PQ, MASTERING)), holds=whole(hdr="pq", codec="hevc", mastering=True), core=True),
     Input("pq.mp4", "the same", "FFV1, bit for bit", made(hdr("smpte2084", PQ, MASTERING)), "mkv", ("-c:v", "ffv1"),
-          whole(hdr="pq", lossless=True)),
+          whole(hdr="pq", lossless=True, says=("light level",))),
+    Input("pq8.mkv", "PQ with 8 bits", "HDR stays, with 10 bits", made(Video("ffv1", "yuv420p", color=PQ)),
+          holds=whole(hdr="pq")),
     Input("pq12.mkv", "PQ with 12 bits", "HDR stays", made(Video("ffv1", "yuv420p12le", color=PQ)),
           holds=whole(hdr="pq")),
 ]
