@@ -64,6 +64,17 @@ def two_seconds_late(path: Path) -> str:
     return with_pts(path, [2000 + 100 * number for number in range(FRAMES)])
 
 
+def damaged(path: Path) -> str:
+    """Three pictures are damaged: before, between and behind the stops."""
+    steady(path, codec="mjpeg", pixels="yuvj420p")
+    data = bytearray(path.read_bytes())
+    starts = [place for place in range(len(data)) if data[place: place + 3] == b"\xff\xd8\xff"]
+    for number in (3, FRAMES // 2, FRAMES - 4):
+        data[starts[number]: starts[number + 1]] = bytes(starts[number + 1] - starts[number])
+    path.write_bytes(data)
+    return str(path)
+
+
 SOURCES: dict[str, Callable[[Path], str]] = {
     "steady.mp4": steady,
     "open.mkv": lambda path: steady(path, options={"x264-params": "open-gop=1:keyint=10:bframes=3:scenecut=0"}),
@@ -78,11 +89,12 @@ SOURCES: dict[str, Callable[[Path], str]] = {
     "rotated.mp4": lambda path: steady(path, rotation=(90.0, False, False)),
     "odd.mkv": lambda path: steady(path, codec="ffv1", size=(99, 73), pixels="bgr0"),
     "sequence": pictures,
+    "damaged.mp4": damaged,
     "graph": lambda path: "lavfi:testsrc2=size=96x72:rate=10:duration=4.4",
 }
 
 
-QUICK_SOURCES = {"open.mkv", "vfr.mkv", "reset.mkv", "without-times.h264", "sequence"}
+QUICK_SOURCES = {"damaged.mp4", "open.mkv", "vfr.mkv", "reset.mkv", "without-times.h264", "sequence"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK_SOURCES else pytest.mark.soak)

@@ -43,14 +43,16 @@ class SourcePosition(NamedTuple):
     shift: int
     next_pts: Fraction
     last_pts: int | None
+    damaged: int = 0
+    """Packets before it that could not be decoded."""
 
     def to_json(self) -> list[Any]:
-        return [self.raw_pts, self.shift, str(self.next_pts), self.last_pts]
+        return [self.raw_pts, self.shift, str(self.next_pts), self.last_pts, self.damaged]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> SourcePosition:
-        raw_pts, shift, next_pts, last_pts = values
-        return cls(raw_pts, int(shift), Fraction(next_pts), last_pts)
+        raw_pts, shift, next_pts, last_pts, damaged = values
+        return cls(raw_pts, int(shift), Fraction(next_pts), last_pts, int(damaged))
 
 
 class SoundSpans:
@@ -90,12 +92,12 @@ class TimestampRepair:
         self.has_strays = False
         """Whether a picture was far off: its time may be the end that the file states."""
 
-    def position(self, raw_pts: int | None) -> SourcePosition:
-        """The position of the next picture, which has that timestamp."""
-        return SourcePosition(raw_pts, self.shift, self._next, self.last)
+    def position(self, raw_pts: int | None, damaged: int = 0) -> SourcePosition:
+        """The position of the next picture, which has that timestamp, after so many damaged packets."""
+        return SourcePosition(raw_pts, self.shift, self._next, self.last, damaged)
 
     def restore(self, position: SourcePosition) -> None:
-        self.shift, self._next, self.last = position[1:]
+        self.shift, self._next, self.last = position[1:4]
 
     def is_jump(self, pts: int | None) -> bool:
         """Whether the timestamp of the picture after this one is needed, too."""

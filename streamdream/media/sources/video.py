@@ -206,8 +206,8 @@ class AvSource:
 
     def _timed(self, read: ReadPicture) -> _Taken:
         pts = read.picture.pts
+        position = self._clock.position(pts, self._reader.decoder.damaged)
         following = self._reader.peek() if self._clock.is_jump(pts) else None
-        position = self._clock.position(pts)
         time = self._clock(pts, following.picture.pts if following else None)
         if self._reader.deinterlacer.used:
             self._warn_once("is interlaced: its pictures are made whole")
@@ -281,6 +281,7 @@ class AvSource:
             pts = read.picture.pts
             if pts == position.raw_pts:
                 self._clock.restore(position)
+                self._reader.decoder.damaged = position.damaged
                 self._next = self._timed(read)
                 return not read.is_first  # what came before it counts, too
             if pts is not None and pts > position.raw_pts + RESET_SECONDS / self.time_base:
