@@ -189,12 +189,14 @@ def lying_jpeg(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("name", "data", "words"), [
     ("a.png", lying_png(40000, 40000), "too large: a picture has at most 210 million pixels"),
-    ("a.png", lying_png(14000, 14000), "damaged picture"),
+    ("a.png", lying_png(14000, 14000), "claims pictures of 14000x14000"),
+    ("a.png", lying_png(5000, 5000), "damaged picture"),
     ("a.jpg", lying_jpeg(40000, 40000), "too large"),
-    ("a.jpg", lying_jpeg(14000, 14000), "damaged picture: most of 14000x14000"),
+    ("a.jpg", lying_jpeg(14000, 14000), "claims pictures of 14000x14000"),
+    ("a.jpg", lying_jpeg(5000, 5000), "damaged picture: most of 5000x5000"),
     ("a.png", b"", "is empty"), ("a.png", b"Dear diary", "is not a picture that can be read"),
     ("a.heic", b"\0\0\0\x18ftypheic" + bytes(40), "picture"), ("a.avif", b"\0\0\0\x18ftypavif" + bytes(40), "picture"),
-], ids=["huge png", "lying png", "huge jpeg", "lying jpeg", "empty", "text", "heic", "avif"])
+], ids=["huge png", "large png", "lying png", "huge jpeg", "large jpeg", "lying jpeg", "empty", "text", "heic", "avif"])
 def test_a_lying_file_is_one_line(name: str, data: bytes, words: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / name).write_bytes(data)
     fails(here(capsys, "image", tmp_path / name, "-o", tmp_path / "dream.png"), 1, name, words, "streamdream render")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError, error_text
 from streamdream.media.opencv import cv2
 from streamdream.media.picture_limits import check_pixels, max_pixels
+from streamdream.media.pyav import open_av
 
 if TYPE_CHECKING:
     from PIL import ImageCms
@@ -34,8 +35,8 @@ MAX_PIXELS_PER_BYTE = 1000
 CONVERTED = "is converted"
 """How the note on a colour profile begins."""
 ORIENTATION_TAG = 0x0112
-ESSENTIAL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-"""Of a PNG file."""
+DEEP_PNG = {"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4}
+"""FFmpeg's formats of PNG files with 16 bits -> samples of a pixel."""
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 PALETTE = {"P": "RGBA", "PA": "RGBA", "LA": "RGBA", "La": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "1": "L"}
 """Modes that are converted before anything else."""
@@ -203,32 +204,43 @@ def _has_16_bits(image: Image) -> bool:
 
 
 def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[np.uint16] | None:
-    """By OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
+    """By FFmpeg or OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
     if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any(note.startswith(CONVERTED) for note in picture.notes):
         return None
-    cv, data = cv2(), Path(path).read_bytes()
-    if image.format == "PNG":
-        data = _essential_chunks(data)
-    stored = cv.imdecode(np.frombuffer(data, np.uint8), cv.IMREAD_UNCHANGED)
+    stored = _decode_deep_png(path) if image.format == "PNG" else _decode_deep_tiff(path)
+    if stored is None:
+        return None
+    deep: NDArray[np.uint16] = _turn_of(_orientation(image))(stored)
+    return deep if deep.shape[:2] == picture.image.shape[:2] else None
+
+
+def _decode_deep_png(path: str | Path) -> NDArray[np.uint16] | None:
+    """[H, W, 3 or 4]. Of a damaged file libpng, which OpenCV calls, prints lines, and takes what memory it claims."""
+    from av import FFmpegError
+
+    try:
+        with open_av(io.BytesIO(Path(path).read_bytes()), format="png_pipe") as container:
+            picture: Any = next(container.decode(video=0), None)
+    except FFmpegError:
+        return None
+    channels = DEEP_PNG.get(picture.format.name) if picture is not None else None
+    if channels is None:
+        return None
+    plane = picture.planes[0]
+    rows = np.frombuffer(plane, ">u2").reshape(-1, plane.line_size // 2)[:picture.height, :picture.width * channels]
+    samples = rows.reshape(picture.height, picture.width, channels).astype(np.uint16)
+    return samples if channels > 2 else np.dstack([samples[..., :1]] * 3 + [samples[..., 1:]])
+
+
+def _decode_deep_tiff(path: str | Path) -> NDArray[np.uint16] | None:
+    """[H, W, 3 or 4]"""
+    cv = cv2()
+    stored = cv.imdecode(np.fromfile(path, np.uint8), cv.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         return None
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     order = {1: cv.COLOR_GRAY2RGB, 3: cv.COLOR_BGR2RGB, 4: cv.COLOR_BGRA2RGBA}.get(channels)
-    if order is None:
-        return None
-    deep: NDArray[np.uint16] = _turn_of(_orientation(image))(cv.cvtColor(stored, order))
-    return deep if deep.shape[:2] == picture.image.shape[:2] else None
-
-
-def _essential_chunks(data: bytes) -> bytes:
-    """A PNG file without all that is not its samples: of damage there libpng prints lines, or takes 2 GB for it."""
-    kept, place = [data[:8]], 8
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place:place + 4], "big")
-        if data[place + 4:place + 8] in ESSENTIAL_CHUNKS and end <= len(data):
-            kept.append(data[place:end])
-        place = end
-    return b"".join(kept)
+    return None if order is None else cv.cvtColor(stored, order)
 
 
 def _orientation(image: Image) -> int:

@@ -165,7 +165,8 @@ def _grey(made: Rendered, _: bool) -> None:
         for plane in (1, 2) if len(frame.planes) == 3 else ():
             kind: Any = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
             middle = 1 << frame.format.components[0].bits - 1
-            assert (np.ascontiguousarray(chart.samples(frame, plane)).view(kind) == middle).all(), f"frame {number}, plane {plane}"
+            chroma = np.ascontiguousarray(chart.samples(frame, plane)).view(kind)
+            assert (chroma == middle).all(), f"frame {number}, plane {plane}"
 
 
 def _hdr(made: Rendered, what: str) -> None:
