@@ -104,18 +104,17 @@ def test_pictures_before_time_0_are_shown_and_the_sound_stays_with_them(
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), "rgb24")
             block = av.AudioFrame.from_ndarray(np.full((1, 1920), number + 1, np.int16), "s16", "mono")
             block.sample_rate = 48000
-            for stream, item in ((pictures, frame.reformat(format="yuvj420p")), (sound, block)):
-                for packet in stream.encode(item):
-                    packet.time_base, packet.pts = Fraction(1, 1000), 40 * number - 200
-                    packet.dts = packet.pts
-                    output.mux(packet)
+            for packet in [*pictures.encode(frame.reformat(format="yuvj420p")), *sound.encode(block)]:
+                packet.time_base, packet.pts = Fraction(1, 1000), 40 * number - 200
+                packet.dts = packet.pts
+                output.mux(packet)
     said(capsys, "render", path, tmp_path / name, "--strength", "0")
     with av.open(str(tmp_path / name)) as container:
-        times = [round(float(frame.time), 3) for frame in container.decode(video=0)]
+        times = [round(frame.time or 0, 3) for frame in container.decode(video=0)]
     assert times == [round(0.04 * number, 3) for number in range(12)]
     with av.open(str(tmp_path / name)) as container:
         first = next(container.decode(audio=0))
-    assert abs(float(first.time)) < 0.03
+    assert abs(first.time or 0) < 0.03
 
 
 @pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
@@ -171,6 +170,24 @@ def test_a_png_whose_samples_claim_2_gb_takes_no_memory_for_it(
     picture = read_picture(tmp_path / "a.png", deep=True)
     assert picture.deep is None or (picture.deep == image).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+    assert capfd.readouterr().err == ""
+
+
+def test_a_tiff_that_lost_its_samples_is_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from streamdream.errors import SourceError
+    from streamdream.media.picture_decoder import read_picture
+
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    directory = struct.unpack_from("<I", data, 4)[0]
+    entries = [directory + 2 + 12 * number for number in range(struct.unpack_from("<H", data, directory)[0])]
+    offsets = next(entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == 273)
+    struct.pack_into("<H", data, offsets, 65297)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(SourceError, match="damaged picture"):
+        read_picture(tmp_path / "a.tif", deep=True)
     assert capfd.readouterr().err == ""
 
 

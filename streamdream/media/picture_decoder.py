@@ -35,6 +35,8 @@ MAX_PIXELS_PER_BYTE = 1000
 CONVERTED = "is converted"
 """How the note on a colour profile begins."""
 ORIENTATION_TAG = 0x0112
+TIFF_OFFSETS = (273, 324)
+"""Tags that tell where the strips or tiles of a TIFF file are."""
 DEEP_PNG = {"gray16be": 1, "ya16be": 2, "rgb48be": 3, "rgba64be": 4}
 """FFmpeg's formats of PNG files with 16 bits -> samples of a pixel."""
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -184,6 +186,8 @@ def count_pictures(image: Image, name: str) -> int:
 def decode(image: Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
     """The current picture of an open file; ``notes`` are added to its own. Raises SourceError when it is damaged."""
     with one_line_errors(name):
+        if image.format == "TIFF" and not any(tag in getattr(image, "tag_v2", ()) for tag in TIFF_OFFSETS):
+            raise SourceError(f"{name} is a damaged picture (it says not where its samples are)")  # libtiff prints it
         image.load()
         orientation = _orientation(image)
         profile = image.info.get("icc_profile")
@@ -204,7 +208,7 @@ def _has_16_bits(image: Image) -> bool:
 
 
 def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[np.uint16] | None:
-    """By FFmpeg or OpenCV: Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
+    """Pillow has no mode for colours of 16 bits. None where those of ``picture`` were converted."""
     if image.mode not in (*SIXTEEN_BITS, "RGB", "RGBA") or any(note.startswith(CONVERTED) for note in picture.notes):
         return None
     stored = _decode_deep_png(path) if image.format == "PNG" else _decode_deep_tiff(path)
