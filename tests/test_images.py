@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from support.commands import fails, here, streamdream
+from support.commands import fails, here
 from support.picture_files import CORNERS, ORIENTATIONS, display_p3, heic, stored_as
 
 from streamdream.errors import SourceError, UsageError
@@ -131,12 +132,14 @@ def test_pictures_of_phones_are_read_whatever_they_are_called(kind: str, name: s
     assert corners(image) == CORNERS and image.shape[0] < image.shape[1]
 
 
-def test_without_its_package_a_heic_picture_names_it(tmp_path: Path) -> None:
+def test_without_its_package_a_heic_picture_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+                                                     ) -> None:
     (tmp_path / "photo.jpg").write_bytes(heic("plain"))
-    (tmp_path / "pi_heif.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     for command in (("image", "photo.jpg", "-o", "a.png"), ("render", "photo.jpg", "-o", "a.mp4"),
                     ("render", "photo.jpg", "photo.jpg", "-o", "a.mp4")):
-        fails(streamdream(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path)), 1,
+        fails(here(capsys, *command), 1,
               "photo.jpg is a HEIC picture: pip install 'streamdream[heic]'")
 
 

@@ -17,8 +17,7 @@ from support.inputs.rendered import Rendered
 from support.inputs.row import Input
 from support.inputs.write import BT2020, MILLISECOND, Sound, Text, Video, write
 
-DREAMED = ("base.mp4 → mp4", "hlg.mov → mp4", "turned.ts → mp4", "joined.ts → mp4", "photo_%03d.jpg → mp4",
-           "upright.mp4 → mp4", "two-languages.mkv → mp4", "archive.mkv → mkv -c:v ffv1")
+DREAMED = ("hlg.mov → mp4", "turned.ts → mp4", "joined.ts → mp4", "photo_%03d.jpg → mp4", "two-languages.mkv → mp4")
 """These are also dreamed, in earnest."""
 OF_COLORS = {"colors", "lossless"}
 

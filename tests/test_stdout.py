@@ -22,17 +22,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make(tmp_path_factory.mktemp("clip") / "in.mp4", Clip(6, audio="aac", audio_seconds=0.2))
 
 
-def command(clip: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "streamdream", "render", clip, "-o", "-", *CHEAP, *arguments]
-
-
 @pytest.mark.parametrize(("container", "format", "kinds"), [
     ([], "nut", ["video", "audio"]), (["--container", "y4m"], "yuv4mpegpipe", ["video"]),
     (["--container", "mkv"], "matroska,webm", ["video", "audio"]),
 ])
-def test_the_video_is_on_the_standard_output_alone(clip: str, container: list[str], format: str, kinds: list[str]
-                                                   ) -> None:
-    result = subprocess.run(command(clip, *container), capture_output=True, env=ENVIRONMENT, timeout=120, check=False)
+def test_the_video_is_on_the_standard_output_alone(clip: str, container: list[str], format: str, kinds: list[str],
+                                                   capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    result = here(capfdbinary, "render", clip, "-o", "-", *CHEAP, *container)
     assert result.returncode == 0, result.stderr
     assert b"6 frames in" in result.stderr
     with av.open(io.BytesIO(result.stdout), "r") as file:
@@ -44,7 +40,8 @@ def test_the_video_is_on_the_standard_output_alone(clip: str, container: list[st
 
 
 def test_a_reader_that_ends_is_one_line(clip: str) -> None:
-    process = subprocess.Popen(command(clip), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen([sys.executable, "-m", "streamdream", "render", clip, "-o", "-", *CHEAP],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.read(10)
     process.stdout.close()

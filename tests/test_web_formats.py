@@ -24,9 +24,9 @@ CHEAP = {"Layers": "conv2d_2", "Octaves": 1, "Steps": 1, "Warmup steps": 0, "Flo
          "Field height": 48}
 """By the labels of the page."""
 NOT_OF_SDR = {"hdr", "colors", "codec", "tag", "mastering"}
-SELDOM = {"late-sound.mp4", "clock.ts", "cinema.mp4", "gap.mkv", "bt709.mp4", "small-untagged.mp4", "one-wild.mkv",
-          "photo.avif", "old-phone.3gp", "upside-down.mp4", "two-languages.mkv", "editor.mov", "varying.mp4"}
-"""Each takes a second, as its inspection is a process of its own: these are left to `make soak` here."""
+ALWAYS = {"hlg.mov", "alpha.mov", "upright.mp4", "joined.ts", "windows.wmv", "tape.dv", "subtitled.mkv", "text.mp4",
+          "upright.jpg", "heic-inside.jpg", "cut-off.jpg"}
+"""One of each kind. Each takes a second, as its inspection is a process of its own: all others run with `make soak`."""
 
 
 def uploadable(row: Input) -> bool:
@@ -49,7 +49,7 @@ def page(web: Running) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("key", [
-    pytest.param(key, marks=() if row.core and row.name not in SELDOM else pytest.mark.soak)
+    pytest.param(key, marks=() if row.name in ALWAYS else pytest.mark.soak)
     for key, row in ROWS.items()])
 def test_an_upload_is_right_or_refused_with_the_words_of_the_command(
     key: str, page: Page, web: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]

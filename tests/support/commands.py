@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import AnyStr
 from unittest import mock
 
 import pytest
@@ -38,8 +39,8 @@ def streamdream(*arguments: object, cwd: Path | None = None, **environment: str)
                           cwd=cwd, env=ENVIRONMENT | environment, timeout=120)
 
 
-def here(capsys: pytest.CaptureFixture[str], *arguments: object, **environment: str
-         ) -> subprocess.CompletedProcess[str]:
+def here(capsys: pytest.CaptureFixture[AnyStr], *arguments: object, **environment: str
+         ) -> subprocess.CompletedProcess[AnyStr]:
     """Call the command in this process, which has loaded already what a new one takes seconds for."""
     capsys.readouterr()
     texts = [*map(str, arguments)]

@@ -81,7 +81,7 @@ def ffv1(pixels: str, kind: str, **video: object) -> Input:
     return Input(f"{pixels}.mkv", kind, "bit for bit with `-c:v ffv1`",
                  made(Video("ffv1", pixels, **video)), "mkv", ("-c:v", "ffv1"),  # type: ignore[arg-type]
                  {"frames": 12, "lossless": True, "pixels": (pixels,), "rate": 25},
-                 core=pixels in ("yuv422p", "yuv420p10le", "bgr0", "yuva420p"))
+                 core=pixels in ("bgr0", "yuva420p"))
 
 
 PIXELS = [
@@ -95,7 +95,7 @@ PIXELS = [
 ]
 TAGS = [
     Input("bt709.mp4", "BT.709, as of cameras", "the colours and their tags stay", made(Video(color=BT709)),
-          holds=whole(tagged="bt709"), core=True),
+          holds=whole(tagged="bt709")),
     Input("bt601.mp4", "BT.601, of NTSC", "the colours and their tags stay", made(Video(color=BT601)),
           holds=whole(tagged="bt601")),
     Input("bt470bg.mp4", "BT.601, of PAL", "the colours and their tags stay", made(Video(color=BT470BG)),
@@ -105,7 +105,7 @@ TAGS = [
     Input("full.mp4", "the full range of a phone", "the colours stay", made(Video("libx264", "yuvj420p", color=FULL)),
           holds=whole()),
     Input("untagged.mp4", "no colour tags, 1280 wide: players take BT.709", "no tags, or BT.709",
-          made(Video(size=(1280, 534), frames=3, color=BT709, tagged=False)),
+          made(Video(size=(1280, 96), frames=3, color=BT709, tagged=False)),
           holds=whole(frames=3, numbers=range(3), duration=0.12, tagged=("untagged", "bt709")), core=True),
     Input("small-untagged.mp4", "no colour tags, small: players take BT.601", "no tags, or BT.601",
           made(Video(tagged=False)), holds=whole(tagged=("untagged", "bt601", "bt470bg")), core=True),
@@ -168,7 +168,7 @@ SHAPES = [
                      rotation=(90, False, False))), holds=whole(size=(64, 96))),
     Input("upside-down.mp4", "turned by 180°", "upright",
           made(Video(picture=lambda number, size: np.ascontiguousarray(chart(number, size)[::-1, ::-1]),
-                     rotation=(180, False, False))), holds=whole(size=SIZE), core=True),
+                     rotation=(180, False, False))), holds=whole(size=SIZE)),
     Input("mirrored.mp4", "a front camera's mirrored picture", "as it was seen",
           made(Video(picture=lambda number, size: np.ascontiguousarray(chart(number, size)[:, ::-1]),
                      rotation=(0, True, False))), holds=whole(size=SIZE)),

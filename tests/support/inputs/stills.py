@@ -219,7 +219,7 @@ PHOTOGRAPHS = [
           holds={"frames": 1, "opaque_colors": 10, "says": ("alpha|transparen|flatten",)}, command="image"),
     Input("scan.tif", "a TIFF", "whole", one(), "dream.png", holds=STILL, command="image"),
     Input("photo.avif", "an AVIF", "whole", one(quality=95, subsampling="4:4:4"), "dream.png", holds=STILL,
-          command="image", core=True),
+          command="image"),
     Input("photo.heic", "a photograph of an iPhone", "whole, or told which package reads it", write_heic, "dream.png",
           holds=HEIC, command="image", core=True),
     Input("heic-inside.jpg", "HEIC under another name", "whole, or told which package reads it", disguised("heic"),

@@ -84,7 +84,7 @@ def shuffled(times: Sequence[int], streams: Sequence[Sound] = ()) -> Make:
 
 RATES = [
     Input("cinema.mp4", "23.976 pictures a second", "exactly 24000/1001", made(Video(rate=Fraction(24000, 1001))),
-          holds=at_rate(Fraction(24000, 1001)), core=True),
+          holds=at_rate(Fraction(24000, 1001))),
     Input("ntsc.mkv", "29.97 pictures a second in Matroska, whose clock has milliseconds", "constant",
           made(Video(rate=Fraction(30000, 1001))),
           holds=whole(rate=Fraction(30000, 1001), duration=float(12 * Fraction(1001, 30000)))),
