@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError, UsageError, error_text
-from streamdream.media.pyav import fraction, open_av
+from streamdream.media.pyav import fraction, open_av, side_data
+from streamdream.media.transfer_functions import HLG, PQ
 
 SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,"
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,ppm_pipe,"
@@ -31,8 +32,6 @@ MATRIX_DEFAULTS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9,
 """Colour matrices that swscale supports (AVCOL_SPC numbers) -> their usual primaries and transfer."""
 UNSPECIFIED = {0, 2, 3}
 """AVCOL_PRI and AVCOL_TRC numbers without a meaning."""
-HDR_TRANSFERS = {16, 18}
-"""AVCOL_TRC numbers of PQ and HLG."""
 NUMBER = re.compile(r"%0?\d*d")
 
 
@@ -49,9 +48,12 @@ class ColorTags:
     """False where the input says nothing of its colours: they are assumed, and an output says nothing of them, too."""
 
 
+BT709 = ColorTags(1, 1, 1)
+
+
 def assumed_color(height: int, width: int = 0) -> ColorTags:
     """What players assume for an untagged picture: BT.709 if it is larger than that of a DVD, else BT.601."""
-    return ColorTags(1, 1, 1) if width >= 1280 or height > 576 else ColorTags()
+    return BT709 if width >= 1280 or height > 576 else ColorTags()
 
 
 def color_of(picture: Any) -> ColorTags:
@@ -64,7 +66,7 @@ def color_of(picture: Any) -> ColorTags:
     primaries, trc = picture.color_primaries, picture.color_trc
     is_tagged = space in MATRIX_DEFAULTS or not {primaries, trc} <= UNSPECIFIED
     if space not in MATRIX_DEFAULTS:
-        space = 9 if primaries == 9 or trc in HDR_TRANSFERS else assumed.colorspace
+        space = 9 if primaries == 9 or trc in (PQ, HLG) else assumed.colorspace
     usual = MATRIX_DEFAULTS[space]
     return ColorTags(space, usual[0] if primaries in UNSPECIFIED else primaries,
                      usual[1] if trc in UNSPECIFIED else trc, full, is_tagged)
@@ -91,20 +93,17 @@ class Rotation:
     @classmethod
     def of(cls, picture: Any) -> Rotation:
         """From the display matrix: x' = a x + c y, y' = b x + d y, in units of 1/65536."""
-        try:
-            stored = picture.side_data.get("DISPLAYMATRIX")
-        except ValueError:  # PyAV 18 does not know the side data of pictures with EXIF
+        stored = side_data(picture, "DISPLAYMATRIX")
+        if stored is None:
             degrees = picture.rotation % 360
             return cls(degrees in (90, 270), degrees in (90, 180), degrees in (180, 270))
-        if stored is None:
-            return cls()
-        a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(stored), np.int32)[:5])
+        a, b, _, c, d = (int(number) for number in np.frombuffer(stored, np.int32)[:5])
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(True, b < 0, c < 0)
         return cls(False, d < 0, a < 0)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[H, W] or [H, W, 3] -> upright, contiguous."""
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+        """[H, W] or [H, W, C] -> upright, contiguous."""
         image = image.swapaxes(0, 1) if self.transpose else image
         image = image[::-1] if self.flip_rows else image
         return np.ascontiguousarray(image[:, ::-1] if self.flip_columns else image)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError, error_text
+from streamdream.media.input_container import Rotation
 from streamdream.media.opencv import cv2
 from streamdream.media.picture_limits import check_pixels, max_pixels
 from streamdream.media.pyav import open_av
@@ -189,14 +190,13 @@ def decode(image: Image, name: str, notes: tuple[str, ...] = ()) -> Picture:
         if image.format == "TIFF" and not any(tag in getattr(image, "tag_v2", ()) for tag in TIFF_OFFSETS):
             raise SourceError(f"{name} is a damaged picture (it says not where its samples are)")  # libtiff prints it
         image.load()
-        orientation = _orientation(image)
+        turn = _rotation_of(image)
         profile = image.info.get("icc_profile")
         image = _to_8_bits(image)
         alpha = image.getchannel("A") if image.mode == "RGBA" else None
         if alpha is not None and alpha.getextrema()[0] == 255:
             alpha = None
         image, converted = _to_srgb(image, profile)
-        turn = _turn_of(orientation)
         pixels = turn(_to_array(image))
         return Picture(pixels, None if alpha is None else turn(np.asarray(alpha)), notes=(*notes, *converted))
 
@@ -214,7 +214,7 @@ def _read_16_bits(image: Image, path: str | Path, picture: Picture) -> NDArray[n
     stored = _decode_deep_png(path) if image.format == "PNG" else _decode_deep_tiff(path)
     if stored is None:
         return None
-    deep: NDArray[np.uint16] = _turn_of(_orientation(image))(stored)
+    deep: NDArray[np.uint16] = _rotation_of(image)(stored)
     return deep if deep.shape[:2] == picture.image.shape[:2] else None
 
 
@@ -247,21 +247,12 @@ def _decode_deep_tiff(path: str | Path) -> NDArray[np.uint16] | None:
     return None if order is None else cv.cvtColor(stored, order)
 
 
-def _orientation(image: Image) -> int:
+def _rotation_of(image: Image) -> Rotation:
     try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
+        number = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # damaged Exif says nothing of the picture
-        return 1
-
-
-def _turn_of(orientation: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """From Exif's number: swap rows and columns (5 to 8), then mirror rows, then columns."""
-    def turn(array: NDArray[Any]) -> NDArray[Any]:
-        array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
-        array = array[::-1] if orientation in (3, 4, 7, 8) else array
-        return np.ascontiguousarray(array[:, ::-1] if orientation in (2, 3, 6, 7) else array)
-
-    return turn
+        number = 1
+    return Rotation(number in (5, 6, 7, 8), number in (3, 4, 7, 8), number in (2, 3, 6, 7))
 
 
 def _to_8_bits(image: Image) -> Image:
