@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.media.pyav import copy_times
+
 if TYPE_CHECKING:
     from streamdream.media.input_container import Rotation
 
@@ -46,14 +48,16 @@ def planar_format(format: Any) -> str:
     return name if depth == 8 else f"{name}{depth}le"
 
 
-def to_planar(picture: Any, convert: Converter) -> Any:
+def to_planar(picture: Any, convert: Converter | None = None) -> Any:
     """The picture itself where it is planar."""
+    from av.video.reformatter import VideoReformatter
+
     name, components = planar_format(picture.format), picture.format.components
     if name == picture.format.name:
         return picture
     if len(components) <= 2 and name.startswith("yuv") and components[0].bits in (8, 10, 12, 16):
         return _grey_to_planar(picture, name)
-    return convert(picture, format=name, threads=1)
+    return (convert or VideoReformatter().reformat)(picture, format=name, threads=1)
 
 
 def _grey_to_planar(picture: Any, name: str) -> Any:
@@ -94,9 +98,7 @@ def new_picture(like: Any, width: int = 0, height: int = 0, format: str = "") ->
     from av import VideoFrame
 
     picture = VideoFrame(width or like.width, height or like.height, format or like.format.name)
-    picture.pts, picture.duration = like.pts, like.duration
-    if like.time_base is not None:
-        picture.time_base = like.time_base
+    copy_times(like, picture)
     picture.colorspace, picture.color_range = like.colorspace, like.color_range
     picture.color_primaries, picture.color_trc = like.color_primaries, like.color_trc
     return picture

@@ -7,15 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.color_matrix import component_matrix
-from streamdream.media.input_container import ColorTags
+from streamdream.media.input_container import BT709, ColorTags
 from streamdream.media.opencv import cv2
 from streamdream.media.planes import Samples, bits_of, component_views, to_planar, to_rgb
+from streamdream.media.pyav import copy_times
 from streamdream.media.resize import downscale_area
 from streamdream.media.tone_map import SDR_STEPS, Pixels, ToneMap, look_up, tone_map_of
 from streamdream.media.transfer_functions import PEAK
-
-BT709 = ColorTags(1, 1, 1)
-"""The colours of what ``tone_map_picture`` returns."""
 
 
 def is_hdr(color: ColorTags) -> bool:
@@ -64,16 +62,14 @@ def tone_map_picture(picture: Any, color: ColorTags | None = None) -> Any:
         view[:] = np.clip(np.rint(values), 1, 254)
     result.colorspace, result.color_primaries = BT709.colorspace, BT709.primaries
     result.color_trc, result.color_range = BT709.trc, BT709.range
-    result.pts, result.duration = picture.pts, picture.duration
-    if picture.time_base is not None:
-        result.time_base = picture.time_base
+    copy_times(picture, result)
     return result
 
 
 def components_of(picture: Any, color: ColorTags | None = None) -> tuple[list[Samples], ToneMap]:
     """Views of Y', Cb and Cr of an HDR picture (of a copy, where it is not planar), and what maps them."""
     color = color or ColorTags(picture.colorspace, picture.color_primaries, picture.color_trc, picture.color_range)
-    planar = to_planar(picture, lambda picture, **options: picture.reformat(**options))
+    planar = to_planar(picture)
     return component_views(planar)[:3], tone_map_of(color, bits_of(planar))
 
 

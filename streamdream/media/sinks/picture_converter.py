@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from streamdream.media import planes
+from streamdream.media.color_matrix import FULL_RANGE
 from streamdream.media.input_container import MATRIX_DEFAULTS, ColorTags, is_yuv
 from streamdream.media.sinks.encoders import say_once
 from streamdream.media.sinks.pixel_formats import bits, has_alpha
 
 Convert = Callable[[Any], Any]
 """A PyAV frame -> another one, or itself."""
-FULL_RANGE = 2
 ANY_TICK = Fraction(1, 1000)
 """Of a filter that goes by the order of pictures."""
 
@@ -86,9 +86,7 @@ def yuv_tags(picture: Any, color: ColorTags) -> tuple[int, int]:
 
 def flatten(picture: Any, color: ColorTags) -> Any:
     """Lay a picture with alpha over black; the result has no alpha that counts."""
-    from av.video.reformatter import VideoReformatter
-
-    planar = planes.to_planar(picture, VideoReformatter().reformat)
+    planar = planes.to_planar(picture)
     result = planes.copy_picture(planar)
     *parts, alpha = planes.component_views(result)
     depth = bits(planar.format.name)

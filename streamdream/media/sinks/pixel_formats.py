@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UnknownName
-from streamdream.media.input_container import ColorTags, is_yuv
+from streamdream.media.input_container import BT709, ColorTags, is_yuv
 from streamdream.media.sinks.encoders import Container, Encoder, stored_color
 from streamdream.settings import RenderSettings
 
@@ -20,8 +20,6 @@ LOSSY_CODECS, LOSSLESS = 2, 4
 """FFmpeg's AV_CODEC_PROP_*."""
 DEEP_HDR = "yuv420p10le"
 """As which HDR of 8 bits counts."""
-SDR = ColorTags(1, 1, 1)
-"""Of pictures that were mapped from HDR."""
 H273_UNSPECIFIED = 2
 ALPHA_CODECS = {".mov": "prores_ks", ".mkv": "ffv1", ".avi": "ffv1", ".nut": "rawvideo"}
 """Which ``-c:v`` keeps transparency, where there is one."""
@@ -53,7 +51,7 @@ class StoredPictures:
                      and (encoder.hdr or lossless) and (kind.tags_color or encoder.tags_color))
         if is_hdr and not keeps_hdr:
             pixels = choose_format(codec, encoder, "yuv420p", settings.pixel_format)
-            color = SDR
+            color = BT709
             warnings.append("the HDR input is mapped to SDR (BT.709)" + (
                 "" if settings.sdr else f": {codec.name} in {suffix} holds no HDR that players show"))
         if has_alpha(given) and not has_alpha(pixels):
@@ -65,7 +63,7 @@ class StoredPictures:
                 warnings.append(alpha_lost)
         stored = stored_color(color, source.height, kind, encoder)
         chosen_here = stored != color or (is_yuv_format(pixels) and not is_yuv_format(given))
-        is_tagged = getattr(color, "tagged", True) or chosen_here
+        is_tagged = color.tagged or chosen_here
         return cls(pixels, stored, is_hdr and not keeps_hdr, is_tagged, tuple(warnings),
                    "" if source.transparent else alpha_lost)
 
