@@ -13,11 +13,11 @@ from streamdream.media.color_matrix import component_matrix
 from streamdream.media.hdr_compose import compose_hdr
 from streamdream.media.opencv import cv2
 from streamdream.media.planes import Samples, bits_of, component_views, copy_picture, maximum
+from streamdream.media.resize import resize
 from streamdream.media.tone_mapping import is_hdr_picture
 
 Residual = NDArray[np.float32]
 """[h, w, 3] RGB in [-1, 1] units: dream minus frame."""
-
 
 
 def compose_picture(picture: Any, residual: Residual, strength: float = 1.0, mask: Residual | None = None) -> Any:
@@ -49,12 +49,9 @@ def to_levels(residual: Residual, strength: float, picture: Any) -> list[NDArray
 
 def add_levels(samples: Samples, levels: NDArray[np.int16], mask: Residual | None, highest: int) -> None:
     """Add in place, saturating at 0 and ``highest``."""
-    height, width = samples.shape
-    if levels.shape != samples.shape:
-        kind = cv2().INTER_CUBIC if levels.shape[1] < width else cv2().INTER_AREA
-        levels = cv2().resize(levels, (width, height), interpolation=kind)
+    levels = resize(levels, *samples.shape)
     if mask is not None:
-        levels = np.rint(levels * cv2().resize(mask, (width, height), interpolation=cv2().INTER_AREA)).astype(np.int16)
+        levels = np.rint(levels * resize(mask, *samples.shape).reshape(samples.shape)).astype(np.int16)
     if samples.dtype == np.uint8:
         samples[:] = cv2().add(samples, levels, dtype=cv2().CV_8U)
         return

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.opencv import cv2
-from streamdream.media.planes import bits_of, component_views, copy_picture
+from streamdream.media.planes import component_views, copy_picture, maximum
+from streamdream.media.resize import resize
 from streamdream.media.tone_map import SDR_STEPS, Pixels, ToneMap, look_up
 from streamdream.media.tone_mapping import components_of, samples_at
 
@@ -22,16 +23,15 @@ def compose_hdr(picture: Any, residual: Pixels, strength: float = 1.0, mask: Pix
     components, tone_map = components_of(picture)
     height, width = (min(own, (whole + 1) // 2)
                      for own, whole in zip(residual.shape, components[0].shape, strict=False))
-    residual = _resized(residual, (height, width))
+    residual = resize(residual, height, width)
     samples = samples_at(components, width, height)
     sdr = tone_map.to_sdr(samples)
     changes = tone_map.to_hdr(sdr + residual * np.float32(strength / 2)) - tone_map.to_hdr(sdr)
     result = copy_picture(picture)
     luma, *chroma = component_views(result)[:3]
     luma[:] = _add_to_luma(luma, _grey_change(samples[..., 0], changes[..., 0], tone_map), mask, tone_map)
-    highest = (1 << bits_of(picture)) - 1
     for view, change in zip(chroma, (changes[..., 1], changes[..., 2]), strict=True):
-        view[:] = np.clip(np.rint(view + _masked(_resized(change, view.shape), mask)), 0, highest)
+        view[:] = np.clip(np.rint(view + _masked(resize(change, *view.shape), mask)), 0, maximum(picture))
     return result
 
 
@@ -47,21 +47,12 @@ def _grey_change(luma: NDArray[np.float32], change: NDArray[np.float32], tone_ma
 def _add_to_luma(luma: NDArray[Any], change: NDArray[np.float32], mask: Pixels | None, tone_map: ToneMap
                  ) -> NDArray[np.float32]:
     signal = look_up(luma.astype(np.uint16, copy=False), tone_map.grey_to_sdr)
-    changed = cv2().add(signal, np.rint(_masked(_resized(change, luma.shape), mask)), dtype=cv2().CV_32F)
+    changed = cv2().add(signal, np.rint(_masked(resize(change, *luma.shape), mask)), dtype=cv2().CV_32F)
     changed = np.clip(changed, 0, SDR_STEPS).astype(np.uint16)
     difference = look_up(changed, tone_map.sdr_to_grey) - look_up(signal.astype(np.uint16), tone_map.sdr_to_grey)
     result: NDArray[np.float32] = np.rint(luma + difference)
     return result
 
 
-def _resized(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """To [H, W] = ``shape``."""
-    if values.shape[:2] == shape[:2]:
-        return values
-    kind = cv2().INTER_CUBIC if values.shape[1] < shape[1] else cv2().INTER_AREA
-    result: NDArray[Any] = cv2().resize(values, (shape[1], shape[0]), interpolation=kind)
-    return result
-
-
 def _masked(change: NDArray[np.float32], mask: Pixels | None) -> NDArray[np.float32]:
-    return change if mask is None else change * _resized(mask, change.shape).reshape(change.shape)
+    return change if mask is None else change * resize(mask, *change.shape).reshape(change.shape)

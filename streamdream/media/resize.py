@@ -1,6 +1,8 @@
 """Resize pictures by OpenCV: down by area averages, up by cubic interpolation, or into a letterbox."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,12 +11,12 @@ from streamdream.media.opencv import cv2
 Picture = NDArray[np.uint8]
 
 
-def resize(picture: Picture, height: int, width: int) -> Picture:
+def resize(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """[H, W] or [H, W, C]; area averages when smaller, cubic when larger, the picture itself when equal."""
     if picture.shape[:2] == (height, width):
         return picture
-    kind = cv2().INTER_AREA if height < picture.shape[0] else cv2().INTER_CUBIC
-    result: Picture = cv2().resize(picture, (width, height), interpolation=kind)
+    kind = cv2().INTER_AREA if height * width < picture.shape[0] * picture.shape[1] else cv2().INTER_CUBIC
+    result: NDArray[Any] = cv2().resize(picture, (width, height), interpolation=kind)
     return result
 
 
