@@ -98,8 +98,4 @@ def _colors(side: str, form: PictureForm) -> str:
     """Options of the filter ``scale`` for the colours of its input or output."""
     if form.pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal", "xyz")):
         return ""
-    return f":{side}_color_matrix={_MATRICES.get(form.matrix, 'bt601')}:{side}_range={('tv', 'pc')[form.range == 2]}"
-
-
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
-"""AVCOL_SPC numbers -> names of the filter ``scale``."""
+    return f":{side}_color_matrix={form.matrix}:{side}_range={form.range}"
