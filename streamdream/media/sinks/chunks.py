@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SinkError
 from streamdream.media.pyav import open_av
-from streamdream.media.sinks.encoders import Container, find_codec
+from streamdream.media.sinks.encoders import Container, find_codec, supported_codecs
 from streamdream.media.sinks.pixel_formats import wants_hdr
-from streamdream.media.sinks.video_encoder import VideoEncoder, supported_codecs
+from streamdream.media.sinks.video_encoder import VideoEncoder
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import AtomicFile
 
@@ -71,8 +71,8 @@ class ChunkFormat:
             codec, settings = LOSSLESS_CODEC, RenderSettings(codec=LOSSLESS_CODEC)
             kind = replace(kind, format=STORAGE_FORMAT, codec=LOSSLESS_CODEC, tags_color=True, shortest=Fraction(0),
                            tick=None if kind.shortest else kind.tick)
-        storage = replace(kind, format=STORAGE_FORMAT)
-        return cls(kind, settings, one_pass, STORAGE_FORMAT if codec in supported_codecs(storage) else kind.format)
+        format = STORAGE_FORMAT if codec in supported_codecs(STORAGE_FORMAT) else kind.format
+        return cls(kind, settings, one_pass, format)
 
 
 class ChunkEncoder:

@@ -4,6 +4,7 @@ The pixel format is chosen in pixel_formats.py, the encoder's options in encoder
 """
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
 from streamdream.media.input_container import ColorTags, assumed_color
+from streamdream.media.pyav import open_av
 from streamdream.system import process_tuning
 
 
@@ -49,16 +51,15 @@ MP4_RECORDING = {"flush_packets": "1", "movflags": "+hybrid_fragmented+delay_moo
 MATROSKA_RECORDING = {"flush_packets": "1", "cluster_time_limit": "500", "cluster_size_limit": "65536"}
 log = logging.getLogger(__name__)
 GPU_CODECS = ("h264", "hevc")
+MP4 = Container("mp4", "libx264", MP4_OPTIONS, hdr_codec="libx265", gpu_codecs=GPU_CODECS,
+                recording_options=MP4_RECORDING)
 CONTAINERS = {
-    ".mp4": Container("mp4", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
-                      recording_options=MP4_RECORDING),
-    ".m4v": Container("mp4", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
-                      recording_options=MP4_RECORDING),
-    ".mov": Container("mov", "libx264", MP4_OPTIONS, None, True, "libx265", GPU_CODECS,
-                      recording_options=MP4_RECORDING),
-    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS, None, True, "libx265", GPU_CODECS,
+    ".mp4": MP4,
+    ".m4v": MP4,
+    ".mov": replace(MP4, format="mov"),
+    ".mkv": Container("matroska", "libx264", MATROSKA_OPTIONS, hdr_codec="libx265", gpu_codecs=GPU_CODECS,
                       recording_options=MATROSKA_RECORDING),
-    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, None, True, "libsvtav1", ("av1",),
+    ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, hdr_codec="libsvtav1", gpu_codecs=("av1",),
                        recording_options=MATROSKA_RECORDING),
     ".avi": Container("avi", "mpeg4", {"avoid_negative_ts": "disabled"}, Fraction(0), tags_color=False),
     ".webp": Container("webp", "libwebp_anim", {"loop": "0"}, Fraction(1, 1000), tags_color=False),
@@ -104,17 +105,17 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 X264 = Encoder({"preset": "veryfast"}, PRESETS, (0, 51), tags_color=True)
 MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True, limited_range=True)
 PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True)
-DEEP = ("yuv420p", "yuv420p10le")
+UP_TO_10_BITS = ("yuv420p", "yuv420p10le")
 LOSSLESS_ENCODER = Encoder(odd_sizes=True, hdr=True)
 Y4M_FORMATS = tuple(f"yuv{kind}p{depth}" for depth in ("", "10le", "12le") for kind in ("420", "422", "444"))
 ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
     "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, PRESETS, (0, 51), tags_color=True,
-                       formats=DEEP, hdr=True),
-    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=DEEP, hdr=True),
+                       formats=UP_TO_10_BITS, hdr=True),
+    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=UP_TO_10_BITS, hdr=True),
     "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True,
-                          formats=DEEP, hdr=True),
+                          formats=UP_TO_10_BITS, hdr=True),
     "libvpx": Encoder({"deadline": "realtime", "cpu-used": "6"}, crf=(4, 63), bit_rate=50_000_000, color=ColorTags(),
                       odd_sizes=True),
     "mpeg2video": Encoder(tick=Fraction(0), tags_color=True, limited_range=True),
@@ -135,7 +136,7 @@ ENCODERS = {
 }
 GPU_MAKERS = ("nvenc", "qsv", "amf", "videotoolbox")
 """How the names of encoders that run on a GPU end, as in h264_nvenc; tried in this order."""
-GPU_DEEP = ("yuv420p", "nv12", "p010le")
+GPU_FORMATS = ("yuv420p", "nv12", "p010le")
 MAX_TICKS = 2_000_000
 """Of a second, where a finer time base than that of the source is chosen; containers count them in 32 bits."""
 
@@ -144,8 +145,8 @@ def encoder_row(name: str) -> Encoder:
     """What is special about an encoder."""
     kind, _, maker = name.rpartition("_")
     if maker in GPU_MAKERS:
-        is_h264 = kind == "h264"
-        return Encoder(crf=(0, 51), tags_color=True, formats=GPU_DEEP[:2] if is_h264 else GPU_DEEP, hdr=not is_h264)
+        is_deep = kind != "h264"
+        return Encoder(crf=(0, 51), tags_color=True, formats=GPU_FORMATS if is_deep else GPU_FORMATS[:2], hdr=is_deep)
     return ENCODERS.get(name, Encoder())
 
 
@@ -189,7 +190,7 @@ def runs_here(name: str) -> bool:
     try:
         context: Any = CodecContext.create(name, "w")
         context.width, context.height, context.time_base = 320, 240, Fraction(1, 25)
-        context.pix_fmt = next(format.name for format in context.codec.video_formats if format.name in GPU_DEEP)
+        context.pix_fmt = next(format.name for format in context.codec.video_formats if format.name in GPU_FORMATS)
         with process_tuning.preserve_scheduling():
             context.open()
     except (FFmpegError, UnknownCodecError, ValueError, StopIteration):
@@ -211,6 +212,12 @@ def video_encoders(among: Iterable[str] | None = None) -> list[str]:
         if codec.type == "video" and codec.name == name:
             names.append(name)
     return names
+
+
+def supported_codecs(container: str) -> set[str]:
+    """Names of the encoders and decoders whose streams a container can hold, by FFmpeg's name of it."""
+    with open_av(io.BytesIO(), "w", format=container) as output:
+        return set(output.supported_codecs)
 
 
 def stored_size(width: int, height: int, pixels: str, encoder: Encoder) -> tuple[int, int]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 BGR = {"rgb24": "bgr24", "rgba": "bgra", "rgb48": "bgr48le", "rgba64": "bgra64le"}
 """``--pix-fmt`` -> the same in the order of OpenCV, which encodes it."""
-DEEP = tuple(BGR)
-FORMATS = {".png": DEEP, ".tif": DEEP, ".tiff": DEEP, ".webp": DEEP[:2]}
+ALL = tuple(BGR)
+FORMATS = {".png": ALL, ".tif": ALL, ".tiff": ALL, ".webp": ("rgb24", "rgba")}
 """Of pictures with that suffix; all others have no alpha and 8 bits."""
 RGB = ColorTags(1, 1, 1, 2)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, UsageError
 from streamdream.media.pyav import fraction, pads_all_hidden
+from streamdream.media.sinks.encoders import supported_codecs
+from streamdream.media.sinks.pixel_formats import LOSSY_CODECS
 from streamdream.settings import RenderSettings
 
 COPY, AUTO = "copy", "auto"
@@ -148,15 +150,11 @@ def bit_rate(settings: RenderSettings) -> int:
 
 def supported(container: str) -> set[str]:
     """Names of all encoders and decoders whose sound a container holds."""
-    import io
-
-    from streamdream.media.pyav import open_av
-
-    with open_av(io.BytesIO(), "w", format=container) as output:
-        return set(output.supported_codecs) - SOUND[container].refused
+    return supported_codecs(container) - SOUND[container].refused
 
 
 def encoders_of(container: str) -> list[str]:
+    """The usual encoders whose sound a container holds; all of them where it holds none."""
     held = supported(container) if container in SOUND else set(ENCODERS)
     return [name for name in ENCODERS if name in held]
 
@@ -185,6 +183,7 @@ def plan_encoding(name: str, stream: Any, bits: int) -> SoundEncoding | None:
 
 
 def configure(context: Any, encoding: SoundEncoding) -> None:
+    """Set up the context of an encoder that is not open yet."""
     context.sample_rate, context.layout, context.format = encoding.rate, encoding.layout, encoding.format
     context.bit_rate = encoding.bit_rate
 
@@ -215,8 +214,6 @@ def _nearest_format(name: str, source: Any) -> str:
 def _good_bit_rate(name: str, rate: int, layout: str) -> int:
     from av.audio.layout import AudioLayout
     from av.codec.codec import Codec
-
-    from streamdream.media.sinks.pixel_formats import LOSSY_CODECS
 
     if not Codec(name, "w").properties & LOSSY_CODECS:
         return 0

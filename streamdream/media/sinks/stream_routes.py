@@ -204,6 +204,7 @@ class StreamRoutes:
             return False
         return True
 
+
 def describe_stream(stream: Any) -> str:
     """As in ``subtitle subrip, eng`` or ``data GoPro MET``."""
     name = codec_name(stream) if stream.codec_context else getattr(stream, "name", "")

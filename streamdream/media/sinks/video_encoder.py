@@ -22,6 +22,7 @@ from streamdream.media.sinks.encoders import (
     encoder_row,
     find_codec,
     stored_size,
+    supported_codecs,
     video_encoders,
 )
 from streamdream.media.sinks.picture_clock import Thinning, new_clock, stored_rate
@@ -40,7 +41,7 @@ NEEDS_GLOBAL_HEADER = 1 << 6
 MAX_REORDER_SECONDS = 10_000_000
 """Between the decoding of a picture and its show; a wild timestamp may be hours away."""
 MP4_FORMATS = ("mp4", "mov")
-X264 = ("libx264", "libx264rgb")
+X264_ENCODERS = ("libx264", "libx264rgb")
 REFUSALS = re.compile(r"unknown option|error parsing option|invalid value|failed to parse|error setting option", re.I)
 """What FFmpeg prints where an encoder's own parser refuses a parameter; it goes on without it."""
 
@@ -72,10 +73,9 @@ class VideoEncoder:
 
     def _add_stream(self, output: Any, codec: Any, encoder: Encoder, settings: RenderSettings) -> Any:
         source, suffix = self._source, Path(self._name).suffix
-        if codec.name not in supported_codecs(self._kind):
-            supported = [name for name in video_encoders(ENCODERS) if name in supported_codecs(self._kind)]
-            raise UsageError(f"{suffix} cannot hold {codec.name}; it takes "
-                             f"{', '.join(supported or [self._kind.codec])}")
+        if codec.name not in (supported := supported_codecs(self._kind.format)):
+            names = [name for name in video_encoders(ENCODERS) if name in supported] or [self._kind.codec]
+            raise UsageError(f"{suffix} cannot hold {codec.name}; it takes {', '.join(names)}")
         stream: Any = output.add_stream(codec.name, rate=stored_rate(source))
         context = stream.codec_context
         self._stored = StoredPictures.of(source, settings, self._kind, codec, encoder, suffix)
@@ -124,7 +124,7 @@ class VideoEncoder:
         elif metadata:
             self.warnings.append(f"{context.name} does not store the mastering display and the light level of HDR: "
                                  "left out; libx265 and libsvtav1 do")
-        if context.name in X264 and self._source.constant_rate:
+        if context.name in X264_ENCODERS and self._source.constant_rate:
             join_option(options, "x264-params", "force-cfr=1")  # else it states its time base as the rate
         return options
 
@@ -165,13 +165,8 @@ class VideoEncoder:
 
     def _pad(self, picture: Any) -> Any:
         """Repeat the last row or column up to the stored size."""
-        from av.video.reformatter import VideoReformatter
-
-
         right, below = self._padding
-        if not right and not below:
-            return picture
-        return planes.pad_edges(planes.to_planar(picture, VideoReformatter().reformat), right, below)
+        return planes.pad_edges(planes.to_planar(picture), right, below) if right or below else picture
 
     def _encode_pending(self, end_pts: int) -> list[Any]:
         if self._pending is None:
@@ -223,13 +218,3 @@ def output_flags(kind: Container) -> int:
     from av import ContainerFormat
 
     return int(ContainerFormat(kind.format, "w").flags)
-
-
-def supported_codecs(kind: Container) -> set[str]:
-    """Names of the encoders whose streams the container can hold."""
-    import io
-
-    from streamdream.media.pyav import open_av
-
-    with open_av(io.BytesIO(), "w", format=kind.format) as container:
-        return set(container.supported_codecs)
