@@ -52,7 +52,7 @@ def repaired_packets(packets: Iterable[Any], main: Any) -> Iterator[Any]:
 
 
 class PacketClock:
-    """The same for the packets of all streams, in the order of the file, to copy or to count them.
+    """Repair the times of the packets of all streams, which come in the order of the file.
 
     All streams get the shifts of the main one, which its pictures have. Times are in seconds; ``step`` is the distance
     of pictures.

@@ -46,8 +46,8 @@ def is_many(name: str) -> bool:
 
 def is_glob(name: str) -> bool:
     """Whether it names all files that match it, as ``shots/*.png`` does."""
-    return ("*" in Path(name).name or "?" in Path(name).name) and "://" not in name and not name.startswith(
-        "lavfi:") and not Path(name).exists()
+    has_wildcard = "*" in Path(name).name or "?" in Path(name).name
+    return has_wildcard and "://" not in name and not name.startswith("lavfi:") and not Path(name).exists()
 
 
 def glob_files(pattern: str) -> list[Path]:

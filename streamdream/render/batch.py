@@ -45,13 +45,9 @@ def output_is_folder(inputs: Sequence[str], output: str) -> bool:
     """Whether the inputs go into a folder of that name, which need not exist; else they are pictures of one video."""
     if output.endswith(("/", os.sep)) or Path(output).is_dir():
         return True
-    if len(inputs) == 1 and not _is_many(inputs[0]):
+    if len(inputs) == 1 and not Path(inputs[0]).is_dir() and not is_glob(inputs[0]):
         return False
     return not _names_a_file(output)
-
-
-def _is_many(name: str) -> bool:
-    return Path(name).is_dir() or is_glob(name)
 
 
 def _names_a_file(output: str) -> bool:

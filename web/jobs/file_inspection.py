@@ -192,7 +192,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
             if stream.codec_context is not None and stream.codec_context.name not in AUDIO_CODECS.split():
                 raise UsageError(f"the sound codec {stream.codec_context.name} is not accepted; AAC is")
         check_size(video.width, video.height, limits)
-        seconds, frames = scan_packets(container, video, limits)
+        seconds, frames = check_packets(container, video, limits)
         sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
         return MediaInfo(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
     except (av.FFmpegError, ValueError, OverflowError):
@@ -213,7 +213,7 @@ def open_video(path: Path) -> Any:
         raise UsageError("this file is damaged, or not a video") from None
 
 
-def scan_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple[float, int]:
+def check_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple[float, int]:
     """Read all packets and return (seconds, frames). Raises UsageError as soon as a limit is exceeded.
 
     Times are repaired as a render does. The length of a stream is the sum of all steps forward of its timestamps, so

@@ -173,7 +173,7 @@ class PictureSource:
         self.frame_count = max(last - first.number, 1)
 
     def deliver_pictures(self, image_height: int, image_width: int) -> None:
-        """As of ``AvSource``. Pictures are planar RGB, with alpha or 16 bits where the first one has them."""
+        """As of ``FileSource``. Pictures are planar RGB, with alpha or 16 bits where the first one has them."""
         self._image_size = image_height, image_width
         assert self._next is not None
         first = self._next.picture
@@ -275,7 +275,7 @@ class PictureSource:
                                                       [self.pixel_format, 2, 0, 2, 2]))
 
     def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
-        """As of ``AvSource``. Raises SourceError when another picture is there."""
+        """As of ``FileSource``. Raises SourceError when another picture is there."""
         assert position.raw_pts is not None
         number = position.raw_pts
         before = next((found for found in (self._take(earlier, 0) for earlier in range(number - 1, -1, -1))

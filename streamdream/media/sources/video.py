@@ -150,7 +150,7 @@ class AvSource:
             self._warn_once(loss)
 
     def deliver_pictures(self, image_height: int, image_width: int) -> None:
-        """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
+        """As of ``FileSource``."""
         assert self._next is not None
         self._delivers_pictures = True
         self._image_size = (image_height, image_width) if self._rotation.transpose else (image_width, image_height)
@@ -250,11 +250,8 @@ class AvSource:
         self._clock = TimestampRepair(self._step, self.time_base, self._warn_once, self._reader.sound)
 
     def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
-        """Go on with frame ``index``, counted from the start of the range: the one at ``position``, whose picture has
-        that ``picture_checksum``. All before it are left out.
-
-        It is looked for behind a seek, where the index of the file may be poor, and otherwise by decoding all that
-        comes before. Raises SourceError when it is not there.
+        """As of ``FileSource``. The frame is looked for behind a seek, where the index of the file may be poor, and
+        otherwise by decoding all that comes before.
         """
         self._skipped = index
         for margin in RESUME_MARGINS_SECONDS if position.raw_pts is not None else ():
@@ -297,8 +294,6 @@ class AvSource:
         end = self._stated_end()
         length = last if end is None else end - origin
         if start >= length and self._clock.last is not None:
-            if self._reader.container.format.name.endswith("_pipe"):
-                return UsageError(f"{self.name} is a single picture: it has no frame at {float(start):g} s")
             return UsageError(f"the start at {float(start):g} s is beyond the end of {self.name}, "
                               f"which lasts {float(length):.4g} s")
         if self._clock.last is not None and not self._reader.broken and not self._reader.decoder.damaged:
