@@ -129,3 +129,8 @@ def is_picture_input(name: str) -> bool:
         return True
     except StreamdreamError:
         return False
+
+
+def is_video_file(name: str) -> bool:
+    """Whether it is a file with streams beside its pictures, such as sound."""
+    return Path(name).is_file() and not is_picture_input(name)

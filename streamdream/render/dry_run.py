@@ -12,7 +12,7 @@ from streamdream.automation.opening import check_layers
 from streamdream.dream.field_check import checked_source
 from streamdream.media.input_container import TimeRange, is_pattern, main_video_stream, open_file
 from streamdream.media.packet_scan import PacketScan, scan_packets
-from streamdream.media.picture_files import is_picture_input, picture_files
+from streamdream.media.picture_files import is_picture_input, is_video_file, picture_files
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS
 from streamdream.media.sinks.registry import check_output
@@ -151,7 +151,7 @@ def describe_streams(job: RenderJob, source: Source, warnings: list[str]) -> tup
     that the output cannot hold.
     """
     kind = CONTAINERS.get(Path(job.output).suffix.lower())
-    render, is_file = job.run.render, _is_video_file(job.input)
+    render, is_file = job.run.render, is_video_file(job.input)
     if kind is None:
         what = "a picture each" if is_pattern(job.output) else "nowhere"
         dreamed = StreamDecision(0, "video", "encoded", f"the picture is dreamed and written {what}")
@@ -175,12 +175,8 @@ def _all_left_out(job: RenderJob) -> tuple[StreamDecision, ...]:
                      for stream in container.streams if stream is not main)
 
 
-def _is_video_file(name: str) -> bool:
-    return Path(name).is_file() and not is_picture_input(name)
-
-
 def _scan(job: RenderJob) -> PacketScan | None:
-    if not _is_video_file(job.input):
+    if not is_video_file(job.input):
         return None
     render = job.run.render
     return scan_packets(job.input, TimeRange.of(render.start, render.duration, render.end), SCAN_SECONDS)

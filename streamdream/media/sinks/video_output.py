@@ -3,11 +3,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream.media.metadata import set_recipe
-from streamdream.media.picture_files import is_picture_input
+from streamdream.media.picture_files import is_video_file
 from streamdream.media.pyav import open_av
 from streamdream.media.sinks.encoders import CONTAINERS, PIPES
 from streamdream.media.sinks.pipe import StandardOutput, is_pipe
@@ -69,7 +68,7 @@ class VideoOutput:
         StreamSelection(settings.map), check_encoder(self.kind.format, settings)
         if input_path and "://" in input_path:
             self.warnings.append(f"only pictures come from {input_path}: sound is copied from files")
-        elif input_path and Path(input_path).is_file() and not is_picture_input(input_path):
+        elif input_path and is_video_file(input_path):
             self._copier = StreamCopier(input_path, self._container, self.encoder.stream, settings, self.warnings)
         set_recipe(self._container, recipe(), self.warnings)
         self._container.start_encoding()
