@@ -81,7 +81,7 @@ def ffv1(pixels: str, kind: str, **video: object) -> Input:
     return Input(f"{pixels}.mkv", kind, "bit for bit with `-c:v ffv1`",
                  made(Video("ffv1", pixels, **video)), "mkv", ("-c:v", "ffv1"),  # type: ignore[arg-type]
                  {"frames": 12, "lossless": True, "pixels": (pixels,), "rate": 25},
-                 core=pixels in ("bgr0", "yuva420p"))
+                 core=pixels == "yuva420p")
 
 
 PIXELS = [
@@ -122,7 +122,7 @@ HDR = [
     Input("hlg.mov", "HLG of a phone, 10 bit", "HDR stays: 10 bit with its tags, HEVC", made(hdr("arib-std-b67", HLG)),
           holds=whole(hdr="hlg", codec="hevc", tag="hvc1"), core=True),
     Input("hlg.mov", "the same", "with `--sdr` mapped to BT.709, and said", made(hdr("arib-std-b67", HLG)), "mp4",
-          ("--sdr",), whole(colors=None, hdr="mapped", says=("HLG|HDR|SDR|tone",)), core=True),
+          ("--sdr",), whole(colors=None, hdr="mapped", says=("HLG|HDR|SDR|tone",))),
     Input("hlg.mov", "the same", "mapped to BT.709 for an encoder of 8 bits, and said",
           made(hdr("arib-std-b67", HLG)), "mp4", ("-c:v", "libx264"),
           whole(colors=None, hdr="mapped", says=("HLG|HDR|SDR|tone",))),

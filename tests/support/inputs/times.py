@@ -131,7 +131,7 @@ TIMES = [
           holds={"frames": 12, "numbers": range(12), "times": steady(25), "duration": 0.48, "says": WILD}, core=True),
     Input("one-wild.mkv", "one timestamp ten hours off", "it is repaired, and said",
           shuffled([TEN_HOURS if number == 6 else 40 * number for number in range(12)]),
-          holds={"frames": 12, "duration": 0.48, "colors": 14, "says": WILD}, core=True),
+          holds={"frames": 12, "duration": 0.48, "colors": 14, "says": WILD}),
     Input("gap.mkv", "a gap of a second that the sound spans", "the gap stays: the sound goes on",
           timed([40 * number + (1000 if number >= 6 else 0) for number in range(12)], Sound(seconds=1.48)),
           holds={"frames": 12, "numbers": range(12), "sound_copied": (0,),
