@@ -15,6 +15,7 @@ import torch
 
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec, graph
 from streamdream.backends.engine import cosine, natural_noise
 from streamdream.errors import EngineError
@@ -61,7 +62,7 @@ def specs(model: Model, layers: str, height: int, width: int) -> Iterator[tuple[
         "with variation": {"layers": f"{layers}:-1", "tv": 0.5, "l2": 0.1}}
     for kind, values in kinds.items():
         settings = DreamSettings(**values)
-        yield kind, StepSpec(objectives.from_settings(settings, model), height, width, settings.smooth, settings.color)
+        yield kind, StepSpec(objectives.from_settings(settings, model), height, width, GradientShape.of(settings))
 
 
 def pictures(height: int, width: int) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ class Plain:
             features = {name: values[name] for name in (INPUT, *spec.objective.taps)}
             gradients = [torch.autograd.grad(term.value(features, ()), leaf, retain_graph=True)[0]
                          for term, _ in terms]
-            return step.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
+            return step.ascend(picture, gradients, terms, step_size, spec.shape)
 
         return take_step
 

@@ -15,6 +15,7 @@ import torch
 
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import synchronize
 from streamdream.backends.precision import has_bf16
 from streamdream.dream.octaves import octave_sizes
@@ -48,7 +49,7 @@ def run(options: Options, progress: Progress) -> Report:
     settings = DreamSettings(layers=options.layers or DreamSettings.layers)
     model, weights = with_weights(models.get(options.model))
     objective = objectives.from_settings(settings, model)
-    specs = [backends.StepSpec(objective, *size, settings.smooth, settings.color)
+    specs = [backends.StepSpec(objective, *size, GradientShape.of(settings))
              for size in octave_sizes(height, width, options.octaves, options.octave_scale)]
     steps = options.frames or DEFAULT_STEPS
     backends_to_time = list(_chosen(options, model))

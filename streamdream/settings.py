@@ -62,6 +62,8 @@ class DreamSettings(_Checked):
     jitter: int = option(16, "maximum random shift before a step", low=0, high=512, unit="px")
     smooth: float = option(1.5, "relative gradient smoothing; 0 for none", low=0, high=8)
     color: float = option(0.4, "saturation of the gradient; 0 for grey", low=0, high=1)
+    palette: float = option(0.0, "power of the colors of photographs in the gradient; 0 for its own", low=0, high=2)
+    equalize: bool = option(False, "give fine and coarse detail of the gradient equal strength")
     keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
     warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
     flow: str = option("dis", "optical flow method that carries the dream",

@@ -32,6 +32,7 @@ from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pr
 
 from streamdream import models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec, graph
 from streamdream.backends.precision import DTYPES
 from streamdream.models.network import Network
@@ -63,7 +64,7 @@ def build(name: str, layers: str, precision: str, kind: str) -> dict[str, Any]:
     shown = {need: torch.rand(1, 3, 96, 112) for need in ("guide", "style")}
     targets = tuple(tuple(found.to(DTYPES[precision]) if term.needs == "guide" else found for found in term.targets(
         lambda picture: network(model.to_input(picture)), shown)) for term, _ in objective.terms)
-    recorded = graph.build(model, StepSpec(objective, *SIZE, 1.0, 0.4), DTYPES[precision], targets)
+    recorded = graph.build(model, StepSpec(objective, *SIZE, GradientShape(1.0, 0.4)), DTYPES[precision], targets)
     return convert(recorded.export(), recorded.inputs)
 
 

@@ -13,6 +13,7 @@ from support.autograd_reference import plain
 
 from streamdream import backends, models
 from streamdream.ascent import step
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.terms import Activations
 from streamdream.backends import BACKENDS, StepSpec, tensorrt
@@ -52,11 +53,12 @@ def reference(objective: Activations, photo: torch.Tensor) -> torch.Tensor:
     """Plain autograd through the plain network."""
     watched = photo.clone().requires_grad_()
     value = objective.value(plain(list(objective.taps), watched, torch.float32, folded=True), ())
-    return step.ascend(photo, [torch.autograd.grad(value, watched)[0]], [(objective, 1.0)], 0.02, 1.0, 0.4)
+    gradient = torch.autograd.grad(value, watched)[0]
+    return step.ascend(photo, [gradient], [(objective, 1.0)], 0.02, GradientShape(1.0, 0.4))
 
 
 def spec(objective: Activations, height: int = HEIGHT, width: int = WIDTH) -> StepSpec:
-    return StepSpec(Objective(((objective, 1.0),)), height, width, 1.0, 0.4)
+    return StepSpec(Objective(((objective, 1.0),)), height, width, GradientShape(1.0, 0.4))
 
 
 def objective_of(name: str, number: int = 0) -> Activations:

@@ -16,6 +16,7 @@ from streamdream_bench.baselines import blend_mask
 from streamdream_bench.synthetic import Plane, Scene
 
 from streamdream import models
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
@@ -61,7 +62,7 @@ def test_step_measures_every_precision_worth_it() -> None:
 
 def test_equality_compares_all_that_runs_with_autograd() -> None:
     model = models.get("inception_v3")
-    spec = StepSpec(Objective(((Activations((("conv2d_4", 1.0),)), 1.0),)), 96, 112, 1.0, 0.4)
+    spec = StepSpec(Objective(((Activations((("conv2d_4", 1.0),)), 1.0),)), 96, 112, GradientShape(1.0, 0.4))
     rows = list(equality.compare(TINY, model, spec))
     names = [(row["backend"], row["precision"]) for row in rows]
     assert names[:4] == [("graph", "fp32"), ("graph", "fp64"), ("plain autograd", "fp32"), ("eager", "fp32")]
@@ -75,7 +76,7 @@ def test_equality_goes_on_where_an_engine_is_refused(monkeypatch: pytest.MonkeyP
         raise EngineError("it is another step")
 
     monkeypatch.setattr(Eager, "compile", lambda self, spec: refuse)
-    spec = StepSpec(Objective(((Activations((("conv2d_1", 1.0),)), 1.0),)), 32, 48, 1.0, 0.4)
+    spec = StepSpec(Objective(((Activations((("conv2d_1", 1.0),)), 1.0),)), 32, 48, GradientShape(1.0, 0.4))
     rows = list(equality.compare(TINY, models.get("inception_v3"), spec))
     refused = [row for row in rows if "refused" in row]
     assert refused and all(row["backend"] == "eager" and row["refused"] == "it is another step" for row in refused)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamdream_bench.live import Numbered, Reader
 
 from streamdream import backends, models
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import from_settings
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend, StepSpec, cuda_graphs
@@ -67,14 +68,15 @@ def test_nothing_is_mixed_between_devices(kind: str, in_turn: bool, tmp_path: Pa
 
 
 def test_tiles_are_not_mixed_between_devices() -> None:
-    spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2"), MODEL), 400, 480, 1.0, 0.4)
+    spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2"), MODEL), 400, 480, GradientShape(1.0, 0.4))
     step = Tiled(Eager(MODEL, torch.device("meta"), "fp32"), budget_mb=40).compile(spec)
     assert step(torch.zeros(1, 3, 400, 480), 0.02).device.type == "meta"
 
 
 def test_what_a_recording_reads_is_noticed() -> None:
     """The tensors that a step makes once, the first time and every other."""
-    spec = StepSpec(from_settings(DreamSettings(layers="conv2d_2", channel="3,17"), MODEL), 96, 96, 1.0, 0.4)
+    objective = from_settings(DreamSettings(layers="conv2d_2", channel="3,17"), MODEL)
+    spec = StepSpec(objective, 96, 96, GradientShape(1.0, 0.4))
     step = backends.create("eager", MODEL, "cpu", "fp32").compile(spec)
     for _ in range(2):
         with record_uses() as used:
@@ -127,7 +129,7 @@ def test_a_step_in_one_call_is_given_all_that_it_is_made_of(kind: str, tmp_path:
 
     monkeypatch.setattr(cuda_graphs, "GraphedCallable", as_it_is)
     backend, request = backends.create("eager", MODEL, "cpu", "fp32"), settings(kind, tmp_path, lion)
-    spec = StepSpec(from_settings(request, MODEL), 96, 128, 1.0, 0.4)
+    spec = StepSpec(from_settings(request, MODEL), 96, 128, GradientShape(1.0, 0.4))
     photo = to_tensor(to_signed_unit(lion[:96, :128]) * 0.8)
     seen = {role: photo.flip(3) for role in ("guide", "style")}
     targets, plain = backend.targets(spec.objective, seen), backend.compile(spec)
@@ -171,13 +173,13 @@ def test_a_gpu_dreams_what_the_processor_dreams(kind: str, tmp_path: Path, lion:
 def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
     """With whatever picture and step size, and after everything that was made for it once has been forgotten."""
     backend = on_gpu("eager", "fp32")
-    spec = StepSpec(from_settings(DreamSettings(layers="mixed0"), MODEL), 160, 200, 1.0, 0.4)
+    spec = StepSpec(from_settings(DreamSettings(layers="mixed0"), MODEL), 160, 200, GradientShape(1.0, 0.4))
     step, photo = backend.compile(spec), to_tensor(to_signed_unit(lion[:160, :200]) * 0.8)
     fresh = [step(photo, size).cpu() for size in (0.02, 0.01)]
     for _ in range(3):
         step(photo.flip(3), 0.05)
     for smooth in range(CACHE_SIZE + 1):
-        backend.compile(replace(spec, smooth=1.0 + smooth / 100))(photo, 0.05)
+        backend.compile(replace(spec, shape=GradientShape(1.0 + smooth / 100, 0.4)))(photo, 0.05)
     torch.cuda.empty_cache()
     rubbish = torch.full((64, 1 << 20), float("nan"), device="cuda")
     for expected, size in zip(fresh, (0.02, 0.01), strict=True):
@@ -189,7 +191,8 @@ def test_a_replayed_step_is_the_step(lion: NDArray[np.uint8]) -> None:
 def test_evicted_recordings_give_the_gpu_its_memory_back(lion: NDArray[np.uint8]) -> None:
     """And the step goes on, with weights and a recording that are made again."""
     backend, photo = on_gpu("eager", "fp32"), to_tensor(to_signed_unit(lion[:160, :200]) * 0.8)
-    steps = [backend.compile(StepSpec(from_settings(DreamSettings(layers=layers), MODEL), 160, 200, 1.0, 0.4))
+    shape = GradientShape(1.0, 0.4)
+    steps = [backend.compile(StepSpec(from_settings(DreamSettings(layers=layers), MODEL), 160, 200, shape))
              for layers in ("mixed3", "mixed5")]
     first = [[step(photo, 0.02).cpu() for _ in range(4)][-1] for step in steps]
     budget, before = memory.budget_of(backend.device), torch.cuda.memory_allocated()

@@ -253,10 +253,11 @@ sys.addaudithook(hook)
 import torch
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec
 from streamdream.settings import DreamSettings
 model, settings = models.get("inception_v3"), DreamSettings(layers="conv2d_3")
-spec = StepSpec(objectives.from_settings(settings, model), 64, 96, settings.smooth, settings.color)
+spec = StepSpec(objectives.from_settings(settings, model), 64, 96, GradientShape.of(settings))
 backends.create("openvino", model, "cpu", "fp32").compile(spec)(torch.zeros(1, 3, 64, 96), 0.01)
 print("telemetry", sorted(name for name in sys.modules if name.startswith("openvino_telemetry")))
 """

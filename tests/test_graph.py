@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec, graph, openvino
 from streamdream.backends.eager import Eager
 from streamdream.backends.engine import cosine, natural_noise
@@ -59,7 +60,15 @@ def with_weights(name: str) -> Model:
 
 def spec(model: Model, layers: str, height: int = 131, width: int = 171, **more: Any) -> StepSpec:
     objective = objectives.from_settings(DreamSettings(layers=layers, **more), model)
-    return StepSpec(objective, height, width, 1.0, 0.4)
+    return StepSpec(objective, height, width, GradientShape(1.0, 0.4))
+
+
+def test_bands_and_palette_are_in_the_graph() -> None:
+    model = with_weights("inception_v3")
+    wanted = replace(spec(model, "conv2d_2", 64, 81), shape=GradientShape(1.0, 0.8, 0.7, 3))
+    reference = Plain(model, CPU, forward="graph").compile(wanted)
+    found = worst(wanted, reference, by_itself(model, wanted, torch.float32))
+    assert found["error"] < 1e-5, found
 
 
 @pytest.mark.parametrize(("name", "layers"), MARKED_CASES)

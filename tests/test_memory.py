@@ -15,6 +15,7 @@ from support.engines import MODEL, counted, spec, wait_for
 
 from streamdream import backends
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec, auto, build_process, engine, trial
 from streamdream.backends.auto import Auto
 from streamdream.backends.eager import Eager
@@ -165,7 +166,8 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
         found = []
         for layers in LAYERS * 2:
             for width in (96, 128):
-                at = StepSpec(objectives.from_settings(DreamSettings(layers=layers), MODEL), 96, width, 1.5, 0.4)
+                objective = objectives.from_settings(DreamSettings(layers=layers), MODEL)
+                at = StepSpec(objective, 96, width, GradientShape(1.5, 0.4))
                 picture = engine.natural_noise(torch.Size((1, 3, 96, width)), CPU)
                 found.append(backend.compile(at)(picture, 0.02))
                 held.append(budget.held_bytes)
@@ -275,6 +277,7 @@ from streamdream.system import memory, process_tuning; process_tuning.tune_proce
 import torch
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec, engine
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb
@@ -283,7 +286,8 @@ name, layers = sys.argv[1:]
 cpu, model = torch.device("cpu"), models.get("inception_v3")
 backend, budget, steps = backends.create(name, model, "cpu", "fp32"), memory.budget_of(cpu), []
 def dream(layers, height, width):
-    spec = StepSpec(objectives.from_settings(DreamSettings(layers=layers), model), height, width, 1.5, 0.4)
+    shape = GradientShape(1.5, 0.4)
+    spec = StepSpec(objectives.from_settings(DreamSettings(layers=layers), model), height, width, shape)
     backend.compile(spec)(engine.natural_noise(torch.Size((1, 3, height, width)), cpu), 0.02)
     steps.append(backend.compile(spec))  # held, as a dreamer does
     steps[-1](engine.natural_noise(torch.Size((1, 3, height, width)), cpu), 0.02)

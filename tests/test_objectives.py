@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from streamdream import backends, models, settings_parsing
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
 from streamdream.errors import SettingsError, UnknownName
@@ -52,7 +53,7 @@ def test_total_variation_and_energy_are_terms_beside_the_dream(lion: NDArray[np.
 
     def dreamed(**changes: float) -> torch.Tensor:
         objective = objectives.from_settings(DreamSettings(layers="mixed0", **changes), MODEL)  # type: ignore[arg-type]
-        return backend.compile(StepSpec(objective, 128, 128, 0.0, 1.0))(photo, 0.02)
+        return backend.compile(StepSpec(objective, 128, 128, GradientShape(0.0, 1.0)))(photo, 0.02)
 
     def roughness(picture: torch.Tensor) -> float:
         return float((picture[..., 1:] - picture[..., :-1]).abs().mean())

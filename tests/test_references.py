@@ -13,6 +13,7 @@ from support import clips as media
 
 from streamdream import models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.terms import Guide, Style, Term
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
@@ -154,8 +155,9 @@ def test_a_step_with_guide_and_style_equals_plain_autograd(eager: Backend, lion:
 
         value = term.value(features_of(watched), term.targets(features_of, other))
         gradients.append(torch.autograd.grad(value, watched)[0])
-    expected = step.ascend(photo, gradients, objective.terms, 0.02, 1.0, 0.4)
-    taken = eager.compile(StepSpec(objective, 128, 128, 1.0, 0.4))(photo, 0.02, eager.targets(objective, other))
+    expected = step.ascend(photo, gradients, objective.terms, 0.02, GradientShape(1.0, 0.4))
+    spec = StepSpec(objective, 128, 128, GradientShape(1.0, 0.4))
+    taken = eager.compile(spec)(photo, 0.02, eager.targets(objective, other))
     assert float((taken - expected).norm() / (expected - photo).norm()) < 1e-3
 
 

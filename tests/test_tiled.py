@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamdream import backends, models
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import Backend, StepSpec
 from streamdream.backends.tiled import Axis, Tiled, bytes_per_pixel, overlap_of
 from streamdream.dream.dreamer import Dreamer, DreamState
@@ -52,7 +53,7 @@ def one_step(backend: Backend, settings: DreamSettings, photo: NDArray[np.uint8]
     objective = objectives.from_settings(settings, backend.model)
     picture = to_tensor(to_signed_unit(photo))
     height, width, _ = photo.shape
-    step = backend.compile(StepSpec(objective, height, width, settings.smooth, settings.color))
+    step = backend.compile(StepSpec(objective, height, width, GradientShape.of(settings)))
     return step(picture, settings.step_size) - picture
 
 
@@ -110,7 +111,7 @@ def test_no_edge_shows_after_some_steps(eager: Backend, photo: NDArray[np.uint8]
 
 
 def test_small_pictures_are_not_cut(eager: Backend) -> None:
-    spec = StepSpec(objectives.from_settings(DreamSettings(), MODEL), 240, 320, 1.5, 0.4)
+    spec = StepSpec(objectives.from_settings(DreamSettings(), MODEL), 240, 320, GradientShape(1.5, 0.4))
     calls = []
 
     class Spy:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from streamdream.ascent.gradient_shape import GradientShape
     from streamdream.ascent.objectives import Objective
     from streamdream.ascent.terms import Pictures, Targets
     from streamdream.models import Model
@@ -51,8 +52,7 @@ class StepSpec:
     objective: Objective
     height: int
     width: int
-    smooth: float
-    color: float
+    shape: GradientShape
 
 
 class Backend(Protocol):

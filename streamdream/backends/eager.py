@@ -59,7 +59,7 @@ class Eager:
 
         def step(picture: Tensor, step_size: float | Tensor, targets: AllTargets = ()) -> Tensor:
             picture = picture.to(self.device)
-            return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.smooth, spec.color)
+            return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.shape)
 
         if self.device.type != "cuda":
             return step

@@ -80,7 +80,7 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
         at_input = network.gradients(model.to_input(picture), lambda features: [
             term.value(features, of_term) for (term, _), of_term in zip(terms, of_terms, strict=True)])
         gradients = [model.to_input.gradient(gradient) for gradient in at_input]
-        return maths.ascend(picture, gradients, terms, step_size, spec.smooth, spec.color)
+        return maths.ascend(picture, gradients, terms, step_size, spec.shape)
 
     picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
     example = (picture.contiguous(memory_format=torch.channels_last),

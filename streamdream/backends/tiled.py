@@ -74,14 +74,15 @@ class Tiled:
 
         def step(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
             picture = picture.to(self.device)
-            refined = [torch.empty_like(picture) for _ in terms]
+            shaped = [torch.empty(len(picture), 3 * spec.shape.parts_of(term), *picture.shape[2:], device=self.device)
+                      for term, _ in terms]
             for down in axes[0].tiles():
                 for across in axes[1].tiles():
                     part = picture[:, :, down.read, across.read].contiguous(memory_format=torch.channels_last)
-                    for whole, gradient, (term, _) in zip(refined, gradients(part, targets), terms, strict=True):
-                        smoothed = maths.smooth_and_desaturate(gradient, term, spec.smooth, spec.color)
-                        whole[:, :, down.write, across.write] = smoothed[:, :, down.used, across.used]
-            return maths.apply_step(picture, refined, terms, step_size)
+                    for whole, gradient, (term, _) in zip(shaped, gradients(part, targets), terms, strict=True):
+                        part_shaped = maths.shape_gradient(gradient, term, spec.shape)
+                        whole[:, :, down.write, across.write] = part_shaped[:, :, down.used, across.used]
+            return maths.apply_step(picture, shaped, terms, step_size)
 
         return step
 

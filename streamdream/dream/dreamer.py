@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
@@ -176,7 +177,7 @@ class Dreamer:
     def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, references: References
               ) -> Step:
         """Return the compiled step for an octave of this size, with the targets of guide and style bound to it."""
-        step = self._steps(StepSpec(objective, height, width, settings.smooth, settings.color))
+        step = self._steps(StepSpec(objective, height, width, GradientShape.of(settings)))
         if not any(term.needs for term, _ in objective.terms):
             return step
         return partial(step, targets=self._targets(objective, references, height, width))

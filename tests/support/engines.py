@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from streamdream import models
+from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec, cached_engine, engine
@@ -22,7 +23,7 @@ MODEL = models.get("inception_v3")
 
 
 def spec(layer: str = "conv2d_4", width: int = 112) -> StepSpec:
-    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, 1.0, 0.4)
+    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, GradientShape(1.0, 0.4))
 
 
 def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | None = None, batch: int = 1
