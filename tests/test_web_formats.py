@@ -101,7 +101,11 @@ def on_the_page(holds: dict[str, Any]) -> dict[str, Any]:
 
 def assert_said_by_the_command(error: str, row: Input, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
                                ) -> None:
-    """The command refuses the file, too, and every word of the page's line is in its line, but for the file's name."""
+    """The command refuses the file, too, and every word of the page's line is in its line, but for the file's name; or
+    its codec is not in the page's list, which is shorter: old decoders have faults that strangers know.
+    """
+    if re.fullmatch(r"the video codec \w+ is not accepted; H.264 in an .mp4 is", error):
+        return
     output = row.output(folder / "out")
     output.parent.mkdir()
     said = here(capsys, *row.arguments([str(source)], output))
