@@ -41,7 +41,7 @@ def test_open_source_refuses_a_folder(tmp_path: Path) -> None:
     ("a.mkv", b"just some text\n" * 300, "is damaged, or not a video"),
     ("a.txt", b"just some text\n" * 300, "is damaged, or not a video"),
     ("a.mp4", b"ffconcat version 1.0\nfile 'steady.mp4'\n", "is damaged, or not a video"),
-    ("a.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsteady.mp4\n#EXT-X-ENDLIST\n", "is damaged, or not"),
+    ("a.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsteady.mp4\n#EXT-X-ENDLIST\n", "is a play list"),
 ])
 def test_open_source_refuses_what_is_no_video(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     """Text, and also play lists: they would make FFmpeg open what they name."""

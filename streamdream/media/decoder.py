@@ -14,6 +14,9 @@ from streamdream.media.picture_limits import MAX_VIDEO_PIXELS, check_pixels, max
 from streamdream.media.pyav import fraction
 from streamdream.media.tone_mapping import is_hdr_picture, tone_mapped_rgb
 
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Codec -> the decoder that reads the transparency of WebM, which FFmpeg's own ones do not."""
+
 
 class VideoDecoder:
     """The main video stream of ``container``. Raises SourceError when there is none that can be decoded.
@@ -40,17 +43,23 @@ class VideoDecoder:
         """Packets that could not be decoded."""
         self._name = name
         self._rgb, self._planar = VideoReformatter(), VideoReformatter()
+        self._alpha_decoder = _alpha_decoder(self.stream)
 
     def decode(self, packet: Any) -> list[Any]:
         """The pictures that a packet completes, or ``None`` at the end of the stream; damage is counted, not raised."""
         from av import FFmpegError
 
         try:
-            pictures: list[Any] = self.stream.decode(packet)
+            pictures: list[Any] = (self._alpha_decoder or self.stream).decode(packet)
         except FFmpegError:
             self.damaged += 1
             return []
         return pictures
+
+    def flush(self) -> None:
+        """Forget what was decoded; after a seek. PyAV does so for the decoders of its streams."""
+        if self._alpha_decoder is not None:
+            self._alpha_decoder.flush_buffers()
 
     def describe(self, picture: Any, rotation: Rotation | None = None) -> Rotation:
         """Take what the first picture says about all of them; return how it is turned, which may be known already."""
@@ -97,3 +106,17 @@ class VideoDecoder:
 
     def _unreadable(self, picture: Any) -> SourceError:
         return SourceError(f"{self._name} has pictures that cannot be read, {picture.format.name}")
+
+
+def _alpha_decoder(stream: Any) -> Any:
+    """The decoder of a WebM with transparency, which is a second picture in each packet; None for any other video."""
+    from av import CodecContext
+    from av.codec import codecs_available
+
+    name = ALPHA_DECODERS.get(stream.codec_context.codec.canonical_name, "")
+    is_transparent = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if not is_transparent or name not in codecs_available:
+        return None
+    decoder: Any = CodecContext.create(name, "r")
+    decoder.options = dict(stream.codec_context.options)  # the limit of the size
+    return decoder

@@ -24,6 +24,7 @@ SAFE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,gif,apng,asf,mpeg
                 "ivf,mjpeg,mxf,nut,ogg,rm,dv,wtv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,ppm_pipe,"
                 "mp3,wav,flac,aac")
 """FFmpeg formats allowed for local files. Play lists (concat, hls, dash, ...) are not: they open other files."""
+HLS_MARK = b"#EXTM3U"
 NONZERO_START_FORMATS = {"mpeg", "mpegts", "rtsp", "hls"}
 """Formats whose clock may start at any time; the clock of all others starts at 0."""
 MAX_LEAD_SECONDS = 60
@@ -173,9 +174,13 @@ def open_file(path: str, **options: str) -> Any:
     if file.is_file() and not file.stat().st_size:
         raise SourceError(f"{path} is empty")
     try:
-        file.open("rb").close()
+        with file.open("rb") as opened:
+            is_list = opened.read(len(HLS_MARK)) == HLS_MARK if file.is_file() else False
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error_text(error)}") from None
+    if is_list:
+        raise SourceError(f"{path} is a play list (HLS), which may name any file, so it is read over http only; "
+                          f"ffmpeg -i {path} -c copy film.mkv makes a video of it")
     # FFmpeg takes most JPEG files for a numbered sequence, which may read other files.
     format = "jpeg_pipe" if file.suffix.lower() in (".jpg", ".jpeg") else None
     # An absolute path cannot be taken for "protocol:name".

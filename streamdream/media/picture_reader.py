@@ -77,6 +77,7 @@ class PictureReader:
 
         try:
             self.container.seek(ticks, stream=self.stream)
+            self.decoder.flush()
         except FFmpegError:
             return False
         return True

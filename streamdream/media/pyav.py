@@ -1,9 +1,13 @@
 """The differences between PyAV 18 (Python 3.11) and 19 (Python 3.12 and later), and a fault of both."""
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal
+
+NATIVE_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1", 8: "7.1"}
+"""For that many channels."""
 
 
 def open_av(target: Any, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
@@ -15,7 +19,10 @@ def open_av(target: Any, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
 
     if int(av.__version__.partition(".")[0]) < 19:
         options["metadata_errors"] = "surrogateescape"
-    return av.open(target, mode, **options)
+    container = av.open(target, mode, **options)
+    for stream in container.streams.audio if mode == "r" else ():
+        _replace_custom_layout(stream.codec_context)
+    return container
 
 
 def side_data(picture: Any, kind: str) -> bytes | None:
@@ -52,3 +59,16 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
         yield from container.demux(*streams)
     except IndexError:
         return
+
+
+def _replace_custom_layout(context: Any) -> None:
+    """Give a sound decoder one of FFmpeg's own channel layouts where the file has the channels in another order.
+
+    PyAV frees the list of such an order twice, for each look at it and for each decoded frame, which ends the process.
+    """
+    if context is None:
+        return
+    layout = context.layout
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))  # never freed: that would be the first of the two times
+    if "(" in layout.name:  # as "8 channels (FL+FR+FC+LFE+SL+SR+BL+BR)"; also those in FFmpeg's order without a name
+        context.layout = NATIVE_LAYOUTS.get(layout.nb_channels, f"{layout.nb_channels}c")

@@ -89,8 +89,10 @@ class TimestampRepair:
         """What is added to timestamps now."""
         self._next = Fraction(0)
         self.last: int | None = None
-        self.has_strays = False
-        """Whether a picture was far off: its time may be the end that the file states."""
+        self.has_doubtful_end = False
+        """Whether a picture was far off, or the clock began anew: the end that the file states may be that of another
+        clock.
+        """
 
     def position(self, raw_pts: int | None, damaged: int = 0) -> SourcePosition:
         """The position of the next picture, which has that timestamp, after so many damaged packets."""
@@ -125,10 +127,13 @@ class TimestampRepair:
         if pts > self.last:
             return self._close_gap(pts) if pts - self.last > self._max_gap else pts
         self._warn("has timestamps that run backwards; they were repaired")
-        return self._restart(pts) if self.last - pts > self._reset else self.last + 1
+        if self.last - pts <= self._reset:
+            return self.last + 1
+        self.has_doubtful_end = True
+        return self._restart(pts)
 
     def _put_in_line(self, pts: int) -> int:
-        self.has_strays = True
+        self.has_doubtful_end = True
         self._warn("has a timestamp that is far off; it was repaired")
         return pts
 

@@ -62,9 +62,11 @@ CONTAINERS = {
     ".webm": Container("webm", "libvpx-vp9", MATROSKA_OPTIONS, hdr_codec="libsvtav1", gpu_codecs=("av1",),
                        recording_options=MATROSKA_RECORDING),
     ".avi": Container("avi", "mpeg4", {"avoid_negative_ts": "disabled"}, Fraction(0), tags_color=False),
-    ".webp": Container("webp", "libwebp_anim", {"loop": "0"}, Fraction(1, 1000), tags_color=False),
-    ".apng": Container("apng", "apng", {"plays": "0"}, Fraction(1, 90000), tags_color=False),
-    # Browsers show a picture of less than 20 ms for 100 ms.
+    # Browsers show a picture of up to 10 ms, in a GIF of less than 20 ms, for 100 ms. 60 a second stay.
+    ".webp": Container("webp", "libwebp_anim", {"loop": "0"}, Fraction(1, 1000), tags_color=False,
+                       shortest=Fraction(16, 1000)),
+    ".apng": Container("apng", "apng", {"plays": "0"}, Fraction(1, 90000), tags_color=False,
+                       shortest=Fraction(16, 1000)),
     ".gif": Container("gif", "gif", tick=Fraction(1, 100), tags_color=False, shortest=Fraction(1, 50)),
 }
 PIPES = {

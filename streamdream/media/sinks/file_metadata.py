@@ -12,7 +12,7 @@ from streamdream.media.pyav import fraction
 from streamdream.media.timecode import advance
 
 CONTAINER_SPECIFIC_TAGS = re.compile(r"encoder|major_brand|minor_version|compatible_brands|vendor_id|rotate|name"
-                        r"|timecode|(duration|bps|number_of_|_statistics).*", re.IGNORECASE)
+                        r"|alpha_mode|timecode|(duration|bps|number_of_|_statistics).*", re.IGNORECASE)
 """Metadata that describe one file, and are wrong or written again in another."""
 TIMECODE_FORMATS = LOCATION_FORMATS = {"mp4", "mov", "matroska", "webm"}
 LOCATION = re.compile(r"location(-.*)?|com\.apple\.quicktime\.location\.iso6709", re.IGNORECASE)

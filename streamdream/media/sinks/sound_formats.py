@@ -231,7 +231,8 @@ def _try_encoder(encoding: SoundEncoding) -> int | None:
         configure(context, encoding)
         context.open(strict=False)
         silence = av.AudioFrame(encoding.format, encoding.layout, context.frame_size or 1024)
-        for plane in silence.planes:
+        # PyAV gives a ninth plane of eight, which is no memory.
+        for plane in silence.planes[:silence.layout.nb_channels if silence.format.is_planar else 1]:
             plane.update(bytes(plane.buffer_size))
         silence.sample_rate, silence.pts, silence.time_base = encoding.rate, 0, context.time_base
         packets = [*context.encode(silence), *context.encode(None)]

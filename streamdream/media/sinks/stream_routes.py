@@ -100,10 +100,13 @@ class StreamRoutes:
         elif container not in SOUND:
             self._leave_out(stream)
         elif not (name := choose_encoder(stream, container, self._settings, self._delay_of(stream))):
-            if self._can_mux(stream):
-                self._copy(stream)
-            else:
+            if not self._can_mux(stream):
                 self._leave_out(stream)
+                return
+            self._copy(stream)
+            if self._settings.audio_bit_rate:
+                self._warnings.append(f"-b:a {self._settings.audio_bit_rate} changes nothing of stream {stream.index} "
+                                      f"of {self._path} ({describe_stream(stream)}), which is copied; -c:a encodes it")
         else:
             self._encode(stream, name)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -109,8 +110,8 @@ class VideoEncoder:
             too_fast = source.rate * kind.shortest > 1
             self._thinning = Thinning(clock_tick, self.tick, kind.shortest, too_fast)
             if too_fast:
-                self.warnings.append(f"{Path(self._name).suffix} shows {1 / kind.shortest} pictures a second: some of "
-                                     f"the {float(source.rate):g} are left out, evenly; the length stays")
+                self.warnings.append(f"{Path(self._name).suffix} shows {float(1 / kind.shortest):g} pictures a second: "
+                                     f"some of the {float(source.rate):g} are left out, evenly; the length stays")
         context.time_base = self.tick
         context.flags |= FRAME_DURATION
 
@@ -143,6 +144,8 @@ class VideoEncoder:
             raise UsageError(f"{name} refuses this: {what}, --crf {settings.crf}, "
                              f"--encoder-preset {settings.encoder_preset}{given}") from None
         except FFmpegError as error:
+            if given and error.errno == errno.ERANGE:
+                raise UsageError(f"{name} refuses{given.removeprefix(',')} (a value is out of range)") from None
             raise SinkError(f"{name} cannot run here ({error_text(error)}); -c:v {self._kind.codec} can") from None
         if refused:
             raise UsageError(f"{name} refuses -e {settings.encoder_options} ({refused[0]})")

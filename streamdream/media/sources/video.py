@@ -315,7 +315,7 @@ class AvSource:
         reached = last + self.last_duration
         if reached >= self._window.end * self.time_base:
             return
-        stated = (None if self._clock.has_strays else self._stated_end()) or reached
+        stated = (None if self._clock.has_doubtful_end else self._stated_end()) or reached
         index: Any = reader.stream.index_entries if "mov" in reader.container.format.name else ()
         # The index of an mp4 is exact. A stated end is not: the last frame may last long.
         missing = (index[-1].timestamp > reader.last_dts if index
