@@ -10,7 +10,7 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def linked(path: str) -> str:
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or "/tmp/gradio")
     folder.mkdir(exist_ok=True)
     link = folder / ("link" + path.replace("/", "-"))
-    if not link.is_symlink():
+    with suppress(FileExistsError):  # several visitors attack at once
         link.symlink_to(path)
     return str(link)
 
