@@ -127,9 +127,8 @@ class AvSource:
             self.rate = frame_rate(self._reader.stream)
             self._step = 1 / self.rate / self.time_base
             self._window = span.ticks(clock_origin(self._reader.container), self.time_base)
-            first = self._first()
-            self._next: _Taken | None = first
-            self._describe(first)
+            self._next: _Taken | None = self._first()
+            self._describe(self._next)
         except BaseException:
             self._reader.close()
             raise
@@ -357,10 +356,8 @@ def _open_file(name: str, span: TimeRange, deinterlace: str) -> AvSource:
 
 
 def _open_url(name: str, span: TimeRange, deinterlace: str) -> AvSource:
-    def open() -> Any:
-        return open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS)
-
-    return AvSource(name, open, span, deinterlace)
+    return AvSource(name, lambda: open_container(name, f"cannot open {name}", timeout=URL_TIMEOUT_SECONDS), span,
+                    deinterlace)
 
 
 def _open_pipe(name: str, span: TimeRange, deinterlace: str) -> AvSource:
