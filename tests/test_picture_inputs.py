@@ -206,6 +206,15 @@ def test_animations_keep_their_pictures_and_times(name: str, options: dict[str, 
     assert times() == [0.0, 0.08, 0.12, 0.32]
 
 
+def test_an_animation_that_claims_more_pictures_than_it_has(capsys: Capture) -> None:
+    first, *more = [Image.new("RGB", (96, 72), (40 * number, 90, 60)) for number in range(4)]
+    first.save("a.webp", save_all=True, append_images=more, duration=80)
+    data = Path("a.webp").read_bytes()
+    Path("a.webp").write_bytes(data + data[data.rindex(b"ANMF"):])
+    assert "picture 5 of a.webp is a damaged picture" in render(capsys, "a.webp")
+    assert len(pictures()) == 4
+
+
 def test_a_part_of_an_animation(capsys: Capture) -> None:
     animation("a.webp", lossless=True)
     with open_source("a.webp", start=0.1, duration=0.1) as source:

@@ -78,7 +78,7 @@ def one_line_errors(name: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (StreamdreamError, EOFError):
+    except StreamdreamError:
         raise
     except UnidentifiedImageError:
         raise SourceError(f"{name} is not a picture that can be read") from None
