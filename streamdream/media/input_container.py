@@ -207,7 +207,7 @@ def is_attached_picture(stream: Any) -> bool:
 
 def main_video_stream(container: Any) -> Any:
     """The video stream that players show, or None: no cover; of several the one that is marked as the default, then the
-    largest, then that of the highest bit rate, then the first. A stream of several sizes (HLS, DASH) marks none.
+    largest, then that of the highest bit rate, then the first. A stream of several sizes (HLS) marks none.
     """
     streams = [stream for stream in container.streams.video if not is_attached_picture(stream)]
     return max(streams, key=_rank, default=None)
