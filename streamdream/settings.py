@@ -64,6 +64,8 @@ class DreamSettings(_Checked):
     color: float = option(0.4, "saturation of the gradient; 0 for grey", low=0, high=1)
     palette: float = option(0.0, "power of the colors of photographs in the gradient; 0 for its own", low=0, high=2)
     equalize: bool = option(False, "give fine and coarse detail of the gradient equal strength")
+    legibility: float = option(0.0, "how readable the picture stays under the dream", low=0, high=1)
+    consistency: float = option(0.0, "how calm the dream is; 0 lets it boil", low=0, high=1)
     keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
     warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
     flow: str = option("dis", "optical flow method that carries the dream",
@@ -164,6 +166,8 @@ class AutomationSettings(_Checked):
                                "'mixed3@20; mixed4:1,mixed5:0.5 strength=1.5@30; conv2d_3'")
     playlist_seconds: float = option(20.0, "duration of a playlist entry that names none", low=0.1, unit="s")
     fade: float = option(1.0, "duration of the crossfade when layers or model change", low=0, high=3600, unit="s")
+    journey: float = option(0.0, "duration of a slow journey through the layers and channels of the network; 0 for none",
+                            low=0, unit="s", kind="time")
     sound: str = option("", "sound that controls the strength: 'source' for that of the input, 'mic', or a file",
                         kind="file")
     sound_band: str = option("all", "frequency band of the sound", choices="streamdream.media.audio_level:BANDS")
