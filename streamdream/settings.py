@@ -43,8 +43,8 @@ class _Checked:
 class DreamSettings(_Checked):
     """Objective, steps and carrying of the dream; may change between two frames."""
 
-    layers: str = option("mixed3", "layers to dream, with weights, such as 'mixed3:1,mixed5:0.5'")
-    channel: str = option("", "channels of the layers, such as '3,17'; empty for all")
+    layers: str = option("mixed3", "layers to dream, with weights and channels, such as 'mixed3:1,mixed5[33,220]:0.5'")
+    channel: str = option("", "channels of the layers that name none, such as '3,17'; empty for all")
     guide: str = option("", "image whose features to dream; for render also a video", kind="picture")
     style: str = option("", "image whose style to dream", kind="picture")
     style_weight: float = option(1.0, "weight of the style; the layers have weight 1", low=0, high=100)
@@ -166,8 +166,8 @@ class AutomationSettings(_Checked):
                                "'mixed3@20; mixed4:1,mixed5:0.5 strength=1.5@30; conv2d_3'")
     playlist_seconds: float = option(20.0, "duration of a playlist entry that names none", low=0.1, unit="s")
     fade: float = option(1.0, "duration of the crossfade when layers or model change", low=0, high=3600, unit="s")
-    journey: float = option(0.0, "duration of a slow journey through the layers and channels of the network; 0 for none",
-                            low=0, unit="s", kind="time")
+    journey: float = option(0.0, "duration of a slow journey through the layers and channels; 0 for none", low=0,
+                            unit="s", kind="time")
     sound: str = option("", "sound that controls the strength: 'source' for that of the input, 'mic', or a file",
                         kind="file")
     sound_band: str = option("all", "frequency band of the sound", choices="streamdream.media.audio_level:BANDS")

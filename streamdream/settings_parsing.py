@@ -4,16 +4,27 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamdream.errors import SettingsError
 
-TapWeights = tuple[tuple[str, float], ...]
-"""(tap, weight), ... as ``--layers`` names them."""
+
+class LayerWeight(NamedTuple):
+    """One part of ``--layers``: ``name[1,2]:weight``."""
+
+    name: str
+    weight: float
+    channels: tuple[int, ...] = ()
+    """Empty for all."""
+
+
+LayerWeights = tuple[LayerWeight, ...]
 MIN_MEMORY = "64M"
 """Less memory does not suffice for one step."""
 MAX_TOML_BYTES = 1 << 16
 """Of a preset or recipe: many times what all settings take."""
+BETWEEN_LAYERS = re.compile(r",(?![^\[\]]*\])")
+LAYER = re.compile(r"([^\[\]:]+)(?:\[([^\[\]]+)\])?(?::(.*))?")
 MAX_DOTS = 1000
 """In a line of TOML: the time that tomllib takes for a key grows with their square, to 9 s for 20,000."""
 
@@ -75,30 +86,41 @@ def parse_switch(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-def parse_layers(text: str, flag: str = "--layers") -> TapWeights:
-    """Parse ``mixed3:1,mixed5:0.5`` to ((tap, weight), ...); a missing weight is 1. Raises SettingsError."""
-    pairs = []
-    for part in text.split(","):
-        name, _, weight = part.strip().partition(":")
+def parse_layers(text: str, flag: str = "--layers") -> LayerWeights:
+    """Parse ``mixed3:1,mixed5[33,220]:0.5``; a missing weight is 1. Raises SettingsError."""
+    parts = []
+    for part in BETWEEN_LAYERS.split(text):
+        match = LAYER.fullmatch(part.strip())
+        if match is None:
+            raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5', with channels "
+                                "as 'mixed5[33,220]:1'")
+        name, channels, weight = match.groups()
         try:
             number = float(weight or 1)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
             raise SettingsError(f"{flag}: the weight of {name} is {weight!r}, but must be a number")
-        if not name:
-            raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5'")
-        pairs.append((name, number))
-    if len({name.replace("/", "_") for name, _ in pairs}) < len(pairs):
+        parts.append(LayerWeight(name, number, parse_channels(channels or "", f"{flag} {part.strip()}")))
+    if len({(part.name.replace("/", "_"), part.channels) for part in parts}) < len(parts):
         raise SettingsError(f"{flag} {text!r} names a layer twice")
-    if not any(weight for _, weight in pairs):
+    if not any(part.weight for part in parts):
         raise SettingsError(f"{flag} {text!r} has no weight other than 0")
-    return tuple(pairs)
+    return tuple(parts)
 
 
-def parse_channels(text: str) -> tuple[int, ...]:
+def format_layers(layers: LayerWeights) -> str:
+    """Write layers as ``parse_layers`` reads them."""
+    def one(layer: LayerWeight) -> str:
+        channels = f"[{','.join(map(str, layer.channels))}]" if layer.channels else ""
+        return f"{layer.name}{channels}:{layer.weight:.6g}"
+
+    return ",".join(map(one, layers))
+
+
+def parse_channels(text: str, flag: str = "--channel") -> tuple[int, ...]:
     """Parse ``3,17`` to (3, 17). Raises SettingsError."""
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise SettingsError(f"--channel is {text!r}, but must be whole numbers, such as '3,17'") from None
+        raise SettingsError(f"{flag} is {text!r}, but must be whole numbers, such as '3,17'") from None

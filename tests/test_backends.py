@@ -20,11 +20,12 @@ from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.media.frame import to_signed_unit, to_tensor
+from streamdream.settings_parsing import parse_layers
 
 MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]
-DEEP = [Activations((("mixed3", 1.0),)), Activations((("mixed5", 0.5), ("conv2d_4", 1.0)), channels=(3, 17))]
-SHALLOW = [Activations((("conv2d_2", 1.0),)), Activations((("mixed0", 0.5), ("conv2d_4", 1.0)), channels=(3, 17))]
+DEEP = [Activations(parse_layers("mixed3")), Activations(parse_layers("mixed5[3,17]:0.5,conv2d_4[3,17]"))]
+SHALLOW = [Activations(parse_layers("conv2d_2")), Activations(parse_layers("mixed0[3,17]:0.5,conv2d_4[3,17]"))]
 OBJECTIVES = {"compiled": SHALLOW}
 """Its compiler takes most of a minute for mixed3, and for each other size or precision again."""
 HEIGHT, WIDTH = 160, 201

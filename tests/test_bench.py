@@ -22,6 +22,7 @@ from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
 from streamdream.backends.eager import Eager
 from streamdream.errors import EngineError, SourceError, UnknownName
+from streamdream.settings_parsing import parse_layers
 
 Picture = NDArray[np.uint8]
 TINY = Options(height=96, width=128, field_height=0, frames=6, drift_frames=9, drift_height=96, backend="eager",
@@ -62,7 +63,7 @@ def test_step_measures_every_precision_worth_it() -> None:
 
 def test_equality_compares_all_that_runs_with_autograd() -> None:
     model = models.get("inception_v3")
-    spec = StepSpec(Objective(((Activations((("conv2d_4", 1.0),)), 1.0),)), 96, 112, GradientShape(1.0, 0.4))
+    spec = StepSpec(Objective(((Activations(parse_layers("conv2d_4")), 1.0),)), 96, 112, GradientShape(1.0, 0.4))
     rows = list(equality.compare(TINY, model, spec))
     names = [(row["backend"], row["precision"]) for row in rows]
     assert names[:4] == [("graph", "fp32"), ("graph", "fp64"), ("plain autograd", "fp32"), ("eager", "fp32")]
@@ -76,7 +77,7 @@ def test_equality_goes_on_where_an_engine_is_refused(monkeypatch: pytest.MonkeyP
         raise EngineError("it is another step")
 
     monkeypatch.setattr(Eager, "compile", lambda self, spec: refuse)
-    spec = StepSpec(Objective(((Activations((("conv2d_1", 1.0),)), 1.0),)), 32, 48, GradientShape(1.0, 0.4))
+    spec = StepSpec(Objective(((Activations(parse_layers("conv2d_1")), 1.0),)), 32, 48, GradientShape(1.0, 0.4))
     rows = list(equality.compare(TINY, models.get("inception_v3"), spec))
     refused = [row for row in rows if "refused" in row]
     assert refused and all(row["backend"] == "eager" and row["refused"] == "it is another step" for row in refused)
@@ -176,7 +177,7 @@ def test_flicker_follows_the_motion() -> None:
 
 
 def test_gain_of_the_same_picture_is_one_and_of_a_flat_one_less(lion: Picture) -> None:
-    objective = Objective(((Activations((("mixed0", 1.0),)), 1.0),))
+    objective = Objective(((Activations(parse_layers("mixed0")), 1.0),))
     excitement = metrics.ObjectiveValue(models.get("inception_v3"), objective, (96, 96))
     value = excitement(lion)
     assert metrics.gain([lion] * 3, [value] * 3, excitement, 1) == pytest.approx(1)

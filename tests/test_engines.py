@@ -27,6 +27,7 @@ from streamdream.backends.openvino import OpenVino
 from streamdream.errors import EngineError, SettingsError
 from streamdream.models import Model
 from streamdream.models.nodes import Concat
+from streamdream.settings_parsing import parse_layers
 
 MADE_OF = {"backend": "test", "size": "4x3", "graph": "abc"}
 pytestmark = pytest.mark.skipif(not backends.available("openvino")[0], reason="OpenVINO is not installed")
@@ -64,7 +65,7 @@ def test_half_precision_keeps_layers_before_the_first_pool_in_fp32(name: str) ->
     """OpenVINO's own reader must find the marks; and they change nothing in float32."""
     model, _ = with_weights(models.get(name))
     layers = next(node.name for node in model.nodes() if isinstance(node, Concat))
-    wanted = replace(spec(), objective=Objective(((Activations(((layers, 1.0),)), 1.0),)))
+    wanted = replace(spec(), objective=Objective(((Activations(parse_layers(layers)), 1.0),)))
     recorded = graph.build(model, wanted, torch.float32)
     plain, core = openvino.convert(recorded), openvino._core()
     marked = openvino_precision.keep_fp32(core, openvino._openvino(), plain, openvino_precision.fp32_nodes(recorded))
@@ -256,6 +257,7 @@ from streamdream.ascent import objectives
 from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.backends import StepSpec
 from streamdream.settings import DreamSettings
+from streamdream.settings_parsing import parse_layers
 model, settings = models.get("inception_v3"), DreamSettings(layers="conv2d_3")
 spec = StepSpec(objectives.from_settings(settings, model), 64, 96, GradientShape.of(settings))
 backends.create("openvino", model, "cpu", "fp32").compile(spec)(torch.zeros(1, 3, 64, 96), 0.01)

@@ -19,18 +19,41 @@ MODEL = models.get("inception_v3")
 
 def test_weighted_mean_square_by_hand() -> None:
     features = {"a": torch.full((1, 2, 1, 2), 3.0), "b": torch.tensor([[[[1.0]], [[5.0]]]])}
-    assert float(Activations((("a", 2.0), ("b", -0.5))).value(features, ())) == 2 * 9 - 0.5 * 13
-    assert float(Activations((("b", 1.0),), channels=(1,)).value(features, ())) == 25
+    assert float(Activations(settings_parsing.parse_layers("a:2,b:-0.5")).value(features, ())) == 2 * 9 - 0.5 * 13
+    assert float(Activations(settings_parsing.parse_layers("b[1]")).value(features, ())) == 25
 
 
 def test_layers_are_parsed_with_their_weights() -> None:
     layers = settings_parsing.parse_layers("mixed3:1, mixed5:0.5,mixed4")
-    assert layers == (("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0))
+    assert [layer[:2] for layer in layers] == [("mixed3", 1.0), ("mixed5", 0.5), ("mixed4", 1.0)]
+
+
+def test_layers_are_parsed_with_their_channels_and_written_again() -> None:
+    layers = settings_parsing.parse_layers("mixed5[33, 220]:1,mixed3:0.5,mixed5[12]:-0.5")
+    assert [layer.channels for layer in layers] == [(33, 220), (), (12,)]
+    assert settings_parsing.format_layers(layers) == "mixed5[33,220]:1,mixed3:0.5,mixed5[12]:-0.5"
+    assert settings_parsing.parse_layers(settings_parsing.format_layers(layers)) == layers
+
+
+def test_weights_of_channels_are_targets_of_one_step_for_all() -> None:
+    """Another channel or weight of the same layers needs no new step, and the value is the same as without targets."""
+    found = [objectives.from_settings(DreamSettings(layers=layers), MODEL)
+             for layers in ("mixed5[33,220]:1,mixed3:0.5,mixed5[12]:-0.5", "mixed5,mixed3[4]:2")]
+    assert found[0].structure == found[1].structure and found[0] != found[1]
+    features = {"mixed5": torch.rand(2, 768, 3, 4), "mixed3": torch.rand(2, 768, 5, 5)}
+    for objective in found:
+        term = objective.terms[0][0]
+        targets = term.targets(lambda picture: {}, {})
+        assert [target.shape for target in targets] == [(768, 1, 1), (768, 1, 1)]
+        value = objective.structure.terms[0][0].value(features, targets)
+        torch.testing.assert_close(value, term.value(features, ()))
 
 
 @pytest.mark.parametrize(("layers", "message"), [
     ("mixed3:x", "the weight of mixed3 is 'x'"), ("", "must be layers"), ("mixed3,mixed3", "twice"),
-    ("mixed3:0", "no weight"), ("mixed3:nan", "the weight of mixed3 is 'nan'"),
+    ("mixed3:0", "no weight"), ("mixed3[5", "must be layers"), ("mixed3[]", "must be layers"),
+    ("mixed3[x]", "whole numbers"), ("mixed3[5],mixed3[5]:2", "twice"), ("mixed3[768]", "channel 768: mixed3 has"),
+    ("mixed3:nan", "the weight of mixed3 is 'nan'"),
 ])
 def test_layers_that_cannot_be_parsed_are_named(layers: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):

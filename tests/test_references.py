@@ -24,6 +24,7 @@ from streamdream.media import images
 from streamdream.media.frame import to_signed_unit, to_tensor
 from streamdream.render.guide_video import GuideVideo
 from streamdream.settings import DreamSettings
+from streamdream.settings_parsing import parse_layers
 
 MODEL = models.get("inception_v3")
 Picture = NDArray[np.uint8]
@@ -46,7 +47,7 @@ def features(count: int, seed: int, height: int = 5, width: int = 7) -> torch.Te
 def test_the_guide_objective_equals_one_by_hand() -> None:
     """Each position climbs toward the guide's feature with the largest dot product: dream.ipynb, cell 27."""
     mine, theirs = features(4, 1).requires_grad_(), features(4, 2, 3, 3)
-    term = Guide((("a", 2.0),))
+    term = Guide(parse_layers("a:2"))
     targets = term.targets(lambda picture: {"a": theirs}, {"guide": torch.zeros(1, 3, 1, 1)})
     found, = torch.autograd.grad(term.value({"a": mine}, targets), mine)
     x, y = mine.detach().reshape(4, -1), theirs.reshape(4, -1)
@@ -56,7 +57,7 @@ def test_the_guide_objective_equals_one_by_hand() -> None:
 
 def test_guide_looks_at_the_chosen_channels_only() -> None:
     mine, theirs = features(4, 1).requires_grad_(), features(4, 2)
-    term = Guide((("a", 1.0),), channels=(1, 3))
+    term = Guide(parse_layers("a[1,3]"))
     targets = term.targets(lambda picture: {"a": theirs}, {"guide": torch.zeros(1, 3, 1, 1)})
     found, = torch.autograd.grad(term.value({"a": mine}, targets), mine)
     assert float(found[:, (0, 2)].abs().max()) == 0 < float(found[:, (1, 3)].abs().max())

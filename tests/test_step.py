@@ -8,8 +8,9 @@ import torch
 from streamdream.ascent import step
 from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.terms import Activations, L2Penalty, Term, TotalVariation
+from streamdream.settings_parsing import parse_layers
 
-DREAM = Activations((("a", 1.0),))
+DREAM = Activations(parse_layers("a"))
 ONE: list[tuple[Term, float]] = [(DREAM, 1.0)]
 
 

@@ -5,13 +5,13 @@ Terms of different kinds have numbers of different sizes, so their gradients are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from streamdream.ascent.terms import Activations, Guide, L2Penalty, Style, Term, TotalVariation
 from streamdream.errors import SettingsError
 from streamdream.models.nodes import Concat, Relu
-from streamdream.settings_parsing import parse_channels, parse_layers
+from streamdream.settings_parsing import LayerWeight, parse_channels, parse_layers
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -31,6 +31,11 @@ class Objective:
     def taps(self) -> tuple[str, ...]:
         """Of all terms, each once."""
         return tuple(dict.fromkeys(tap for term, _ in self.terms for tap in term.taps))
+
+    @cached_property
+    def structure(self) -> Objective:
+        """The objective without the weights of layers and channels, which a step gets as targets."""
+        return Objective(tuple((term.structure(), weight) for term, weight in self.terms))
 
 
 def style_taps(model: Model) -> tuple[str, ...]:
@@ -52,14 +57,16 @@ def from_settings(settings: DreamSettings, model: Model) -> Objective:
 @lru_cache(maxsize=64)
 def _parse(model: Model, layers: str, channel: str, guided: bool, style_weight: float, style_layers: str, tv: float,
            l2: float) -> Objective:
-    weights, channels = parse_layers(layers), parse_channels(channel)
-    weights = tuple((model.resolve_tap(name), weight) for name, weight in weights)
-    taps = model.taps()
-    for name, _ in weights:
+    common, taps = parse_channels(channel), model.taps()
+    weights = tuple(LayerWeight(model.resolve_tap(name), weight, own or common)
+                    for name, weight, own in parse_layers(layers))
+    for name, _, channels in weights:
         for number in channels:
             if not 0 <= number < taps[name].channels:
-                raise SettingsError(f"--channel {number}: {name} has the channels 0..{taps[name].channels - 1}")
-    dream = Guide(weights, channels) if guided else Activations(weights, channels)
+                flag = "--channel" if channels is common else f"--layers {name}: channel"
+                raise SettingsError(f"{flag} {number}: {name} has the channels 0..{taps[name].channels - 1}")
+    counts = tuple(taps[name].channels for name in dict.fromkeys(layer.name for layer in weights))
+    dream = Guide(weights) if guided else Activations(weights, counts)
     terms: list[tuple[Term, float]] = [(dream, 1.0)]
     if style_weight:
         named = [name.strip() for name in style_layers.split(",") if name.strip()]

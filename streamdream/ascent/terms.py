@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from streamdream.models.nodes import INPUT
 from streamdream.models.tensor_cache import cached_tensor
-from streamdream.settings_parsing import TapWeights
+from streamdream.settings_parsing import LayerWeight, LayerWeights
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,14 @@ class Term(Protocol):
     @property
     def taps(self) -> tuple[str, ...]: ...
 
+    def __hash__(self) -> int: ...
+
+    def structure(self) -> Term:
+        """Return the term without what its targets hold: equal ones share a compiled step."""
+        ...
+
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
-        """Compute the targets from other pictures."""
+        """Compute the targets from other pictures, or from what ``structure`` leaves out."""
         ...
 
     def value(self, features: Features, targets: Targets) -> Tensor:
@@ -54,7 +60,7 @@ class Term(Protocol):
 
 
 class _NoReference:
-    """Part of the terms without targets."""
+    """Part of the terms without targets from a picture."""
 
     needs: ClassVar[str] = ""
 
@@ -69,19 +75,39 @@ class Activations(_NoReference):
     Mordvintsev, Olah, Tyka 2015 ("Inceptionism") set the gradient at the layer to the layer itself, which maximises
     half the sum of squares. The mean differs by a constant factor, which the normalisation of the step removes; it
     makes the weights of taps of different sizes comparable.
+
+    With ``counts``, a target is the weights of the channels of one tap, [C, 1, 1], with a mean of the tap's weight: one
+    step serves all weights.
     """
 
-    weights: TapWeights
-    channels: tuple[int, ...] = ()
+    weights: LayerWeights
+    counts: tuple[int, ...] = ()
+    """Number of channels of each of ``taps``; empty where it is unknown."""
     unbounded: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.weights)
+        return _taps(self.weights)
+
+    def structure(self) -> Term:
+        return Activations(tuple(LayerWeight(tap, 1.0) for tap in self.taps), self.counts) if self.counts else self
+
+    def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
+        import torch
+
+        vectors = {tap: torch.zeros(count, 1, 1) for tap, count in zip(self.taps, self.counts, strict=False)}
+        for name, weight, channels in self.weights if vectors else ():
+            chosen = list(channels) or slice(None)
+            vectors[name][chosen] += weight * len(vectors[name]) / (len(channels) or len(vectors[name]))
+        return tuple(vectors.values())
 
     def value(self, features: Features, targets: Targets) -> Tensor:
-        terms = [weight * _select_channels(features[name], self.channels).float().square().mean()
-                 for name, weight in self.weights]
+        if targets:
+            terms = [(features[tap].float().square() * target).mean() for tap, target
+                     in zip(self.taps, targets, strict=True)]
+        else:
+            terms = [weight * _select_channels(features[name], channels).float().square().mean()
+                     for name, weight, channels in self.weights]
         return sum(terms[1:], terms[0])
 
 
@@ -93,23 +119,26 @@ class Guide:
     is the features of the guide at one tap, [M, C].
     """
 
-    weights: TapWeights
-    channels: tuple[int, ...] = ()
+    weights: LayerWeights
     needs: ClassVar[str] = "guide"
     unbounded: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.weights)
+        return _taps(self.weights)
+
+    def structure(self) -> Term:
+        return self
 
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
         features = features_of(pictures[self.needs])
-        return tuple(_positions(_select_channels(features[name], self.channels)).contiguous() for name in self.taps)
+        return tuple(_positions(_select_channels(features[name], channels)).contiguous()
+                     for name, _, channels in self.weights)
 
     def value(self, features: Features, targets: Targets) -> Tensor:
         terms = []
-        for (name, weight), target in zip(self.weights, targets, strict=True):
-            own, target = _to_float32(_positions(_select_channels(features[name], self.channels))), _to_float32(target)
+        for (name, weight, channels), target in zip(self.weights, targets, strict=True):
+            own, target = _to_float32(_positions(_select_channels(features[name], channels))), _to_float32(target)
             terms.append(weight * (own * target[_best_matches(own.detach(), target)]).float().mean())
         return sum(terms[1:], terms[0])
 
@@ -125,6 +154,9 @@ class Style:
     taps: tuple[str, ...]
     needs: ClassVar[str] = "style"
     unbounded: ClassVar[bool] = False
+
+    def structure(self) -> Term:
+        return self
 
     def targets(self, features_of: FeaturesOf, pictures: Pictures) -> Targets:
         features = features_of(pictures[self.needs])
@@ -143,6 +175,9 @@ class TotalVariation(_NoReference):
     taps: tuple[str, ...] = ()
     unbounded: ClassVar[bool] = False
 
+    def structure(self) -> Term:
+        return self
+
     def value(self, features: Features, targets: Targets) -> Tensor:
         picture = features[INPUT].float()
         across, down = picture[..., 1:] - picture[..., :-1], picture[..., 1:, :] - picture[..., :-1, :]
@@ -156,8 +191,16 @@ class L2Penalty(_NoReference):
     taps: tuple[str, ...] = ()
     unbounded: ClassVar[bool] = False
 
+    def structure(self) -> Term:
+        return self
+
     def value(self, features: Features, targets: Targets) -> Tensor:
         return -features[INPUT].float().square().mean()
+
+
+def _taps(weights: LayerWeights) -> tuple[str, ...]:
+    """Each once, in order."""
+    return tuple(dict.fromkeys(layer.name for layer in weights))
 
 
 def _select_channels(feature: Tensor, channels: tuple[int, ...]) -> Tensor:

@@ -89,7 +89,8 @@ class Eager:
             with prepared() as network:
                 return network(to_input(picture.to(self.device)))
 
-        return tuple(term.targets(features_of, pictures) for term, _ in objective.terms)
+        return tuple(tuple(target.to(self.device) for target in term.targets(features_of, pictures))
+                     for term, _ in objective.terms)
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
         """Return a function for the unsmoothed gradient of each term at a picture [1, 3, H, W] of any size."""

@@ -55,7 +55,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     elif not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
     model = models.get(run.stream.model)
-    chosen = [name for name, _ in settings_parsing.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
+    chosen = [layer.name for layer in settings_parsing.parse_layers(run.dream.layers)] if "layers" in vars(args) else []
     taps = list(dict.fromkeys(map(model.resolve_tap, chosen))) or list(model.taps())
     try:
         cells, seconds = _dream_atlas(args, run, model, taps, folder, replace=sheet or args.overwrite)

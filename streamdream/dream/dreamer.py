@@ -16,6 +16,7 @@ from torch import Tensor
 
 from streamdream.ascent import objectives
 from streamdream.ascent.gradient_shape import GradientShape
+from streamdream.ascent.objectives import Objective
 from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import reference_images, warp
@@ -28,11 +29,13 @@ from streamdream.media.frame import Frame, Picture, check_picture, picture_size,
 from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
-    from streamdream.ascent.objectives import Objective
-    from streamdream.backends import AllTargets, Step
+    from streamdream.ascent.terms import Targets, Term
+    from streamdream.backends import Step
     from streamdream.dream.optical_flow import Grey
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
+
+NO_REFERENCES = References()
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Dreamer:
         self.seed = seed
         self.options = DreamOptions(field_height)
         self._steps = lru_cache(maxsize=64)(backend.compile)
-        self._targets = lru_cache(maxsize=32)(partial(find_targets, model, backend))  # no cycle through this dreamer
+        self._targets = lru_cache(maxsize=64)(partial(find_targets, model, backend))  # no cycle through this dreamer
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                  references: References | None = None, frame_match: FrameMatch | None = None,
@@ -176,11 +179,11 @@ class Dreamer:
 
     def _step(self, objective: Objective, height: int, width: int, settings: DreamSettings, references: References
               ) -> Step:
-        """Return the compiled step for an octave of this size, with the targets of guide and style bound to it."""
-        step = self._steps(StepSpec(objective, height, width, GradientShape.of(settings)))
-        if not any(term.needs for term, _ in objective.terms):
-            return step
-        return partial(step, targets=self._targets(objective, references, height, width))
+        """Return the compiled step for an octave of this size, with its targets bound to it."""
+        step = self._steps(StepSpec(objective.structure, height, width, GradientShape.of(settings)))
+        targets = tuple(self._targets(term, references, height, width) if term.needs
+                        else self._targets(term, NO_REFERENCES, 0, 0) for term, _ in objective.terms)
+        return partial(step, targets=targets) if any(targets) else step
 
 
 def _warp_residual(state: DreamState, match: FrameMatch, settings: DreamSettings
@@ -193,11 +196,14 @@ def _warp_residual(state: DreamState, match: FrameMatch, settings: DreamSettings
     return state, warp.warp_residual(state.residual, match.motion, match.trust, settings.keep)
 
 
-def find_targets(model: Model, backend: Backend, objective: Objective, references: References, height: int, width: int
-                 ) -> AllTargets:
-    """Compute the features of guide and style that the terms of the objective need at an octave of this size."""
-    pictures = reference_images.for_octave(references, height, width, min_side(model, objective))
-    return backend.targets(objective, {name: to_tensor(to_signed_unit(image)) for name, image in pictures.items()})
+def find_targets(model: Model, backend: Backend, term: Term, references: References, height: int, width: int
+                 ) -> Targets:
+    """Compute the targets of a term, which for a guide or a style are features at an octave of this size."""
+    objective, pictures = Objective(((term, 1.0),)), {}
+    if term.needs:
+        images = reference_images.for_octave(references, height, width, min_side(model, objective))
+        pictures = {name: to_tensor(to_signed_unit(image)) for name, image in images.items()}
+    return backend.targets(objective, pictures)[0]
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:

@@ -18,12 +18,13 @@ from streamdream.backends import StepSpec, cached_engine, engine
 from streamdream.backends.auto import Auto
 from streamdream.backends.openvino import OpenVino
 from streamdream.models import Model
+from streamdream.settings_parsing import parse_layers
 
 MODEL = models.get("inception_v3")
 
 
 def spec(layer: str = "conv2d_4", width: int = 112) -> StepSpec:
-    return StepSpec(Objective(((Activations(((layer, 1.0),)), 1.0),)), 96, width, GradientShape(1.0, 0.4))
+    return StepSpec(Objective(((Activations(parse_layers(layer)), 1.0),)), 96, width, GradientShape(1.0, 0.4))
 
 
 def step_once(model: Model = MODEL, precision: str = "fp32", wanted: StepSpec | None = None, batch: int = 1

@@ -149,7 +149,7 @@ class WindowSink(SinkBase):
     def step_layer(self, by: int) -> None:
         """Select the next layer of the network, counted from the first of the current ones."""
         if self._context is not None and (layers := list(self._context.layers())):
-            current = parse_layers(self._context.controls.current().layers)[0][0].replace("/", "_")
+            current = parse_layers(self._context.controls.current().layers)[0].name.replace("/", "_")
             names = [layer.replace("/", "_") for layer in layers]
             index = names.index(current) + by if current in names else 0
             self._change("layers", layers[index % len(layers)])
