@@ -48,8 +48,8 @@ def test_a_picture_is_dreamed_and_sent_back(web: Running, small: NDArray[np.uint
 
 CHANGES: dict[str, Any] = {
     "layers": "mixed0", "channel": "3,5", "strength": 2.0, "steps": 3, "step_size": 0.04, "octaves": 3, "jitter": 40,
-    "smooth": 0.0, "color": 1.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95,
-    "palette": 2.0, "equalize": True}
+    "smooth": 0.0, "color": 0.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95,
+    "palette": 0.0, "equalize": False}
 MOVING = {"flow", "trust", "cut", "octave_scale", "warmup_steps", "style_weight", "style_layers",
           "stillness", "legibility", "consistency"}
 """They change how a dream moves, begins or looks with a style: tested where those are."""
