@@ -16,13 +16,25 @@ PAN_PX = 2
 """Pixels of the photograph per frame."""
 
 
-def read(path: str, frames: int, height: int, width: int) -> list[Picture]:
-    """Return the first ``frames`` of a clip, scaled. Raises SourceError when there are fewer than three."""
+def read(path: str, frames: int, height: int, width: int, crop: bool = False) -> list[Picture]:
+    """Return the first ``frames`` of a clip, scaled, or with ``crop`` first cropped to the shape of the result.
+
+    Raises SourceError when there are fewer than three.
+    """
     with open_source(path) as source:
-        pictures = [resize(frame.image, height, width) for frame in islice(source, frames)]
+        pictures = [resize(crop_to(frame.image, height, width) if crop else frame.image, height, width)
+                    for frame in islice(source, frames)]
     if len(pictures) < 3:
         raise SourceError(f"{path} has {len(pictures)} frames; at least 3 are needed to measure anything")
     return pictures
+
+
+def crop_to(picture: Picture, height: int, width: int) -> Picture:
+    """Return the largest part in the middle of a picture that has the shape ``height`` : ``width``."""
+    tall = min(picture.shape[0], round(picture.shape[1] * height / width))
+    wide = min(picture.shape[1], round(picture.shape[0] * width / height))
+    top, left = (picture.shape[0] - tall) // 2, (picture.shape[1] - wide) // 2
+    return picture[top:top + tall, left:left + wide]
 
 
 def other_shot(frames: int, height: int, width: int) -> Iterator[Picture]:
