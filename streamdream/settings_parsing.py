@@ -43,8 +43,8 @@ def parse_toml(data: bytes) -> dict[str, Any]:
 
 
 def parse_seconds(text: str) -> float:
-    """Parse ``90``, ``1:30`` or ``0:01:30.5``. Raises ValueError."""
-    parts = [float(part) for part in text.split(":")]
+    """Parse ``90``, ``90s``, ``1:30`` or ``0:01:30.5``. Raises ValueError."""
+    parts = [float(part) for part in text.strip().removesuffix("s").split(":")]
     if len(parts) > 3 or any(part < 0 or math.isnan(part) for part in parts):
         raise ValueError(text)
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))

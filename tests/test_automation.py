@@ -13,8 +13,10 @@ from support.clips import Clip, make
 from support.commands import fails, here
 from support.sounds import write_beats
 
+from streamdream.ascent import objectives
 from streamdream.automation.automation import Automation, Crossfade, PlaylistEntry, parse_playlist
 from streamdream.automation.controls import Controls, DreamRequest
+from streamdream.automation.journey import journey
 from streamdream.automation.settings_track import SettingsEvent, SettingsRecorder, read_track
 from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer
@@ -26,6 +28,7 @@ from streamdream.media.sources.video import open_source
 from streamdream.models import get
 from streamdream.render import pipeline
 from streamdream.settings import DreamSettings
+from streamdream.settings_parsing import parse_layers
 
 SETTINGS = DreamSettings(warmup_steps=0)
 
@@ -71,9 +74,47 @@ def test_a_playlist_repeats_and_keeps_a_manual_change_until_its_next_entry() -> 
         "mixed1", "mixed1", "mixed0", "mixed0"]
 
 
-def test_a_crossfade_gives_the_new_layers_ever_more_frames() -> None:
-    fade, old = Crossfade(2.0), DreamRequest(SETTINGS)
-    new = DreamRequest(replace(SETTINGS, layers="mixed0", strength=2.0))
+def test_a_crossfade_mixes_layers_of_one_network_and_goes_on_from_the_middle_of_another() -> None:
+    fade, old = Crossfade(2.0), DreamRequest(replace(SETTINGS, layers="conv2d_2"), "inception_v3")
+    new = DreamRequest(replace(SETTINGS, layers="conv2d_3", channel="5"), "inception_v3")
+    last = DreamRequest(replace(SETTINGS, layers="conv2d_4"), "inception_v3")
+    assert fade.select(old, 0.0) is old
+    assert fade.select(new, 1.0).dream.layers == "conv2d_2:1"
+    mixed = [parse_layers(fade.select(new, 1 + number / 20).dream.layers) for number in range(1, 25)]
+    shares = [{layer.name: layer.weight for layer in layers} for layers in mixed]
+    ratios = [share["conv2d_3"] / share["conv2d_2"] for share in shares]
+    assert ratios == sorted(ratios) and ratios[-1] > 10 * ratios[0] > 0
+    assert {layer.channels for layers in mixed for layer in layers if layer.name == "conv2d_3"} == {(5,)}
+    begun = fade.select(last, 2.3)
+    assert {"conv2d_2", "conv2d_3"} <= {layer.name for layer in parse_layers(begun.dream.layers)}
+    assert fade.select(last, 4.4) is last
+
+
+def test_a_journey_goes_through_every_block_up_and_down_and_never_rests() -> None:
+    entries = journey("inception_v3", 120)
+    stops = [str(entry.values["layers"]) for entry in entries]
+    blocks = [stop.partition("[")[0] for stop in stops]
+    assert sum(entry.seconds for entry in entries) == pytest.approx(120)
+    assert list(dict.fromkeys(blocks)) == get("inception_v3").blocks() and blocks[-1] == "mixed1"
+    assert len(set(stops)) == 24 and all(objectives.from_settings(DreamSettings(layers=stop), get("inception_v3"))
+                                         for stop in stops)
+    controls = Controls(DreamSettings(), model="inception_v3")
+    automation = Automation(controls, entries, fade=entries[0].seconds)
+    seen = []
+    for number in range(14):
+        automation.on_frame(frame(number))
+        seen.append(automation.dream_request_at(number).dream.layers)
+    assert len(set(seen[5:])) > 6  # after the first stop, another mixture in nearly each second
+
+
+def test_a_journey_of_an_instant_is_one_error_line() -> None:
+    with pytest.raises(StreamdreamError, match="stops, which take 18 seconds or more"):
+        journey("inception_v3", 3)
+
+
+def test_a_crossfade_between_networks_gives_the_new_one_ever_more_frames() -> None:
+    fade, old = Crossfade(2.0), DreamRequest(SETTINGS, "inception_v3")
+    new = DreamRequest(replace(SETTINGS, layers="mixed0", strength=2.0), "inception5h")
     assert fade.select(old, 0.0) is old
     selected = [fade.select(new, 1.0 + number / 50) for number in range(150)]
     is_new = np.array([request.dream.layers == "mixed0" for request in selected])

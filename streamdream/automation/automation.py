@@ -57,35 +57,60 @@ def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
 
 
 class Crossfade:
-    """Fades from one dream to the next by selecting one of the two for each frame, the new one more and more often.
+    """Fades from one dream to the next: layers of one network are mixed, so that the new shapes grow out of the old.
 
-    Both add to the same residual, which so changes gradually. No frame needs more steps than without a crossfade.
+    Where that is impossible, with another network, guide or style, one of the two is selected for each frame, the new
+    one more and more often; both add to the same residual, which so changes gradually.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._old: DreamRequest | None = None
         self._new: DreamRequest | None = None
+        self._mixed_layers = ""  # of the last frame, while layers are mixed
         self._start_seconds = 0.0
         self._credit = 0.0  # fraction of a frame due to the new dream
 
     def select(self, request: DreamRequest, seconds: float) -> DreamRequest:
-        """Return what to dream at that time: ``request``, or its copy with the content of the previous one."""
+        """Return what to dream at that time: ``request``, or its copy with content between it and the previous one."""
         if self._new is None or content_key(request) != content_key(self._new):
-            self._old, self._start_seconds, self._credit = self._new, seconds, 0.0
+            self._old = self._new
+            if self._old is not None and self._mixed_layers and seconds < self._start_seconds + self._seconds:
+                self._old = _with_content(self._old, layers=self._mixed_layers, channel="")
+            self._start_seconds, self._credit = seconds, 0.0
         self._new = request
-        if self._old is None:
-            return request
         elapsed = seconds - self._start_seconds
-        if not 0 <= elapsed < self._seconds:
-            self._old = None
+        if self._old is None or not 0 <= elapsed < self._seconds:
+            self._old, self._mixed_layers = None, ""
             return request
+        if _can_mix(self._old, request):
+            return self._mix(self._old, request, elapsed / self._seconds)
+        self._mixed_layers = ""
         self._credit += elapsed / self._seconds
         if self._credit >= 1:
             self._credit -= 1
             return request
         old_content = {name: getattr(self._old.dream, name) for name in CROSSFADED_FIELDS}
-        return DreamRequest(replace(request.dream, **old_content), self._old.model)
+        return replace(_with_content(request, **old_content), model=self._old.model)
+
+    def _mix(self, old: DreamRequest, new: DreamRequest, fraction: float) -> DreamRequest:
+        from streamdream import models
+        from streamdream.ascent.mixing import mix_layers, with_channels
+
+        before, after = (with_channels(item.dream.layers, item.dream.channel) for item in (old, new))
+        self._mixed_layers = mix_layers(models.get(new.model), before, after, round(fraction, 3))
+        return _with_content(new, layers=self._mixed_layers, channel="")
+
+
+def _with_content(request: DreamRequest, **content: Any) -> DreamRequest:
+    return replace(request, dream=replace(request.dream, **content))
+
+
+def _can_mix(old: DreamRequest, new: DreamRequest) -> bool:
+    """Whether both dream layers of one network, named, and differ in nothing else that is faded."""
+    same = (old.model, old.dream.style, old.dream.style_weight, old.dream.style_layers) == (
+        new.model, new.dream.style, new.dream.style_weight, new.dream.style_layers)
+    return same and bool(new.model) and not (old.dream.guide or new.dream.guide)
 
 
 def content_key(request: DreamRequest) -> tuple[Any, ...]:

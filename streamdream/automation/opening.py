@@ -1,7 +1,7 @@
 """Open what a run's settings ask for: playlist, crossfade, sound, track, recorder."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from streamdream.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from streamdream.automation.automation import Automation
+    from streamdream.automation.automation import Automation, PlaylistEntry
     from streamdream.automation.controls import DreamRequest
     from streamdream.settings import DreamSettings, Run
 
@@ -34,7 +34,7 @@ def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: 
     ``offset`` is the start of the run in the source, in seconds. ``check`` raises for a request that the run cannot
     dream; None is ``check_request``. Raises StreamdreamError before anything is dreamed.
     """
-    from streamdream.automation.automation import Automation, parse_playlist
+    from streamdream.automation.automation import Automation
     from streamdream.automation.controls import Controls
     from streamdream.automation.settings_track import SettingsRecorder, read_track
     from streamdream.media.audio_level import open_sound
@@ -43,11 +43,9 @@ def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: 
     track = read_track(files.settings_track) if files.settings_track else []
     controls = Controls(run.dream, check, run.stream.model)
     check(controls.request)
-    entries = parse_playlist(run.automation.playlist, run.automation.playlist_seconds)
-    if run.automation.playlist and not entries:
-        raise UsageError(f"--playlist {run.automation.playlist!r} holds no entry")
+    entries, fade = _play_list(run)
     if track and entries:
-        raise UsageError("--settings-track and --playlist exclude each other")
+        raise UsageError("--settings-track, --playlist and --journey exclude each other")
     trial = Controls(run.dream, check, run.stream.model)
     for values in [entry.values for entry in entries] + [event.values for event in track if event.values]:
         trial.change(values)
@@ -62,8 +60,25 @@ def open_automation(files: AutomationFiles, run: Run, source_path: str, offset: 
                 raise UsageError(f"{files.record_settings} exists; -y overwrites it")
             recorder = stack.enter_context(SettingsRecorder(files.record_settings, files.overwrite))
         yield Automation(
-            controls, entries, run.automation.fade, sound, run.automation.sound_depth, track, recorder, offset
+            controls, entries, fade, sound, run.automation.sound_depth, track, recorder, offset
         )
+
+
+def _play_list(run: Run) -> tuple[Sequence[PlaylistEntry], float]:
+    """The entries of the play list or the journey, and the seconds of a fade between them."""
+    from streamdream.automation.automation import parse_playlist
+    from streamdream.automation.journey import journey
+
+    automation = run.automation
+    if automation.journey:
+        if automation.playlist:
+            raise UsageError("--journey and --playlist exclude each other")
+        entries = journey(run.stream.model, automation.journey)
+        return entries, entries[0].seconds
+    entries = parse_playlist(automation.playlist, automation.playlist_seconds)
+    if automation.playlist and not entries:
+        raise UsageError(f"--playlist {automation.playlist!r} holds no entry")
+    return entries, automation.fade
 
 
 def check_request(request: DreamRequest) -> None:
