@@ -3,10 +3,14 @@
 Single channels as objectives of an ascent: Olah, Mordvintsev, Schubert 2017, "Feature Visualization"
 (distill.pub/2017/feature-visualization). Many pictures are dreamed at a time, one for each channel. What is done is
 kept, so a sheet that was interrupted goes on where it was.
+
+``python -m streamdream.dream.channel_atlas`` makes the sheets in the package, about 20 minutes on one core; a layer
+whose sheet exists is skipped.
 """
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,9 +25,15 @@ from torch import Tensor
 from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.step import NATURAL_COLORS, apply_step, shape_gradient, shift_circular
 from streamdream.ascent.terms import Activations
+from streamdream.backends.eager import Eager
+from streamdream.backends.precision import DTYPES
+from streamdream.errors import SinkError, error_text
 from streamdream.media import images
+from streamdream.models import channel_sheets, registry
 from streamdream.models.channel_sheets import CELL, COLUMNS
 from streamdream.models.network import Features, Network
+from streamdream.settings_parsing import LayerWeight
+from streamdream.system.atomic_file import write_file
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -42,23 +52,28 @@ CONTRAST = 0.33
 NOISE_CONTRASTS, NOISES = (0.2, 0.4, 0.7), 64
 BATCH = 16
 SEED = 5
-WEBP_QUALITY = 40
-VERSION = 1
-"""Of the formula: parts of another one are not gone on with."""
+WEBP_QUALITY = 60
+FORMULA = 1
+"""Its version: parts made by another one are not gone on with."""
 
 
 class ChannelDreamer:
-    """Dreams single channels of the layer ``tap``."""
+    """Dreams single channels of the layer ``tap``. ``device`` and ``precision`` are as in StreamSettings.
 
-    def __init__(self, model: Model, tap: str, device: torch.device, dtype: torch.dtype,
+    ``on_step`` is called before each step and may raise. Raises ModelError where the weights are missing, UnknownName
+    for a wrong tap, SettingsError for a wrong device.
+    """
+
+    def __init__(self, model: Model, tap: str, device: str = "auto", precision: str = "auto",
                  on_step: Callable[[], None] = lambda: None) -> None:
-        info = model.taps()[tap]
-        self.tap, self.count = tap, info.channels
-        self._model, self._device, self._on_step = model, device, on_step
-        self._network = Network(model.nodes(), model.load_weights(), [tap], device, dtype)
+        self.tap = model.resolve_tap(tap)
+        info, eager = model.taps()[self.tap], Eager(model, device, precision)
+        self.count, self.precision = info.channels, eager.precision
+        self._model, self._device, self._on_step = model, eager.device, on_step
+        self._network = Network(model.nodes(), model.load_weights(), [self.tap], eager.device, DTYPES[eager.precision])
         side = 96 if info.stride <= 8 else 128 if info.stride <= 16 else 192
         self._sides = [max(int(side * octave), info.min_size) for octave in OCTAVES]
-        self._shape = GradientShape(1.0 if info.stride <= 8 else 1.5, 1.0, 1.2, 4)
+        self._shape = GradientShape(1.0 if info.stride <= 8 else 1.5, 1.0, 0.9, 4)
         self._noise: Tensor | None = None
 
     def silent(self) -> list[int]:
@@ -72,7 +87,7 @@ class ChannelDreamer:
         picture = self._starts(channels, others)
         index, rows = torch.tensor(channels, device=self._device), torch.arange(len(channels), device=self._device)
         generator = torch.Generator().manual_seed(SEED)
-        term = Activations(((self.tap, 1.0),))
+        term = Activations((LayerWeight(self.tap, 1.0),))
         moved = torch.zeros(len(channels), dtype=torch.bool, device=self._device)
         for side, steps in zip(self._sides, STEPS, strict=True):
             picture = F.interpolate(picture, size=(side, side), mode="bicubic").clamp(-1, 1)
@@ -144,29 +159,46 @@ def soft_noise(count: int, side: int) -> Tensor:
     return noise / noise.std((1, 2, 3), keepdim=True)
 
 
-def make_sheet(dreamer: ChannelDreamer, path: Path, key: str = "", on_cells: Callable[[int], None] = lambda done: None
-               ) -> None:
+def make_sheet(dreamer: ChannelDreamer, path: Path, on_cells: Callable[[int], None] = lambda done: None) -> None:
     """Dream every channel of the layer into the sheet ``path``, a WebP file that appears when it is whole.
 
-    ``on_cells`` gets the number of channels done. Finished parts are kept beside ``path`` until then. Raises SinkError.
+    ``on_cells`` gets the number of channels done. Until all are, parts are kept in a hidden folder beside ``path``, and
+    the next call goes on with them. Raises SinkError, and what the dreamer's ``on_step`` raises.
     """
-    parts = path.with_name(f".{path.stem}.{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:8]}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(f"{FORMULA} {dreamer.precision} {dreamer.count}".encode()).hexdigest()[:8]
+    parts = path.with_name(f".{path.stem}.{key}.parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{parts.parent}: {error_text(error)}") from None
     cells, done = np.full((dreamer.count, CELL, CELL, 3), 128, np.uint8), 0
     for number, (channels, from_others) in enumerate(_batches(dreamer)):
         part = parts / f"{number:03d}.npy"
-        if part.exists():
-            pictures = np.load(part)
-        else:
+        pictures = _read_part(part, len(channels))
+        if pictures is None:
             pictures = dreamer.dream(channels, cells if from_others else None)
-            temporary = part.with_suffix(".partial.npy")
-            np.save(temporary, pictures)
-            temporary.replace(part)
-        cells[list(channels)] = pictures
+            _write_part(part, pictures)
+        cells[channels] = pictures
         done += len(channels)
         on_cells(done)
     images.write_image(str(path), join_cells(cells), WEBP_QUALITY, overwrite=True)
-    shutil.rmtree(parts, ignore_errors=True)
+    for folder in path.parent.glob(f".{path.stem}.*.parts"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_part(path: Path, count: int) -> Cells | None:
+    """None where there is none, or a damaged one."""
+    try:
+        cells: Cells = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return cells if cells.shape == (count, CELL, CELL, 3) and cells.dtype == np.uint8 else None
+
+
+def _write_part(path: Path, cells: Cells) -> None:
+    data = io.BytesIO()
+    np.save(data, cells)
+    write_file(str(path), data.getvalue(), overwrite=True)
 
 
 def _batches(dreamer: ChannelDreamer) -> Iterator[tuple[list[int], bool]]:
@@ -184,3 +216,16 @@ def join_cells(cells: Cells, columns: int = COLUMNS) -> NDArray[np.uint8]:
     height, width = cells.shape[1:3]
     grid = filled.reshape(-1, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(grid.reshape(-1, columns * width, 3))
+
+
+def make_shipped(model_name: str = "inception_v3") -> None:
+    """Make the sheets in the package, of every block."""
+    model = registry.get(model_name)
+    for tap in model.blocks():
+        path = channel_sheets.SHIPPED / model_name / channel_sheets.file_name(tap)
+        if not path.exists():
+            make_sheet(ChannelDreamer(model, tap), path)
+
+
+if __name__ == "__main__":
+    make_shipped()
