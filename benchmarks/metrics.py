@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.dream import optical_flow, warp
+from streamdream.dream import optical_flow, trust, warp
 from streamdream.media.opencv import cv2
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Motion:
         grey, previous_grey = optical_flow.grey(current), optical_flow.grey(previous)
         estimate = optical_flow.get("farneback")
         motion = estimate(grey, previous_grey)
-        return cls(motion, warp.trust("forward-backward", grey, previous_grey, motion, estimate) > MIN_TRUST)
+        return cls(motion, trust.trust("forward-backward", grey, previous_grey, motion, estimate) > MIN_TRUST)
 
     @classmethod
     def of(cls, frames: Sequence[Picture]) -> list[Motion]:

@@ -71,7 +71,7 @@ class DreamSettings(_Checked):
     flow: str = option("dis", "optical flow method that carries the dream",
                        choices="streamdream.dream.optical_flow:FLOWS")
     trust: str = option("forward-backward", "check of the carried dream against occlusion and wrong flow",
-                        choices="streamdream.dream.warp:TRUSTS")
+                        choices="streamdream.dream.trust:TRUSTS")
     stillness: float = option(0.0, "motion per dream at which only a third of the dream is kept; 0 to keep all", low=0,
                               high=100, unit="px of the field")
     cut: float = option(0.5, "correlation of two frames below which a scene cut is assumed; 0 for never", low=0, high=1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from streamdream import models
 from streamdream.backends import Backend
-from streamdream.dream import optical_flow, warp
+from streamdream.dream import frame_matching, optical_flow, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.octaves import octave_sizes
 from streamdream.media.opencv import cv2
@@ -152,7 +152,7 @@ def test_a_noisy_plain_wall_is_not_a_cut_on_every_frame(noise: int) -> None:
     down, across = np.mgrid[:240, :320]
     wall = 100 + 5 * np.sin(across / 100 + down / 70)
     first, second = (np.clip(wall + random.normal(0, noise, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
-    assert warp.frame_similarity(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut
+    assert frame_matching.frame_similarity(second, first, optical_flow.get("dis")(second, first)) > DreamSettings().cut
 
 
 def test_stillness_is_1_without_motion_and_less_with_it() -> None:

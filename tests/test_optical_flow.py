@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.synthetic import Plane, Scene, Truth, crossing, turning
 
-from streamdream.dream import optical_flow, warp
+from streamdream.dream import frame_matching, optical_flow, warp
+from streamdream.dream import trust as trust_methods
 from streamdream.media.opencv import cv2
 
 SCENES = {"crossing": crossing, "turning": turning}
@@ -147,7 +148,7 @@ def test_full_trust_doubts_only_what_came_from_outside() -> None:
     before, now = pair("crossing")
     estimate = optical_flow.get("dis")
     doubted = (
-        warp.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
+        trust_methods.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
     )
     assert not doubted[8:-8, 8:-8].any()
     assert doubted[0].all() and doubted[:, -1].all()
@@ -156,7 +157,7 @@ def test_full_trust_doubts_only_what_came_from_outside() -> None:
 def trusted(trust: str, before: Truth, now: Truth) -> warp.Plane:
     """By the flow that the program takes unless told otherwise."""
     current, previous, estimate = optical_flow.grey(now.image), optical_flow.grey(before.image), optical_flow.get("dis")
-    return warp.trust(trust, current, previous, estimate(current, previous), estimate)
+    return trust_methods.trust(trust, current, previous, estimate(current, previous), estimate)
 
 
 # -- cuts --
@@ -179,4 +180,4 @@ def test_a_change_of_light_is_no_cut() -> None:
 
 def likeness(now: Truth, before: Truth) -> float:
     current, previous = optical_flow.grey(now.image), optical_flow.grey(before.image)
-    return warp.frame_similarity(current, previous, optical_flow.get("dis")(current, previous))
+    return frame_matching.frame_similarity(current, previous, optical_flow.get("dis")(current, previous))

@@ -24,6 +24,7 @@ from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key,
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
+from streamdream.dream.trust import DECAYING, decay_doubt
 from streamdream.media.compose import compose_picture
 from streamdream.media.frame import Frame, Picture, check_picture, picture_size, to_array, to_signed_unit, to_tensor
 from streamdream.media.resize import downscale_area
@@ -50,6 +51,8 @@ class DreamState:
     """Frames dreamed so far; with the seed it determines the random shifts."""
     cuts: int = 0
     """Scene cuts so far."""
+    doubt: NDArray[np.float32] | None = None
+    """How far each region was doubted in the last frames, see ``trust.decay_doubt``."""
 
 
 class Dreamer:
@@ -114,8 +117,9 @@ class Dreamer:
             passes = 1 if carried is not None else 1 + settings.warmup_steps
             seed = clamp_(to_tensor(frame if carried is None else frame + carried)).to(self.backend.device)
             dreamed = self._ascend(seed, state.index, passes, settings, references, options)
-            residual = to_array(dreamed) - frame
-        return replace(state, residual=residual, grey=current.grey, index=state.index + 1)
+            base = to_array(seed) - carried if current.clipped and carried is not None else frame
+            residual = to_array(dreamed) - base
+        return replace(state, residual=residual, grey=current.reference, index=state.index + 1)
 
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
               options: DreamOptions | None = None) -> FrameMatch:
@@ -190,10 +194,15 @@ def _warp_residual(state: DreamState, match: FrameMatch, settings: DreamSettings
                    ) -> tuple[DreamState, warp.Plane | None]:
     """Return the state and the previous residual warped to this frame: None at the start, after a cut or a new size."""
     if match.cut:
-        return replace(state, residual=None, cuts=state.cuts + 1), None
+        return replace(state, residual=None, doubt=None, cuts=state.cuts + 1), None
     if state.residual is None or match.motion is None or match.trust is None:
-        return state, None
-    return state, warp.warp_residual(state.residual, match.motion, match.trust, settings.keep)
+        return replace(state, doubt=None), None
+    trust, doubt = match.trust, state.doubt
+    if settings.trust in DECAYING:
+        trust, doubt = decay_doubt(trust, match.motion, doubt)
+    if settings.stillness:
+        trust = trust * warp.stillness_mask(match.motion, settings.stillness)
+    return replace(state, doubt=doubt), warp.warp_residual(state.residual, match.motion, trust, settings.keep)
 
 
 def find_targets(model: Model, backend: Backend, term: Term, references: References, height: int, width: int

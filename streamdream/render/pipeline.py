@@ -166,5 +166,5 @@ def match_stream(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[
     previous = None
     for frame in frames:
         frame_match = dreamer.match(frame.image, previous, settings(), options)
-        previous = frame_match.grey
+        previous = frame_match.reference
         yield frame, frame_match

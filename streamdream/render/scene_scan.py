@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.automation.opening import open_automation
-from streamdream.dream import warp
-from streamdream.dream.optical_flow import grey
+from streamdream.dream.frame_matching import frame_similarity, is_blank
 from streamdream.media.frame import picture_checksum
-from streamdream.media.resize import resize
 from streamdream.media.sources.prefetch import prefetch
 from streamdream.render.job import open_job_source
 from streamdream.render.plan import STATE_CUT, STATE_NONE, Chunk
@@ -22,12 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.dream.optical_flow import Grey
     from streamdream.media.frame import Frame
     from streamdream.render.job import RenderJob
     from streamdream.settings import DreamSettings
 
-SCAN_HEIGHT, SCAN_WIDTH = 72, 128
-"""Of the pictures that are compared with each other to find candidates."""
 CANDIDATE_MARGIN = 0.3
 """Candidates are alike by up to this much more than a cut may be: they are compared without their motion."""
 
@@ -68,20 +65,22 @@ def _chunk_at(frame: Frame, index: int, before: list[Chunk], is_cut: bool) -> Ch
 
 
 class _CutDetector:
-    """Compares each frame with the one before it."""
+    """Compares each frame with the one before it, as the dream does."""
 
     def __init__(self, dreamer: Dreamer) -> None:
         self._dreamer = dreamer
-        self._previous: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
-        self._no_motion = np.zeros((SCAN_HEIGHT, SCAN_WIDTH, 2), np.float32)
+        self._reference: Grey | None = None
 
     def is_cut(self, frame: Frame, settings: DreamSettings) -> bool:
-        small = grey(resize(frame.image, SCAN_HEIGHT, SCAN_WIDTH))
-        previous, self._previous = self._previous, (frame.image, small)
-        if previous is None or settings.cut <= 0:
+        """A frame whose likeness is plain without its motion is no candidate, and needs no flow."""
+        current = self._dreamer.match(frame.image, None, settings)
+        reference, self._reference = self._reference, current.grey
+        if reference is None:
             return False
-        previous_image, previous_small = previous
-        if warp.frame_similarity(small, previous_small, self._no_motion) >= settings.cut + CANDIDATE_MARGIN:
-            return False
-        before = self._dreamer.match(previous_image, None, settings)
-        return self._dreamer.match(frame.image, before.grey, settings).cut
+        if current.grey.shape == reference.shape and not is_blank(current.grey):
+            still = np.zeros((*reference.shape, 2), np.float32)
+            if frame_similarity(current.grey, reference, still) >= settings.cut + CANDIDATE_MARGIN:
+                return False
+        match = self._dreamer.match(frame.image, reference, settings)
+        self._reference = match.reference
+        return match.cut
