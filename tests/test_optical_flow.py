@@ -147,9 +147,8 @@ def test_what_was_hidden_is_mostly_not_trusted(trust: str, recall: float, precis
 def test_full_trust_doubts_only_what_came_from_outside() -> None:
     before, now = pair("crossing")
     estimate = optical_flow.get("dis")
-    doubted = (
-        trust_methods.trust("full", optical_flow.grey(now.image), optical_flow.grey(before.image), now.flow, estimate) < 0.5
-    )
+    current, previous = optical_flow.grey(now.image), optical_flow.grey(before.image)
+    doubted = trust_methods.trust("full", current, previous, now.flow, estimate) < 0.5
     assert not doubted[8:-8, 8:-8].any()
     assert doubted[0].all() and doubted[:, -1].all()
 

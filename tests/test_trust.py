@@ -1,4 +1,4 @@
-"""Footage on which flow fails: the dream is carried over what only changes, and dropped where something else appears."""
+"""Footage on which flow fails: the dream is carried over what only changes, and dropped where something else comes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -9,12 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_bench.synthetic import crossing
 from support.clips import Clip, make
+from support.planned_renders import assert_same, job, render, render_with_stops
 
 from streamdream.dream import optical_flow
 from streamdream.dream import trust as trust_methods
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.frame_matching import FrameMatch, equalize_exposure, match_frame
+from streamdream.media.frame import Frame
 from streamdream.media.opencv import cv2
+from streamdream.render.scene_scan import CutDetector
 from streamdream.settings import DreamSettings
 
 Picture = NDArray[np.uint8]
@@ -28,7 +31,7 @@ def pan(lion: Picture, frames: int, speed: int = 1) -> list[Picture]:
     return [np.ascontiguousarray(lion[60:60 + height, 20 + speed * n:20 + speed * n + width]) for n in range(frames)]
 
 
-def levels(picture: NDArray[np.float64]) -> Picture:
+def levels(picture: NDArray[np.floating]) -> Picture:
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
@@ -119,13 +122,13 @@ def test_only_doubt_that_lasts_decays() -> None:
     certain, doubted = np.ones(SIZE, np.float32), np.ones(SIZE, np.float32)
     doubted[20:70, 20:70] = 0
     lasting = None
-    for _ in range(12):
+    for _ in range(90):
         _, lasting = trust_methods.decay_doubt(certain, still, lasting)
     first, lasting = trust_methods.decay_doubt(doubted, still, lasting)
     np.testing.assert_allclose(first, doubted, atol=0.05)
-    for _ in range(12):
+    for _ in range(20):
         later, lasting = trust_methods.decay_doubt(doubted, still, lasting)
-    assert later[30:60, 30:60].min() > 0.95
+    assert later.min() > 0.95
     doubted[-9:] = doubted[:, -9:] = 0
     after, _ = trust_methods.decay_doubt(doubted, np.full_like(still, 9), lasting)
     assert not after[-9:].any() and not after[:, -9:].any()
@@ -163,7 +166,7 @@ def test_a_duplicated_frame_keeps_the_strength_of_the_dream(dreamer: Dreamer, li
 
 
 def test_on_changing_texture_the_dream_grows(dreamer: Dreamer) -> None:
-    """New noise at every frame has no flow. Measured: with doubt that decays x1.5 of that with doubt that does not."""
+    """New noise at every frame has no flow. Measured: 0.064 with doubt that decays, 0.013 with doubt that does not."""
     random = np.random.default_rng(0)
     frames = [levels(128 + 60 * cv2().GaussianBlur(random.normal(0, 4, (*SIZE, 3)), (0, 0), 2)) for _ in range(12)]
     strength = {}
@@ -176,3 +179,31 @@ def test_on_changing_texture_the_dream_grows(dreamer: Dreamer) -> None:
         strength[method] = float(np.abs(state.residual).mean())
     assert strength[ROBUST] > 1.2 * strength["forward-backward"]
     assert strength[CORRELATION] > 1.2 * strength["photometric"]
+
+
+def film(lion: Picture) -> list[Picture]:
+    """A shot with a flash and with black, noise, and a cut before frame 20."""
+    shot = with_white(with_black(pan(lion, 20)))
+    shot[10:14] = noisy(shot[10:14])
+    return [*shot, *(np.ascontiguousarray(frame[::-1, ::-1]) for frame in pan(lion, 12))]
+
+
+def test_a_render_that_was_stopped_goes_on_with_the_same_doubt(lion: Picture, tmp_path: Path) -> None:
+    """Stopped behind a flash, in black, among noise: what is compared next and how far it is doubted is kept."""
+    source = make(tmp_path / "a.mkv", Clip(32, size=(128, 96)), film(lion))
+    whole, parts = (job(source, tmp_path / f"{name}.mkv", trust=ROBUST, codec="ffv1", chunk_frames="8")
+                    for name in ("whole", "parts"))
+    report = render(whole)
+    render_with_stops(parts, [5, 7, 12, 21])
+    assert_same(whole.output, parts.output)
+    assert report is not None and report.cuts == 1
+
+
+def test_a_scan_finds_the_cuts_that_the_dream_finds(dreamer: Dreamer, lion: Picture) -> None:
+    """Workers begin at them: none at a flash or in black, one at the cut behind black."""
+    frames = film(lion)
+    frames[17:20] = [np.full_like(frame, 2) for frame in frames[17:20]]
+    detector = CutDetector(dreamer)
+    found = [detector.is_cut(Frame(frame, number / 30), TINY) for number, frame in enumerate(frames)]
+    assert found == [match.cut for match in matches(frames, TINY)]
+    assert np.flatnonzero(found).tolist() == [20]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamdream.dream.optical_flow import Flow, FlowEstimator, Grey
 from streamdream.dream.warp import Plane, in_bounds, squared_length, warp
@@ -24,12 +23,13 @@ MIN_VARIANCE = 9.0
 """Least variance of the noise of a frame, in grey levels squared: a standard deviation of three levels."""
 NOISE_WEIGHT = 6.0
 """Multiple of the variance of the noise up to which a place counts as plain."""
-REGION_PX, REGION_SIGMA = 8, 2.0
+REGION_PX, REGION_SIGMA = 8, 4.0
 """Doubt is remembered for cells of so many pixels, each with its surroundings: sigma in cells."""
-LASTING_RATE = 0.25
-"""Share of a frame in the memory of doubt: it forgets within about four frames."""
-LASTING_RANGE = 0.12, 0.35
-"""Lasting doubt: at the first and below, new doubt counts in full, at the second and above not at all."""
+LASTING_RATE = 0.05
+"""Share of a frame in the memory of doubt: it forgets within about twenty frames."""
+LASTING_RANGE = 0.02, 0.05
+"""Lasting doubt: at the first and below, new doubt counts in full, at the second and above not at all. What moves
+before a still scene leaves less, as it uncovers a strip at a time; rippled water leaves 0.04 (robust), 0.25."""
 
 
 def forward_backward_trust(current: Grey, previous: Grey, flow: Flow, estimate: FlowEstimator) -> Plane:
@@ -101,9 +101,10 @@ def _local_correlation(a: Plane, b: Plane, common: float) -> Plane:
     The variance ``common`` is added to what both share, so that places with nothing but noise count as alike.
     """
     mean_a, mean_b = _smooth(a), _smooth(b)
-    variance_a = np.maximum(_smooth(a * a) - mean_a * mean_a, 0) + common
-    variance_b = np.maximum(_smooth(b * b) - mean_b * mean_b, 0) + common
-    result: Plane = (_smooth(a * b) - mean_a * mean_b + common) / np.sqrt(variance_a * variance_b)
+    variance_a = np.maximum(_smooth(a * a) - mean_a * mean_a, 0) + np.float32(common)
+    variance_b = np.maximum(_smooth(b * b) - mean_b * mean_b, 0) + np.float32(common)
+    covariance = _smooth(a * b) - mean_a * mean_b + np.float32(common)
+    result: Plane = covariance / cv2().sqrt(variance_a * variance_b)
     return result
 
 

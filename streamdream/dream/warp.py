@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.dream.optical_flow import Flow, Grey
+from streamdream.dream.optical_flow import Flow
 from streamdream.media.opencv import cv2
 
 Plane = NDArray[np.float32]

@@ -47,7 +47,7 @@ def scan_source(job: RenderJob, dreamer: Dreamer, on_frame: Callable[[int], None
     source_pts: list[int] = []
     with (open_job_source(job) as source,
           open_automation(job.automation_files, job.run, job.input, job.run.render.start) as automation):
-        detector = _CutDetector(dreamer)
+        detector = CutDetector(dreamer)
         for index, source_frame in enumerate(prefetch(source)):
             frame = automation.on_frame(source_frame)
             is_cut = detector.is_cut(frame, automation.dream_request_at(frame.pts_seconds).dream)
@@ -64,7 +64,7 @@ def _chunk_at(frame: Frame, index: int, before: list[Chunk], is_cut: bool) -> Ch
     return Chunk(len(before), index, frame.pts, position, picture_checksum(frame), state)
 
 
-class _CutDetector:
+class CutDetector:
     """Compares each frame with the one before it, as the dream does."""
 
     def __init__(self, dreamer: Dreamer) -> None:
