@@ -70,7 +70,7 @@ class DreamSettings(_Checked):
     warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
     flow: str = option("dis", "optical flow method that carries the dream",
                        choices="streamdream.dream.optical_flow:FLOWS")
-    trust: str = option("robust", "check of the carried dream against occlusion and wrong flow; correlation needs one flow",
+    trust: str = option("robust", "where the carried dream is kept; correlation and photometric need one flow",
                         choices="streamdream.dream.trust:TRUSTS")
     stillness: float = option(0.0, "motion per dream at which only a third of the dream is kept; 0 to keep all", low=0,
                               high=100, unit="px of the field")

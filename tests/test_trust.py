@@ -32,7 +32,8 @@ def pan(lion: Picture, frames: int, speed: int = 1) -> list[Picture]:
 
 
 def levels(picture: NDArray[np.floating]) -> Picture:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    result: Picture = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return result
 
 
 def with_flash(frames: Sequence[Picture]) -> list[Picture]:
