@@ -67,6 +67,8 @@ class DreamSettings(_Checked):
     legibility: float = option(0.0, "how readable the picture stays under the dream", low=0, high=1)
     consistency: float = option(0.0, "how calm the dream is; 0 lets it boil", low=0, high=1)
     keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
+    regrowth: float = option(3.0, "maximum gain of the steps where motion, a cut or another look has cleared the "
+                                  "dream; 1 for none", low=1, high=16)
     warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
     flow: str = option("dis", "optical flow method that carries the dream",
                        choices="streamdream.dream.optical_flow:FLOWS")

@@ -1,6 +1,7 @@
 """The footage of the quality benchmark is what it says, and its metrics tell good from bad."""
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from streamdream_bench import footage
 def test_footage_has_the_size_asked_for_moves_and_repeats(name: str) -> None:
     pictures = footage.FOOTAGE[name](4, 48, 64)
     assert [(picture.shape, picture.dtype) for picture in pictures] == [((48, 64, 3), np.uint8)] * 4
-    assert all((a != b).any() for a, b in zip(pictures, pictures[1:], strict=False))
+    assert all((a != b).any() for a, b in itertools.pairwise(pictures))
     assert pictures[0].std() > 20
     assert all((a == b).all() for a, b in zip(pictures, footage.FOOTAGE[name](3, 48, 64), strict=False))
 

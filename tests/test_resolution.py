@@ -2,8 +2,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
+import pytest
+
+from streamdream.backends import engine_cache
+from streamdream.live.field_times import FieldTimes
 from streamdream.live.resolution import HEIGHTS, START_HEIGHT, ResolutionController
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STREAMDREAM_CACHE", str(tmp_path))
+    return tmp_path
 
 
 def test_the_field_shrinks_until_it_is_fast_enough() -> None:
@@ -96,3 +107,58 @@ def test_a_pinned_field_stays() -> None:
     for number in range(1, 50):
         resolution.observe(5.0, number)
     assert resolution.field_height == 230
+
+
+def run_once(resolution: ResolutionController, times: FieldTimes, seconds_of_240: float, dreams: int = 60) -> list[int]:
+    """Dream on a machine that takes that long for 240 lines; return the heights."""
+    heights = []
+    for number in range(1, dreams + 1):
+        seconds = seconds_of_240 * (resolution.field_height / 240) ** 2
+        heights.append(resolution.field_height)
+        times.observe(resolution.level, seconds)
+        resolution.observe(seconds, number, 3)
+    return heights
+
+
+def test_the_next_run_begins_with_the_field_that_this_one_found(cache: Path) -> None:
+    first, key = ResolutionController(240, 12), {"device": "this one"}
+    times = FieldTimes(key)
+    first.start_from(times.stored)
+    assert run_once(first, times, 0.08)[0] == START_HEIGHT and first.field_height == 208
+    times.save()
+    again = ResolutionController(240, 12)
+    again.start_from(FieldTimes(key).stored)
+    assert again.field_height == 208 and again.cycle_octaves
+    assert again.warmup_steps(12, 1) == 0 and again.warmup_steps(12, 1, first=True) == 3  # 0.06 s each in 0.25 s
+    faster = ResolutionController(240, 6)
+    faster.start_from(FieldTimes(key).stored)
+    assert faster.field_height == 208
+    another = ResolutionController(240, 12)
+    another.start_from(FieldTimes({"device": "another"}).stored)
+    assert another.field_height == START_HEIGHT
+
+
+def test_stored_times_that_are_wrong_now_cost_a_moment(cache: Path) -> None:
+    """They say 720 lines; now 240 take 0.3 s."""
+    resolution = ResolutionController(720, 12)
+    resolution.start_from({"720": 0.05, "144": 0.01})
+    heights = run_once(resolution, FieldTimes({}), 0.3)
+    assert heights[0] == 720 and heights[3] == 120
+
+
+def test_damaged_stored_times_are_as_none(cache: Path) -> None:
+    key = {"device": "this one"}
+    for figures in ({"240": "fast"}, {"240": -1}, {"240": float("nan")}, {"nonsense": 0.01}, {"": None}):
+        engine_cache.store_measurement(key, figures)
+        resolution = ResolutionController(240, 12)
+        resolution.start_from(FieldTimes(key).stored)
+        assert resolution.field_height == START_HEIGHT
+    for path in cache.rglob("*.json"):
+        path.write_text("{")
+    assert FieldTimes(key).stored == {}
+
+
+def test_a_pinned_field_stays_whatever_was_stored() -> None:
+    resolution = ResolutionController(230, 12, fixed=True)
+    resolution.start_from({"96": 0.001, "230 all octaves": 0.001})
+    assert resolution.field_height == 230 and resolution.cycle_octaves

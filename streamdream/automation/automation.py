@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream import settings, settings_fields, settings_parsing
 from streamdream.automation.controls import CROSSFADED_FIELDS, Controls, DreamRequest
+from streamdream.automation.forgetting import Forgetting
 from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings
 
@@ -129,7 +130,7 @@ class Automation:
         # Each entry resets the settings that other entries change.
         self._playlist = [PlaylistEntry({**initial, **entry.values}, entry.seconds) for entry in playlist]
         self._entry_index = -1
-        self._crossfade = Crossfade(fade)
+        self._crossfade, self._forgetting = Crossfade(fade), Forgetting(fade)
         self._sound, self._sound_depth = sound, sound_depth
         self._track, self._applied_events = track, 0
         self._recorder, self._offset = recorder, offset
@@ -165,8 +166,10 @@ class Automation:
         self._frozen_frame = frame
 
     def dream_request_at(self, seconds: float) -> DreamRequest:
-        """Return the request, crossfaded, for the frame at that time."""
-        return self._crossfade.select(replace(self.controls.request, dream=self.display_settings_at(seconds)), seconds)
+        """Return the request, crossfaded, for the frame at that time, and how much of the dream so far to keep."""
+        wanted = replace(self.controls.request, dream=self.display_settings_at(seconds))
+        kept = self._forgetting.kept_at(content_key(wanted), seconds)
+        return replace(self._crossfade.select(wanted, seconds), kept=kept)
 
     def display_settings_at(self, seconds: float) -> DreamSettings:
         """Return the current settings with the strength scaled by the audio level at that time."""

@@ -24,6 +24,8 @@ class DreamRequest:
     dream: DreamSettings
     model: str = ""
     """Name of the model; empty for the one that the run started with."""
+    kept: float = 1.0
+    """Fraction of the carried dream to go on from; below 1 after a change of content (see forgetting.py)."""
 
 
 Check = Callable[[DreamRequest], None]

@@ -91,13 +91,16 @@ def _choose_by_measurement(device: torch.device, half: str) -> tuple[str, str]:
 
 def _describe(device: torch.device, half: str) -> dict[str, str]:
     """Return all that the choice depends on, as a key."""
-    if device.type == "cpu":
-        name = processor_name()
-    else:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} of {processor_name()}"
     limits = {limit: os.environ[limit] for limit in ISA_LIMITS if limit in os.environ}
-    return {"measurement": f"{half} or fp32", "device": name, "torch": torch.__version__,
+    return {"measurement": f"{half} or fp32", "device": device_name(device), "torch": torch.__version__,
             "streamdream": streamdream.__version__, **limits}
+
+
+def device_name(device: torch.device) -> str:
+    """Return the hardware of a device, for the key of a measurement."""
+    if device.type == "cpu":
+        return processor_name()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} of {processor_name()}"
 
 
 def _load(key: dict[str, str], half: str) -> dict[str, Any] | None:

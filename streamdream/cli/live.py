@@ -105,6 +105,7 @@ def _build_live(run: Run, source: Source, sink: Sink, automation: Automation) ->
     """Return the live run and what ends it. Loads PyTorch, which takes seconds: check the flags before."""
     from streamdream.backends import build_process
     from streamdream.dream.build import build_dreamer
+    from streamdream.live.field_times import FieldTimesOfRun
     from streamdream.live.pipeline import Live
     from streamdream.live.resolution import ResolutionController
 
@@ -117,6 +118,7 @@ def _build_live(run: Run, source: Source, sink: Sink, automation: Automation) ->
         automation.controls,
         automation=automation,
         build=lambda model: build_dreamer(replace(run.stream, model=model)),
+        field_times=FieldTimesOfRun(run.stream.backend),
     )
 
     def stop() -> None:

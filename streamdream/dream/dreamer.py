@@ -19,7 +19,7 @@ from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
-from streamdream.dream import reference_images, warp
+from streamdream.dream import reference_images, step_gain, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
@@ -32,7 +32,7 @@ from streamdream.media.resize import downscale_area
 if TYPE_CHECKING:
     from streamdream.ascent.terms import Targets, Term
     from streamdream.backends import Step
-    from streamdream.dream.optical_flow import Grey
+    from streamdream.dream.optical_flow import Flow, Grey
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
@@ -53,6 +53,15 @@ class DreamState:
     """Scene cuts so far."""
     doubt: NDArray[np.float32] | None = None
     """How far each region was doubted in the last frames, see ``trust.decay_doubt``."""
+    maturity: NDArray[np.float32] | None = None
+    """[h, w] in 0..1: how much of its final strength the residual has reached there (see step_gain.py)."""
+
+    def faded(self, kept: float) -> DreamState:
+        """Return the state with that fraction of its residual, which is as much younger."""
+        if kept >= 1 or self.residual is None:
+            return self
+        return replace(self, residual=self.residual * np.float32(kept),
+                       maturity=None if self.maturity is None else self.maturity * np.float32(kept))
 
 
 class Dreamer:
@@ -109,17 +118,22 @@ class Dreamer:
         current = self.reuse_or_match(state, image, settings, frame_match, options)
         with options.stats.stage("carry"):  # a key of reports that others read, as "dream" is: warp and ascend
             frame = to_signed_unit(current.field)
-            state, carried = _warp_residual(state, current, settings)
+            state, carried, trust = _warp_residual(state, current, settings)
+            maturity = None
+            if trust is not None:
+                maturity = step_gain.carry(state.maturity, cast("Flow", current.motion), trust, settings.keep)
             support = reference_images.mask_support(references, *current.grey.shape)
             if carried is not None and support is not None:
                 carried *= support
         with options.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.warmup_steps
             seed = clamp_(to_tensor(frame if carried is None else frame + carried)).to(self.backend.device)
-            dreamed = self._ascend(seed, state.index, passes, settings, references, options)
+            gain = step_gain.of(maturity, settings)
+            dreamed = self._ascend(seed, state.index, passes, settings, references, options, gain)
             base = to_array(seed) - carried if current.clipped and carried is not None else frame
             residual = to_array(dreamed) - base
-        return replace(state, residual=residual, grey=current.reference, index=state.index + 1)
+            maturity = step_gain.mature(maturity, gain, current.grey.shape, settings.keep, passes)
+        return replace(state, residual=residual, grey=current.reference, index=state.index + 1, maturity=maturity)
 
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
               options: DreamOptions | None = None) -> FrameMatch:
@@ -145,7 +159,7 @@ class Dreamer:
             return rematch(frame_match, previous, settings)
 
     def _ascend(self, seed: Tensor, index: int, passes: int, settings: DreamSettings, references: References,
-                options: DreamOptions) -> Tensor:
+                options: DreamOptions, gain: warp.Plane | None = None) -> Tensor:
         """Take steps on every octave, coarse to fine; add the scaled-up detail of each octave to the next.
 
         The detail of an octave is its dream minus its base, as in Mordvintsev et al. 2015, dream.ipynb.
@@ -164,11 +178,13 @@ class Dreamer:
                 step = self._step(objective, height, width, settings, references)
                 mask = reference_images.mask_support(references, height, width)
                 support = None if mask is None else to_tensor(mask).to(seed.device)
+                octave_gain = step_gain.at_octave(gain, octave)
                 for _ in range(settings.steps):
                     down, right = random.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
-                    picture = shift_circular(
+                    moved = shift_circular(
                         step(shift_circular(picture, (down, right)), settings.step_size), (-down, -right)
                     )
+                    picture = step_gain.lengthen(picture, moved, octave_gain)
                     if support is not None:
                         picture = octave + (picture - octave) * support
                     steps_done += 1
@@ -191,18 +207,22 @@ class Dreamer:
 
 
 def _warp_residual(state: DreamState, match: FrameMatch, settings: DreamSettings
-                   ) -> tuple[DreamState, warp.Plane | None]:
-    """Return the state and the previous residual warped to this frame: None at the start, after a cut or a new size."""
+                   ) -> tuple[DreamState, warp.Plane | None, warp.Plane | None]:
+    """Return the state, the previous residual warped to this frame, and the trust that it was carried with.
+
+    Both are None at the start, after a cut or a new size.
+    """
     if match.cut:
-        return replace(state, residual=None, doubt=None, cuts=state.cuts + 1), None
+        return replace(state, residual=None, doubt=None, cuts=state.cuts + 1), None, None
     if state.residual is None or match.motion is None or match.trust is None:
-        return replace(state, doubt=None), None
+        return replace(state, doubt=None), None, None
     trust, doubt = match.trust, state.doubt
     if settings.trust in DECAYING:
         trust, doubt = decay_doubt(trust, match.motion, doubt)
     if settings.stillness:
         trust = trust * warp.stillness_mask(match.motion, settings.stillness)
-    return replace(state, doubt=doubt), warp.warp_residual(state.residual, match.motion, trust, settings.keep)
+    carried = warp.warp_residual(state.residual, match.motion, trust, settings.keep)
+    return replace(state, doubt=doubt), carried, trust
 
 
 def find_targets(model: Model, backend: Backend, term: Term, references: References, height: int, width: int

@@ -66,7 +66,7 @@ def warp_residual(published: PublishedResidual, image: NDArray[np.uint8], settin
     if settings.flow != "none" and grey.shape == published.grey.shape:
         motion = _dis_ultrafast().calc(grey, published.grey, None)
         coordinates = warp.sample_coordinates(cv.resize(motion * _scale(motion, width, height), (width, height)))
-        levels = cv.remap(levels, coordinates, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REPLICATE)
+        levels = cv.remap(levels, coordinates, None, cv.INTER_LINEAR, borderMode=cv.BORDER_REFLECT_101)
     if settings.original_colors:
         levels = cv.transform(levels, warp.LUMA_MATRIX)
     if settings.strength != 1:

@@ -43,6 +43,7 @@ from streamdream.system.torch_threads import process_threads
 if TYPE_CHECKING:
     from streamdream.automation.controls import Controls, DreamRequest
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.live.field_times import FieldTimes, FieldTimesOfRun
     from streamdream.live.resolution import ResolutionController
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
@@ -75,7 +76,7 @@ class Live:
 
     ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``device_slot`` makes the
     context of a dream, in which runs that share a device wait for it. ``make_output`` makes the picture for the sink
-    from the newest residual, or None, and a frame: by default the dream.
+    from the newest residual, or None, and a frame: by default the dream. ``field_times`` are kept for the next run.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class Live:
         automation: Automation | None = None,
         build: Callable[[str], Dreamer] | None = None,
         make_output: MakeOutput = compositor.composite,
+        field_times: FieldTimesOfRun | None = None,
     ) -> None:
         self._source, self._sink, self._resolution = source, sink, resolution
         self._controls, self._device_slot, self._make_output = controls, device_slot, make_output
         self._automation = automation or Automation(controls)
+        self._field_times, self._started_from_times = field_times, False
         self._models, self._stats = ModelSwitcher(dreamer, build), dreamer.options.stats
         self._for_dream: Mailbox[Captured] = Mailbox()
         self._for_display: Mailbox[Captured] = Mailbox()
@@ -131,6 +134,8 @@ class Live:
             for worker in workers:
                 worker.join(JOIN_TIMEOUT_SECONDS)  # a stalled source ends when the caller closes it
             self._models.close()
+            if self._field_times:
+                self._field_times.save()
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, UsageError) and not self._dreams:
@@ -177,6 +182,7 @@ class Live:
             dreamer, request = self._models.dreamer_for(
                 self._automation.dream_request_at(captured.frame.pts_seconds), self._controls
             )
+            times = self._times_of(dreamer, request, image)
             options = replace(options, field_height=self._resolution.field_height,
                               cycle_octaves=self._resolution.cycle_octaves)
             if options.field_height != self._target_height:
@@ -184,13 +190,14 @@ class Live:
             if resets != self._controls.resets:
                 state, resets = replace(state, residual=None), self._controls.resets
             height, width = options.field_size(*image.shape[:2])
-            state = resize_state(state, height, width)
+            state = resize_state(state, height, width).faded(request.kept)
             with self._device_slot(), self._thread_tuner.applied():
                 began_at = time.perf_counter()
                 try:
                     references = self._references.read(request.dream)
                     octaves = self._fit_octaves(dreamer, request, height, width)
-                    warmup_steps = self._resolution.warmup_steps(request.dream.warmup_steps, octaves)
+                    warmup_steps = self._resolution.warmup_steps(request.dream.warmup_steps, octaves,
+                                                                 first=not self._dreams)
                     settings = replace(request.dream, warmup_steps=warmup_steps, octaves=octaves)
                     state = dreamer.advance(state, image, settings, references, options=options)
                 except (UsageError, SourceError) as error:
@@ -206,8 +213,20 @@ class Live:
             self._fields[f"{width}x{height}{'' if options.cycle_octaves else ' all octaves'}"] += 1
             elapsed = time.perf_counter() - began_at
             if not self._thread_tuner.probing:
+                if times and height == self._resolution.field_height and self._dreams > 1:
+                    times.observe(self._resolution.level, elapsed)
                 self._resolution.observe(elapsed, self._dreams, octaves, height)
             self._thread_tuner.observe(elapsed, height, octaves)
+
+    def _times_of(self, dreamer: Dreamer, request: DreamRequest, image: NDArray[np.uint8]) -> FieldTimes | None:
+        """Return the kept times of that content, if any are kept; at the first call, begin with the field they say."""
+        if self._field_times is None:
+            return None
+        times = self._field_times.of(dreamer, request, *image.shape[:2])
+        if not self._started_from_times:
+            self._started_from_times = True
+            self._resolution.start_from(times.stored)
+        return times
 
     def _fit_octaves(self, dreamer: Dreamer, request: DreamRequest, height: int, width: int) -> int:
         """Return the number of octaves to dream: without the coarsest, if those are too small for the layers."""
@@ -285,4 +304,5 @@ def resize_state(state: DreamState, height: int, width: int) -> DreamState:
     if state.residual is None or state.grey is None or state.grey.shape == (height, width):
         return state
     residual: warp.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
-    return replace(state, residual=residual, grey=downscale_area(state.grey, height, width))
+    maturity = None if state.maturity is None else cv2().resize(state.maturity, (width, height))
+    return replace(state, residual=residual, grey=downscale_area(state.grey, height, width), maturity=maturity)

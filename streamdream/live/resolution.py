@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
@@ -17,6 +17,8 @@ HEADROOM = 0.75
 """Fraction of the allowed time that a larger field, estimated by its area, may take."""
 OVERLOAD_SAMPLES, OVERLOAD_FACTOR = 3, 2.0
 """The field shrinks at once when so many dreams in a row each take more than so many times the allowed time."""
+FIRST_DREAM_SECONDS = 0.25
+"""Time for the first dream of a run and its warm-up steps: until then there is none to show."""
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,30 @@ class ResolutionController:
         self._seconds: deque[float] = deque(maxlen=WINDOW)
         self._backoff = 1
         self._min_level = 0
+        self._expected_seconds: float | None = None
+        """Of a dream at the first field, by an earlier run."""
+
+    def start_from(self, stored: Mapping[str, float]) -> None:
+        """Begin with the largest field that was fast enough in an earlier run; call it before the first dream.
+
+        ``stored`` is seconds of a dream by ``level``. Where they are wrong now, the field changes as after any change
+        of the load; where there is none that was fast enough, it begins as without.
+        """
+        known = {number: stored[name] for number in range(len(self._levels))
+                 if (name := self._name(number)) in stored}
+        if not self._fixed:
+            self._level = max((number for number, seconds in known.items() if seconds <= self._allowed_seconds),
+                              default=self._level)
+        self._expected_seconds = known.get(self._level)
+
+    @property
+    def level(self) -> str:
+        """Name of the field and how it is dreamed: ``240``, or ``240 all octaves``."""
+        return self._name(self._level)
+
+    def _name(self, number: int) -> str:
+        height, cycle_octaves = self._levels[number]
+        return f"{height}{'' if cycle_octaves else ' all octaves'}"
 
     @property
     def field_height(self) -> int:
@@ -66,16 +92,18 @@ class ResolutionController:
             if typical * growth < HEADROOM * self._allowed_seconds and number // WINDOW % self._backoff == 0:
                 self._move(1, typical)
 
-    def warmup_steps(self, requested: int, octaves: int) -> int:
+    def warmup_steps(self, requested: int, octaves: int, first: bool = False) -> int:
         """Return how many of the extra steps at the start of a dream fit into the time of one dream.
 
         The display must not wait for them: where they would take seconds, a dream that grows step by step is visible
-        sooner.
+        sooner. ``first``: nothing is shown yet, so there is more time.
         """
-        if not self._seconds:
+        typical = median(self._seconds) if self._seconds else self._expected_seconds
+        if typical is None:
             return 0
-        pass_seconds = median(self._seconds) * (octaves if self.cycle_octaves else 1)
-        return max(0, min(requested, int(self._allowed_seconds / pass_seconds) - 1))
+        pass_seconds = typical * (octaves if self.cycle_octaves else 1)
+        seconds = max(self._allowed_seconds, FIRST_DREAM_SECONDS) if first else self._allowed_seconds
+        return max(0, min(requested, int(seconds / pass_seconds) - 1))
 
     def reject_current(self) -> bool:
         """Reject the current field as too small for the requested layers. Return whether a larger one was selected.

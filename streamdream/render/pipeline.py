@@ -83,6 +83,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
                 state, resets = replace(state, residual=None), automation.controls.resets
             with device_slot():
                 references = references_at(frame.pts_seconds)
+                state = state.faded(request.kept)
                 state, dream = dreamer.dream_frame(state, frame, request.dream, references, frame_match, options)
             if checkpoints:
                 checkpoints.before_write(state, automation.frozen_frame)

@@ -100,7 +100,8 @@ class ChunkStore:
 
         arrays: dict[str, Any] = {"pts": record.times.pts, "durations": record.times.durations,
                                   "source_pts": record.source_pts, "residual": record.state.residual,
-                                  "grey": record.state.grey, "doubt": record.state.doubt}
+                                  "grey": record.state.grey, "doubt": record.state.doubt,
+                                  "maturity": record.state.maturity}
         values: dict[str, Any] = {"index": record.state.index, "cuts": record.state.cuts}
         if record.frozen_frame is not None:
             arrays["frozen_image"] = record.frozen_frame.image
@@ -130,8 +131,9 @@ class ChunkStore:
             if tags := values.pop("frozen", None):
                 components = [arrays[name] for name in sorted(arrays.keys() & {f"frozen_{n}" for n in range(4)})]
                 frozen = replace(frozen, picture=planes.from_arrays(planes.PlanarArrays(components, tags)))
-        return ChunkRecord(DreamState(arrays.get("residual"), arrays.get("grey"), doubt=arrays.get("doubt"), **values),
-                           ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"], frozen)
+        planes_of_state: dict[str, Any] = {name: arrays.get(name) for name in ("residual", "grey", "doubt", "maturity")}
+        state = DreamState(**planes_of_state, **values)
+        return ChunkRecord(state, ChunkTimes(arrays["pts"], arrays["durations"]), arrays["source_pts"], frozen)
 
     def load_times(self, chunk: Chunk) -> ChunkTimes:
         """Raises SinkError."""

@@ -16,6 +16,7 @@ from streamdream import models
 from streamdream.automation.controls import MODEL_DEPENDENT_FIELDS, Controls, DreamRequest, parse_values
 from streamdream.dream.octaves import fitting_octaves
 from streamdream.errors import Closed, FieldTooSmall, SettingsError, StreamdreamError, UnknownName, UsageError
+from streamdream.live.field_times import FieldTimesOfRun
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
 from streamdream.settings import DreamSettings
@@ -79,6 +80,10 @@ class SharedResolutionController(ResolutionController):
         super().__init__(max_height, min_dream_rate, fixed)
         self._session_count = session_count
         self.dreams = 0
+
+    def start_from(self, stored: Mapping[str, float]) -> None:
+        sessions = max(1, self._session_count())
+        super().start_from({level: seconds * sessions for level, seconds in stored.items()})
 
     def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         self.dreams = number
@@ -228,7 +233,8 @@ class LiveSession:
             if dreamer.backend.device.type == "cpu":
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self._sink, dreamer, self._resolution, self.controls, device_slot,
-                              build=self._app_state.dreamer, make_output=split_residual)
+                              build=self._app_state.dreamer, make_output=split_residual,
+                              field_times=FieldTimesOfRun(self._app_state.stream.backend))
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
