@@ -59,7 +59,8 @@ class DreamSettings(_Checked):
                               unit="of half the value range, at the mean gradient")
     octaves: int = option(2, "number of scales to dream at, from coarse to fine", low=1, high=12)
     octave_scale: float = option(1.4, "size ratio of neighbouring octaves", low=1.05, high=4)
-    jitter: int = option(16, "maximum random shift before a step", low=0, high=512, unit="px")
+    jitter: int = option(48, "maximum random shift before a step; below 32 the borders stay pale", low=0, high=512,
+                         unit="px")
     smooth: float = option(1.5, "relative gradient smoothing; 0 for none", low=0, high=8)
     color: float = option(1.0, "saturation of the gradient; 0 for grey", low=0, high=1)
     palette: float = option(1.15, "power of the colors of photographs in the gradient; 0 for its own", low=0, high=2)

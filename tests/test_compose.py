@@ -11,8 +11,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from streamdream.dream.warp import compose
-from streamdream.media.compose import compose_picture
+from streamdream.media.compose import compose_image, compose_picture
 from streamdream.media.input_container import Rotation
 from streamdream.media.planes import component_views, from_arrays, make_upright, to_arrays, to_planar, to_rgb
 from streamdream.media.sources.video import open_source
@@ -59,7 +58,7 @@ def test_the_sum_looks_as_in_rgb(pixel_format: str, colorspace: int, color_range
     picture = picture_of(texture(), pixel_format, colorspace, color_range)
     before = [view.copy() for view in component_views(picture)]
     shown = to_rgb(compose_picture(picture, residual_of(), 0.8)).astype(int)
-    expected = compose(to_rgb(picture), residual_of(), 0.8).astype(int)
+    expected = compose_image(to_rgb(picture), residual_of(), 0.8).astype(int)
     tolerance = 2.5 if any(part in pixel_format for part in ("420", "422", "440", "411")) else 1.0
     assert np.abs(shown - expected).mean() < tolerance, np.abs(shown - expected).mean()
     assert np.abs(expected - to_rgb(picture)).mean() > 8

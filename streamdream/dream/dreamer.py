@@ -25,7 +25,7 @@ from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
 from streamdream.dream.trust import DECAYING, decay_doubt
-from streamdream.media.compose import compose_picture
+from streamdream.media.compose import compose_image, compose_picture
 from streamdream.media.frame import Frame, Picture, check_picture, picture_size, to_array, to_signed_unit, to_tensor
 from streamdream.media.resize import downscale_area
 
@@ -107,7 +107,7 @@ class Dreamer:
             residual = warp.to_luma(residual) if settings.original_colors else residual
             picture = frame.image if frame.picture is None else frame.picture
             mask = reference_images.mask_weights(references, *picture_size(picture))
-            compose = warp.compose if frame.picture is None else compose_picture
+            compose = compose_image if frame.picture is None else compose_picture
             return state, compose(picture, residual, settings.strength, mask)
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,

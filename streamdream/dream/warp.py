@@ -18,6 +18,8 @@ Plane = NDArray[np.float32]
 
 LUMA_MATRIX = np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1))
 """RGB to luma (ITU-R BT.601), repeated in all three channels."""
+FLOW_NOISE = 0.25
+"""Pixels. Estimated flow is never exactly 0, so that without it the outermost pixels lost their dream all the time."""
 
 
 def warp_residual(residual: Plane, flow: Flow, trust: Plane, keep: float) -> Plane:
@@ -52,9 +54,10 @@ def grid(height: int, width: int) -> Flow:
 
 
 def in_bounds(flow: Flow) -> NDArray[np.bool_]:
-    """Return where the sampled position is inside the picture: [H, W]."""
+    """Return where the sampled position is inside the picture, or ``FLOW_NOISE`` outside: [H, W]."""
     height, width = flow.shape[:2]
-    result: NDArray[np.bool_] = cv2().inRange(sample_coordinates(flow), (0, 0), (width - 1, height - 1)) > 0
+    lowest, highest = (-FLOW_NOISE,) * 2, (width - 1 + FLOW_NOISE, height - 1 + FLOW_NOISE)
+    result: NDArray[np.bool_] = cv2().inRange(sample_coordinates(flow), lowest, highest) > 0
     return result
 
 
@@ -81,18 +84,3 @@ def to_int16_levels(residual: Plane, strength: float = 1.0) -> NDArray[np.int16]
     """Convert [-1, 1] units to grey levels times ``strength``, rounded."""
     levels: NDArray[np.int16] = cv2().multiply(residual, (127.5 * strength,) * 3, dtype=cv2().CV_16S)
     return levels
-
-
-def compose(image: NDArray[np.uint8], residual: Plane, strength: float, mask: Plane | None = None
-            ) -> NDArray[np.uint8]:
-    """Add ``strength`` x residual, scaled up to the frame, to the frame uint8 [H, W, 3], with saturation.
-
-    ``mask``, float32 [H, W, 1] in 0..1, is the opacity of the dream at each pixel of the frame.
-    """
-    levels = to_int16_levels(residual, strength)
-    if levels.shape != image.shape:
-        levels = cv2().resize(levels, (image.shape[1], image.shape[0]), interpolation=cv2().INTER_CUBIC)
-    if mask is not None:
-        levels = np.rint(levels * mask).astype(np.int16)
-    dream: NDArray[np.uint8] = cv2().add(image, levels, dtype=cv2().CV_8U)
-    return dream

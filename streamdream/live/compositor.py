@@ -1,8 +1,8 @@
 """Fast composition for display: warp the newest residual to each frame and add it.
 
-The reference is ``warp.compose`` of ``warp.warp``. For speed this one uses whole grey levels instead of floats,
-bilinear interpolation (harmless, as its result is not carried further) and the flow of DIS ultrafast at half the field,
-which is as exact as that of DIS fast in a quarter of the time.
+The reference is ``compose_image`` (media/compose.py) of ``warp.warp``. For speed this one uses whole grey levels
+instead of floats, bilinear interpolation (harmless, as its result is not carried further) and the flow of DIS ultrafast
+at half the field, which is as exact as that of DIS fast in a quarter of the time.
 """
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from streamdream.media.planes import component_views, copy_picture, maximum
 from streamdream.media.resize import resize
 from streamdream.media.tone_map import SDR_STEPS, Pixels, ToneMap, look_up
 from streamdream.media.tone_mapping import components_of, samples_at
+from streamdream.media.upscale import upscale
 
 
 def compose_hdr(picture: Any, residual: Pixels, strength: float = 1.0, mask: Pixels | None = None) -> Any:
@@ -31,7 +32,7 @@ def compose_hdr(picture: Any, residual: Pixels, strength: float = 1.0, mask: Pix
     luma, *chroma = component_views(result)[:3]
     luma[:] = _add_to_luma(luma, _grey_change(samples[..., 0], changes[..., 0], tone_map), mask, tone_map)
     for view, change in zip(chroma, (changes[..., 1], changes[..., 2]), strict=True):
-        view[:] = np.clip(np.rint(view + _masked(resize(change, *view.shape), mask)), 0, maximum(picture))
+        view[:] = np.clip(np.rint(view + _masked(upscale(change, *view.shape), mask)), 0, maximum(picture))
     return result
 
 
@@ -47,7 +48,7 @@ def _grey_change(luma: NDArray[np.float32], change: NDArray[np.float32], tone_ma
 def _add_to_luma(luma: NDArray[Any], change: NDArray[np.float32], mask: Pixels | None, tone_map: ToneMap
                  ) -> NDArray[np.float32]:
     signal = look_up(luma.astype(np.uint16, copy=False), tone_map.grey_to_sdr)
-    changed = cv2().add(signal, np.rint(_masked(resize(change, *luma.shape), mask)), dtype=cv2().CV_32F)
+    changed = cv2().add(signal, np.rint(_masked(upscale(change, *luma.shape), mask)), dtype=cv2().CV_32F)
     changed = np.clip(changed, 0, SDR_STEPS).astype(np.uint16)
     difference = look_up(changed, tone_map.sdr_to_grey) - look_up(signal.astype(np.uint16), tone_map.sdr_to_grey)
     result: NDArray[np.float32] = np.rint(luma + difference)

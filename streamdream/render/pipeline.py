@@ -8,7 +8,7 @@
     match     dream/frame_matching.py, dream/optical_flow.py
     warp      dream/warp.py
     ascend    dream/dreamer.py, ascent/step.py, backends/
-    compose   media/compose.py; dream/warp.py for frames in RGB
+    compose   media/compose.py, media/upscale.py
     sink      media/sinks/
 
 The source decodes and the sink encodes in threads of their own; in between one frame after the other is dreamed here,
