@@ -98,6 +98,11 @@ def test_another_scene_is_one_cut_also_behind_a_flash_or_black(between: list[str
     assert sum(match.cut for match in matches([*shots[0], *gaps, *shots[1]], TINY)) == 1
 
 
+def test_a_scene_after_black_at_the_start_is_begun_as_after_a_cut(lion: Picture) -> None:
+    found = matches([*[np.full((*SIZE, 3), 2, np.uint8)] * 3, *pan(lion, 3)], TINY)
+    assert [match.cut for match in found] == [False, False, False, True, False, False]
+
+
 def test_frames_of_one_exposure_are_compared_as_they_are(lion: Picture) -> None:
     before, now = (optical_flow.grey(frame) for frame in pan(lion, 2))
     assert equalize_exposure(now, before) == (now, before)

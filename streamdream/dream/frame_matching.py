@@ -69,10 +69,11 @@ def rematch(match: FrameMatch, previous: optical_flow.Grey | None, settings: Dre
                     blank=False, clipped=False)
     if previous is None or previous.shape != grey.shape:
         return found
-    if is_blank(grey) and not is_blank(previous):
+    was_blank = is_blank(previous)
+    if is_blank(grey) and not was_blank:
         still, everywhere = np.zeros((*grey.shape, 2), np.float32), np.ones(grey.shape, np.float32)
         return replace(found, motion=still, trust=everywhere, blank=True, clipped=True)
-    current, before = equalize_exposure(grey, previous)
+    current, before = (grey, previous) if was_blank else equalize_exposure(grey, previous)
     estimate = optical_flow.get(settings.flow)
     motion = estimate(current, before)
     if settings.cut > 0 and frame_similarity(current, before, motion) < settings.cut:
