@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def _list_layers(args: argparse.Namespace, model: Model) -> int:
         return 0
     print_table(rows)
     if words:
-        print(f"\nnames: {', '.join(words)}")
+        print("\n" + textwrap.fill(f"names: {', '.join(words)}", 110))
     return 0
 
 

@@ -45,6 +45,9 @@ OCTAVES = (0.625, 1.0)
 STEPS = (12, 16)
 """Of each octave."""
 STEP_SIZE, JITTER = 0.05, 8
+MAX_MOVE = 3.0
+"""Of a value in a step, in step sizes. The mean magnitude of a step is one, so where few places excite a channel, they
+would become noise of full contrast."""
 MARGIN = 3 / 32
 """Of the side, cut off at each edge: there the network sees its own padding."""
 CONTRAST = 0.33
@@ -53,6 +56,9 @@ NOISE_CONTRASTS, NOISES = (0.2, 0.4, 0.7), 64
 BATCH = 16
 SEED = 5
 WEBP_QUALITY = 60
+LOW_STRIDE = 8
+LOW_SHAPE, HIGH_SHAPE = GradientShape(1.0, 1.0, 1.2, 4), GradientShape(1.5, 1.0, 0.9, 4)
+"""Of layers up to that stride, whose fine patterns become coloured noise sooner, and of others."""
 FORMULA = 1
 """Its version: parts made by another one are not gone on with."""
 
@@ -71,9 +77,10 @@ class ChannelDreamer:
         self.count, self.precision = info.channels, eager.precision
         self._model, self._device, self._on_step = model, eager.device, on_step
         self._network = Network(model.nodes(), model.load_weights(), [self.tap], eager.device, DTYPES[eager.precision])
-        side = 96 if info.stride <= 8 else 128 if info.stride <= 16 else 192
+        low = info.stride <= LOW_STRIDE
+        side = 96 if low else 128 if info.stride <= 16 else 192
         self._sides = [max(int(side * octave), info.min_size) for octave in OCTAVES]
-        self._shape = GradientShape(1.0 if info.stride <= 8 else 1.5, 1.0, 0.9, 4)
+        self._shape = LOW_SHAPE if low else HIGH_SHAPE
         self._noise: Tensor | None = None
 
     def silent(self) -> list[int]:
@@ -99,7 +106,9 @@ class ChannelDreamer:
                 moved |= gradient.abs().amax((1, 2, 3)) > 0
                 shaped = shape_gradient(gradient, term, self._shape)
                 size = STEP_SIZE * (1 - 0.5 * number / steps)
-                picture = shift_circular(apply_step(picture, [shaped], [(term, 1.0)], size), (-down, -right))
+                move = apply_step(picture, [shaped], [(term, 1.0)], size) - picture
+                moved_picture = picture + move.clamp(-MAX_MOVE * size, MAX_MOVE * size)
+                picture = shift_circular(moved_picture, (-down, -right))
         return self._finish(picture, moved)
 
     def _gradient(self, picture: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
