@@ -51,7 +51,7 @@ CHANGES: dict[str, Any] = {
     "smooth": 0.0, "color": 0.0, "original_colors": True, "tv": 2.0, "l2": 2.0, "keep": 0.95,
     "palette": 0.0, "equalize": False}
 MOVING = {"flow", "trust", "cut", "octave_scale", "warmup_steps", "style_weight", "style_layers",
-          "stillness", "legibility", "consistency"}
+          "stillness", "legibility", "consistency", "regrowth"}
 """They change how a dream moves, begins or looks with a style: tested where those are."""
 
 
