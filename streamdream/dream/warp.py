@@ -1,4 +1,4 @@
-"""Warp the residual from one frame to the next, and compose. Pure functions on arrays.
+"""Warp the residual from one frame to the next. Pure functions on arrays.
 
 Pictures are float32 [H, W, 3] in [-1, 1] units or grey uint8 [H, W]; flow is cur -> prev (see optical_flow.py); trust
 is float32 [H, W] in 0..1 (see trust.py).
