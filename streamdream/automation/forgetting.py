@@ -10,7 +10,8 @@ REMAINDER = 0.005
 AFTER_SECONDS = 0.5
 """How much longer than the crossfade the dream is being forgotten, as the old content adds to it until then."""
 USUAL_SECONDS = 1.5
-"""Duration, with ``AFTER_SECONDS``, of a usual fade. A slower one forgets less, as its objective changes slowly too."""
+"""Duration, with ``AFTER_SECONDS``, of a usual fade. A slower one forgets less, by the square of the ratio, as its
+shapes have time to grow out of the old ones."""
 
 
 class Forgetting:
@@ -18,7 +19,7 @@ class Forgetting:
 
     def __init__(self, fade_seconds: float) -> None:
         self.duration = fade_seconds + AFTER_SECONDS
-        self.remainder = REMAINDER ** min(1.0, USUAL_SECONDS / self.duration)
+        self.remainder = REMAINDER ** min(1.0, (USUAL_SECONDS / self.duration) ** 2)
         self._content: object = None
         self._last_seconds = 0.0
         self._left = 0.0  # seconds until the previous content is forgotten
