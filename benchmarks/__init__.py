@@ -19,6 +19,7 @@ BENCHES: dict[str, str] = {
     "step": "streamdream_bench.step:run",
     "render": "streamdream_bench.render:run",
     "quality": "streamdream_bench.quality:run",
+    "looks": "streamdream_bench.variety:run",
     "live": "streamdream_bench.live:run",
     "equality": "streamdream_bench.equality:run",
     "web": "streamdream_bench.web:run",
@@ -35,7 +36,12 @@ def option(default: Any, help: str) -> Any:
 class Options:
     """Options of the benchmarks; an empty string or 0 means the default of the benchmark."""
 
-    clip: str = option("", "video to dream; empty for the sample clip (render, quality, live, web)")
+    clip: str = option("", "video to dream; empty for the sample clip (render, live, web) or for --footage (quality)")
+    footage: str = option("", "kinds of footage, such as highway,water; empty for five (quality)")
+    clips: str = option(os.environ.get("STREAMDREAM_CLIPS", ""), "folder with highway.mp4 and clouds.mp4, not "
+                        "shipped; empty to leave these out (quality)")
+    presets: str = option("", "presets to compare, with commas; empty for all looks (looks)")
+    gain: float = option(0.0, "gain at which to compare; 0 for that of streamdream as it is (quality)")
     model: str = option("inception_v3", "network (all)")
     layers: str = option("", "as --layers of render; empty for its default (all)")
     height: int = option(0, "height of the picture, px (all)")
@@ -43,15 +49,15 @@ class Options:
     field_height: int = option(240, "lines of the field; 0 for those of the picture (render, quality, live, web)")
     octaves: int = option(1, "number of octaves to time (step)")
     octave_scale: float = option(1 / 0.6, "size ratio of neighbouring octaves (step)")
-    frames: int = option(0, "frames of the clip (render, quality), or number of steps to time (step)")
+    frames: int = option(0, "frames of the clip (render, quality, looks), or number of steps to time (step)")
     seconds: float = option(0.0, "duration of each row, s (live, web)")
     min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live, web)")
-    drift_frames: int = option(3000, "frames of the still clip for drift; 0 to skip drift (quality)")
-    drift_height: int = option(240, "height of the still clip, px (quality)")
+    drift_frames: int = option(900, "frames of the still clip for drift; 0 to skip drift (quality)")
+    drift_height: int = option(120, "height of the still clip, px (quality)")
     backend: str = option("auto", "auto for all that run here (step, equality), or for the fastest")
     device: str = option("auto", "as --device of render (all except web)")
     precision: str = option("auto", "auto for fp32 and the fastest (step), or for the fastest")
-    seed: int = option(0, "seed of the random shifts (render, quality, live)")
+    seed: int = option(0, "seed of the random shifts (render, quality, looks, live)")
 
 
 @dataclass(frozen=True)

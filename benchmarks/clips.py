@@ -19,12 +19,12 @@ PAN_PX = 2
 def read(path: str, frames: int, height: int, width: int, crop: bool = False) -> list[Picture]:
     """Return the first ``frames`` of a clip, scaled, or with ``crop`` first cropped to the shape of the result.
 
-    Raises SourceError when there are fewer than three.
+    Raises SourceError when the clip has fewer than three.
     """
     with open_source(path) as source:
         pictures = [resize(crop_to(frame.image, height, width) if crop else frame.image, height, width)
                     for frame in islice(source, frames)]
-    if len(pictures) < 3:
+    if len(pictures) < min(3, frames):
         raise SourceError(f"{path} has {len(pictures)} frames; at least 3 are needed to measure anything")
     return pictures
 
