@@ -195,14 +195,19 @@ def film(lion: Picture) -> list[Picture]:
 
 
 def test_a_render_that_was_stopped_goes_on_with_the_same_doubt(lion: Picture, tmp_path: Path) -> None:
-    """Stopped behind a flash, in black, among noise: what is compared next and how far it is doubted is kept."""
-    source = make(tmp_path / "a.mkv", Clip(32, size=(128, 96)), film(lion))
-    whole, parts = (job(source, tmp_path / f"{name}.mkv", trust=ROBUST, codec="ffv1", chunk_frames="8")
-                    for name in ("whole", "parts"))
+    """Stopped in black, and while a card crosses a scene long still: what is compared next and the doubt are kept."""
+    still, card = pan(lion, 1)[0], lion[:60, 150:190]
+    crossing_card = [still.copy() for _ in range(10)]
+    for number, frame in enumerate(crossing_card):
+        frame[20:80, 8 * number:8 * number + 40] = card
+    frames = [*film(lion), *[still] * 64, *crossing_card]
+    source = make(tmp_path / "a.mkv", Clip(len(frames), size=(128, 96)), frames)
+    whole, parts = (job(source, tmp_path / f"{name}.mkv", trust=ROBUST, codec="ffv1", chunk_frames="8",
+                        field_height="64") for name in ("whole", "parts"))
     report = render(whole)
-    render_with_stops(parts, [5, 7, 12, 21])
+    render_with_stops(parts, [7, 100])
     assert_same(whole.output, parts.output)
-    assert report is not None and report.cuts == 1
+    assert report is not None and report.cuts == 2
 
 
 def test_a_scan_finds_the_cuts_that_the_dream_finds(dreamer: Dreamer, lion: Picture) -> None:
