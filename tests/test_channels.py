@@ -65,6 +65,7 @@ def test_a_search_finds_plurals_in_any_order_and_needs_every_word(text: str, nam
     assert all(channel_sheets.names(MODEL)[tap, channel] == words for tap, channel, words in found)
     assert channel_sheets.search(MODEL, f"{text} unheard-of") == []
     assert channel_sheets.search("bvlc_googlenet", text) == []
+    assert "rosettes" not in {words for _, _, words in channel_sheets.search(MODEL, "rose")}
 
 
 def test_the_lists_of_a_page_load_no_torch() -> None:

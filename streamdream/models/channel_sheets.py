@@ -23,6 +23,8 @@ CELL = 80
 """Width and height of a cell in pixels."""
 COLUMNS = 32
 """Cells in a row."""
+MAX_ENDING = 2
+"""Letters that a word may have more than the one that is searched: "feathered", but not "rosettes" for "rose"."""
 Channel = tuple[str, int]
 """(tap, channel)"""
 
@@ -73,21 +75,25 @@ def names(model_name: str) -> Mapping[Channel, str]:
 def search(model_name: str, text: str) -> list[tuple[str, int, str]]:
     """(tap, channel, words) of the channels whose names have every word of ``text``, lowest layer first.
 
-    A word matches its plural and longer words that begin with it: "feather" finds "feathers" and "feathered". All
-    named channels for an empty text.
+    A word matches its plural and words with a short ending: "feather" finds "feathers" and "feathered". All named
+    channels for an empty text.
     """
-    wanted = [_stem(word) for word in _split(text)]
+    wanted = _split(text)
     return [(tap, channel, words) for (tap, channel), words in names(model_name).items()
-            if all(any(_stem(word).startswith(stem) for word in _split(words)) for stem in wanted)]
+            if all(any(_matches(word, one) for one in _split(words)) for word in wanted)]
 
 
 def _split(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def _matches(wanted: str, word: str) -> bool:
+    return _stem(word) == _stem(wanted) or (word.startswith(wanted) and len(word) - len(wanted) <= MAX_ENDING)
+
+
 def _stem(word: str) -> str:
-    """A word without its plural: "leaves" -> "lea", which "leaf" shares, "berries" -> "berr", "scales" -> "scal"."""
-    for ending in ("ves", "ies", "es", "s", "f", "fe", "y", "e"):
+    """A word without its plural: "leaves" and "leaf" -> "lea", "berries" and "berry" -> "berr"."""
+    for ending in ("ves", "ies", "es", "s", "fe", "ve", "f", "y", "e"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[:-len(ending)]
     return word
