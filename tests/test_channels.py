@@ -146,7 +146,7 @@ def test_without_a_word_it_lists_layers_and_names(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [
-    (["rosse"], "did you mean roses"), (["mixd5"], "did you mean mixed5"),
+    (["rosse"], ", roses, "), (["mixd5"], "did you mean mixed5"),
     (["mixed5", "xyzzy"], "unknown name 'xyzzy'"), (["-o", "sheet.png"], "the layer is missing: mixed0"),
     (["roses", "--model", "bvlc_googlenet"], "have no names; its layers: inception_3a/output"),
     (["all", "-o", "sheet.png"], "takes no words"),
