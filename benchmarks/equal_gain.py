@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamdream.ascent import objectives
+from streamdream.dream.dreamer import DreamState
 
 from .baselines import METHODS, WITHOUT_MEMORY, Method, streamdream
 from .metrics import Motion, ObjectiveValue, Picture, flicker, gain, residual
@@ -100,7 +101,7 @@ def find_step_size(gain_at: Callable[[float], float], target: float, start: floa
         if abs(trial.gain / target - 1) <= tolerance:
             break
         if trial.gain < target:
-            if trial.gain < below.gain and trial.step_size > below.step_size:
+            if trial.gain < below.gain and trial.step_size > 1.5 * below.step_size:
                 break  # longer steps only give noise
             below = trial
         else:
@@ -134,8 +135,8 @@ def dream_at_gain(clip: Clip, dreamer: Dreamer, settings: DreamSettings, target:
 
     def gain_at(step_size: float) -> float:
         if method in WITHOUT_MEMORY:  # a search on few frames is as good, and these methods are slow
-            few = [clip.shown[index] for index in clip.sampled]
-            dreams = list(method(few, dreamer, replace(settings, step_size=step_size)))
+            tried = replace(settings, step_size=step_size)
+            dreams = [dreamer(DreamState(index=index), clip.shown[index], tried)[1] for index in clip.sampled]
             return gain(dreams, clip.frame_values, clip.value_of, 0)
         last[step_size] = clip.dreams(method, dreamer, replace(settings, step_size=step_size))
         return clip.gain(last[step_size])

@@ -59,7 +59,8 @@ def run(options: Options, progress: Progress) -> Report:
             rows[1] |= extra
     return Report("quality", conditions(
         backend=dreamer.backend.name, precision=dreamer.backend.precision, device=str(dreamer.backend.device),
-        model=options.model, layers=settings.layers, size=f"{width}x{height}", field_height=options.field_height,
+        model=options.model, layers=settings.layers, size=f"{width}x{height}",
+        field="{1}x{0}".format(*dreamer.options.field_size(height, width)),
         frames=clip.first + len(clip.shown) - 1, measured_from=clip.first, equal_gain=f"within {TOLERANCE:.0%}",
         flow="Farneback", seed=options.seed), rows)
 
