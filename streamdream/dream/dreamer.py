@@ -19,7 +19,7 @@ from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
-from streamdream.dream import reference_images, step_gain, warp
+from streamdream.dream import consistency, legibility, reference_images, step_gain, warp
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
@@ -118,6 +118,7 @@ class Dreamer:
         current = self.reuse_or_match(state, image, settings, frame_match, options)
         with options.stats.stage("carry"):  # a key of reports that others read, as "dream" is: warp and ascend
             frame = to_signed_unit(current.field)
+            settings = consistency.with_memory(settings)
             state, carried, trust = _warp_residual(state, current, settings)
             maturity = None
             if trust is not None:
@@ -127,12 +128,14 @@ class Dreamer:
                 carried *= support
         with options.stats.stage("dream"):
             passes = 1 if carried is not None else 1 + settings.warmup_steps
+            length = 1.0 if carried is not None else consistency.first_gain(settings)
             seed = clamp_(to_tensor(frame if carried is None else frame + carried)).to(self.backend.device)
             gain = step_gain.of(maturity, settings)
-            dreamed = self._ascend(seed, state.index, passes, settings, references, options, gain)
+            stepped = consistency.with_step(settings, length)
+            dreamed = self._ascend(seed, state.index, passes, stepped, references, options, gain)
             base = to_array(seed) - carried if current.clipped and carried is not None else frame
-            residual = to_array(dreamed) - base
-            maturity = step_gain.mature(maturity, gain, current.grey.shape, settings.keep, passes)
+            residual = legibility.shape_steps(to_array(dreamed) - base, carried, frame, settings.legibility)
+            maturity = step_gain.mature(maturity, gain, current.grey.shape, settings.keep, passes * length)
         return replace(state, residual=residual, grey=current.reference, index=state.index + 1, maturity=maturity)
 
     def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,

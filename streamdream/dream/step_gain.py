@@ -61,7 +61,7 @@ def of(carried: Plane | None, settings: DreamSettings) -> Plane | None:
     return gain if float(gain.max()) > 1 else None
 
 
-def mature(carried: Plane | None, gain: Plane | None, shape: tuple[int, int], keep: float, passes: int) -> Plane:
+def mature(carried: Plane | None, gain: Plane | None, shape: tuple[int, int], keep: float, passes: float) -> Plane:
     """Return the maturity, of that shape (h, w), after ``passes`` passes with ``gain``."""
     added = np.float32(1 - keep) * (np.float32(passes) if gain is None else passes * gain)
     result: Plane = np.minimum(np.zeros(shape, np.float32) + added if carried is None else carried + added,
