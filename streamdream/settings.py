@@ -55,7 +55,7 @@ class DreamSettings(_Checked):
     l2: float = option(0.0, "weight of the L2 penalty, which pulls pixels toward grey", low=0, high=10)
     strength: float = option(1.0, "opacity of the dream; above 1 exaggerates it", low=0, high=4)
     steps: int = option(1, "gradient steps per octave and frame", low=1, high=500)
-    step_size: float = option(0.014, "length of a gradient step", low=0.0001, high=0.5,
+    step_size: float = option(0.012, "length of a gradient step", low=0.0001, high=0.5,
                               unit="of half the value range, at the mean gradient")
     octaves: int = option(2, "number of scales to dream at, from coarse to fine", low=1, high=12)
     octave_scale: float = option(1.4, "size ratio of neighbouring octaves", low=1.05, high=4)

@@ -124,9 +124,13 @@ def test_a_dream_with_sliders_goes_on_from_any_state(small_dreamer: Dreamer, cli
 
 def test_a_slider_that_moves_compiles_nothing(eager: Backend, clip: list[Picture], monkeypatch: pytest.MonkeyPatch
                                               ) -> None:
-    compiled = []
-    compile_step = eager.compile
-    monkeypatch.setattr(eager, "compile", lambda spec: (compiled.append(spec), compile_step(spec))[1])
+    compiled, compile_step = [], eager.compile
+
+    def count(spec: StepSpec) -> Step:
+        compiled.append(spec)
+        return compile_step(spec)
+
+    monkeypatch.setattr(eager, "compile", count)
     dreamer, state = Dreamer(models.get("inception_v3"), eager, 0), DreamState()
     for number, frame in enumerate(clip[:4]):
         settings = replace(SETTINGS, legibility=number / 3, consistency=1 - number / 3)
@@ -140,7 +144,7 @@ def test_what_a_mask_keeps_stays_as_it_is(small_dreamer: Dreamer, clip: list[Pic
     state = DreamState()
     for frame in clip[:3]:
         state, shown = small_dreamer(state, frame, replace(SETTINGS, legibility=1, consistency=1),
-                                     References(mask=mask))
+                                     References(mask=Mask(mask)))
     assert np.array_equal(shown[:, 40:], clip[2][:, 40:]) and not np.array_equal(shown[:, :10], clip[2][:, :10])
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from streamdream.settings import DreamSettings, maximum
 
-LEAK, STEP, FIRST_STEP = 0.25, 0.26, 1.5
+LEAK, STEP, FIRST_STEP = 0.25, 0.28, 1.3
 """Factors at consistency 1: of ``1 - keep``, of the step, and of the steps on a frame that nothing is carried to."""
 SHORTEST_STEP = 0.0001
 
