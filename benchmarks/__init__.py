@@ -20,6 +20,7 @@ BENCHES: dict[str, str] = {
     "render": "streamdream_bench.render:run",
     "quality": "streamdream_bench.quality:run",
     "looks": "streamdream_bench.variety:run",
+    "look-sheets": "streamdream_bench.look_sheets:run",
     "live": "streamdream_bench.live:run",
     "equality": "streamdream_bench.equality:run",
     "web": "streamdream_bench.web:run",
@@ -40,8 +41,9 @@ class Options:
     footage: str = option("", "kinds of footage, such as highway,water; empty for five (quality)")
     clips: str = option(os.environ.get("STREAMDREAM_CLIPS", ""), "folder with highway.mp4 and clouds.mp4, not "
                         "shipped; empty to leave these out (quality)")
-    presets: str = option("", "presets to compare, with commas; empty for all looks (looks)")
+    presets: str = option("", "presets to compare, with commas; empty for all looks (looks, look-sheets)")
     gain: float = option(0.0, "gain at which to compare; 0 for that of streamdream as it is (quality)")
+    sheets: str = option("", "folder to write the sheets to (look-sheets)")
     model: str = option("inception_v3", "network (all)")
     layers: str = option("", "as --layers of render; empty for its default (all)")
     height: int = option(0, "height of the picture, px (all)")

@@ -21,6 +21,10 @@ from streamdream.settings_fields import check, check_strangers, option, parse
 from streamdream.settings_parsing import MAX_TOML_BYTES, parse_toml
 
 PRESETS = Path(__file__).with_name("presets")
+LOOK_PREFIX = "look-"
+"""Of the presets that choose only how a dream looks."""
+PRESET_NOTES = ("about", "family")
+"""Keys of a preset that are no settings."""
 ENVIRONMENT_PREFIX = "STREAMDREAM_"
 OTHER_VARIABLES = ("STREAMDREAM_CACHE",)
 """Environment variables with the prefix that are not settings."""
@@ -244,9 +248,18 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
+def look_names() -> list[str]:
+    return [name for name in preset_names() if name.startswith(LOOK_PREFIX)]
+
+
 def about_preset(name: str) -> str:
     """The description of a shipped preset, with its differences from what it reproduces."""
     return " ".join(str(tomllib.loads(preset_text(name))["about"]).split())
+
+
+def preset_family(name: str) -> str:
+    """The family of a shipped preset, such as ``flora``; empty where it names none."""
+    return str(tomllib.loads(preset_text(name)).get("family", ""))
 
 
 def preset_text(name: str) -> str:
@@ -270,7 +283,8 @@ def read_preset(name: str) -> dict[str, Any]:
             values = parse_toml(file.read(MAX_TOML_BYTES + 1))
     except (OSError, ValueError) as error:
         raise SettingsError(f"preset {name}: {error_text(error)}") from None
-    values.pop("about", None)
+    for key in PRESET_NOTES:
+        values.pop(key, None)
     if not values:
         raise SettingsError(f"preset {name} is empty; streamdream render --print-config writes a whole one")
     for key, value in values.items():

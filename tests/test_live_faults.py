@@ -25,7 +25,7 @@ from streamdream.media.frame import Frame
 from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.models import get
-from streamdream.settings import DreamSettings, resolve
+from streamdream.settings import DreamSettings
 
 SETTINGS = DreamSettings(warmup_steps=0, layers="mixed0", octaves=1, flow="none")
 UNREACHED_HZ = 1e6
@@ -154,8 +154,8 @@ def test_a_missing_mask_is_an_error_at_the_start(eager: Backend) -> None:
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
-def aurora() -> DreamSettings:
-    return replace(resolve({}, {}, "look-aurora").dream, warmup_steps=0, flow="none")
+def four_octaves() -> DreamSettings:
+    return DreamSettings(layers="mixed3", octaves=4, octave_scale=1.7, warmup_steps=0, flow="none")
 
 
 def controller_at(height: int) -> ResolutionController:
@@ -164,13 +164,13 @@ def controller_at(height: int) -> ResolutionController:
 
 def test_octaves_that_do_not_fit_do_not_enlarge_the_field(eager: Backend) -> None:
     """The look Aurora has four, of which 96 lines hold two."""
-    report = run(eager, Controls(aurora()), resolution=controller_at(96), size=(240, 400))
+    report = run(eager, Controls(four_octaves()), resolution=controller_at(96), size=(240, 400))
     assert set(report.fields) == {"160x96"} and report.steps == report.dreams >= DREAMS
 
 
 def test_a_slow_field_shrinks_whatever_octaves_fit(eager: Backend) -> None:
     resolution = controller_at(144)
-    run(eager, Controls(aurora()), resolution=resolution, size=(240, 400))
+    run(eager, Controls(four_octaves()), resolution=resolution, size=(240, 400))
     assert resolution.field_height == 96
 
 

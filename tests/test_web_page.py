@@ -183,7 +183,7 @@ def test_controls_change_settings_and_the_link_restores_them(page: Any, web: Run
     until(lambda: session.controls.current().layers == "mixed5")
     page.click("[data-layer=mixed4]", modifiers=["Shift"])
     until(lambda: session.controls.current().layers == "mixed5,mixed4")
-    page.click("[data-look=look-pearls]")
+    page.click("[data-look=look-pebbles]")
     until(lambda: session.controls.current().octaves == 3 and session.controls.current().color == 0)
     page.focus("#sd-strength")
     for _ in range(5):
@@ -191,7 +191,7 @@ def test_controls_change_settings_and_the_link_restores_them(page: Any, web: Run
     until(lambda: session.controls.current().strength == pytest.approx(1.1))
     page.click(".sd-copy")
     link = page.evaluate("navigator.clipboard.readText()")
-    assert "strength=1.1" in link and "layers=mixed5" in link
+    assert "strength=1.1" in link and "layers=mixed0" in link
     page.click(".sd-defaults")
     until(lambda: session.controls.current() == DreamSettings(warmup_steps=0))
     page.goto("about:blank")
