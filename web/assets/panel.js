@@ -1,5 +1,8 @@
 // The settings of the live dream: controls made from the server's description of each field, and the link that holds them.
 
+import { layerNames } from "./layers_text.js";
+import { Looks } from "./looks.js";
+
 const PICTURE_RETRY_MS = 10_000, PICTURE_RETRIES = 30;
 const LOG_SCALE_RATIO = 100;        // a range whose ends are further apart gets a logarithmic slider
 const SLIDER_MAX = 1000;
@@ -19,8 +22,14 @@ export class Panel {
     this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
     for (const field of facts.fields) (field.basic ? basic : more).append(this.createRow(field));
-    this.createLooks(root.querySelector(".sd-looks"));
+    const looks = root.querySelector(".sd-looks-box");
+    this.looks = looks && new Looks(looks, {
+      use: (name) => this.set(this.valuesOf(name)),
+      present: () => ({ layers: this.values.layers, model: this.values.model }),
+      change: (layers) => this.set({ layers, channel: "" }),
+    });
     this.createTiles();
+    root.querySelector(".sd-channels").addEventListener("toggle", () => this.showChannels());
     root.querySelector(".sd-defaults").addEventListener("click", () => this.set(facts.values));
     root.querySelector(".sd-copy").addEventListener("click", (event) => this.copyLink(event.currentTarget));
     this.readLink();
@@ -59,16 +68,20 @@ export class Panel {
     this.set({ [field.name]: Math.max(field.low, Math.min(field.high, value)) }, true);
   }
 
-  createLooks(box) {
-    for (const look of this.facts.looks) {
-      const chip = element("button", "sd-chip", look.label);
-      chip.type = "button";
-      chip.title = look.about;
-      chip.dataset.look = look.name;
-      chip.addEventListener("click", () => this.set({ ...this.facts.values, ...look.values }));
-      box.append(chip);
-    }
-    box.hidden = !this.facts.looks.length;
+  // All settings of a look.
+  valuesOf(name) {
+    return { ...this.facts.values, ...this.facts.looks.find((look) => look.name === name).values };
+  }
+
+  // Load the picker of channels when it is first opened, and what it shows with another network.
+  async showChannels() {
+    if (!this.root.querySelector(".sd-channels").open) return;
+    this.loading ??= import("./channel_picker.js");
+    const { ChannelPicker } = await this.loading, { model, layers } = this.values;
+    this.picker ??= new ChannelPicker(this.root.querySelector(".sd-picker"),
+      (chosen) => this.set({ layers: chosen, channel: "" }));
+    if (this.picker.model !== model) await this.picker.open(model, layers);
+    else this.picker.setLayers(layers);
   }
 
   // Create a tile for each layer of the current network.
@@ -145,11 +158,17 @@ export class Panel {
     for (const tile of this.root.querySelectorAll(".sd-tile")) {
       tile.setAttribute("aria-pressed", String(selected.includes(tile.dataset.layer)));
     }
-    for (const chip of this.root.querySelectorAll(".sd-chip")) {
-      const look = this.facts.looks.find(({ name }) => name === chip.dataset.look);
-      const values = { ...this.facts.values, ...look.values };
-      chip.setAttribute("aria-pressed", String([...this.rows.keys()].every((name) => values[name] === this.values[name])));
-    }
+    const look = this.facts.looks.find(({ name }) => this.has(this.valuesOf(name)));
+    this.looks?.show(this.values.layers, look?.name ?? "");
+    const { model, layers } = this.values;
+    if (this.told === `${model} ${layers}`) return;
+    this.told = `${model} ${layers}`;
+    this.showChannels();
+    dispatchEvent(new CustomEvent("streamdream:live", { detail: { model, layers } }));
+  }
+
+  has(values) {
+    return [...this.rows.keys()].every((name) => values[name] === this.values[name]);
   }
 
   // --- the link
@@ -195,7 +214,7 @@ function createInput(field) {
   const input = element("input");
   input.type = { range: "range", switch: "checkbox", text: "text" }[field.kind];
   if (field.kind === "range") Object.assign(input, { min: 0, max: SLIDER_MAX, step: 1 });
-  if (field.kind === "text") Object.assign(input, { maxLength: 200, spellcheck: false, autocomplete: "off" });
+  if (field.kind === "text") Object.assign(input, { maxLength: field.length, spellcheck: false, autocomplete: "off" });
   return input;
 }
 
@@ -248,14 +267,9 @@ function round(field, value) {
 
 function parse(field, text) {
   if (field.kind === "switch") return text === "true";
-  if (field.kind !== "range") return text.slice(0, 200);
+  if (field.kind !== "range") return text.slice(0, field.length);
   const value = Number(text);
   return Number.isFinite(value) ? Math.max(field.low, Math.min(field.high, value)) : field.default;
-}
-
-// As in "mixed3:1,mixed5:0.5" -> ["mixed3", "mixed5"].
-function layerNames(layers) {
-  return layers.split(",").map((part) => part.split(":")[0].trim()).filter(Boolean);
 }
 
 function element(tag, className = "", text = "") {

@@ -13,7 +13,7 @@ ALLOWED_ROUTES = {
     "/gradio_api/heartbeat/": GET,  # a session ends with it
     "/gradio_api/app_id": GET,  # after a restart of the server
     "/streamdream/": GET, "/healthz": GET, "/live": WEBSOCKET, "/live/facts": GET,
-    "/layers/": GET, "/uploads": POST, "/results/": GET,
+    "/layers/": GET, "/channels/": GET, "/looks/": GET, "/uploads": POST, "/results/": GET,
 }
 """Path -> methods. A path that ends in / also allows all paths that begin with it; "/" itself does not."""
 PREFIXES = tuple(path for path in ALLOWED_ROUTES if path.endswith("/") and path != "/")

@@ -32,7 +32,8 @@ LOGIN_PAUSE_SECONDS = 1.0
 
 LIVE_MAXIMA = {"steps": 6, "warmup_steps": 30, "octaves": 6}
 """Maxima of settings, so that no visitor occupies the device for long."""
-MAX_LAYERS = 6
+MAX_LAYERS, MAX_LAYER_PARTS = 6, 64
+"""Different layers that are dreamed at once; parts of their text, such as mixed5[12]:-0.5."""
 MAX_JPEG_BYTES, MAX_LIVE_PIXELS = 2_000_000, 1920 * 1080
 """Size of an uploaded frame."""
 MAX_LIVE_RATE = 75.0
@@ -45,8 +46,10 @@ MAX_MESSAGES_PER_SECOND, MAX_MESSAGE_BURST = 500.0, 500
 """A visitor who sends more is disconnected; a page sends at most 60 frames and 60 changes per second."""
 MAX_FRAMES_PER_SECOND, MAX_FRAME_BURST = 500.0, 1000
 """Rate of pings, pongs and fragments of the WebSocket protocol."""
-MAX_MESSAGE_CHARACTERS, MAX_SETTING_CHARACTERS = 8192, 400
+MAX_MESSAGE_CHARACTERS, MAX_SETTING_CHARACTERS = 8192, 1000
 """Size of a text message, and of one value in it."""
+MAX_SEARCH_CHARACTERS = 100
+"""Length of the words that channels are searched by."""
 SETTING_CHECKS_PER_SECOND = 60.0
 """Maximum rate of checks of settings; changes in between are merged."""
 MAX_QUEUE = 100

@@ -1,4 +1,4 @@
-"""What the tabs other than Live share: uploads, the two job queues, the thumbnails of layers."""
+"""What the tabs other than Live share: uploads, the two job queues, pictures of layers and channels."""
 from __future__ import annotations
 
 import threading
@@ -16,6 +16,7 @@ from ..core import limits
 from . import file_inspection, tasks
 from .file_inspection import InspectionLimits
 from .queue import DeviceSlot, Job, JobQueue
+from .sheet_maker import SheetMaker
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
 from .visitors import Visitors
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from ..core.state import AppState
 
-BACKGROUND = "thumbnails"
-"""Client of the device that makes thumbnails."""
+THUMBNAILS, CHANNELS = "thumbnails", "channels"
+"""Clients of the device that make pictures of layers and of channels in the background."""
 SWEEP_SECONDS = 30.0
 """Between two searches for what can be removed."""
 GRACE_SECONDS = 3.0
@@ -51,8 +52,9 @@ class JobService:
                                clock=clock)
         self.stills = JobQueue("stills", app_state.folder / "stills", limits.MAX_STILLS,
                                max_seconds=limits.STILL_SECONDS, clock=clock)
-        self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(BACKGROUND), self._is_busy)
-        """Shared by all tabs."""
+        self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(THUMBNAILS), self._is_busy)
+        self.sheets = SheetMaker(app_state.stream, lambda: app_state.device_slot(CHANNELS), self._is_busy)
+        """Both are shared by all tabs."""
         self._visitors, self._clock = Visitors(clock), clock
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_often, name="streamdream-sweeper", daemon=True)
@@ -154,6 +156,7 @@ class JobService:
     def close(self) -> None:
         self._closed.set()
         self.thumbnails.close()
+        self.sheets.close()
         for queue in (self.videos, self.stills):
             queue.close()
         self.uploads.close()

@@ -21,7 +21,8 @@ from streamdream.settings import DreamSettings, StreamSettings, resolve
 from streamdream.system import cache_dir
 from streamdream.system.torch_threads import use_threads
 
-from .queue import Cancelled, DeviceSlot, StepwiseDeviceSlot
+from .background_worker import BackgroundWorker
+from .queue import DeviceSlot
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend
@@ -34,8 +35,6 @@ SAMPLE = SHIPPED / "cat.png"
 SIDE = 160
 """Width and height of a thumbnail in pixels."""
 STEPS = 8
-PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.01, 0.5
-"""Pause after each step, while the device is otherwise idle and while it is in use."""
 log = logging.getLogger(__name__)
 
 
@@ -63,14 +62,11 @@ class Thumbnails:
 
     def __init__(self, stream: StreamSettings, device_slot: DeviceSlot, busy: Callable[[], bool] = lambda: False,
                  folder: Path | None = None) -> None:
-        self._stream, self._device_slot, self._busy = stream, device_slot, busy
-        self._folder = folder or cache_dir.cache_dir("layers")
+        self._stream, self._folder = stream, folder or cache_dir.cache_dir("layers")
         self._cells: dict[str, dict[str, Cell]] = {}
-        self._requested: list[str] = []  # the next one first
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        self.problem: dict[str, str] = {}
+        self._planning = threading.Lock()
+        self._worker = BackgroundWorker(self._make, self.pending, "pictures of the layers", device_slot, busy)
+        self.problem = self._worker.problem
         """Why the thumbnails of a model cannot be made, by model."""
 
     def path(self, model: str, tap: str) -> Path | None:
@@ -98,27 +94,15 @@ class Thumbnails:
 
     def request(self, model: str) -> None:
         """Make those of ``model`` next. Return at once; do nothing if all are there or the weights are missing."""
-        if not self.pending(model):
-            return
-        with self._changed:
-            if self._closed:
-                return
-            self._requested = [model, *(other for other in self._requested if other != model)]
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="streamdream-thumbnails", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+        if self.pending(model):
+            self._worker.request(model)
 
     def close(self) -> None:
         """Stop after the current step; keep finished thumbnails."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self._worker.close()
 
     def _plan(self, model: str) -> dict[str, Cell]:
-        with self._changed:
+        with self._planning:
             if model not in self._cells:
                 try:
                     self._cells[model] = self._prepare(model)
@@ -137,29 +121,6 @@ class Thumbnails:
         model = models.get(name)
         return {cell.tap: cell for cell in atlas.plan(model, list(model.taps()), settings, image.shape[:2], folder)}
 
-    def _run(self) -> None:
-        while (name := self._next()) is not None:
-            try:
-                self._make(name)
-            except Cancelled:
-                return
-            except StreamdreamError as error:
-                self.problem[name] = str(error)
-                log.warning("no thumbnails of %s: %s", name, error)
-            except Exception:
-                self.problem[name] = "the pictures of the layers cannot be made; see the server's log"
-                log.exception("no thumbnails of %s", name)
-            with self._changed:
-                self._requested = [other for other in self._requested if other != name or self._is_interrupted(name)]
-
-    def _is_interrupted(self, name: str) -> bool:
-        return name not in self.problem and any(not cell.done for cell in self._cells[name].values())
-
-    def _next(self) -> str | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._requested)
-            return None if self._closed else self._requested[0]
-
     def _make(self, name: str) -> None:
         """Make the thumbnails of ``name``, blocks first, until all are done or another network is requested."""
         from streamdream import backends
@@ -168,20 +129,12 @@ class Thumbnails:
         model = models.get(name)
         backend: Backend = backends.create("eager", model, self._stream.device, self._stream.precision)
         blocks = model.blocks(pools=True)
-        stepwise_slot = StepwiseDeviceSlot(self._device_slot, self._pause)
         for cell in sorted(self._plan(name).values(), key=lambda cell: cell.tap not in blocks):
             if cell.done:
                 continue
-            if self._requested[:1] != [name]:
+            if not self._worker.is_next(name):
                 return
             renderer = atlas.AtlasRenderer(sample_image(), model, backend, StreamSettings(model=name), [cell],
-                                           lambda done: stepwise_slot.yield_device())
-            with use_threads(1), stepwise_slot():
+                                           lambda done: self._worker.slot.yield_device())
+            with use_threads(1), self._worker.slot():
                 renderer.run(lambda done, seconds_left: None)
-
-    def _pause(self) -> None:
-        """Leave the device to others between two steps. Raises Cancelled after ``close``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed, BUSY_PAUSE_SECONDS if self._busy() else PAUSE_SECONDS)
-            if self._closed:
-                raise Cancelled("the server is shutting down")

@@ -20,6 +20,7 @@ from streamdream.live.field_times import FieldTimesOfRun
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
 from streamdream.settings import DreamSettings
+from streamdream.settings_parsing import parse_layers
 
 from ..core import limits
 from ..core.scheduler import CpuYield
@@ -48,9 +49,13 @@ def check(app_state: AppState, dream_request: DreamRequest) -> None:
         raise UnknownName("network", dream_request.model, available)
     for name in limits.LIVE_MAXIMA:
         check_maximum(name, getattr(dream, name))
-    longest = max(map(len, (dream.layers, dream.channel, dream.style_layers)))
-    if len(dream.layers.split(",")) > limits.MAX_LAYERS or longest > 400:
-        raise SettingsError(f"a live session dreams at most {limits.MAX_LAYERS} layers at once")
+    for name in ("layers", "channel", "style_layers"):
+        if len(getattr(dream, name)) > limits.MAX_SETTING_CHARACTERS:
+            raise SettingsError(f"{name} is longer than {limits.MAX_SETTING_CHARACTERS} characters")
+    parts = parse_layers(dream.layers)
+    if len(parts) > limits.MAX_LAYER_PARTS or len({part.name for part in parts}) > limits.MAX_LAYERS:
+        raise SettingsError(f"a live session dreams at most {limits.MAX_LAYERS} layers at once, in at most "
+                            f"{limits.MAX_LAYER_PARTS} parts")
     app_state.check(dream, dream_request.model)
 
 

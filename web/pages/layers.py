@@ -1,4 +1,4 @@
-"""The tab Layers: thumbnails of all layers of a model. A click selects a layer in all tabs."""
+"""The tab Layers: thumbnails of all layers of a model, and its channels. A click selects one in all tabs."""
 from __future__ import annotations
 
 from html import escape
@@ -10,13 +10,15 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from streamdream import models
+from streamdream.errors import UsageError
 
+from ..core import limits
 from ..jobs.service import JobService
 from . import components
-from .settings_panel import SettingsPanel, gallery, layer_names, missing_html, on_event
+from .settings_panel import SettingsPanel, gallery, layer_names, middle_block, missing_html, on_event
 
 TICK_SECONDS = 3.0
-BLOCKS, ALL = "Blocks", "All layers"
+BLOCKS, ALL, CHANNELS = "Blocks", "All layers", "Channels"
 IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
@@ -52,18 +54,20 @@ class Page:
         with gr.Row(elem_classes="sw-choose"):
             model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
-            which = gr.Radio([BLOCKS, ALL], value=BLOCKS, label="Show", info="From low to high", elem_id="layers-which")
+            which = gr.Radio([BLOCKS, ALL, CHANNELS], value=BLOCKS, label="Show", info="From low to high",
+                             elem_id="layers-which")
         status = components.plain_html(self._status_html(here))
         tiles = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
                                       js=components.asset("layer_picker.js"), elem_id="layers-gallery")
+        picker = components.plain_html("", js=components.asset("channels_in_tab.js"), elem_id="layers-channels")
         timer = gr.Timer(TICK_SECONDS, active=False)
         on_event(components.root().load, self._on_load, [], [status, timer])
         for changed in (model.input, which.input):
-            on_event(changed, self._on_choice, [model, which], [model, tiles, status, timer])
+            on_event(changed, self._on_choice, [model, which], [model, tiles, picker, status, timer])
         on_event(timer.tick, self._status_updates, [model], [status, timer], trigger_mode="once")
-        on_event(
-            tiles.select, self._on_layer_click, [], [part for panel in self._panels for part in panel.layer_parts]
-        )
+        parts = [part for panel in self._panels for part in panel.layer_parts]
+        on_event(tiles.select, self._on_layer_click, [], parts)
+        on_event(picker.select, self._on_channels, [], parts)
 
     def _on_load(self) -> tuple[Any, ...]:
         here = self._jobs_service.app_state.stream.model
@@ -71,8 +75,11 @@ class Page:
         return self._status_updates(here)
 
     def _on_choice(self, model: str, which: str) -> tuple[Any, ...]:
+        about = gr.update(info=models.get(model).about)
+        if which == CHANNELS and models.get(model).available()[0]:
+            return about, "", picker_html(model), "", gr.Timer(active=False)
         self._jobs_service.thumbnails.request(model)
-        return gr.update(info=models.get(model).about), gallery(model, whole=which == ALL), *self._status_updates(model)
+        return about, gallery(model, whole=which == ALL), "", *self._status_updates(model)
 
     def _status_updates(self, model: str) -> tuple[Any, ...]:
         return self._status_html(model), gr.Timer(active=self._jobs_service.thumbnails.pending(model))
@@ -97,7 +104,21 @@ class Page:
         return [update for panel in self._panels for update in take(panel, model.name, layer)]
 
 
-def take(panel: SettingsPanel, model: str, layer: str) -> list[Any]:
-    """Return the updates that select a layer and its model in a panel."""
-    return [gr.update(value=model), gr.update(value=layer, choices=layer_names(model)),
-            gallery(model, whole=False, chosen=layer)]
+    def _on_channels(self, event: gr.EventData) -> list[Any]:
+        picked: dict[str, Any] = event._data or {}
+        model, layers = models.get(str(picked.get("model"))), str(picked.get("layers"))
+        if len(layers) > limits.MAX_SETTING_CHARACTERS:
+            raise UsageError("these are too many channels")
+        self._jobs_service.dream_settings({"layers": layers}, {}, model.name)  # raises for layers that are not there
+        return [update for panel in self._panels for update in take(panel, model.name, layers)]
+
+
+def picker_html(model: str) -> str:
+    """Return the place of the picker of channels, with the layers that it begins from."""
+    return f'<div class="sd-picker" data-model="{escape(model)}" data-start="{escape(middle_block(model))}"></div>'
+
+
+def take(panel: SettingsPanel, model: str, layers: str) -> list[Any]:
+    """Return the updates that select layers and their model in a panel."""
+    return [gr.update(value=model), gr.update(value=layers, choices=layer_names(model)),
+            gallery(model, whole=False, chosen=layers)]

@@ -7,7 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamdream import settings_fields
+from streamdream.errors import SettingsError
 from streamdream.settings import DreamSettings, Group
+
+from ..core import limits
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -57,6 +60,8 @@ def describe(group: Group = DreamSettings, without: Collection[str] = (),
         if row["kind"] == "range":
             row |= {"low": item.metadata["low"], "high": (highest or {}).get(item.name, item.metadata["high"]),
                     "step": step(item), "unit": item.metadata["unit"], "whole": isinstance(item.default, int)}
+        if row["kind"] == "text":
+            row["length"] = limits.MAX_SETTING_CHARACTERS
         if row["kind"] == "choice":
             row["choices"] = settings_fields.choices(item)
         rows.append(row)
@@ -83,6 +88,9 @@ class Form:
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
         """Return the components' values by field, each of its field's type. Raises SettingsError, UnknownName."""
         known = {item.name: item for item in dataclasses.fields(self.group)}
+        for name, value in zip(self.names, values, strict=True):
+            if len(str(value)) > limits.MAX_SETTING_CHARACTERS:
+                raise SettingsError(f"{name} is longer than {limits.MAX_SETTING_CHARACTERS} characters")
         return {name: _typed(known[name], value) for name, value in zip(self.names, values, strict=True)}
 
     def show(self, values: Mapping[str, Any]) -> list[Any]:
@@ -127,7 +135,7 @@ def _component(row: Mapping[str, Any], values: Mapping[str, Any], choices: Mappi
                            **common)
     if row["kind"] == "range":
         return gr.Slider(row["low"], row["high"], step=row["step"], **common)
-    return gr.Textbox(max_lines=1, max_length=200, **common)
+    return gr.Textbox(max_lines=1, max_length=limits.MAX_SETTING_CHARACTERS, **common)
 
 
 def _typed(item: dataclasses.Field[Any], value: Any) -> Any:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -14,11 +14,12 @@ import gradio as gr
 from streamdream import models, settings
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
+from streamdream.settings_parsing import parse_layers
 
 from ..core import limits
 from ..jobs import service
 from ..jobs.service import JobService
-from . import components, setting_controls
+from . import components, looks, setting_controls
 from .components import DroppedFile, sentence
 
 FILES = {
@@ -43,12 +44,14 @@ class SettingsPanel:
 
     def __init__(self, jobs_service: JobService, panels: list[SettingsPanel], preset: str = "",
                  without: Sequence[str] = ()) -> None:
-        self._jobs_service = jobs_service
+        self._jobs_service, self._start = jobs_service, preset
         start = settings.resolve({}, {}, preset)
         dream = start.dream if preset else jobs_service.app_state.dream
         stream = start.stream if preset else jobs_service.app_state.stream
         here = jobs_service.app_state.stream.model
         presets = [(name.replace("-", " ").capitalize(), name) for name in settings.preset_names()]
+        self._looks = components.plain_html(looks.gallery(jobs_service.app_state, f"tab-{len(panels)}"),
+                                            js=looks.SCRIPT, elem_classes=["sw-looks"])
         self._preset = gr.Dropdown([("None", ""), *presets], value=preset, label="Preset",
                                    info="Initial values of the settings")
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="The neural network")
@@ -71,6 +74,8 @@ class SettingsPanel:
         panels.append(self)
         on_event(self._preset.input, self._use_preset, [self._preset, self._model],
                  [self._picker, *self._form.inputs, *self._size.inputs])
+        on_event(self._looks.select, self._use_look, [self._model],
+                 [self._preset, self._picker, *self._form.inputs, *self._size.inputs])
         on_event(self._model.input, self._use_model, [self._model], [layers, self._picker, self._missing])
         on_event(self._picker.select, _picked, [], [layers])
         for file in self._files.values():
@@ -99,10 +104,24 @@ class SettingsPanel:
 
     def _use_preset(self, name: str, model: str) -> list[Any]:
         """Return the updates for a preset; layers only if it names some that the model has."""
-        run = settings.resolve({}, {}, name)
+        return self._use_values(settings.read_preset(name) if name else {}, model)
+
+    def _use_look(self, event: gr.EventData, model: str) -> list[Any]:
+        """Return the updates for a look, over the tab's initial values, or for mixed layers."""
+        picked: dict[str, Any] = event._data or {}
+        if layers := str(picked.get("layers", "")):
+            return [gr.update(), gallery(model, whole=False, chosen=layers), *self._form.show({"layers": layers}),
+                    *self._size.show({})]
+        look = str(picked.get("look", ""))
+        start = settings.read_preset(self._start) if self._start else {}
+        shown = look if look in looks.look_names() else ""
+        return [shown, *self._use_values({**start, **(settings.read_preset(shown) if shown else {})}, model)]
+
+    def _use_values(self, values: Mapping[str, Any], model: str) -> list[Any]:
+        run = settings.resolve({}, {}, values)
         dream = dataclasses.asdict(run.dream)
         dream |= {key: min(dream[key], most) for key, most in limits.JOB_MAXIMA.items()}
-        layers = str((settings.read_preset(name) if name else {}).get("layers", ""))
+        layers = str(values.get("layers", ""))
         if not (layers and set(named(layers)) <= set(models.get(model).taps())):
             del dream["layers"]
         picker = gallery(model, whole=False, chosen=layers) if "layers" in dream else gr.update()
@@ -125,8 +144,11 @@ def middle_block(model: str) -> str:
 
 
 def named(layers: str) -> list[str]:
-    """``mixed3:1,mixed5:0.5`` -> mixed3, mixed5."""
-    return [part.partition(":")[0].strip() for part in layers.split(",")]
+    """``mixed3:1,mixed5[33]:0.5`` -> mixed3, mixed5; nothing for what is no text of layers."""
+    try:
+        return [part.name for part in parse_layers(layers)]
+    except UsageError:
+        return []
 
 
 def _picked(event: gr.EventData) -> str:

@@ -36,6 +36,7 @@ from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
+from ..pages import channels, looks
 from . import metrics, startup
 from .connection_limits import limit_connections
 
@@ -65,7 +66,8 @@ PREVIEW = ('<meta property="og:title" content="streamdream"><meta property="og:t
            f'<meta property="og:description" content="{DESCRIPTION}">')
 HEAD = (f'<meta name="description" content="{DESCRIPTION}">'
         '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
-        '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">')
+        '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
+        '<link rel="stylesheet" href="streamdream/looks.css">')
 HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><h1>streamdream</h1>
 LOGOUT<button type="button" class="sd-theme" aria-label="Dark or light theme" title="Dark or light theme">◐</button>
 </header>"""
@@ -119,9 +121,9 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     app.add_api_route("/healthz", _health_route(app_state))
     app.add_api_route("/manifest.json", _manifest)
     app.mount(ASSETS_PATH, Assets(directory=ASSETS))
-    for page in pages.values():
-        if hasattr(page, "routes"):
-            app.router.routes.extend(page.routes(jobs_service))
+    for part in (*pages.values(), looks, channels):
+        if hasattr(part, "routes"):
+            app.router.routes.extend(part.routes(jobs_service))
     _set_gradio_folder(app_state.folder / "gradio")
     blocks = _blocks(jobs_service, pages)
     asgi = AuthMiddleware(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
