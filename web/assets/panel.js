@@ -18,13 +18,14 @@ export class Panel {
     this.values = { model: facts.model };                 // a field exists for it only with several networks
     for (const { name } of facts.fields) this.values[name] = facts.values[name];
     this.rows = new Map();                                // field name -> {field, input, output}
+    this.look = "";                                       // the last one chosen, until a setting is changed
     this.pending = {};
     this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
     for (const field of facts.fields) (field.basic ? basic : more).append(this.createRow(field));
     const looks = root.querySelector(".sd-looks-box");
     this.looks = looks && new Looks(looks, {
-      use: (name) => this.set(this.valuesOf(name)),
+      use: (name) => { this.set(this.valuesOf(name)); this.look = name; this.show(); },
       present: () => ({ layers: this.values.layers, model: this.values.model }),
       change: (layers) => this.set({ layers, channel: "" }),
     });
@@ -122,6 +123,7 @@ export class Panel {
     if (values.model && values.model !== this.values.model && !("layers" in values)) {
       values = { ...values, layers: this.facts.networks[values.model].start, channel: "" };
     }
+    this.look = "";
     const known = Object.fromEntries(Object.entries(values).filter(([name]) => this.rows.has(name)));
     Object.assign(this.values, known);
     Object.assign(this.pending, known);
@@ -158,8 +160,8 @@ export class Panel {
     for (const tile of this.root.querySelectorAll(".sd-tile")) {
       tile.setAttribute("aria-pressed", String(selected.includes(tile.dataset.layer)));
     }
-    const look = this.facts.looks.find(({ name }) => this.has(this.valuesOf(name)));
-    this.looks?.show(this.values.layers, look?.name ?? "");
+    const look = this.look || this.facts.looks.find(({ name }) => this.has(this.valuesOf(name)))?.name;
+    this.looks?.show(this.values.layers, look ?? "");
     const { model, layers } = this.values;
     if (this.told === `${model} ${layers}`) return;
     this.told = `${model} ${layers}`;
