@@ -107,11 +107,9 @@ def test_looks_are_mixed_and_subtracted(web: Running) -> None:
         assert signs["conv2d_1"] == 1 and all(signs[name] == sign for name in own)
     little, much = (parse_layers(mixed(web, layers="conv2d_1", amount=amount)["layers"]) for amount in (0.1, 0.9))
 
-    def share(parts: Any) -> float:
-        return next(float(part.weight) for part in parts if part.name == "conv2d_1") / sum(
-            abs(part.weight) for part in parts)
-
-    assert share(little) > share(much)
+    plain = [next(part.weight for part in parts if part.name == "conv2d_1") / sum(abs(part.weight) for part in parts)
+             for parts in (little, much)]
+    assert plain[0] > plain[1]
 
 
 @pytest.mark.parametrize("query", [
