@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -133,6 +134,38 @@ def test_live_takes_channels_and_no_more_than_fit(web: Running) -> None:
             client.say(type="settings", values={"layers": layers})
             refused = client.word("refused")
             assert problem in refused["message"] and refused["values"]["layers"].startswith("mixed5[33,220")
+
+
+def test_a_look_with_a_play_list_drifts_until_other_layers_are_chosen(
+        web: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'about = "drifts"\nlayers = "conv2d_1"\nplaylist = "conv2d_2@0.2; conv2d_3@0.2"\nfade = 0.1\n'
+    (tmp_path / "look-drift.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "look-wrong.toml").write_text(text.replace("conv2d_3", "mixed9"), encoding="utf-8")
+    monkeypatch.setattr(settings, "PRESETS", tmp_path)
+    assert [look["name"] for look in looks.looks(web.app_state)] == ["look-drift"]  # the other is for another network
+    image = np.full((48, 64, 3), 90, np.uint8)
+    with Client(web) as client:
+        client.welcome()
+        session = web.waiting_room.sessions[client.token]
+
+        def layers_are(wanted: str) -> bool:
+            client.dream(image)
+            return session.controls.current().layers == wanted
+
+        client.say(type="settings", values={"layers": "conv2d_1", "look": "look-drift"})
+        for wanted in ("conv2d_2", "conv2d_3", "conv2d_2"):
+            until(lambda wanted=wanted: layers_are(wanted))
+        client.say(type="settings", values={"strength": 1.5})
+        until(lambda: layers_are("conv2d_3") and session.controls.current().strength == 1.5)
+        client.say(type="settings", values={"layers": "conv2d_4"})
+        until(lambda: layers_are("conv2d_4"))
+        now = time.monotonic()
+        until(lambda: not layers_are("conv2d_4") or time.monotonic() > now + 0.6)
+        assert layers_are("conv2d_4")
+        for look in ("look-wrong", str(tmp_path / "look-drift.toml")):
+            client.say(type="settings", values={"look": look})
+            assert "mixed9" in client.word("refused")["message"] if look == "look-wrong" else client.word("settings")
+        assert layers_are("conv2d_4")
 
 
 def test_layers_of_the_gallery_are_those_of_a_text() -> None:

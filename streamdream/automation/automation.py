@@ -122,6 +122,8 @@ def content_key(request: DreamRequest) -> tuple[Any, ...]:
 class Automation:
     """Changes the settings of ``controls``. ``offset`` is the start time of the run in the input, in seconds."""
 
+    _playlist_start: float | None = 0.0  # time of its first entry; None: the next frame's
+
     def __init__(self, controls: Controls, playlist: Sequence[PlaylistEntry] = (), fade: float = 0.0,
                  sound: LevelSource | None = None, sound_depth: float = 0.5, track: Sequence[SettingsEvent] = (),
                  recorder: SettingsRecorder | None = None, offset: float = 0.0) -> None:
@@ -180,6 +182,12 @@ class Automation:
         strength = min(settings.maximum(DreamSettings, "strength"), round(current.strength * factor, 3))
         return replace(current, strength=strength)
 
+    def play(self, playlist: Sequence[PlaylistEntry], fade: float = 0.0) -> None:
+        """Follow another play list, from its first entry at the next frame; an empty one ends it."""
+        with self._lock:
+            self._playlist, self._entry_index = Automation(self.controls, playlist)._playlist, -1
+            self._playlist_start, self._crossfade = None, Crossfade(fade)
+
     def close(self) -> None:
         if self._sound is not None:
             self._sound.close()
@@ -188,7 +196,9 @@ class Automation:
         """Apply an entry once, when it begins; manual changes then stay until the next entry."""
         if not self._playlist:
             return
-        position = seconds % sum(entry.seconds for entry in self._playlist)
+        if self._playlist_start is None:
+            self._playlist_start = seconds
+        position = (seconds - self._playlist_start) % sum(entry.seconds for entry in self._playlist)
         for index, entry in enumerate(self._playlist):
             if position < entry.seconds:
                 if index != self._entry_index:

@@ -122,7 +122,7 @@ class Page {
 
   connect() {
     this.lastShown = this.socket.number;
-    this.socket.open(() => ({ ...this.panel.values }));
+    this.socket.open(() => ({ ...this.panel.values, look: this.panel.look }));
   }
 
   // What the socket reports; see LiveSocket.

@@ -7,6 +7,7 @@ const PICTURE_RETRY_MS = 10_000, PICTURE_RETRIES = 30;
 const LOG_SCALE_RATIO = 100;        // a range whose ends are further apart gets a logarithmic slider
 const SLIDER_MAX = 1000;
 const LINK_PREFIX = "#dream?";
+const CONTENT = ["layers", "channel", "style_layers", "style_weight", "model"];  // another look, and no drift of this one
 const KEY_STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
 
 export class Panel {
@@ -18,14 +19,14 @@ export class Panel {
     this.values = { model: facts.model };                 // a field exists for it only with several networks
     for (const { name } of facts.fields) this.values[name] = facts.values[name];
     this.rows = new Map();                                // field name -> {field, input, output}
-    this.look = "";                                       // the last one chosen, until a setting is changed
+    this.look = "";                                       // the last one chosen, until other layers are
     this.pending = {};
     this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
     const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
     for (const field of facts.fields) (field.basic ? basic : more).append(this.createRow(field));
     const looks = root.querySelector(".sd-looks-box");
     this.looks = looks && new Looks(looks, {
-      use: (name) => { this.set(this.valuesOf(name)); this.look = name; this.show(); },
+      use: (name) => this.set(this.valuesOf(name), false, name),
       present: () => ({ layers: this.values.layers, model: this.values.model }),
       change: (layers) => this.set({ layers, channel: "" }),
     });
@@ -118,15 +119,15 @@ export class Panel {
 
   // --- set values
 
-  // ``keepFocused``: do not overwrite the control that the visitor is using.
-  set(values, keepFocused = false) {
+  // ``keepFocused``: do not overwrite the control that the visitor is using; ``look``: the one that has these values.
+  set(values, keepFocused = false, look = "") {
     if (values.model && values.model !== this.values.model && !("layers" in values)) {
       values = { ...values, layers: this.facts.networks[values.model].start, channel: "" };
     }
-    this.look = "";
     const known = Object.fromEntries(Object.entries(values).filter(([name]) => this.rows.has(name)));
     Object.assign(this.values, known);
     Object.assign(this.pending, known);
+    if (CONTENT.some((name) => name in known)) this.pending.look = this.look = look;
     this.show(keepFocused ? document.activeElement : null);
     this.writeLink();
     cancelAnimationFrame(this.flush);

@@ -10,7 +10,7 @@ from streamdream.settings import DreamSettings
 
 from ..core.limits import MAX_SETTING_CHARACTERS
 
-NAMES = frozenset(item.name for item in dataclasses.fields(DreamSettings)) | {"model"}
+NAMES = frozenset(item.name for item in dataclasses.fields(DreamSettings)) | {"model", "look"}
 MAX_SHOWN_NAME = 40
 """Characters of an unknown name in the error message."""
 

@@ -6,14 +6,21 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streamdream import models
-from streamdream.automation.controls import MODEL_DEPENDENT_FIELDS, Controls, DreamRequest, parse_values
+from streamdream import models, settings
+from streamdream.automation.automation import Automation, PlaylistEntry, parse_playlist
+from streamdream.automation.controls import (
+    CROSSFADED_FIELDS,
+    MODEL_DEPENDENT_FIELDS,
+    Controls,
+    DreamRequest,
+    parse_values,
+)
 from streamdream.dream.octaves import fitting_octaves
 from streamdream.errors import Closed, FieldTooSmall, SettingsError, StreamdreamError, UnknownName, UsageError
 from streamdream.live.field_times import FieldTimesOfRun
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
 
 INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
 """Settings that must be valid together: otherwise none of them is applied."""
+CONTENT = {*CROSSFADED_FIELDS, "model"}
+"""Settings whose change by the visitor ends the play list of a look."""
 MAX_MESSAGE = 200
 """Maximum length of a message for the visitor, in characters."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
@@ -78,6 +87,14 @@ def clamped_defaults(app_state: AppState) -> DreamSettings:
     return replace(app_state.dream, **lower)
 
 
+def read_playlist(look: str) -> tuple[Sequence[PlaylistEntry], float]:
+    """Return the play list of a preset and the seconds of its fades; an empty one for one that has none."""
+    if look not in settings.preset_names():
+        return (), 0.0
+    automation = settings.resolve({}, {}, look).automation
+    return parse_playlist(automation.playlist, automation.playlist_seconds), automation.fade
+
+
 class SharedResolutionController(ResolutionController):
     """Counts the time of a dream times the number of sessions, as each has only its share of the device."""
 
@@ -112,6 +129,7 @@ class LiveSession:
         self._source = BrowserSource(self._on_shape)
         self._sink = ResidualSink(self._source, lambda message: self.send(message))
         self.controls = Controls(clamped_defaults(app_state), self._check, app_state.model.name)
+        self._automation = Automation(self.controls)
         self._max_height = app_state.stream.field_height or 480
         self._resolution = SharedResolutionController(
             self._max_height,
@@ -135,7 +153,8 @@ class LiveSession:
 
     def change(self, values: Mapping[str, Any]) -> list[str]:
         """Apply the valid values; return an error line for each of the others. Blocks: not for the event loop."""
-        typed, errors = parse_values(values)
+        look = values.get("look")
+        typed, errors = parse_values({name: value for name, value in values.items() if name != "look"})
         for name in list(typed):
             try:
                 check_maximum(name, typed[name])
@@ -150,7 +169,21 @@ class LiveSession:
             except UsageError as error:
                 errors.append(error)
         message = self._fit()
+        if look is not None or CONTENT & values.keys():
+            self._play(str(look or ""), errors)
         return [*map(visitor_message, errors), *filter(None, [message])]
+
+    def _play(self, look: str, errors: list[UsageError]) -> None:
+        """Follow the play list of a look, which drifts from one content to the next; none ends it."""
+        try:
+            entries, fade = read_playlist(look)
+            request = self.controls.request
+            for entry in entries:
+                self._check(replace(request, dream=replace(request.dream, **entry.values)))
+        except UsageError as error:
+            errors.append(error)
+            entries, fade = (), 0.0
+        self._automation.play(entries, fade)
 
     def _check(self, dream_request: DreamRequest) -> None:
         check(self._app_state, dream_request)
@@ -238,7 +271,7 @@ class LiveSession:
             if dreamer.backend.device.type == "cpu":
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self._sink, dreamer, self._resolution, self.controls, device_slot,
-                              build=self._app_state.dreamer, make_output=split_residual,
+                              self._automation, build=self._app_state.dreamer, make_output=split_residual,
                               field_times=FieldTimesOfRun(self._app_state.stream.backend))
             if not self._stopping.is_set():
                 report = self._live.run()

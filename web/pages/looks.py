@@ -78,7 +78,8 @@ def looks(app_state: AppState) -> list[dict[str, Any]]:
     for name in look_names():
         own = {key: value for key, value in settings.read_preset(name).items() if key in known}
         try:
-            session.check(app_state, DreamRequest(dataclasses.replace(start, **own)))
+            for entry in ({}, *(entry.values for entry in session.read_playlist(name)[0])):
+                session.check(app_state, DreamRequest(dataclasses.replace(start, **{**own, **entry})))
         except StreamdreamError:
             continue  # for another model
         label = name.removeprefix(PREFIX).replace("-", " ").capitalize()
