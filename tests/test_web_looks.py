@@ -109,7 +109,7 @@ def test_a_look_is_chosen_by_its_picture_and_the_dream_changes(page: Any, web: R
     dreamed(session, 10)
     before = picture(page)
     button = page.locator(f".sd [data-look={FIRST}]")
-    box = button.locator("i").bounding_box()
+    box = button.bounding_box()
     assert box["width"] / box["height"] == pytest.approx(200 / 130, rel=0.05)
     button.click()
     wanted = str(settings.read_preset(FIRST)["layers"])
