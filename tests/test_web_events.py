@@ -29,14 +29,16 @@ EVENTS = Counter({
     ("_left", "unload"): 1, ("_on_load", "load"): 1, ("keep", "upload"): 6, ("<lambda>", "clear"): 1,
     ("_use_preset", "input"): 2, ("_use_model", "input"): 2, ("_picked", "select"): 2, ("_on_layer_click", "select"): 1,
     ("_try", "click"): 1, ("_start", "click"): 2, ("_cancel", "click"): 2, ("_tick", "tick"): 1, ("_watch", "then"): 1,
-    ("_on_choice", "input"): 2, ("_status_updates", "tick"): 1})
+    ("_on_choice", "input"): 2, ("_status_updates", "tick"): 1, ("_use_look", "select"): 2, ("_on_channels", "select"): 1})
 """All events of the page: function, trigger. Whoever adds one looks at what it takes and adds it here."""
 OPEN_ROUTES = {
     "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",
     "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
     "GET /gradio_api/app_id", "GET /healthz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
-    "HEAD /results/{token}", "GET /layers/{model}/{number:int}", "HEAD /layers/{model}/{number:int}"}
+    "HEAD /results/{token}", "GET /layers/{model}/{number:int}", "HEAD /layers/{model}/{number:int}",
+    *(f"{method} /{path}" for method in ("GET", "HEAD") for path in (
+        "channels/{model}", "channels/{model}/search", "channels/{model}/{number:int}", "looks/sheet", "looks/mix"))}
 """All routes of FastAPI and Gradio that a visitor reaches."""
 META = {"_type": "gradio.FileData"}
 Shape = Callable[[str], Any]
@@ -130,7 +132,8 @@ def attack(web: Running, folder: Path, files: Collection[str] = ("text", "proces
                     value = shape(str(path))
                     told = visitor.send({
                         "data": [value] * max(1, len(event["inputs"])), "fn_index": event["id"],
-                        "event_data": value if isinstance(value, dict) else {"layer": value, "model": value},
+                        "event_data": value if isinstance(value, dict) else dict.fromkeys(
+                            ("layer", "model", "look", "layers"), value),
                     }, *BODIES.get(name, PLAIN))
                     found += [f"{event['id']} {name} {kind}"] * (path.read_bytes() in told)
         return found

@@ -32,6 +32,7 @@ SECONDS = float(os.environ.get("STREAMDREAM_FUZZ_SECONDS", "7"))
 """Of each of the two tests."""
 SEED = int(os.environ.get("STREAMDREAM_FUZZ_SEED", "20"))
 ROUTES = (*ALLOWED_ROUTES, "/login", "/logout", "/layers/inception_v3/1", "/streamdream/live.js",
+          "/channels/inception_v3/1", "/channels/inception_v3/search", "/looks/mix", "/looks/sheet",
           "/gradio_api/file=", "/gradio_api/stream/", "/nothing")
 POSTED = ("/login", "/logout", *(path for path, methods in ALLOWED_ROUTES.items() if "POST" in methods))
 TEXTS = ("", "x", "0", "-1", "1", "²", "9" * 20, "9" * 5000, "1e400", "NaN", "[", "[::1", "[::1]", "::1", "null", "..",
