@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from streamdream.errors import StreamdreamError
@@ -11,6 +12,9 @@ from .queue import Cancelled, DeviceSlot, StepwiseDeviceSlot
 
 PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.01, 0.5
 """Pause after each step, while the device is otherwise idle and while it is in use."""
+BUSY_PAUSE_STEPS, MAX_PAUSE_SECONDS = 4.0, 10.0
+"""While it is in use, a pause is as long as so many steps at least: a live session has most of the time, whatever a
+step takes."""
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,7 @@ class BackgroundWorker:
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._step_began = time.monotonic()
 
     def request(self, name: str) -> None:
         """Make those of ``name`` next. Return at once."""
@@ -79,7 +84,10 @@ class BackgroundWorker:
 
     def _pause(self) -> None:
         """Leave the device to others between two steps. Raises Cancelled after ``close``."""
+        step_seconds = time.monotonic() - self._step_began
+        busy_pause = min(max(BUSY_PAUSE_SECONDS, BUSY_PAUSE_STEPS * step_seconds), MAX_PAUSE_SECONDS)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed, BUSY_PAUSE_SECONDS if self._busy() else PAUSE_SECONDS)
+            self._changed.wait_for(lambda: self._closed, busy_pause if self._busy() else PAUSE_SECONDS)
             if self._closed:
                 raise Cancelled("the server is shutting down")
+        self._step_began = time.monotonic()

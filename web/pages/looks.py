@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -35,8 +36,6 @@ from .components import ASSETS, asset
 if TYPE_CHECKING:
     from streamdream.models import Model
 
-PREFIX = "look-"
-"""Of the presets that the page offers."""
 PICTURES = ASSETS / "looks"
 WIDTH, HEIGHT, COLUMNS = 200, 130, 6
 """Size of a picture in pixels; pictures in a row of the sheet."""
@@ -71,7 +70,7 @@ def routes(jobs_service: JobService) -> list[Route]:
 
 
 def looks(app_state: AppState) -> list[dict[str, Any]]:
-    """Return the presets that the server's model can dream live: ``name, label, about, values``."""
+    """Return the presets that the server's model can dream live: ``name, label, family, about, values``."""
     start = session.clamped_defaults(app_state)
     known = {item.name for item in dataclasses.fields(DreamSettings)}
     found = []
@@ -82,13 +81,15 @@ def looks(app_state: AppState) -> list[dict[str, Any]]:
                 session.check(app_state, DreamRequest(dataclasses.replace(start, **{**own, **entry})))
         except StreamdreamError:
             continue  # for another model
-        label = name.removeprefix(PREFIX).replace("-", " ").capitalize()
-        found.append({"name": name, "label": label, "about": settings.about_preset(name), "values": own})
+        label = name.removeprefix(settings.LOOK_PREFIX).replace("-", " ").capitalize()
+        found.append({"name": name, "label": label, "family": settings.preset_family(name),
+                      "about": settings.about_preset(name), "values": own})
     return found
 
 
 def look_names() -> list[str]:
-    return [name for name in settings.preset_names() if name.startswith(PREFIX)]
+    """Return the looks, family by family."""
+    return sorted(settings.look_names(), key=settings.preset_family)
 
 
 def mix(app_state: AppState, model_name: str, layers: str, look: str, mode: str, amount: float) -> str:
@@ -139,16 +140,22 @@ def gallery(app_state: AppState, where: str) -> str:
                     for value, label, about in (("use", "Choose", "Use the look that you choose"),
                                                 ("mix", "+ Mix", "Add the look that you choose to the present one"),
                                                 ("subtract", "− Subtract", "Less of the look that you choose")))
-    buttons = "".join(
-        f'<button type="button" class="sd-look" data-look="{look["name"]}" aria-pressed="false" '
-        f'title="{escape(look["about"])}">{picture(look["name"])}<span>{escape(look["label"])}</span></button>'
-        for look in available)
+    groups = "".join(_family(name, list(members))
+                     for name, members in itertools.groupby(available, key=lambda look: look["family"]))
     return ('<div class="sd-looks-box"><h2>Looks</h2>'
             f'<div class="sd-modes" role="radiogroup" aria-label="What a look does">{modes}</div>'
-            f'<div class="sd-looks" role="group" aria-label="Looks">{buttons}</div>'
+            f'<div class="sd-looks" role="group" aria-label="Looks">{groups}</div>'
             '<label class="sd-amount" hidden><span></span><input type="range" min="0" max="100" step="5" value="50">'
             "<output></output></label>"
             '<p class="sd-problem" role="alert" hidden></p></div>')
+
+
+def _family(name: str, members: list[dict[str, Any]]) -> str:
+    heading = f"<h3>{escape(name.capitalize())}</h3>" if name else ""
+    return heading + "".join(
+        f'<button type="button" class="sd-look" data-look="{look["name"]}" aria-pressed="false" '
+        f'title="{escape(look["about"])}">{picture(look["name"])}<span>{escape(look["label"])}</span></button>'
+        for look in members)
 
 
 def picture(name: str) -> str:
