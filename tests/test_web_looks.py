@@ -44,7 +44,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         patch.setattr(channel_sheets, "SHIPPED", write_sheets(tmp_path_factory.mktemp("channels")))
         pictures = tmp_path_factory.mktemp("looks")
         for number, name in enumerate(looks.look_names()):
-            cv2().imwrite(str(pictures / f"{name}.webp"), np.full((130, 200, 3), 9 * number, np.uint8))
+            cv2().imwrite(str(pictures / f"{name}.webp"), np.full((130, 200, 3), 5 * number % 256, np.uint8))
         patch.setattr(looks, "PICTURES", pictures)
         for cached in (channel_sheets.names, looks.sheet, looks.version, looks._layout):
             cached.cache_clear()
