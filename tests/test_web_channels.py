@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,11 @@ def test_a_look_with_a_play_list_drifts_until_other_layers_are_chosen(
 
         def layers_are(wanted: str) -> bool:
             client.dream(image)
-            return session.controls.current().layers == wanted
+            return bool(session.controls.current().layers == wanted)
 
         client.say(type="settings", values={"layers": "conv2d_1", "look": "look-drift"})
         for wanted in ("conv2d_2", "conv2d_3", "conv2d_2"):
-            until(lambda wanted=wanted: layers_are(wanted))
+            until(partial(layers_are, wanted))
         client.say(type="settings", values={"strength": 1.5})
         until(lambda: layers_are("conv2d_3") and session.controls.current().strength == 1.5)
         client.say(type="settings", values={"layers": "conv2d_4"})
