@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from streamdream_bench.metrics import Motion, flicker, residual
 
 from streamdream import models
-from streamdream.backends import Backend
+from streamdream.backends import Backend, Step, StepSpec
 from streamdream.dream import consistency, legibility
 from streamdream.dream.dreamer import Dreamer, DreamState
-from streamdream.dream.reference_images import References
+from streamdream.dream.reference_images import Mask, References
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 
@@ -119,6 +119,7 @@ def test_a_dream_with_sliders_goes_on_from_any_state(small_dreamer: Dreamer, cli
     end, whole = dream(small_dreamer, clip[3:6], settings, state)
     again, resumed = dream(Dreamer(models.get("inception_v3"), eager, 0), clip[3:6], settings, state)
     assert all(np.array_equal(*pair) for pair in zip(whole, resumed, strict=True))
+    assert end.residual is not None and again.residual is not None
     assert np.array_equal(end.residual, again.residual)
 
 

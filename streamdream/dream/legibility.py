@@ -64,7 +64,8 @@ def _normalized(weights: Plane, values: Plane, legibility: float) -> Plane:
 
 def _bounded(residual: Plane, frame: Plane) -> Plane:
     """Return the residual that makes a picture in [-1, 1]."""
-    return np.clip(frame + residual, -1, 1) - frame
+    bounded: Plane = np.clip(frame + residual, -1, 1) - frame
+    return bounded
 
 
 def _luma(picture: Plane) -> Plane:
