@@ -27,6 +27,8 @@ BENCHES: dict[str, str] = {
 }
 
 Progress = Callable[[str], None]
+LAYERS = "mixed3"
+"""Dreamed where no layers are named: all results so far are of it."""
 
 
 def option(default: Any, help: str) -> Any:

@@ -27,7 +27,7 @@ from streamdream.settings import DreamSettings, StreamSettings, read_preset
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
 
-from . import Options, Progress, Report, conditions
+from . import LAYERS, Options, Progress, Report, conditions
 
 CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
 """Width, height, frames per second, maximum lines of the field, and whether the field is fixed."""
@@ -99,7 +99,7 @@ def run(options: Options, progress: Progress) -> Report:
 
 def measure(options: Options, width: int, height: int, rate: int, field_height: int, fixed: bool, seconds: float
             ) -> dict[str, Any]:
-    settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or DreamSettings.layers})
+    settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or LAYERS})
     dreamer = build.build_dreamer(StreamSettings(
         model=options.model, backend=options.backend, device=options.device, precision=options.precision,
         field_height=field_height, seed=options.seed))

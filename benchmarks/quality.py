@@ -15,7 +15,7 @@ from streamdream.errors import UnknownName, UsageError
 from streamdream.media.resize import resize
 from streamdream.settings import DreamSettings, StreamSettings
 
-from . import Options, Progress, Report, clips, conditions
+from . import LAYERS, Options, Progress, Report, clips, conditions
 from .baselines import METHODS, streamdream
 from .equal_gain import TOLERANCE, Clip, dream_at_gain, measure
 from .footage import all_footage
@@ -42,7 +42,7 @@ RECOVERED = 0.9
 def run(options: Options, progress: Progress) -> Report:
     """Return a row for each clip and method; drift and cuts are of the program's method, on the first clip."""
     height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
-    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    settings = DreamSettings(layers=options.layers or LAYERS)
     dreamer = build_dreamer(StreamSettings(model=options.model, field_height=options.field_height, seed=options.seed,
                                            backend=options.backend, device=options.device, precision=options.precision))
     rows: list[dict[str, Any]] = []

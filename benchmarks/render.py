@@ -15,7 +15,7 @@ from streamdream.media.sources.video import open_source
 from streamdream.render.pipeline import render_video
 from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
 
-from . import Options, Progress, Report, conditions
+from . import LAYERS, Options, Progress, Report, conditions
 
 DEFAULT_SIZE = (384, 512)
 DEFAULT_FRAMES = 150
@@ -26,7 +26,7 @@ INPUT_CRF = "12"
 def run(options: Options, progress: Progress) -> Report:
     """Return one row. ``fps`` excludes the first frame, which waits for the weights and takes more steps."""
     path = options.clip or str(sample_file(CLIP))
-    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    settings = DreamSettings(layers=options.layers or LAYERS)
     stream = StreamSettings(model=options.model, field_height=options.field_height, backend=options.backend,
                             device=options.device, precision=options.precision, seed=options.seed)
     with tempfile.TemporaryDirectory(prefix="streamdream-bench-") as folder:

@@ -24,7 +24,7 @@ from streamdream.models.nodes import count_flop, subgraph
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
-from . import Options, Progress, Report, conditions
+from . import LAYERS, Options, Progress, Report, conditions
 from .plain import Plain
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(options: Options, progress: Progress) -> Report:
     height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
     if options.backend == "auto":
         backends.choose_device(options.device)  # reports an absent device before anything is loaded
-    settings = DreamSettings(layers=options.layers or DreamSettings.layers)
+    settings = DreamSettings(layers=options.layers or LAYERS)
     model, weights = with_weights(models.get(options.model))
     objective = objectives.from_settings(settings, model)
     specs = [backends.StepSpec(objective, *size, GradientShape.of(settings))

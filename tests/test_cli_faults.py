@@ -28,6 +28,7 @@ from streamdream.errors import SettingsError, UnknownName, UsageError
 from streamdream.media.frame import Frame
 from streamdream.media.images import write_image
 from streamdream.settings import DreamSettings, StreamSettings
+from streamdream.settings_parsing import parse_layers
 
 RENDER = ["render", "lavfi:testsrc=size=96x64:duration=0.1", "-o", "o.mp4"]
 SMALL = ["--field-height", 64, "--layers", "mixed0", "--octaves", 1, "--warmup-steps", 0]
@@ -58,7 +59,7 @@ def test_an_empty_preset_file_is_refused(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("model", models.MODELS)
 def test_every_model_has_default_layers(model: str) -> None:
     row = models.get(model)
-    assert row.resolve_tap(row.default_layers) in row.blocks()
+    assert row.resolve_tap(parse_layers(row.default_layers)[0].name) in row.blocks()
 
 
 def test_a_model_without_layers_dreams_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from streamdream import models
 from streamdream.errors import ModelError, UnknownName
 from streamdream.models import inception_v3, nodes, weights
 from streamdream.models.network import Network
+from streamdream.settings_parsing import parse_layers
 
 NODES = inception_v3.nodes()
 CPU = torch.device("cpu")
@@ -111,8 +112,8 @@ def test_unknown_names_show_the_close_ones() -> None:
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_has_default_layers_of_its_own(name: str) -> None:
     model = models.get(name)
-    tap = model.taps()[model.default_layers]
-    assert 8 <= tap.stride <= 16 and model.default_layers in model.blocks()
+    name = parse_layers(model.default_layers)[0].name
+    assert 8 <= model.taps()[name].stride <= 16 and name in model.blocks()
 
 
 def test_missing_weights_are_named_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ MODELS: dict[str, Model] = {
             nodes=_table("inception_v3"),
             load_weights=_inception_v3_weights,
             to_input=Preprocessing(),
-            default_layers="mixed3",
+            default_layers="mixed0[120,90]",  # pebbles: plain on all kinds of footage, and a cheap step
         ),
         _fetched(
             "bvlc_googlenet",
@@ -191,7 +191,7 @@ MODELS: dict[str, Model] = {
             _table("inception_v3", "nodes", "mixed10"),
             Preprocessing(),
             "keras",
-            default_layers="mixed3",
+            default_layers="mixed0[120,90]",  # pebbles: plain on all kinds of footage, and a cheap step
             sources=(
                 WeightSource(
                     f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_KERAS}",
