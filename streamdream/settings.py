@@ -47,7 +47,8 @@ class _Checked:
 class DreamSettings(_Checked):
     """Objective, steps and carrying of the dream; may change between two frames."""
 
-    layers: str = option("mixed0[120,90]", "layers to dream, with weights and channels, such as 'mixed3:1,mixed5[33,220]:0.5'")
+    layers: str = option("mixed0[120,90]", "layers to dream, with weights and channels, such as "
+                                           "'mixed3:1,mixed5[33,220]:0.5'")
     channel: str = option("", "channels of the layers that name none, such as '3,17'; empty for all")
     guide: str = option("", "image whose features to dream; for render also a video", kind="picture")
     style: str = option("", "image whose style to dream", kind="picture")
