@@ -63,10 +63,10 @@ def test_files_of_other_settings_are_replaced_only_when_asked(photo: Path, tmp_p
     command = ("atlas", photo, "-o", tmp_path / "all", "--layers", "mixed0", *QUICK)
     assert here(capsys, *command).returncode == 0
     before = (tmp_path / "all" / "001_mixed0.png").read_bytes()
-    fails(here(capsys, *command, "--color", 1), 2, "of another picture or other settings; -y replaces it")
+    fails(here(capsys, *command, "--color", 0.5), 2, "of another picture or other settings; -y replaces it")
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() == before
     (tmp_path / "all" / "notes.txt").write_text("mine")
-    assert here(capsys, *command, "--color", 1, "-y").returncode == 0
+    assert here(capsys, *command, "--color", 0.5, "-y").returncode == 0
     assert (tmp_path / "all" / "001_mixed0.png").read_bytes() != before
     assert (tmp_path / "all" / "notes.txt").read_text() == "mine"
 

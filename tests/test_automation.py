@@ -159,8 +159,8 @@ def test_a_recorded_track_replays_each_change_at_its_time(tmp_path: Path) -> Non
     for number in range(40):
         replay.on_frame(frame(number / 10))
         seen.append((replayed.current().layers, replayed.current().strength, replayed.frozen, replayed.resets))
-    assert seen == ([("mixed3", 1, False, 0)] * 10 + [("mixed0", 2, False, 0)] * 10 + [("mixed0", 2, True, 0)] * 10
-                    + [("mixed0", 2, False, 1)] * 10)
+    assert seen == ([(SETTINGS.layers, 1, False, 0)] * 10 + [("mixed0", 2, False, 0)] * 10
+                    + [("mixed0", 2, True, 0)] * 10 + [("mixed0", 2, False, 1)] * 10)
 
 
 def test_a_frozen_picture_is_repeated_with_new_times() -> None:

@@ -140,8 +140,10 @@ def test_image_refuses_a_file_that_is_no_picture(name: str, content: bytes, code
 
 
 @pytest.mark.parametrize(("arguments", "part"), [
-    (["--layers", "mixd3"], "did you mean mixed3"), (["--octaves", "12"], "too small for mixed3"),
-    (["--channel", "9999"], "0..767"), (["--device", "warp"], "--device warp cannot be used"),
+    (["--layers", "mixd3"], "did you mean mixed3"), (["--octaves", "12"], "too small for mixed0"),
+    (["--layers", "mixed3", "--channel", "9999"], "0..767"),
+    (["--channel", "5"], "--channel 5: every layer names its channels"),
+    (["--device", "warp"], "--device warp cannot be used"),
 ])
 def test_image_refuses_invalid_layers_octaves_channels_and_devices(
         arguments: list[str], part: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,8 +307,8 @@ def test_demo_dreams_the_clip_of_the_package(capsys: pytest.CaptureFixture[str],
         result = here(capsys, "demo", *arguments)
         assert result.returncode == 0, result.stderr
         assert f"The dream is in {Path(arguments[-1] if arguments else 'demo.mp4').absolute()}" in result.stdout
-        assert sum("streamdream" in line or " render " in line or " web " in line
-                   for line in result.stdout.splitlines()[-3:]) == 3
+        assert sum(any(word in f"{line} " for word in (" render ", " presets ", " web "))
+                   for line in result.stdout.splitlines()[-4:]) == 4
     fails(here(capsys, "demo", "-o", "other.mp4"), 2, "exists")
     assert names(Path()) == ["demo.mp4", "other.mp4", "short.mp4"]
 

@@ -217,7 +217,7 @@ def test_a_field_too_small_for_the_layers_leaves_no_output(command: list[str], t
     """It is refused before the output is opened."""
     monkeypatch.setattr("streamdream.media.sinks.registry.open_sink", lambda *args, **options: pytest.fail("opened"))
     names = {"CLIP": str(world), "OUT": str(tmp_path / "out.mp4")}
-    result = here(capsys, *[names.get(word, word) for word in command], "--field-height", "32")
+    result = here(capsys, *[names.get(word, word) for word in command], "--field-height", "32", "--layers", "mixed3")
     fails(result, 2, "is too small for mixed3", "a larger --field-height")
     assert not list(tmp_path.iterdir())
 

@@ -64,9 +64,9 @@ def test_a_layer_or_channel_that_is_not_there_is_named() -> None:
     with pytest.raises(UnknownName, match="did you mean mixed"):
         objectives.from_settings(DreamSettings(layers="mixd3"), MODEL)
     with pytest.raises(SettingsError, match=r"channel 768: mixed3 has the channels 0\.\.767"):
-        objectives.from_settings(DreamSettings(channel="768"), MODEL)
+        objectives.from_settings(DreamSettings(layers="mixed3", channel="768"), MODEL)
     with pytest.raises(SettingsError, match="whole numbers"):
-        objectives.from_settings(DreamSettings(channel="red"), MODEL)
+        objectives.from_settings(DreamSettings(layers="mixed3", channel="red"), MODEL)
 
 
 def test_total_variation_and_energy_are_terms_beside_the_dream(lion: NDArray[np.uint8]) -> None:

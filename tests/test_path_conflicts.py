@@ -24,7 +24,9 @@ from streamdream.models import fetch
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 SETTINGS = {item.name: item for group in settings.GROUPS for item in dataclasses.fields(group)}
-NO_PATHS = {"names",
+NO_PATHS = {
+    "names", "footage", "presets",
+    "clips", "sheets",  # folders of benchmarks: sheets beside clips replace none
     "pixel_format", "encoder_options", "audio_codec", "audio_bit_rate", "map",
     "layers", "channel", "style_layers", "device", "codec", "encoder_preset", "shift", "crop", "capture_size", "host",
     "auth", "token", "hosts", "model", "name", "backend", "precision",

@@ -27,7 +27,7 @@ from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 from streamdream.system.stats import rss_mb
 
-STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0, "step_size": 0.03}
+STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0, "step_size": 0.03, "layers": "mixed3"}
 """With these a dream is one step from the picture: always the same."""
 
 

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from streamdream import settings, settings_fields
 from streamdream.cli.output import log_line
-from streamdream.errors import UsageError
+from streamdream.errors import SettingsError, UsageError
 from streamdream.settings import Group, Run
+from streamdream.settings_parsing import parse_layers
 
 USUAL = {
     "layers", "guide", "strength", "octaves", "steps", "keep", "model", "field_height", "backend",  # of every dream
@@ -147,6 +148,9 @@ def resolve(args: argparse.Namespace, preset: str = "") -> Run:
 
         layers = models.get(run.stream.model).default_layers
         run = dataclasses.replace(run, dream=dataclasses.replace(run.dream, layers=layers))
+    if "channel" in flags and all(layer.channels for layer in parse_layers(run.dream.layers)):
+        raise SettingsError(f"--channel {flags['channel']}: every layer names its channels ({run.dream.layers}); name "
+                            "another one with --layers")
     return run
 
 
