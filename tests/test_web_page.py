@@ -191,7 +191,7 @@ def test_controls_change_settings_and_the_link_restores_them(page: Any, web: Run
     until(lambda: session.controls.current().strength == pytest.approx(1.1))
     page.click(".sd-copy")
     link = page.evaluate("navigator.clipboard.readText()")
-    assert "strength=1.1" in link and "layers=mixed0" in link
+    assert "strength=1.1" in link and "octaves=3" in link
     page.click(".sd-defaults")
     until(lambda: session.controls.current() == DreamSettings(warmup_steps=0))
     page.goto("about:blank")

@@ -131,9 +131,9 @@ def test_keys_change_settings(screen: str, tmp_path: Path) -> None:
     """Each key on a real window; q closes it, and what was recorded and kept is whole."""
     layers, strength, frozen, resets, help, words, full, recording = range(8)
     with Player(screen, tmp_path) as player:
-        player.press("n", layers, "mixed4")
-        player.press("p", layers, "mixed3")
-        player.press("Left", layers, "mixed2")
+        player.press("n", layers, "mixed1")
+        player.press("p", layers, "mixed0")
+        player.press("Left", layers, "mixed5")
         player.press("plus", strength, "1.25")
         player.press("Down", strength, "1.0")
         player.press("space", frozen, "True")

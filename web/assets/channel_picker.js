@@ -49,9 +49,10 @@ export class ChannelPicker {
     return this.root.querySelector(selector);
   }
 
-  // Show the channels of a network, and these layers.
-  async open(model, layers) {
+  // Show the channels of a network, and these layers. ``start`` is what is dreamed before anything is chosen.
+  async open(model, layers, start = "") {
     this.model = model;
+    this.start = formatLayers(parseLayers(start));
     this.parts = parseLayers(layers);
     await this.load();
     const first = this.blocks.find(({ name }) => this.parts.some(({ layer }) => layer === name));
@@ -180,11 +181,12 @@ export class ChannelPicker {
 
   // --- what is chosen
 
-  // More (``sign`` 1) or less of a channel; the same again takes it away. The first channel replaces whole layers.
+  // More (``sign`` 1) or less of a channel; the same again takes it away. The first channel replaces whole layers and
+  // what nobody has chosen.
   toggle(cell, sign) {
     const chosen = { layer: cell.dataset.layer, channel: Number(cell.dataset.channel), weight: sign > 0 ? MORE : LESS };
     const old = this.parts.find((part) => isSame(part, chosen));
-    let parts = this.parts.filter((part) => part !== old);
+    let parts = formatLayers(this.parts) === this.start && sign > 0 && !old ? [] : this.parts.filter((part) => part !== old);
     if (!old && sign > 0) parts = parts.filter(({ channel, weight }) => channel !== null || weight < 0);
     if (Math.sign(old?.weight) !== sign) parts = [...parts, chosen];
     this.change(parts);

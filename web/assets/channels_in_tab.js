@@ -12,7 +12,8 @@ const start = async () => {
     window.dispatchEvent(new CustomEvent("streamdream:layer", { detail: { layer: layers, model, allTabs: true } }));
     trigger("select", { layers, model });
   });
-  picker.open(model, live?.model === model ? live.layers : host.dataset.start);
+  picker.open(model, live?.model === model ? live.layers : host.dataset.start,
+    document.querySelector(".sd")?.page?.panel.facts.values.layers);
 };
 watch("value", start);
 start();

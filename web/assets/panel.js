@@ -82,7 +82,7 @@ export class Panel {
     const { ChannelPicker } = await this.loading, { model, layers } = this.values;
     this.picker ??= new ChannelPicker(this.root.querySelector(".sd-picker"),
       (chosen) => this.set({ layers: chosen, channel: "" }));
-    if (this.picker.model !== model) await this.picker.open(model, layers);
+    if (this.picker.model !== model) await this.picker.open(model, layers, this.facts.values.layers);
     else this.picker.setLayers(layers);
   }
 
