@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamdream.errors import UnknownName
+from streamdream.errors import UnknownName, UsageError
 from streamdream.system.machine import processor_name
 
 BENCHES: dict[str, str] = {
@@ -91,6 +91,9 @@ def run_bench(name: str, options: Options, progress: Progress = lambda line: Non
     """Run the benchmark of that name; ``progress`` is called with status lines. Raises UnknownName."""
     if name not in BENCHES:
         raise UnknownName("benchmark", name, BENCHES)
+    for option_name, value in vars(options).items():
+        if isinstance(value, int | float) and value < 0:
+            raise UsageError(f"--{option_name.replace('_', '-')} is {value}, but must not be negative")
     module, _, attribute = BENCHES[name].partition(":")
     report: Report = getattr(importlib.import_module(module), attribute)(options, progress)
     return report

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamdream import settings
 from streamdream.dream.build import build_dreamer
-from streamdream.errors import StreamdreamError
+from streamdream.errors import StreamdreamError, UsageError
 
 from . import Options, Progress, Report, conditions
 from .baselines import streamdream
@@ -74,6 +74,8 @@ def run(options: Options, progress: Progress) -> Report:
     footage = {name: kind(count, height, width) for name, kind in kinds.items()}
     names = [name.strip() for name in options.presets.split(",") if name.strip()] or [
         name for name in settings.preset_names() if name.startswith(LOOK_PREFIX)]
+    if len(names) < 2:
+        raise UsageError("bench looks compares looks: name at least two with --presets")
     residuals: dict[str, list[Residual]] = {}
     for name in names:
         progress(f"{name}: {len(footage)} clips of {count} frames")

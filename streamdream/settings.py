@@ -70,7 +70,8 @@ class DreamSettings(_Checked):
     color: float = option(1.0, "saturation of the gradient; 0 for grey", low=0, high=1)
     palette: float = option(1.15, "power of the colors of photographs in the gradient; 0 for its own", low=0, high=2)
     equalize: bool = option(True, "give fine and coarse detail of the gradient equal strength")
-    legibility: float = option(0.0, "how readable the picture stays under the dream", low=0, high=1)
+    legibility: float = option(0.0, "how readable the picture stays; the dream moves to where it is busy", low=0,
+                               high=1)
     consistency: float = option(0.0, "how calm the dream is; 0 lets it boil", low=0, high=1)
     keep: float = option(0.97, "fraction of the dream that is carried to the next frame", low=0, high=0.999)
     regrowth: float = option(3.0, "maximum gain of the steps where motion, a cut or another look has cleared the "
@@ -172,10 +173,12 @@ class AutomationSettings(_Checked):
 
     playlist: str = option("", "layers in sequence, each with an optional duration in s and settings: "
                                "'mixed3@20; mixed4:1,mixed5:0.5 strength=1.5@30; conv2d_3'")
-    playlist_seconds: float = option(20.0, "duration of a playlist entry that names none", low=0.1, unit="s")
-    fade: float = option(1.0, "duration of the crossfade when layers or model change", low=0, high=3600, unit="s")
+    playlist_seconds: float = option(20.0, "duration of a playlist entry that names none", low=0.1, unit="s",
+                                     kind="time")
+    fade: float = option(1.0, "duration of the crossfade when layers or model change", low=0, high=3600, unit="s",
+                         kind="time")
     journey: float = option(0.0, "duration of a slow journey through the layers and channels; 0 for none", low=0,
-                            unit="s", kind="time")
+                            high=86_400, unit="s", kind="time")
     sound: str = option("", "sound that controls the strength: 'source' for that of the input, 'mic', or a file",
                         kind="file")
     sound_band: str = option("all", "frequency band of the sound", choices="streamdream.media.audio_level:BANDS")

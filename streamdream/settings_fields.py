@@ -126,7 +126,7 @@ def _illegal(item: dataclasses.Field[Any], value: str, legal: str) -> SettingsEr
 
 def _parser(item: dataclasses.Field[Any]) -> tuple[Callable[[str], Any], str]:
     parsers: dict[object, tuple[Callable[[str], Any], str]] = {
-        "time": (parse_seconds, "a time such as 90, 1:30 or 0:01:30.5"),
+        "time": (parse_seconds, "a time such as 90, 90s, 1:30 or 0:01:30.5"),
         "memory": (check_memory, f"auto, or {MIN_MEMORY} or more, as 500M, 2G or 1.5GiB"),
         "size": (check_size, "WIDTHxHEIGHT, such as 1280x720"),
         bool: (parse_switch, "true or false"),

@@ -94,7 +94,7 @@ def parse_layers(text: str, flag: str = "--layers") -> LayerWeights:
         if match is None:
             raise SettingsError(f"{flag} is {text!r}, but must be layers such as 'mixed3:1,mixed5:0.5', with channels "
                                 "as 'mixed5[33,220]:1'")
-        name, channels, weight = match.groups()
+        name, channels, weight = match[1].strip(), match[2], match[3]
         try:
             number = float(weight or 1)
         except ValueError:
@@ -123,4 +123,5 @@ def parse_channels(text: str, flag: str = "--channel") -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise SettingsError(f"{flag} is {text!r}, but must be whole numbers, such as '3,17'") from None
+        raise SettingsError(f"{flag} is {text!r}, but must be whole numbers, such as '3,17'; streamdream channels WORD "
+                            "finds them by name") from None

@@ -45,6 +45,8 @@ def decode(path: Path) -> list[NDArray[np.uint8]]:
 # --- playlists and crossfades -----------------------------------------------------------------------------------------
 
 def test_a_playlist_is_parsed() -> None:
+    spaced, = parse_playlist("mixed5[33, 220]:1, mixed3:0.5 strength=2", 7)
+    assert spaced.values == {"layers": "mixed5[33, 220]:1, mixed3:0.5", "strength": 2}
     entries = parse_playlist("mixed3@20; mixed4:1,mixed5:0.5 strength=1.5 @ 1:30 ;conv2d_3", 7)
     assert entries == (
         PlaylistEntry({"layers": "mixed3"}, 20),

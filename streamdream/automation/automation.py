@@ -41,10 +41,10 @@ def parse_playlist(text: str, seconds: float) -> tuple[PlaylistEntry, ...]:
     for part in filter(None, (part.strip() for part in text.split(";"))):
         words, _, time = part.partition("@")
         values: dict[str, Any] = {}
-        for word in words.split():
-            name, equals, value = word.partition("=")
-            if not equals:
-                name, value = "layers", word
+        split = words.split()
+        layers = " ".join(word for word in split if "=" not in word)  # may have spaces after its commas
+        for word in [f"layers={layers}"] * bool(layers) + [word for word in split if "=" in word]:
+            name, _, value = word.partition("=")
             values[name] = settings_fields.parse(settings.field_named(name, "setting in --playlist,", known), value)
         try:
             duration = settings_parsing.parse_seconds(time) if time else seconds

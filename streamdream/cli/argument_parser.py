@@ -102,8 +102,8 @@ FILE_FIELDS = ("sdr", "audio_codec", "audio_bit_rate", "no_audio", "map", "deint
 
 def add_settings(parser: Parser, *groups: Group, without: Collection[str] = ()) -> None:
     """Add a flag for every field. Its text is parsed by settings.resolve, as presets and the environment are."""
-    parser.add_argument("--preset", default="", help=f"preset to start from: {', '.join(settings.preset_names())}, "
-                                                     "a .toml file, or a dream, whose recipe is used")
+    parser.add_argument("--preset", default="", help="preset to start from, such as look-roses, a .toml file, or a "
+                                                    "dream, whose recipe is used; streamdream presets lists all")
     for group in groups:
         section = parser.add_argument_group((group.__doc__ or "").splitlines()[0].rstrip("."))
         for item in dataclasses.fields(group):
@@ -148,10 +148,20 @@ def resolve(args: argparse.Namespace, preset: str = "") -> Run:
 
         layers = models.get(run.stream.model).default_layers
         run = dataclasses.replace(run, dream=dataclasses.replace(run.dream, layers=layers))
+    run = _let_flags_win(run, flags)
     if "channel" in flags and all(layer.channels for layer in parse_layers(run.dream.layers)):
         raise SettingsError(f"--channel {flags['channel']}: every layer names its channels ({run.dream.layers}); name "
                             "another one with --layers")
     return run
+
+
+def _let_flags_win(run: Run, flags: Mapping[str, str]) -> Run:
+    """Drop the play list of a preset where a flag says what is dreamed. Raises UsageError for two flags that do."""
+    if "journey" in flags and "layers" in flags:
+        raise UsageError("--journey goes through the layers of the network; leave out --layers")
+    if "playlist" in flags or not flags.keys() & {"layers", "journey"}:
+        return run
+    return dataclasses.replace(run, automation=dataclasses.replace(run.automation, playlist=""))
 
 
 def _use_recipe(args: argparse.Namespace, flags: Mapping[str, str]) -> dict[str, Any]:

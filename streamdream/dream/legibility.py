@@ -39,6 +39,8 @@ def shape_steps(residual: Plane, carried: Plane | None, frame: Plane, legibility
     # luma * luma_weight + (added - luma) * chroma_weight
     shaped = cv2().multiply(added, cv2().merge((chroma_weight,) * 3))
     shaped = cv2().add(shaped, cv2().merge((luma * (luma_weight - chroma_weight),) * 3))
+    if carried is None:  # nothing has grown yet, so that no gain is to be made up for: the energy stays
+        shaped *= np.sqrt((np.square(added).mean() + 1e-12) / (np.square(shaped).mean() + 1e-12))
     return _bounded(before + shaped, frame)
 
 
