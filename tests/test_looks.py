@@ -16,13 +16,13 @@ from streamdream.automation.automation import parse_playlist
 FAMILIES = {"strokes", "flora", "fauna", "stone", "light", "weave"}
 
 
-@pytest.mark.parametrize("name", settings.look_names())
 def test_a_flag_wins_over_the_play_list_of_a_look(capsys: pytest.CaptureFixture[str]) -> None:
     printed = here(capsys, "render", "--print-config", "--preset", "look-garden", "--layers", "mixed3[5]").stdout
     assert 'layers = "mixed3[5]"' in printed and "mixed4[" not in printed
     fails(here(capsys, "render", "--print-config", "--journey", "60s", "--layers", "mixed3"), 2, "leave out --layers")
 
 
+@pytest.mark.parametrize("name", settings.look_names())
 def test_a_look_says_what_one_sees_and_has_a_picture(name: str) -> None:
     run = settings.resolve({}, {}, name)
     objectives.from_settings(run.dream, models.get("inception_v3"))  # raises where a layer or channel is missing
