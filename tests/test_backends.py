@@ -14,12 +14,13 @@ from support.autograd_reference import plain
 from streamdream import backends, models
 from streamdream.ascent import step
 from streamdream.ascent.gradient_shape import GradientShape
-from streamdream.ascent.objectives import Objective
+from streamdream.ascent.objectives import Objective, from_settings
 from streamdream.ascent.terms import Activations
 from streamdream.backends import BACKENDS, StepSpec, tensorrt
 from streamdream.backends.precision import DTYPES
 from streamdream.errors import SettingsError, UnknownName
 from streamdream.media.frame import to_signed_unit, to_tensor
+from streamdream.settings import DreamSettings
 from streamdream.settings_parsing import parse_layers
 
 MODEL = models.get("inception_v3")
@@ -97,6 +98,22 @@ def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8], device: str) 
     take = compiled_step(name, device)
     full, half = take(photo, 0.02).cpu() - photo, take(photo, 0.01).cpu() - photo
     torch.testing.assert_close(full, 2 * half, atol=1e-5, rtol=1e-3)
+
+
+@on_each_device
+@pytest.mark.parametrize("name", ONE_COMPILATION)
+def test_one_step_serves_all_weights_of_the_same_layers(name: str, lion: NDArray[np.uint8], device: str) -> None:
+    """Weights of layers and channels are inputs: a fade or another channel makes no engine."""
+    photo, backend = to_tensor(to_signed_unit(lion[:HEIGHT, :WIDTH]) * 0.9), create(name, "fp32", device)
+    steps = set()
+    for layers in ("mixed0[3,17]:1,conv2d_4:0.5", "mixed0:-0.2,conv2d_4[5]:1"):
+        objective = from_settings(DreamSettings(layers=layers), MODEL)
+        steps.add(objective.structure)
+        take = backend.compile(StepSpec(objective.structure, HEIGHT, WIDTH, GradientShape(1.0, 0.4)))
+        taken = take(photo, 0.02, backend.targets(objective, {})).cpu()
+        expected = reference(Activations(objective.terms[0][0].weights), photo)  # type: ignore[attr-defined]
+        assert float((taken - expected).norm() / (expected - photo).norm()) < 1e-4
+    assert len(steps) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
