@@ -155,3 +155,14 @@ def watch() -> Iterator[Callable[[Any], Watcher]]:
     for watcher in watchers:
         watcher.end()
     assert not [thread for thread in threading.enumerate() if thread.name == "streamdream-read"]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On small pictures a second thread gains little, and on a busy machine it costs much."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -2,14 +2,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import streamdream_bench
-import torch
 from numpy.typing import NDArray
 from streamdream_bench import Options, Report, clips, equality, metrics, run_bench
 from streamdream_bench.baselines import blend_mask
@@ -24,18 +22,11 @@ from streamdream.backends.eager import Eager
 from streamdream.errors import EngineError, SourceError, UnknownName
 from streamdream.settings_parsing import parse_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Picture = NDArray[np.uint8]
 TINY = Options(height=96, width=128, field_height=0, frames=6, backend="eager", device="cpu",
                precision="fp32")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On pictures this small a second thread gains little, and on a busy machine it costs much."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # -- what a benchmark gives --

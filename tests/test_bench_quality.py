@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from streamdream_bench import Options, equal_gain, footage, metrics, quality, residual_metrics, run_bench, variety
 from streamdream_bench import temporal_metrics as temporal
@@ -20,18 +19,11 @@ from streamdream.dream.build import build_dreamer
 from streamdream.errors import UnknownName
 from streamdream.settings import DreamSettings, StreamSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Picture = NDArray[np.uint8]
 TINY = Options(height=48, width=64, field_height=0, frames=3, drift_frames=6, drift_height=48, layers="conv2d_2",
                footage="face", backend="eager", device="cpu", precision="fp32")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On pictures this small a second thread gains little, and on a busy machine it costs much."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", [name for name in footage.FOOTAGE if name not in footage.CLIPS])
