@@ -1,8 +1,8 @@
 """The maths of one step of gradient ascent on the picture. Plain and eager: the reference of every faster version.
 
 Mordvintsev, Olah, Tyka 2015 (github.com/google/deepdream, dream.ipynb): shift the picture at random, climb the gradient
-scaled to a mean magnitude of one, shift back. Two things are ours: the gradient is smoothed and
-desaturated before it is normalised, because the raw gradient of an Inception v3 is coloured noise.
+scaled to a mean magnitude of one, shift back. Ours: before it is normalised, the gradient is split into bands of equal
+strength and given the colours of photographs, because the raw gradient of an Inception v3 is coloured noise.
 """
 from __future__ import annotations
 
