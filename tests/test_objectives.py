@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamdream import backends, models, settings_parsing
-from streamdream.ascent import objectives
+from streamdream.ascent import mixing, objectives
 from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.terms import Activations
 from streamdream.backends import StepSpec
@@ -85,3 +85,13 @@ def test_total_variation_and_energy_are_terms_beside_the_dream(lion: NDArray[np.
     assert roughness(dreamed(tv=5)) < roughness(photo) < roughness(alone)
     centred = [picture - picture.mean((2, 3), keepdim=True) for picture in (dreamed(l2=5), alone)]
     assert float(centred[0].square().mean()) < float(centred[1].square().mean())
+
+
+def test_layers_are_mixed_with_equal_effect_and_given_weights_count() -> None:
+    """Gradients of layers and channels differ by orders of magnitude: with equal weights one would hide the other."""
+    half = settings_parsing.parse_layers(mixing.mix_layers(MODEL, "conv2d_2", "conv2d_4[5]:7", 0.5))
+    old, new = (mixing.gradient_magnitude(MODEL, (part,)) for part in half)
+    assert old == pytest.approx(new, rel=0.02)
+    quarter = settings_parsing.parse_layers(mixing.mix_layers(MODEL, "conv2d_2", "conv2d_4[5]:7", 0.25))
+    old, new = (mixing.gradient_magnitude(MODEL, (part,)) for part in quarter)
+    assert old == pytest.approx(3 * new, rel=0.02)
