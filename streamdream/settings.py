@@ -77,7 +77,8 @@ class DreamSettings(_Checked):
     regrowth: float = option(3.0, "maximum gain of the steps where motion, a cut or another look has cleared the "
                                   "dream; 1 for none", low=1, high=16)
     warmup_steps: int = option(12, "extra steps on the first frame and after a scene cut", low=0, high=500)
-    flow: str = option("dis", "optical flow method that carries the dream",
+    flow: str = option("auto", "optical flow method that carries the dream; auto for dis on a processor and "
+                               "lucas-kanade on a GPU",
                        choices="streamdream.dream.optical_flow:FLOWS")
     trust: str = option("robust", "where the carried dream is kept; correlation and photometric need one flow",
                         choices="streamdream.dream.trust:TRUSTS")
@@ -96,6 +97,8 @@ class StreamSettings(_Checked):
     backend: str = option("auto", "implementation of a step", choices="streamdream.backends:BACKENDS")
     device: str = option("auto", "PyTorch device: auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", "floating-point format of the network", choices="streamdream.backends:PRECISIONS")
+    frame_path: str = option("auto", "where all of a frame but decoding and encoding is computed",
+                             choices="streamdream.dream.options:FRAME_PATHS")
     tile_memory: int = option(600, "memory limit of a step; larger pictures are dreamed in tiles", low=50,
                               high=10**6, unit="MB")
     memory: str = option("auto", "memory limit of cached weights and engines, such as 500M or 2G; the least recently "

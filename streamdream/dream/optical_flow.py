@@ -58,7 +58,7 @@ def _none(current: Grey, previous: Grey) -> Flow:
     return np.zeros((*current.shape, 2), np.float32)
 
 
-FLOWS: dict[str, FlowEstimator] = {"dis": _dis, "farneback": _farneback, "none": _none}
+FLOWS: dict[str, FlowEstimator] = {"auto": _dis, "dis": _dis, "farneback": _farneback, "none": _none}
 
 
 def get(name: str) -> FlowEstimator:

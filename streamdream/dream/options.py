@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+FRAME_PATHS = {
+    "auto": "on a GPU where one dreams, else on the processor",
+    "device": "on the device of the steps, as one function of tensors",
+    "processor": "on the processor, but for the steps",
+}
+"""Where flow, warp and composition are computed."""
+
 
 @dataclass(frozen=True)
 class DreamOptions:
