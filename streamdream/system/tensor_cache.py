@@ -1,0 +1,44 @@
+"""Constant tensors that are made once: a blur's kernels, indices of channels."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+CACHE_SIZE = 64
+_used: ContextVar[list[Any] | None] = ContextVar("_used", default=None)
+
+
+def cached_tensor(make: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Cache the results of a function, CACHE_SIZE of them, the least recently used evicted."""
+    cached = lru_cache(maxsize=CACHE_SIZE)(make)
+
+    @wraps(make)
+    def look_up(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        result: Result = cached(*args, **kwargs)  # type: ignore[arg-type]
+        note_use(result)
+        return result
+
+    return look_up
+
+
+def note_use(resource: Any) -> None:
+    """Record a use, where this thread is within ``record_uses``."""
+    used = _used.get()
+    if used is not None:
+        used.append(resource)
+
+
+@contextmanager
+def record_uses() -> Iterator[list[Any]]:
+    """What is used within it, in this thread. A CUDA graph has only addresses, so it holds these references."""
+    used: list[Any] = []
+    token = _used.set(used)
+    try:
+        yield used
+    finally:
+        _used.reset(token)
