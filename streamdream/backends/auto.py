@@ -11,7 +11,7 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -69,6 +69,13 @@ class Auto:
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
         return self._eager.term_gradients(objective)
+
+    def step_function(self, spec: StepSpec) -> Callable[..., Tensor]:
+        """As of eager, which runs whole frames; see ``Eager.step_function``."""
+        return self._eager.step_function(spec)
+
+    def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
+        return self._eager.compile_function(work, objectives)
 
     def compile(self, spec: StepSpec) -> Step:
         eager = self._eager.compile(spec)

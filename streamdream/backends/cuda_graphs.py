@@ -32,6 +32,7 @@ WARMUP_CALLS = 2
 """Calls before the captured one, in which libraries choose kernels and create their caches."""
 GRAPH_BYTES = 4_000_000
 """Estimate of the driver's memory for the kernels of one graph."""
+Tensors = Tensor | tuple[Tensor, ...]
 log = logging.getLogger(__name__)
 
 
@@ -55,19 +56,20 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
 
 
 class GraphedCallable:
-    """``work(*tensors) -> tensor`` on one GPU, for constant shapes; ``work`` must not synchronize with the GPU.
+    """``work(*tensors)`` -> a tensor or a tuple of tensors, on one GPU, for constant shapes; ``work`` must not synchronize
+    with the GPU.
 
-    Thread-safe; each call returns a new tensor. Work that cannot be captured is run as it is. After an eviction the
+    Thread-safe; each call returns new tensors. Work that cannot be captured is run as it is. After an eviction the
     next call captures again.
     """
 
-    def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
+    def __init__(self, work: Callable[..., Tensors], device: torch.device) -> None:
         self._work, self._calls = work, 0
         self._lock = threading.Lock()
         self._captured: CacheEntry[CapturedGraph] = CacheEntry(budget_of(device), attrgetter("nbytes"))
         self._uncapturable = False
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Any:
         with self._lock, torch.no_grad():
             self._calls += 1
             if self._uncapturable or self._calls <= WARMUP_CALLS:
@@ -84,12 +86,12 @@ class GraphedCallable:
 
 
 class CapturedGraph:
-    """The kernels of one run, with the buffers of its inputs and its output.
+    """The kernels of one run, with the buffers of its inputs and its outputs.
 
     A CUDA graph has only addresses, so this keeps references to all that it reads: ``work`` has the weights.
     """
 
-    def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+    def __init__(self, work: Callable[..., Tensors], inputs: tuple[Tensor, ...]) -> None:
         self._work, self._inputs = work, [tensor.clone() for tensor in inputs]
         self._graph: Any = torch.cuda.CUDAGraph()
         pool = CapturePool.on(inputs[0].device)
@@ -102,16 +104,19 @@ class CapturedGraph:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the inputs and the output, and an estimate for the kernels, whose size CUDA does not report.
+        """Bytes of the inputs and outputs, and an estimate for the kernels, whose size CUDA does not report.
 
         Intermediate values are in memory that all graphs share; see ``CapturePool``.
         """
-        return sum(tensor.nbytes for tensor in (*self._inputs, self._output)) + GRAPH_BYTES
+        outputs = self._output if isinstance(self._output, tuple) else (self._output,)
+        return sum(tensor.nbytes for tensor in (*self._inputs, *outputs)) + GRAPH_BYTES
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensors:
         for buffer, tensor in zip(self._inputs, inputs, strict=True):
             buffer.copy_(tensor)
         self._graph.replay()
+        if isinstance(self._output, tuple):
+            return tuple(tensor.clone() for tensor in self._output)
         return self._output.clone()
 
 

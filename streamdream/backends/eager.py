@@ -1,8 +1,8 @@
 """The reference backend: plain PyTorch and autograd, weights prepared once."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -54,13 +54,7 @@ class Eager:
         return budget_of(self.device)
 
     def compile(self, spec: StepSpec) -> Step:
-        self.check_size(spec)
-        gradients, terms = self.term_gradients(spec.objective), spec.objective.terms
-
-        def step(picture: Tensor, step_size: float | Tensor, targets: AllTargets = ()) -> Tensor:
-            picture = picture.to(self.device)
-            return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.shape)
-
+        step = self.step_function(spec)
         if self.device.type != "cuda":
             return step
         from streamdream.backends.cuda_graphs import capture_step
@@ -72,6 +66,36 @@ class Eager:
                 return replayed(picture, step_size, targets)
 
         return pinned_step
+
+    def step_function(self, spec: StepSpec) -> Callable[..., Tensor]:
+        """Return the step as plain operations, which may be part of a larger function; ``compile_function`` runs that.
+        """
+        self.check_size(spec)
+        gradients, terms = self.term_gradients(spec.objective), spec.objective.terms
+
+        def step(picture: Tensor, step_size: float | Tensor, targets: AllTargets = ()) -> Tensor:
+            picture = picture.to(self.device)
+            return maths.ascend(picture, gradients(picture, targets), terms, step_size, spec.shape)
+
+        return step
+
+    def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
+        """Return ``work``, a function of tensors without branches, in the way this backend runs one: as a CUDA graph on
+        a GPU, else as it is. ``objectives`` are those of the steps in it.
+        """
+        if self.device.type != "cuda":
+            return torch.no_grad()(work)
+        from streamdream.backends.cuda_graphs import GraphedCallable
+
+        replayed, pins = GraphedCallable(work, self.device), [self._network(objective) for objective in objectives]
+
+        def pinned_work(*inputs: Tensor) -> Any:
+            with ExitStack() as stack:
+                for pin in pins:
+                    stack.enter_context(pin())
+                return replayed(*inputs)
+
+        return pinned_work
 
     def check_size(self, spec: StepSpec) -> None:
         """Raise FieldTooSmall if the picture is too small for a tap."""

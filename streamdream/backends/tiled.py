@@ -63,10 +63,28 @@ class Tiled:
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
         return self._backend.term_gradients(objective)
 
+    @property
+    def runs_functions(self) -> bool:
+        """Whether the backend runs whole functions of tensors, not steps only."""
+        return hasattr(self._backend, "compile_function")
+
+    def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
+        run: Callable[..., Any] = self._backend.compile_function(work, objectives)  # type: ignore[attr-defined]
+        return run
+
+    def step_function(self, spec: StepSpec) -> Callable[..., Tensor]:
+        step: Callable[..., Tensor] = self._backend.step_function(spec) if self._fits(spec) else self._tiled(spec)  # type: ignore[attr-defined]
+        return step
+
     def compile(self, spec: StepSpec) -> Step:
+        return self._backend.compile(spec) if self._fits(spec) else self._tiled(spec)
+
+    def _fits(self, spec: StepSpec) -> bool:
         per_pixel = bytes_per_pixel(self.model, spec.objective, BYTES_PER_VALUE[self.precision])
-        if spec.height * spec.width * per_pixel <= self._budget_bytes:
-            return self._backend.compile(spec)
+        return spec.height * spec.width * per_pixel <= self._budget_bytes
+
+    def _tiled(self, spec: StepSpec) -> Step:
+        per_pixel = bytes_per_pixel(self.model, spec.objective, BYTES_PER_VALUE[self.precision])
         side = int((self._budget_bytes / per_pixel) ** 0.5)
         stride, overlap = overlap_of(self.model, spec.objective)
         axes = tuple(Axis.of(length, side, overlap, stride) for length in (spec.height, spec.width))

@@ -59,3 +59,20 @@ def area_weights(source: int, target: int, shrinks: bool, device: torch.device) 
     identity = np.eye(source, dtype=np.float32)
     weights = cv2().resize(identity, (source * stretch, target), interpolation=cv2().INTER_AREA)[:, ::stretch]
     return torch.from_numpy(np.ascontiguousarray(weights)).to(device)
+
+
+def resize_antialiased(picture: Tensor, height: int, width: int) -> Tensor:
+    """As PyTorch's bilinear interpolation with antialiasing, which other engines lack."""
+    from_height, from_width = picture.shape[-2:]
+    rows, columns = (antialiased_weights(*sizes, picture.device)
+                     for sizes in ((from_height, height), (from_width, width)))
+    result: Tensor = rows @ picture @ columns.T
+    return result
+
+
+@cached_tensor
+def antialiased_weights(source: int, target: int, device: torch.device) -> Tensor:
+    """[target, source]: how much of each row or column goes into each new one, by PyTorch itself."""
+    identity = torch.eye(source)[None, None]
+    weights = F.interpolate(identity, size=(target, source), mode="bilinear", antialias=True)
+    return weights[0, 0].to(device)
