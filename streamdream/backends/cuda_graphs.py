@@ -56,8 +56,8 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
 
 
 class GraphedCallable:
-    """``work(*tensors)`` -> a tensor or a tuple of tensors, on one GPU, for constant shapes; ``work`` must not synchronize
-    with the GPU.
+    """``work(*tensors)`` -> a tensor or a tuple of tensors, on one GPU, for constant shapes; ``work`` must not wait for
+    the GPU.
 
     Thread-safe; each call returns new tensors. Work that cannot be captured is run as it is. After an eviction the
     next call captures again.

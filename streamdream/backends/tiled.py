@@ -7,9 +7,9 @@ blends tiles that overlap by half instead).
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,17 +45,18 @@ class Tiled:
     """
 
     def __init__(self, backend: Backend, budget_mb: float) -> None:
-        self._backend, self._budget_bytes = backend, budget_mb * 1e6
+        self._backend: Any = backend
+        self._budget_bytes = budget_mb * 1e6
         self.model, self.device = backend.model, backend.device
         self.precision = backend.precision
 
     @property
     def name(self) -> str:
-        return self._backend.name
+        return str(self._backend.name)
 
     @property
     def reason(self) -> str:
-        return self._backend.reason
+        return str(self._backend.reason)
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
         return self._backend.targets(objective, pictures)
@@ -69,11 +70,11 @@ class Tiled:
         return hasattr(self._backend, "compile_function")
 
     def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
-        run: Callable[..., Any] = self._backend.compile_function(work, objectives)  # type: ignore[attr-defined]
+        run: Callable[..., Any] = self._backend.compile_function(work, objectives)
         return run
 
     def step_function(self, spec: StepSpec) -> Callable[..., Tensor]:
-        step: Callable[..., Tensor] = self._backend.step_function(spec) if self._fits(spec) else self._tiled(spec)  # type: ignore[attr-defined]
+        step: Callable[..., Tensor] = self._backend.step_function(spec) if self._fits(spec) else self._tiled(spec)
         return step
 
     def compile(self, spec: StepSpec) -> Step:

@@ -32,7 +32,7 @@ def build_dreamer(stream: StreamSettings) -> Dreamer:
     model = models.get(stream.model)
     backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
     _limit_memory(stream, backend.device)
-    return Dreamer(model, backend, stream.field_height, stream.seed)
+    return Dreamer(model, backend, stream.field_height, stream.seed, stream.frame_path)
 
 
 def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: DreamSettings,

@@ -1,12 +1,13 @@
 """The dreamer: (state, frame, settings) -> (state, dream).
 
 ``DreamState`` is all that one frame passes on to the next, so a run can be reset, replayed or tested from any frame.
+Where a GPU dreams, device_dreamer.py does all of it there; what is here is the reference.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import Objective
 from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
-from streamdream.dream import consistency, legibility, reference_images, step_gain, warp
+from streamdream.dream import consistency, device_dreamer, legibility, reference_images, step_gain, warp
+from streamdream.dream.device_dreamer import PendingDream
 from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
+from streamdream.dream.state import DreamState
 from streamdream.dream.trust import DECAYING, decay_doubt
 from streamdream.media.compose import compose_image, compose_picture
 from streamdream.media.frame import Frame, Picture, check_picture, picture_size, to_array, to_signed_unit, to_tensor
@@ -32,36 +35,15 @@ from streamdream.media.resize import downscale_area
 if TYPE_CHECKING:
     from streamdream.ascent.terms import Targets, Term
     from streamdream.backends import Step
-    from streamdream.dream.optical_flow import Flow, Grey
+    from streamdream.dream.device_dreamer import DeviceMatch
+    from streamdream.dream.optical_flow import Flow
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
+    Match = FrameMatch | DeviceMatch
+
+__all__ = ["DreamState", "Dreamer", "find_targets"]
 NO_REFERENCES = References()
-
-
-@dataclass(frozen=True)
-class DreamState:
-    """What one frame passes on to the next. A dream starts from an empty state."""
-
-    residual: NDArray[np.float32] | None = None
-    """[h, w, 3], at the size of the field: dream minus frame, in [-1, 1] units."""
-    grey: NDArray[np.uint8] | None = None
-    """[h, w]: the frame that the residual belongs to."""
-    index: int = 0
-    """Frames dreamed so far; with the seed it determines the random shifts."""
-    cuts: int = 0
-    """Scene cuts so far."""
-    doubt: NDArray[np.float32] | None = None
-    """How far each region was doubted in the last frames, see ``trust.decay_doubt``."""
-    maturity: NDArray[np.float32] | None = None
-    """[h, w] in 0..1: how much of its final strength the residual has reached there (see step_gain.py)."""
-
-    def faded(self, kept: float) -> DreamState:
-        """Return the state with that fraction of its residual, which is as much younger."""
-        if kept >= 1 or self.residual is None:
-            return self
-        return replace(self, residual=self.residual * np.float32(kept),
-                       maturity=None if self.maturity is None else self.maturity * np.float32(kept))
 
 
 class Dreamer:
@@ -71,33 +53,49 @@ class Dreamer:
     default of the methods; ``field_height`` 0 means the height of the frame.
     """
 
-    def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend, field_height: int = 0, seed: int = 0,
+                 frame_path: str = "processor") -> None:
+        """``frame_path`` is one of ``options.FRAME_PATHS``. Raises SettingsError if the backend lacks it."""
         self.model = model
         self.backend = backend
         self.seed = seed
         self.options = DreamOptions(field_height)
         self._steps = lru_cache(maxsize=64)(backend.compile)
         self._targets = lru_cache(maxsize=64)(partial(find_targets, model, backend))  # no cycle through this dreamer
+        self._device = device_dreamer.create(model, backend, seed, self._targets, frame_path)
 
     def __call__(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                 references: References | None = None, frame_match: FrameMatch | None = None,
+                 references: References | None = None, frame_match: Match | None = None,
                  options: DreamOptions | None = None) -> tuple[DreamState, NDArray[np.uint8]]:
         """Dream one frame: ``image`` uint8 [H, W, 3] RGB -> the next state and the dream, of the same size.
 
         ``references`` are guide, style and mask; None reads the files that the settings name. The valid parts of
         ``frame_match`` are reused; the rest is computed. Raises UsageError, SourceError or FieldTooSmall.
         """
-        state, dream = self.dream_frame(state, Frame(image, 0.0), settings, references, frame_match, options)
-        return state, cast(NDArray[np.uint8], dream)
+        state, pending = self.submit(state, Frame(image, 0.0), settings, references, frame_match, options)
+        return state, cast(NDArray[np.uint8], pending.result())
 
-    def dream_frame(self, state: DreamState, frame: Frame, settings: DreamSettings,
-                    references: References | None = None, frame_match: FrameMatch | None = None,
-                    options: DreamOptions | None = None) -> tuple[DreamState, Picture]:
-        """Dream the image of a frame, and compose the dream in its picture; in the image where it has no picture.
+    def on_device(self, settings: DreamSettings, options: DreamOptions | None = None) -> bool:
+        """Whether all of a frame is computed on the device of the steps."""
+        shows_steps = options is not None and options.on_picture is not None
+        return self._device is not None and not shows_steps and self._device.runs(settings)
+
+    def submit(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References | None = None,
+               frame_match: Match | None = None, options: DreamOptions | None = None
+               ) -> tuple[DreamState, PendingDream]:
+        """Begin to dream the image of a frame, and to compose the dream in its picture; in the image where it has no
+        picture. On a device the next frame may be submitted before the dream of this one is fetched.
 
         Otherwise as a call.
         """
         references, options = references or reference_images.read(settings), options or self.options
+        if self._device is not None and self.on_device(settings, options):
+            return self._device.submit(state, frame, settings, references, frame_match, options)
+        state, dream = self._dream_here(state.to_host(), frame, settings, references, frame_match, options)
+        return state, PendingDream(lambda: dream, lambda: cast(NDArray[np.float32], state.residual))
+
+    def _dream_here(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References,
+                    frame_match: Match | None, options: DreamOptions) -> tuple[DreamState, Picture]:
         state = self.advance(state, frame.image, settings, references, frame_match, options)
         assert state.residual is not None
         with options.stats.stage("compose"):
@@ -111,10 +109,14 @@ class Dreamer:
             return state, compose(picture, residual, settings.strength, mask)
 
     def advance(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                references: References | None = None, frame_match: FrameMatch | None = None,
+                references: References | None = None, frame_match: Match | None = None,
                 options: DreamOptions | None = None) -> DreamState:
-        """Return the next state only; its residual is what the dream adds to ``image``. Raises as a call does."""
+        """Return the next state only; its residual is what the dream adds to ``image``: by the reference path.
+
+        Raises as a call does.
+        """
         references, options = references or reference_images.read(settings), options or self.options
+        state = state.to_host()
         current = self.reuse_or_match(state, image, settings, frame_match, options)
         with options.stats.stage("carry"):  # a key of reports that others read, as "dream" is: warp and ascend
             frame = to_signed_unit(current.field)
@@ -138,24 +140,36 @@ class Dreamer:
             maturity = step_gain.mature(maturity, gain, current.grey.shape, settings.keep, passes * length)
         return replace(state, residual=residual, grey=current.reference, index=state.index + 1, maturity=maturity)
 
-    def match(self, image: NDArray[np.uint8], previous: Grey | None, settings: DreamSettings,
-              options: DreamOptions | None = None) -> FrameMatch:
-        """Match a frame to the previous one (grey, at the size of the field), which need not have been dreamed yet."""
+    def match(self, image: NDArray[np.uint8], previous: Any, settings: DreamSettings,
+              options: DreamOptions | None = None) -> Match:
+        """Match a frame to the previous one, which need not have been dreamed yet: ``previous`` is the ``reference`` of
+        its match, or None. On a device it is begun only.
+        """
+        options = options or self.options
+        if self._device is not None and self.on_device(settings, options):
+            return self._device.match(image, previous, settings, options)
+        return self.match_on_host(image, previous, settings, options)
+
+    def match_on_host(self, image: NDArray[np.uint8], previous: Any, settings: DreamSettings,
+                      options: DreamOptions | None = None) -> FrameMatch:
+        """As ``match``, by the reference path."""
         check_picture(image)
         options = options or self.options
+        if previous is not None and not isinstance(previous, np.ndarray):
+            previous = to_array(previous)[..., 0].astype(np.uint8)
         with options.stats.stage("match"):
             height, width = options.field_size(*image.shape[:2])
             field = image if (height, width) == image.shape[:2] else downscale_area(image, height, width)
             return match_frame(image, field, previous, settings)
 
     def reuse_or_match(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
-                       frame_match: FrameMatch | None, options: DreamOptions | None = None) -> FrameMatch:
+                       frame_match: Match | None, options: DreamOptions | None = None) -> FrameMatch:
         """Return ``frame_match`` if it is valid for this state and settings; otherwise recompute what is not."""
         options = options or self.options
         previous = None if state.residual is None else state.grey
-        if (frame_match is None or frame_match.image is not image
+        if (not isinstance(frame_match, FrameMatch) or frame_match.image is not image
                 or frame_match.grey.shape != options.field_size(*image.shape[:2])):
-            return self.match(image, previous, settings, options)
+            return self.match_on_host(image, previous, settings, options)
         if frame_match.previous is previous and frame_match.key == match_key(settings):
             return frame_match
         with options.stats.stage("match"):

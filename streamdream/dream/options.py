@@ -32,6 +32,9 @@ class DreamOptions:
     """Called after each step with the number of steps done on this frame."""
     on_picture: Callable[[Tensor], None] | None = None
     """Called after each step with the picture [1, 3, h, w] in [-1, 1], at the size of its octave."""
+    cut_on_device: bool = False
+    """On a device, do not wait to know whether a frame is a cut: it then takes longer steps in place of the warm-up
+    steps. For live runs."""
     shown_residual: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] | None = None
     """Gets the index of the frame and its residual [h, w, 3], and returns the one to show; the first is carried on."""
     stats: Stats = field(default_factory=Stats)

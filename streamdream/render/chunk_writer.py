@@ -13,7 +13,7 @@ from streamdream.render.work_folder import ChunkRecord, ChunkStore
 from streamdream.system.atomic_file import OutputTarget
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import DreamState
+    from streamdream.dream.state import DreamState
     from streamdream.media.sinks.chunks import ChunkFile
     from streamdream.media.sinks.picture_clock import PictureClock
     from streamdream.media.sources.video import Source
@@ -109,7 +109,7 @@ class ChunkWriter:
     def _close(self, end_pts: int, following: Chunk | None) -> None:
         """Name the file of the chunk, then the state after it, then write both into the plan."""
         assert self._file is not None and self._last is not None
-        state = self._last.state
+        state = self._last.state.to_host()
         times = self._file.finish(end_pts)
         self._file = None
         self._folder.save_record(self._chunk, ChunkRecord(state, times, np.array(self._source_pts, np.int64),

@@ -19,10 +19,11 @@ calls ``render_video`` for the frames of each (chunk_render.py), and joins them 
 """
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from streamdream.automation.automation import Automation
 from streamdream.automation.controls import Controls
@@ -33,13 +34,15 @@ from streamdream.media.sources.prefetch import prefetch
 from streamdream.render.report import RenderReport, summarize
 
 if TYPE_CHECKING:
-
-    from streamdream.dream.dreamer import Dreamer, DreamState
+    from streamdream.dream.device_dreamer import DeviceMatch, PendingDream
+    from streamdream.dream.dreamer import Dreamer
     from streamdream.dream.options import DreamOptions
     from streamdream.dream.reference_images import References
+    from streamdream.dream.state import DreamState
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
     from streamdream.settings import DreamSettings
+    from streamdream.system.stats import Stats
 
 
 def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: DreamSettings | Automation,
@@ -60,42 +63,75 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
     Raises SourceError when the source holds no frame; otherwise what source, dreamer or sink raise. The caller owns
     both ends: leaving ``with sink`` by an exception removes what was written.
     """
-    from streamdream.dream.dreamer import DreamState
+    from streamdream.dream.state import DreamState
 
     automation = settings if isinstance(settings, Automation) else Automation(Controls(settings))
     options, switcher = options or dreamer.options, ModelSwitcher(dreamer, build, patient=True)
     start = start or RenderStart(DreamState())
     start.replay(automation, switcher, references_at)
     stats, state, resets = options.stats, start.state, automation.controls.resets
+    writer = _Writer(sink, stats, checkpoints, on_frame)
     with closing(prefetch(source)) as frames, closing(_with_matches(frames, dreamer, automation, options)) as pairs:
         while True:
             with stats.stage("decode_wait"):
                 pair = next(pairs, None)
             if pair is None:
                 break
-            if checkpoints:
-                checkpoints.before_frame(pair[0])
             frame, frame_match = automation.on_frame(pair[0]), pair[1]
             dreamer, request = switcher.dreamer_for(
                 automation.dream_request_at(frame.pts_seconds), automation.controls
             )
             if resets != automation.controls.resets or frame.discontinuity:
-                state, resets = replace(state, residual=None), automation.controls.resets
+                state, resets = state.emptied(), automation.controls.resets
             with device_slot():
                 references = references_at(frame.pts_seconds)
-                state = state.faded(request.kept)
-                state, dream = dreamer.dream_frame(state, frame, request.dream, references, frame_match, options)
-            if checkpoints:
-                checkpoints.before_write(state, automation.frozen_frame)
-            with stats.stage("encode_wait"):
-                sink.write(dream, frame)
-            on_frame(state.index)
+                state, dream = dreamer.submit(state.faded(request.kept), frame, request.dream, references, frame_match,
+                                              options)
+                # on a device, fetch the dream before while this one is computed
+                writer.put(_Dreamed(pair[0], frame, state, dream, automation.frozen_frame),
+                           in_flight=1 if dreamer.on_device(request.dream, options) else 0)
+        writer.flush()
     if not state.index:
         raise SourceError(f"{source.name} holds no frame to dream")
     with stats.stage("finish"):
         sink.finish()
     return summarize(dreamer, options, automation.controls.current(), (source.height, source.width), state.index,
                      source.warnings + sink.warnings, state.cuts)
+
+
+class _Dreamed(NamedTuple):
+    """A frame as it was read and as it was dreamed, and what it left behind."""
+
+    read: Frame
+    frame: Frame
+    state: DreamState
+    dream: PendingDream
+    frozen_frame: Frame | None
+
+
+class _Writer:
+    """Writes dreams, of which a device may still compute the last ones."""
+
+    def __init__(self, sink: Sink, stats: Stats, checkpoints: Checkpoints | None, on_frame: Callable[[int], None]
+                 ) -> None:
+        self._sink, self._stats, self._checkpoints, self._on_frame = sink, stats, checkpoints, on_frame
+        self._pending: deque[_Dreamed] = deque()
+
+    def put(self, dreamed: _Dreamed, in_flight: int) -> None:
+        """Write all but the last ``in_flight`` dreams, of which this is one."""
+        self._pending.append(dreamed)
+        self.flush(in_flight)
+
+    def flush(self, in_flight: int = 0) -> None:
+        while len(self._pending) > in_flight:
+            read, frame, state, dream, frozen_frame = self._pending.popleft()
+            picture = dream.result()
+            if self._checkpoints:
+                self._checkpoints.before_frame(read)
+                self._checkpoints.before_write(state, frozen_frame)
+            with self._stats.stage("encode_wait"):
+                self._sink.write(picture, frame)
+            self._on_frame(state.index)
 
 
 class FrameStream(Protocol):
@@ -116,10 +152,10 @@ class Checkpoints(Protocol):
     """Keeps what a later process needs to go on with the render; see ``chunk_writer.py``."""
 
     def before_frame(self, frame: Frame) -> None:
-        """``frame`` of the source is dreamed next."""
+        """The dream of ``frame``, as the source gave it, is written next."""
 
     def before_write(self, state: DreamState, frozen_frame: Frame | None) -> None:
-        """``state`` is that after the frame which the sink gets next; ``frozen_frame`` is that of a frozen source."""
+        """``state`` is that after this frame; ``frozen_frame`` is that of a frozen source."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +180,7 @@ class RenderStart:
 
 
 def _with_matches(frames: Iterable[Frame], dreamer: Dreamer, automation: Automation, options: DreamOptions
-                  ) -> Generator[tuple[Frame, FrameMatch | None], None, None]:
+                  ) -> Generator[tuple[Frame, FrameMatch | DeviceMatch | None], None, None]:
     """Each frame, and how it matches the one before it, where that is worth being known beforehand."""
     if matches_ahead(dreamer):
         yield from prefetch(match_stream(frames, dreamer, automation.controls.current, options), 1, "match")
@@ -160,7 +196,7 @@ def matches_ahead(dreamer: Dreamer) -> bool:
 
 
 def match_stream(frames: Iterable[Frame], dreamer: Dreamer, settings: Callable[[], DreamSettings],
-                 options: DreamOptions | None = None) -> Generator[tuple[Frame, FrameMatch], None, None]:
+                 options: DreamOptions | None = None) -> Generator[tuple[Frame, FrameMatch | DeviceMatch], None, None]:
     """Each frame, matched with the one before it by the settings of that moment. What they are when it is dreamed, the
     dreamer looks at again.
     """

@@ -73,7 +73,7 @@ class CutDetector:
 
     def is_cut(self, frame: Frame, settings: DreamSettings) -> bool:
         """A frame whose likeness is plain without its motion is no candidate, and needs no flow."""
-        current = self._dreamer.match(frame.image, None, settings)
+        current = self._dreamer.match_on_host(frame.image, None, settings)
         reference, self._reference = self._reference, current.grey
         if reference is None:
             return False
@@ -81,6 +81,7 @@ class CutDetector:
             still = np.zeros((*reference.shape, 2), np.float32)
             if frame_similarity(current.grey, reference, still) >= settings.cut + CANDIDATE_MARGIN:
                 return False
-        match = self._dreamer.match(frame.image, reference, settings)
-        self._reference = match.reference
-        return match.cut
+        if is_blank(current.grey) and not is_blank(reference):
+            self._reference = reference
+            return False
+        return self._dreamer.match(frame.image, reference, settings).cut

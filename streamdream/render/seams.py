@@ -25,7 +25,7 @@ from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk,
 from streamdream.system.atomic_file import write_file
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import DreamState
+    from streamdream.dream.state import DreamState
     from streamdream.media.sinks.base import Sink
     from streamdream.render.chunk_writer import ChunkWriter
     from streamdream.render.scene_scan import Scan
@@ -99,8 +99,10 @@ class WarmUp(NullSink):
     def before_write(self, state: DreamState, frozen_frame: Frame | None) -> None:
         if not self._left:
             self._writer.before_write(state, frozen_frame)
-        elif self._left <= FADE_FRAMES and state.residual is not None:
-            self._residuals.append(state.residual)
+        elif self._left <= FADE_FRAMES:
+            residual = state.to_host().residual
+            if residual is not None:
+                self._residuals.append(residual)
 
     def write(self, image: Picture, frame: Frame) -> None:
         if not self._left:

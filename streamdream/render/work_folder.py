@@ -32,7 +32,7 @@ from streamdream.system.atomic_file import DISK_FULL_ERRORS, MAX_STEM, OutputTar
 from streamdream.system.durations import describe_seconds
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import DreamState
+    from streamdream.dream.state import DreamState
     from streamdream.media.frame import Frame
 
 PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
@@ -121,7 +121,7 @@ class ChunkStore:
 
     def load_record(self, name: str) -> ChunkRecord:
         """Raises SinkError."""
-        from streamdream.dream.dreamer import DreamState
+        from streamdream.dream.state import DreamState
 
         arrays = self._load(name)
         values = json.loads(bytes(arrays["numbers"]))

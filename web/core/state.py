@@ -100,7 +100,7 @@ class AppState:
 
         row = models.get(model or self.model.name)
         height = self.stream.field_height if field_height is None else field_height
-        return Dreamer(row, self._backend_of(row.name), height, self.stream.seed)
+        return Dreamer(row, self._backend_of(row.name), height, self.stream.seed, self.stream.frame_path)
 
     def available_models(self) -> list[str]:
         """Names of models with installed weights, the server's own first."""

@@ -1,0 +1,287 @@
+"""Dream whole frames on the device of the steps: prepare the frame function for a size, feed it, fetch what it made.
+
+Where it is known whether a frame is a cut (a file, of which the next frame is matched while this one is dreamed), it
+takes the warm-up steps, as on the reference path. Where nothing may wait for that (live), match and steps are one
+function, and a cut is a number in it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
+from streamdream.backends import flatten_targets
+from streamdream.dream import device_frame, reference_images
+from streamdream.dream.device_frame import FrameSpec, FrameState
+from streamdream.dream.device_matching import TensorMatch
+from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, programs_of
+from streamdream.dream.device_trust import TRUSTS, lasting_shape
+from streamdream.dream.frame_matching import match_key
+from streamdream.dream.octaves import octave_sizes
+from streamdream.dream.state import DreamState
+from streamdream.errors import SettingsError
+from streamdream.media import device_compose
+from streamdream.media.device_transfer import Download, download, upload
+from streamdream.media.frame import check_picture, picture_size, to_array
+
+if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
+    from streamdream.backends import AllTargets, Backend
+    from streamdream.dream.options import DreamOptions
+    from streamdream.dream.reference_images import References
+    from streamdream.media.frame import Frame, Picture
+    from streamdream.models import Model
+    from streamdream.settings import DreamSettings
+
+FLOWS = {"auto": "lucas-kanade", "lucas-kanade": "lucas-kanade", "none": "none"}
+"""Flow of the settings -> the one that runs on the device; others run on the processor only."""
+NO_REFERENCES = reference_images.References()
+FindTargets = Callable[..., Any]
+"""(term, references, height, width) -> the targets of a term."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceMatch:
+    """The match of ``image`` to the frame before it, on the device; stands for a ``FrameMatch``."""
+
+    image: NDArray[np.uint8]
+    field: Tensor
+    found: TensorMatch
+    previous: Tensor | None
+    key: tuple[object, ...]
+    cut_flag: Download
+
+    @property
+    def reference(self) -> Tensor:
+        """[1, 1, h, w]: what the next frame is matched to."""
+        return self.found.reference
+
+    @property
+    def cut(self) -> bool:
+        """Wait for the device; in a render it has found this while it dreamed the frame before."""
+        return bool(self.cut_flag.result().item())
+
+
+class PendingDream:
+    """A dream that a device may still compute."""
+
+    def __init__(self, result: Callable[[], Picture], residual: Callable[[], NDArray[np.float32]]) -> None:
+        self._result, self._residual = result, residual
+
+    def result(self) -> Picture:
+        """Wait for the picture: uint8 [H, W, 3] RGB, or a planar PyAV frame where the frame has one."""
+        return self._result()
+
+    def residual(self) -> NDArray[np.float32]:
+        """Wait for what the dream adds to the frame: [h, w, 3], at the size of the field."""
+        return self._residual()
+
+
+def create(model: Model, backend: Backend, seed: int, find_targets: FindTargets, frame_path: str
+           ) -> DeviceDreamer | None:
+    """Return what dreams whole frames on the device of that backend; None where the processor does all but the steps.
+
+    Raises SettingsError if ``frame_path`` is "device" and the backend executes steps only.
+    """
+    runs = hasattr(backend, "compile_function") and getattr(backend, "runs_functions", True)
+    if frame_path == "device" and not runs:
+        raise SettingsError(f"--frame-path device cannot be used by {backend.name}, which executes steps only; "
+                            "--backend eager can")
+    if frame_path == "processor" or not runs or (frame_path == "auto" and backend.device.type != "cuda"):
+        return None
+    return DeviceDreamer(model, backend, seed, find_targets)
+
+
+class DeviceDreamer:
+    """Runs the frame function of one model on one backend. Holds no state of a dream."""
+
+    def __init__(self, model: Model, backend: Backend, seed: int, find_targets: FindTargets) -> None:
+        self.model, self.backend, self.seed = model, backend, seed
+        self._find_targets = find_targets
+        self.support = lru_cache(maxsize=4 * CACHED_PROGRAMS)(partial(_support_of, backend))
+
+    def targets_of(self, objective: Objective, references: References, height: int, width: int) -> AllTargets:
+        """Return the targets of each term at an octave of this size."""
+        return tuple(self._find_targets(term, references if term.needs else NO_REFERENCES,
+                                        *((height, width) if term.needs else (0, 0))) for term, _ in objective.terms)
+
+    @staticmethod
+    def runs(settings: DreamSettings) -> bool:
+        """Whether all of the settings are on the device."""
+        return settings.flow in FLOWS and settings.trust in TRUSTS
+
+    def match(self, image: NDArray[np.uint8], previous: Tensor | NDArray[np.uint8] | None, settings: DreamSettings,
+              options: DreamOptions) -> DeviceMatch:
+        """Begin to match a frame to the previous one; nothing waits for it here."""
+        check_picture(image)
+        size = options.field_size(*image.shape[:2])
+        if isinstance(previous, np.ndarray):
+            previous = upload(previous, self.backend.device)[None, None].float()
+        if previous is not None and previous.shape[2:] != size:
+            previous = None
+        program = self.program(settings, size, options, 0)
+        started = torch.full((1, 1, 1, 1), float(previous is not None), device=self.backend.device)
+        cut = torch.full((1, 1, 1, 1), settings.cut, device=self.backend.device)
+        grey = torch.zeros(1, 1, *size, device=self.backend.device) if previous is None else previous
+        field, *found = program.match(upload(image, self.backend.device)[None], grey, started, cut)
+        match = TensorMatch(*found)
+        return DeviceMatch(image, field, match, previous, match_key(settings), download(match.cut))
+
+    def submit(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References,
+               match: object, options: DreamOptions) -> tuple[DreamState, PendingDream]:
+        """Begin to dream a frame. Raises what ``Dreamer`` does, but nothing of the device's."""
+        with options.stats.stage("dream"):
+            size = options.field_size(*frame.image.shape[:2])
+            before = self._upload_state(state, size)
+            call = _Call(self, settings, references, options, size, state.index)
+            if before is not None and options.cut_on_device:
+                residual, grey, doubt, maturity, _, *shown = call.whole(before, frame.image)
+                after = FrameState(residual, grey, doubt, maturity, before.started)
+                state = DreamState(index=state.index + 1, cuts=state.cuts, tensors=after)
+            else:
+                state = self._dream_matched(state, before, frame, settings, match, options, call)
+                shown = []
+        assert state.tensors is not None
+        result = self._compose(state, frame, settings, references, options, shown)
+        residual = state.tensors.residual
+        return state, PendingDream(partial(_timed, options, result), lambda: to_array(residual))
+
+    def _dream_matched(self, state: DreamState, before: FrameState | None, frame: Frame, settings: DreamSettings,
+                       match: object, options: DreamOptions, call: _Call) -> DreamState:
+        previous = None if before is None else before.grey
+        if not (isinstance(match, DeviceMatch) and match.image is frame.image and match.key == match_key(settings)
+                and match.previous is previous and match.field.shape[2:] == call.size):
+            match = self.match(frame.image, previous, settings, options)
+        is_cut = before is not None and match.cut
+        after = call.first(match) if before is None or is_cut else call.carried(before, match)
+        return DreamState(index=state.index + 1, cuts=state.cuts + is_cut, tensors=after)
+
+    def _compose(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References,
+                 options: DreamOptions, shown: Sequence[Tensor]) -> Callable[[], Picture]:
+        """Begin to make the picture, unless the frame function has made it; return what waits for it."""
+        assert state.tensors is not None
+        residual = state.tensors.residual
+        device = residual.device
+        if options.shown_residual:
+            chosen = options.shown_residual(state.index - 1, to_array(residual))
+            residual, shown = upload(chosen, device).permute(2, 0, 1)[None], ()
+        with options.stats.stage("compose"):
+            picture = frame.image if frame.picture is None else frame.picture
+            mask = reference_images.mask_weights(references, *picture_size(picture))
+            if frame.picture is not None:
+                return device_compose.compose_picture(frame.picture, residual, settings.strength, mask,
+                                                      settings.original_colors).result
+            if not shown:
+                weights = None if mask is None else upload(mask, device).permute(2, 0, 1)[None]
+                shown = [device_compose.compose_rgb(upload(frame.image, device)[None], residual, settings.strength,
+                                                    weights, settings.original_colors)]
+            ready = download(shown[0])
+        return lambda: ready.result()[0]
+
+    def _upload_state(self, state: DreamState, size: tuple[int, int]) -> FrameState | None:
+        """Return the state as tensors; None where there is nothing to carry, or it has another size."""
+        device = self.backend.device
+        if state.tensors is not None:
+            return state.tensors if state.tensors.residual.shape[2:] == size else None
+        if state.residual is None or state.grey is None or state.grey.shape != size:
+            return None
+        doubt = np.ones(lasting_shape(*size), np.float32) if state.doubt is None else state.doubt
+        maturity = np.ones(size, np.float32) if state.maturity is None else state.maturity
+        planes = [upload(plane, device)[None, None] for plane in (state.grey, doubt, maturity)]
+        residual = upload(state.residual, device).permute(2, 0, 1)[None].contiguous()
+        return FrameState(residual, planes[0].float(), planes[1], planes[2], torch.ones(1, 1, 1, 1, device=device))
+
+    def program(self, settings: DreamSettings, size: tuple[int, int], options: DreamOptions, index: int) -> Program:
+        sizes = octave_sizes(*size, settings.octaves, settings.octave_scale)
+        if options.cycle_octaves:
+            sizes = [sizes[index % len(sizes)]]
+        spec = FrameSpec(size, tuple(sizes), settings.steps, FLOWS[settings.flow], settings.trust,
+                         settings.legibility > 0, settings.stillness > 0, options.cycle_octaves)
+        structure = objectives.from_settings(settings, self.model).structure
+        return programs_of(self.backend)(spec, structure, GradientShape.of(settings))
+
+
+def _support_of(backend: Backend, references: References, height: int, width: int) -> Tensor | None:
+    support = reference_images.mask_support(references, height, width)
+    return None if support is None else upload(support, backend.device).permute(2, 0, 1)[None].contiguous()
+
+
+def _timed(options: DreamOptions, result: Callable[[], Picture]) -> Picture:
+    with options.stats.stage("device_wait"):
+        return result()
+
+
+class _Call:
+    """One frame's inputs, as tensors."""
+
+    def __init__(self, dreamer: DeviceDreamer, settings: DreamSettings, references: References, options: DreamOptions,
+                 size: tuple[int, int], index: int) -> None:
+        self.size = size
+        self._dreamer, self._settings, self._references, self._options = dreamer, settings, references, options
+        self._index, self._device = index, dreamer.backend.device
+        self._objective = objectives.from_settings(settings, dreamer.model)
+
+    def carried(self, before: FrameState, match: DeviceMatch) -> FrameState:
+        """Dream a frame to which the state is carried."""
+        program, layout, inputs = self._prepare(self._options, warmup=True)
+        values, *rest = inputs
+        residual, doubt, maturity = program.advance(layout)(
+            match.field, *match.found, before.residual, before.doubt, before.maturity, before.started, values, *rest)
+        return FrameState(residual, match.reference, doubt, maturity, before.started)
+
+    def whole(self, before: FrameState, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """Match, dream and compose in one function."""
+        program, layout, (values, shifts, *rest) = self._prepare(self._options, warmup=False)
+        weights = reference_images.mask_weights(self._references, *image.shape[:2])
+        mask = [] if weights is None else [upload(weights, self._device).permute(2, 0, 1)[None]]
+        layout = replace(layout, mask=bool(mask), original_colors=self._settings.original_colors)
+        result: tuple[Tensor, ...] = program.whole(layout)(
+            upload(image, self._device)[None], before.grey, before.residual, before.doubt, before.maturity,
+            before.started, values, shifts, *mask, *rest)
+        return result
+
+    def first(self, match: DeviceMatch) -> FrameState:
+        """Dream a frame that carries nothing, with all warm-up steps."""
+        passes = 1 + self._settings.warmup_steps
+        options = replace(self._options, cycle_octaves=self._options.cycle_octaves and passes == 1)
+        program, layout, (values, shifts, *rest) = self._prepare(options, warmup=True, passes=passes)
+        spec = replace(program.spec, bounded=self._options.cycle_octaves)
+        (height, width), device = self.size, self._device
+        plane = torch.zeros(1, 1, height, width, device=device)
+        doubt = torch.ones(1, 1, *lasting_shape(height, width), device=device)
+        state = FrameState(plane.expand(1, 3, height, width), plane, doubt, plane, plane[..., :1, :1])
+        supports, targets = layout.split(rest, len(spec.octaves))
+        numbers = device_frame.unpack(values)
+        with torch.no_grad():
+            begun = device_frame.begin(spec, match.field, match.found, state, numbers, None)
+            picture, count = begun.seed, len(spec.octaves) * spec.steps
+            step_size: Any = device_frame.numbers_of(self._settings, True)[1]
+            for number in range(passes):
+                picture = device_frame.ascend_pass(spec, program.single_steps, picture, None, step_size,
+                                                   shifts[number * count:(number + 1) * count], supports[1:], targets)
+            residual, doubt, maturity = device_frame.finish(spec, match.field, begun, picture, numbers)
+        return FrameState(residual, match.reference, doubt, maturity, torch.ones(1, 1, 1, 1, device=device))
+
+    def _prepare(self, options: DreamOptions, warmup: bool, passes: int = 1) -> tuple[Program, Layout, list[Tensor]]:
+        """Return the program, and its inputs behind the state: numbers, shifts, supports, targets."""
+        settings = self._settings
+        program = self._dreamer.program(settings, self.size, options, self._index)
+        octaves = program.spec.octaves
+        random = np.random.default_rng((self._dreamer.seed, self._index))
+        steps = passes * len(octaves) * settings.steps
+        shifts = random.integers(-settings.jitter, settings.jitter + 1, (steps, 2))
+        values = np.array([device_frame.numbers_of(settings, warmup)], np.float32)
+        supports = [self._dreamer.support(self._references, *size) for size in (self.size, *octaves)]
+        targets = [self._dreamer.targets_of(self._objective, self._references, *size) for size in octaves]
+        found = [support for support in supports if support is not None]
+        layout = Layout(len(found), tuple(len(of_term) for of_term in targets[0]))
+        return program, layout, [upload(values, self._device), upload(shifts, self._device), *found,
+                                 *(target for of_octave in targets for target in flatten_targets(of_octave))]

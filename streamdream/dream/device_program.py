@@ -1,0 +1,101 @@
+"""The frame function as a backend runs it: compiled for a size and an objective, once for all dreams on a backend."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from streamdream.backends import StepSpec, unflatten_targets
+from streamdream.dream import device_frame
+from streamdream.dream.device_frame import FrameSpec, FrameState
+from streamdream.dream.device_matching import TensorMatch
+from streamdream.media import device_compose
+
+if TYPE_CHECKING:
+    from streamdream.ascent.gradient_shape import GradientShape
+    from streamdream.ascent.objectives import Objective
+    from streamdream.backends import AllTargets, Backend
+
+CACHED_PROGRAMS = 16
+
+
+@lru_cache(maxsize=8)
+def programs_of(backend: Backend) -> Callable[..., Program]:
+    """Return the cache of the programs of a backend, which all dreamers on it share."""
+    return lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend))
+
+
+class Program:
+    """The frame function for one size and objective, as the backend runs it."""
+
+    def __init__(self, backend: Any, spec: FrameSpec, structure: Objective, shape: GradientShape) -> None:
+        self.spec, self._backend, self._structure = spec, backend, structure
+        specs = [StepSpec(structure, height, width, shape) for height, width in spec.octaves]
+        self.steps = [backend.step_function(step) for step in specs]
+        self.single_steps = [_with_number(backend.compile(step)) for step in specs]
+        """Each on its own: for the warm-up, which takes a pass as often as the settings say."""
+        self.match = self._compiled(partial(_match, spec))
+        self.advance = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_advance, self, layout)))
+        self.whole = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_whole, self, layout)))
+
+    def _compiled(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        run: Callable[..., Any] = self._backend.compile_function(work, [self._structure])
+        return run
+
+
+def _with_number(step: Any) -> Callable[..., Tensor]:
+    def run(picture: Tensor, step_size: float, targets: AllTargets = ()) -> Tensor:
+        dreamed: Tensor = step(picture, step_size, targets)
+        return dreamed
+
+    return run
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the inputs of a compiled function follow one another behind the constant ones."""
+
+    supports: int
+    """0, or one for the field and one for each octave."""
+    counts: tuple[int, ...] = ()
+    """Targets of each term; the same for each octave."""
+    mask: bool = False
+    original_colors: bool = False
+
+    def split(self, rest: Sequence[Tensor], octaves: int) -> tuple[list[Tensor], list[AllTargets]]:
+        """Return the supports and the targets of each octave."""
+        supports, flat, size = list(rest[:self.supports]), rest[self.supports:], sum(self.counts)
+        return supports, [unflatten_targets(flat[at * size:(at + 1) * size], self.counts) for at in range(octaves)]
+
+
+def _match(spec: FrameSpec, image: Tensor, previous: Tensor, started: Tensor, cut: Tensor) -> tuple[Tensor, ...]:
+    field, found = device_frame.match_frame(spec, image, previous, started, cut)
+    return field, *found
+
+
+def _advance(program: Program, layout: Layout, field: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """(field, match, state but its grey, numbers, shifts, supports, targets) -> residual, doubt, maturity."""
+    count = len(TensorMatch._fields)
+    found, (residual, doubt, maturity, started, values, shifts), rest = (
+        TensorMatch(*inputs[:count]), inputs[count:count + 6], inputs[count + 6:])
+    spec, numbers = program.spec, device_frame.unpack(values)
+    supports, targets = layout.split(rest, len(spec.octaves))
+    state = FrameState(residual, found.reference, doubt, maturity, started)
+    begun = device_frame.begin(spec, field, found, state, numbers, supports[0] if supports else None)
+    dreamed = device_frame.ascend_pass(spec, program.steps, begun.seed, begun.gain, begun.step_size, shifts,
+                                       supports[1:], targets)
+    return device_frame.finish(spec, field, begun, dreamed, numbers)
+
+
+def _whole(program: Program, layout: Layout, image: Tensor, grey: Tensor, residual: Tensor, doubt: Tensor,
+           maturity: Tensor, started: Tensor, values: Tensor, shifts: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """(image, state, numbers, shifts, mask, supports, targets) -> state but for ``started``, cut, dream."""
+    numbers, mask = device_frame.unpack(values), rest[0] if layout.mask else None
+    field, found = device_frame.match_frame(program.spec, image, grey, started, numbers.cut)
+    residual, doubt, maturity = _advance(program, layout, field, *found, residual, doubt, maturity, started, values,
+                                         shifts, *rest[layout.mask:])
+    dream = device_compose.compose_rgb(image, residual, numbers.strength, mask, layout.original_colors)
+    return residual, found.reference, doubt, maturity, found.cut, dream
