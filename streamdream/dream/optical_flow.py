@@ -54,11 +54,24 @@ def _farneback(current: Grey, previous: Grey) -> Flow:
     return flow
 
 
+def _lucas_kanade(current: Grey, previous: Grey) -> Flow:
+    """What runs where the whole frame stays on a device; on a processor DIS is several times faster."""
+    import torch
+
+    from streamdream.dream.device_flow import lucas_kanade
+
+    with torch.no_grad():
+        pictures = (torch.from_numpy(grey)[None, None].float() for grey in (current, previous))
+        flow: Flow = lucas_kanade(*pictures)[0].permute(1, 2, 0).contiguous().numpy()
+    return flow
+
+
 def _none(current: Grey, previous: Grey) -> Flow:
     return np.zeros((*current.shape, 2), np.float32)
 
 
-FLOWS: dict[str, FlowEstimator] = {"auto": _dis, "dis": _dis, "farneback": _farneback, "none": _none}
+FLOWS: dict[str, FlowEstimator] = {"auto": _dis, "dis": _dis, "farneback": _farneback, "lucas-kanade": _lucas_kanade,
+                                   "none": _none}
 
 
 def get(name: str) -> FlowEstimator:
