@@ -1,0 +1,56 @@
+"""Histograms of whole numbers on tensors, exact and without atomic or data-dependent operations, for every engine."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamdream.models.tensor_cache import cached_tensor
+
+
+def histogram(numbers: Tensor, bits: int) -> Tensor:
+    """Count whole numbers below ``2 ** bits`` ([N, h, w], int64): float32 [N, 2 ** bits].
+
+    A product of matrices: each number is a row of zeros with a one for its upper, and one for its lower half of bits.
+    The products are those of lines, as one of all pixels would keep a device's matrix units waiting for one block.
+    """
+    half = 1 << bits // 2
+    ones = _ones(bits, numbers.device).index_select(0, numbers.reshape(-1)).reshape(*numbers.shape, 2 * half)
+    return (ones[..., :half].mT @ ones[..., half:]).sum(1).reshape(numbers.shape[0], -1)
+
+
+def cumulate(counts: Tensor) -> Tensor:
+    """Return the running sums of [N, B]: how many numbers are at most as large."""
+    return (counts[:, None, :] * _triangle(counts.shape[1], counts.device)).sum(2)
+
+
+def first_reaching(cumulative: Tensor, wanted: Tensor) -> Tensor:
+    """Return for each of ``wanted`` [N, W] the first of the ``cumulative`` counts [N, B] as large: as searchsorted."""
+    return (cumulative[:, None, :] < wanted[:, :, None]).to(wanted.dtype).sum(2)
+
+
+def median(numbers: Tensor, bits: int) -> Tensor:
+    """Return the median of whole numbers below ``2 ** bits`` ([N, h, w], int64): [N, 1, 1, 1]; of an even count the
+    mean of the two in the middle.
+    """
+    cumulative = cumulate(histogram(numbers, bits))
+    found = first_reaching(cumulative, _middle(numbers[0].numel(), numbers.device))
+    return found.mean(1).reshape(-1, 1, 1, 1)
+
+
+@cached_tensor
+def _ones(bits: int, device: torch.device) -> Tensor:
+    """Return [2 ** bits, 2 * 2 ** (bits / 2)]: a row for each number."""
+    half = 1 << bits // 2
+    numbers, eye = torch.arange(1 << bits), torch.eye(half)
+    return torch.cat((eye[numbers // half], eye[numbers % half]), 1).to(device)
+
+
+@cached_tensor
+def _triangle(count: int, device: torch.device) -> Tensor:
+    return torch.ones(count, count).tril().to(device)
+
+
+@cached_tensor
+def _middle(count: int, device: torch.device) -> Tensor:
+    """Return the two ranks, from 1, of the middle of that many numbers: [1, 2]."""
+    return torch.tensor([[(count + 1) // 2, count // 2 + 1]], dtype=torch.float32).to(device)
