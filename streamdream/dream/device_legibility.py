@@ -40,12 +40,12 @@ def _weights(frame: Tensor, dream: Tensor, legibility: Tensor) -> Tensor:
     """Return masking times concentration: [N, 1, h, w], above 0."""
     bright, strong = luma(frame) * 127.5, luma(dream)
     planes = torch.cat((bright, bright * bright, strong * strong), 1)
-    mean, squares, energy = blur(planes, (MASKING_SIGMA, MASKING_SIGMA, MOTIF_SIGMA)).split(1, 1)
+    mean, squares, energy = blur(planes, (MASKING_SIGMA, MASKING_SIGMA, MOTIF_SIGMA)).chunk(3, 1)
     variance = (squares - mean * mean).clamp(min=0)
     masking = (variance + PLAIN_VARIANCE) / (variance + BUSY_VARIANCE)
     energy = energy / (_mean(energy) + 1e-12)
     concentration = 2 * energy / (energy + 1)
-    return (torch.sqrt(masking) * concentration).pow(legibility)
+    return torch.pow(torch.sqrt(masking) * concentration, legibility)
 
 
 def _normalized(weights: Tensor, values: Tensor, legibility: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def _tones(grey: Tensor, previous: Tensor) -> _Tones:
     levels = both[:, 0].long()
     counts = histogram(levels, 8)
     moments = (counts[:, None] * _moments(grey.shape[2] * grey.shape[3], grey.device)).sum(2)  # [2N, 3]
-    mean, squares, clipped = moments.reshape(-1, 3, 1, 1).split(1, 1)
+    mean, squares, clipped = moments.reshape(-1, 3, 1, 1).chunk(3, 1)
     deviation = torch.sqrt((squares - mean * mean).clamp(min=0))
     (mean, mean_before), (deviation, deviation_before) = mean.chunk(2), deviation.chunk(2)
     differs = torch.maximum((mean - mean_before).abs(), (deviation - deviation_before).abs()) >= SAME_EXPOSURE
@@ -124,8 +124,9 @@ def _moments(pixels: int, device: torch.device) -> Tensor:
     float32 exact enough, and to the share of what is clipped."""
     levels = np.arange(256)
     centred = levels - MIDDLE_GREY
-    rows = np.stack((centred, centred**2, (levels < CLIPPED_BELOW) | (levels > CLIPPED_ABOVE)))
-    return torch.from_numpy((rows / pixels).astype(np.float32)).to(device)
+    clipped = (levels < CLIPPED_BELOW) | (levels > CLIPPED_ABOVE)
+    rows = np.stack((centred, centred**2, clipped)).astype(np.float64) / pixels
+    return torch.from_numpy(rows.astype(np.float32)).to(device)
 
 
 def _equalized(grey: Tensor, previous: Tensor, tones: _Tones) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def blur(x: Tensor, sigma: Each, size: int = 0) -> Tensor:
 
 def kernel_size(sigma: float) -> int:
     """Return the size of the kernel that OpenCV takes for float32."""
-    return int(round(sigma * 8 + 1)) | 1
+    return round(sigma * 8 + 1) | 1
 
 
 def _each(sigma: Each, channels: int) -> tuple[float, ...]:
@@ -142,7 +142,7 @@ def warp_linear(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor, flow: Tensor, mode: str) -> Tensor:
-    positions, scale = _positions(*flow.shape[2:], flow.device)
+    positions, scale = _positions(flow.shape[2], flow.shape[3], flow.device)
     at = torch.addcmul(positions, flow.permute(0, 2, 3, 1), scale)
     return F.grid_sample(x, at, mode=mode, padding_mode="border", align_corners=True)
 
@@ -157,7 +157,7 @@ def _positions(height: int, width: int, device: torch.device) -> tuple[Tensor, T
 
 def in_bounds(flow: Tensor) -> Tensor:
     """Return 1.0 where the sampled position is inside the picture, or ``FLOW_NOISE`` outside: [N, 1, h, w]."""
-    from_centre, half = _from_centre(*flow.shape[2:], flow.device)
+    from_centre, half = _from_centre(flow.shape[2], flow.shape[3], flow.device)
     outside = (flow + from_centre).abs() - half
     return (outside.amax(1, keepdim=True) <= FLOW_NOISE).to(flow.dtype)
 

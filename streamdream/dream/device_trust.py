@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.dream.device_histogram import median
-from streamdream.dream.device_sampling import blur, in_bounds, resize_area, resize_linear, squared_length, warp
+from streamdream.dream.device_sampling import blur, in_bounds, resize_area, resize_linear, warp
 from streamdream.dream.trust import (
     LASTING_RANGE,
     LASTING_RATE,
@@ -86,11 +86,12 @@ def get(name: str) -> Trust:
 
 def _reliable(flow: Tensor, back: Tensor, inside: Tensor) -> Tensor:
     """Return 1 where the flow and the warped backward flow agree, else -1 (Ruder et al. 2016, equations 5 and 6)."""
-    squares = squared_length(flow)
-    agrees = squared_length(flow + back) < 0.01 * (squares + squared_length(back)) + 0.5
     next_ones = F.pad(flow, (0, 1, 0, 1), mode="replicate")
     right, below = next_ones[:, :, :-1, 1:] - flow, next_ones[:, :, 1:, :-1] - flow
-    smooth = squared_length(right) + squared_length(below) <= 0.01 * squares + 0.002
+    vectors = torch.stack((flow, back, flow + back, right, below), 1)
+    squares = (vectors * vectors).sum(2)  # [N, 5, h, w]
+    agrees = squares[:, 2:3] < 0.01 * (squares[:, :1] + squares[:, 1:2]) + 0.5
+    smooth = squares[:, 3:4] + squares[:, 4:] <= 0.01 * squares[:, :1] + 0.002
     return (agrees & smooth).to(flow.dtype) * inside * 2 - 1
 
 
@@ -135,8 +136,8 @@ def decay_doubt(trust: Tensor, flow: Tensor, lasting: Tensor) -> tuple[Tensor, T
     inside = in_bounds(flow)
     distrust = (1 - trust) * inside
     low, high = LASTING_RANGE
-    forgiven = resize_linear(((lasting - low) * (1 / (high - low))).clamp(0, 1), *trust.shape[2:])
-    doubt = resize_area(distrust, *lasting.shape[2:], REGION_SIGMA)
+    forgiven = resize_linear(((lasting - low) * (1 / (high - low))).clamp(0, 1), trust.shape[2], trust.shape[3])
+    doubt = resize_area(distrust, lasting.shape[2], lasting.shape[3], REGION_SIGMA)
     return trust + distrust * forgiven, torch.lerp(lasting, doubt, LASTING_RATE)
 
 
