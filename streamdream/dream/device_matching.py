@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamdream.dream import device_trust
+from streamdream.dream import device_flow, device_trust
 from streamdream.dream.device_histogram import cumulate, first_reaching, histogram
 from streamdream.dream.device_sampling import resize_area, warp
 from streamdream.dream.frame_matching import CLIPPED_ABOVE, CLIPPED_BELOW, FLASH_SHARE, FLAT_VARIANCE, SAME_EXPOSURE
@@ -175,14 +175,8 @@ def _scale(x: float, y: float, device: torch.device) -> Tensor:
 
 # --- flows ------------------------------------------------------------------------------------------------------------
 
-def _lucas_kanade(current: Tensor, previous: Tensor) -> Tensor:
-    from streamdream.dream import device_flow
-
-    return device_flow.lucas_kanade(current, previous)
-
-
 def _none(current: Tensor, previous: Tensor) -> Tensor:
     return torch.zeros_like(current).expand(-1, 2, -1, -1)
 
 
-FLOWS: dict[str, FlowEstimator] = {"lucas-kanade": _lucas_kanade, "none": _none}
+FLOWS: dict[str, FlowEstimator] = {"lucas-kanade": device_flow.lucas_kanade, "none": _none}
