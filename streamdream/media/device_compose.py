@@ -1,0 +1,142 @@
+"""Add a dream to a picture on its device: ``media/upscale.py`` and ``media/compose.py`` as functions of tensors.
+
+Equal to those within a level, and as those bit for bit equal to the picture where the dream adds nothing. Sizes are
+fixed, and nothing waits for the host, so that each function can be a part of a CUDA graph or of an exported graph.
+Pictures in HDR are composed on the processor (``media/hdr_compose.py``).
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamdream.media.device_resize import resize, resize_cubic, resize_linear
+from streamdream.media.opencv import cv2
+from streamdream.media.upscale import AMOUNT, SIGMA
+from streamdream.media.upscale import dither as add_thresholds
+from streamdream.system.tensor_cache import cached_tensor
+
+Strength = float | Tensor
+"""A number, or [N, 1, 1, 1]."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+
+
+def compose_rgb(image: Tensor, residual: Tensor, strength: Strength = 1.0, mask: Tensor | None = None,
+                original_colors: bool = False) -> Tensor:
+    """Add ``strength`` x ``residual``, scaled up, to ``image``: uint8 [N, H, W, 3] -> the same.
+
+    ``residual`` is [N, 3, h, w] in [-1, 1] units; with ``original_colors`` its luma is added. ``mask``, [N, 1, H, W] in
+    0..1, is the opacity of the dream.
+    """
+    levels = _in_levels(residual, strength, original_colors)
+    return _add_dithered(image.permute(0, 3, 1, 2), levels, mask).permute(0, 2, 3, 1).contiguous()
+
+
+def compose_planes(planes: list[Tensor], residual: Tensor, strength: Strength, matrix: Tensor, highest: int,
+                   mask: Tensor | None = None, original_colors: bool = False) -> list[Tensor]:
+    """Add ``strength`` x ``residual`` [1, 3, h, w] to the three components of a picture, in their units.
+
+    ``planes`` are [k, height, width], uint8 or uint16: components of one size together, Y' and then Cb with Cr, or all
+    three. ``matrix`` is that of ``component_matrix``, ``highest`` the largest sample, ``mask`` [1, 1, H, W].
+    """
+    if original_colors:
+        residual = to_luma(residual).expand(-1, 3, -1, -1)
+    levels = (matrix @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
+    result, first = [], 0
+    for samples in planes:
+        last = first + len(samples)
+        added = levels[:, first:last]
+        total = (_add_dithered(samples[None], added, mask, first) if samples.dtype == torch.uint8
+                 else _add_rounded(samples[None], added, mask, highest))
+        result.append(total[0])
+        first = last
+    return result
+
+
+def residual_levels(residual: Tensor, strength: Strength = 1.0, mask: Tensor | None = None,
+                    original_colors: bool = False) -> Tensor:
+    """What the page adds to its picture: uint8 [N, 2h, w, 3], the positive part above the negative one (negated).
+
+    ``residual`` is [N, 3, h, w] in [-1, 1] units, ``mask`` [N, 1, h, w].
+    """
+    levels = _in_levels(residual, strength, original_colors)
+    if mask is not None:
+        levels = levels * mask
+    halves = torch.cat((levels, -levels), 2).add(0.5).clamp(0, 255).to(torch.uint8)
+    return halves.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous()
+
+
+def to_luma(residual: Tensor) -> Tensor:
+    """[N, 3, h, w] RGB -> [N, 1, h, w]: added to all three colours, it changes neither Cb nor Cr (ITU-R BT.601)."""
+    return (residual * _matrix((LUMA_WEIGHTS,), residual.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def upscale(levels: Tensor, height: int, width: int) -> Tensor:
+    """[N, C, h, w] -> [N, C, height, width]: an unsharp mask, cubic interpolation, both clamped to the 3x3 pixels
+    around; only resized where that is not larger. See ``media/upscale.py``.
+    """
+    channels = levels.shape[1]
+    scale = min(height / levels.shape[2], width / levels.shape[3])
+    if scale <= 1:
+        return resize(levels, height, width)
+    kernel = unsharp_kernel(AMOUNT * min(scale - 1, 1), channels, levels.device)
+    sharp = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), kernel, groups=channels)
+    extremes = torch.cat((-F.max_pool2d(-levels, 3, 1, 1), F.max_pool2d(levels, 3, 1, 1)), 1)
+    lowest, highest = resize_linear(extremes, height, width).chunk(2, 1)
+    return resize_cubic(sharp, height, width).clamp(lowest, highest)
+
+
+@cached_tensor
+def unsharp_kernel(amount: float, channels: int, device: torch.device) -> Tensor:
+    """[channels, 1, 5, 5]: the picture + amount x (the picture - its Gaussian of 5x5)."""
+    row = cv2().getGaussianKernel(5, SIGMA)
+    kernel = -amount * row * row.T
+    kernel[2, 2] += 1 + amount
+    return torch.from_numpy(kernel.astype(np.float32)).to(device).expand(channels, 1, 5, 5).contiguous()
+
+
+@cached_tensor
+def dither_thresholds(height: int, width: int, first: int, count: int, device: torch.device) -> Tensor:
+    """[count, height, width] in 0..1, both excluded: those of ``media/upscale.py`` + 0.5, for components ``first`` to
+    ``first + count - 1``. Samples of 8 bits + a threshold are those samples when cut to whole numbers.
+    """
+    thresholds = np.stack([add_thresholds(np.zeros((height, width), np.float32), first + number)
+                           for number in range(count)])
+    margin = 2.0**-15  # is not lost when added to 255 in float32
+    return torch.from_numpy(np.clip(thresholds + np.float32(0.5), margin, 1 - margin)).to(device)
+
+
+def to_matrix(matrix: NDArray[np.float32], device: torch.device) -> Tensor:
+    """``component_matrix`` on a device, cached."""
+    return _matrix(tuple(map(tuple, matrix.tolist())), device)
+
+
+@cached_tensor
+def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32, device=device)
+
+
+def _in_levels(residual: Tensor, strength: Strength, original_colors: bool) -> Tensor:
+    """[N, 3, h, w] in [-1, 1] units -> [N, 3, h, w] in grey levels; [N, 1, h, w] with ``original_colors``."""
+    return (to_luma(residual) if original_colors else residual) * (strength * 127.5)
+
+
+def _add_dithered(samples: Tensor, levels: Tensor, mask: Tensor | None, first: int = 0) -> Tensor:
+    """uint8 [N, C, H, W] + levels [N, C or 1, h, w], as uint8: dithered, saturated."""
+    count, height, width = samples.shape[1:]
+    added = upscale(levels, height, width)
+    thresholds = dither_thresholds(height, width, first, count, levels.device)
+    added = added + thresholds if mask is None else torch.addcmul(thresholds, added, resize(mask, height, width))
+    return (samples + added).clamp(0, 255).to(torch.uint8)
+
+
+def _add_rounded(samples: Tensor, levels: Tensor, mask: Tensor | None, highest: int) -> Tensor:
+    """As ``_add_dithered``, for uint16: rounded. A sample above ``highest``, of a broken file, may stay."""
+    before, (height, width) = samples.to(torch.float32), samples.shape[2:]
+    added = upscale(levels, height, width)
+    if mask is not None:
+        added = added * resize(mask, height, width)
+    total = (before + added).round().clamp_min(0)
+    return torch.minimum(total, before.clamp_min(highest)).to(torch.uint16)
