@@ -6,6 +6,9 @@ Pictures in HDR are composed on the processor (``media/hdr_compose.py``).
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,24 +37,23 @@ def compose_rgb(image: Tensor, residual: Tensor, strength: Strength = 1.0, mask:
     return _add_dithered(image.permute(0, 3, 1, 2), levels, mask).permute(0, 2, 3, 1).contiguous()
 
 
-def compose_planes(planes: list[Tensor], residual: Tensor, strength: Strength, matrix: Tensor, highest: int,
+def compose_planes(planes: Sequence[Tensor], residual: Tensor, strength: Strength, matrix: Tensor, highest: int,
                    mask: Tensor | None = None, original_colors: bool = False) -> list[Tensor]:
     """Add ``strength`` x ``residual`` [1, 3, h, w] to the three components of a picture, in their units.
 
-    ``planes`` are [k, height, width], uint8 or uint16: components of one size together, Y' and then Cb with Cr, or all
-    three. ``matrix`` is that of ``component_matrix``, ``highest`` the largest sample, ``mask`` [1, 1, H, W].
+    ``planes`` are uint8 or uint16 [height, width] each. ``matrix`` is that of ``component_matrix``, ``highest`` the
+    largest sample, ``mask`` [1, 1, H, W].
     """
     if original_colors:
         residual = to_luma(residual).expand(-1, 3, -1, -1)
     levels = (matrix @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
-    result, first = [], 0
-    for samples in planes:
-        last = first + len(samples)
-        added = levels[:, first:last]
-        total = (_add_dithered(samples[None], added, mask, first) if samples.dtype == torch.uint8
-                 else _add_rounded(samples[None], added, mask, highest))
-        result.append(total[0])
-        first = last
+    result: list[Tensor] = []
+    for _, same_size in groupby(planes, lambda plane: plane.shape):
+        samples, first = torch.stack(list(same_size))[None], len(result)
+        added = levels[:, first:first + samples.shape[1]]
+        total = (_add_dithered(samples, added, mask, first) if samples.dtype == torch.uint8
+                 else _add_rounded(samples, added, mask, highest))
+        result += total[0].unbind()
     return result
 
 
