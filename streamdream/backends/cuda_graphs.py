@@ -50,7 +50,8 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
             captures[shapes] = GraphedCallable(
                 lambda picture, size, *flat: step(picture, size, unflatten_targets(flat, counts)), device
             )
-        return captures[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
+        dreamed: Tensor = captures[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
+        return dreamed
 
     return replayed
 

@@ -59,10 +59,12 @@ class Tiled:
         return str(self._backend.reason)
 
     def targets(self, objective: Objective, pictures: Pictures) -> AllTargets:
-        return self._backend.targets(objective, pictures)
+        targets: AllTargets = self._backend.targets(objective, pictures)
+        return targets
 
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
-        return self._backend.term_gradients(objective)
+        gradients: Callable[[Tensor, AllTargets], list[Tensor]] = self._backend.term_gradients(objective)
+        return gradients
 
     @property
     def runs_functions(self) -> bool:
@@ -78,7 +80,8 @@ class Tiled:
         return step
 
     def compile(self, spec: StepSpec) -> Step:
-        return self._backend.compile(spec) if self._fits(spec) else self._tiled(spec)
+        step: Step = self._backend.compile(spec) if self._fits(spec) else self._tiled(spec)
+        return step
 
     def _fits(self, spec: StepSpec) -> bool:
         per_pixel = bytes_per_pixel(self.model, spec.objective, BYTES_PER_VALUE[self.precision])

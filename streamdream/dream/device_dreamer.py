@@ -6,7 +6,7 @@ function, and a cut is a number in it.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,17 @@ from streamdream.backends import flatten_targets
 from streamdream.dream import device_frame, reference_images
 from streamdream.dream.device_frame import FrameSpec, FrameState
 from streamdream.dream.device_matching import TensorMatch
-from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, programs_of
+from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, programs_of, shown
 from streamdream.dream.device_trust import TRUSTS, lasting_shape
 from streamdream.dream.frame_matching import match_key
 from streamdream.dream.octaves import octave_sizes
 from streamdream.dream.state import DreamState
 from streamdream.errors import SettingsError
-from streamdream.media import device_compose
-from streamdream.media.device_transfer import Download, download, upload
+from streamdream.media import device_picture
+from streamdream.media.compose import compose_picture
+from streamdream.media.device_compose import to_luma
 from streamdream.media.frame import check_picture, picture_size, to_array
+from streamdream.media.pinned_memory import Download, upload, upload_all
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -127,13 +129,13 @@ class DeviceDreamer:
             previous = upload(previous, self.backend.device)[None, None].float()
         if previous is not None and previous.shape[2:] != size:
             previous = None
-        program = self.program(settings, size, options, 0)
-        started = torch.full((1, 1, 1, 1), float(previous is not None), device=self.backend.device)
-        cut = torch.full((1, 1, 1, 1), settings.cut, device=self.backend.device)
-        grey = torch.zeros(1, 1, *size, device=self.backend.device) if previous is None else previous
-        field, *found = program.match(upload(image, self.backend.device)[None], grey, started, cut)
+        device, program = self.backend.device, self.program(settings, size, options, 0)
+        numbers = np.array([previous is not None, settings.cut], np.float32)
+        picture, (started, cut) = upload_all([image[None], numbers.reshape(2, 1, 1, 1, 1)], device)
+        grey = torch.zeros(1, 1, *size, device=device) if previous is None else previous
+        field, *found = program.match(picture, grey, started, cut)
         match = TensorMatch(*found)
-        return DeviceMatch(image, field, match, previous, match_key(settings), download(match.cut))
+        return DeviceMatch(image, field, match, previous, match_key(settings), Download(match.cut))
 
     def submit(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References,
                match: object, options: DreamOptions) -> tuple[DreamState, PendingDream]:
@@ -143,16 +145,13 @@ class DeviceDreamer:
             before = self._upload_state(state, size)
             call = _Call(self, settings, references, options, size, state.index)
             if before is not None and options.cut_on_device:
-                residual, grey, doubt, maturity, _, *shown = call.whole(before, frame.image)
+                residual, grey, doubt, maturity, dream = call.whole(before, frame.image)
                 after = FrameState(residual, grey, doubt, maturity, before.started)
                 state = DreamState(index=state.index + 1, cuts=state.cuts, tensors=after)
             else:
-                state = self._dream_matched(state, before, frame, settings, match, options, call)
-                shown = []
-        assert state.tensors is not None
-        result = self._compose(state, frame, settings, references, options, shown)
-        residual = state.tensors.residual
-        return state, PendingDream(partial(_timed, options, result), lambda: to_array(residual))
+                state, dream = self._dream_matched(state, before, frame, settings, match, options, call), None
+        result = self._compose(call, state, frame, dream)
+        return state, PendingDream(partial(_timed, options, result), partial(_residual_of, state))
 
     def _dream_matched(self, state: DreamState, before: FrameState | None, frame: Frame, settings: DreamSettings,
                        match: object, options: DreamOptions, call: _Call) -> DreamState:
@@ -164,27 +163,31 @@ class DeviceDreamer:
         after = call.first(match) if before is None or is_cut else call.carried(before, match)
         return DreamState(index=state.index + 1, cuts=state.cuts + is_cut, tensors=after)
 
-    def _compose(self, state: DreamState, frame: Frame, settings: DreamSettings, references: References,
-                 options: DreamOptions, shown: Sequence[Tensor]) -> Callable[[], Picture]:
+    def _compose(self, call: _Call, state: DreamState, frame: Frame, dream: Tensor | None) -> Callable[[], Picture]:
         """Begin to make the picture, unless the frame function has made it; return what waits for it."""
         assert state.tensors is not None
-        residual = state.tensors.residual
-        device = residual.device
+        residual, options = state.tensors.residual, call.options
         if options.shown_residual:
-            chosen = options.shown_residual(state.index - 1, to_array(residual))
-            residual, shown = upload(chosen, device).permute(2, 0, 1)[None], ()
+            residual, dream = to_planes(options.shown_residual(state.index - 1, to_array(residual)),
+                                        residual.device), None
         with options.stats.stage("compose"):
-            picture = frame.image if frame.picture is None else frame.picture
-            mask = reference_images.mask_weights(references, *picture_size(picture))
             if frame.picture is not None:
-                return device_compose.compose_picture(frame.picture, residual, settings.strength, mask,
-                                                      settings.original_colors).result
-            if not shown:
-                weights = None if mask is None else upload(mask, device).permute(2, 0, 1)[None]
-                shown = [device_compose.compose_rgb(upload(frame.image, device)[None], residual, settings.strength,
-                                                    weights, settings.original_colors)]
-            ready = download(shown[0])
-        return lambda: ready.result()[0]
+                return self._compose_file(call, residual, frame.picture)
+            if dream is None:
+                dream = call.compose(residual, frame.image)
+            download = Download(dream)
+        return lambda: download.result()[0]
+
+    def _compose_file(self, call: _Call, residual: Tensor, picture: Picture) -> Callable[[], Picture]:
+        settings = call.settings
+        mask = reference_images.mask_weights(call.references, *picture_size(picture))
+        if device_picture.pays(picture, residual.device):
+            return device_picture.compose_on_device(
+                picture, residual, settings.strength, None if mask is None else to_planes(mask, residual.device),
+                settings.original_colors).result
+        host = Download(to_luma(residual) if settings.original_colors else residual)
+        return lambda: compose_picture(picture, np.ascontiguousarray(host.result()[0].transpose(1, 2, 0)),
+                                       settings.strength, mask)
 
     def _upload_state(self, state: DreamState, size: tuple[int, int]) -> FrameState | None:
         """Return the state as tensors; None where there is nothing to carry, or it has another size."""
@@ -195,9 +198,9 @@ class DeviceDreamer:
             return None
         doubt = np.ones(lasting_shape(*size), np.float32) if state.doubt is None else state.doubt
         maturity = np.ones(size, np.float32) if state.maturity is None else state.maturity
-        planes = [upload(plane, device)[None, None] for plane in (state.grey, doubt, maturity)]
-        residual = upload(state.residual, device).permute(2, 0, 1)[None].contiguous()
-        return FrameState(residual, planes[0].float(), planes[1], planes[2], torch.ones(1, 1, 1, 1, device=device))
+        residual, grey, lasting, ages = upload_all([state.residual, state.grey, doubt, maturity], device)
+        return FrameState(residual.permute(2, 0, 1)[None], grey[None, None].float(), lasting[None, None],
+                          ages[None, None], torch.ones(1, 1, 1, 1, device=device))
 
     def program(self, settings: DreamSettings, size: tuple[int, int], options: DreamOptions, index: int) -> Program:
         sizes = octave_sizes(*size, settings.octaves, settings.octave_scale)
@@ -206,12 +209,23 @@ class DeviceDreamer:
         spec = FrameSpec(size, tuple(sizes), settings.steps, FLOWS[settings.flow], settings.trust,
                          settings.legibility > 0, settings.stillness > 0, options.cycle_octaves)
         structure = objectives.from_settings(settings, self.model).structure
-        return programs_of(self.backend)(spec, structure, GradientShape.of(settings))
+        backend: Any = self.backend
+        return programs_of(backend)(spec, structure, GradientShape.of(settings))
 
 
 def _support_of(backend: Backend, references: References, height: int, width: int) -> Tensor | None:
     support = reference_images.mask_support(references, height, width)
-    return None if support is None else upload(support, backend.device).permute(2, 0, 1)[None].contiguous()
+    return None if support is None else to_planes(support, backend.device)
+
+
+def to_planes(picture: NDArray[np.float32], device: torch.device) -> Tensor:
+    """[h, w, C] -> [1, C, h, w] on a device."""
+    return upload(picture, device).permute(2, 0, 1)[None]
+
+
+def _residual_of(state: DreamState) -> NDArray[np.float32]:
+    assert state.tensors is not None
+    return to_array(state.tensors.residual)
 
 
 def _timed(options: DreamOptions, result: Callable[[], Picture]) -> Picture:
@@ -225,13 +239,13 @@ class _Call:
     def __init__(self, dreamer: DeviceDreamer, settings: DreamSettings, references: References, options: DreamOptions,
                  size: tuple[int, int], index: int) -> None:
         self.size = size
-        self._dreamer, self._settings, self._references, self._options = dreamer, settings, references, options
+        self._dreamer, self.settings, self.references, self.options = dreamer, settings, references, options
         self._index, self._device = index, dreamer.backend.device
         self._objective = objectives.from_settings(settings, dreamer.model)
 
     def carried(self, before: FrameState, match: DeviceMatch) -> FrameState:
         """Dream a frame to which the state is carried."""
-        program, layout, inputs = self._prepare(self._options, warmup=True)
+        program, layout, inputs = self._prepare(self.options, warmup=True)
         values, *rest = inputs
         residual, doubt, maturity = program.advance(layout)(
             match.field, *match.found, before.residual, before.doubt, before.maturity, before.started, values, *rest)
@@ -239,21 +253,33 @@ class _Call:
 
     def whole(self, before: FrameState, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         """Match, dream and compose in one function."""
-        program, layout, (values, shifts, *rest) = self._prepare(self._options, warmup=False)
-        weights = reference_images.mask_weights(self._references, *image.shape[:2])
-        mask = [] if weights is None else [upload(weights, self._device).permute(2, 0, 1)[None]]
-        layout = replace(layout, mask=bool(mask), original_colors=self._settings.original_colors)
+        program, layout, (values, shifts, *rest) = self._prepare(self.options, warmup=False)
+        layout, mask = self._shown(layout, image)
         result: tuple[Tensor, ...] = program.whole(layout)(
-            upload(image, self._device)[None], before.grey, before.residual, before.doubt, before.maturity,
+            upload(image[None], self._device), before.grey, before.residual, before.doubt, before.maturity,
             before.started, values, shifts, *mask, *rest)
         return result
 
+    def compose(self, residual: Tensor, image: NDArray[np.uint8]) -> Tensor:
+        """Add a residual to an image, or make the levels of it."""
+        layout, mask = self._shown(Layout(0), image)
+        picture, strength = upload_all([image[None], np.full((1, 1, 1, 1), self.settings.strength, np.float32)],
+                                       self._device)
+        return shown(layout, picture, residual, strength, mask[0] if mask else None)
+
+    def _shown(self, layout: Layout, image: NDArray[np.uint8]) -> tuple[Layout, list[Tensor]]:
+        size = self.size if self.options.levels else image.shape[:2]
+        weights = reference_images.mask_weights(self.references, *size)
+        mask = [] if weights is None else [to_planes(weights, self._device)]
+        return replace(layout, mask=bool(mask), original_colors=self.settings.original_colors,
+                       levels=self.options.levels), mask
+
     def first(self, match: DeviceMatch) -> FrameState:
         """Dream a frame that carries nothing, with all warm-up steps."""
-        passes = 1 + self._settings.warmup_steps
-        options = replace(self._options, cycle_octaves=self._options.cycle_octaves and passes == 1)
+        passes = 1 + self.settings.warmup_steps
+        options = replace(self.options, cycle_octaves=self.options.cycle_octaves and passes == 1)
         program, layout, (values, shifts, *rest) = self._prepare(options, warmup=True, passes=passes)
-        spec = replace(program.spec, bounded=self._options.cycle_octaves)
+        spec = replace(program.spec, bounded=self.options.cycle_octaves)
         (height, width), device = self.size, self._device
         plane = torch.zeros(1, 1, height, width, device=device)
         doubt = torch.ones(1, 1, *lasting_shape(height, width), device=device)
@@ -263,7 +289,7 @@ class _Call:
         with torch.no_grad():
             begun = device_frame.begin(spec, match.field, match.found, state, numbers, None)
             picture, count = begun.seed, len(spec.octaves) * spec.steps
-            step_size: Any = device_frame.numbers_of(self._settings, True)[1]
+            step_size: Any = device_frame.numbers_of(self.settings, True)[1]
             for number in range(passes):
                 picture = device_frame.ascend_pass(spec, program.single_steps, picture, None, step_size,
                                                    shifts[number * count:(number + 1) * count], supports[1:], targets)
@@ -272,16 +298,16 @@ class _Call:
 
     def _prepare(self, options: DreamOptions, warmup: bool, passes: int = 1) -> tuple[Program, Layout, list[Tensor]]:
         """Return the program, and its inputs behind the state: numbers, shifts, supports, targets."""
-        settings = self._settings
+        settings = self.settings
         program = self._dreamer.program(settings, self.size, options, self._index)
         octaves = program.spec.octaves
         random = np.random.default_rng((self._dreamer.seed, self._index))
         steps = passes * len(octaves) * settings.steps
         shifts = random.integers(-settings.jitter, settings.jitter + 1, (steps, 2))
         values = np.array([device_frame.numbers_of(settings, warmup)], np.float32)
-        supports = [self._dreamer.support(self._references, *size) for size in (self.size, *octaves)]
-        targets = [self._dreamer.targets_of(self._objective, self._references, *size) for size in octaves]
+        supports = [self._dreamer.support(self.references, *size) for size in (self.size, *octaves)]
+        targets = [self._dreamer.targets_of(self._objective, self.references, *size) for size in octaves]
         found = [support for support in supports if support is not None]
         layout = Layout(len(found), tuple(len(of_term) for of_term in targets[0]))
-        return program, layout, [upload(values, self._device), upload(shifts, self._device), *found,
+        return program, layout, [*upload_all([values, shifts], self._device), *found,
                                  *(target for of_octave in targets for target in flatten_targets(of_octave))]

@@ -106,8 +106,8 @@ def numbers_of(settings: DreamSettings, warmup: bool) -> list[float]:
     first = consistency.with_step(settings, length)
     passes = 1 + settings.warmup_steps if warmup else 1
     first_gain = 1.0 if warmup else max(1.0, min(settings.regrowth, step_gain.LONGEST_STEP / first.step_size))
-    return [settings.step_size, first.step_size, passes * length, settings.regrowth, first_gain, settings.keep, settings.cut,
-            settings.legibility, settings.stillness, settings.strength]
+    return [settings.step_size, first.step_size, passes * length, settings.regrowth, first_gain, settings.keep,
+            settings.cut, settings.legibility, settings.stillness, settings.strength]
 
 
 def unpack(values: Tensor) -> FrameNumbers:

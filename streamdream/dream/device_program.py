@@ -1,7 +1,7 @@
 """The frame function as a backend runs it: compiled for a size and an objective, once for all dreams on a backend."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,13 @@ from streamdream.media import device_compose
 if TYPE_CHECKING:
     from streamdream.ascent.gradient_shape import GradientShape
     from streamdream.ascent.objectives import Objective
-    from streamdream.backends import AllTargets, Backend
+    from streamdream.backends import AllTargets
 
 CACHED_PROGRAMS = 16
 
 
 @lru_cache(maxsize=8)
-def programs_of(backend: Backend) -> Callable[..., Program]:
+def programs_of(backend: Hashable) -> Callable[..., Program]:
     """Return the cache of the programs of a backend, which all dreamers on it share."""
     return lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend))
 
@@ -64,6 +64,8 @@ class Layout:
     """Targets of each term; the same for each octave."""
     mask: bool = False
     original_colors: bool = False
+    levels: bool = False
+    """See ``DreamOptions.levels``."""
 
     def split(self, rest: Sequence[Tensor], octaves: int) -> tuple[list[Tensor], list[AllTargets]]:
         """Return the supports and the targets of each octave."""
@@ -92,10 +94,17 @@ def _advance(program: Program, layout: Layout, field: Tensor, *inputs: Tensor) -
 
 def _whole(program: Program, layout: Layout, image: Tensor, grey: Tensor, residual: Tensor, doubt: Tensor,
            maturity: Tensor, started: Tensor, values: Tensor, shifts: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """(image, state, numbers, shifts, mask, supports, targets) -> state but for ``started``, cut, dream."""
+    """(image, state, numbers, shifts, mask, supports, targets) -> state but for ``started``, dream."""
     numbers, mask = device_frame.unpack(values), rest[0] if layout.mask else None
     field, found = device_frame.match_frame(program.spec, image, grey, started, numbers.cut)
     residual, doubt, maturity = _advance(program, layout, field, *found, residual, doubt, maturity, started, values,
                                          shifts, *rest[layout.mask:])
-    dream = device_compose.compose_rgb(image, residual, numbers.strength, mask, layout.original_colors)
-    return residual, found.reference, doubt, maturity, found.cut, dream
+    dream = shown(layout, image, residual, numbers.strength, mask)
+    return residual, found.reference, doubt, maturity, dream
+
+
+def shown(layout: Layout, image: Tensor, residual: Tensor, strength: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the dream, uint8 [N, H, W, 3], or its levels. ``mask`` has the size of what is returned."""
+    if layout.levels:
+        return device_compose.residual_levels(residual, strength, mask, layout.original_colors)
+    return device_compose.compose_rgb(image, residual, strength, mask, layout.original_colors)

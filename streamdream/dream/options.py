@@ -35,6 +35,9 @@ class DreamOptions:
     cut_on_device: bool = False
     """On a device, do not wait to know whether a frame is a cut: it then takes longer steps in place of the warm-up
     steps. For live runs."""
+    levels: bool = False
+    """On a device, the picture of a dream is what is added to the frame: uint8 [2h, w, 3], see
+    ``device_compose.residual_levels``. For pages, which add it themselves."""
     shown_residual: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] | None = None
     """Gets the index of the frame and its residual [h, w, 3], and returns the one to show; the first is carried on."""
     stats: Stats = field(default_factory=Stats)
