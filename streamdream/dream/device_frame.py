@@ -196,8 +196,8 @@ def roll(picture: Tensor, shift: Tensor) -> Tensor:
     height, width = picture.shape[2:]
     rows = torch.remainder(_count(height, picture.device) - shift[0], height)
     columns = torch.remainder(_count(width, picture.device) - shift[1], width)
-    rows_first = picture.permute(0, 2, 3, 1)  # channels stay last in memory
-    return rows_first.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
+    channels_last: Tensor = picture.permute(0, 2, 3, 1)  # in memory, as the steps take it
+    return channels_last[:, rows[:, None], columns].permute(0, 3, 1, 2)
 
 
 @cached_tensor
