@@ -10,18 +10,20 @@ import os
 import shutil
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from streamdream.backends import graph
 from streamdream.backends.cuda_graphs import GraphedCallable
 from streamdream.backends.eager import Eager
 from streamdream.backends.engine import EngineBackend
 from streamdream.backends.evictable import LoadedEngine
 
 if TYPE_CHECKING:
-    from streamdream.backends.engine import Engine
+    from streamdream.ascent.objectives import Objective
     from streamdream.backends.graph import Graph
     from streamdream.models import Model
 
@@ -52,16 +54,31 @@ class Compiled(EngineBackend):
     def build_engine(self, traced: Graph) -> LoadedEngine:
         height, width = traced.inputs[0].shape[2:]
         log.info("compiling a step of %dx%d: up to a minute, less the next time", width, height)
+        constants = sum(tensor.nbytes for tensor in traced.module.buffers())
+        return LoadedEngine(self._compile(traced), CONSTANTS_FACTOR * constants)
+
+    def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
+        """Return ``work``, a function of tensors without branches, compiled as a whole at its first call."""
+        compiled: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
+
+        def run(*inputs: Tensor) -> Any:
+            shapes = tuple(tensor.shape for tensor in inputs)
+            if shapes not in compiled:
+                log.info("compiling a whole frame: up to two minutes, less the next time")
+                with torch.no_grad():
+                    compiled[shapes] = self._compile(graph.trace(work, inputs))
+            return compiled[shapes](*inputs)
+
+        return run
+
+    def _compile(self, traced: Graph) -> Callable[..., Any]:
         # freezing: weights are constants, laid out once
         run = torch.compile(traced.module, fullgraph=True, dynamic=False, options={"freezing": True})
 
-        def engine(*arguments: Tensor) -> Tensor:
+        def engine(*arguments: Tensor) -> Any:
             with warnings.catch_warnings(), torch.no_grad():  # as in a dream; else it is compiled twice
                 warnings.simplefilter("ignore")  # warnings of the compiler itself
-                dreamed: Tensor = run(*arguments)
-            return dreamed
+                return run(*arguments)
 
         engine(*traced.inputs)
-        run_engine: Engine = GraphedCallable(engine, self.device) if self.device.type == "cuda" else engine
-        constants = sum(tensor.nbytes for tensor in traced.module.buffers())
-        return LoadedEngine(run_engine, CONSTANTS_FACTOR * constants)
+        return GraphedCallable(engine, self.device) if self.device.type == "cuda" else engine

@@ -81,6 +81,16 @@ class EngineBackend(ABC):
     def term_gradients(self, objective: Objective) -> Callable[[Tensor, AllTargets], list[Tensor]]:
         return self._eager.term_gradients(objective)
 
+    # --- whole frames ---
+
+    portable_functions: ClassVar[bool] = True
+    """Functions must keep to operations that ``graph.trace`` knows."""
+
+    def step_function(self, spec: StepSpec) -> Callable[..., Tensor]:
+        """Return the step as operations that may be part of a larger function; see ``compile_function``."""
+        self._eager.check_size(spec)
+        return graph.step_function(self.model, spec, self.graph_dtype, self.device)
+
     # --- how an engine is obtained ---
 
     def load(self, request: EngineRequest) -> LoadedEngine | None:

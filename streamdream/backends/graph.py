@@ -32,7 +32,7 @@ Pair = Sequence[int]
 
 @dataclass(frozen=True)
 class Graph:
-    """``module(picture [N, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out.
+    """``module(picture [N, 3, H, W], step_size [1], *targets) -> picture``, float32 in and out; or another function.
 
     ``digest`` is that of code, constants and shapes; ``inputs`` are example inputs.
     """
@@ -70,24 +70,39 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
     ``targets`` are example inputs of the graph; their shapes are fixed.
     """
     device = device or torch.device("cpu")
+    counts = [len(of_term) for of_term in targets] or [0] * len(spec.objective.terms)
+    of_terms = step_function(model, spec, dtype, device)
+
+    def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
+        return of_terms(picture, step_size, unflatten_targets(flat, counts))
+
+    picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
+    return trace(step, (picture.contiguous(memory_format=torch.channels_last),
+                        torch.full((1,), 0.01, device=device), *flatten_targets(targets)))
+
+
+def step_function(model: Model, spec: StepSpec, dtype: torch.dtype, device: torch.device
+                  ) -> Callable[[Tensor, Tensor, AllTargets], Tensor]:
+    """Return the step as operations that ``trace`` decomposes: (picture, step_size, targets) -> picture."""
     terms = spec.objective.terms
     network = Network(model.nodes(), model.load_weights(), tuple(sorted(spec.objective.taps)), device, dtype,
                       prepare=False)
-    counts = [len(of_term) for of_term in targets] or [0] * len(terms)
 
-    def step(picture: Tensor, step_size: Tensor, *flat: Tensor) -> Tensor:
-        of_terms = unflatten_targets(flat, counts)
+    def step(picture: Tensor, step_size: Tensor, targets: AllTargets = ()) -> Tensor:
+        of_terms = targets or ((),) * len(terms)
         at_input = network.gradients(model.to_input(picture), lambda features: [
             term.value(features, of_term) for (term, _), of_term in zip(terms, of_terms, strict=True)])
         gradients = [model.to_input.gradient(gradient) for gradient in at_input]
         return maths.ascend(picture, gradients, terms, step_size, spec.shape)
 
-    picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
-    example = (picture.contiguous(memory_format=torch.channels_last),
-               torch.full((1,), 0.01, device=device), *flatten_targets(targets))
-    step(*example)  # fills the tensor cache, so that its kernels are constants of the graph
+    return step
+
+
+def trace(work: Callable[..., Any], example: tuple[Tensor, ...]) -> Graph:
+    """Trace a function of tensors, which returns one or a tuple of them, at the shapes of ``example``."""
+    work(*example)  # fills the tensor cache, so that its kernels are constants of the graph
     with _shared_fake_mode():
-        traced = make_fx(step, decomposition_table=TABLE)(*example)
+        traced = make_fx(work, decomposition_table=TABLE)(*example)
         # a second trace removes in-place operations, which is impossible together with autograd
         return _finish(make_fx(torch.func.functionalize(traced), decomposition_table=TABLE)(*example), example)
 

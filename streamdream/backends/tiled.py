@@ -71,6 +71,11 @@ class Tiled:
         """Whether the backend runs whole functions of tensors, not steps only."""
         return hasattr(self._backend, "compile_function")
 
+    @property
+    def portable_functions(self) -> bool:
+        """Whether those functions must keep to operations that ``graph.trace`` knows."""
+        return bool(getattr(self._backend, "portable_functions", False))
+
     def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
         run: Callable[..., Any] = self._backend.compile_function(work, objectives)
         return run

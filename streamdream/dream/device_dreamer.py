@@ -207,7 +207,8 @@ class DeviceDreamer:
         if options.cycle_octaves:
             sizes = [sizes[index % len(sizes)]]
         spec = FrameSpec(size, tuple(sizes), settings.steps, FLOWS[settings.flow], settings.trust,
-                         settings.legibility > 0, settings.stillness > 0, options.cycle_octaves)
+                         settings.legibility > 0, settings.stillness > 0,
+                         getattr(self.backend, "portable_functions", False), options.cycle_octaves)
         structure = objectives.from_settings(settings, self.model).structure
         backend: Any = self.backend
         return programs_of(backend)(spec, structure, GradientShape.of(settings))
