@@ -99,7 +99,8 @@ class StreamSettings(_Checked):
     precision: str = option("auto", "floating-point format of the network", choices="streamdream.backends:PRECISIONS")
     frame_path: str = option("auto", "where all of a frame but decoding and encoding is computed",
                              choices="streamdream.dream.options:FRAME_PATHS")
-    tile_memory: int = option(600, "memory limit of a step; larger pictures are dreamed in tiles", low=50,
+    tile_memory: int = option(0, "memory limit of a step; larger pictures are dreamed in tiles; 0 for 600 on a "
+                                 "processor and an eighth of a GPU's memory", low=0,
                               high=10**6, unit="MB")
     memory: str = option("auto", "memory limit of cached weights and engines, such as 500M or 2G; the least recently "
                                  "used are evicted; auto for a quarter of the device's memory", kind="memory")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from streamdream.dream.reference_images import References
     from streamdream.settings import DreamSettings, StreamSettings
 
+TILE_MEMORY_MB = 600
+"""Of a step on a processor: with more, the caches of its cores help less."""
+
 
 def build_dreamer(stream: StreamSettings) -> Dreamer:
     """Return the dreamer of a run, with its model and backend; large pictures are dreamed in tiles.
@@ -30,9 +33,10 @@ def build_dreamer(stream: StreamSettings) -> Dreamer:
 
     torch_threads.set_process_threads(stream.threads)
     model = models.get(stream.model)
-    backend = Tiled(backends.create(stream.backend, model, stream.device, stream.precision), stream.tile_memory)
+    backend = backends.create(stream.backend, model, stream.device, stream.precision)
     _limit_memory(stream, backend.device)
-    return Dreamer(model, backend, stream.field_height, stream.seed, stream.frame_path)
+    tiled = Tiled(backend, _tile_memory_mb(stream, backend.device))
+    return Dreamer(model, tiled, stream.field_height, stream.seed, stream.frame_path)
 
 
 def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: DreamSettings,
@@ -62,10 +66,19 @@ def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: D
     eager = Eager(model, stream.device, stream.precision)
     _limit_memory(stream, eager.device)
     recorder = choose_once.StepRecorder(eager)
-    dreamer = Dreamer(model, Tiled(recorder, stream.tile_memory), stream.field_height, stream.seed)
+    tiled = Tiled(recorder, _tile_memory_mb(stream, eager.device))
+    dreamer = Dreamer(model, tiled, stream.field_height, stream.seed)
     # one step at each octave: more would change both sums by the same factor
     dreamer.advance(DreamState(), image, replace(settings, steps=1, warmup_steps=0), references)
     return choose_once.choose(eager, stream.device, recorder.requests, may_build)
+
+
+def _tile_memory_mb(stream: StreamSettings, device: torch.device) -> float:
+    from streamdream.system import memory
+
+    if stream.tile_memory:
+        return stream.tile_memory
+    return TILE_MEMORY_MB if device.type == "cpu" else memory.auto_bytes(device) / 2e6
 
 
 def _limit_memory(stream: StreamSettings, device: torch.device) -> None:
