@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -19,11 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamdream.dream.warp import to_luma
 from streamdream.live import compositor
-from streamdream.media import device_compose, device_resize, resize
+from streamdream.media import device_compose, device_picture, device_resize, resize
 from streamdream.media.compose import compose_image, compose_picture
-from streamdream.media.device_picture import compose_on_device, pays
+from streamdream.media.device_transfer import Download, download, upload, upload_constant, upload_flat
 from streamdream.media.opencv import cv2
-from streamdream.media.pinned_memory import Download, upload, upload_all
 from streamdream.media.planes import component_views
 from streamdream.media.upscale import upscale
 from streamdream.settings import DreamSettings
@@ -33,6 +33,7 @@ CPU = torch.device("cpu")
 FIELD = (48, 64)
 SIZES = [(48, 64), (72, 96), (96, 128), (216, 288), (53, 71), (97, 99), (30, 45), (24, 32)]
 """Factors 1, 1.5, 2, 4.5; odd; smaller."""
+MATRIX = ((600.0, 300.0, 100.0), (-200.0, 500.0, -300.0), (400.0, -300.0, -100.0))
 WAITS = {"aten._local_scalar_dense.default", "aten.item.default", "aten.nonzero.default", "aten.masked_select.default"}
 """Operations that wait for the host."""
 
@@ -127,7 +128,7 @@ def test_where_nothing_is_dreamed_rgb_stays_bit_for_bit(size: tuple[int, int]) -
 def test_pictures_are_composed_as_on_the_processor(pixel_format: str, color_range: int, masked: bool) -> None:
     picture, residual, mask = picture_of(pixel_format, color_range), residual_of(), mask_of(96, 128) if masked else None
     expected = compose_picture(picture, residual, 0.7, mask)
-    dreamed = compose_on_device(picture, tensor(residual), 0.7, None if mask is None else tensor(mask)).result()
+    dreamed = device_picture.compose_picture(picture, tensor(residual), 0.7, mask).result()
     assert (dreamed.format.name, dreamed.width, dreamed.height) == (pixel_format, 128, 96)
     assert (dreamed.colorspace, dreamed.color_range) == (expected.colorspace, expected.color_range)
     for actual, wanted in zip(component_views(dreamed), component_views(expected), strict=True):
@@ -139,7 +140,8 @@ def test_pictures_are_composed_as_on_the_processor(pixel_format: str, color_rang
 def test_pictures_of_odd_sizes_and_sums_beyond_the_range(pixel_format: str, size: tuple[int, int]) -> None:
     picture, residual = picture_of(pixel_format, 1, *size), residual_of() * 4
     before = [view.copy() for view in component_views(picture)]
-    dreamed, expected = compose_on_device(picture, tensor(residual)).result(), compose_picture(picture, residual)
+    dreamed = device_picture.compose_picture(picture, tensor(residual)).result()
+    expected = compose_picture(picture, residual)
     for actual, wanted, old, now in zip(*map(component_views, (dreamed, expected)), before, component_views(picture),
                                         strict=True):
         assert_same_samples(actual, wanted)
@@ -149,16 +151,16 @@ def test_pictures_of_odd_sizes_and_sums_beyond_the_range(pixel_format: str, size
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "yuv444p16le", "gbrp", "gbrap"])
 def test_where_nothing_is_dreamed_the_samples_stay(pixel_format: str) -> None:
     picture = picture_of(pixel_format, height=256, width=256)
-    for strength in (0.0, torch.zeros(1, 1, 1, 1)):
-        dreamed = compose_on_device(picture, tensor(residual_of()), strength).result()
-        for old, new in zip(component_views(picture), component_views(dreamed), strict=True):
-            np.testing.assert_array_equal(new, old)
+    dreamed = device_picture.compose_picture(picture, tensor(residual_of()), 0.0).result()
+    for old, new in zip(component_views(picture), component_views(dreamed), strict=True):
+        np.testing.assert_array_equal(new, old)
 
 
 def test_original_colours_keep_chroma() -> None:
     picture, residual = picture_of("yuv420p10le"), residual_of()
     expected = component_views(compose_picture(picture, to_luma(residual), 0.7))
-    dreamed = component_views(compose_on_device(picture, tensor(residual), 0.7, original_colors=True).result())
+    pending = device_picture.compose_picture(picture, tensor(residual), 0.7, original_colors=True)
+    dreamed = component_views(pending.result())
     for actual, wanted in zip(dreamed, expected, strict=True):
         assert_same_samples(actual, wanted)
     assert np.abs(dreamed[1].astype(int) - component_views(picture)[1]).max() <= 1
@@ -179,7 +181,7 @@ def test_only_gpus_compose_and_only_sdr() -> None:
     picture, hdr = picture_of("yuv420p"), picture_of("yuv420p10le")
     hdr.color_trc = 16  # PQ
     gpu = torch.device("cuda", 0)
-    assert [pays(*case) for case in ((picture, gpu), (hdr, gpu), (picture, CPU))] == [True, False, False]
+    assert [device_picture.pays(*case) for case in ((picture, gpu), (hdr, gpu), (picture, CPU))] == [True, False, False]
 
 
 # --- as a part of a graph ---------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def frame(image: Tensor, residual: Tensor, strength: Tensor, mask: Tensor) -> tu
 
 
 def planes(luma: Tensor, blue: Tensor, red: Tensor, residual: Tensor, strength: Tensor) -> list[Tensor]:
-    return device_compose.compose_planes([luma, blue, red], residual, strength, torch.eye(3) * 255, 1023)
+    return device_compose.compose_planes([luma, blue, red], residual, strength, MATRIX, 1023)
 
 
 INPUTS: dict[Callable[..., Any], Callable[[], tuple[Tensor, ...]]] = {
@@ -257,12 +259,21 @@ def test_arrays_go_to_the_device_and_back(dtype: Any) -> None:
     assert Download(sent).result().dtype == dtype
 
 
-def test_a_strided_view_is_uploaded_and_a_transposed_tensor_downloaded() -> None:
+def test_strided_views_are_uploaded_and_transposed_tensors_downloaded() -> None:
     rows = np.arange(60, dtype=np.uint8).reshape(6, 10)
     rows.flags.writeable = False
-    sent, other = upload_all([rows[:, :7], np.full((1, 1), 1.5, np.float32)], CPU)
-    np.testing.assert_array_equal(Download(sent.T).result(), rows[:, :7].T)
-    assert other.item() == 1.5
+    sent = upload_flat([rows[:, :7], rows[:2]], CPU)
+    np.testing.assert_array_equal(sent.numpy(), np.concatenate([rows[:, :7].ravel(), rows[:2].ravel()]))
+    np.testing.assert_array_equal(download(sent[:42].view(6, 7).T).result(), rows[:, :7].T)
+
+
+def test_a_constant_is_uploaded_once_and_freed_with_its_array() -> None:
+    array = np.ones(5, np.float32)
+    sent = upload_constant(array, CPU)
+    assert upload_constant(array, CPU) is sent
+    kept = weakref.ref(sent)
+    del sent, array
+    assert kept() is None
 
 
 def test_frames_of_several_threads_are_in_flight() -> None:

@@ -12,7 +12,6 @@ from itertools import groupby
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from streamdream.media.device_resize import resize, resize_cubic, resize_linear
@@ -21,6 +20,7 @@ from streamdream.media.upscale import AMOUNT, SIGMA
 from streamdream.media.upscale import dither as add_thresholds
 from streamdream.system.tensor_cache import cached_tensor
 
+Matrix = tuple[tuple[float, ...], ...]
 Strength = float | Tensor
 """A number, or [N, 1, 1, 1]."""
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -37,16 +37,16 @@ def compose_rgb(image: Tensor, residual: Tensor, strength: Strength = 1.0, mask:
     return _add_dithered(image.permute(0, 3, 1, 2), levels, mask).permute(0, 2, 3, 1).contiguous()
 
 
-def compose_planes(planes: Sequence[Tensor], residual: Tensor, strength: Strength, matrix: Tensor, highest: int,
+def compose_planes(planes: Sequence[Tensor], residual: Tensor, strength: Strength, matrix: Matrix, highest: int,
                    mask: Tensor | None = None, original_colors: bool = False) -> list[Tensor]:
     """Add ``strength`` x ``residual`` [1, 3, h, w] to the three components of a picture, in their units.
 
-    ``planes`` are uint8 or uint16 [height, width] each. ``matrix`` is that of ``component_matrix``, ``highest`` the
-    largest sample, ``mask`` [1, 1, H, W].
+    ``planes`` are uint8 or uint16 [height, width] each. ``matrix`` has the rows of ``component_matrix``, ``highest`` is
+    the largest sample, ``mask`` [1, 1, H, W].
     """
     if original_colors:
         residual = to_luma(residual).expand(-1, 3, -1, -1)
-    levels = (matrix @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
+    levels = (matrix_tensor(matrix, residual.device) @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
     result: list[Tensor] = []
     for _, same_size in groupby(planes, lambda plane: plane.shape):
         samples, first = torch.stack(list(same_size))[None], len(result)
@@ -72,7 +72,7 @@ def residual_levels(residual: Tensor, strength: Strength = 1.0, mask: Tensor | N
 
 def to_luma(residual: Tensor) -> Tensor:
     """[N, 3, h, w] RGB -> [N, 1, h, w]: added to all three colours, it changes neither Cb nor Cr (ITU-R BT.601)."""
-    return (residual * _matrix((LUMA_WEIGHTS,), residual.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (residual * matrix_tensor((LUMA_WEIGHTS,), residual.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def upscale(levels: Tensor, height: int, width: int) -> Tensor:
@@ -110,13 +110,8 @@ def dither_thresholds(height: int, width: int, first: int, count: int, device: t
     return torch.from_numpy(np.clip(thresholds + np.float32(0.5), margin, 1 - margin)).to(device)
 
 
-def to_matrix(matrix: NDArray[np.float32], device: torch.device) -> Tensor:
-    """``component_matrix`` on a device, cached."""
-    return _matrix(tuple(map(tuple, matrix.tolist())), device)
-
-
 @cached_tensor
-def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+def matrix_tensor(rows: Matrix, device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 

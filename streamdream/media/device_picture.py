@@ -1,48 +1,89 @@
 """Add a dream that is on a device to a decoded picture: its planes go there and come back while the next frame runs."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from streamdream.media.color_matrix import component_matrix
-from streamdream.media.device_compose import compose_planes, to_matrix
-from streamdream.media.pinned_memory import Download, upload_all
-from streamdream.media.planes import bits_of, component_views, maximum, new_picture
+from streamdream.media.compose import Residual
+from streamdream.media.device_compose import Matrix, compose_planes
+from streamdream.media.device_transfer import Download, upload_constant, upload_flat
+from streamdream.media.planes import Samples, bits_of, component_views, maximum, new_picture
 from streamdream.media.tone_mapping import is_hdr_picture
+
+Composer = Callable[..., Tensor]
+"""``compose_samples`` for a layout."""
 
 
 def pays(picture: Any, device: torch.device) -> bool:
-    """Whether to compose this PyAV frame on that device: on a GPU, in SDR. Else ``compose_picture`` does it."""
+    """Whether to compose this PyAV frame on that device: on a GPU, in SDR. Else ``compose.compose_picture`` does it."""
     return device.type == "cuda" and not is_hdr_picture(picture)
+
+
+@dataclass(frozen=True)
+class PlaneLayout:
+    """All that composing is fixed to."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """(height, width) of the first three components."""
+    matrix: Matrix
+    highest: int
+    original_colors: bool
+
+    @classmethod
+    def of(cls, picture: Any, original_colors: bool = False) -> PlaneLayout:
+        matrix = component_matrix(picture.format.is_rgb, int(picture.colorspace), int(picture.color_range),
+                                  bits_of(picture))
+        return cls(tuple(view.shape for view in component_views(picture)[:3]), tuple(map(tuple, matrix.tolist())),
+                   maximum(picture), original_colors)
+
+    def split(self, samples: Any) -> list[Any]:
+        """Samples one behind the other -> the planes, views of them."""
+        planes, first = [], 0
+        for height, width in self.shapes:
+            planes.append(samples[first:first + height * width].reshape(height, width))
+            first += height * width
+        return planes
+
+
+def compose_samples(layout: PlaneLayout, samples: Tensor, residual: Tensor, strength: Tensor,
+                    mask: Tensor | None = None) -> Tensor:
+    """Compose planes that are one behind the other, as ``compose_planes``; the result is so, too."""
+    planes = compose_planes(layout.split(samples), residual, strength, layout.matrix, layout.highest, mask,
+                            layout.original_colors)
+    return torch.cat([plane.flatten() for plane in planes])
 
 
 class PendingPicture:
     """A picture whose samples are on their way from the device."""
 
-    def __init__(self, picture: Any, planes: list[Tensor]) -> None:
-        self._picture, self._downloads = picture, [Download(plane) for plane in planes]
+    def __init__(self, picture: Any, layout: PlaneLayout, samples: Download) -> None:
+        self._picture, self._layout, self._samples = picture, layout, samples
 
     def result(self) -> Any:
         """Wait for the samples; return a new PyAV frame of the same format, colours and time. Alpha is as it was."""
         result = new_picture(self._picture)
-        before, after = component_views(self._picture), component_views(result)
-        for view, download in zip(after, self._downloads, strict=False):
-            view[:] = download.result()
-        for old, new in zip(before[3:], after[3:], strict=True):
-            new[:] = old
+        composed: list[Samples] = self._layout.split(self._samples.result())
+        for view, samples in zip(component_views(result), composed + component_views(self._picture)[3:], strict=True):
+            view[:] = samples
         return result
 
 
-def compose_on_device(picture: Any, residual: Tensor, strength: float | Tensor = 1.0, mask: Tensor | None = None,
-                      original_colors: bool = False) -> PendingPicture:
-    """As ``compose_picture``, for a picture in SDR and a residual [1, 3, h, w] on its device. Waits for nothing.
+def compose_picture(picture: Any, residual: Tensor, strength: float = 1.0, mask: Residual | None = None,
+                    original_colors: bool = False, compiled: Callable[[PlaneLayout], Composer] | None = None
+                    ) -> PendingPicture:
+    """As ``compose.compose_picture``, for a picture in SDR and a residual [1, 3, h, w] on a device. Waits for nothing.
 
-    ``mask`` is [1, 1, H, W] on that device, in 0..1.
+    ``mask`` must not change. ``compiled`` gives, for a layout, what runs ``compose_samples``: as a CUDA graph, say.
     """
-    device, bits = residual.device, bits_of(picture)
-    matrix = component_matrix(picture.format.is_rgb, int(picture.colorspace), int(picture.color_range), bits)
-    planes = upload_all(component_views(picture)[:3], device)
-    return PendingPicture(picture, compose_planes(planes, residual, strength, to_matrix(matrix, device),
-                                                  maximum(picture), mask, original_colors))
+    device, layout = residual.device, PlaneLayout.of(picture, original_colors)
+    samples = upload_flat(component_views(picture)[:3], device)
+    weights = [] if mask is None else [upload_constant(mask, device).permute(2, 0, 1)[None]]
+    compose = compiled(layout) if compiled else partial(compose_samples, layout)
+    composed = compose(samples, residual, torch.full((1, 1, 1, 1), strength, device=device), *weights)
+    return PendingPicture(picture, layout, Download(composed))

@@ -1,15 +1,15 @@
 """Copies between arrays and a GPU that wait for nothing: from and to page-locked memory, on streams of their own.
 
-PyTorch caches page-locked memory. A block that is freed is used again only when all copies that it took part in are
-done (``aten/src/ATen/core/CachingHostAllocator.h``, Note [HostAllocator design]), so an array of ``Download.result``
+PyTorch caches page-locked ("pinned") memory. A block that is freed is used again only when all copies that it took part
+in are done (``aten/src/ATen/core/CachingHostAllocator.h``, Note [HostAllocator design]), so an array of a ``Download``
 is valid as long as somebody holds it, and any number of frames may be in flight, from any threads. Blocks have sizes of
 powers of two; to make one takes milliseconds, to take one from the cache microseconds.
 
-On other devices these are plain conversions.
+On other devices these are plain copies.
 """
 from __future__ import annotations
 
-import math
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
@@ -19,34 +19,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ALIGNMENT = 256
-"""Bytes, as GPUs read whole lines of their memory."""
+_constants: dict[tuple[int, torch.device], Tensor] = {}
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array of any shape to a device. What this thread's current stream does from now on waits for the copy;
     the host does not. The array may change when this returns.
     """
-    return upload_all([array], device)[0]
+    return upload_flat([array], device).view(array.shape)
 
 
-def upload_all(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
-    """Copy several arrays in one piece; the tensors share memory on the device. Else as ``upload``."""
-    offsets = [0]
+def upload_flat(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    """Copy arrays of one dtype, one behind the other, in one piece: a tensor of one dimension. Else as ``upload``."""
+    dtype, size = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, sum(array.size for array in arrays)
+    buffer, first = torch.empty(size, dtype=dtype, pin_memory=device.type == "cuda"), 0
     for array in arrays:
-        offsets.append(offsets[-1] + math.ceil(array.nbytes / ALIGNMENT) * ALIGNMENT)
-    buffer = torch.empty(offsets[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for array, tensor in zip(arrays, _views(buffer, arrays, offsets), strict=True):
-        tensor.numpy()[...] = array
-    return _views(_to_device(buffer, device), arrays, offsets)
-
-
-def _views(buffer: Tensor, arrays: Sequence[NDArray[Any]], offsets: Sequence[int]) -> list[Tensor]:
-    return [buffer[start:start + array.nbytes].view(_torch_dtype(array.dtype)).view(array.shape)
-            for start, array in zip(offsets, arrays, strict=False)]
-
-
-def _to_device(buffer: Tensor, device: torch.device) -> Tensor:
+        buffer[first:first + array.size].view(array.shape).numpy()[...] = array
+        first += array.size
     if device.type != "cuda":
         return buffer.to(device)
     own, current = _stream("upload", device), torch.cuda.current_stream(device)
@@ -57,12 +46,22 @@ def _to_device(buffer: Tensor, device: torch.device) -> Tensor:
     return result
 
 
+def upload_constant(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array that nobody changes, once: the same tensor as long as the array lives. The first call waits, so
+    that any stream may use it.
+    """
+    key = id(array), device
+    if key not in _constants:
+        _constants[key] = torch.tensor(array, device=device)
+        weakref.finalize(array, _constants.pop, key, None)
+    return _constants[key]
+
+
 class Download:
     """A tensor on its way to the host.
 
     The copy begins when the work is done that this thread's current stream has now, and goes on beside later work, so
-    the tensor must not be written to before ``result``: clone the output of a CUDA graph that is replayed into the same
-    memory.
+    the tensor must not be written to before ``result``: clone what a CUDA graph writes to the same memory again.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -89,6 +88,11 @@ class Download:
         return array
 
 
+def download(tensor: Tensor) -> Download:
+    """Begin to copy a tensor to the host."""
+    return Download(tensor)
+
+
 def _stream(purpose: str, device: torch.device) -> Any:
     """The stream for copies in one direction: a GPU makes them beside those in the other one and its own work."""
     return _streams(purpose, torch.cuda.current_device() if device.index is None else device.index)
@@ -98,8 +102,3 @@ def _stream(purpose: str, device: torch.device) -> Any:
 def _streams(purpose: str, index: int) -> Any:
     stream: Any = torch.cuda.Stream
     return stream(torch.device("cuda", index))
-
-
-@cache
-def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype)).dtype
