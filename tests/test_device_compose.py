@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamdream.dream.warp import to_luma
 from streamdream.live import compositor
-from streamdream.media import device_compose, device_picture, device_resize, resize
+from streamdream.media import device_compose, device_resize, resize
 from streamdream.media.compose import compose_image, compose_picture
-from streamdream.media.device_transfer import Download, download, upload, upload_constant, upload_flat
+from streamdream.media.device_picture import compose_on_device, pays
 from streamdream.media.opencv import cv2
+from streamdream.media.pinned_memory import Download, upload, upload_all, upload_constant, upload_flat
 from streamdream.media.planes import component_views
 from streamdream.media.upscale import upscale
 from streamdream.settings import DreamSettings
@@ -128,7 +129,7 @@ def test_where_nothing_is_dreamed_rgb_stays_bit_for_bit(size: tuple[int, int]) -
 def test_pictures_are_composed_as_on_the_processor(pixel_format: str, color_range: int, masked: bool) -> None:
     picture, residual, mask = picture_of(pixel_format, color_range), residual_of(), mask_of(96, 128) if masked else None
     expected = compose_picture(picture, residual, 0.7, mask)
-    dreamed = device_picture.compose_picture(picture, tensor(residual), 0.7, mask).result()
+    dreamed = compose_on_device(picture, tensor(residual), 0.7, None if mask is None else tensor(mask)).result()
     assert (dreamed.format.name, dreamed.width, dreamed.height) == (pixel_format, 128, 96)
     assert (dreamed.colorspace, dreamed.color_range) == (expected.colorspace, expected.color_range)
     for actual, wanted in zip(component_views(dreamed), component_views(expected), strict=True):
@@ -140,7 +141,7 @@ def test_pictures_are_composed_as_on_the_processor(pixel_format: str, color_rang
 def test_pictures_of_odd_sizes_and_sums_beyond_the_range(pixel_format: str, size: tuple[int, int]) -> None:
     picture, residual = picture_of(pixel_format, 1, *size), residual_of() * 4
     before = [view.copy() for view in component_views(picture)]
-    dreamed = device_picture.compose_picture(picture, tensor(residual)).result()
+    dreamed = compose_on_device(picture, tensor(residual)).result()
     expected = compose_picture(picture, residual)
     for actual, wanted, old, now in zip(*map(component_views, (dreamed, expected)), before, component_views(picture),
                                         strict=True):
@@ -151,7 +152,7 @@ def test_pictures_of_odd_sizes_and_sums_beyond_the_range(pixel_format: str, size
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "yuv444p16le", "gbrp", "gbrap"])
 def test_where_nothing_is_dreamed_the_samples_stay(pixel_format: str) -> None:
     picture = picture_of(pixel_format, height=256, width=256)
-    dreamed = device_picture.compose_picture(picture, tensor(residual_of()), 0.0).result()
+    dreamed = compose_on_device(picture, tensor(residual_of()), 0.0).result()
     for old, new in zip(component_views(picture), component_views(dreamed), strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -159,7 +160,7 @@ def test_where_nothing_is_dreamed_the_samples_stay(pixel_format: str) -> None:
 def test_original_colours_keep_chroma() -> None:
     picture, residual = picture_of("yuv420p10le"), residual_of()
     expected = component_views(compose_picture(picture, to_luma(residual), 0.7))
-    pending = device_picture.compose_picture(picture, tensor(residual), 0.7, original_colors=True)
+    pending = compose_on_device(picture, tensor(residual), 0.7, original_colors=True)
     dreamed = component_views(pending.result())
     for actual, wanted in zip(dreamed, expected, strict=True):
         assert_same_samples(actual, wanted)
@@ -181,7 +182,7 @@ def test_only_gpus_compose_and_only_sdr() -> None:
     picture, hdr = picture_of("yuv420p"), picture_of("yuv420p10le")
     hdr.color_trc = 16  # PQ
     gpu = torch.device("cuda", 0)
-    assert [device_picture.pays(*case) for case in ((picture, gpu), (hdr, gpu), (picture, CPU))] == [True, False, False]
+    assert [pays(*case) for case in ((picture, gpu), (hdr, gpu), (picture, CPU))] == [True, False, False]
 
 
 # --- as a part of a graph ---------------------------------------------------------------------------------------------
@@ -264,7 +265,10 @@ def test_strided_views_are_uploaded_and_transposed_tensors_downloaded() -> None:
     rows.flags.writeable = False
     sent = upload_flat([rows[:, :7], rows[:2]], CPU)
     np.testing.assert_array_equal(sent.numpy(), np.concatenate([rows[:, :7].ravel(), rows[:2].ravel()]))
-    np.testing.assert_array_equal(download(sent[:42].view(6, 7).T).result(), rows[:, :7].T)
+    np.testing.assert_array_equal(Download(sent[:42].view(6, 7).T).result(), rows[:, :7].T)
+    mixed = upload_all([rows[:, :7], np.full((1, 1), 1.5, np.float32)], CPU)
+    np.testing.assert_array_equal(mixed[0].numpy(), rows[:, :7])
+    assert mixed[1].shape == (1, 1) and mixed[1].item() == 1.5
 
 
 def test_a_constant_is_uploaded_once_and_freed_with_its_array() -> None:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from streamdream.media.color_matrix import component_matrix
-from streamdream.media.compose import Residual
 from streamdream.media.device_compose import Matrix, compose_planes
-from streamdream.media.device_transfer import Download, upload_constant, upload_flat
+from streamdream.media.pinned_memory import Download, upload_flat
 from streamdream.media.planes import Samples, bits_of, component_views, maximum, new_picture
 from streamdream.media.tone_mapping import is_hdr_picture
 
@@ -21,7 +20,7 @@ Composer = Callable[..., Tensor]
 
 
 def pays(picture: Any, device: torch.device) -> bool:
-    """Whether to compose this PyAV frame on that device: on a GPU, in SDR. Else ``compose.compose_picture`` does it."""
+    """Whether to compose this PyAV frame on that device: on a GPU, in SDR. Else ``compose_picture`` does it."""
     return device.type == "cuda" and not is_hdr_picture(picture)
 
 
@@ -74,16 +73,17 @@ class PendingPicture:
         return result
 
 
-def compose_picture(picture: Any, residual: Tensor, strength: float = 1.0, mask: Residual | None = None,
-                    original_colors: bool = False, compiled: Callable[[PlaneLayout], Composer] | None = None
-                    ) -> PendingPicture:
-    """As ``compose.compose_picture``, for a picture in SDR and a residual [1, 3, h, w] on a device. Waits for nothing.
+def compose_on_device(picture: Any, residual: Tensor, strength: float = 1.0, mask: Tensor | None = None,
+                      original_colors: bool = False, compiled: Callable[[PlaneLayout], Composer] | None = None
+                      ) -> PendingPicture:
+    """As ``compose_picture``, for a picture in SDR and a residual [1, 3, h, w] on its device. Waits for nothing.
 
-    ``mask`` must not change. ``compiled`` gives, for a layout, what runs ``compose_samples``: as a CUDA graph, say.
+    ``mask`` is [1, 1, H, W] on that device, in 0..1. ``compiled`` gives, for a layout, what runs ``compose_samples``:
+    as a CUDA graph, say.
     """
     device, layout = residual.device, PlaneLayout.of(picture, original_colors)
     samples = upload_flat(component_views(picture)[:3], device)
-    weights = [] if mask is None else [upload_constant(mask, device).permute(2, 0, 1)[None]]
     compose = compiled(layout) if compiled else partial(compose_samples, layout)
-    composed = compose(samples, residual, torch.full((1, 1, 1, 1), strength, device=device), *weights)
+    inputs = [samples, residual, torch.full((1, 1, 1, 1), strength, device=device)]
+    composed = compose(*inputs) if mask is None else compose(*inputs, mask)
     return PendingPicture(picture, layout, Download(composed))

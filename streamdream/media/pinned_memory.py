@@ -9,6 +9,7 @@ On other devices these are plain copies.
 """
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from functools import cache
@@ -19,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+ALIGNMENT = 256
+"""Bytes between the beginnings of tensors that share memory, as of PyTorch's own at the least."""
 _constants: dict[tuple[int, torch.device], Tensor] = {}
 
 
@@ -31,19 +34,27 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
 
 def upload_flat(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
     """Copy arrays of one dtype, one behind the other, in one piece: a tensor of one dimension. Else as ``upload``."""
-    dtype, size = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, sum(array.size for array in arrays)
-    buffer, first = torch.empty(size, dtype=dtype, pin_memory=device.type == "cuda"), 0
+    buffer, first = _host_memory((sum(array.size for array in arrays),), _torch_dtype(arrays[0].dtype), device), 0
     for array in arrays:
         buffer[first:first + array.size].view(array.shape).numpy()[...] = array
         first += array.size
-    if device.type != "cuda":
-        return buffer.to(device)
-    own, current = _stream("upload", device), torch.cuda.current_stream(device)
-    with torch.cuda.stream(own):
-        result = buffer.to(device, non_blocking=True)
-    current.wait_stream(own)
-    result.record_stream(current)  # its memory belongs to the other stream, which must not use it again too early
-    return result
+    return _to_device(buffer, device)
+
+
+def upload_all(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """Copy arrays of any dtypes in one piece; the tensors share memory on the device. Else as ``upload``."""
+    starts = [0]
+    for array in arrays:
+        starts.append(starts[-1] + math.ceil(array.nbytes / ALIGNMENT) * ALIGNMENT)
+    buffer = _host_memory((starts[-1],), torch.uint8, device)
+    for array, view in zip(arrays, _views(buffer, arrays, starts), strict=True):
+        view.numpy()[...] = array
+    return _views(_to_device(buffer, device), arrays, starts)
+
+
+def _views(buffer: Tensor, arrays: Sequence[NDArray[Any]], starts: Sequence[int]) -> list[Tensor]:
+    return [buffer[start:start + array.nbytes].view(_torch_dtype(array.dtype)).view(array.shape)
+            for start, array in zip(starts, arrays, strict=False)]
 
 
 def upload_constant(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -68,10 +79,10 @@ class Download:
         tensor = tensor.detach().contiguous()
         self._reads: Tensor | None = None
         if tensor.device.type != "cuda":
-            self._host = tensor.cpu()
+            self._host = tensor.to("cpu", copy=True)
             return
         self._reads = tensor  # held, so that its memory is not used again before it is read
-        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host = _host_memory(tensor.shape, tensor.dtype, tensor.device)
         own, event = _stream("download", tensor.device), cast("Any", torch.cuda.Event)
         own.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(own):
@@ -88,9 +99,19 @@ class Download:
         return array
 
 
-def download(tensor: Tensor) -> Download:
-    """Begin to copy a tensor to the host."""
-    return Download(tensor)
+def _host_memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _to_device(buffer: Tensor, device: torch.device) -> Tensor:
+    if device.type != "cuda":
+        return buffer.to(device)
+    own, current = _stream("upload", device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(own):
+        result = buffer.to(device, non_blocking=True)
+    current.wait_stream(own)
+    result.record_stream(current)  # its memory belongs to the other stream, which must not use it again too early
+    return result
 
 
 def _stream(purpose: str, device: torch.device) -> Any:
@@ -102,3 +123,8 @@ def _stream(purpose: str, device: torch.device) -> Any:
 def _streams(purpose: str, index: int) -> Any:
     stream: Any = torch.cuda.Stream
     return stream(torch.device("cuda", index))
+
+
+@cache
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
