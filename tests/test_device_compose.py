@@ -192,14 +192,14 @@ def frame(image: Tensor, residual: Tensor, strength: Tensor, mask: Tensor) -> tu
             device_compose.residual_levels(residual, strength, original_colors=True))
 
 
-def planes(luma: Tensor, blue: Tensor, red: Tensor, residual: Tensor, strength: Tensor) -> list[Tensor]:
-    return device_compose.compose_planes([luma, blue, red], residual, strength, MATRIX, 1023)
+def planes(luma: Tensor, chroma: Tensor, residual: Tensor, strength: Tensor) -> list[Tensor]:
+    return device_compose.compose_planes([luma, chroma], residual, strength, MATRIX, 1023)
 
 
 INPUTS: dict[Callable[..., Any], Callable[[], tuple[Tensor, ...]]] = {
     frame: lambda: (torch.from_numpy(image_of(108, 144))[None], tensor(residual_of()), torch.full((1, 1, 1, 1), 0.7),
                     tensor(mask_of(108, 144))),
-    planes: lambda: (*(torch.randint(0, 1024, size).to(torch.uint16) for size in ((108, 144), (54, 72), (54, 72))),
+    planes: lambda: (*(torch.randint(0, 1024, size).to(torch.uint16) for size in ((1, 108, 144), (2, 54, 72))),
                      tensor(residual_of()), torch.full((1, 1, 1, 1), 0.7)),
 }
 

@@ -7,7 +7,7 @@ Pictures in HDR are composed on the processor (``media/hdr_compose.py``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,27 +33,32 @@ def compose_rgb(image: Tensor, residual: Tensor, strength: Strength = 1.0, mask:
     ``residual`` is [N, 3, h, w] in [-1, 1] units; with ``original_colors`` its luma is added. ``mask``, [N, 1, H, W] in
     0..1, is the opacity of the dream.
     """
-    levels = _in_levels(residual, strength, original_colors)
-    return _add_dithered(image.permute(0, 3, 1, 2), levels, mask).permute(0, 2, 3, 1).contiguous()
+    added = upscale(_in_levels(residual, strength, original_colors), *image.shape[1:3])
+    return _add_dithered(image.permute(0, 3, 1, 2), added, mask).permute(0, 2, 3, 1).contiguous()
 
 
 def compose_planes(planes: Sequence[Tensor], residual: Tensor, strength: Strength, matrix: Matrix, highest: int,
                    mask: Tensor | None = None, original_colors: bool = False) -> list[Tensor]:
     """Add ``strength`` x ``residual`` [1, 3, h, w] to the three components of a picture, in their units.
 
-    ``planes`` are uint8 or uint16 [height, width] each. ``matrix`` has the rows of ``component_matrix``, ``highest`` is
-    the largest sample, ``mask`` [1, 1, H, W].
+    ``planes`` are uint8 or uint16 [k, height, width], components of one size together: Y', then Cb and Cr; or all
+    three. ``matrix`` has the rows of ``component_matrix``, ``highest`` is the largest sample, ``mask`` [1, 1, H, W].
     """
     if original_colors:
         residual = to_luma(residual).expand(-1, 3, -1, -1)
     levels = (matrix_tensor(matrix, residual.device) @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
+    scales = [_scale(levels, *samples.shape[1:]) for samples in planes]
     result: list[Tensor] = []
-    for _, same_size in groupby(planes, lambda plane: plane.shape):
-        samples, first = torch.stack(list(same_size))[None], len(result)
-        added = levels[:, first:first + samples.shape[1]]
-        total = (_add_dithered(samples, added, mask, first) if samples.dtype == torch.uint8
-                 else _add_rounded(samples, added, mask, highest))
-        result += total[0].unbind()
+    crisp = _sharpen(levels, [scale for scale, samples in zip(scales, planes, strict=True) for _ in samples])
+    first = 0
+    for scale, samples in zip(scales, planes, strict=True):
+        size, part = samples.shape[1:], slice(first, first + len(samples))
+        added = (_enlarge(crisp.pictures[:, part], crisp.extremes[:, part], *size) if scale > 1
+                 else resize(levels[:, part], *size))
+        total = (_add_dithered(samples[None], added, mask, first) if samples.dtype == torch.uint8
+                 else _add_rounded(samples[None], added, mask, highest))
+        result.append(total[0])
+        first += len(samples)
     return result
 
 
@@ -79,24 +84,57 @@ def upscale(levels: Tensor, height: int, width: int) -> Tensor:
     """[N, C, h, w] -> [N, C, height, width]: an unsharp mask, cubic interpolation, both clamped to the 3x3 pixels
     around; only resized where that is not larger. See ``media/upscale.py``.
     """
-    channels = levels.shape[1]
-    scale = min(height / levels.shape[2], width / levels.shape[3])
+    scale = _scale(levels, height, width)
     if scale <= 1:
         return resize(levels, height, width)
-    kernel = unsharp_kernel(AMOUNT * min(scale - 1, 1), channels, levels.device)
-    sharp = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), kernel, groups=channels)
-    extremes = torch.cat((-F.max_pool2d(-levels, 3, 1, 1), F.max_pool2d(levels, 3, 1, 1)), 1)
-    lowest, highest = resize_linear(extremes, height, width).chunk(2, 1)
-    return resize_cubic(sharp, height, width).clamp(lowest, highest)
+    return _enlarge(*_sharpen(levels, [scale] * levels.shape[1]), height, width)
+
+
+class Sharpened(NamedTuple):
+    """What is scaled up."""
+
+    pictures: Tensor
+    """[N, C, h, w]."""
+    extremes: Tensor
+    """[N, C, 2, h, w]: the smallest and the largest of the 3x3 pixels around."""
+
+
+def _scale(levels: Tensor, height: int, width: int) -> float:
+    return min(height / levels.shape[2], width / levels.shape[3])
+
+
+def _sharpen(levels: Tensor, scales: Sequence[float]) -> Sharpened:
+    """Before each channel is scaled up by its own factor."""
+    amounts = tuple(AMOUNT * min(max(scale - 1, 0), 1) for scale in scales)
+    kernel, signs = unsharp_kernel(amounts, levels.device), sign_pair(levels.device)
+    sharp = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), kernel, groups=len(amounts))
+    largest = F.max_pool2d((levels[:, :, None] * signs).flatten(1, 2), 3, 1, 1)  # of -levels and levels
+    return Sharpened(sharp, largest.view(*levels.shape[:2], 2, *levels.shape[2:]) * signs)
+
+
+def _enlarge(sharp: Tensor, extremes: Tensor, height: int, width: int) -> Tensor:
+    bounds = resize_linear(extremes.flatten(1, 2), height, width).view(*sharp.shape[:2], 2, height, width)
+    return resize_cubic(sharp, height, width).clamp(*bounds.unbind(2))
 
 
 @cached_tensor
-def unsharp_kernel(amount: float, channels: int, device: torch.device) -> Tensor:
-    """[channels, 1, 5, 5]: the picture + amount x (the picture - its Gaussian of 5x5)."""
+def unsharp_kernel(amounts: tuple[float, ...], device: torch.device) -> Tensor:
+    """[C, 1, 5, 5]: the picture + amount x (the picture - its Gaussian of 5x5)."""
     row = cv2().getGaussianKernel(5, SIGMA)
-    kernel = -amount * row * row.T
-    kernel[2, 2] += 1 + amount
-    return torch.from_numpy(kernel.astype(np.float32)).to(device).expand(channels, 1, 5, 5).contiguous()
+    identity = np.zeros((5, 5))
+    identity[2, 2] = 1
+    kernels = [identity + amount * (identity - row * row.T) for amount in amounts]
+    return torch.tensor(np.stack(kernels)[:, None], dtype=torch.float32, device=device)
+
+
+@cached_tensor
+def zero(device: torch.device) -> Tensor:
+    return torch.zeros(1, device=device)
+
+
+@cached_tensor
+def sign_pair(device: torch.device) -> Tensor:
+    return torch.tensor([-1.0, 1.0], device=device).view(2, 1, 1)
 
 
 @cached_tensor
@@ -120,20 +158,16 @@ def _in_levels(residual: Tensor, strength: Strength, original_colors: bool) -> T
     return (to_luma(residual) if original_colors else residual) * (strength * 127.5)
 
 
-def _add_dithered(samples: Tensor, levels: Tensor, mask: Tensor | None, first: int = 0) -> Tensor:
-    """uint8 [N, C, H, W] + levels [N, C or 1, h, w], as uint8: dithered, saturated."""
+def _add_dithered(samples: Tensor, added: Tensor, mask: Tensor | None, first: int = 0) -> Tensor:
+    """uint8 [N, C, H, W] + levels [N, C or 1, H, W], as uint8: dithered, saturated."""
     count, height, width = samples.shape[1:]
-    added = upscale(levels, height, width)
-    thresholds = dither_thresholds(height, width, first, count, levels.device)
+    thresholds = dither_thresholds(height, width, first, count, added.device)
     added = added + thresholds if mask is None else torch.addcmul(thresholds, added, resize(mask, height, width))
     return (samples + added).clamp(0, 255).to(torch.uint8)
 
 
-def _add_rounded(samples: Tensor, levels: Tensor, mask: Tensor | None, highest: int) -> Tensor:
+def _add_rounded(samples: Tensor, added: Tensor, mask: Tensor | None, highest: int) -> Tensor:
     """As ``_add_dithered``, for uint16: rounded. A sample above ``highest``, of a broken file, may stay."""
-    before, (height, width) = samples.to(torch.float32), samples.shape[2:]
-    added = upscale(levels, height, width)
-    if mask is not None:
-        added = added * resize(mask, height, width)
-    total = (before + added).round().clamp_min(0)
-    return torch.minimum(total, before.clamp_min(highest)).to(torch.uint16)
+    before = samples.to(torch.float32)
+    total = before + added if mask is None else torch.addcmul(before, added, resize(mask, *samples.shape[2:]))
+    return total.round().clamp(zero(before.device), before.clamp_min(highest)).to(torch.uint16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -42,12 +43,14 @@ class PlaneLayout:
                    maximum(picture), original_colors)
 
     def split(self, samples: Any) -> list[Any]:
-        """Samples one behind the other -> the planes, views of them."""
-        planes, first = [], 0
-        for height, width in self.shapes:
-            planes.append(samples[first:first + height * width].reshape(height, width))
-            first += height * width
-        return planes
+        """Samples one behind the other -> [k, height, width] for each group of k components of one size: views."""
+        groups, first = [], 0
+        for (height, width), same_size in groupby(self.shapes):
+            count = len(list(same_size))
+            last = first + count * height * width
+            groups.append(samples[first:last].reshape(count, height, width))
+            first = last
+        return groups
 
 
 def compose_samples(layout: PlaneLayout, samples: Tensor, residual: Tensor, strength: Tensor,
@@ -67,7 +70,7 @@ class PendingPicture:
     def result(self) -> Any:
         """Wait for the samples; return a new PyAV frame of the same format, colours and time. Alpha is as it was."""
         result = new_picture(self._picture)
-        composed: list[Samples] = self._layout.split(self._samples.result())
+        composed: list[Samples] = [plane for group in self._layout.split(self._samples.result()) for plane in group]
         for view, samples in zip(component_views(result), composed + component_views(self._picture)[3:], strict=True):
             view[:] = samples
         return result
