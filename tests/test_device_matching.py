@@ -42,11 +42,14 @@ CHANGES: dict[str, Callable[[list[Picture]], list[Picture]]] = {
     "flash": lambda shot: [*shot[:3], levels(shot[3] * 2.2 + 110), *shot[4:]],
     "white": lambda shot: [*shot[:3], np.full_like(shot[3], 252), *shot[4:]],
     "black": lambda shot: [*shot[:2], levels(shot[2] * 0.02), levels(shot[3] * 0.02), *shot[4:]],
+    "black at the start": lambda shot: [*(levels(frame * 0.02) for frame in shot[:3]), *shot[3:]],
+    "white at the start": lambda shot: [*(levels(250 + frame * 0.02) for frame in shot[:3]), *shot[3:]],
     "fade": lambda shot: [levels(frame * abs(n - 3) / 3) for n, frame in enumerate(shot)],
     "exposure": lambda shot: [levels(frame * (1 + 0.5 * np.sin(n))) for n, frame in enumerate(shot)],
     "noise": lambda shot: [levels(frame + np.random.default_rng(n).normal(0, 25, frame.shape[:2])[..., None])
                            for n, frame in enumerate(shot)],
     "cut": lambda shot: [*shot[:3], *(np.ascontiguousarray(frame[::-1, ::-1]) for frame in shot[3:])],
+    "cut to light": lambda shot: [*shot[:3], *(levels(frame[::-1, ::-1] * 1.5 + 100) for frame in shot[3:])],
     "cut behind white": lambda shot: [*shot[:3], np.full_like(shot[3], 252),
                                       *(np.ascontiguousarray(frame[::-1, ::-1]) for frame in shot[4:])],
 }
