@@ -1,29 +1,31 @@
 """Optical flow as tensor operations, which stay on a device and go into a CUDA graph, ONNX and TensorRT.
 
-Dense pyramidal Lucas-Kanade: Lucas, Kanade 1981; the pyramid of Bouguet 2001; robust weights as in Black, Anandan 1996.
-A window solves for its flow itself instead of for a change of the flow at its centre, as Farneback 2003 does: so a
-window takes the flow of all its pixels into account, and the flow is smooth where nothing else is known.
+Dense pyramidal Lucas-Kanade (Lucas, Kanade 1981; coarse to fine: Bouguet 2001) with robust weights that become stricter
+(Black, Anandan 1996). A window solves for its flow instead of for a change to the flow at its middle, as Farneback 2003
+does: so it sees the flow that each of its pixels had, and flow spreads from where it is known to where nothing is.
 
-Nothing waits for the host, and shapes are static. Call once before tracing: constants are made at the first call.
+Nothing waits for the host, and shapes are static. Constants are cached: call a function once before it is traced.
 """
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.dream.device_sampling import warp_linear
+from streamdream.system.tensor_cache import cached_tensor
 
 COARSEST = 24
-"""Lines, or columns: a picture with fewer is not halved again."""
-ITERATIONS = 3
-"""On each level."""
+"""Lines or columns below which a picture is not halved again."""
+ROBUST_SCALES = (30.0, 10.0, 5.0)
+"""One for each iteration on a level: the difference in grey levels at which a pixel weighs half (Lorentzian)."""
 WINDOW_SIGMA, WINDOW_RADIUS = 2.0, 5
 """Pixels: the Gaussian weights of a window."""
-ROBUST_SCALE = 10.0
-"""Difference in grey levels at which a pixel weighs half (Lorentzian)."""
-FLATNESS = 4.0
-"""Squared gradient in grey levels per pixel below which a window keeps the flow that it had."""
+INERTIA, INERTIA_OF_NOISE = 2.0, 0.2
+"""How much the flow that a window had weighs: as much as this squared gradient, in grey levels per pixel, plus a share
+of the variance of the noise, so that flow does not follow noise."""
 
 
 def lucas_kanade(current: Tensor, previous: Tensor) -> Tensor:
@@ -31,64 +33,70 @@ def lucas_kanade(current: Tensor, previous: Tensor) -> Tensor:
     [N, 2, H, W]: (dx, dy) in pixels, current -> previous. The N pairs are independent.
     """
     levels = [torch.cat((current, previous), 1)]
-    while min(levels[-1].shape[-2:]) >= COARSEST:
+    while min(levels[-1].shape[2:]) >= COARSEST:
         levels.append(_halve(levels[-1]))
-    flow = current.new_zeros(current.shape[0], 2, *levels[-1].shape[-2:])
+    inertia = _inertia(levels[0])
+    flow = current.new_zeros(current.shape[0], 2, *levels[-1].shape[2:])
     for level in reversed(levels):
-        height, width = level.shape[-2:]
-        if flow.shape[-2:] != level.shape[-2:]:
-            doubled = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-            flow = 2 * doubled[..., :height, :width]
-        flow = _refine(flow, level)
+        flow = _refine(_enlarge(flow, *level.shape[2:]), level, inertia)
     return flow
 
 
 def _halve(pair: Tensor) -> Tensor:
     """[N, 2, H, W] -> [N, 2, H / 2, W / 2], rounded up. A pixel lies in the middle of four."""
-    height, width = pair.shape[-2:]
+    height, width = pair.shape[2:]
     padded = F.pad(pair, (1, 1 + width % 2, 1, 1 + height % 2), mode="replicate")
     return F.conv2d(padded, _binomial(pair.device), stride=2, groups=2)
 
 
-def _refine(flow: Tensor, pair: Tensor) -> Tensor:
-    """Improve the flow [N, 2, H, W] between the two pictures of a level [N, 2, H, W].
+def _enlarge(flow: Tensor, height: int, width: int) -> Tensor:
+    """The flow of a level -> that of the next finer one; or of the same."""
+    if flow.shape[2:] == (height, width):
+        return flow
+    doubled = F.interpolate(flow, scale_factor=2.0, mode="bilinear")
+    return 2 * doubled[:, :, :height, :width]
 
-    All is divided by the root of FLATNESS, so that the flow that a window had weighs 1.
-    """
+
+def _inertia(pair: Tensor) -> Tensor:
+    """[N, 1, 1, 1]. The noise is estimated as in Immerkaer 1996, from what is left of both pictures by a difference of
+    Laplacians."""
+    deviation = F.conv2d(pair, _noise_kernel(pair.device), groups=2).abs().mean((1, 2, 3), keepdim=True)
+    return INERTIA + INERTIA_OF_NOISE * deviation * deviation
+
+
+def _refine(flow: Tensor, pair: Tensor, inertia: Tensor) -> Tensor:
+    """Improve the flow [N, 2, H, W] between the two pictures of a level [N, 2, H, W]."""
     count, _, height, width = flow.shape
-    rows_of_two = count, 2, 3, height, width
     taps = F.conv2d(F.pad(pair, (1, 1, 1, 1), mode="replicate"), _differences(flow.device), groups=2)
     now, before = taps.chunk(2, 1)
-    columns, rows, scale = _positions(height, width, flow.device)
-    one, zero = _one_and_zero(flow.device)
-    row_x, row_y = (torch.cat(pair_of, 1).expand(count, 2, height, width)
-                    for pair_of in ((-one, zero), (zero, -one)))
-    for _ in range(ITERATIONS):
-        positions = torch.addcmul(columns, flow.permute(0, 2, 3, 1), scale) + rows
-        change = now + F.grid_sample(before, positions, padding_mode="border", align_corners=True)
+    one, row_x, row_y = _identity(flow.device)
+    row_x, row_y = (row.expand(count, 2, height, width) for row in (row_x, row_y))
+    for scale in ROBUST_SCALES:
+        # with a flow g in place of the flow f, the pictures differ by: difference + gradient * (g - f)
+        change = now + warp_linear(before, flow)
         difference, gradient = change[:, :1], change[:, 1:]
-        weighted = gradient / torch.addcmul(one, difference, difference, value=FLATNESS / ROBUST_SCALE**2)
-        # at a flow f + g, a pixel differs by: difference + gradient * g
-        constant = torch.addcmul(difference, gradient[:, :1], flow[:, :1], value=-1)
-        constant = torch.addcmul(constant, gradient[:, 1:], flow[:, 1:], value=-1)
-        had = torch.cat((row_x, flow[:, :1], row_y, flow[:, 1:]), 1).reshape(rows_of_two)
-        equations = torch.addcmul(had, weighted.unsqueeze(2), torch.cat((gradient, constant), 1).unsqueeze(1), value=-1)
-        flow = _solve(_window_sums(equations.flatten(1, 2)).reshape(rows_of_two))
+        weighted = gradient / torch.addcmul(one, difference, difference, value=1 / scale**2)
+        at_zero = torch.addcmul(difference, gradient[:, :1], flow[:, :1], value=-1)
+        at_zero = torch.addcmul(at_zero, gradient[:, 1:], flow[:, 1:], value=-1)
+        # least squares: sum of weighted * (gradient * g + at_zero) + inertia * (g - f) = 0, a row for x and one for y
+        data = weighted.unsqueeze(2) * torch.cat((gradient, at_zero), 1).unsqueeze(1)
+        rest = torch.cat((row_x, flow[:, :1], row_y, flow[:, 1:]), 1)
+        sums = _window_sums(torch.addcmul(data.flatten(1, 2), rest, inertia, value=-1))
+        flow = _solve(sums.view(count, 2, 3, height, width))
     return flow
 
 
 def _solve(equations: Tensor) -> Tensor:
-    """[N, 2, 3, H, W]: the rows (a, b, u), (b, c, v) of a x + b y + u = 0 = b x + c y + v -> (x, y) [N, 2, H, W].
-
-    The cross product of both is (x, y, 1) times the determinant.
+    """[N, 2, 3, H, W]: the rows (a, b, u) and (b, c, v) of a x + b y + u = 0 and b x + c y + v = 0 -> (x, y)
+    [N, 2, H, W]. The cross product of both rows is (x, y, 1) times the determinant.
     """
-    rolled = equations.roll(-1, 2)
-    cross = torch.addcmul(equations[:, 0] * rolled[:, 1], rolled[:, 0], equations[:, 1], value=-1)
-    return cross[:, 1:] / cross[:, :1]
+    next_ones = equations.roll(-1, 2)
+    cross = torch.addcmul(equations[:, 0] * next_ones[:, 1], next_ones[:, 0], equations[:, 1], value=-1)
+    return cross[:, 1:] / cross[:, :1]  # in the order z, x, y
 
 
 def _window_sums(planes: Tensor) -> Tensor:
-    """Gaussian sums; nothing is outside the picture, so windows end at its edge."""
+    """Gaussian sums around each pixel. Windows end at the edge of the picture: nothing is outside."""
     count = planes.shape[1]
     across, down = _window(count, planes.device)
     planes = F.conv2d(planes, across, padding=(0, WINDOW_RADIUS), groups=count)
@@ -97,43 +105,39 @@ def _window_sums(planes: Tensor) -> Tensor:
 
 @cached_tensor
 def _window(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, dtype=torch.float32, device=device)
+    offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, dtype=torch.float32)
     weights = torch.exp(-0.5 * (offsets / WINDOW_SIGMA) ** 2)
-    weights = weights / weights.sum()
-    across, down = weights.view(1, 1, 1, -1), weights.view(1, 1, -1, 1)
-    return across.repeat(count, 1, 1, 1), down.repeat(count, 1, 1, 1)
+    weights = (weights / weights.sum()).to(device)
+    return weights.view(1, 1, 1, -1).repeat(count, 1, 1, 1), weights.view(1, 1, -1, 1).repeat(count, 1, 1, 1)
 
 
 @cached_tensor
 def _binomial(device: torch.device) -> Tensor:
-    weights = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device) / 8
-    kernels: Tensor = torch.outer(weights, weights).repeat(2, 1, 1, 1)
-    return kernels
+    weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return torch.outer(weights, weights).repeat(2, 1, 1, 1).to(device)
+
+
+@cached_tensor
+def _noise_kernel(device: torch.device) -> Tensor:
+    """Of white noise, the mean size of the answer is the standard deviation."""
+    laplacian = torch.tensor([1.0, -2.0, 1.0])
+    kernel: Tensor = torch.outer(laplacian, laplacian) * (math.pi / 2) ** 0.5 / 6
+    return kernel.repeat(2, 1, 1, 1).to(device)
 
 
 @cached_tensor
 def _differences(device: torch.device) -> Tensor:
-    """[6, 1, 3, 3]: minus the current picture, plus the previous one, and half the gradients (Scharr) of each."""
-    step, smooth = torch.tensor([-0.5, 0, 0.5]), torch.tensor([3.0, 10.0, 3.0]) / 16
+    """[6, 1, 3, 3]: minus the current picture, plus the previous one, and half the gradients of each (Scharr)."""
+    step, smooth = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([3.0, 10.0, 3.0]) / 16
     same = torch.zeros(3, 3)
     same[1, 1] = 1
     x, y = torch.outer(smooth, step) / 2, torch.outer(step, smooth) / 2
-    kernels: Tensor = torch.stack((-same, x, y, same, x, y)) / FLATNESS**0.5
-    return kernels.to(device).unsqueeze(1)
+    kernels: Tensor = torch.stack((-same, x, y, same, x, y))
+    return kernels.unsqueeze(1).to(device)
 
 
 @cached_tensor
-def _positions(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns [1, 1, W, 2] and rows [1, H, 1, 2], whose sum is the position of each pixel in -1..1, and what a pixel
-    is of that [2].
-    """
-    columns, rows = torch.zeros(1, 1, width, 2), torch.zeros(1, height, 1, 2)
-    columns[..., 0] = torch.linspace(-1, 1, width)
-    rows[..., 1] = torch.linspace(-1, 1, height).unsqueeze(1)
-    scale = torch.tensor([2 / (width - 1), 2 / (height - 1)])
-    return columns.to(device), rows.to(device), scale.to(device)
-
-
-@cached_tensor
-def _one_and_zero(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.ones(1, 1, 1, 1, device=device), torch.zeros(1, 1, 1, 1, device=device)
+def _identity(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """One [1, 1, 1, 1], and the rows of minus the identity matrix [1, 2, 1, 1]."""
+    rows = -torch.eye(2, device=device)
+    return torch.ones(1, 1, 1, 1, device=device), rows[0].view(1, 2, 1, 1), rows[1].view(1, 2, 1, 1)
