@@ -13,6 +13,7 @@ from streamdream.dream import device_frame
 from streamdream.dream.device_frame import FrameSpec, FrameState
 from streamdream.dream.device_matching import TensorMatch
 from streamdream.media import device_compose
+from streamdream.media.device_picture import PlaneLayout, compose_samples
 
 if TYPE_CHECKING:
     from streamdream.ascent.gradient_shape import GradientShape
@@ -26,6 +27,14 @@ CACHED_PROGRAMS = 16
 def programs_of(backend: Hashable) -> Callable[..., Program]:
     """Return the cache of the programs of a backend, which all dreamers on it share."""
     return lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend))
+
+
+@lru_cache(maxsize=8)
+def composers_of(backend: Hashable) -> Callable[[PlaneLayout], Callable[..., Tensor]]:
+    """Return the cache of what composes the pictures of files, as the backend runs it."""
+    functions: Any = backend
+    return lru_cache(maxsize=CACHED_PROGRAMS)(
+        lambda layout: functions.compile_function(partial(compose_samples, layout)))
 
 
 class Program:
