@@ -16,7 +16,7 @@ from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.options import DreamOptions
 from streamdream.live import compositor
-from streamdream.live.pipeline import resize_state
+from streamdream.live.dream_worker import resize_state
 from streamdream.media.compose import compose_image
 from streamdream.media.opencv import cv2
 from streamdream.models import get

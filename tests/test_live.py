@@ -29,8 +29,9 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.options import DreamOptions
 from streamdream.errors import SinkError, SourceError
+from streamdream.live.dream_worker import resize_state
 from streamdream.live.mailbox import Mailbox
-from streamdream.live.pipeline import Live, resize_state
+from streamdream.live.pipeline import Live
 from streamdream.live.report import LiveReport
 from streamdream.live.resolution import ResolutionController
 from streamdream.media.frame import Frame
@@ -152,7 +153,7 @@ def test_a_run_is_freed_without_garbage_collection(eager: Backend) -> None:
     gc.disable()
     try:
         run = live(Ends(3), NullSink(), eager)
-        dreamer = weakref.ref(run._models.current)
+        dreamer = weakref.ref(run._worker.current)
         gone = weakref.ref(run)
         run.run()
         del run
@@ -259,7 +260,7 @@ def test_a_larger_field_waits_for_larger_frames(eager: Backend, highest: int, la
     resolution = ResolutionController(240, 1e6, heights=[32, 96, 144, 208], start_height=32)
     controls, steps = Controls(replace(SETTINGS, layers="conv2d_1", octaves=1)), Steps()
     wanted = [resolution.field_height] * 8
-    monkeypatch.setattr("streamdream.live.pipeline.RESIZE_GRACE_SECONDS", 0.0 if highest == 32 else 60.0)
+    monkeypatch.setattr("streamdream.live.dream_worker.RESIZE_GRACE_SECONDS", 0.0 if highest == 32 else 60.0)
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
         while True:

@@ -198,7 +198,7 @@ def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Bac
             whole = super().picture()
             return np.ascontiguousarray(whole[:24, :40]) if self.dreams >= DREAMS else whole
 
-    monkeypatch.setattr("streamdream.live.pipeline.RESIZE_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("streamdream.live.dream_worker.RESIZE_GRACE_SECONDS", 0.2)
     report = run(eager, Controls(replace(SETTINGS, layers="mixed3")), camera=Shrinks((96, 160), [bool]))
     assert report.dreams >= DREAMS and report.frames > 100
 

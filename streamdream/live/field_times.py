@@ -54,8 +54,9 @@ class FieldTimesOfRun:
         self._backend = backend
         self._times: dict[tuple[str, ...], FieldTimes] = {}
 
-    def of(self, dreamer: Dreamer, request: DreamRequest, height: int, width: int) -> FieldTimes:
-        """Return the times of that content in frames of that shape."""
+    def of(self, dreamer: Dreamer, request: DreamRequest, height: int, width: int, on_device: bool = False
+           ) -> FieldTimes:
+        """Return the times of that content in frames of that shape, whose dream is all ``on_device`` or not."""
         dream, backend = request.dream, dreamer.backend
         try:
             taps = " ".join(objectives.from_settings(dream, dreamer.model).taps)
@@ -65,6 +66,8 @@ class FieldTimesOfRun:
                    "taps": taps, "octaves": f"{dream.octaves} by {dream.octave_scale}", "steps": str(dream.steps),
                    "shape": f"{width / max(height, 1):.1f}", "backend": self._backend, "precision": backend.precision,
                    "threads": str(process_threads())}
+        if on_device:
+            content["frame_path"] = "device"
         values = tuple(content.values())
         if values not in self._times:
             self._times[values] = FieldTimes(content | {"device": device_name(backend.device)})

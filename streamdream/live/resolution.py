@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720)
+HEIGHTS = (96, 120, 144, 176, 208, 240, 288, 336, 400, 480, 576, 720, 864, 1080, 1296, 1536, 1840, 2160)
 """Lines; each about a fifth more than the one before, so that a change is hardly visible."""
 START_HEIGHT = 144
 """Lines at the start; low, for a smooth start on slow machines. A fast one reaches its maximum within seconds."""
@@ -35,6 +35,7 @@ class ResolutionController:
         lower = [height for height in heights if height < max_height]
         self._levels = [*((height, True) for height in (*lower, max_height)), (max_height, False)]
         self._level = len(lower) if fixed else max(0, bisect_right([*lower, max_height], start_height) - 1)
+        self.required_rate = min_dream_rate
         self._allowed_seconds = 1 / min_dream_rate
         self._fixed = fixed
         self._seconds: deque[float] = deque(maxlen=WINDOW)
@@ -55,6 +56,23 @@ class ResolutionController:
             self._level = max((number for number, seconds in known.items() if seconds <= self._allowed_seconds),
                               default=self._level)
         self._expected_seconds = known.get(self._level)
+
+    def start_from_largest(self) -> None:
+        """Begin with the largest field, on a device that is fast, where another field takes seconds to prepare."""
+        if not self._fixed:
+            self._level = len(self._levels) - 2
+
+    def require(self, rate: float, anew: bool = False) -> None:
+        """Reach that rate of dreams, in Hz, from now on. ``anew``: forget how long dreams took so far."""
+        self._allowed_seconds = 1 / rate
+        if anew:
+            self._seconds.clear()
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether dreams do not reach the rate, and the field cannot be made smaller."""
+        return (len(self._seconds) == WINDOW and (self._fixed or self._level <= self._min_level)
+                and median(self._seconds) > self._allowed_seconds)
 
     @property
     def level(self) -> str:
