@@ -119,6 +119,7 @@ def _build_live(run: Run, source: Source, sink: Sink, automation: Automation) ->
         automation=automation,
         build=lambda model: build_dreamer(replace(run.stream, model=model)),
         field_times=FieldTimesOfRun(run.stream.backend),
+        drop_frames=run.stream.frame_path == "device",
     )
 
     def stop() -> None:

@@ -70,7 +70,7 @@ class DreamWorker:
         self._resolution, self._required_rate = resolution, resolution.required_rate
         self._field_times, self._started_from_times = field_times, False
         self._times: FieldTimes | None = None  # of the last dream
-        self._options, self._output = dreamer.options, output
+        self._options, self._output, self._publish = dreamer.options, output, publish
         self._is_processor = dreamer.backend.device.type == "cpu"
         self._thread_tuner = ThreadTuner(process_threads() if self._is_processor else 1)
         self._references = LiveReader()
@@ -129,7 +129,10 @@ class DreamWorker:
             self._automation.dream_request_at(captured.frame.pts_seconds), self._controls
         )
         on_device = dreamer.on_device(request.dream)
+        was_every_frame = self._every_frame
         self._set_pace(on_device)
+        if was_every_frame and not self._every_frame:
+            self._publish(captured)  # with the last residual
         times = self._times_of(dreamer, request, image, on_device)
         options = replace(self._options, field_height=self._resolution.field_height, output=self._output,
                           cycle_octaves=self._resolution.cycle_octaves, on_step=self._count_step)
@@ -149,6 +152,8 @@ class DreamWorker:
                 self._advance(dreamer, state, captured, settings, references, options, on_device)
         except (UsageError, SourceError) as error:
             self._state = state
+            if self._every_frame:
+                self._publish(captured)
             self._handle_request_error(error, request, height)
             return
         self._last_good, self._last_warning = request, ""
@@ -229,7 +234,7 @@ class DreamWorker:
             self._resolution.start_from_largest()
         if self._field_times is None:
             return None
-        self._times = self._field_times.of(dreamer, request, *image.shape[:2], on_device)
+        self._times = self._field_times.of(dreamer, request, image.shape[0], image.shape[1], on_device)
         if is_first:
             self._resolution.start_from(self._times.stored)
         return self._times

@@ -91,7 +91,7 @@ class DreamsInFlight:
         self._changed = threading.Condition()
         self._queue: deque[Submitted] = deque()
         self._began: deque[float] = deque()  # of the frames that are submitted or about to be; oldest first
-        self._closed = self.cancelled = False
+        self._closed = self.cancelled = self._ended = False
         self._awaits_first = True
         self._last: Submitted | None = None
         self.finished: deque[Finished] = deque()
@@ -113,8 +113,11 @@ class DreamsInFlight:
     def put(self, submitted: Submitted) -> None:
         """Hand over the dream that was begun last."""
         with self._changed:
-            self._queue.append(submitted)
-            self._changed.notify_all()
+            if not self._ended:
+                self._queue.append(submitted)
+                self._changed.notify_all()
+                return
+        _discard(submitted)
 
     def abandon(self) -> None:
         """Forget the frame that was begun last, as it cannot be dreamed."""
@@ -147,10 +150,10 @@ class DreamsInFlight:
                 self._finish(submitted)
         finally:
             self.cancel()
-            for submitted in self._queue:
-                with suppress(Exception):  # wait: the device still reads what it holds
-                    submitted.pending.result()
-                submitted.end_use()
+            with self._changed:
+                self._ended = True
+            while self._queue:
+                _discard(self._queue.popleft())
 
     def close(self) -> None:
         """Nothing more will be submitted."""
@@ -182,3 +185,12 @@ class DreamsInFlight:
             self._changed.notify_all()
         if not self.cancelled:
             self._publish(replace(submitted.captured, shown=dream))
+
+
+def _discard(submitted: Submitted) -> None:
+    """Wait for a dream that nobody will see: until then the device reads what it holds."""
+    try:
+        with suppress(Exception):
+            submitted.pending.result()
+    finally:
+        submitted.end_use()

@@ -19,6 +19,8 @@ OVERLOAD_SAMPLES, OVERLOAD_FACTOR = 3, 2.0
 """The field shrinks at once when so many dreams in a row each take more than so many times the allowed time."""
 FIRST_DREAM_SECONDS = 0.25
 """Time for the first dream of a run and its warm-up steps: until then there is none to show."""
+MIN_SECONDS = 1e-6
+"""Of a dream that a clock of coarse steps says took none."""
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +99,7 @@ class ResolutionController:
         ``lines`` is the height at which it was dreamed; None for ``field_height``. With fewer lines, because the
         picture has no more, the field does not grow, as the duration says nothing about a larger one.
         """
-        self._seconds.append(seconds)
+        self._seconds.append(max(seconds, MIN_SECONDS))
         if self._fixed or self._drop_if_overloaded() or len(self._seconds) < WINDOW or number % WINDOW:
             return
         typical = median(self._seconds)

@@ -17,7 +17,7 @@ from streamdream.system import memory
 from streamdream.system.process_tuning import freeze_gc
 
 from .private_folder import PrivateFolder
-from .scheduler import FairScheduler
+from .scheduler import FairScheduler, Use
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
@@ -107,7 +107,7 @@ class AppState:
         return [self.model.name, *(name for name, row in models.MODELS.items()
                                    if name != self.model.name and row.available()[0])]
 
-    def device_slot(self, client_id: str) -> AbstractContextManager[None]:
+    def device_slot(self, client_id: str) -> AbstractContextManager[Use]:
         """Hold the device. Waiting clients get equal shares of its time."""
         return self._scheduler.device_slot(client_id)
 

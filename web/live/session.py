@@ -30,7 +30,7 @@ from streamdream.settings import DreamSettings
 from streamdream.settings_parsing import parse_layers
 
 from ..core import limits
-from ..core.scheduler import CpuYield
+from ..core.scheduler import CpuYield, Use
 from .browser_io import BrowserSource, ResidualSink, split_residual
 
 if TYPE_CHECKING:
@@ -267,12 +267,13 @@ class LiveSession:
         try:
             dreamer = self._app_state.dreamer()
             self._backend = dreamer.backend
-            device_slot: Callable[[], AbstractContextManager[None]] = partial(self._app_state.device_slot, self.token)
+            device_slot: Callable[[], AbstractContextManager[Use]] = partial(self._app_state.device_slot, self.token)
             if dreamer.backend.device.type == "cpu":
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self._sink, dreamer, self._resolution, self.controls, device_slot,
                               self._automation, build=self._app_state.dreamer, make_output=split_residual,
-                              field_times=FieldTimesOfRun(self._app_state.stream.backend))
+                              output="levels", field_times=FieldTimesOfRun(self._app_state.stream.backend),
+                              drop_frames=self._app_state.stream.frame_path == "device")
             if not self._stopping.is_set():
                 report = self._live.run()
                 facts = {name: report.as_json()[name] for name in REPORTED}
