@@ -92,7 +92,7 @@ class DreamsInFlight:
         self._queue: deque[Submitted] = deque()
         self._began: deque[float] = deque()  # of the frames that are submitted or about to be; oldest first
         self._closed = self.cancelled = self._ended = False
-        self._awaits_first = True
+        self._awaits_first, self._finished_at = True, 0.0
         self._last: Submitted | None = None
         self.finished: deque[Finished] = deque()
         """Since they were last taken, by *dream*."""
@@ -129,7 +129,7 @@ class DreamsInFlight:
     def stalled(self) -> bool:
         """Whether a dream takes too long to wait for: the first of its kind, or longer than ``STALL_SECONDS``."""
         with self._changed:
-            age = time.perf_counter() - self._began[0] if self._began else 0.0
+            age = time.perf_counter() - max(self._began[0], self._finished_at) if self._began else 0.0
             return self._awaits_first or age > STALL_SECONDS
 
     def take_residual(self) -> compositor.PublishedResidual | None:
@@ -179,7 +179,7 @@ class DreamsInFlight:
             seconds = submitted.end_use()
         with self._changed:
             self._began.popleft()
-            self._awaits_first, self._last = False, submitted
+            self._awaits_first, self._finished_at, self._last = False, time.perf_counter(), submitted
             self.count += 1
             self.finished.append(Finished(seconds, submitted.level, submitted.height, submitted.octaves))
             self._changed.notify_all()
