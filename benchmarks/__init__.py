@@ -22,6 +22,7 @@ BENCHES: dict[str, str] = {
     "looks": "streamdream_bench.variety:run",
     "look-sheets": "streamdream_bench.look_sheets:run",
     "live": "streamdream_bench.live:run",
+    "sessions": "streamdream_bench.sessions:run",
     "equality": "streamdream_bench.equality:run",
     "web": "streamdream_bench.web:run",
 }
@@ -50,17 +51,21 @@ class Options:
     layers: str = option("", "as --layers of render; empty for its default (all)")
     height: int = option(0, "height of the picture, px (all)")
     width: int = option(0, "width of the picture, px (all)")
-    field_height: int = option(240, "lines of the field; 0 for those of the picture (render, quality, live, web)")
+    field_height: int = option(240, "lines of the field; 0 for those of the picture (render, quality, live, sessions, "
+                                   "web)")
     octaves: int = option(1, "number of octaves to time (step)")
     octave_scale: float = option(1 / 0.6, "size ratio of neighbouring octaves (step)")
     frames: int = option(0, "frames of the clip (render, quality, looks), or number of steps to time (step)")
-    seconds: float = option(0.0, "duration of each row, s (live, web)")
-    min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live, web)")
+    seconds: float = option(0.0, "duration of each row, s (live, sessions, web)")
+    rate: int = option(0, "frames per second of the camera (live, sessions)")
+    sessions: int = option(0, "number of live sessions (sessions)")
+    min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live, sessions, web)")
     drift_frames: int = option(900, "frames of the still clip for drift; 0 to skip drift (quality)")
     drift_height: int = option(120, "height of the still clip, px (quality)")
     backend: str = option("auto", "auto for all that run here (step, equality), or for the fastest")
     device: str = option("auto", "as --device of render (all except web)")
     precision: str = option("auto", "auto for fp32 and the fastest (step), or for the fastest")
+    frame_path: str = option("auto", "as --frame-path of render (live, sessions)")
     seed: int = option(0, "seed of the random shifts (render, quality, looks, live)")
 
 

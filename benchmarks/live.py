@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamdream.automation.controls import Controls
 from streamdream.dream import build
+from streamdream.dream.dreamer import Dreamer
 from streamdream.live.pipeline import Live
 from streamdream.live.report import LiveReport
 from streamdream.live.resolution import ResolutionController
@@ -24,6 +25,7 @@ from streamdream.media.sinks.base import NullSink
 from streamdream.media.sources.live import LiveSource, timestamped_frame
 from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings, StreamSettings, read_preset
+from streamdream.system.gpu_monitor import GpuMonitor
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
 
@@ -31,6 +33,9 @@ from . import LAYERS, Options, Progress, Report, conditions
 
 CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
 """Width, height, frames per second, maximum lines of the field, and whether the field is fixed."""
+DEVICE_CASES = ((1280, 720, 60, 240, False), (1280, 720, 60, 720, False), (1280, 720, 60, 720, True),
+                (1920, 1080, 30, 720, False), (640, 480, 30, 480, False))
+"""Where a GPU dreams whole frames."""
 DEFAULT_SECONDS = 20.0
 BITS = 16
 LOOP_FRAMES = 120
@@ -86,9 +91,9 @@ class Reader(NullSink):
 
 
 def run(options: Options, progress: Progress) -> Report:
-    cases: tuple[tuple[int, int, int, int, bool], ...] = CASES
+    cases: tuple[tuple[int, int, int, int, bool], ...] = DEVICE_CASES if dreams_on_gpu(options) else CASES
     if options.width and options.height:
-        cases = ((options.width, options.height, 30, options.field_height, False),)
+        cases = ((options.width, options.height, options.rate or 30, options.field_height or options.height, False),)
     seconds, rows, backend = options.seconds or DEFAULT_SECONDS, [], ""
     for width, height, rate, field_height, fixed in cases:
         progress(f"{width}x{height} at {rate}/s for {seconds:g} s")
@@ -97,20 +102,33 @@ def run(options: Options, progress: Progress) -> Report:
     return Report("live", conditions(seconds=seconds, backend=backend, min_dream_rate=options.min_dream_rate), rows)
 
 
+def dreams_on_gpu(options: Options) -> bool:
+    dreamer = build_dreamer(options, 0)
+    return dreamer.backend.device.type == "cuda" and dreamer.on_device(live_settings(options))
+
+
+def live_settings(options: Options) -> DreamSettings:
+    return DreamSettings(**{**read_preset("live"), "layers": options.layers or LAYERS})
+
+
+def build_dreamer(options: Options, field_height: int) -> Dreamer:
+    return build.build_dreamer(StreamSettings(
+        model=options.model, backend=options.backend, device=options.device, precision=options.precision,
+        frame_path=options.frame_path, field_height=field_height, seed=options.seed))
+
+
 def measure(options: Options, width: int, height: int, rate: int, field_height: int, fixed: bool, seconds: float
             ) -> dict[str, Any]:
-    settings = DreamSettings(**{**read_preset("live"), "layers": options.layers or LAYERS})
-    dreamer = build.build_dreamer(StreamSettings(
-        model=options.model, backend=options.backend, device=options.device, precision=options.precision,
-        field_height=field_height, seed=options.seed))
+    dreamer, settings = build_dreamer(options, field_height), live_settings(options)
     source, sink = Numbered(read_clip(options, width, height), rate, seconds), Reader()
     resolution = ResolutionController(field_height, options.min_dream_rate, fixed)
-    live = Live(source, sink, dreamer, resolution, Controls(settings))
+    live = Live(source, sink, dreamer, resolution, Controls(settings), drop_frames=options.frame_path == "device")
     freeze_gc()
-    with MemoryMonitor() as memory:
+    with MemoryMonitor() as memory, GpuMonitor(str(dreamer.backend.device)) as gpu:
         report = live.run()
     return {"source": f"{width}x{height}@{rate}", **summarize(source, sink, report), "rss_growth_mb": memory.growth_mb,
-            "reason": report.reason}
+            "gpu_busy_percent": gpu.busy_percent, "fields": report.fields,
+            "frame_path": "device" if dreamer.on_device(settings) else "processor", "reason": report.reason}
 
 
 class MemoryMonitor:

@@ -29,6 +29,11 @@ MAX_CACHED_STEPS = 1024
 """Prepared steps in the cache, for all visitors: some KB each. ``streamdream.system.memory`` limits their weights."""
 
 
+WARMUP_FRAMES = 6
+"""Frames of a warm-up on a device, further ones: whole frames are captured after a few calls, each octave on its own.
+"""
+
+
 class SharedBackend:
     """A backend whose prepared steps are shared by all dreamers; only the holder of the device slot runs a step."""
 
@@ -127,17 +132,19 @@ class AppState:
         """Load the model and dream once, so that the first visitor does not wait for that."""
         import numpy as np
 
-        from streamdream.dream.dreamer import DreamState
+        from streamdream.dream.state import DreamState
+        from streamdream.media.frame import Frame
 
         dreamer = self.dreamer()
-        options = dataclasses.replace(dreamer.options, cycle_octaves=True)
-        state, picture = DreamState(), np.zeros((480, 640, 3), np.uint8)
+        options = dataclasses.replace(dreamer.options, cycle_octaves=True, cut_on_device=True, levels=True)
+        settings = dataclasses.replace(self.dream, warmup_steps=0)
+        state, frame = DreamState(), Frame(np.zeros((480, 640, 3), np.uint8), 0.0)
         with self.device_slot("warm-up"):
-            for _ in range(2):
-                settings = dataclasses.replace(self.dream, warmup_steps=0)
-                state = dreamer.advance(state, picture, settings, options=options)
+            for _ in range(2 + WARMUP_FRAMES * dreamer.on_device(settings)):
+                state, pending = dreamer.submit(state, frame, settings, options=options)
+                pending.result()
         self.release("warm-up")
-        del dreamer, state
+        del dreamer, state, pending
         freeze_gc()
 
     def release(self, client_id: str) -> None:
