@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from streamdream.automation.controls import Controls
 from streamdream.dream import build
 from streamdream.dream.dreamer import Dreamer
+from streamdream.errors import MissingPackage
 from streamdream.live.pipeline import Live
 from streamdream.live.report import LiveReport
 from streamdream.live.resolution import ResolutionController
@@ -29,7 +31,7 @@ from streamdream.system.gpu_monitor import GpuMonitor
 from streamdream.system.process_tuning import freeze_gc
 from streamdream.system.stats import rss_mb
 
-from . import LAYERS, Options, Progress, Report, conditions
+from . import LAYERS, Options, Progress, Report, conditions, footage
 
 CASES = ((1280, 720, 60, 240, False), (1920, 1080, 30, 240, False), (640, 480, 30, 480, True))
 """Width, height, frames per second, maximum lines of the field, and whether the field is fixed."""
@@ -181,6 +183,20 @@ def unwrapped(seen: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def read_clip(options: Options, width: int, height: int) -> list[NDArray[np.uint8]]:
-    with open_source(options.clip or str(sample_file(CLIP))) as source:
+    """Return the first frames of the clip; of a drawn one where there is none, as the sample clip comes with gradio."""
+    try:
+        path = options.clip or str(sample_file(CLIP))
+    except MissingPackage:
+        return footage.animation(LOOP_FRAMES, height, width)
+    with open_source(path) as source:
         frames = (frame.image for frame, _ in zip(source, range(LOOP_FRAMES), strict=False))
         return [cv2().resize(image, (width, height)) for image in frames]
+
+
+def write_mjpeg(path: Path, images: Iterable[NDArray[np.uint8]]) -> Path:
+    """Write pictures as JPEGs one behind the other, as cameras send them."""
+    with path.open("wb") as file:
+        for image in images:
+            file.write(cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
+                                      [cv2().IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    return path

@@ -4,11 +4,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from streamdream.errors import StreamdreamError
 
 from . import LAYERS, Options, Progress, Report, conditions
+from .live import read_clip, write_mjpeg
 
 SESSIONS = 8
 WIDTH, HEIGHT, RATE = 640, 480, 30
@@ -21,10 +24,12 @@ def run(options: Options, progress: Progress) -> Report:
             "seconds": options.seconds or DEFAULT_SECONDS,
             "settle_seconds": min(SETTLE_SECONDS, options.seconds or SETTLE_SECONDS),
             "field_height": min(options.field_height or height, height), "layers": options.layers or LAYERS,
-            "clip": options.clip, "model": options.model, "backend": options.backend, "device": options.device,
+            "model": options.model, "backend": options.backend, "device": options.device,
             "precision": options.precision, "frame_path": options.frame_path, "min_dream_rate": options.min_dream_rate}
     progress(f"{load['sessions']} sessions of {width}x{height} at {load['rate']}/s, {load['seconds']:g} s")
-    found = measure(load)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_mjpeg(Path(folder) / "camera.mjpeg", read_clip(options, width, height))
+        found = measure({**load, "clip": str(clip)})
     rows = [{"session": number, **row} for number, row in enumerate(found.pop("rows"), 1)]
     return Report("sessions", conditions(**load, **found), rows)
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamdream.errors import MissingPackage
-from streamdream.media.opencv import cv2
 
 from . import Options, Progress, Report, conditions
-from .live import BITS, read_clip, write_number
+from .live import BITS, read_clip, write_mjpeg, write_number
 
 RATE = 30
 FRAMES = 300
@@ -164,13 +166,14 @@ def percentile(values: list[float], fraction: float) -> float:
 def write_camera(path: Path, case: Case, options: Options) -> Path:
     """Write the numbered frames as MJPEG, for Chromium's fake camera."""
     images = read_clip(options, case.width, case.height)
-    with path.open("wb") as file:
+
+    def numbered() -> Iterator[NDArray[np.uint8]]:
         for number in range(FRAMES):
             image = images[number % len(images)].copy()
             write_number(image, number)
-            file.write(cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
-                                      [cv2().IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
-    return path
+            yield image
+
+    return write_mjpeg(path, numbered())
 
 
 @contextmanager

@@ -60,9 +60,11 @@ class ResolutionController:
         self._expected_seconds = known.get(self._level)
 
     def start_from_largest(self) -> None:
-        """Begin with the largest field, on a device that is fast, where another field takes seconds to prepare."""
+        """Begin with the largest field and all octaves, on a device that is fast: what is too slow is noticed after
+        three dreams, and each size on the way up would have to be prepared.
+        """
         if not self._fixed:
-            self._level = len(self._levels) - 2
+            self._level = len(self._levels) - 1
 
     def require(self, rate: float, anew: bool = False) -> None:
         """Reach that rate of dreams, in Hz, from now on. ``anew``: forget how long dreams took so far."""
