@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class TensorRt(CachedEngineBackend):
         return data
 
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
-        return TensorRtEngine(data, self.device, shape)
+        return TensorRtEngine(data, self.device, ((shape, torch.float32),))
 
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
         """Estimate the weights by the size of the data; TensorRT reports its workspace."""
@@ -82,13 +83,16 @@ class TensorRt(CachedEngineBackend):
 
 
 class TensorRtEngine:
-    """A loaded engine. Takes the inputs in the order of the graph; returns one picture."""
+    """A loaded engine. Takes the inputs in the order of the graph. A call returns its only output, ``run`` returns all.
 
-    def __init__(self, data: bytes, device: torch.device, shape: torch.Size) -> None:
+    ``outputs`` are their shapes and types, in the order of the graph.
+    """
+
+    def __init__(self, data: bytes, device: torch.device, outputs: Sequence[tuple[torch.Size, torch.dtype]]) -> None:
         import_quietly()
         import tensorrt
 
-        self._device, self._shape = device, shape
+        self._device, self._shapes_and_types = device, outputs
         with torch.cuda.device(device):
             self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
             self._engine = self._runtime.deserialize_cuda_engine(data)
@@ -99,16 +103,20 @@ class TensorRtEngine:
         names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
         mode = tensorrt.TensorIOMode.INPUT
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == mode]
-        self._output = next(name for name in names if self._engine.get_tensor_mode(name) != mode)
+        self._outputs = [name for name in names if self._engine.get_tensor_mode(name) != mode]
 
     def __call__(self, *arguments: Tensor) -> Tensor:
+        output, = self.run(*arguments)
+        return output
+
+    def run(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         inputs = [argument.contiguous() for argument in arguments]  # engines take plain NCHW
-        output = torch.empty(self._shape, device=self._device)
-        for name, tensor in zip([*self._inputs, self._output], [*inputs, output], strict=True):
+        outputs = tuple(torch.empty(shape, dtype=dtype, device=self._device) for shape, dtype in self._shapes_and_types)
+        for name, tensor in zip([*self._inputs, *self._outputs], [*inputs, *outputs], strict=True):
             self._context.set_tensor_address(name, tensor.data_ptr())
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
-            raise EngineError("TensorRT could not run the step; --backend eager can")
-        return output
+            raise EngineError("TensorRT could not run the engine; --backend eager can")
+        return outputs
 
 
 def import_quietly() -> Any:
