@@ -8,6 +8,7 @@ import datetime
 import importlib
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ BENCHES: dict[str, str] = {
     "sessions": "streamdream_bench.sessions:run",
     "equality": "streamdream_bench.equality:run",
     "web": "streamdream_bench.web:run",
+    "frame": "streamdream_bench.frame:run",
+    "frame-equality": "streamdream_bench.frame_equality:run",
+    "roofline": "streamdream_bench.roofline:run",
 }
 
 Progress = Callable[[str], None]
@@ -53,6 +57,8 @@ class Options:
     width: int = option(0, "width of the picture, px (all)")
     field_height: int = option(240, "lines of the field; 0 for those of the picture (render, quality, live, sessions, "
                                    "web)")
+    sizes: str = option("", "several sizes, such as 320x240,1280x720; of frames with the lines of the field, as in "
+                            "1920x1080:480 (step, frame, roofline); empty for one, or the defaults")
     octaves: int = option(1, "number of octaves to time (step)")
     octave_scale: float = option(1 / 0.6, "size ratio of neighbouring octaves (step)")
     frames: int = option(0, "frames of the clip (render, quality, looks), or number of steps to time (step)")
@@ -65,7 +71,10 @@ class Options:
     backend: str = option("auto", "auto for all that run here (step, equality), or for the fastest")
     device: str = option("auto", "as --device of render (all except web)")
     precision: str = option("auto", "auto for fp32 and the fastest (step), or for the fastest")
-    frame_path: str = option("auto", "as --frame-path of render (live, sessions)")
+    frame_path: str = option("auto", "as --frame-path of render; several, with commas, are measured in turn by render "
+                                     "(render, live, sessions)")
+    encoder: str = option("", "as -c:v of render, or null for none; several, with commas, in turn; empty for the "
+                              "default (render)")
     seed: int = option(0, "seed of the random shifts (render, quality, looks, live)")
 
 
@@ -90,6 +99,14 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         return {"conditions": self.conditions, "rows": self.rows}
+
+
+def parse_sizes(text: str) -> list[tuple[int, int, int]]:
+    """Parse ``1920x1080:480,320x240``: (width, height, lines of the field; 0 for all) of each. Raises UsageError."""
+    matches = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})(?::([1-9]\d{0,4}))?", part.strip()) for part in text.split(",")]
+    if None in matches:
+        raise UsageError(f"--sizes {text} is not understood; write 320x240 or 1920x1080:480, several with commas")
+    return [(int(match[1]), int(match[2]), int(match[3] or 0)) for match in matches if match]
 
 
 def run_bench(name: str, options: Options, progress: Progress = lambda line: None) -> Report:

@@ -24,7 +24,7 @@ from streamdream.models.nodes import count_flop, subgraph
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
-from . import LAYERS, Options, Progress, Report, conditions
+from . import LAYERS, Options, Progress, Report, conditions, parse_sizes
 from .plain import Plain
 
 if TYPE_CHECKING:
@@ -43,21 +43,23 @@ DEFAULT_SIZE = (240, 320)
 
 def run(options: Options, progress: Progress) -> Report:
     """Return a row for each backend and precision: the median time of a step, and its share of the matmul rates."""
-    height, width = options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1]
+    sizes = [(height, width) for width, height, _ in parse_sizes(options.sizes)] if options.sizes else [
+        (options.height or DEFAULT_SIZE[0], options.width or DEFAULT_SIZE[1])]
     if options.backend == "auto":
         backends.choose_device(options.device)  # reports an absent device before anything is loaded
     settings = DreamSettings(layers=options.layers or LAYERS)
     model, weights = with_weights(models.get(options.model))
     objective = objectives.from_settings(settings, model)
-    specs = [backends.StepSpec(objective, *size, GradientShape.of(settings))
-             for size in octave_sizes(height, width, options.octaves, options.octave_scale)]
+    specs = [[backends.StepSpec(objective, *octave, GradientShape.of(settings))
+              for octave in octave_sizes(*size, options.octaves, options.octave_scale)] for size in sizes]
     steps = options.frames or DEFAULT_STEPS
     backends_to_time = list(_chosen(options, model))
     rows = []
     for backend in backends_to_time:
         progress(f"{backend.name} {backend.precision}: {steps} steps")
-        octave_rows = [measure(model, backend, spec, settings, steps) for spec in specs]
-        rows += octave_rows if len(octave_rows) == 1 else [*octave_rows, _mean(octave_rows)]
+        for octaves in specs:
+            octave_rows = [measure(model, backend, spec, settings, steps) for spec in octaves]
+            rows += octave_rows if len(octave_rows) == 1 else [*octave_rows, _mean(octave_rows)]
     return Report("step", conditions(device=str(backends_to_time[0].device), timed_steps=steps, weights=weights), rows)
 
 
