@@ -41,6 +41,9 @@ GPUS = {"H200": Gpu(989e12, 67e12, 4.8e12), "RTX 4090": Gpu(165e12, 83e12, 1.01e
 """NVIDIA's data sheets, without sparsity; fp16 with float32 sums."""
 
 
+FREE = ("aten.detach.default", "aten._unsafe_view.default", "aten.alias.default", "aten.new_empty.default")
+
+
 @dataclass
 class Operation:
     name: str
@@ -64,7 +67,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        if not _is_view(operation):
+        if not _is_free(operation):
             count = flop_registry.get(operation.overloadpacket)
             flop = count(*args, **(kwargs or {}), out_val=result) if count else 0
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
@@ -73,8 +76,10 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-def _is_view(operation: Any) -> bool:
-    return bool(operation.is_view) or operation._schema.name in ("aten::detach", "aten::_unsafe_view", "aten::alias")
+def _is_free(operation: Any) -> bool:
+    """Whether it is a view, or takes memory only."""
+    name = str(operation)
+    return bool(operation.is_view) or name.startswith("aten.empty") or name in FREE
 
 
 def record(work: Callable[[], object]) -> list[Operation]:
