@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
@@ -129,11 +130,23 @@ def conditions(**more: Any) -> dict[str, Any]:
         "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        **gpu_conditions(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         **more,
     }
+
+
+def gpu_conditions() -> dict[str, str]:
+    """Return the name of the first NVIDIA GPU and the version of its driver; nothing where PyTorch sees none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    driver = Path("/sys/module/nvidia/version")
+    found = {"driver": driver.read_text().strip()} if driver.exists() else {}
+    return {"gpu": torch.cuda.get_device_name(), **found}
 
 
 def _text(value: Any) -> str:

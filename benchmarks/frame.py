@@ -170,7 +170,7 @@ def measure_submitted(dreamer: Dreamer, settings: DreamSettings, images: Sequenc
     waited = submit(frames, 1)
     row: dict[str, Any] = {"fps": round(fps, 2), "waited_ms_p50": round(1e3 * percentile(waited, 0.5), 3),
                            "waited_ms_p95": round(1e3 * percentile(waited, 0.95), 3), "stages": stats.stages()}
-    if frame_ms:
+    if frame_ms and device.type == "cuda":
         row["busy_ratio"] = round(frame_ms * fps / 1e3, 3)
     if device.type == "cuda":
         row["host_waits_of_submit"] = _count_waits(lambda: submit_once(dreamer, state, images[0], settings, options))

@@ -15,6 +15,7 @@ from typing import Any
 
 RESULTS = Path("benchmarks/results")
 README, SPEED = Path("README.md"), Path("docs/speed.md")
+NOT_RUN = "Not measured yet."
 BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
 Columns = dict[str, str]
 """Key of a row -> heading of its column."""
@@ -25,6 +26,27 @@ LIVE: Columns = {
 STEP: Columns = {
     "backend": "backend", "precision": "precision", "size": "size", "ms_p50": "p50, ms", "ms_p95": "p95, ms",
     "gflop_per_s": "GFLOP/s", "matmul_share": "of best matmul", "matmul_share_own": "of own matmul"}
+GPU: dict[str, Columns] = {
+    "gpu-step": STEP,
+    "gpu-step-compiled": STEP,
+    "gpu-frame": {"frame": "frame", "field": "field", "path": "path", "precision": "precision", "match_ms": "match, ms",
+                  "advance_ms": "warp and ascend, ms", "compose_ms": "compose, ms", "frame_ms": "frame, ms",
+                  "kernels": "kernels", "graph_launches": "graph launches", "host_waits": "host waits",
+                  "fps": "frames/s", "busy_ratio": "GPU busy", "waited_ms_p50": "waited for p50, ms",
+                  "waited_ms_p95": "p95, ms"},
+    "gpu-equality": {"clip": "clip", "path": "path", "precision": "precision", "gain": "gain", "flicker": "flicker",
+                     "first_frame_levels": "first frame, levels", "gain_change": "gain, change",
+                     "flicker_change": "flicker, change"},
+    "gpu-render": {"size": "size", "frame_path": "path", "encoder": "encoder", "frames": "frames", "fps": "frames/s",
+                   "match_ms": "match, ms", "dream_ms": "ascend, ms", "compose_ms": "compose, ms",
+                   "device_wait_ms": "wait for the device, ms", "encode_wait_ms": "wait for the encoder, ms",
+                   "refused": "refused"},
+    "gpu-live": {**LIVE, "backend": "backend", "precision": "precision"},
+    "gpu-sessions": {"sessions": "sessions", "source": "source", "fps": "frames/s", "latency_p50_ms": "latency p50, ms",
+                     "latency_p95_ms": "p95, ms", "dreams_per_s": "dreams/s"},
+    "gpu-codecs": {"what": "what"},
+}
+"""Tables of what ``gpu.sh`` measures; left out where there is no results file."""
 COLUMNS: dict[str, Columns] = {
     "step": STEP,
     "step-googlenet": STEP,
@@ -45,6 +67,7 @@ COLUMNS: dict[str, Columns] = {
     "gpu": {"gpu": "GPU", "backend": "backend", "precision": "precision", "mixed3_320x240_ms": "`mixed3` 320x240, ms",
             "mixed3_1280x720_ms": "`mixed3` 1280x720, ms", "googlenet_ms": "GoogLeNet, ms",
             "render_fps": "render, frames/s"},
+    **GPU,
 }
 """Tables of docs/speed.md, in order: the name of the results file and its columns."""
 
@@ -67,21 +90,26 @@ def measure(name: str) -> None:
     result = subprocess.run([sys.executable, "-m", *shlex.split(command), "--json"], stdout=subprocess.PIPE, text=True,
                             check=True)
     stored = json.dumps({"command": command, **json.loads(result.stdout)}, indent=1, ensure_ascii=False)
-    (RESULTS / f"{name}.json").write_text(stored + "\n", encoding="utf-8")
+    results_file(name).write_text(stored + "\n", encoding="utf-8")
 
 
 def pages() -> dict[Path, str]:
     """Return each document with its current tables."""
     speed = SPEED.read_text(encoding="utf-8")
     for name in COLUMNS:
-        speed = replace(speed, name, section(name))
+        missing = name in GPU and not results_file(name).exists()
+        speed = replace(speed, name, NOT_RUN if missing else section(name))
     return {README: replace(README.read_text(encoding="utf-8"), "speed", summary()), SPEED: speed}
 
 
 def load(name: str) -> dict[str, Any]:
     """Read ``{"command", "note", "conditions", "rows"}``; the note may be absent, the command empty."""
-    stored: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    stored: dict[str, Any] = json.loads(results_file(name).read_text(encoding="utf-8"))
     return stored
+
+
+def results_file(name: str) -> Path:
+    return RESULTS / f"{name}.json"
 
 
 def replace(text: str, name: str, body: str) -> str:
@@ -98,10 +126,14 @@ def section(name: str) -> str:
     stored = load(name)
     conditions = [f"{key.replace('_', ' ')}: {value}" for key, value in stored["conditions"].items()]
     note = f"{stored['note']}\n\n" if "note" in stored else ""
-    rows = [{**row, **{f"{stage}_ms": times["p50_ms"] for stage, times in row.get("stages", {}).items()}}
-            for row in stored["rows"]]
+    rows = [with_stages(row) for row in stored["rows"]]
     command = f"`{stored['command']}`\n\n" if stored["command"] else ""
     return f"{command}{table(COLUMNS[name], rows)}\n\n{note}<sub>{'; '.join(conditions)}</sub>"
+
+
+def with_stages(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with a column for the median of each stage, such as ``match_ms``."""
+    return {**{f"{stage}_ms": times["p50_ms"] for stage, times in row.get("stages", {}).items()}, **row}
 
 
 def summary() -> str:
