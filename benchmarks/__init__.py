@@ -72,7 +72,7 @@ class Options:
     backend: str = option("auto", "auto for all that run here (step, equality), or for the fastest")
     device: str = option("auto", "as --device of render (all except web)")
     precision: str = option("auto", "auto for fp32 and the fastest (step), or for the fastest")
-    frame_path: str = option("auto", "as --frame-path of render; several, with commas, are measured in turn by render "
+    frame_path: str = option("auto", "as --frame-path of render, which takes several, with commas, in turn "
                                      "(render, live, sessions)")
     encoder: str = option("", "as -c:v of render, or null for none; several, with commas, in turn; empty for the "
                               "default (render)")

@@ -10,11 +10,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.dream.optical_flow import Flow
 from streamdream.media.opencv import cv2
 
 Plane = NDArray[np.float32]
 """[H, W] or [H, W, C]."""
+Flow = NDArray[np.float32]
+"""[H, W, 2]."""
 
 LUMA_MATRIX = np.tile(np.array([0.299, 0.587, 0.114], np.float32), (3, 1))
 """RGB to luma (ITU-R BT.601), repeated in all three channels."""
