@@ -7,20 +7,24 @@ cache is not used: its keys have only the names of operations, so it returns the
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from streamdream.backends import engine_cache, graph
 from streamdream.backends.cached_engine import CachedEngineBackend
 from streamdream.backends.eager import Eager
+from streamdream.backends.engine import FLOOR_COSINE, cosine
 from streamdream.errors import EngineError, SettingsError
 from streamdream.system import cache_dir
 
 if TYPE_CHECKING:
+    from streamdream.ascent.objectives import Objective
     from streamdream.backends.engine import Engine
     from streamdream.backends.graph import Graph
     from streamdream.models import Model
@@ -30,6 +34,7 @@ RTX_RUNS_ON = frozenset(((7, 5), (8, 0), (8, 6), (8, 9)))
 """Compute capabilities that TensorRT-RTX supports, in addition to 12.0 and later. On others (an H100 has 9.0) release
 1.7 builds an engine that it then cannot load.
 """
+log = logging.getLogger(__name__)
 PACKAGES = ("torch-tensorrt", "torch-tensorrt-rtx", "tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
 
@@ -77,6 +82,46 @@ class TensorRt(CachedEngineBackend):
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
         return TensorRtEngine(data, self.device, ((shape, torch.float32),))
 
+    def compile_function(self, work: Callable[..., Any], objectives: Sequence[Objective] = ()) -> Callable[..., Any]:
+        """Return ``work``, a function of tensors without branches, as one engine, built at its first call and stored.
+
+        What holds no step runs as a CUDA graph. Raises EngineError if the engine differs from ``work`` by more than
+        rounding.
+        """
+        if not objectives:
+            return self._eager.compile_function(work)
+        engines: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
+
+        def run(*inputs: Tensor) -> Any:
+            shapes = tuple(tensor.shape for tensor in inputs)
+            if shapes not in engines:
+                with torch.no_grad():
+                    engines[shapes] = self._function_engine(work, inputs)
+            return engines[shapes](*inputs)
+
+        return run
+
+    def _function_engine(self, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+        expected: tuple[Tensor, ...] = work(*inputs)
+        traced = without_bytes(graph.trace(work, inputs))
+        kinds = [(output.shape, torch.float32 if output.dtype == torch.uint8 else output.dtype) for output in expected]
+        key = self._build_key(traced) | {"size": f"frame-{'x'.join(map(str, expected[0].shape))}"}
+
+        def serialize() -> bytes:
+            log.info("building an engine for a whole frame on %s in %s", self.name, self.precision)
+            return self.serialize(traced)
+
+        engine = engine_cache.load_or_build(key, lambda data: TensorRtEngine(data, self.device, kinds), serialize)
+
+        def run(*arguments: Tensor) -> tuple[Tensor, ...]:
+            return tuple(output.to(like.dtype) for output, like in zip(engine.run(*arguments), expected, strict=True))
+
+        for output, like in zip(run(*inputs), expected, strict=True):
+            if not (like.float() == like.float().flatten()[0]).all() and cosine(output, like) < FLOOR_COSINE:
+                raise EngineError(f"{self.name} does not compute the frame right here; --backend eager does, please "
+                                  "report this")
+        return run
+
     def engine_bytes(self, engine: Engine, data_bytes: int, shape: torch.Size) -> int:
         """Estimate the weights by the size of the data; TensorRT reports its workspace."""
         return data_bytes + getattr(engine, "workspace_bytes", 0)
@@ -117,6 +162,20 @@ class TensorRtEngine:
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
             raise EngineError("TensorRT could not run the engine; --backend eager can")
         return outputs
+
+
+def without_bytes(traced: Graph) -> Graph:
+    """Return the graph with float32 in place of uint8, which an engine cannot return; the values are the same."""
+    module = traced.module
+    assert isinstance(module, torch.fx.GraphModule)
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.aten._to_copy.default and node.kwargs.get("dtype") == torch.uint8:
+            with module.graph.inserting_before(node):
+                whole = module.graph.call_function(torch.ops.aten.floor.default, (node.args[0],))
+            node.replace_all_uses_with(whole)
+            module.graph.erase_node(node)
+    module.recompile()
+    return traced
 
 
 def import_quietly() -> Any:

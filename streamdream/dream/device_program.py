@@ -46,7 +46,7 @@ class Program:
         self.steps = [backend.step_function(step) for step in specs]
         self.single_steps = [_with_number(backend.compile(step)) for step in specs]
         """Each on its own: for the warm-up, which takes a pass as often as the settings say."""
-        self.match = self._compiled(partial(_match, spec))
+        self.match = backend.compile_function(partial(_match, spec))
         self.advance = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_advance, self, layout)))
         self.whole = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_whole, self, layout)))
 
