@@ -16,7 +16,6 @@ from streamdream.dream import reference_images, warp
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.options import DreamOptions
 from streamdream.live import compositor
-from streamdream.live.dream_worker import resize_state
 from streamdream.media.compose import compose_image
 from streamdream.media.opencv import cv2
 from streamdream.models import get
@@ -163,7 +162,7 @@ def test_a_change_of_the_field_is_no_visible_jump(eager: Backend) -> None:
     shown: list[NDArray[np.uint8]] = []
     for number in range(60):
         options = DreamOptions(field_height=120 if 30 <= number < 45 else 96)
-        state = resize_state(state, *options.field_size(192, 320))
+        state = state.resized(*options.field_size(192, 320))
         state = dreamer.advance(state, image, settings, options=options)
         assert state.residual is not None
         shown.append(compositor.composite(compositor.prepare_residual(state.residual, image), image, settings))

@@ -76,7 +76,7 @@ def test_take_returns_at_an_item_and_at_the_end() -> None:
 def test_a_residual_is_scaled_when_the_field_changes() -> None:
     residual = np.zeros((40, 60, 3), np.float32)
     residual[:20] = 1
-    state = resize_state(DreamState(residual, np.full((40, 60), 9, np.uint8), index=5), 80, 120)
+    state = DreamState(residual, np.full((40, 60), 9, np.uint8), index=5).resized(80, 120)
     assert state.residual is not None and state.grey is not None and state.index == 5
     assert state.residual.shape == (80, 120, 3) and state.grey.shape == (80, 120)
     assert np.min(state.residual[:38]) == 1 and np.max(state.residual[42:]) == 0

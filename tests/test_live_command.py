@@ -16,6 +16,7 @@ from support.commands import ENVIRONMENT, fails, here
 from support.live_sinks import readable_frames
 from support.waiting import until
 
+from streamdream.backends import openvino
 from streamdream.live.report import LiveReport
 from streamdream.media.sources.live import open_live
 from streamdream.settings import LiveSettings
@@ -91,3 +92,33 @@ def test_a_recording_is_complete_after_a_signal(number: signal.Signals, tmp_path
     assert "dreams/s" in output and [path.name for path in tmp_path.iterdir()] == ["recording.mp4"]
     with av.open(str(tmp_path / "recording.mp4")) as file:
         assert sum(1 for _ in file.decode(video=0)) >= 1
+
+
+# --- whole frames on the device ---------------------------------------------------------------------------------------
+
+DEVICE = ["--frame-path", "device", "--device", "cpu", "--backend", "eager", "--layers", "conv2d_2", "--octaves", "1"]
+
+
+@pytest.mark.parametrize(("flags", "fields"), [
+    (["--field-height", "64", "--fixed-field"], {"106x64"}),
+    (["--field-height", "0", "--fixed-field"], {"160x96"})])
+def test_live_dreams_whole_frames_on_a_device(flags: list[str], fields: set[str], capsys: pytest.CaptureFixture[str]
+                                              ) -> None:
+    result = here(capsys, "live", "--source", "lavfi:testsrc2=size=160x96:rate=10:d=1", "--sink", "null", "--json",
+                  *DEVICE, *flags)
+    report = json.loads(result.stdout)
+    assert result.returncode == 0 and set(report["fields"]) == fields
+    assert min(report[name] for name in ("dreams", "steps", "frames")) >= 3
+
+
+def test_a_field_of_0_grows_to_the_lines_of_the_source(capsys: pytest.CaptureFixture[str]) -> None:
+    result = here(capsys, "live", "--source", "lavfi:testsrc2=size=320x160:rate=20:d=2", "--sink", "null", "--json",
+                  *DEVICE, "--field-height", "0")
+    assert set(json.loads(result.stdout)["fields"]) & {"320x160 all octaves", "320x160"}
+
+
+def test_a_backend_that_executes_steps_only_refuses_whole_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    if not openvino.OpenVino.available()[0]:
+        pytest.skip("OpenVINO is not installed")
+    fails(here(capsys, "live", "--source", GRAPH, "--sink", "null", "--frame-path", "device", "--device", "cpu",
+               "--backend", "openvino"), 2, "--frame-path device")

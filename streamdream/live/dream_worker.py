@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream.automation.automation import Automation, content_key
 from streamdream.automation.model_switcher import ModelSwitcher
-from streamdream.dream.dreamer import DreamState
 from streamdream.dream.octaves import fitting_octaves
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import LiveReader, References
+from streamdream.dream.state import DreamState
 from streamdream.errors import FieldTooSmall, SourceError, UsageError
 from streamdream.live import compositor
 from streamdream.live.dreams_in_flight import DeviceUse, DreamsInFlight, SoleUse, Submitted
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.thread_tuner import ThreadTuner
-from streamdream.media.opencv import cv2
-from streamdream.media.resize import downscale_area
 from streamdream.system.process_tuning import lower_thread_priority
 from streamdream.system.torch_threads import process_threads
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streamdream.automation.controls import DreamRequest
-    from streamdream.dream import warp
     from streamdream.dream.dreamer import Dreamer
     from streamdream.live.captured import Captured
     from streamdream.live.field_times import FieldTimes, FieldTimesOfRun
@@ -51,14 +48,13 @@ RESIZE_GRACE_SECONDS = 1.0
 class DreamWorker:
     """Dreams the newest of the frames that are put into ``frames``, until that is closed.
 
-    ``publish`` gets the frames of ``in_flight``, each with its dream. ``output``: what they result in, as
-    ``DreamOptions.output``.
+    ``publish`` gets the frames of ``in_flight``, each with its dream, or with the ``levels`` of ``DreamOptions``.
     """
 
     def __init__(self, dreamer: Dreamer, resolution: ResolutionController, automation: Automation, pace: FramePace,
                  publish: Callable[[Captured], None], device_slot: DeviceSlot,
                  build: Callable[[str], Dreamer] | None = None, field_times: FieldTimesOfRun | None = None,
-                 output: str = "picture") -> None:
+                 levels: bool = False) -> None:
         self.frames: Mailbox[Captured] = Mailbox()
         self.in_flight = DreamsInFlight(publish)
         self.fields: Counter[str] = Counter()
@@ -70,7 +66,7 @@ class DreamWorker:
         self._resolution, self._required_rate = resolution, resolution.required_rate
         self._field_times, self._started_from_times = field_times, False
         self._times: FieldTimes | None = None  # of the last dream
-        self._options, self._output, self._publish = dreamer.options, output, publish
+        self._options, self._levels, self._publish = dreamer.options, levels, publish
         self._is_processor = dreamer.backend.device.type == "cpu"
         self._thread_tuner = ThreadTuner(process_threads() if self._is_processor else 1)
         self._references = LiveReader()
@@ -134,12 +130,12 @@ class DreamWorker:
         if was_every_frame and not self._every_frame:
             self._publish(captured)  # with the last residual
         times = self._times_of(dreamer, request, image, on_device)
-        options = replace(self._options, field_height=self._resolution.field_height, output=self._output,
-                          cycle_octaves=self._resolution.cycle_octaves, on_step=self._count_step)
+        options = replace(self._options, field_height=self._resolution.field_height, on_step=self._count_step,
+                          cycle_octaves=self._resolution.cycle_octaves, cut_on_device=True, levels=self._levels)
         if options.field_height != self.target_height:
             self.target_height, self._resized_at = options.field_height, time.perf_counter()
         height, width = options.field_size(*image.shape[:2])
-        state = self._carried_state(height, width, on_device, request.kept)
+        state = self._carried_state(height, width, request.kept)
         began_at = time.perf_counter()
         try:
             references = self._references.read(request.dream)
@@ -180,6 +176,7 @@ class DreamWorker:
             self.in_flight.abandon()
             raise
         self._kind = kind
+        self.steps += settings.steps * (1 if options.cycle_octaves else settings.octaves)
         self.in_flight.put(Submitted(captured, pending, references, (use or self._sole_use).extend(),
                                      self._resolution.level, size[0], settings.octaves))
 
@@ -207,11 +204,11 @@ class DreamWorker:
                                  anew=every_frame != self._every_frame)
         self._every_frame = every_frame
 
-    def _carried_state(self, height: int, width: int, on_device: bool, kept: float) -> DreamState:
-        """Return the state to go on from, on the right device and at the size of the field."""
+    def _carried_state(self, height: int, width: int, kept: float) -> DreamState:
+        """Return the state to go on from, at the size of the field."""
         if self._resets != self._controls.resets:
-            self._state, self._resets = replace(self._state, residual=None), self._controls.resets
-        return resize_state(self._state, height, width).faded(kept)
+            self._state, self._resets = self._state.emptied(), self._controls.resets
+        return self._state.resized(height, width).faded(kept)
 
     def _observe_finished(self) -> None:
         """Count and measure the dreams that have finished on the device."""
@@ -271,12 +268,3 @@ class DreamWorker:
 
     def _count_step(self, steps_done: int) -> None:
         self.steps += 1
-
-
-def resize_state(state: DreamState, height: int, width: int) -> DreamState:
-    """Scale the state to a field of another size, so that a change of size does not restart the dream."""
-    if state.residual is None or state.grey is None or state.grey.shape == (height, width):
-        return state
-    residual: warp.Plane = cv2().resize(state.residual, (width, height), interpolation=cv2().INTER_LINEAR)
-    maturity = None if state.maturity is None else cv2().resize(state.maturity, (width, height))
-    return replace(state, residual=residual, grey=downscale_area(state.grey, height, width), maturity=maturity)

@@ -22,7 +22,7 @@ from streamdream.live import compositor
 from streamdream.live.captured import Captured
 
 if TYPE_CHECKING:
-    from streamdream.dream.dreamer import PendingDream
+    from streamdream.dream.device_dreamer import PendingDream
     from streamdream.dream.reference_images import References
 
 MAX_IN_FLIGHT = 2

@@ -56,9 +56,10 @@ class Live:
 
     ``automation`` changes them over time; ``build`` makes the dreamer of another model. ``device_slot`` makes the
     context of a dream, in which runs that share a device wait for it. ``make_output`` makes the picture for the sink
-    from the newest residual, or None, and a frame: by default the dream. ``output``: what a dream on the device gives
-    to the sink, as ``DreamOptions.output``. ``field_times`` are kept for the next run. With ``drop_frames`` a device
-    that is too slow for every frame leaves frames out; otherwise these get the dream of another, warped to them.
+    from the newest residual, or None, and a frame: by default the dream. With ``levels`` a dream on the
+    device gives that to the sink which ``DreamOptions.levels`` says. ``field_times`` are kept for the next run. With
+    ``drop_frames`` a device that is too slow for every frame leaves frames out; otherwise they get the dream of
+    another, warped to them.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Live:
         automation: Automation | None = None,
         build: Callable[[str], Dreamer] | None = None,
         make_output: MakeOutput = compositor.composite,
-        output: str = "picture",
+        levels: bool = False,
         field_times: FieldTimesOfRun | None = None,
         drop_frames: bool = False,
     ) -> None:
@@ -82,7 +83,7 @@ class Live:
         self._for_display: Mailbox[Captured] = Mailbox()
         self._pace = FramePace(float(source.rate), must_keep_up=drop_frames)
         self._worker = DreamWorker(dreamer, resolution, self._automation, self._pace, self._for_display.put,
-                                   device_slot, build, field_times, output)
+                                   device_slot, build, field_times, levels)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._captured = self._shown = 0

@@ -37,7 +37,7 @@ class RecordedDevice:
 
     def submit(self, state: Any, frame: Frame, *args: Any, **options: Any) -> Any:
         self.before_submit()
-        self.began_empty.append(state.residual is None)
+        self.began_empty.append(state.is_empty)
         self.images.append(frame.image)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

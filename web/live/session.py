@@ -272,7 +272,7 @@ class LiveSession:
                 device_slot = CpuYield(device_slot, self._app_state.live.min_dream_rate, self._stopping.wait)
             self._live = Live(self._source, self._sink, dreamer, self._resolution, self.controls, device_slot,
                               self._automation, build=self._app_state.dreamer, make_output=split_residual,
-                              output="levels", field_times=FieldTimesOfRun(self._app_state.stream.backend),
+                              levels=True, field_times=FieldTimesOfRun(self._app_state.stream.backend),
                               drop_frames=self._app_state.stream.frame_path == "device")
             if not self._stopping.is_set():
                 report = self._live.run()
