@@ -19,10 +19,13 @@ from streamdream.system.tensor_cache import cached_tensor
 
 COARSEST = 24
 """Lines or columns below which a picture is not halved again."""
-ROBUST_SCALES = (30.0, 10.0, 5.0)
-"""One for each iteration on a level: the difference in grey levels at which a pixel weighs half (Lorentzian)."""
-WINDOW_SIGMA, WINDOW_RADIUS = 2.0, 5
-"""Pixels: the Gaussian weights of a window."""
+LARGE = 400
+"""Lines and columns from which on a level is only touched up: it costs four times what the next one does."""
+ROBUST_SCALES = {"first": (30.0, 10.0, 5.0), "next": (30.0, 5.0), "large": (5.0,)}
+"""For each iteration on the coarsest level, the finer ones, and those that are LARGE: the difference in grey levels at
+which a pixel weighs half (Lorentzian)."""
+WINDOW_SIGMA, WINDOW_SIZE = 1.9, 10
+"""Pixels: the Gaussian weights of a window. There is one in the middle of each four pixels; its flow is interpolated."""
 INERTIA, INERTIA_OF_NOISE = 2.0, 0.2
 """How much the flow that a window had weighs: as much as this squared gradient, in grey levels per pixel, plus a share
 of the variance of the noise, so that flow does not follow noise."""
@@ -37,41 +40,43 @@ def lucas_kanade(current: Tensor, previous: Tensor) -> Tensor:
         levels.append(_halve(levels[-1]))
     inertia = _inertia(levels[0])
     flow = current.new_zeros(current.shape[0], 2, *levels[-1].shape[2:])
-    for level in reversed(levels):
-        flow = _refine(_enlarge(flow, *level.shape[2:]), level, inertia)
+    flow = _refine(flow, levels[-1], inertia, ROBUST_SCALES["first"])
+    for level in levels[-2::-1]:
+        height, width = level.shape[2:]
+        scales = ROBUST_SCALES["large" if min(height, width) >= LARGE else "next"]
+        flow = _refine(2 * _enlarge(flow, height, width), level, inertia, scales)
     return flow
 
 
 def _halve(pair: Tensor) -> Tensor:
-    """[N, 2, H, W] -> [N, 2, H / 2, W / 2], rounded up. A pixel lies in the middle of four."""
+    """[N, 2, H, W] -> [N, 2, H / 2, W / 2], rounded up. A pixel lies in the middle of four; the first lines and columns
+    of a picture with an odd number of them count twice.
+    """
     height, width = pair.shape[2:]
-    padded = F.pad(pair, (1, 1 + width % 2, 1, 1 + height % 2), mode="replicate")
+    padded = F.pad(pair, (1 + width % 2, 1, 1 + height % 2, 1), mode="replicate")
     return F.conv2d(padded, _binomial(pair.device), stride=2, groups=2)
 
 
 def _enlarge(flow: Tensor, height: int, width: int) -> Tensor:
-    """The flow of a level -> that of the next finer one; or of the same."""
-    if flow.shape[2:] == (height, width):
-        return flow
-    doubled = F.interpolate(flow, scale_factor=2.0, mode="bilinear")
-    return 2 * doubled[:, :, :height, :width]
+    """[N, 2, H / 2, W / 2], as ``_halve`` rounds -> [N, 2, H, W], bilinear, with the same values."""
+    return F.interpolate(flow, scale_factor=2.0, mode="bilinear")[:, :, height % 2:, width % 2:]
 
 
 def _inertia(pair: Tensor) -> Tensor:
     """[N, 1, 1, 1]. The noise is estimated as in Immerkaer 1996, from what is left of both pictures by a difference of
     Laplacians."""
-    deviation = F.conv2d(pair, _noise_kernel(pair.device), groups=2).abs().mean((1, 2, 3), keepdim=True)
+    deviation = F.conv2d(pair, _noise_kernel(pair.device), stride=2, groups=2).abs().mean((1, 2, 3), keepdim=True)
     return INERTIA + INERTIA_OF_NOISE * deviation * deviation
 
 
-def _refine(flow: Tensor, pair: Tensor, inertia: Tensor) -> Tensor:
+def _refine(flow: Tensor, pair: Tensor, inertia: Tensor, scales: tuple[float, ...]) -> Tensor:
     """Improve the flow [N, 2, H, W] between the two pictures of a level [N, 2, H, W]."""
     count, _, height, width = flow.shape
     taps = F.conv2d(F.pad(pair, (1, 1, 1, 1), mode="replicate"), _differences(flow.device), groups=2)
     now, before = taps.chunk(2, 1)
     one, row_x, row_y = _identity(flow.device)
     row_x, row_y = (row.expand(count, 2, height, width) for row in (row_x, row_y))
-    for scale in ROBUST_SCALES:
+    for scale in scales:
         # with a flow g in place of the flow f, the pictures differ by: difference + gradient * (g - f)
         change = now + warp_linear(before, flow)
         difference, gradient = change[:, :1], change[:, 1:]
@@ -82,7 +87,7 @@ def _refine(flow: Tensor, pair: Tensor, inertia: Tensor) -> Tensor:
         data = weighted.unsqueeze(2) * torch.cat((gradient, at_zero), 1).unsqueeze(1)
         rest = torch.cat((row_x, flow[:, :1], row_y, flow[:, 1:]), 1)
         sums = _window_sums(torch.addcmul(data.flatten(1, 2), rest, inertia, value=-1))
-        flow = _solve(sums.view(count, 2, 3, height, width))
+        flow = _enlarge(_solve(sums.reshape(count, 2, 3, *sums.shape[2:])), height, width)
     return flow
 
 
@@ -96,16 +101,19 @@ def _solve(equations: Tensor) -> Tensor:
 
 
 def _window_sums(planes: Tensor) -> Tensor:
-    """Gaussian sums around each pixel. Windows end at the edge of the picture: nothing is outside."""
-    count = planes.shape[1]
+    """[N, C, H, W] -> the Gaussian sums in the middle of each four pixels [N, C, H / 2, W / 2], as ``_halve`` rounds.
+    Windows end at the edge of the picture: nothing is outside.
+    """
+    count, height, width = planes.shape[1:]
     across, down = _window(count, planes.device)
-    planes = F.conv2d(planes, across, padding=(0, WINDOW_RADIUS), groups=count)
-    return F.conv2d(planes, down, padding=(WINDOW_RADIUS, 0), groups=count)
+    margin = WINDOW_SIZE // 2 - 1
+    planes = F.conv2d(planes, across, padding=(0, margin + width % 2), stride=(1, 2), groups=count)
+    return F.conv2d(planes, down, padding=(margin + height % 2, 0), stride=(2, 1), groups=count)
 
 
 @cached_tensor
 def _window(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, dtype=torch.float32)
+    offsets = torch.arange(WINDOW_SIZE, dtype=torch.float32) - (WINDOW_SIZE - 1) / 2
     weights = torch.exp(-0.5 * (offsets / WINDOW_SIGMA) ** 2)
     weights = (weights / weights.sum()).to(device)
     return weights.view(1, 1, 1, -1).repeat(count, 1, 1, 1), weights.view(1, 1, -1, 1).repeat(count, 1, 1, 1)

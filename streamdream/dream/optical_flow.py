@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.dream.warp import Flow as Flow
 from streamdream.errors import UnknownName
 from streamdream.media.opencv import cv2
 
 Grey = NDArray[np.uint8]
-Flow = NDArray[np.float32]
 FlowEstimator = Callable[[Grey, Grey], Flow]
 
 DIS_FINEST_SCALE, DIS_PATCH_SIZE = 2, 8
