@@ -25,15 +25,15 @@ def shape_steps(residual: Tensor, carried: Tensor, carries: Tensor, frame: Tenso
     this frame, are [N, 1, 1, 1]; there ``carried`` is 0 everywhere. Where legibility is 0 the residual is returned.
     """
     anything = carries > 0
-    before = torch.where(anything, _bounded(carried, frame), carried)
+    before = _bounded(carried, frame)
     added = residual - before
     weights = _weights(frame, torch.where(anything, before, residual), legibility)
-    chroma_weight = _normalized(weights, weights.pow(CHROMA_POWER), legibility)
-    luma_weight = _normalized(weights, weights, legibility)
-    shaped = added * chroma_weight + luma(added) * (luma_weight - chroma_weight)
-    same_energy = torch.sqrt((_mean(added * added) + 1e-12) / (_mean(shaped * shaped) + 1e-12))
-    shaped = shaped * torch.where(anything, torch.ones_like(same_energy), same_energy)
-    return torch.where(legibility > 0, _bounded(before + shaped, frame), residual)
+    chroma_weights = weights.pow(CHROMA_POWER)
+    shaped = added * chroma_weights + luma(added) * (weights - chroma_weights)
+    scale = _scale(weights, legibility)
+    same_energy = torch.sqrt((_mean(added * added) + 1e-12) / (_mean(shaped * shaped) * (scale * scale) + 1e-12))
+    shaped = torch.addcmul(before, shaped, torch.where(anything, scale, scale * same_energy))
+    return torch.where(legibility > 0, _bounded(shaped, frame), residual)
 
 
 def _weights(frame: Tensor, dream: Tensor, legibility: Tensor) -> Tensor:
@@ -48,10 +48,10 @@ def _weights(frame: Tensor, dream: Tensor, legibility: Tensor) -> Tensor:
     return torch.pow(torch.sqrt(masking) * concentration, legibility)
 
 
-def _normalized(weights: Tensor, values: Tensor, legibility: Tensor) -> Tensor:
-    """Scale ``values`` so that the gain stays: by a constant, and for a plain frame by more."""
+def _scale(weights: Tensor, legibility: Tensor) -> Tensor:
+    """Return the factor of all weights that keeps the gain: [N, 1, 1, 1]; for a plain frame it is larger."""
     level = _mean(weights.square().square()).pow(1 / 8) + 1e-6
-    return values * (torch.exp(math.log(MAX_SCALE) * legibility.pow(SCALE_POWER)) / level)
+    return torch.exp(math.log(MAX_SCALE) * legibility.pow(SCALE_POWER)) / level
 
 
 def _bounded(residual: Tensor, frame: Tensor) -> Tensor:
