@@ -25,9 +25,9 @@ from streamdream.dream import (
 )
 from streamdream.dream import trust as trust_methods
 from streamdream.dream.device_matching import TensorMatch, match, match_with
-from streamdream.dream.device_sampling import resize_linear
 from streamdream.dream.frame_matching import match_frame
 from streamdream.errors import UnknownName
+from streamdream.media.device_resize import resize_linear
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
 

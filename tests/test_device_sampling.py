@@ -45,11 +45,10 @@ def test_each_channel_may_have_its_own_blur() -> None:
 
 
 @pytest.mark.parametrize("size", [(30, 42), (40, 56), (53, 100), (119, 168), (120, 167), (120, 168)])
-def test_area_averages_are_those_of_opencv(size: tuple[int, int]) -> None:
+def test_blurred_area_averages_are_those_of_opencv(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).random((120, 168, 3), dtype=np.float32)
     expected = cv2().resize(picture, size[::-1], interpolation=cv2().INTER_AREA)
-    np.testing.assert_allclose(to_array(device_sampling.resize_area(planes(picture), *size)), expected, atol=EXACT)
-    blurred = to_array(device_sampling.resize_area(planes(picture), *size, sigma=4.0))
+    blurred = to_array(device_sampling.blurred_area(planes(picture), *size, 4.0))
     np.testing.assert_allclose(blurred, cv2().GaussianBlur(expected, (0, 0), 4.0), atol=EXACT)
 
 
@@ -59,13 +58,6 @@ def test_a_field_has_the_levels_of_the_reference(size: tuple[int, int], lion: Pi
     found, expected = to_array(device_sampling.downscale_area(planes(frame), *size)), downscale_area(frame, *size)
     difference = np.abs(found - expected)
     assert difference.max() <= 1 and (difference > 0).mean() < 2e-3
-
-
-@pytest.mark.parametrize("size", [(240, 336), (77, 333), (60, 84)])
-def test_linear_scaling_is_that_of_opencv(size: tuple[int, int]) -> None:
-    picture = np.random.default_rng(0).random((120, 168, 3), dtype=np.float32)
-    np.testing.assert_allclose(to_array(device_sampling.resize_linear(planes(picture), *size)),
-                               cv2().resize(picture, size[::-1]), atol=EXACT)
 
 
 def test_grey_and_luma_are_those_of_opencv() -> None:
@@ -115,9 +107,8 @@ def test_onnx_runtime_samples_as_pytorch_does() -> None:
         picture, flow = inputs
         return (device_sampling.warp(picture, flow), device_sampling.warp_linear(picture, flow),
                 device_sampling.blur(picture, 1.5), device_sampling.blur(picture[:, :1], 6.0),
-                device_sampling.resize_area(picture, 9, 13), device_sampling.downscale_area(picture, 8, 9),
-                device_sampling.grey(torch.round(picture)), device_sampling.in_bounds(flow),
-                device_sampling.resize_linear(picture, 50, 70))
+                device_sampling.blurred_area(picture, 9, 13, 4.0), device_sampling.downscale_area(picture, 8, 9),
+                device_sampling.grey(torch.round(picture)), device_sampling.in_bounds(flow))
 
     inputs = 255 * torch.rand(1, 3, 24, 40, generator=torch.manual_seed(0)), planes(swaying(24, 40, 40))
     wanted = sample(*inputs)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from streamdream.dream import device_flow, device_trust
 from streamdream.dream.device_histogram import cumulate, first_reaching, histogram
-from streamdream.dream.device_sampling import resize_area, warp
+from streamdream.dream.device_sampling import warp
 from streamdream.dream.frame_matching import CLIPPED_ABOVE, CLIPPED_BELOW, FLASH_SHARE, FLAT_VARIANCE, SAME_EXPOSURE
 from streamdream.errors import UnknownName
+from streamdream.media.device_resize import resize_area
 from streamdream.models.tensor_cache import cached_tensor
 
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]

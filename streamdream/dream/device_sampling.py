@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamdream.dream.warp import FLOW_NOISE, LUMA_MATRIX
+from streamdream.media.device_resize import area_weights, resize_area
 from streamdream.models.tensor_cache import cached_tensor
 
 Each = float | tuple[float, ...]
@@ -85,27 +86,17 @@ def _blur_matrix(sigma: float, size: int, length: int) -> Matrix:
 
 # --- resizes ----------------------------------------------------------------------------------------------------------
 
-def resize_area(x: Tensor, height: int, width: int, sigma: float = 0.0) -> Tensor:
-    """Scale down by area averages, as cv2.INTER_AREA does float32 pictures; with ``sigma``, blur the result by that.
-
-    ``height`` and ``width`` are at most those of ``x``.
-    """
-    rows, columns = x.shape[2:]
-    if not sigma and rows % height == columns % width == 0:
-        factors = rows // height, columns // width
-        return x if factors == (1, 1) else F.avg_pool2d(x, factors)
-    down, across = _area(rows, height, sigma, x.device), _area(columns, width, sigma, x.device)
-    return (down @ x) @ across.mT
+def blurred_area(x: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """Scale down by area averages and blur that by ``sigma``, in two products of matrices."""
+    down, across = (_blurred_area(length, target, sigma, x.device)
+                    for length, target in zip(x.shape[2:], (height, width), strict=True))
+    return down @ x @ across.mT
 
 
 @cached_tensor
-def _area(length: int, target: int, sigma: float, device: torch.device) -> Tensor:
-    """Return the matrix [target, length] that averages a column's areas, and then blurs it."""
-    edges = np.arange(target + 1) * (length / target)
-    cells = np.arange(length)
-    shared = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    matrix = np.clip(shared, 0, 1) * (target / length)
-    return _to_tensor(_blur_matrix(sigma, kernel_size(sigma), target) @ matrix if sigma else matrix, device)
+def _blurred_area(length: int, target: int, sigma: float, device: torch.device) -> Tensor:
+    area = area_weights(length, target, True, torch.device("cpu")).numpy()
+    return _to_tensor(_blur_matrix(sigma, kernel_size(sigma), target) @ area, device)
 
 
 def downscale_area(levels: Tensor, height: int, width: int) -> Tensor:
@@ -122,11 +113,6 @@ def _rounded_area(levels: Tensor, height: int, width: int) -> Tensor:
     if levels.shape[2:] == (2 * height, 2 * width):
         return torch.floor(smaller + 0.5)  # OpenCV has (a + b + c + d + 2) >> 2 here
     return torch.round(smaller)
-
-
-def resize_linear(x: Tensor, height: int, width: int) -> Tensor:
-    """Scale as cv2.INTER_LINEAR does."""
-    return x if x.shape[2:] == (height, width) else F.interpolate(x, (height, width), mode="bilinear")
 
 
 # --- look-ups ---------------------------------------------------------------------------------------------------------

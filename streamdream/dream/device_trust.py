@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.dream.device_histogram import median
-from streamdream.dream.device_sampling import blur, in_bounds, resize_area, resize_linear, warp
+from streamdream.dream.device_sampling import blur, blurred_area, in_bounds, warp
 from streamdream.dream.trust import (
     LASTING_RANGE,
     LASTING_RATE,
@@ -25,6 +25,7 @@ from streamdream.dream.trust import (
     REGION_SIGMA,
 )
 from streamdream.errors import UnknownName
+from streamdream.media.device_resize import resize_linear
 from streamdream.models.tensor_cache import cached_tensor
 
 RELIABLE_SIGMA, SURROUNDINGS_SIGMA, SIZE = 0.8, 1.5, 7
@@ -137,7 +138,7 @@ def decay_doubt(trust: Tensor, flow: Tensor, lasting: Tensor) -> tuple[Tensor, T
     distrust = (1 - trust) * inside
     low, high = LASTING_RANGE
     forgiven = resize_linear(((lasting - low) * (1 / (high - low))).clamp(0, 1), trust.shape[2], trust.shape[3])
-    doubt = resize_area(distrust, lasting.shape[2], lasting.shape[3], REGION_SIGMA)
+    doubt = blurred_area(distrust, lasting.shape[2], lasting.shape[3], REGION_SIGMA)
     return trust + distrust * forgiven, torch.lerp(lasting, doubt, LASTING_RATE)
 
 
