@@ -13,6 +13,7 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+from streamdream_bench import device_check
 from streamdream_web.live.browser_io import split_residual
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -299,3 +300,9 @@ def test_frames_of_several_threads_are_in_flight() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_the_check_for_gpus_passes_here() -> None:
+    rows = list(device_check.run(CPU, (54, 96)))
+    assert all(row["passed"] for row in rows), rows
+    assert {"rgb", "yuv420p", "gbrp", "frames in flight", "yuv420p, two in flight"} <= {row["check"] for row in rows}

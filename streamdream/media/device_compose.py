@@ -48,12 +48,13 @@ def compose_planes(planes: Sequence[Tensor], residual: Tensor, strength: Strengt
         residual = to_luma(residual).expand(-1, 3, -1, -1)
     levels = (matrix_tensor(matrix, residual.device) @ residual.flatten(2)).view(residual.shape) * (strength * 0.5)
     scales = [_scale(levels, *samples.shape[1:]) for samples in planes]
+    crisp = (_sharpen(levels, [scale for scale, samples in zip(scales, planes, strict=True) for _ in samples])
+             if max(scales) > 1 else None)
     result: list[Tensor] = []
-    crisp = _sharpen(levels, [scale for scale, samples in zip(scales, planes, strict=True) for _ in samples])
     first = 0
     for scale, samples in zip(scales, planes, strict=True):
         size, part = samples.shape[1:], slice(first, first + len(samples))
-        added = (_enlarge(crisp.pictures[:, part], crisp.extremes[:, part], *size) if scale > 1
+        added = (_enlarge(crisp.pictures[:, part], crisp.extremes[:, part], *size) if crisp and scale > 1
                  else resize(levels[:, part], *size))
         total = (_add_dithered(samples[None], added, mask, first) if samples.dtype == torch.uint8
                  else _add_rounded(samples[None], added, mask, highest))
