@@ -162,13 +162,14 @@ def trusted(trust: str, before: Truth, now: Truth) -> warp.Plane:
 # -- cuts --
 
 
+@pytest.mark.parametrize("estimator", ["dis", "lucas-kanade"])
 @pytest.mark.parametrize("name", SCENES)
-def test_likeness_is_high_within_a_shot_and_low_across_a_cut(name: str) -> None:
-    """Measured: above 0.99 within, up to 0.40 across two textures of one kind, which DIS bends into each other."""
+def test_likeness_is_high_within_a_shot_and_low_across_a_cut(name: str, estimator: str) -> None:
+    """Across two textures of one kind, which a dense flow bends into each other."""
     before, now = pair(name)
     other, _ = pair(name, seed=100)
-    assert likeness(now, before) > 0.97
-    assert likeness(now, other) < 0.48
+    assert likeness(now, before, estimator) > 0.97
+    assert likeness(now, other, estimator) < 0.45
 
 
 def test_a_change_of_light_is_no_cut() -> None:
@@ -177,6 +178,6 @@ def test_a_change_of_light_is_no_cut() -> None:
     assert likeness(darker, before) > 0.8
 
 
-def likeness(now: Truth, before: Truth) -> float:
+def likeness(now: Truth, before: Truth, estimator: str = "dis") -> float:
     current, previous = optical_flow.grey(now.image), optical_flow.grey(before.image)
-    return frame_matching.frame_similarity(current, previous, optical_flow.get("dis")(current, previous))
+    return frame_matching.frame_similarity(current, previous, optical_flow.get(estimator)(current, previous))

@@ -185,7 +185,7 @@ class DeviceDreamer:
             return device_picture.compose_on_device(
                 picture, residual, settings.strength, None if mask is None else to_planes(mask, residual.device),
                 settings.original_colors, composers_of(backend)).result
-        host = Download(to_luma(residual) if settings.original_colors else residual)
+        host = Download(to_luma(residual).expand(-1, 3, -1, -1) if settings.original_colors else residual)
         return lambda: compose_picture(picture, np.ascontiguousarray(host.result()[0].transpose(1, 2, 0)),
                                        settings.strength, mask)
 

@@ -15,9 +15,16 @@ from torch import Tensor
 from streamdream.dream import device_flow, device_trust
 from streamdream.dream.device_histogram import cumulate, first_reaching, histogram
 from streamdream.dream.device_sampling import warp
-from streamdream.dream.frame_matching import CLIPPED_ABOVE, CLIPPED_BELOW, FLASH_SHARE, FLAT_VARIANCE, SAME_EXPOSURE
+from streamdream.dream.frame_matching import (
+    CLIPPED_ABOVE,
+    CLIPPED_BELOW,
+    FLASH_SHARE,
+    FLAT_VARIANCE,
+    SAME_EXPOSURE,
+    motion_cells,
+)
 from streamdream.errors import UnknownName
-from streamdream.media.device_resize import resize_area
+from streamdream.media.device_resize import resize_area, resize_linear
 from streamdream.models.tensor_cache import cached_tensor
 
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]
@@ -147,9 +154,11 @@ def frame_similarity(current: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
     """Return the correlation of the current frames and the warped previous ones, as
     ``frame_matching.frame_similarity``: [N, 1, 1, 1].
     """
-    small = downscale_4x(torch.cat((current, previous, flow), 1))
-    scaled = small[:, 2:] * _scale(small.shape[3] / flow.shape[3], small.shape[2] / flow.shape[2], flow.device)
-    pair = torch.cat((small[:, :1], warp(small[:, 1:2], scaled)), 1)
+    small = downscale_4x(torch.cat((current, previous), 1))
+    height, width = small.shape[2:]
+    common = resize_area(flow, *motion_cells(*flow.shape[2:]))
+    common = common * _scale(width / flow.shape[3], height / flow.shape[2], flow.device)
+    pair = torch.cat((small[:, :1], warp(small[:, 1:], resize_linear(common, height, width))), 1)
     centred = pair - pair.mean((2, 3), keepdim=True)
     variances = (centred * centred).mean((2, 3), keepdim=True)
     covariance = (centred[:, :1] * centred[:, 1:]).mean((2, 3), keepdim=True)

@@ -20,6 +20,8 @@ SAME_EXPOSURE = 6.0
 """Difference in mean and in contrast, in grey levels, up to which two frames are compared as they are."""
 CLIPPED_BELOW, CLIPPED_ABOVE = 4, 250
 """Grey levels that a sensor no longer tells apart."""
+MOTION_GRID = 3, 4
+"""Rows and columns of cells, between whose mean flows is interpolated to compare two frames."""
 FLASH_SHARE = 0.2
 """Of a frame: by so much more is clipped in a flash."""
 
@@ -126,17 +128,25 @@ def frame_similarity(current: optical_flow.Grey, previous: optical_flow.Grey, fl
 
     It is near 1 within a shot, also under motion and changes of brightness, and 1 for two flat pictures. Frames are
     compared at a quarter of their size: otherwise only noise would be compared before a plain wall, and every frame
-    would count as a cut.
+    would count as a cut. Of the flow, what is common to the cells of MOTION_GRID counts: a dense one can make any frame
+    look like any other. Figures: docs/notebook/2026-11-28-cuts-and-dense-flow.md.
     """
     small, small_previous = downscale_4x(current), downscale_4x(previous)
     scale = np.array([small.shape[1] / flow.shape[1], small.shape[0] / flow.shape[0]], np.float32)
-    small_flow = cv2().resize(flow, small.shape[::-1], interpolation=cv2().INTER_AREA) * scale
+    cells = motion_cells(*flow.shape[:2])
+    common = cv2().resize(flow, cells[::-1], interpolation=cv2().INTER_AREA) * scale
+    small_flow = cv2().resize(common, small.shape[::-1], interpolation=cv2().INTER_LINEAR)
     warped = warp.warp(small_previous, small_flow)
     a, b = small - small.mean(), warped - warped.mean()
     variance_a, variance_b = float(np.mean(a * a)), float(np.mean(b * b))
     if max(variance_a, variance_b) < FLAT_VARIANCE:
         return 1.0
     return float(np.mean(a * b)) / float(np.sqrt(max(variance_a, FLAT_VARIANCE) * max(variance_b, FLAT_VARIANCE)))
+
+
+def motion_cells(height: int, width: int) -> tuple[int, int]:
+    """Return the cells (rows, columns) of MOTION_GRID that a field of this size has."""
+    return min(MOTION_GRID[0], height), min(MOTION_GRID[1], width)
 
 
 def downscale_4x(grey: optical_flow.Grey) -> warp.Plane:
