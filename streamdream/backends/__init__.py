@@ -91,6 +91,11 @@ def available(name: str) -> tuple[bool, str]:
     return runs, reason
 
 
+def runs_functions(name: str) -> bool:
+    """Whether a backend runs whole functions of tensors, not steps only."""
+    return hasattr(_load(name), "compile_function")
+
+
 def create(name: str, model: Model, device: str = "auto", precision: str = "auto") -> Backend:
     """Create a backend by name. Raises UnknownName, SettingsError, or MissingPackage with the install command."""
     if name not in BACKENDS:

@@ -73,6 +73,15 @@ def choose_backend(stream: StreamSettings, image: NDArray[np.uint8], settings: D
     return choose_once.choose(eager, stream.device, recorder.requests, may_build)
 
 
+def resolve_frame_path(stream: StreamSettings) -> str:
+    """The path that frames take with these settings, "device" or "processor", in place of "auto"."""
+    from streamdream import backends
+
+    if stream.frame_path != "auto" or not backends.runs_functions(stream.backend):
+        return "processor" if stream.frame_path == "auto" else stream.frame_path
+    return "device" if backends.choose_device(stream.device).type == "cuda" else "processor"
+
+
 def _tile_memory_mb(stream: StreamSettings, device: torch.device) -> float:
     from streamdream.system import memory
 

@@ -25,7 +25,7 @@ ROBUST_SCALES = {"first": (30.0, 10.0, 5.0), "next": (30.0, 5.0), "large": (5.0,
 """For each iteration on the coarsest level, the finer ones, and those that are LARGE: the difference in grey levels at
 which a pixel weighs half (Lorentzian)."""
 WINDOW_SIGMA, WINDOW_SIZE = 1.9, 10
-"""Pixels: the Gaussian weights of a window. There is one in the middle of each four pixels; its flow is interpolated."""
+"""Pixels: the Gaussian weights of a window, of which one stands at every second line and column, amid four pixels."""
 INERTIA, INERTIA_OF_NOISE = 2.0, 0.2
 """How much the flow that a window had weighs: as much as this squared gradient, in grey levels per pixel, plus a share
 of the variance of the noise, so that flow does not follow noise."""

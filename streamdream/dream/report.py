@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """``field`` is the size of the last field, such as ``426x240``; ``reason`` says why the backend was chosen."""
+    """``field`` is the size of the last field, such as ``426x240``; ``reason`` says why the backend was chosen,
+    ``frame_path`` where the last frames were computed, see ``options.FRAME_PATHS``.
+    """
 
     frames: int
     seconds: float
@@ -26,6 +28,7 @@ class RunReport:
     precision: str
     device: str
     reason: str
+    frame_path: str
     stages: dict[str, dict[str, float]]
     peak_rss_mb: float
     warnings: list[str]
@@ -37,4 +40,5 @@ def describe_run(dreamer: Dreamer, options: DreamOptions, settings: DreamSetting
     backend, (height, width) = dreamer.backend, options.field_size(*size)
     return {"field": f"{width}x{height}", "layers": settings.layers, "model": dreamer.model.name,
             "backend": backend.name, "precision": backend.precision, "device": str(backend.device),
-            "reason": backend.reason, "stages": options.stats.stages(), "peak_rss_mb": round(peak_rss_mb(), 1)}
+            "reason": backend.reason, "frame_path": "device" if dreamer.on_device(settings, options) else "processor",
+            "stages": options.stats.stages(), "peak_rss_mb": round(peak_rss_mb(), 1)}

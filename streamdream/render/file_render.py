@@ -225,15 +225,17 @@ class _ChunkedRender:
 
 def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_build: bool, workers: int = 1
                ) -> tuple[StreamSettings, BackendChoice | None]:
-    """The settings with a backend, a precision and a number of threads in place of ``auto``: those of the plan, or
-    those that are best here, with the choice. Takes the first frame of ``source``, and raises as ``choose_backend``.
+    """The settings with a backend, a precision, a path of frames and a number of threads in place of ``auto``: those of
+    the plan, or those that are best here, with the choice. Takes the first frame of ``source``, and raises as
+    ``choose_backend``.
     """
-    from streamdream.dream.build import choose_backend
+    from streamdream.dream.build import choose_backend, resolve_frame_path
     from streamdream.system.torch_threads import effective_threads
 
     stream = job.run.stream
     if plan is not None:
-        fixed = {name: plan.identity[name] for name in ("backend", "precision") if getattr(stream, name) == "auto"}
+        fixed = {name: plan.identity[name] for name in ("backend", "precision", "frame_path")
+                 if getattr(stream, name) == "auto"}
         return replace(stream, threads=stream.threads or plan.identity["threads"], **fixed), None
     with GuideVideo(job.run.dream) as guide_video:
         image, references = next(iter(source)).image, guide_video.references_at(0.0)
@@ -241,4 +243,5 @@ def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_buil
     if stream.backend == "auto":
         log.info("%s", choice.reason)
     threads = stream.threads or worker_threads(effective_threads(stream), workers)
-    return replace(stream, backend=choice.backend, precision=choice.precision, threads=threads), choice
+    stream = replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
+    return replace(stream, frame_path=resolve_frame_path(stream)), choice

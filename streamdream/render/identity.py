@@ -18,12 +18,14 @@ SAMPLE_BYTES = 1 << 20
 """Of the head and of the tail of a file; a film is too long to be read twice."""
 PACKAGES = ("torch", "openvino", "numpy", "av", "opencv-python", "opencv-python-headless", "pillow", "pi-heif")
 """Whose versions decide on the last bit of a frame."""
-WITHOUT_EFFECT = ("memory", "threads", "backend", "precision")
+WITHOUT_EFFECT = ("memory", "threads", "backend", "precision", "frame_path")
 """Settings of a stream that change no frame, or that the plan fixes on its own."""
 
 
 def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
-    """``stream`` holds the backend, the precision and the threads that the render uses, in place of ``auto``."""
+    """``stream`` holds the backend, the precision, the path of frames and the threads that the render uses, in place of
+    ``auto``.
+    """
     run = job.run
     settings = {**settings_text(run.dream), **settings_text(stream), **settings_text(run.automation),
                 **settings_text(run.render)}
@@ -42,6 +44,7 @@ def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:
         "weights": weights_digest(stream.model),
         "backend": stream.backend,
         "precision": stream.precision,
+        "frame_path": stream.frame_path,
         "threads": stream.threads,
         "output format": suffix,
         "versions": {"streamdream": __version__, **package_versions()},

@@ -78,6 +78,7 @@ def _work(folder: Path, device: str, orders: queue.Queue[list[int]], window: thr
     os.chdir(plan.job["folder"])
     job, identity = RenderJob.from_json(plan.job), plan.identity
     stream = replace(job.run.stream, backend=identity["backend"], precision=identity["precision"],
+                     frame_path=identity["frame_path"],
                      threads=identity["threads"], device=device)
     dreamer = build_dreamer(stream)
     with open_job_source(job) as source:
