@@ -97,6 +97,9 @@ class StreamSettings(_Checked):
     backend: str = option("auto", "implementation of a step", choices="streamdream.backends:BACKENDS")
     device: str = option("auto", "PyTorch device: auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", "floating-point format of the network", choices="streamdream.backends:PRECISIONS")
+    hwaccel: str = option("auto", "what decodes a video: auto for the GPU of --device where that pays, none for "
+                                  "software, or a type of GPU as in ffmpeg",
+                          choices="streamdream.media.hardware_decoding:HWACCELS")
     frame_path: str = option("auto", "where all of a frame but decoding and encoding is computed",
                              choices="streamdream.dream.options:FRAME_PATHS")
     tile_memory: int = option(0, "memory limit of a step; larger pictures are dreamed in tiles; 0 for 600 on a "

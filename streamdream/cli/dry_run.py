@@ -66,6 +66,8 @@ def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "network", f"{forecast.model} {forecast.layers}"
     threads = _count(forecast.threads, "thread")
     yield "backend", f"{forecast.backend} {forecast.precision}, {threads}, on {forecast.device} ({forecast.reason})"
+    if forecast.decoder_reason or forecast.decoder != "software":
+        yield "decoder", forecast.decoder + (f": {forecast.decoder_reason}" if forecast.decoder_reason else "")
     if forecast.would_build:
         yield "", "engines are built first, some seconds for each octave; the render may be faster then"
     if forecast.seconds is None:

@@ -25,7 +25,7 @@ STILL_PRESET, ZOOM_PRESET = "still", "zoom"
 """The presets that apply when none is named."""
 ZOOM_SECONDS = 10
 """Length of a zoom without -t."""
-VIDEO_SPAN_FIELDS = ("start", "end", *FILE_FIELDS)
+VIDEO_SPAN_FIELDS = ("start", "end", "hwaccel", *FILE_FIELDS)
 
 
 def image_command(parser: Parser, argv: Sequence[str]) -> int:

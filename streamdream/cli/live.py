@@ -73,6 +73,7 @@ def _add_flags(parser: Parser) -> None:
 def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failures: dict[str, str]) -> LiveReport:
     """Run until the source ends or a signal comes. Sinks that fail while others go on are added to ``failures``."""
     from streamdream import models
+    from streamdream.media.hardware_decoding import Hwaccel
     from streamdream.media.sinks import recording
     from streamdream.media.sinks.base import LiveContext
     from streamdream.media.sinks.registry import open_sinks
@@ -85,7 +86,7 @@ def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failure
     with (
         signals.describe_with(recording.describe_all),
         open_automation(automation_files(args), run, args.source, check=check_still_guide) as automation,
-        open_live(args.source, run.live) as source,
+        open_live(args.source, run.live, Hwaccel(run.stream.hwaccel, run.stream.device)) as source,
         open_sinks(
             sink_names, checked_source(source, run, all_octaves=False), run.render, args.overwrite,
             LiveContext(automation.controls, layers, failures)

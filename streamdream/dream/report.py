@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from streamdream.media.hardware_decoding import SOFTWARE
 from streamdream.system.stats import peak_rss_mb
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class RunReport:
     stages: dict[str, dict[str, float]]
     peak_rss_mb: float
     warnings: list[str]
+    decoder: str = SOFTWARE
+    """What decoded the last frame: FFmpeg's type of a device, such as cuda, or this."""
 
 
 def describe_run(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int]

@@ -192,5 +192,5 @@ class Live:
             longest_gap_ms=round(1e3 * self._longest_gap, 2),
             jitter_ms=round(1e3 * (percentile(gaps, 0.95) - percentile(gaps, 0.5)), 2),
             cpu_share=round(cpu_seconds / max(seconds, 1e-3), 3), fields=dict(self._worker.fields),
-            warnings=self._source.warnings + self._sink.warnings,
+            warnings=self._source.warnings + self._sink.warnings, decoder=self._source.decoder,
             **describe_run(self._worker.current, options, self._controls.current(), size))

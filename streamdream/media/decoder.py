@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.errors import SourceError
-from streamdream.media import planes
+from streamdream.media import hardware_decoding, planes
+from streamdream.media.hardware_decoding import HardwareDecoder, HardwareDecoding
 from streamdream.media.input_container import ColorTags, Rotation, color_of, main_video_stream, tag_colorspace
 from streamdream.media.picture_limits import MAX_VIDEO_PIXELS, check_pixels, max_pixels
 from streamdream.media.pyav import fraction
@@ -21,10 +22,11 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 class VideoDecoder:
     """The main video stream of ``container``. Raises SourceError when there is none that can be decoded.
 
-    ``describe`` takes the colours and the pixel aspect from the first picture; they hold for all pictures.
+    ``hardware`` has opened the container, where a device decodes. ``describe`` takes the colours and the pixel aspect
+    from the first picture; they hold for all pictures.
     """
 
-    def __init__(self, container: Any, name: str) -> None:
+    def __init__(self, container: Any, name: str, hardware: HardwareDecoding | None = None) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.stream: Any = main_video_stream(container)
@@ -44,13 +46,19 @@ class VideoDecoder:
         self._name = name
         self._rgb, self._planar = VideoReformatter(), VideoReformatter()
         self._alpha_decoder = _alpha_decoder(self.stream)
+        if hardware and self._alpha_decoder is not None:
+            hardware.fail("transparency is decoded in software only")
+        self._hardware = _hardware_decoder(self.stream, hardware) if hardware and hardware.device_type else None
 
     def decode(self, packet: Any) -> list[Any]:
-        """The pictures that a packet completes, or ``None`` at the end of the stream; damage is counted, not raised."""
+        """The pictures that a packet completes, or ``None`` at the end of the stream; damage is counted, not raised.
+
+        Raises HardwareError where a device fails: then software decodes from here on.
+        """
         from av import FFmpegError
 
         try:
-            pictures: list[Any] = (self._alpha_decoder or self.stream).decode(packet)
+            pictures: list[Any] = (self._hardware or self._alpha_decoder or self.stream).decode(packet)
         except FFmpegError:
             self.damaged += 1
             return []
@@ -60,6 +68,8 @@ class VideoDecoder:
         """Forget what was decoded; after a seek. PyAV does so for the decoders of its streams."""
         if self._alpha_decoder is not None:
             self._alpha_decoder.flush_buffers()
+        if self._hardware is not None:
+            self._hardware.flush()
 
     def describe(self, picture: Any, rotation: Rotation | None = None) -> Rotation:
         """Take what the first picture says about all of them; return how it is turned, which may be known already."""
@@ -120,3 +130,17 @@ def _alpha_decoder(stream: Any) -> Any:
     decoder: Any = CodecContext.create(name, "r")
     decoder.options = dict(stream.codec_context.options)  # the limit of the size
     return decoder
+
+
+def _hardware_decoder(stream: Any, hardware: HardwareDecoding) -> HardwareDecoder | None:
+    """Beside it decodes software, until the first picture of both was compared."""
+    from av import CodecContext
+
+    context = hardware_decoding.decoding_context(stream)
+    if context is None:
+        hardware.fail(f"this PyAV does not decode {stream.codec_context.name} with {hardware.device_type}")
+        return None
+    context.thread_count = 1  # the device decodes; threads would only hold more of its pictures
+    software: Any = CodecContext.create(context.codec, "r")
+    software.extradata, software.options = context.extradata, dict(context.options)
+    return HardwareDecoder(context, software)

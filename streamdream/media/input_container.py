@@ -160,10 +160,10 @@ def sequence_files(pattern: str) -> dict[int, Path]:
     return {int(match[1]): file for file in Path(pattern).parent.iterdir() if (match := name.fullmatch(file.name))}
 
 
-def open_file(path: str, **options: str) -> Any:
+def open_file(path: str, hwaccel: Any = None, **options: str) -> Any:
     """Open a local file in such a way that FFmpeg reads no other file. Raises SourceError or UsageError.
 
-    ``options`` are of FFmpeg's demuxer.
+    ``hwaccel`` is PyAV's ``HWAccel``, ``options`` are of FFmpeg's demuxer.
     """
     file = Path(path)
     if not file.exists():
@@ -185,6 +185,7 @@ def open_file(path: str, **options: str) -> Any:
     format = "jpeg_pipe" if file.suffix.lower() in (".jpg", ".jpeg") else None
     # An absolute path cannot be taken for "protocol:name".
     return open_container(str(file.absolute()), f"{path} is damaged, or not a video", format=format,
+                          hwaccel=hwaccel,
                           options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS, **options})
 
 

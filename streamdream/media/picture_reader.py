@@ -13,7 +13,8 @@ from streamdream.media.conform import PictureForm
 from streamdream.media.container_description import cropping_of, fetch_only, program_of
 from streamdream.media.decoder import VideoDecoder
 from streamdream.media.deinterlace import Deinterlacer
-from streamdream.media.input_container import Rotation, color_of
+from streamdream.media.hardware_decoding import HardwareDecoding
+from streamdream.media.input_container import Rotation, color_of, main_video_stream
 from streamdream.media.picture_filter import PictureFilter
 from streamdream.media.pyav import demux, fraction
 from streamdream.media.timestamps import SoundSpans
@@ -35,11 +36,14 @@ class ReadPicture(NamedTuple):
 class PictureReader:
     """The main video stream of the container that ``open`` returns, which is called again by ``reopen``.
 
-    Raises SourceError when there is no video in it, or a kind of pictures that no filter takes. Damage is counted.
+    Raises SourceError when there is no video in it, or a kind of pictures that no filter takes, and HardwareError where
+    the device of ``hardware`` fails. Damage is counted.
     """
 
-    def __init__(self, open: Callable[[], Any], name: str, deinterlace: str) -> None:
+    def __init__(self, open: Callable[..., Any], name: str, deinterlace: str, hardware: HardwareDecoding,
+                 is_seekable: bool = True) -> None:
         self.open, self.name, self._deinterlace = open, name, deinterlace
+        self.hardware, self._is_seekable = hardware, is_seekable
         self._codec_aspect: Fraction | None = None
         """That of the decoder at the first picture."""
         self._open_container()
@@ -49,9 +53,9 @@ class PictureReader:
     def _open_container(self) -> None:
         from av.stream import Discard
 
-        self.container = self.open()
+        self.container = self.hardware.open(self.open, main_video_stream, self._is_seekable)
         try:
-            self.decoder = VideoDecoder(self.container, self.name)
+            self.decoder = VideoDecoder(self.container, self.name, self.hardware)
         except SourceError:
             self.container.close()
             raise

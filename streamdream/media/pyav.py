@@ -34,6 +34,14 @@ def side_data(picture: Any, kind: str) -> bytes | None:
     return None if stored is None else bytes(stored)
 
 
+def side_data_kinds(picture: Any) -> set[str]:
+    """FFmpeg's names of what a decoded frame has; those that PyAV knows."""
+    try:
+        return {data.type.name for data in picture.side_data}
+    except ValueError:  # as above
+        return set()
+
+
 def pads_all_hidden() -> bool:
     """Whether FFmpeg states all that an edit list hides as the delay of a copied stream, as version 8 does."""
     import av

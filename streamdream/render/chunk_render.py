@@ -108,5 +108,9 @@ class FrameRange:
         self._source, self._start, self._end = source, start, end
         self.name, self.height, self.width, self.warnings = source.name, source.height, source.width, source.warnings
 
+    @property
+    def decoder(self) -> str:
+        return self._source.decoder
+
     def __iter__(self) -> Iterator[Frame]:
         return islice(self._source, self._start, self._end)

@@ -61,6 +61,9 @@ class Forecast:
     threads: int
     device: str
     reason: str
+    decoder: str
+    decoder_reason: str
+    """Why software decodes, where a device might."""
     would_build: bool
     """Whether engines are built first, which takes some seconds each, and may make the rest faster than said here."""
     seconds: float | None
@@ -128,6 +131,7 @@ def forecast_render(job: RenderJob, options: PlanOptions) -> Forecast:
             size=f"{source.width}x{source.height}", field=f"{field[1]}x{field[0]}", model=dreamer.model.name,
             layers=job.run.dream.layers, backend=stream.backend, precision=stream.precision, threads=stream.threads,
             device=str(dreamer.backend.device), reason=choice.reason if choice else "as the render began",
+            decoder=source.decoder, decoder_reason=source.decoder_reason,
             would_build=bool(choice and choice.would_build and source.frame_count >= MIN_FRAMES_TO_BUILD),
             seconds=_expected_seconds(costs, load_seconds, frames, plan),
             start_seconds=round(load_seconds + costs.first_seconds, 2), frame_seconds=round(costs.frame_seconds, 4),

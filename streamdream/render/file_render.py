@@ -171,7 +171,7 @@ class _ChunkedRender:
                 report = render_range(self._folder, chunks, self._job, stream, self._output, dreamer,
                                       self._observer.frame)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
-                                     (self._source.height, self._source.width), 0, [])
+                                     (self._source.height, self._source.width), 0, [], decoder=self._source.decoder)
         report = self._finish(report, compose_recipe(self._job, dreamer))
         if self._job.run.stream.backend == "auto":
             report = replace(report, reason=reason)

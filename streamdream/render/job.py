@@ -10,6 +10,7 @@ from typing import Any
 from streamdream import settings
 from streamdream.automation.opening import AutomationFiles
 from streamdream.dream.options import DreamOptions
+from streamdream.media.hardware_decoding import Hwaccel
 from streamdream.media.picture_files import describe_input
 from streamdream.media.sources.video import FileSource, open_source
 from streamdream.settings import Run
@@ -60,7 +61,7 @@ def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> FileSource:
     render = job.run.render
     start = render.start + at_seconds
     source = open_source(job.input, start, render.start + render.duration - start, render.end,
-                         render.deinterlace, render.input_rate)
+                         render.deinterlace, render.input_rate, Hwaccel(job.run.stream.hwaccel, job.run.stream.device))
     try:
         source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
     except BaseException:

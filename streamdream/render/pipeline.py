@@ -96,7 +96,7 @@ def render_video(source: FrameStream, sink: Sink, dreamer: Dreamer, settings: Dr
     with stats.stage("finish"):
         sink.finish()
     return summarize(dreamer, options, automation.controls.current(), (source.height, source.width), state.index,
-                     source.warnings + sink.warnings, state.cuts)
+                     source.warnings + sink.warnings, state.cuts, source.decoder)
 
 
 class _Dreamed(NamedTuple):
@@ -145,6 +145,8 @@ class FrameStream(Protocol):
     def width(self) -> int: ...
     @property
     def warnings(self) -> list[str]: ...
+    @property
+    def decoder(self) -> str: ...
     def __iter__(self) -> Iterator[Frame]: ...
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FIELDS = {item.name: item
           for group in (DreamSettings, StreamSettings, AutomationSettings, ZoomSettings, RenderSettings)
-          for item in fields(group) if item.name not in ("device", "memory")}  # those are of the machine
+          for item in fields(group) if item.name not in ("device", "memory", "hwaccel")}  # those are of the machine
 FILES = tuple(item.name for item in FIELDS.values() if item.metadata["kind"] in ("picture", "file"))
 NO_FILES = {"sound": ("source", "mic")}
 """Values of a field of ``FILES`` that are no file."""

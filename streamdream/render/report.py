@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamdream.dream.report import RunReport, describe_run
+from streamdream.media.hardware_decoding import SOFTWARE
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -29,7 +30,7 @@ class RenderReport(RunReport):
 
 
 def summarize(dreamer: Dreamer, options: DreamOptions, settings: DreamSettings, size: tuple[int, int], frames: int,
-              warnings: list[str], cuts: int = 0) -> RenderReport:
+              warnings: list[str], cuts: int = 0, decoder: str = SOFTWARE) -> RenderReport:
     """The report of a run that has just ended; ``size`` is (height, width) of its frames."""
     return RenderReport(frames=frames, seconds=options.stats.elapsed_seconds, dropped=0, cuts=cuts, warnings=warnings,
-                        **describe_run(dreamer, options, settings, size))
+                        decoder=decoder, **describe_run(dreamer, options, settings, size))

@@ -77,9 +77,9 @@ def _work(folder: Path, device: str, orders: queue.Queue[list[int]], window: thr
     plan = RenderPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     os.chdir(plan.job["folder"])
     job, identity = RenderJob.from_json(plan.job), plan.identity
+    job = replace(job, run=replace(job.run, stream=replace(job.run.stream, device=device)))
     stream = replace(job.run.stream, backend=identity["backend"], precision=identity["precision"],
-                     frame_path=identity["frame_path"],
-                     threads=identity["threads"], device=device)
+                     frame_path=identity["frame_path"], threads=identity["threads"])
     dreamer = build_dreamer(stream)
     with open_job_source(job) as source:
         output = chunked_output(job, source)

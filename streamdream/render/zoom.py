@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SettingsError
 from streamdream.media.frame import Frame
+from streamdream.media.hardware_decoding import SOFTWARE
 from streamdream.media.input_container import assumed_color
 from streamdream.media.opencv import cv2
 from streamdream.render.report import RenderReport, summarize
@@ -34,6 +35,7 @@ class StillSource:
     pixel_aspect = Fraction(1)
     pixel_format = "rgb24"
     constant_rate, transparent, hdr_metadata = False, False, None
+    decoder, decoder_reason = SOFTWARE, ""
     last_duration = Fraction(0)
 
     def __init__(self, name: str, image: Picture, fps: float, seconds: float) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
-from streamdream.media.sources.video import AvSource
+from streamdream.media.sources.av_source import AvSource
 
 from ..core import limits
 from . import file_inspection

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.frame import Frame
+from streamdream.media.hardware_decoding import SOFTWARE
 from streamdream.media.input_container import ColorTags
 
 TICK = Fraction(1, 90_000)
@@ -29,12 +30,17 @@ class LiveSource:
     color = ColorTags()
     pixel_format = "rgb24"
     constant_rate, transparent, hdr_metadata = False, False, None
+    decoder_reason = ""
     start_seconds: float | None = None
     """Time 0 on ``time.perf_counter``; None when frame times are not arrival times."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.warnings: list[str] = []
+
+    @property
+    def decoder(self) -> str:
+        return SOFTWARE
 
     def close(self) -> None:
         pass

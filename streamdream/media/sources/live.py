@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
+from streamdream.media.hardware_decoding import IN_SOFTWARE, HardwareDecoding, Hwaccel
 from streamdream.media.opencv import cv2
 from streamdream.media.sources import cameras, network
 from streamdream.media.sources.base import REPEAT_SECONDS, TICK, LiveSource, timestamped_frame
@@ -34,7 +35,7 @@ class LiveSourceType:
 
     example: str
     matches: Callable[[str], bool]
-    open: Callable[[str, LiveSettings], Source]
+    open: Callable[[str, LiveSettings, Hwaccel], Source]
 
 
 def _capture_request(settings: LiveSettings) -> CaptureRequest:
@@ -42,38 +43,40 @@ def _capture_request(settings: LiveSettings) -> CaptureRequest:
     return CaptureRequest((region.width, region.height) if region else None, settings.capture_rate)
 
 
-def _open_webcam(name: str, settings: LiveSettings) -> Source:
+def _open_webcam(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     request = _capture_request(settings)
     return ReconnectingSource(name, cameras.open_webcam(name, request), requested_rate=request.requested_rate,
                               is_camera=True)
 
 
-def _open_device(name: str, settings: LiveSettings) -> Source:
+def _open_device(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     request = _capture_request(settings)
     return ReconnectingSource(name, cameras.open_av_device(name, request), requested_rate=settings.capture_rate,
                               is_camera=True)
 
 
-def _open_screen(name: str, settings: LiveSettings) -> Source:
+def _open_screen(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     part = name.partition(":")[2]
     region, request = parse_region(part) if part else None, _capture_request(settings)
     return ReconnectingSource(name, lambda stop: ScreenReader(name, region, request, stop))
 
 
-def _open_network(name: str, settings: LiveSettings) -> Source:
+def _open_network(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     address = network.address_of(name)
-    return ReconnectingSource(name, lambda stop: network.NetworkReader(address, stop), settings.loop)
+    hardware = HardwareDecoding(hwaccel if hwaccel.is_named else IN_SOFTWARE)  # it is opened twice, which takes seconds
+    return ReconnectingSource(name, lambda stop: network.NetworkReader(address, stop, hardware), settings.loop,
+                              hardware=hardware)
 
 
-def _open_graph(name: str, settings: LiveSettings) -> Source:
+def _open_graph(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     return PacedFileSource(name, lambda: open_source(name), loop=False)
 
 
-def _open_file(name: str, settings: LiveSettings) -> Source:
+def _open_file(name: str, settings: LiveSettings, hwaccel: Hwaccel) -> Source:
     if (":" in name and not Path(name).exists()) or name in SOURCES:
         examples = ", ".join(source_type.example for source_type in SOURCES.values())
         raise UsageError(f"{name!r} is neither a file nor another source: {examples}")
-    return PacedFileSource(name, lambda: open_source(name), settings.loop)
+    return PacedFileSource(name, lambda: open_source(name, hwaccel=hwaccel), settings.loop)
 
 
 SOURCES: dict[str, LiveSourceType] = {
@@ -88,8 +91,9 @@ SOURCES: dict[str, LiveSourceType] = {
 """In order; the first match is used."""
 
 
-def open_live(name: str, settings: LiveSettings | None = None) -> Source:
-    """Open the live source of a name (``SOURCES`` has examples) with the source options of ``settings``.
+def open_live(name: str, settings: LiveSettings | None = None, hwaccel: Hwaccel = IN_SOFTWARE) -> Source:
+    """Open the live source of a name (``SOURCES`` has examples) with the source options of ``settings``; ``hwaccel``
+    says what decodes files and network streams.
 
     Raises SourceError when it cannot be opened, UsageError for a wrong name or option, MissingPackage.
     """
@@ -97,7 +101,8 @@ def open_live(name: str, settings: LiveSettings | None = None) -> Source:
     settings = settings or LiveSettings()
     if name.isdecimal() and not Path(name).exists():  # as OpenCV and many programs name cameras
         name = f"webcam:{name}"
-    source = next(source_type for source_type in SOURCES.values() if source_type.matches(name)).open(name, settings)
+    source_type = next(source_type for source_type in SOURCES.values() if source_type.matches(name))
+    source = source_type.open(name, settings, hwaccel)
     if settings.mirror or settings.crop or settings.rotate_source != "0":
         try:
             source = Transformed(source, settings.rotate_source, settings.crop, settings.mirror)

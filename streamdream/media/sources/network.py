@@ -5,6 +5,7 @@ HTTP) are shown at their timestamps.
 """
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from streamdream.errors import SourceError, error_text
 from streamdream.media.container_description import fetch_only
 from streamdream.media.decoder import VideoDecoder
-from streamdream.media.input_container import Rotation
+from streamdream.media.hardware_decoding import HardwareDecoding, HardwareError
+from streamdream.media.input_container import Rotation, main_video_stream
 from streamdream.media.pyav import demux, fraction, open_av
 
 OPEN_SECONDS, SILENT_SECONDS = 10.0, 5.0
@@ -41,6 +43,7 @@ LOW_LATENCY_OPTIONS = {
 """Schemes of broadcasts -> FFmpeg's options for them."""
 EARLY_SECONDS, LATE_SECONDS = 30.0, 0.5
 """A picture that is earlier or later than this restarts the playout clock."""
+log = logging.getLogger(__name__)
 END_SECONDS = 1.0
 """A file is complete when its last picture is this near to its stated end."""
 
@@ -63,22 +66,28 @@ def address_of(url: str) -> Address:
 
 
 class NetworkReader:
-    """See ``reconnecting.Reader``. Raises SourceError when it cannot be opened or holds no video."""
+    """See ``reconnecting.Reader``. Where the device of ``hardware`` fails, the address is opened anew in software.
 
-    def __init__(self, address: Address, stop: threading.Event) -> None:
-        self._address, self._stop = address, stop
-        self._container = _open(address)
-        try:
-            self._decoder = VideoDecoder(self._container, address.name)
-        except SourceError:
-            self._container.close()
-            raise
+    Raises SourceError when it cannot be opened or holds no video.
+    """
+
+    def __init__(self, address: Address, stop: threading.Event, hardware: HardwareDecoding | None = None) -> None:
+        self._address, self._stop, self._hardware = address, stop, hardware or HardwareDecoding()
+        self._open_container()
         stream = self._decoder.stream
-        fetch_only(self._container, stream)
         rate = fraction(stream.guessed_rate) or fraction(stream.average_rate)
         self.rate = rate if 1 <= rate <= 240 else Fraction(0)
         self.color, self.pixel_aspect = self._decoder.color, self._decoder.pixel_aspect
         self.damaged = 0
+
+    def _open_container(self) -> None:
+        self._container = self._hardware.open(lambda **options: _open(self._address, **options), main_video_stream)
+        try:
+            self._decoder = VideoDecoder(self._container, self._address.name, self._hardware)
+        except SourceError:
+            self._container.close()
+            raise
+        fetch_only(self._container, self._decoder.stream)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         playout, last = PlayoutClock(), 0.0
@@ -102,7 +111,15 @@ class NetworkReader:
         last_picture_at, is_joined = time.perf_counter(), False
         for packet in self._demux():
             before, corrupt = self._decoder.damaged, packet is not None and packet.is_corrupt
-            pictures = self._decoder.decode(packet)
+            try:
+                pictures = self._decoder.decode(packet)
+            except HardwareError as error:
+                log.warning("%s is decoded in software from now on: %s", self._address.name, error)
+                self._hardware.fail(str(error))
+                self._container.close()
+                self._open_container()
+                yield from self._decode()
+                return
             self.damaged += is_joined and (corrupt or self._decoder.damaged > before)
             for picture in pictures:
                 last_picture_at, is_joined = time.perf_counter(), True
@@ -140,14 +157,14 @@ class NetworkReader:
         self._container.close()
 
 
-def _open(address: Address) -> Any:
+def _open(address: Address, hwaccel: Any = None) -> Any:
     """Open the container with the first set of options that works. Raises SourceError with the first failure."""
     import av
 
     refusal = ""
     for options in address.option_sets:
         try:
-            return open_av(address.target, format=address.format, options=options,
+            return open_av(address.target, format=address.format, options=options, hwaccel=hwaccel,
                            timeout=(OPEN_SECONDS, SILENT_SECONDS))
         except (av.FFmpegError, ValueError) as error:
             refusal = refusal or connection_error_text(error, OPEN_SECONDS)

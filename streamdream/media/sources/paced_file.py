@@ -31,6 +31,10 @@ class PacedFileSource(LiveSource):
         self.warnings = self._source.warnings
         self.color, self.pixel_aspect = self._source.color, self._source.pixel_aspect
 
+    @property
+    def decoder(self) -> str:
+        return self._source.decoder
+
     def __iter__(self) -> Iterator[Frame]:
         self.start_seconds = time.perf_counter()
         shown_seconds, last = 0.0, None  # length of the rounds before; the last frame

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import planes
 from streamdream.media.frame import Frame, picture_checksum
+from streamdream.media.hardware_decoding import SOFTWARE
 from streamdream.media.input_container import TimeRange, assumed_color, to_fraction
 from streamdream.media.picture_decoder import (
     CONVERTED,
@@ -149,6 +150,7 @@ class PictureSource:
 
     pixel_aspect = Fraction(1)
     constant_rate, transparent, hdr_metadata = False, False, None
+    decoder, decoder_reason = SOFTWARE, ""
     last_duration = Fraction(0)
 
     def __init__(self, name: str, pictures: Pictures, span: TimeRange, warnings: Sequence[str] = ()) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media.frame import Frame
+from streamdream.media.hardware_decoding import SOFTWARE, HardwareDecoding
 from streamdream.media.input_container import ColorTags
 from streamdream.media.reconnect import Reconnect
 from streamdream.media.resize import letterbox
@@ -66,12 +67,13 @@ class ReconnectingSource(LiveSource):
 
     A picture of another size is fitted into the first one's, with bars. At the end of the reader the source ends, or
     with ``loop`` reopens it. ``requested_rate`` is what a camera was asked for, 0 for none; ``is_camera`` warns of
-    black pictures. Raises what ``open`` raises.
+    black pictures. ``hardware`` is what the readers share, where a device may decode. Raises what ``open`` raises.
     """
 
     def __init__(self, name: str, open: Open, loop: bool = False, requested_rate: float = 0,
-                 is_camera: bool = False) -> None:
+                 is_camera: bool = False, hardware: HardwareDecoding | None = None) -> None:
         super().__init__(name)
+        self._hardware = hardware
         self._open, self._loop = open, loop
         self._requested_rate, self._is_camera = requested_rate, is_camera
         self._stop = threading.Event()
@@ -110,6 +112,10 @@ class ReconnectingSource(LiveSource):
         if self.rate < MIN_RATE_RATIO * self._requested_rate:
             self._set_warning("rate", f"{self.name} gives {float(self.rate):.3g} pictures a second, not "
                                f"{self._requested_rate:g}; in dim light, or at this size, many cameras are slow")
+
+    @property
+    def decoder(self) -> str:
+        return self._hardware.decoder if self._hardware else SOFTWARE
 
     # Called by the consumer.
 
