@@ -97,9 +97,6 @@ class StreamSettings(_Checked):
     backend: str = option("auto", "implementation of a step", choices="streamdream.backends:BACKENDS")
     device: str = option("auto", "PyTorch device: auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", "floating-point format of the network", choices="streamdream.backends:PRECISIONS")
-    hwaccel: str = option("auto", "what decodes a video: auto for the GPU of --device where that pays, none for "
-                                  "software, or a type of GPU as in ffmpeg",
-                          choices="streamdream.media.hardware_decoding:HWACCELS")
     frame_path: str = option("auto", "where all of a frame but decoding and encoding is computed",
                              choices="streamdream.dream.options:FRAME_PATHS")
     tile_memory: int = option(0, "memory limit of a step; larger pictures are dreamed in tiles; 0 for 600 on a "
@@ -115,12 +112,15 @@ class StreamSettings(_Checked):
 
 @dataclass(frozen=True)
 class RenderSettings(_Checked):
-    """Time range of the input and encoding of the output."""
+    """Time range and decoding of the input, and encoding of the output."""
 
     start: float = option(0.0, "start time in the input", low=0, high=MAX_START_SECONDS, unit="s", flag="-ss",
                           kind="time")
     duration: float = option(math.inf, "duration of the output", low=0, unit="s", flag="-t", kind="time")
     end: float = option(math.inf, "end time in the input", low=0, unit="s", flag="-to", kind="time")
+    hwaccel: str = option("auto", "what decodes a video: auto for the GPU of --device where that pays, none for "
+                                  "software, or a type of GPU as in ffmpeg",
+                          choices="streamdream.media.hardware_decoding:HWACCELS")
     codec: str = option("auto", "video encoder, such as libx264, libx265, libvpx-vp9, ffv1; gpu for one that runs on a "
                                 "GPU; auto for the default of the container", flag="-c:v")
     crf: int = option(18, "constant rate factor of the encoder; lower for better quality and larger files", low=0,

@@ -21,8 +21,8 @@ def finding_about(subject: str, findings: list[doctor.Finding]) -> doctor.Findin
 def test_doctor_prints_its_findings(capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "doctor")
     assert result.returncode == 0 and result.stderr == "checking this machine\n"
-    for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "cameras", "windows",
-                 "engines folder", "→ streamdream fetch bvlc_googlenet"):
+    for word in ("processor", "memory", "GPU", "precision", "backend tensorrt", "encoders", "GPU decoders", "cameras",
+                 "windows", "engines folder", "→ streamdream fetch bvlc_googlenet"):
         assert word in result.stdout
     rows = json.loads(here(capsys, "doctor", "--json").stdout)["findings"]
     assert {row["subject"] for row in rows} >= {f"backend {name}" for name in backends.BACKENDS}

@@ -15,8 +15,9 @@ from support.picture_copies import copy_pictures
 
 from streamdream.errors import SinkError, StreamdreamError, UnknownName, UsageError
 from streamdream.media.sinks import encoders
-from streamdream.media.sinks.encoder_options import parse_options, quality_options
+from streamdream.media.sinks.encoder_options import encoder_options, parse_options, quality_options
 from streamdream.media.sinks.encoders import CONTAINERS, encoder_row, find_codec
+from streamdream.settings import RenderSettings
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -116,5 +117,27 @@ def test_every_encoder_is_told_the_quality_in_its_own_words(name: str, wanted: d
     context: Any = CodecContext.create(name, "w")
     known = {option.name for option in context.supported_options.private}
     assert quality_options(context, encoder_row(name), 20, known) == wanted
+    av1: Any = CodecContext.create("av1_nvenc", "w") if "av1_nvenc" in av.codecs_available else None
+    if av1 is not None:  # its scale is longer
+        assert quality_options(av1, encoder_row("av1_nvenc"), 60, {"cq"})["cq"] == "60"
+        assert quality_options(av1, encoder_row("h264_nvenc"), 60, {"cq"})["cq"] == "51"
     video_toolbox: Any = SimpleNamespace(name="hevc_videotoolbox")
     assert quality_options(video_toolbox, encoder_row("hevc_videotoolbox"), 20, set())["flags"] == "+qscale"
+
+
+@pytest.mark.parametrize("codec", ["h264_nvenc", "hevc_nvenc", "av1_nvenc"])
+def test_nvenc_takes_the_names_of_speeds_that_x264_has(codec: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip("this FFmpeg has none")
+    context: Any = CodecContext.create(codec, "w")
+    offered = {choice.name for option in context.supported_options.private if option.name == "preset"
+               for choice in option.choices}
+    chosen = []
+    for name in encoders.PRESETS:
+        options = encoder_options(context, encoder_row(codec), RenderSettings(encoder_preset=name), [])
+        assert options["preset"] in offered
+        chosen.append(options["preset"])
+    assert chosen == sorted(chosen) and len(set(chosen)) == 7
+    assert encoder_options(context, encoder_row(codec), RenderSettings(encoder_preset="p6"), [])["preset"] == "p6"
+    with pytest.raises(UnknownName, match="p7"):
+        encoder_options(context, encoder_row(codec), RenderSettings(encoder_preset="p8"), [])

@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+from streamdream_bench import device_codecs
 from support.clips import Clip, make, truncated
 from support.commands import here
 from support.planned_renders import assert_same, job, moving, render
@@ -56,7 +56,7 @@ def read(path: str, hwaccel: Hwaccel = IN_SOFTWARE, **span: Any) -> tuple[list[t
     """What is in each frame, and the source."""
     with open_source(path, hwaccel=hwaccel, **span) as source:
         source.deliver_pictures(source.height, source.width)
-        frames = [(frame.pts, frame.picture.format.name, planes.checksum(frame.picture), frame.image.tobytes(),
+        frames = [(frame.pts, source.pixel_format, planes.checksum(frame.picture), frame.image.tobytes(),
                    frame.position) for frame in source]
     return frames, source
 
@@ -74,7 +74,7 @@ def test_a_gpu_gives_the_frames_of_software(clips: Callable[[str], str], kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fails_after", [0, 1, 13, 29])
+@pytest.mark.parametrize("fails_after", [0, 1, 29])
 def test_software_goes_on_where_the_gpu_fails(clips: Callable[[str], str], kind: str, fails_after: int,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = read(clips(kind))
@@ -129,14 +129,15 @@ def bare(picture: Any) -> Any:
     """Without its side data."""
     result = planes.new_picture(picture)
     for old, new in zip(picture.planes, result.planes, strict=True):
-        new.update(bytes(old))
+        rows = [np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in (old, new)]
+        rows[1][:, :picture.width] = rows[0][:, :picture.width]
     result.key_frame = picture.key_frame
     return result
 
 
 @pytest.mark.parametrize(("change", "kind", "reason"), [
     (darker, "h264", "another first picture"), (untimed, "h264", "another first picture"),
-    (bare, "a phone's, turned", ""),
+    (bare, "h264", "the device loses sei_unregistered"),
     (lambda picture: picture.reformat(format="yuv420p"), "h264", "this profile of h264"),
     (lambda picture: picture.reformat(format="nv12", width=32, height=24), "h264", "another first picture"),
 ])
@@ -153,8 +154,8 @@ def test_a_gpu_that_gives_other_pictures_is_not_used(
 def test_what_is_not_defined_bit_for_bit_is_decoded_in_software(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                                 ) -> None:
     gpu = PretendedGpu().install(monkeypatch)
-    for name, clip, word in (("a.mpg", Clip(9, codec="mpeg2video", rate=Fraction(25), time_base=Fraction(1, 25)), "mpeg2"),
-                             ("a.mkv", Clip(9, pixels="yuv444p"), "yuv444p")):
+    mpeg2 = Clip(9, codec="mpeg2video", rate=Fraction(25), time_base=Fraction(1, 25))
+    for name, clip, word in (("a.mpg", mpeg2, "mpeg2"), ("a.mkv", Clip(9, pixels="yuv444p"), "yuv444p")):
         with open_source(make(tmp_path / name, clip), hwaccel=CUDA) as source:
             assert source.decoder == "software" and word in source.warnings[0] and len(list(source)) == 9
     with open_source("lavfi:testsrc=size=64x48:duration=0.2", hwaccel=CUDA) as source:
@@ -201,27 +202,31 @@ def test_a_named_gpu_that_is_not_here_is_one_line(clips: Callable[[str], str], c
 # -- renders and live runs --
 
 
-@pytest.mark.parametrize("fails_after", [None, 0, 21])
+@pytest.fixture(scope="module")
+def by_software(clips: Callable[[str], str], folder: Path) -> Path:
+    assert render(job(clips("h264"), folder / "software.mkv"))
+    return folder / "software.mkv"
+
+
+@pytest.mark.parametrize("fails_after", [None, 21])
 def test_a_render_is_that_of_software(clips: Callable[[str], str], tmp_path: Path, fails_after: int | None,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    assert render(job(clips("h264"), tmp_path / "a.mkv", device="cpu"))
+                                      by_software: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PretendedGpu(fails_after).install(monkeypatch)
-    report = render(job(clips("h264"), tmp_path / "b.mkv", hwaccel="cuda", device="cpu"))
+    report = render(job(clips("h264"), tmp_path / "a.mkv", hwaccel="cuda"))
     assert report is not None
-    assert_same(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert_same(by_software, tmp_path / "a.mkv")
     assert report.as_json()["decoder"] == ("cuda" if fails_after is None else "software")
     assert bool(report.warnings) is (fails_after is not None)
 
 
 def test_a_render_that_a_gpu_began_is_resumed_in_software(clips: Callable[[str], str], tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    assert render(job(clips("h264"), tmp_path / "a.mkv"))
+                                                          by_software: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         PretendedGpu().install(patch)
-        assert render(job(clips("h264"), tmp_path / "b.mkv", hwaccel="cuda"), stop_at=25) is None
-    report = render(job(clips("h264"), tmp_path / "b.mkv"))
+        assert render(job(clips("h264"), tmp_path / "a.mkv", hwaccel="cuda"), stop_at=25) is None
+    report = render(job(clips("h264"), tmp_path / "a.mkv"))
     assert report is not None and report.resumed_frames >= 16
-    assert_same(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert_same(by_software, tmp_path / "a.mkv")
 
 
 def test_a_dry_run_says_what_decodes(clips: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -234,8 +239,7 @@ def test_a_dry_run_says_what_decodes(clips: Callable[[str], str], tmp_path: Path
     assert (said["decoder"], said["decoder_reason"]) == ("cuda", "")
 
 
-@pytest.mark.parametrize("is_url", [False, True])
-@pytest.mark.parametrize("fails_after", [None, 0, 9])
+@pytest.mark.parametrize(("is_url", "fails_after"), [(False, 9), (True, None), (True, 0), (True, 9)])
 def test_a_live_source_goes_on_in_software(clips: Callable[[str], str], is_url: bool, fails_after: int | None,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     path = clips("h264")
@@ -248,4 +252,22 @@ def test_a_live_source_goes_on_in_software(clips: Callable[[str], str], is_url: 
         numbers = [frame.image.tobytes() for frame in source]
         assert gpu.opened == 1 and len(set(numbers)) > 1
         assert source.decoder == ("cuda" if fails_after is None else "software")
-    assert av.open(path).streams.video[0].frames == FRAMES
+
+
+# -- the check for a machine with a GPU --
+
+
+def test_the_check_of_a_gpu_compares_each_frame(clips: Callable[[str], str], monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    path = clips("h264")
+    monkeypatch.setattr(device_codecs, "ENCODERS", ("h264_nvenc",))
+    result = device_codecs.check_gpu_codecs([path], 20, "vaapi")
+    assert result["missing"] == ["vaapi: this PyAV is built without it", "h264_nvenc does not run here"]
+    assert result["decode"][0]["frames"] == 20 and result["encode"][0]["psnr_db"] > 30
+    gpu = PretendedGpu().install(monkeypatch)
+    row = device_codecs.check_gpu_codecs([path], 20)["decode"][0]
+    assert (row["decoder"], row["equal"], row["first_difference"]) == ("cuda", True, None)
+    gpu.change = lambda picture: darker(picture) if picture.pts == 7 * 512 else picture  # in ticks of the mp4
+    assert device_codecs.main([path]) == 1
+    said = json.loads(capsys.readouterr().out)["decode"][0]
+    assert (said["equal"], said["first_difference"]) == (False, 7)

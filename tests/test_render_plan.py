@@ -189,7 +189,7 @@ def test_another_container_is_another_render(half: RenderJob, tmp_path: Path) ->
 
 def test_an_input_that_decodes_into_other_pictures_is_an_error(half: RenderJob,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamdream.media.sources.video.picture_checksum", lambda image: 1)
+    monkeypatch.setattr("streamdream.media.sources.av_source.picture_checksum", lambda image: 1)
     with pytest.raises(SourceError, match=r"decodes into other pictures than before; 16 frames of .* are kept"):
         render(half)
 

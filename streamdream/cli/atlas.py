@@ -35,7 +35,7 @@ def atlas_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("input", nargs="?", help="a PNG or JPEG picture")
     parser.add_argument("-o", "--output", help="the sheet, .png, .jpg or .webp; or a folder for single files")
     add_run_flags(parser)
-    add_settings(parser, AtlasSettings, DreamSettings, StreamSettings, without=("hwaccel",))
+    add_settings(parser, AtlasSettings, DreamSettings, StreamSettings)
     args = parser.parse(argv)
     run = resolve(args, ATLAS_PRESET)
     if args.print_config:

@@ -24,7 +24,7 @@ ALL = "all"
 CELL, COLUMNS = 96, 24
 """Of an annotated sheet."""
 SHEET_QUALITY = 85
-WITHOUT = ("field_height", "backend", "tile_memory", "memory", "seed", "hwaccel")
+WITHOUT = ("field_height", "backend", "tile_memory", "memory", "seed")
 """Settings that change no sheet."""
 
 

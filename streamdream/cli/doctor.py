@@ -52,8 +52,8 @@ class Finding:
 def run_checks() -> list[Finding]:
     """Run all checks. Raises nothing: a check that fails is a finding."""
     findings = []
-    for check in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _cameras, _windows,
-                  _engines, _folders):
+    for check in (_program, _processor, _accelerator, _precision, _backends, _models, _encoders, _decoders, _cameras,
+                  _windows, _engines, _folders):
         try:
             findings += check()
         except Exception as error:
@@ -134,11 +134,24 @@ def _models() -> list[Finding]:
 
 
 def _encoders() -> list[Finding]:
-    from streamdream.media.sinks.encoders import ENCODERS, video_encoders
+    from streamdream.media.sinks.encoders import ENCODERS, runs_here, video_encoders
 
     software, hardware = video_encoders(ENCODERS), video_encoders(HARDWARE_ENCODERS)
+    working = [name for name in hardware if runs_here(name)]
+    compiled = f"none runs here; compiled in: {', '.join(hardware)}" if hardware else "none"
     return [Finding("encoders", OK if software else MISSING, ", ".join(software) or "none"),
-            Finding("GPU encoders", INFO, ", ".join(hardware) + " (compiled in)" if hardware else "none")]
+            Finding("GPU encoders", OK if working else INFO, ", ".join(working) or compiled)]
+
+
+def _decoders() -> list[Finding]:
+    from streamdream.media.hardware_decoding import EXACT_CODECS, device_failure, types_built_in
+
+    failures = {name: device_failure(name) for name in types_built_in()}
+    working = [name for name, failure in failures.items() if not failure]
+    if working:
+        return [Finding("GPU decoders", OK, f"{', '.join(working)}, for {', '.join(EXACT_CODECS)}")]
+    reasons = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
+    return [Finding("GPU decoders", INFO, f"none runs here ({reasons})" if reasons else "none")]
 
 
 def _cameras() -> list[Finding]:

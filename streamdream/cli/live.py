@@ -86,7 +86,7 @@ def _run_live(args: argparse.Namespace, run: Run, sink_names: list[str], failure
     with (
         signals.describe_with(recording.describe_all),
         open_automation(automation_files(args), run, args.source, check=check_still_guide) as automation,
-        open_live(args.source, run.live, Hwaccel(run.stream.hwaccel, run.stream.device)) as source,
+        open_live(args.source, run.live, Hwaccel(run.render.hwaccel, run.stream.device)) as source,
         open_sinks(
             sink_names, checked_source(source, run, all_octaves=False), run.render, args.overwrite,
             LiveContext(automation.controls, layers, failures)

@@ -43,7 +43,6 @@ def web_command(parser: Parser, argv: Sequence[str]) -> int:
             "guide",
             "style",
             "mask",
-            "hwaccel",
         ),
     )
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")

@@ -248,11 +248,11 @@ def device_failure(device_type: str, number: str | None = None) -> str:
     if device_type not in types_built_in():
         return "this PyAV is built without it"
     try:
-        accelerator(device_type, number).create(Codec("h264", "r"))
+        accelerator(device_type, number).create(Codec(EXACT_CODECS[0], "r"))
     except NotImplementedError:
         return "this PyAV does not decode with it"
     except (FFmpegError, ValueError) as error:
-        return f"no such device ({error_text(error)})"
+        return f"no GPU for it ({error_text(error)})"
     return ""
 
 

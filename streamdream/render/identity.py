@@ -19,7 +19,7 @@ SAMPLE_BYTES = 1 << 20
 PACKAGES = ("torch", "openvino", "numpy", "av", "opencv-python", "opencv-python-headless", "pillow", "pi-heif")
 """Whose versions decide on the last bit of a frame."""
 WITHOUT_EFFECT = ("memory", "threads", "backend", "precision", "frame_path", "hwaccel")
-"""Settings of a stream that change no frame, or that the plan fixes on its own."""
+"""Settings that change no frame, or that the plan fixes on its own."""
 
 
 def identify(job: RenderJob, stream: StreamSettings) -> dict[str, Any]:

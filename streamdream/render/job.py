@@ -61,7 +61,7 @@ def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> FileSource:
     render = job.run.render
     start = render.start + at_seconds
     source = open_source(job.input, start, render.start + render.duration - start, render.end,
-                         render.deinterlace, render.input_rate, Hwaccel(job.run.stream.hwaccel, job.run.stream.device))
+                         render.deinterlace, render.input_rate, Hwaccel(render.hwaccel, job.run.stream.device))
     try:
         source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
     except BaseException:

@@ -28,7 +28,7 @@ def encoder_options(context: Any, encoder: Encoder, settings: RenderSettings, wa
         elif encoder.presets and settings.encoder_preset not in encoder.presets:
             raise UnknownName(f"preset of {context.name}", settings.encoder_preset, encoder.presets)
         else:
-            options["preset"] = settings.encoder_preset
+            options["preset"] = encoder.presets.get(settings.encoder_preset, settings.encoder_preset)
     context.bit_rate = encoder.bit_rate
     if not {"b", "ab", "qp", "crf", "cq"} & set(given):  # with a rate of the user's there is no quality to keep
         options |= quality_options(context, encoder, settings.crf, known)

@@ -82,7 +82,8 @@ class Encoder:
     """Special properties of an encoder; one without a row in ``ENCODERS`` has none."""
 
     options: dict[str, str] = field(default_factory=dict)
-    presets: tuple[str, ...] = ()
+    presets: dict[str, str] = field(default_factory=dict)
+    """Legal names of speeds -> the encoder's own; empty where any goes to FFmpeg."""
     crf: tuple[int, int] = (0, 63)
     """Minimum and maximum."""
     bit_rate: int = 0
@@ -104,7 +105,8 @@ class Encoder:
 
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
-X264 = Encoder({"preset": "veryfast"}, PRESETS, (0, 51), tags_color=True)
+SAME_PRESETS = {name: name for name in PRESETS}
+X264 = Encoder({"preset": "veryfast"}, SAME_PRESETS, (0, 51), tags_color=True)
 MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True, limited_range=True)
 PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True)
 UP_TO_10_BITS = ("yuv420p", "yuv420p10le")
@@ -113,7 +115,7 @@ Y4M_FORMATS = tuple(f"yuv{kind}p{depth}" for depth in ("", "10le", "12le") for k
 ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
-    "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, PRESETS, (0, 51), tags_color=True,
+    "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, SAME_PRESETS, (0, 51), tags_color=True,
                        formats=UP_TO_10_BITS, hdr=True),
     "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=UP_TO_10_BITS, hdr=True),
     "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True,
@@ -139,6 +141,9 @@ ENCODERS = {
 GPU_MAKERS = ("nvenc", "qsv", "amf", "videotoolbox")
 """How the names of encoders that run on a GPU end, as in h264_nvenc; tried in this order."""
 GPU_FORMATS = ("yuv420p", "nv12", "p010le")
+NVENC_PRESETS = {**{f"p{number}": f"p{number}" for number in range(1, 8)},
+                 **dict(zip(PRESETS, ("p1", "p1", "p2", "p3", "p3", "p4", "p5", "p6", "p7", "p7"), strict=True))}
+"""Its own, from fast to good, and x264's; FFmpeg's slow and fast of NVENC would be p7 and p1."""
 MAX_TICKS = 2_000_000
 """Of a second, where a finer time base than that of the source is chosen; containers count them in 32 bits."""
 
@@ -147,8 +152,9 @@ def encoder_row(name: str) -> Encoder:
     """What is special about an encoder."""
     kind, _, maker = name.rpartition("_")
     if maker in GPU_MAKERS:
-        is_deep = kind != "h264"
-        return Encoder(crf=(0, 51), tags_color=True, formats=GPU_FORMATS if is_deep else GPU_FORMATS[:2], hdr=is_deep)
+        is_deep, is_nvenc = kind != "h264", maker == "nvenc"
+        return Encoder({}, NVENC_PRESETS if is_nvenc else {}, (0, 63 if is_nvenc and kind == "av1" else 51),
+                       tags_color=True, formats=GPU_FORMATS if is_deep else GPU_FORMATS[:2], hdr=is_deep)
     return ENCODERS.get(name, Encoder())
 
 
