@@ -35,6 +35,7 @@ BACKENDS = {
     "openvino": "streamdream.backends.openvino:OpenVino",
     "compiled": "streamdream.backends.compiled:Compiled",
     "tensorrt": "streamdream.backends.tensorrt:TensorRt",
+    "onnx": "streamdream.backends.onnx_runtime:OnnxRuntime",
 }
 
 PRECISIONS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,10 +64,11 @@ def load(path: str) -> Graph:
 
 
 def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets = (),
-          device: torch.device | None = None, batch: int = 1) -> Graph:
+          device: torch.device | None = None, batch: int = 1, changes: Mapping[Any, Callable[..., Any]] | None = None
+          ) -> Graph:
     """Trace a step of ``batch`` independent pictures.
 
-    ``targets`` are example inputs of the graph; their shapes are fixed.
+    ``targets`` are example inputs of the graph; their shapes are fixed. ``changes`` replace rows of ``TABLE``.
     """
     device = device or torch.device("cpu")
     counts = [len(of_term) for of_term in targets] or [0] * len(spec.objective.terms)
@@ -78,7 +79,7 @@ def build(model: Model, spec: StepSpec, dtype: torch.dtype, targets: AllTargets 
 
     picture = torch.zeros(batch, 3, spec.height, spec.width, device=device)
     return trace(step, (picture.contiguous(memory_format=torch.channels_last),
-                        torch.full((1,), 0.01, device=device), *flatten_targets(targets)))
+                        torch.full((1,), 0.01, device=device), *flatten_targets(targets)), changes)
 
 
 def step_function(model: Model, spec: StepSpec, dtype: torch.dtype, device: torch.device
@@ -98,13 +99,15 @@ def step_function(model: Model, spec: StepSpec, dtype: torch.dtype, device: torc
     return step
 
 
-def trace(work: Callable[..., Any], example: tuple[Tensor, ...]) -> Graph:
+def trace(work: Callable[..., Any], example: tuple[Tensor, ...],
+          changes: Mapping[Any, Callable[..., Any]] | None = None) -> Graph:
     """Trace a function of tensors, which returns one or a tuple of them, at the shapes of ``example``."""
+    table = TABLE | dict(changes or {})
     work(*example)  # fills the tensor cache, so that its kernels are constants of the graph
     with _shared_fake_mode():
-        traced = make_fx(work, decomposition_table=TABLE)(*example)
+        traced = make_fx(work, decomposition_table=table)(*example)
         # a second trace removes in-place operations, which is impossible together with autograd
-        return _finish(make_fx(torch.func.functionalize(traced), decomposition_table=TABLE)(*example), example)
+        return _finish(make_fx(torch.func.functionalize(traced), decomposition_table=table)(*example), example)
 
 
 def _shared_fake_mode() -> AbstractContextManager[Any]:
@@ -192,7 +195,7 @@ def _length(length: int, kernel: int, stride: int, padding: int, ceil: bool) -> 
     return count - 1 if (count - 1) * stride >= length + padding else count
 
 
-def _max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+def max_pool_backward(gradient: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
                        ceil: bool, indices: Tensor) -> Tensor:
     """Route the gradient to the first maximum of each window as PyTorch does: the first row with it, there the first
     column.
@@ -295,7 +298,7 @@ def _slice_backward(gradient: Tensor, sizes: Pair, axis: int, start: int, end: i
 TABLE: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_backward,
     aten.max_pool2d_with_indices.default: _max_pool,
-    aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
+    aten.max_pool2d_with_indices_backward.default: max_pool_backward,
     aten.avg_pool2d.default: average,
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.slice_backward.default: _slice_backward,
