@@ -32,7 +32,7 @@ NO_PATHS = {
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
     "suffix", "container", "exec", "workers", "seams",
-    "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
+    "size", "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }
 """Options that take any text and name no file."""
 

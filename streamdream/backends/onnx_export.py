@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import torch
 import streamdream
 from streamdream.backends import graph
 from streamdream.backends.precision import DTYPES
-from streamdream.errors import EngineError, MissingPackage
+from streamdream.errors import EngineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from streamdream.backends.graph import Graph
     from streamdream.models import Model
 
-INSTALL = "pip install 'streamdream[onnx]'"
-PACKAGES = {"onnx": "onnx", "onnxscript": "ONNX Script"}
-"""Modules that write a file -> what they are called."""
 OPSET = 20
 MAX_BYTES = (1 << 31) - 1
 """Of one file of Protocol Buffers."""
@@ -49,15 +45,6 @@ CHANGES = {torch.ops.aten.max_pool2d_with_indices_backward.default: _max_pool_ba
 """Rows of ``graph.TABLE`` that differ in ONNX files."""
 
 
-def check_packages() -> None:
-    """Raise MissingPackage with the install command where a file cannot be written."""
-    missing = [title for module, title in PACKAGES.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        error = MissingPackage(f"ONNX files need {' and '.join(missing)}: {INSTALL}")
-        error.exit_code = 2
-        raise error
-
-
 def trace(model: Model, spec: StepSpec, precision: str, targets: AllTargets = (), batch: int = 1,
           device: torch.device | None = None) -> Graph:
     """Trace a step as ``graph.build`` does, for an ONNX file."""
@@ -69,7 +56,6 @@ def convert(program: torch.export.ExportedProgram, inputs: Sequence[str], output
 
     Without the notes of PyTorch's exporter, which hold paths of this machine. Raises EngineError above 2 GB.
     """
-    check_packages()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of deprecated parts of PyTorch
         exported: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False,

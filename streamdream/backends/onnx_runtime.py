@@ -16,7 +16,6 @@ from torch import Tensor
 from streamdream.backends import onnx_export
 from streamdream.backends.cached_engine import CachedEngineBackend
 from streamdream.backends.eager import Eager
-from streamdream.backends.onnx_export import INSTALL
 from streamdream.errors import EngineError, SettingsError
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from streamdream.backends.graph import Graph
     from streamdream.models import Model
 
+INSTALL = "pip install 'streamdream[onnx]'"
+PACKAGES = {"onnxruntime": "ONNX Runtime", "onnx": "onnx", "onnxscript": "ONNX Script"}
+"""Modules that run and write a file -> what they are called."""
 PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider",
              "migraphx": "MIGraphXExecutionProvider", "dml": "DmlExecutionProvider", "coreml": "CoreMLExecutionProvider",
              "qnn": "QNNExecutionProvider", "openvino": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -44,8 +46,7 @@ class OnnxRuntime(CachedEngineBackend):
 
     @staticmethod
     def available() -> tuple[bool, str]:
-        needed = {"onnxruntime": "ONNX Runtime", **onnx_export.PACKAGES}
-        missing = [title for module, title in needed.items() if importlib.util.find_spec(module) is None]
+        missing = [title for module, title in PACKAGES.items() if importlib.util.find_spec(module) is None]
         if missing:
             return False, f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: {INSTALL}"
         try:

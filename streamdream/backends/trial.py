@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamdream.backends.eager import Eager
     from streamdream.backends.engine import Engine, EngineRequest
 
-CANDIDATES = {"cpu": ("openvino",), "cuda": ("tensorrt",), "xpu": ("openvino",)}
+CANDIDATES = {"cpu": ("openvino", "onnx"), "cuda": ("tensorrt",), "xpu": ("openvino",), "mps": ("onnx",)}
 """By type of device, the likeliest first; the first that is installed is tried. PyTorch's compiler is not among them:
 it takes half a minute of this process, which a live picture would notice, and a GPU gains little by it.
 """

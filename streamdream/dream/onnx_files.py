@@ -1,0 +1,84 @@
+"""Dreams as ONNX files, which run without streamdream: one step, whose description is in the file."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from streamdream import backends
+from streamdream.ascent import objectives
+from streamdream.ascent.gradient_shape import GradientShape
+from streamdream.backends import StepSpec, flatten_targets, onnx_export
+from streamdream.backends.engine import EngineRequest
+from streamdream.backends.onnx_export import DREAM, PICTURE, PIXELS, STEP_SIZE
+from streamdream.dream import reference_images
+from streamdream.dream.dreamer import NO_REFERENCES, find_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamdream.models import Model
+    from streamdream.settings import DreamSettings
+
+DREAM_FACTS = ("layers", "channel", "guide", "style", "style_weight", "style_layers", "tv", "l2", "smooth", "color",
+               "palette", "equalize", "step_size", "steps", "octaves", "octave_scale", "jitter")
+"""Settings that a file says; they are in its graph, or for what comes between its steps."""
+USE_STEP = (
+    "To dream a picture: scale it to {size}; make it RGB, NCHW, float32, -1..1. Repeat some 20 times: move it by a random "
+    "number of pixels, at most `jitter`, down and right, with what leaves one side coming in at the other; run this file; "
+    "move the result back. A file is for one size. For octaves, export one for each: dream the coarsest first, then add "
+    "what it has changed, scaled up, to the picture at the next size.")
+
+
+class OnnxFile(NamedTuple):
+    """The bytes of a file, and its inputs and outputs: name -> (type, shape, what it is)."""
+
+    data: bytes
+    tensors: dict[str, tuple[str, list[int], str]]
+
+
+def step_file(model: Model, settings: DreamSettings, height: int, width: int, precision: str) -> OnnxFile:
+    """Return one step of a dream, for pictures of that size, checked in ONNX Runtime against eager.
+
+    Its inputs are the picture and the step size; weights of layers are inputs with a default, targets of a guide or a
+    style are constants. Raises UsageError, MissingPackage, or EngineError if ONNX Runtime computes another step.
+    """
+    backend: Any = backends.create("onnx", model, "cpu", precision)
+    objective = objectives.from_settings(settings, model)
+    spec = StepSpec(objective.structure, height, width, GradientShape.of(settings))
+    references = reference_images.read(replace(settings, mask=""))
+    targets = tuple(find_targets(model, backend, term, references if term.needs else NO_REFERENCES, height, width)
+                    for term, _ in objective.terms)
+    traced, names = onnx_export.trace(model, spec, precision, targets), onnx_export.target_names(objective, targets)
+    proto, notes = onnx_export.convert_step(traced, names), {
+        PICTURE: PIXELS, DREAM: PIXELS,
+        STEP_SIZE: f"mean length of the step, 0.0001..0.5; {settings.step_size} is that of the settings"}
+    for name, target in zip(names, flatten_targets(targets), strict=True):
+        changeable = name.startswith("weights_")
+        onnx_export.set_default(proto, name, target, changeable)
+        if changeable:
+            notes[name] = "weight of each channel of the layer; has a default"
+    data, tensors = _finish(proto, model, settings, precision, f"{width}x{height}", USE_STEP, notes)
+    picture = torch.Size((1, 3, height, width))
+    run = backend.deserialize(data, picture)
+    backend.verify(lambda given, step_size, *_: run(given, step_size), EngineRequest(spec, picture, targets))
+    return OnnxFile(data, tensors)
+
+
+def _finish(proto: Any, model: Model, settings: DreamSettings, precision: str, size: str, usage: str,
+            notes: dict[str, str]) -> OnnxFile:
+    tensors = {part.name: (*_type_of(part), notes[part.name]) for part in (*proto.graph.input, *proto.graph.output)}
+    facts = onnx_export.model_facts(model, precision) | {
+        "size": size, **{name: str(getattr(settings, name)) for name in DREAM_FACTS},
+        "tensors": json.dumps(tensors), "usage": usage.format(size=size)}
+    onnx_export.describe(proto, facts, notes)
+    return OnnxFile(proto.SerializeToString(), tensors)
+
+
+def _type_of(part: Any) -> tuple[str, list[int]]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    tensor = part.type.tensor_type
+    return str(tensor_dtype_to_np_dtype(tensor.elem_type)), [axis.dim_value for axis in tensor.shape.dim]
