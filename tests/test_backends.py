@@ -52,8 +52,8 @@ def compiled_step(name: str, device: str, number: int = 0) -> Any:
 
 
 def without_ties(photo: NDArray[np.uint8]) -> torch.Tensor:
-    """A photograph with a little noise. Its flat areas, white from 255 on, make equal values in the window of a pool, of
-    which each library's rounding chooses another: plain autograd in float32 is as far from that in float64.
+    """A photograph with a little noise. Its flat areas make equal values in the window of a pool, of which each
+    library's rounding chooses another: plain autograd in float32 is as far from that in float64.
     """
     noise = torch.randn((1, 3, *photo.shape[:2]), generator=torch.Generator().manual_seed(0))
     return to_tensor(to_signed_unit(photo) * 0.9) + 1e-3 * noise

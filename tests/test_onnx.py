@@ -24,11 +24,12 @@ from support.commands import fails, here
 from streamdream import backends, models
 from streamdream.ascent import objectives
 from streamdream.ascent.gradient_shape import GradientShape
-from streamdream.backends import StepSpec, onnx_runtime, trial
+from streamdream.backends import StepSpec, onnx_export, onnx_runtime, trial
 from streamdream.backends.eager import Eager
 from streamdream.backends.engine import EngineRequest, natural_noise, run_engine
 from streamdream.backends.engine_cache import Timing
 from streamdream.backends.onnx_runtime import OnnxRuntime
+from streamdream.dream import onnx_frame
 from streamdream.errors import MissingPackage, SettingsError
 from streamdream.media.images import read_image, write_image
 from streamdream.models.model import EMBEDDED_INCEPTION_V3_SHA256
@@ -40,7 +41,7 @@ MODEL = models.get("inception_v3")
 LAYERS = "conv2d_4"
 SIZE = "80x64"
 PICTURES = 8
-QUICK = [("inception_v3", "mixed0", "dream"), ("bvlc_googlenet", "conv2/norm2", "style")]
+QUICK = [("bvlc_googlenet", "conv2/norm2", "dream")]
 CASES = [("inception_v3", "mixed5", "dream"), ("inception_v3", "mixed3", "guide"), ("inception_v3", "mixed3", "style"),
          *[(name, layers, kind) for kind in ("dream", "guide", "style") for name, layers in (
              ("bvlc_googlenet", "inception_4c/output:1,conv2/norm2:0.5"), ("cars_googlenet", "inception_4a_output"),
@@ -93,7 +94,8 @@ def test_a_step_in_onnx_runtime_equals_eager(name: str, layers: str, kind: str) 
     targets = engines.targets(objective, pictures)
     spec = StepSpec(objective.structure, 131, 171, GradientShape.of(DreamSettings()))
     engine = engines.deserialize(engines.serialize(engines.trace(EngineRequest(spec, shape, targets))), shape)
-    eager, differences = Eager(model, "cpu", "fp32").compile(spec), []
+    eager = Eager(model, "cpu", "fp32").compile(spec)
+    differences: list[float] = []
     while len(differences) < PICTURES and min(differences, default=1.0) > 1e-4:
         picture = (torch.rand(shape, generator=random) * 2 - 1).contiguous(memory_format=torch.channels_last)
         expected = eager(picture, 0.02, targets)
@@ -134,8 +136,9 @@ def test_the_weights_of_channels_may_be_given(exported: Path) -> None:
 
 
 def example(language: str) -> str:
-    return next(body for found, body in re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(encoding="utf-8"),
+    body: str = next(body for found, body in re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(encoding="utf-8"),
                                                    re.MULTILINE | re.DOTALL) if found == language)
+    return body
 
 
 def test_the_example_dreams_without_streamdream(exported: Path, photo: Path) -> None:
@@ -153,7 +156,7 @@ def test_the_example_dreams_without_streamdream(exported: Path, photo: Path) -> 
 def test_half_precision_is_half_the_file_and_runs(tmp_path: Path, exported: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "half.onnx"
-    result = here(capsys, "export", "--layers", "mixed0", "--size", SIZE, "-o", path, "--precision", "fp16", "--json")
+    result = here(capsys, "export", "--layers", LAYERS, "--size", SIZE, "-o", path, "--precision", "fp16", "--json")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["bytes"] == path.stat().st_size and report["tensors"]["picture"]["type"] == "float32"
@@ -217,6 +220,47 @@ def test_auto_tries_it_where_openvino_is_not_installed(monkeypatch: pytest.Monke
     assert engines is not None and engines.name == "onnx"
     assert trial.find_engines(Eager(MODEL, "cpu", "bf16"), "auto")[0] is None  # it would round otherwise
     assert trial.wins(Timing(1.0, 0.9))
+
+
+@pytest.mark.parametrize(("layers", "size", "more"), [
+    ("conv2d_4", (112, 96), {}), ("mixed0", (160, 120), {"legibility": 0.7, "stillness": 4.0, "trust": "correlation"}),
+    ("mixed3", (320, 240), {})])
+@pytest.mark.soak
+def test_a_whole_frame_in_onnx_runtime_equals_eager(layers: str, size: tuple[int, int], more: dict[str, Any]) -> None:
+    """Each from the same state: flow, trust, warp, steps on all octaves, growth, and the composed picture."""
+    engines, (width, height) = OnnxRuntime(MODEL, "cpu", "fp32"), size
+    settings = DreamSettings(layers=layers, **more)
+    made = onnx_frame.trace(MODEL, engines, settings, height, width, 240, "fp32")
+    outputs = ["dream", *onnx_frame.NEXT]
+    proto = onnx_export.convert(made.traced.export(), made.names, outputs)
+    for name, value in made.defaults.items():
+        onnx_export.set_default(proto, name, value, changeable=True)
+    session, given = engines.open_session(proto.SerializeToString()), dict(made.start)
+    assert [part.name for part in session.get_inputs()] == list(made.start)
+    for number, frame in enumerate(onnx_frame.example_frames(made, 3, settings.jitter)):
+        given |= frame
+        with torch.no_grad():
+            expected = made.traced.module(*given.values(), *made.defaults.values())
+        found = session.run(outputs, {name: value.numpy() for name, value in given.items()})
+        for name, here_, there in zip(outputs, found, expected, strict=True):
+            difference = np.abs(here_.astype(np.float32) - there.numpy().astype(np.float32))
+            print(f"\n{layers} {width}x{height} frame {number} {name}: p99.9 {np.quantile(difference, 0.999):.1e}")
+            assert np.quantile(difference, 0.999) <= (1 if name in ("dream", "next_grey") else 1e-3), name
+        assert float(expected[1].abs().mean()) > 0.01
+        given |= dict(zip(onnx_frame.STATE, expected[1:], strict=True))
+
+
+def test_a_whole_frame_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "frame.onnx"
+    result = here(capsys, "export", "--layers", "conv2d_2", "--size", "96x64", "--flow", "none", "--octaves", 1,
+                  "--whole-frame", "-o", path)
+    assert result.returncode == 0, result.stderr
+    session = session_of(path)
+    assert "next_" in session.get_modelmeta().custom_metadata_map["usage"]
+    defaults = {part.name for part in session.get_overridable_initializers()}
+    assert {"keep", "cut", "strength", "weights_conv2d_2"} <= defaults
+    fails(here(capsys, "export", "--whole-frame", "-o", tmp_path / "b.onnx", "--flow", "dis"), 2, "--flow dis",
+          "lucas-kanade")
 
 
 class IsolatedFiles(SimpleHTTPRequestHandler):

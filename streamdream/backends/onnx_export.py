@@ -62,7 +62,7 @@ def convert(program: torch.export.ExportedProgram, inputs: Sequence[str], output
                                           input_names=list(inputs), output_names=list(outputs))
         proto = exported.model_proto
     if proto.ByteSize() > MAX_BYTES:
-        raise EngineError("the ONNX file would have more than 2 GB; a smaller size or another layer makes a smaller one")
+        raise EngineError("the ONNX file would have more than 2 GB; another layer or a smaller size needs less")
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         part.ClearField("metadata_props")

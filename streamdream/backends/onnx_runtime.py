@@ -27,8 +27,9 @@ INSTALL = "pip install 'streamdream[onnx]'"
 PACKAGES = {"onnxruntime": "ONNX Runtime", "onnx": "onnx", "onnxscript": "ONNX Script"}
 """Modules that run and write a file -> what they are called."""
 PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider",
-             "migraphx": "MIGraphXExecutionProvider", "dml": "DmlExecutionProvider", "coreml": "CoreMLExecutionProvider",
-             "qnn": "QNNExecutionProvider", "openvino": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
+             "migraphx": "MIGraphXExecutionProvider", "dml": "DmlExecutionProvider",
+             "coreml": "CoreMLExecutionProvider", "qnn": "QNNExecutionProvider",
+             "openvino": "OpenVINOExecutionProvider", "cpu": "CPUExecutionProvider"}
 """Value of ``--device`` -> ONNX Runtime's name; ``auto`` is the first that the installed package has."""
 ALIASES = {"mps": "coreml"}
 ON_CUDA = ("tensorrt", "cuda")
@@ -78,17 +79,19 @@ class OnnxRuntime(CachedEngineBackend):
         return {"onnxruntime": _runtime().__version__, "onnxscript": importlib.metadata.version("onnxscript")}
 
     def trace(self, request: EngineRequest) -> Graph:
-        return onnx_export.trace(self.model, request.spec, self.precision, request.targets, request.shape[0], self.device)
+        return onnx_export.trace(self.model, request.spec, self.precision, request.targets, request.shape[0],
+                                 self.device)
 
     def serialize(self, traced: Graph) -> bytes:
         data: bytes = onnx_export.convert_step(traced).SerializeToString()
         return data
 
     def deserialize(self, data: bytes, shape: torch.Size) -> Engine:
-        session = self._open_session(data)
+        session = self.open_session(data)
         return CudaEngine(session, self.device, shape) if self.device.type == "cuda" else HostEngine(session)
 
-    def _open_session(self, data: bytes) -> Any:
+    def open_session(self, data: bytes) -> Any:
+        """Load an ONNX file on the device. Raises EngineError where its provider does not start."""
         options, chosen = _runtime().SessionOptions(), PROVIDERS[self._provider]
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors: it warns of each default of an input

@@ -16,7 +16,7 @@ from streamdream.settings import DreamSettings, Run, StreamSettings
 from streamdream.settings_parsing import check_size
 
 SUFFIX = ".onnx"
-OF_A_RUN = ("field_height", "backend", "device", "frame_path", "tile_memory", "memory", "threads", "seed")
+OF_A_RUN = ("backend", "device", "frame_path", "tile_memory", "memory", "threads", "seed")
 """Settings that a file has no use for."""
 PRECISIONS = ("fp32", "fp16")
 
@@ -27,10 +27,16 @@ def export_command(parser: Parser, argv: Sequence[str]) -> int:
     streamdream export -o dream.onnx --layers "mixed5[33]" --size 320x240
     streamdream export -o dream.onnx --layers mixed3 --size 640x480 --precision fp16
 
-    The file holds one step, its weights, and a description; docs/onnx.md says how to run it.
+    streamdream export -o frame.onnx --layers mixed3 --size 640x480 --field-height 240 --whole-frame
+
+    The file holds one step, its weights, and a description; with --whole-frame all that becomes of a frame of a video.
+    docs/onnx.md says how to run it.
     """
     parser.add_argument("-o", "--output", help="the file, .onnx")
-    parser.add_argument("--size", default="320x240", metavar="SIZE", help="size of its pictures (default %(default)s)")
+    parser.add_argument("--size", default="320x240", metavar="SIZE",
+                        help="size of a picture or frame (default %(default)s)")
+    parser.add_argument("--whole-frame", action="store_true",
+                        help="the whole way of a frame: flow, carrying, steps on all octaves, composing")
     add_run_flags(parser)
     add_settings(parser, DreamSettings, StreamSettings, without=OF_A_RUN)
     args = parser.parse(argv)
@@ -60,6 +66,7 @@ def _check(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
 
     from streamdream import models
     from streamdream.dream import octaves
+    from streamdream.dream.field_check import check_field
 
     target = Path(args.output)
     if target.suffix.lower() != SUFFIX:
@@ -73,7 +80,10 @@ def _check(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
     check_layers(run.dream, run.stream.model)
     model = models.get(run.stream.model)
     model.check_weights()
-    octaves.check_field(model, replace(run.dream, octaves=1), (height, width))
+    if args.whole_frame:
+        check_field(run, height, width)
+    else:
+        octaves.check_field(model, replace(run.dream, octaves=1), (height, width))
 
 
 def _write(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
@@ -86,7 +96,9 @@ def _write(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
         log_line(f"{run.dream.layers} of {run.stream.model}, {width}x{height}, {precision} → {args.output}")
     from streamdream.dream import onnx_files
 
-    file = onnx_files.step_file(models.get(run.stream.model), run.dream, height, width, precision)
+    model = models.get(run.stream.model)
+    file = (onnx_files.frame_file(model, run.dream, height, width, run.stream.field_height, precision)
+            if args.whole_frame else onnx_files.step_file(model, run.dream, height, width, precision))
     write_file(args.output, file.data, args.overwrite)
     if args.json:
         print(json.dumps({"output": args.output, "model": run.stream.model, "layers": run.dream.layers,
@@ -94,4 +106,4 @@ def _write(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
                           "tensors": {name: {"type": kind, "shape": shape, "about": about}
                                       for name, (kind, shape, about) in file.tensors.items()}}))
     else:
-        print(f"{args.output}: {len(file.data) / 1e6:.1f} MB, equal to eager in ONNX Runtime; {', '.join(file.tensors)}")
+        print(f"{args.output}: {len(file.data) / 1e6:.1f} MB, as eager in ONNX Runtime; {', '.join(file.tensors)}")
