@@ -5,6 +5,7 @@
 # make soak   what takes minutes: hundreds of runs and visits, ten minutes of eight sessions, memory must not grow; a
 #             thousand damaged files (tests/fuzz); and the cases of long test tables of which `make test` runs some
 # make docs   docs/settings.md, docs/formats.md and the speed tables, made of the settings, of the tests and of results
+# make gpu-wheels   what benchmarks/gpu.sh needs on a machine with a GPU and no network, into .dev/wheels
 # make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
 #                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
 PYTHON ?= python3
@@ -19,7 +20,7 @@ HAS_NVIDIA = command -v nvidia-smi >/dev/null || [ -e $(NVIDIA_DRIVER) ]
 HAS_TORCH_INDEX = $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo web test docs lint test-together test-alone test-browser soak test-newest clean
+.PHONY: demo web test docs lint test-together test-alone test-browser soak gpu-wheels test-newest clean
 demo: .venv/installed
 	$(BIN)/streamdream demo
 
@@ -50,6 +51,14 @@ test-browser: .venv/installed-dev
 # SOAK_SECONDS=240 makes the longest of it shorter
 soak: .venv/installed-dev
 	$(BIN)/python -m pytest -m soak -s
+	[ ! -e .venv-newest/installed ] || .venv-newest/bin/python -m pytest -p no:cacheprovider -m soak tests/test_tensorrt.py
+
+# What a Python with PyTorch, OpenCV and Pillow lacks; for Python 3.12 on Linux.
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+		--implementation cp $(addprefix --platform manylinux_2_,28_x86_64 27_x86_64 17_x86_64) \
+		--platform manylinux2014_x86_64 -d .dev/wheels av==18.1.0 platformdirs==4.14.8 websockets==17.4 \
+		cv2-enumerate-cameras==1.4.0
 
 test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -p no:cacheprovider tests/test_pyav.py tests/test_sources.py tests/test_damage.py \

@@ -1,4 +1,6 @@
-"""Every step becomes one TensorRT engine: converted and built for real, which needs Torch-TensorRT-RTX but no GPU."""
+"""Every step, and the whole of a frame, becomes one TensorRT engine: converted and built for real, which needs
+Torch-TensorRT-RTX but no GPU.
+"""
 from __future__ import annotations
 
 import importlib.util
@@ -17,15 +19,20 @@ CASES = ["inception_v3;mixed3;fp32;dream", "inception_v3;mixed5;fp16;dream", "in
          "bvlc_googlenet;inception_3a/output:1,conv2/norm2:0.5;fp16;guide",
          "bvlc_googlenet;inception_3b/3x3_reduce;fp16;style", "cars_googlenet;inception_4a_output;fp32;dream",
          "inception5h;mixed4b;fp16;dream", "torchvision_googlenet;inception4a;fp32;dream",
-         "torchvision_inception_v3;Mixed_6b;fp16;dream", "keras_inception_v3;mixed8;fp16;dream"]
+         "torchvision_inception_v3;Mixed_6b;fp16;dream", "keras_inception_v3;mixed8;fp16;dream",
+         "inception_v3;mixed3;fp16;frame"]
+FRAMES = [f"{network};{precision};frame" for precision in ("fp16", "fp32") for network in (
+    "inception_v3;mixed5", "bvlc_googlenet;inception_4c/output", "cars_googlenet;inception_4a_output",
+    "inception5h;mixed4b", "torchvision_googlenet;inception4a", "torchvision_inception_v3;Mixed_6b",
+    "keras_inception_v3;mixed7")]
+"""Every architecture."""
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch_tensorrt") is None,
                                 reason="torch-tensorrt-rtx is not installed; make test-newest brings it")
 
 
-@pytest.fixture(scope="module")
-def built() -> dict[str, dict[str, Any]]:
-    """What came of each case."""
-    command = [sys.executable, str(HERE / "build_without_gpu.py"), *CASES, "unknown"]
+def build(*cases: str) -> dict[str, dict[str, Any]]:
+    """Return what came of each case."""
+    command = [sys.executable, str(HERE / "build_without_gpu.py"), *cases]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
                             check=False)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -33,11 +40,25 @@ def built() -> dict[str, dict[str, Any]]:
     return {row["case"]: row for row in rows}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_whole_step_is_one_engine(case: str, built: dict[str, dict[str, Any]]) -> None:
-    row = built[case]
+def check_one_engine(row: dict[str, Any]) -> None:
     assert row["unknown"] == [] and row["convertible"] == row["total"] > 100, row
     assert row["bytes"] > 1_000_000 and row["errors"] == [], row
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, dict[str, Any]]:
+    return build(*CASES, "unknown")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_whole_step_or_frame_is_one_engine(case: str, built: dict[str, dict[str, Any]]) -> None:
+    check_one_engine(built[case])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", FRAMES)
+def test_the_whole_frame_of_every_network_is_one_engine(case: str) -> None:
+    check_one_engine(build(case)[case])
 
 
 def test_an_operation_that_none_converts_is_seen(built: dict[str, dict[str, Any]]) -> None:

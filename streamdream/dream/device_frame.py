@@ -117,7 +117,7 @@ def unpack(values: Tensor) -> FrameNumbers:
 
 def to_field(image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """uint8 [N, H, W, 3] -> the frame at the size of the field, [N, 3, h, w], and its grey [N, 1, h, w] in 0..255."""
-    levels = image.permute(0, 3, 1, 2).float()
+    levels = image.float().permute(0, 3, 1, 2)  # in this order, as TensorRT converts bytes, and nothing else with them
     if levels.shape[2:] != (height, width):
         levels = downscale_area(levels, height, width)
     return levels * (1 / 127.5) - 1, grey(levels)
@@ -169,7 +169,7 @@ def ascend_pass(spec: FrameSpec, steps: Sequence[DeviceStep], picture: Tensor, g
         for _ in range(spec.steps):
             moved = steps[level](roll(picture, shifts[number]), step_size, targets[level] if targets else ())
             moved = roll(moved, -shifts[number])
-            picture = moved if octave_gain is None else torch.lerp(picture, moved, octave_gain).clamp(-1, 1)
+            picture = moved if octave_gain is None else _lengthen(spec, picture, moved, octave_gain)
             if supports:
                 picture = octave + (picture - octave) * supports[level]
             number += 1
@@ -213,6 +213,12 @@ def _resize(spec: FrameSpec, picture: Tensor, height: int, width: int) -> Tensor
     if smaller and spec.portable:
         return resize_antialiased(picture, height, width)
     return F.interpolate(picture, (height, width), mode="bilinear", antialias=smaller)
+
+
+def _lengthen(spec: FrameSpec, before: Tensor, after: Tensor, gain: Tensor) -> Tensor:
+    """As ``step_gain.lengthen``. PyTorch makes a copy that engines lack of a ``lerp`` of different memory layouts."""
+    longer = before + (after - before) * gain if spec.portable else torch.lerp(before, after, gain)
+    return longer.clamp(-1, 1)
 
 
 def resize_state(state: FrameState, height: int, width: int) -> FrameState:
