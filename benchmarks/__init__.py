@@ -104,7 +104,8 @@ class Report:
 
 def parse_sizes(text: str) -> list[tuple[int, int, int]]:
     """Parse ``1920x1080:480,320x240``: (width, height, lines of the field; 0 for all) of each. Raises UsageError."""
-    matches = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})(?::([1-9]\d{0,4}))?", part.strip()) for part in text.split(",")]
+    number = r"([1-9]\d{0,4})"
+    matches = [re.fullmatch(f"{number}x{number}(?::{number})?", part.strip()) for part in text.split(",")]
     if None in matches:
         raise UsageError(f"--sizes {text} is not understood; write 320x240 or 1920x1080:480, several with commas")
     return [(int(match[1]), int(match[2]), int(match[3] or 0)) for match in matches if match]

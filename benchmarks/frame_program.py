@@ -1,7 +1,7 @@
 """The frame function of a case, with inputs of its shapes, for measurements."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,8 +74,8 @@ class FrameProgram:
         targets = backend.targets(objective, {})
         values = torch.tensor([device_frame.numbers_of(settings, False)], device=device)
         plane = torch.zeros(1, 1, height, width, device=device)
-        state = FrameState(plane.repeat(1, 3, 1, 1), plane, torch.ones(1, 1, *lasting_shape(height, width), device=device),
-                           plane, torch.ones(1, 1, 1, 1, device=device))
+        doubt = torch.ones(1, 1, *lasting_shape(height, width), device=device)
+        state = FrameState(plane.repeat(1, 3, 1, 1), plane, doubt, plane, torch.ones(1, 1, 1, 1, device=device))
         random = torch.Generator().manual_seed(0)
         image = torch.randint(256, (1, case.height, case.width, 3), dtype=torch.uint8, generator=random).to(device)
         shifts = torch.zeros(len(octaves) * settings.steps, 2, dtype=torch.int64, device=device)
@@ -86,8 +86,8 @@ class FrameProgram:
         """Match, dream and compose the frame: the next state, cut, dream."""
         state = self.state
         result: tuple[Tensor, ...] = self.program.whole(self.layout)(
-            self.image, state.grey, state.residual, state.doubt, state.maturity, state.started, self.values, self.shifts,
-            *self.rest)
+            self.image, state.grey, state.residual, state.doubt, state.maturity, state.started, self.values,
+            self.shifts, *self.rest)
         return result
 
     def match(self) -> tuple[Tensor, ...]:
@@ -112,6 +112,3 @@ class FrameProgram:
     def bytes_down(self) -> int:
         """Bytes of the dream, which come back."""
         return self.image.nbytes
-
-    def with_image(self, image: Tensor) -> FrameProgram:
-        return replace(self, image=image)

@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,16 @@ PARTS = {
         "full": "--width 1920 --height 1080 --field-height 480 --frames 300 --encoder null,libx264,h264_nvenc",
         "quick": "--width 1920 --height 1080 --field-height 480 --frames 120 --encoder null",
         "small": f"--width 128 --height 96 --field-height 80 --frames 4 --encoder null,libx264 {TINY}"}),
+    "gpu-live": Part("streamdream bench live --device {device} --clip {clip} --json", 120, {
+        "full": "--seconds 12", "quick": "--seconds 10 --width 1280 --height 720 --rate 60 --field-height 720",
+        "small": f"--frame-path device --seconds 2 --width 128 --height 96 --rate 10 --field-height 64 {TINY}"}),
+    "gpu-sessions": Part("streamdream bench sessions --device {device} --clip {clip} --json", 60, {
+        "full": "--seconds 15", "quick": "--seconds 8",
+        "small": "--frame-path device --sessions 2 --seconds 2 --width 128 --height 96 --rate 10 --field-height 64 "
+                 + TINY}),
     "gpu-codecs": Part("streamdream_bench.device_codecs", 60, {"full": "", "quick": ""}),
-    "gpu-step-compiled": Part("streamdream bench step --device {device} --backend compiled --precision fp16 --json", 150,
-                              {"full": "--sizes 320x240,1280x720"}),
+    "gpu-step-compiled": Part("streamdream bench step --device {device} --backend compiled --precision fp16 --json",
+                              150, {"full": "--sizes 320x240,1280x720"}),
 }
 """Results file -> how it is measured. Those come first that matter most, as time may run out."""
 
@@ -90,14 +98,14 @@ def run_part(name: str, args: argparse.Namespace, clip: str, seconds_left: float
     command = [sys.executable, "-m", *(word.format(device=args.device, clip=clip) for word in template.split())]
     rows: list[dict[str, Any]] = []
     try:
-        text = run_limited(command, min(part.seconds, seconds_left))
+        text, error_line = run_limited(command, min(part.seconds, seconds_left))
         printed = json.loads(text)
         rows = printed["rows"] if "rows" in printed else [
             {"what": kind, **row} for kind in ("decode", "encode") for row in printed[kind]]
         shown = template.format(device=args.device, clip="CLIP").replace(" --json", "")
         stored = {"command": shown, "conditions": printed["conditions"], "rows": rows}
         write_file(str(args.out / f"{name}.json"), (json.dumps(stored, indent=1) + "\n").encode(), True)
-        result = "done"
+        result = "done" if not error_line else f"failed: {error_line}"
     except subprocess.TimeoutExpired as error:
         result = f"not done within {error.timeout:.0f} s"
     except (RuntimeError, ValueError, KeyError) as error:
@@ -105,8 +113,10 @@ def run_part(name: str, args: argparse.Namespace, clip: str, seconds_left: float
     return {"result": result, "seconds": time.monotonic() - started_at, "rows": rows}
 
 
-def run_limited(command: list[str], seconds: float) -> str:
-    """Return what a command printed. Raises TimeoutExpired, after which none of its processes is left, or RuntimeError.
+def run_limited(command: list[str], seconds: float) -> tuple[str, str]:
+    """Return what a command printed, and its last line of errors if it failed.
+
+    Raises TimeoutExpired, after which none of its processes is left, or RuntimeError where it printed nothing.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told, text=True, start_new_session=True)
@@ -116,11 +126,11 @@ def run_limited(command: list[str], seconds: float) -> str:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise
-        if process.returncode:
-            told.seek(0)
-            lines = told.read().strip().splitlines() or [f"exit {process.returncode}"]
-            raise RuntimeError(lines[-1])
-    return text
+        told.seek(0)
+        error_line = (told.read().strip().splitlines() or ["no error was printed"])[-1] if process.returncode else ""
+    if error_line and not text.strip():
+        raise RuntimeError(error_line)
+    return text, error_line and f"exit {process.returncode}, {error_line}"
 
 
 def write_clip(path: str, scale: str) -> str:
@@ -129,7 +139,7 @@ def write_clip(path: str, scale: str) -> str:
 
     count, height, width = (12, 96, 128) if scale == "small" else (CLIP_FRAMES, 720, 1280)
     with av.open(str(SAMPLE)) as source:
-        images = [frame.to_ndarray(format="rgb24") for frame, _ in zip(source.decode(video=0), range(count), strict=False)]
+        images = [frame.to_ndarray(format="rgb24") for frame in islice(source.decode(video=0), count)]
     with av.open(path, "w") as target:
         encoder = target.add_stream("libx264", Fraction(30), width=width, height=height, pix_fmt="yuv420p",
                                     options={"crf": "16", "preset": "veryfast"})
@@ -144,7 +154,8 @@ def write_clip(path: str, scale: str) -> str:
 
 def summary(results: list[dict[str, Any]]) -> str:
     """Format what came of each part, and the table of each."""
-    parts = [f"\n{row['part']}\n{table(COLUMNS[row['part']], [with_stages(found) for found in row['rows']])}\n" for row in results if row["rows"]]
+    parts = [f"\n{row['part']}\n{table(COLUMNS[row['part']], list(map(with_stages, row['rows'])))}\n"
+             for row in results if row["rows"]]
     heads = table({"part": "part", "result": "result", "seconds": "seconds"}, results)
     return "".join([*parts, "\n", heads, "\n"])
 

@@ -22,7 +22,9 @@ trap 'rm -rf "$work"' EXIT
 ln -s "$PWD/streamdream" "$work/streamdream"
 ln -s "$PWD/benchmarks" "$work/streamdream_bench"
 ln -s "$PWD/web" "$work/streamdream_web"
-if compgen -G "$wheels/*.whl" >/dev/null; then
+if ! "$python" -c "import av, cv2_enumerate_cameras, platformdirs, websockets" 2>/dev/null; then
+    compgen -G "$wheels/*.whl" >/dev/null || {
+        echo "error: PyAV or another package is missing, and $wheels has no wheels: make gpu-wheels" >&2; exit 2; }
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --no-cache-dir \
         --target "$work/site" "$wheels"/*.whl
 fi

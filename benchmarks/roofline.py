@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ class Gpu:
     bandwidth: float
 
 
-GPUS = {"H200": Gpu(989e12, 67e12, 4.8e12), "RTX 4090": Gpu(165e12, 83e12, 1.01e12), "RTX 3060": Gpu(51e12, 13e12, 0.36e12)}
+GPUS = {"H200": Gpu(989e12, 67e12, 4.8e12), "RTX 4090": Gpu(165e12, 83e12, 1.01e12),
+        "RTX 3060": Gpu(51e12, 13e12, 0.36e12)}
 """NVIDIA's data sheets, without sparsity; fp16 with float32 sums."""
 
 
@@ -98,8 +100,8 @@ def run(options: Options, progress: Progress) -> Report:
         made = FrameProgram.of(model, backend, settings, case)
         made.whole()  # constants are made at the first call
         matched = made.match()
-        parts: dict[str, Callable[[], object]] = {"match": made.match, "warp and ascend": lambda made=made, matched=matched:
-                                                  made.advance(matched), "frame": made.whole}
+        parts: dict[str, Callable[[], object]] = {
+            "match": made.match, "warp and ascend": partial(made.advance, matched), "frame": made.whole}
         for part, work in parts.items():
             rows.append({**case.columns(), "part": part, **summarize(record(work)),
                          "bytes_up": made.bytes_up, "bytes_down": made.bytes_down})

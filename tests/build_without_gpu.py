@@ -4,8 +4,8 @@ JSON.
     python tests/build_without_gpu.py "MODEL;LAYERS;PRECISION;KIND" ...
 
 A process of its own (one for all, as loading takes longest), as it tells PyTorch lies about a GPU: Torch-TensorRT-RTX
-asks for one, but builds without. What it builds can be run on a GPU only. KIND is "dream", "guide" or "style" of a step,
-or "frame" of all that is done with a frame; the case "unknown" is an operation that none converts.
+asks for one, but builds without. What it builds can be run on a GPU only. KIND is "dream", "guide" or "style" of a
+step, or "frame" of all that is done with a frame; the case "unknown" is an operation that none converts.
 """
 from __future__ import annotations
 
