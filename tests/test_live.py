@@ -29,7 +29,6 @@ from streamdream.backends import Backend
 from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.dream.options import DreamOptions
 from streamdream.errors import SinkError, SourceError
-from streamdream.live.dream_worker import resize_state
 from streamdream.live.mailbox import Mailbox
 from streamdream.live.pipeline import Live
 from streamdream.live.report import LiveReport
