@@ -70,7 +70,7 @@ class FrameProgram:
         spec = FrameSpec((height, width), octaves, settings.steps, FLOW, settings.trust, settings.legibility > 0,
                          settings.stillness > 0)
         objective = objectives.from_settings(settings, model)
-        program = programs_of(backend)(spec, objective.structure, GradientShape.of(settings))
+        program = programs_of(backend).program(spec, objective.structure, GradientShape.of(settings))
         targets = backend.targets(objective, {})
         values = torch.tensor([device_frame.numbers_of(settings, False)], device=device)
         plane = torch.zeros(1, 1, height, width, device=device)

@@ -6,10 +6,10 @@ function, and a cut is a number in it.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from streamdream.backends import flatten_targets
 from streamdream.dream import device_frame, reference_images
 from streamdream.dream.device_frame import FrameSpec, FrameState
 from streamdream.dream.device_matching import TensorMatch
-from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, composers_of, programs_of, shown
+from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, programs_of, shown
 from streamdream.dream.device_trust import TRUSTS, lasting_shape
 from streamdream.dream.frame_matching import match_key
 from streamdream.dream.octaves import octave_sizes
@@ -179,12 +179,12 @@ class DeviceDreamer:
         return lambda: download.result()[0]
 
     def _compose_file(self, call: _Call, residual: Tensor, picture: Picture) -> Callable[[], Picture]:
-        settings, backend = call.settings, cast(Hashable, self.backend)
+        settings = call.settings
         mask = reference_images.mask_weights(call.references, *picture_size(picture))
         if device_picture.pays(picture, residual.device):
             return device_picture.compose_on_device(
                 picture, residual, settings.strength, None if mask is None else to_planes(mask, residual.device),
-                settings.original_colors, composers_of(backend)).result
+                settings.original_colors, programs_of(self.backend).composer).result
         host = Download(to_luma(residual).expand(-1, 3, -1, -1) if settings.original_colors else residual)
         return lambda: compose_picture(picture, np.ascontiguousarray(host.result()[0].transpose(1, 2, 0)),
                                        settings.strength, mask)
@@ -210,7 +210,7 @@ class DeviceDreamer:
                          settings.legibility > 0, settings.stillness > 0,
                          getattr(self.backend, "portable_functions", False), options.cycle_octaves)
         structure = objectives.from_settings(settings, self.model).structure
-        return programs_of(cast(Hashable, self.backend))(spec, structure, GradientShape.of(settings))
+        return programs_of(self.backend).program(spec, structure, GradientShape.of(settings))
 
 
 def _support_of(backend: Backend, references: References, height: int, width: int) -> Tensor | None:

@@ -1,7 +1,8 @@
 """The frame function as a backend runs it: compiled for a size and an objective, once for all dreams on a backend."""
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,26 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets
 
 CACHED_PROGRAMS = 16
+_making = threading.Lock()
 
 
-@lru_cache(maxsize=8)
-def programs_of(backend: Hashable) -> Callable[..., Program]:
-    """Return the cache of the programs of a backend, which all dreamers on it share."""
-    return lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend))
+class Programs:
+    """What a backend has compiled for whole frames, kept with it: all dreamers on it share that."""
+
+    def __init__(self, backend: Any) -> None:
+        self.program: Callable[[FrameSpec, Objective, GradientShape], Program] = (
+            lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend)))
+        self.composer: Callable[[PlaneLayout], Callable[..., Tensor]] = lru_cache(maxsize=CACHED_PROGRAMS)(
+            lambda layout: backend.compile_function(partial(compose_samples, layout)))
 
 
-@lru_cache(maxsize=8)
-def composers_of(backend: Hashable) -> Callable[[PlaneLayout], Callable[..., Tensor]]:
-    """Return the cache of what composes the pictures of files, as the backend runs it."""
-    functions: Any = backend
-    return lru_cache(maxsize=CACHED_PROGRAMS)(
-        lambda layout: functions.compile_function(partial(compose_samples, layout)))
+def programs_of(backend: Any) -> Programs:
+    """Return what is kept with the backend. Thread-safe."""
+    with _making:
+        if not hasattr(backend, "frame_programs"):
+            backend.frame_programs = Programs(backend)
+        programs: Programs = backend.frame_programs
+        return programs
 
 
 class Program:
