@@ -103,7 +103,7 @@ def times(device: torch.device, image: NDArray[np.uint8], residual: NDArray[np.f
 
     strength, sent = torch.full((1, 1, 1, 1), 0.7, device=device), upload(image[None], device)
     frame: Any = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
-    layout, views = PlaneLayout.of(frame), component_views(frame)[:3]
+    layout, views = PlaneLayout.of(frame, planes), component_views(frame)[:3]
     samples = upload_flat(views, device)
     dream = _replayed(partial(compose_rgb, sent, planes, strength), device)
     file = _replayed(partial(compose_samples, layout, samples, planes, strength), device)

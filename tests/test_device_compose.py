@@ -23,7 +23,7 @@ from streamdream.dream.warp import to_luma
 from streamdream.live import compositor
 from streamdream.media import device_compose, device_resize, resize
 from streamdream.media.compose import compose_image, compose_picture
-from streamdream.media.device_picture import compose_on_device, pays
+from streamdream.media.device_picture import PlaneLayout, compose_on_device, compose_samples, pays
 from streamdream.media.opencv import cv2
 from streamdream.media.pinned_memory import Download, upload, upload_all, upload_constant, upload_flat
 from streamdream.media.planes import component_views
@@ -177,6 +177,26 @@ def test_the_page_gets_the_same_residual(original_colors: bool) -> None:
     halves = device_compose.residual_levels(tensor(residual), 0.7, original_colors=original_colors)
     assert halves.shape == (1, 2 * FIELD[0], FIELD[1], 3) and halves.dtype == torch.uint8
     assert np.abs(halves[0].numpy().astype(int) - expected).max() <= 1  # the processor rounds twice
+
+
+def test_what_is_compiled_for_a_layout_always_gets_the_same_shapes() -> None:
+    """A CUDA graph has them fixed."""
+    shapes: dict[object, set[object]] = {}
+
+    def compiled(layout: PlaneLayout) -> Callable[..., Tensor]:
+        def compose(*inputs: Tensor) -> Tensor:
+            shapes.setdefault(layout, set()).add(tuple((value.shape, value.dtype) for value in inputs))
+            return compose_samples(layout, *inputs)
+
+        return compose
+
+    cases = [(pixel_format, height, field, mask) for pixel_format in ("yuv420p", "yuv444p", "yuv420p10le", "gbrp")
+             for height in (96, 98) for field in (24, 48) for mask in (None, torch.ones(1, 1, height, 128))]
+    for pixel_format, height, field, mask in cases:
+        picture = picture_of(pixel_format, height=height)
+        for original_colors in (False, True):
+            compose_on_device(picture, tensor(residual_of(field)), 0.7, mask, original_colors, compiled).result()
+    assert len(shapes) == 2 * len(cases) and all(len(seen) == 1 for seen in shapes.values())
 
 
 def test_only_gpus_compose_and_only_sdr() -> None:

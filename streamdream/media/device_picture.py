@@ -27,20 +27,23 @@ def pays(picture: Any, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class PlaneLayout:
-    """All that composing is fixed to."""
+    """All that composing is fixed to; with the same layout, all inputs have the same shapes."""
 
     shapes: tuple[tuple[int, ...], ...]
     """(height, width) of the first three components."""
     matrix: Matrix
     highest: int
     original_colors: bool
+    field: tuple[int, ...]
+    """(height, width) of the residual."""
+    masked: bool
 
     @classmethod
-    def of(cls, picture: Any, original_colors: bool = False) -> PlaneLayout:
+    def of(cls, picture: Any, residual: Tensor, masked: bool = False, original_colors: bool = False) -> PlaneLayout:
         matrix = component_matrix(picture.format.is_rgb, int(picture.colorspace), int(picture.color_range),
                                   bits_of(picture))
         return cls(tuple(view.shape for view in component_views(picture)[:3]), tuple(map(tuple, matrix.tolist())),
-                   maximum(picture), original_colors)
+                   maximum(picture), original_colors, tuple(residual.shape[2:]), masked)
 
     def split(self, samples: Any) -> list[Any]:
         """Samples one behind the other -> [k, height, width] for each group of k components of one size: views."""
@@ -84,7 +87,7 @@ def compose_on_device(picture: Any, residual: Tensor, strength: float = 1.0, mas
     ``mask`` is [1, 1, H, W] on that device, in 0..1. ``compiled`` gives, for a layout, what runs ``compose_samples``:
     as a CUDA graph, say.
     """
-    device, layout = residual.device, PlaneLayout.of(picture, original_colors)
+    device, layout = residual.device, PlaneLayout.of(picture, residual, mask is not None, original_colors)
     samples = upload_flat(component_views(picture)[:3], device)
     compose = compiled(layout) if compiled else partial(compose_samples, layout)
     inputs = [samples, residual, torch.full((1, 1, 1, 1), strength, device=device)]
