@@ -32,7 +32,7 @@ from streamdream.media import device_picture
 from streamdream.media.compose import compose_picture
 from streamdream.media.device_compose import to_luma
 from streamdream.media.frame import check_picture, picture_size, to_array
-from streamdream.media.pinned_memory import Download, upload, upload_all
+from streamdream.media.pinned_memory import Download, upload, upload_all, upload_constant
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -183,7 +183,7 @@ class DeviceDreamer:
         mask = reference_images.mask_weights(call.references, *picture_size(picture))
         if device_picture.pays(picture, residual.device):
             return device_picture.compose_on_device(
-                picture, residual, settings.strength, None if mask is None else to_planes(mask, residual.device),
+                picture, residual, settings.strength, None if mask is None else constant_planes(mask, residual.device),
                 settings.original_colors, programs_of(self.backend).composer).result
         host = Download(to_luma(residual).expand(-1, 3, -1, -1) if settings.original_colors else residual)
         return lambda: compose_picture(picture, np.ascontiguousarray(host.result()[0].transpose(1, 2, 0)),
@@ -221,6 +221,11 @@ def _support_of(backend: Backend, references: References, height: int, width: in
 def to_planes(picture: NDArray[np.float32], device: torch.device) -> Tensor:
     """[h, w, C] -> [1, C, h, w] on a device."""
     return upload(picture, device).permute(2, 0, 1)[None]
+
+
+def constant_planes(picture: NDArray[np.float32], device: torch.device) -> Tensor:
+    """As ``to_planes``, for what nobody changes, as a mask: it is sent once."""
+    return upload_constant(picture, device).permute(2, 0, 1)[None]
 
 
 def _residual_of(state: DreamState) -> NDArray[np.float32]:
@@ -270,7 +275,7 @@ class _Call:
     def _shown(self, layout: Layout, image: NDArray[np.uint8]) -> tuple[Layout, list[Tensor]]:
         size = self.size if self.options.levels else image.shape[:2]
         weights = reference_images.mask_weights(self.references, *size)
-        mask = [] if weights is None else [to_planes(weights, self._device)]
+        mask = [] if weights is None else [constant_planes(weights, self._device)]
         return replace(layout, mask=bool(mask), original_colors=self.settings.original_colors,
                        levels=self.options.levels), mask
 
