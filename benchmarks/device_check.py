@@ -30,7 +30,7 @@ SIZE, SMALL_SIZE = (1080, 1920), (108, 192)
 THREADS, FRAMES, IN_FLIGHT, KEPT = 4, 40, 3, 8
 
 
-def run(device: torch.device, size: tuple[int, int] = SIZE) -> Iterator[Row]:
+def run(device: torch.device, size: tuple[int, int] = SIZE, repeats: int = 30) -> Iterator[Row]:
     """Yield a row for each check."""
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def run(device: torch.device, size: tuple[int, int] = SIZE) -> Iterator[Row]:
     for name in ("yuv420p", "yuv420p10le", "yuv444p16le", "gbrp"):
         yield picture(name, image, residual, planes)
     yield threads(device, size)
-    yield from times(device, image, residual, planes)
+    yield from times(device, image, residual, planes, repeats)
 
 
 def rgb(device: torch.device, image: NDArray[np.uint8], residual: NDArray[np.float32], planes: Tensor) -> Row:
@@ -96,8 +96,8 @@ def threads(device: torch.device, size: tuple[int, int]) -> Row:
             "passed": not wrong}
 
 
-def times(device: torch.device, image: NDArray[np.uint8], residual: NDArray[np.float32], planes: Tensor
-          ) -> Iterator[Row]:
+def times(device: torch.device, image: NDArray[np.uint8], residual: NDArray[np.float32], planes: Tensor,
+          repeats: int) -> Iterator[Row]:
     """Yield times of the parts, of all in turn, and of two in flight."""
     import av
 
@@ -117,14 +117,14 @@ def times(device: torch.device, image: NDArray[np.uint8], residual: NDArray[np.f
         "yuv420p, processor": lambda: compose_picture(frame, residual, 0.7),
     }
     for name, part in parts.items():
-        yield {"check": name, "ms": round(_milliseconds(part, device), 3), "passed": True}
+        yield {"check": name, "ms": round(_milliseconds(part, device, repeats), 3), "passed": True}
     pending = [compose_on_device(frame, planes, 0.7)]
 
     def overlapped() -> None:
         pending.append(compose_on_device(frame, planes, 0.7))
         pending.pop(0).result()
 
-    yield {"check": "yuv420p, two in flight", "ms": round(_milliseconds(overlapped, device), 3), "passed": True}
+    yield {"check": "yuv420p, two in flight", "ms": round(_milliseconds(overlapped, device, repeats), 3), "passed": True}
 
 
 def _difference(name: str, actual: NDArray[Any], expected: NDArray[Any], bits: int = 8) -> Row:
@@ -154,7 +154,7 @@ def _replayed(work: Callable[[], Tensor], device: torch.device) -> Callable[[], 
     return replay
 
 
-def _milliseconds(work: Callable[[], Any], device: torch.device, count: int = 30) -> float:
+def _milliseconds(work: Callable[[], Any], device: torch.device, count: int) -> float:
     seconds = []
     for _ in range(count):
         start = time.perf_counter()

@@ -108,9 +108,11 @@ def test_rgb_is_composed_as_on_the_processor(size: tuple[int, int], original_col
 
 def test_streams_of_a_batch_have_their_own_strength() -> None:
     images, residuals = [image_of(96, 128)] * 3, [residual_of(seed=seed) for seed in range(3)]
-    dreams = device_compose.compose_rgb(torch.from_numpy(np.stack(images)), torch.cat([*map(tensor, residuals)]),
-                                        torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1))
-    for dream, image, residual, strength in zip(dreams, images, residuals, (0.0, 0.5, 1.0), strict=True):
+    strengths = 0.0, 0.5, 1.0
+    batch = torch.cat([*map(tensor, residuals)]).contiguous(memory_format=torch.channels_last)  # as steps leave it
+    dreams = device_compose.compose_rgb(torch.from_numpy(np.stack(images)), batch,
+                                        torch.tensor(strengths).view(3, 1, 1, 1))
+    for dream, image, residual, strength in zip(dreams, images, residuals, strengths, strict=True):
         assert_same_samples(dream.numpy(), compose_image(image, residual, strength))
 
 
@@ -323,6 +325,6 @@ def test_frames_of_several_threads_are_in_flight() -> None:
 
 
 def test_the_check_for_gpus_passes_here() -> None:
-    rows = list(device_check.run(CPU, (54, 96)))
+    rows = list(device_check.run(CPU, (54, 96), 2))
     assert all(row["passed"] for row in rows), rows
     assert {"rgb", "yuv420p", "gbrp", "frames in flight", "yuv420p, two in flight"} <= {row["check"] for row in rows}

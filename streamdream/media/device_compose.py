@@ -105,7 +105,8 @@ def _scale(levels: Tensor, height: int, width: int) -> float:
 
 
 def _sharpen(levels: Tensor, scales: Sequence[float]) -> Sharpened:
-    """Before each channel is scaled up by its own factor."""
+    """Before each channel is scaled up by its own factor. Channels are planes: PyTorch interpolates those faster."""
+    levels = levels.contiguous()
     amounts = tuple(AMOUNT * min(max(scale - 1, 0), 1) for scale in scales)
     kernel, signs = unsharp_kernel(amounts, levels.device), sign_pair(levels.device)
     sharp = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="reflect"), kernel, groups=len(amounts))

@@ -64,7 +64,7 @@ def upload_constant(array: NDArray[Any], device: torch.device) -> Tensor:
     key = id(array), device
     if key not in _constants:
         _constants[key] = torch.tensor(array, device=device)
-        weakref.finalize(array, _constants.pop, key, None)
+        weakref.finalize(array, _constants.pop, key, None).atexit = False
     return _constants[key]
 
 
