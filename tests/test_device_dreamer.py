@@ -12,15 +12,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.tensors import NoHostWait
+from torch import Tensor
 
 from streamdream import backends, models
-from streamdream.backends import Backend
+from streamdream.ascent.gradient_shape import GradientShape
+from streamdream.ascent.objectives import from_settings
+from streamdream.backends import Backend, StepSpec
+from streamdream.dream import device_frame
+from streamdream.dream.device_frame import FrameSpec, FrameState
 from streamdream.dream.dreamer import Dreamer
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.state import DreamState
 from streamdream.errors import FieldTooSmall, SettingsError
 from streamdream.media import images
 from streamdream.media.frame import Frame
+from streamdream.media.opencv import cv2
 from streamdream.media.sources.video import open_source
 from streamdream.settings import DreamSettings
 
@@ -195,3 +201,32 @@ def test_every_precision_runs_whole_frames(frames: list[Picture]) -> None:
     dreamer = Dreamer(models.get("inception_v3"), backend, 64, frame_path="device")
     states = [state for state, _ in shown(dreamer, frames[:2], SETTINGS)]
     assert states[1].residual is not None and np.isfinite(states[1].residual).all()
+
+
+def test_two_streams_in_a_batch_dream_otherwise_than_alone(eager: Backend, frames: list[Picture], lion: Picture
+                                                           ) -> None:
+    """The frame function itself: one stream is carried on, the other begins."""
+    spec = FrameSpec((64, 96), ((48, 64), (64, 96)), 1, "lucas-kanade", "correlation", False, False)
+    objective, shape = from_settings(SETTINGS, models.get("inception_v3")), GradientShape.of(SETTINGS)
+    functions: Any = eager
+    steps = [functions.step_function(StepSpec(objective.structure, *size, shape)) for size in spec.octaves]
+    pictures = [cv2().resize(image, (96, 64)) for image in (frames[0], lion)]
+    images = torch.from_numpy(np.stack(pictures))
+    before = torch.from_numpy(np.stack([cv2().resize(image, (96, 64)) for image in (frames[1], lion)]))
+    random = torch.Generator().manual_seed(3)
+    state = FrameState(torch.randn(2, 3, 64, 96, generator=random) * 0.1, device_frame.to_field(before, 64, 96)[1],
+                       torch.ones(2, 1, 8, 12), torch.rand(2, 1, 64, 96, generator=random),
+                       torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+    values = torch.tensor([device_frame.numbers_of(SETTINGS, False)] * 2)
+    shifts = torch.tensor([[3, -4], [-7, 2]])
+
+    def dream(which: slice) -> Tensor:
+        numbers, of_state = device_frame.unpack(values[which]), FrameState(*(part[which] for part in state))
+        field, found = device_frame.match_frame(spec, images[which], of_state.grey, of_state.started, numbers.cut)
+        begun = device_frame.begin(spec, field, found, of_state, numbers)
+        dreamed = device_frame.ascend_pass(spec, steps, begun.seed, begun.gain, begun.step_size, shifts)
+        return device_frame.finish(spec, field, begun, dreamed, numbers)[0]
+
+    with torch.no_grad():
+        together, alone = dream(slice(0, 2)), torch.cat([dream(slice(0, 1)), dream(slice(1, 2))])
+    assert (together - alone).abs().max() < 1e-3 and together.std() > 0.05
