@@ -114,6 +114,13 @@ def test_a_live_frame_waits_for_the_device(device: Dreamer, frames: list[Picture
     assert waits.count > 100
 
 
+@pytest.mark.parametrize("cut_on_device", [False, True])
+def test_steps_on_the_device_are_not_counted(cut_on_device: bool, device: Dreamer, frames: list[Picture]) -> None:
+    counts: list[int] = []
+    list(shown(device, frames[:2], SETTINGS, on_step=counts.append, cut_on_device=cut_on_device))
+    assert counts == [1, 2, 3, 4, 1, 2]  # two octaves; the first frame has a warm-up step
+
+
 def test_two_frames_in_flight_mix(device: Dreamer, frames: list[Picture]) -> None:
     alone = [dream for _, dream in shown(device, frames[:4], SETTINGS)]
     state, pending = DreamState(), []

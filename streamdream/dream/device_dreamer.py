@@ -254,6 +254,7 @@ class _Call:
         values, *rest = inputs
         residual, doubt, maturity = program.advance(layout)(
             match.field, *match.found, before.residual, before.doubt, before.maturity, before.started, values, *rest)
+        self._count_steps(0, len(program.spec.octaves) * program.spec.steps)
         return FrameState(residual, match.reference, doubt, maturity, before.started)
 
     def whole(self, before: FrameState, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
@@ -263,6 +264,7 @@ class _Call:
         result: tuple[Tensor, ...] = program.whole(layout)(
             upload(image[None], self._device), before.grey, before.residual, before.doubt, before.maturity,
             before.started, values, shifts, *mask, *rest)
+        self._count_steps(0, len(program.spec.octaves) * program.spec.steps)
         return result
 
     def compose(self, residual: Tensor, image: NDArray[np.uint8]) -> Tensor:
@@ -298,8 +300,15 @@ class _Call:
             for number in range(passes):
                 picture = device_frame.ascend_pass(spec, program.single_steps, picture, None, step_size,
                                                    shifts[number * count:(number + 1) * count], supports[1:], targets)
+                self._count_steps(number * count, count)
             residual, doubt, maturity = device_frame.finish(spec, match.field, begun, picture, numbers)
         return FrameState(residual, match.reference, doubt, maturity, torch.ones(1, 1, 1, 1, device=device))
+
+    def _count_steps(self, before: int, count: int) -> None:
+        """Call ``on_step`` for steps that were submitted together."""
+        for number in range(before, before + count) if self.options.on_step else ():
+            assert self.options.on_step is not None
+            self.options.on_step(number + 1)
 
     def _prepare(self, options: DreamOptions, warmup: bool, passes: int = 1) -> tuple[Program, Layout, list[Tensor]]:
         """Return the program, and its inputs behind the state: numbers, shifts, supports, targets."""

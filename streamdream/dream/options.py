@@ -29,7 +29,8 @@ class DreamOptions:
     cycle_octaves: bool = False
     """Dream one octave per frame, in turn, so that a live dream is updated more often."""
     on_step: Callable[[int], None] | None = None
-    """Called after each step with the number of steps done on this frame."""
+    """Called after each step with the number of steps done on this frame; on a device after several, when they have
+    been submitted."""
     on_picture: Callable[[Tensor], None] | None = None
     """Called after each step with the picture [1, 3, h, w] in [-1, 1], at the size of its octave."""
     cut_on_device: bool = False
