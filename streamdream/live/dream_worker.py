@@ -176,7 +176,6 @@ class DreamWorker:
             self.in_flight.abandon()
             raise
         self._kind = kind
-        self.steps += settings.steps * (1 if options.cycle_octaves else settings.octaves)
         self.in_flight.put(Submitted(captured, pending, references, (use or self._sole_use).extend(),
                                      self._resolution.level, size[0], settings.octaves))
 
