@@ -91,7 +91,7 @@ def test_a_flow_of_nothing_leaves_the_picture_as_it_is() -> None:
 @pytest.mark.parametrize("width", [40, 41])
 def test_histogram_and_median_are_those_of_numpy(bits: int, width: int) -> None:
     values = np.random.default_rng(3).integers(0, 1 << bits, (2, 25, width)) >> np.array([0, 3]).reshape(2, 1, 1)
-    tensor = torch.from_numpy(values)
+    tensor = torch.from_numpy(values).float()
     counts = [np.bincount(plane.ravel(), minlength=1 << bits) for plane in values]
     np.testing.assert_array_equal(histogram(tensor, bits).numpy(), counts)
     np.testing.assert_array_equal(median(tensor, bits).flatten().numpy(), [np.median(plane) for plane in values])

@@ -4,18 +4,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
+
+LARGEST_HALF = 2048
+"""Whole numbers up to here are exact in float16, which takes a GPU half the memory."""
 
 
 def histogram(numbers: Tensor, bits: int) -> Tensor:
-    """Count whole numbers below ``2 ** bits`` ([N, h, w], int64): float32 [N, 2 ** bits].
+    """Count whole numbers below ``2 ** bits`` ([N, h, w]): [N, 2 ** bits].
 
     A product of matrices: each number is a row of zeros with a one for its upper, and one for its lower half of bits.
     The products are those of lines, as one of all pixels would keep a device's matrix units waiting for one block.
+    Pixels are last in memory: with the ones of a pixel last, OpenVINO takes six times as long.
     """
     half = 1 << bits // 2
-    ones = _ones(bits, numbers.device).index_select(0, numbers.reshape(-1)).reshape(*numbers.shape, 2 * half)
-    return (ones[..., :half].mT @ ones[..., half:]).sum(1).reshape(numbers.shape[0], -1)
+    upper = torch.floor(numbers * (1 / half))
+    digits = torch.stack((upper, torch.sub(numbers, upper, alpha=half)), 2)
+    dtype = torch.float16 if numbers.is_cuda and numbers.shape[2] <= LARGEST_HALF else numbers.dtype
+    ones = (digits.unsqueeze(3) == _digits(half, numbers.device)).to(dtype)  # [N, h, 2, half, w]
+    return (ones[:, :, 0] @ ones[:, :, 1].mT).float().sum(1).reshape(numbers.shape[0], -1)
 
 
 def cumulate(counts: Tensor) -> Tensor:
@@ -29,7 +36,7 @@ def first_reaching(cumulative: Tensor, wanted: Tensor) -> Tensor:
 
 
 def median(numbers: Tensor, bits: int) -> Tensor:
-    """Return the median of whole numbers below ``2 ** bits`` ([N, h, w], int64): [N, 1, 1, 1]; of an even count the
+    """Return the median of whole numbers below ``2 ** bits`` ([N, h, w]): [N, 1, 1, 1]; of an even count the
     mean of the two in the middle.
     """
     cumulative = cumulate(histogram(numbers, bits))
@@ -38,11 +45,9 @@ def median(numbers: Tensor, bits: int) -> Tensor:
 
 
 @cached_tensor
-def _ones(bits: int, device: torch.device) -> Tensor:
-    """Return [2 ** bits, 2 * 2 ** (bits / 2)]: a row for each number."""
-    half = 1 << bits // 2
-    numbers, eye = torch.arange(1 << bits), torch.eye(half)
-    return torch.cat((eye[numbers // half], eye[numbers % half]), 1).to(device)
+def _digits(count: int, device: torch.device) -> Tensor:
+    """Return 0 .. count - 1: [count, 1]."""
+    return torch.arange(count, dtype=torch.float32)[:, None].to(device)
 
 
 @cached_tensor

@@ -25,7 +25,7 @@ from streamdream.dream.frame_matching import (
 )
 from streamdream.errors import UnknownName
 from streamdream.media.device_resize import resize_area, resize_linear
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
 
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]
 """(current, previous), grey -> flow [N, 2, h, w], current -> previous."""
@@ -94,8 +94,6 @@ def _estimate(estimate: FlowEstimator, current: Tensor, previous: Tensor, both_w
 class _Tones(NamedTuple):
     """What the histograms of two frames say; yes and no are bool [N, 1, 1, 1]."""
 
-    levels: tuple[Tensor, Tensor]
-    """Of the frame and of the one before, int64 [N, h, w]."""
     cumulative: tuple[Tensor, Tensor]
     """[N, 256]: how many pixels are at most as bright."""
     blank: Tensor
@@ -112,17 +110,15 @@ class _Tones(NamedTuple):
 def _tones(grey: Tensor, previous: Tensor) -> _Tones:
     both = torch.cat((grey, previous))
     blank, was_blank = (_variance(downscale_4x(both)) < FLAT_VARIANCE).chunk(2)
-    levels = both[:, 0].long()
-    counts = histogram(levels, 8)
+    counts = histogram(both[:, 0], 8)
     moments = (counts[:, None] * _moments(grey.shape[2] * grey.shape[3], grey.device)).sum(2)  # [2N, 3]
     mean, squares, clipped = moments.reshape(-1, 3, 1, 1).chunk(3, 1)
     deviation = torch.sqrt((squares - mean * mean).clamp(min=0))
     (mean, mean_before), (deviation, deviation_before) = mean.chunk(2), deviation.chunk(2)
     differs = torch.maximum((mean - mean_before).abs(), (deviation - deviation_before).abs()) >= SAME_EXPOSURE
-    first, second = levels.chunk(2)
     cumulative, cumulative_before = cumulate(counts).chunk(2)
     clipped, clipped_before = clipped.chunk(2)
-    return _Tones((first, second), (cumulative, cumulative_before), blank, was_blank, differs & ~was_blank,
+    return _Tones((cumulative, cumulative_before), blank, was_blank, differs & ~was_blank,
                   deviation > deviation_before, clipped, clipped_before)
 
 
@@ -139,12 +135,12 @@ def _moments(pixels: int, device: torch.device) -> Tensor:
 
 def _equalized(grey: Tensor, previous: Tensor, tones: _Tones) -> tuple[Tensor, Tensor]:
     """Give two frames of different exposure the same tones, as ``frame_matching.equalize_exposure`` does."""
-    (levels, before), (cumulative, cumulative_before), more = tones.levels, tones.cumulative, tones.more
+    (cumulative, cumulative_before), more = tones.cumulative, tones.more
     flat = more[:, 0, 0]  # [N, 1]
     source = torch.where(flat, cumulative, cumulative_before)
     other = torch.where(flat, cumulative_before, cumulative)
     curve = first_reaching(other, source)
-    mapped = curve.gather(1, torch.where(more[:, 0], levels, before).flatten(1)).reshape(grey.shape)
+    mapped = curve.gather(1, torch.where(more, grey, previous).flatten(1).long()).reshape(grey.shape)
     return (torch.where(tones.differs & more, mapped, grey), torch.where(tones.differs & ~more, mapped, previous))
 
 

@@ -2,7 +2,7 @@
 
 Pictures are float32 [N, C, h, w], flow is [N, 2, h, w] (dx, dy) in pixels. Nothing waits for the host, and shapes are
 static, so that a CUDA graph and every engine can hold it. Constants are cached: call a function once before it is
-traced (see models/tensor_cache.py).
+traced (see system/tensor_cache.py).
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streamdream.dream.warp import FLOW_NOISE, LUMA_MATRIX
 from streamdream.media.device_resize import area_weights, resize_area
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
 
 Each = float | tuple[float, ...]
 """One number for all channels, or one for each."""

@@ -26,7 +26,7 @@ from streamdream.dream.trust import (
 )
 from streamdream.errors import UnknownName
 from streamdream.media.device_resize import resize_linear
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
 
 RELIABLE_SIGMA, SURROUNDINGS_SIGMA, SIZE = 0.8, 1.5, 7
 """Of the blurs of what is reliable and of local correlation: their kernels have the same size."""
@@ -118,8 +118,7 @@ def noise_variance(grey: Tensor) -> Tensor:
     The response to whole levels is a multiple of 1/6, so that a histogram has its median.
     """
     response = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="reflect"), _noise_kernel(grey.device), stride=4)
-    numbers = response.abs().clamp(max=(1 << NOISE_BITS) - 1)[:, 0].long()
-    deviation = median(numbers, NOISE_BITS) * (1 / 6 / 0.6745)
+    deviation = median(response[:, 0].abs().clamp(max=(1 << NOISE_BITS) - 1), NOISE_BITS) * (1 / 6 / 0.6745)
     return deviation * deviation
 
 
