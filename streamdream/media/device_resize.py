@@ -13,6 +13,9 @@ from torch import Tensor
 from streamdream.media.opencv import cv2
 from streamdream.system.tensor_cache import cached_tensor
 
+LARGEST_POOL = 64
+"""Pixels of an area that are averaged by a pool: one thread of a GPU sums all of them."""
+
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Area averages when smaller, cubic when larger, the picture itself when equal."""
@@ -25,7 +28,8 @@ def resize_area(picture: Tensor, height: int, width: int) -> Tensor:
     from_height, from_width = picture.shape[-2:]
     if (from_height, from_width) == (height, width):
         return picture
-    if from_height % height == 0 and from_width % width == 0:
+    is_pool = from_height % height == 0 and from_width % width == 0
+    if is_pool and from_height * from_width <= LARGEST_POOL * height * width:
         return F.avg_pool2d(picture, (from_height // height, from_width // width))
     shrinks = height <= from_height and width <= from_width
     rows, columns = (area_weights(*sizes, shrinks, picture.device)
