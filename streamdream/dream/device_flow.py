@@ -4,7 +4,8 @@ Dense pyramidal Lucas-Kanade (Lucas, Kanade 1981; coarse to fine: Bouguet 2001) 
 (Black, Anandan 1996). A window solves for its flow instead of for a change to the flow at its middle, as Farneback 2003
 does: so it sees the flow that each of its pixels had, and flow spreads from where it is known to where nothing is.
 
-Nothing waits for the host, and shapes are static. Constants are cached: call a function once before it is traced.
+Nothing waits for the host, and shapes are static. Constants are cached: call a function once before it is traced. The
+determinants of its equations are above what float16 holds.
 """
 from __future__ import annotations
 
