@@ -52,7 +52,8 @@ def estimate(name: str, now: Truth, before: Truth) -> optical_flow.Flow:
 def noisy(image: NDArray[np.uint8], deviation: float, seed: int) -> optical_flow.Grey:
     grey = optical_flow.grey(image)
     noise = np.random.default_rng(seed).normal(0, deviation, grey.shape) if deviation else 0
-    return np.clip(np.rint(grey + noise), 0, 255).astype(np.uint8)
+    result: optical_flow.Grey = np.clip(np.rint(grey + noise), 0, 255).astype(np.uint8)
+    return result
 
 
 def away_from_edges(visible: NDArray[np.bool_], margin_px: int = 3) -> NDArray[np.bool_]:
