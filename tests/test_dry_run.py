@@ -30,7 +30,7 @@ KEYS = {
     "dry_run", "input", "output", "streams", "frames", "frames_exact", "size", "field", "model", "layers", "backend",
     "precision", "threads", "device", "reason", "would_build", "seconds", "start_seconds", "frame_seconds",
     "sampled_frames", "sampled_places", "output_bytes", "copied_bytes", "disk_bytes", "disks", "fits", "peak_rss_mb",
-    "chunks", "chunk_frames", "work_folder", "resumed_frames", "warnings",
+    "chunks", "chunk_frames", "work_folder", "resumed_frames", "warnings", "decoder", "decoder_reason",
 }
 
 

@@ -143,4 +143,6 @@ def _hardware_decoder(stream: Any, hardware: HardwareDecoding) -> HardwareDecode
     context.thread_count = 1  # the device decodes; threads would only hold more of its pictures
     software: Any = CodecContext.create(context.codec, "r")
     software.extradata, software.options = context.extradata, dict(context.options)
+    for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):  # which the container may state alone
+        setattr(software, tag, getattr(context, tag))
     return HardwareDecoder(context, software)

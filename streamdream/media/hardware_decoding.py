@@ -85,7 +85,7 @@ class HardwareDecoding:
         self.reason = ""
         """Why not."""
         self.was_tried = False
-        self._is_open = wanted.name != "none"
+        self._is_wanted = wanted.name != "none"
         if wanted.is_named and (failure := device_failure(wanted.name, wanted.number)):
             raise UsageError(f"--hwaccel {wanted.name} cannot run here: {failure}; {_describe_here(wanted.number)}")
 
@@ -97,7 +97,7 @@ class HardwareDecoding:
         """The container that ``open`` returns, opened with the device where that decodes the stream of it which
         ``choose_stream`` returns. Raises what ``open`` raises.
         """
-        if not self._is_open:
+        if not self._is_wanted:
             return open()
         if not self.device_type:  # looked at before: a device takes 0.1 s to open
             container = open()
@@ -114,7 +114,7 @@ class HardwareDecoding:
 
     def fail(self, reason: str) -> None:
         """From now on, decode in software."""
-        self._is_open, self.device_type = False, ""
+        self._is_wanted, self.device_type = False, ""
         self.reason = reason
 
     def _choose(self, stream: Any, is_seekable: bool) -> str:
@@ -195,7 +195,7 @@ class HardwareDecoder:
     def _begin(self, picture: Any, expected: Any) -> None:
         self._pixels, self._form = expected.format.name, _form_of(picture)
         if FORMATS.get(self._pixels) != picture.format.name:
-            raise HardwareError(f"the device does not decode this profile of {self._context.name}")
+            raise HardwareError(f"the device does not decode this kind of {self._context.name}")
         whole = self._to_software(picture)
         if _tags_of(whole) != _tags_of(expected) or planes.checksum(whole) != planes.checksum(expected):
             raise HardwareError("the device decodes another first picture than software")

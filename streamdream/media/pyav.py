@@ -37,7 +37,7 @@ def side_data(picture: Any, kind: str) -> bytes | None:
 def side_data_kinds(picture: Any) -> set[str]:
     """FFmpeg's names of what a decoded frame has; those that PyAV knows."""
     try:
-        return {data.type.name for data in picture.side_data}
+        return {getattr(data, "type", data).name for data in picture.side_data}  # PyAV 19 gives the kinds themselves
     except ValueError:  # as above
         return set()
 
