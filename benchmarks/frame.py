@@ -57,7 +57,7 @@ def run(options: Options, progress: Progress) -> Report:
                 model=options.model, field_height=case.lines, backend=options.backend, device=options.device,
                 precision=options.precision, seed=options.seed, frame_path=path))
             device = str(dreamer.backend.device)
-            row = {**case.columns(), "path": path, "backend": dreamer.backend.name,
+            row: dict[str, Any] = {**case.columns(), "path": path, "backend": dreamer.backend.name,
                    "precision": dreamer.backend.precision}
             if path == "device":
                 row |= measure_function(dreamer, settings, case, frames)
@@ -104,7 +104,7 @@ def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> 
         work()
         end.record()
     synchronize(device)
-    return median(begin.elapsed_time(end) for begin, end in pairs) / 1e3
+    return float(median(begin.elapsed_time(end) for begin, end in pairs)) / 1e3
 
 
 def _on_gpu(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _on_gpu(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
         work()
         synchronize(device)
     events = profiler.events() or []
-    kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA
+    kernels = [event for event in events if event.device_type.name == "CUDA"
                and not event.name.startswith(("Memcpy", "Memset"))]
     launches = [event for event in events if "LaunchKernel" in event.name or event.name == "cudaGraphLaunch"]
     return {"kernels": len(kernels), "kernel_ms": round(sum(event.device_time for event in kernels) / 1e3, 3),

@@ -68,7 +68,7 @@ class FrameProgram:
         device, (height, width) = backend.device, case.field
         octaves = tuple(octave_sizes(height, width, settings.octaves, settings.octave_scale))
         spec = FrameSpec((height, width), octaves, settings.steps, FLOW, settings.trust, settings.legibility > 0,
-                         settings.stillness > 0)
+                         settings.stillness > 0, getattr(backend, "portable_functions", False))
         objective = objectives.from_settings(settings, model)
         program = programs_of(backend).program(spec, objective.structure, GradientShape.of(settings))
         targets = backend.targets(objective, {})

@@ -8,7 +8,7 @@ cost nothing. As caches are left out, a GPU can be faster in what is bound by me
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -58,14 +58,12 @@ class Operation:
         return max(self.flop / (gpu.fp16 if self.half else gpu.fp32), self.nbytes / gpu.bandwidth)
 
 
-@dataclass
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects the operations that compute or move anything."""
 
-    operations: list[Operation] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
@@ -85,7 +83,8 @@ def _is_free(operation: Any) -> bool:
 
 
 def record(work: Callable[[], object]) -> list[Operation]:
-    with Recorder() as recorder, torch.no_grad():
+    recorder = Recorder()
+    with recorder, torch.no_grad():
         work()
     return recorder.operations
 

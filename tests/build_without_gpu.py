@@ -24,6 +24,7 @@ torch.cuda.mem_get_info = lambda *_: (8 << 30, 8 << 30)
 warnings.simplefilter("ignore")
 
 import torch_tensorrt
+from streamdream_bench.frame_program import Case, FrameProgram
 from torch_tensorrt.dynamo import partitioning
 from torch_tensorrt.dynamo._settings import CompilationSettings
 from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
@@ -34,20 +35,19 @@ from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pr
 from streamdream import models
 from streamdream.ascent import objectives
 from streamdream.ascent.gradient_shape import GradientShape
-from streamdream.backends import StepSpec, flatten_targets, graph
+from streamdream.backends import StepSpec, graph
+from streamdream.backends.eager import Eager
+from streamdream.backends.engine import EngineBackend
+from streamdream.backends.evictable import LoadedEngine
 from streamdream.backends.graph import Graph
 from streamdream.backends.precision import DTYPES
-from streamdream.dream import device_frame
-from streamdream.dream.device_frame import FrameSpec, FrameState
-from streamdream.dream.device_trust import lasting_shape
-from streamdream.dream.octaves import octave_sizes
-from streamdream.media import device_compose
+from streamdream.backends.tensorrt import without_bytes
 from streamdream.models.network import Network
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
 
 SIZE = 131, 171
-FRAME, FIELD = (240, 320), (144, 192)
+FRAME = Case(320, 240, 144)
 KINDS: dict[str, dict[str, Any]] = {
     "dream": {}, "guide": {"guide": "a.png"}, "style": {"style": "a.png", "style_weight": 1.0, "tv": 0.1, "l2": 0.1}}
 
@@ -67,60 +67,35 @@ def build(name: str, layers: str, precision: str, kind: str) -> dict[str, Any]:
     model = models.get(name)
     stored = random_weights(model.nodes())
     model = replace(model, load_weights=lambda: stored)
-    settings = DreamSettings(layers=layers, **KINDS.get(kind, {}))
-    objective = objectives.from_settings(settings, model)
+    objective = objectives.from_settings(DreamSettings(layers=layers, **KINDS[kind]), model)
     network = Network(model.nodes(), stored, objective.taps, torch.device("cpu"), torch.float32)
     shown = {need: torch.rand(1, 3, 96, 112) for need in ("guide", "style")}
     targets = tuple(tuple(found.to(DTYPES[precision]) if term.needs == "guide" else found for found in term.targets(
         lambda picture: network(model.to_input(picture)), shown)) for term, _ in objective.terms)
-    sizes = octave_sizes(*FIELD, settings.octaves, settings.octave_scale) if kind == "frame" else [SIZE]
-    steps = [graph.build(model, StepSpec(objective, *size, GradientShape(1.0, 0.4)), DTYPES[precision], targets)
-             for size in sizes]
-    if kind != "frame":
-        return convert(steps[0].export(), steps[0].inputs)
-    return convert_frame(WholeFrame(settings, sizes, steps), targets)
+    recorded = graph.build(model, StepSpec(objective, *SIZE, GradientShape(1.0, 0.4)), DTYPES[precision], targets)
+    return convert(recorded.export(), recorded.inputs)
 
 
-class WholeFrame(torch.nn.Module):
-    """(image, state, numbers, shifts, targets) -> state but for ``started``, dream: ``device_program`` as one module.
+class Traced(EngineBackend):
+    """Traces a whole frame as TensorRT's backend does, which a machine without a GPU cannot make."""
 
-    The dream is [N, 3, H, W] in float32, of whole numbers: Torch-TensorRT converts nothing to uint8.
-    """
+    name = "traced"
 
-    def __init__(self, settings: DreamSettings, sizes: list[tuple[int, int]], steps: list[Graph]) -> None:
-        super().__init__()
-        self.spec = FrameSpec(FIELD, tuple(sizes), settings.steps, "lucas-kanade", settings.trust,
-                              settings.legibility > 0, settings.stillness > 0, portable=True)
-        self.settings, self.steps = settings, torch.nn.ModuleList(step.module for step in steps)
+    def build_engine(self, recorded: Graph) -> LoadedEngine:
+        raise NotImplementedError
 
-    def forward(self, image: torch.Tensor, grey: torch.Tensor, residual: torch.Tensor, doubt: torch.Tensor,
-                maturity: torch.Tensor, started: torch.Tensor, values: torch.Tensor, shifts: torch.Tensor,
-                *targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        def on_octave(step: torch.nn.Module) -> Any:
-            return lambda picture, step_size, _: step(picture, step_size.reshape(1), *targets)
-
-        spec, numbers = self.spec, device_frame.unpack(values)
-        field, found = device_frame.match_frame(spec, image, grey, started, numbers.cut)
-        state = FrameState(residual, found.reference, doubt, maturity, started)
-        begun = device_frame.begin(spec, field, found, state, numbers)
-        dreamed = device_frame.ascend_pass(spec, [on_octave(step) for step in self.steps], begun.seed, begun.gain,
-                                           begun.step_size, shifts)
-        residual, doubt, maturity = device_frame.finish(spec, field, begun, dreamed, numbers)
-        levels = device_compose.upscale(residual * (numbers.strength * 127.5), *FRAME)
-        thresholds = device_compose.dither_thresholds(*FRAME, 0, 3, image.device)
-        dream = (image.float().permute(0, 3, 1, 2) + levels + thresholds).clamp(0, 255).floor()
-        return residual, found.reference, doubt, maturity, dream
+    def compile_function(self, work: Any, objectives: Any = ()) -> Any:
+        return lambda *inputs: without_bytes(graph.trace(work, inputs))
 
 
-def convert_frame(frame: WholeFrame, targets: Any) -> dict[str, Any]:
-    steps = len(frame.spec.octaves) * frame.spec.steps
-    given = (torch.randint(256, (1, *FRAME, 3), dtype=torch.uint8), torch.zeros(1, 1, *FIELD),
-             torch.zeros(1, 3, *FIELD), torch.ones(1, 1, *lasting_shape(*FIELD)), torch.zeros(1, 1, *FIELD),
-             torch.ones(1, 1, 1, 1), torch.tensor([device_frame.numbers_of(frame.settings, False)]),
-             torch.randint(-9, 9, (steps, 2)), *flatten_targets(targets))
+def build_frame(name: str, layers: str, precision: str) -> dict[str, Any]:
+    model = models.get(name)
+    stored = random_weights(model.nodes())
+    model = replace(model, load_weights=lambda: stored)
+    backend = Traced(Eager(model, "cpu", precision))
     with torch.no_grad():
-        frame(*given)  # constants are made at the first call
-        return convert(torch.export.export(frame, given, strict=False), given)
+        recorded: Any = FrameProgram.of(model, backend, DreamSettings(layers=layers), FRAME).whole()
+    return convert(recorded.export(), recorded.inputs)
 
 
 class Unknown(torch.nn.Module):
@@ -160,5 +135,6 @@ if __name__ == "__main__":
             given = (torch.rand(1, 8),)
             made = convert(torch.export.export(Unknown(), given), given)
         else:
-            made = build(*case.split(";"))
+            *network, kind = case.split(";")
+            made = build_frame(*network) if kind == "frame" else build(*network, kind)
         print(json.dumps({"case": case, **made}), flush=True)

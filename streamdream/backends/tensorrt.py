@@ -165,9 +165,17 @@ class TensorRtEngine:
 
 
 def without_bytes(traced: Graph) -> Graph:
-    """Return the graph with float32 in place of uint8, which an engine cannot return; the values are the same."""
+    """Return the graph with float32 in place of uint8, of which an engine can only take inputs and convert them; the
+    values are the same.
+    """
     module = traced.module
     assert isinstance(module, torch.fx.GraphModule)
+    given = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node, example in zip(given, traced.inputs, strict=True):
+        if example.dtype == torch.uint8:
+            with module.graph.inserting_after(given[-1]):
+                numbers = module.graph.call_function(torch.ops.aten._to_copy.default, (node,), {"dtype": torch.float32})
+            node.replace_all_uses_with(numbers, delete_user_cb=lambda user, numbers=numbers: user is not numbers)
     for node in list(module.graph.nodes):
         if node.target is torch.ops.aten._to_copy.default and node.kwargs.get("dtype") == torch.uint8:
             with module.graph.inserting_before(node):
