@@ -53,7 +53,9 @@ def cases(options: Options) -> list[Case]:
 
 @dataclass(frozen=True)
 class FrameProgram:
-    """``program`` as a backend runs it, and what it takes: tensors on the device, of the shapes of a run."""
+    """``program`` as a backend runs it, and what it takes: tensors on the device, of the shapes of a run. No two are
+    the same tensor, as a trace would take them for one input.
+    """
 
     program: Program
     layout: Layout
@@ -75,15 +77,15 @@ class FrameProgram:
         values = torch.tensor([device_frame.numbers_of(settings, False)], device=device)
         plane = torch.zeros(1, 1, height, width, device=device)
         doubt = torch.ones(1, 1, *lasting_shape(height, width), device=device)
-        state = FrameState(plane.repeat(1, 3, 1, 1), plane, doubt, plane, torch.ones(1, 1, 1, 1, device=device))
+        state = FrameState(plane.repeat(1, 3, 1, 1), plane, doubt, plane.clone(), torch.ones(1, 1, 1, 1, device=device))
         random = torch.Generator().manual_seed(0)
         image = torch.randint(256, (1, case.height, case.width, 3), dtype=torch.uint8, generator=random).to(device)
         shifts = torch.zeros(len(octaves) * settings.steps, 2, dtype=torch.int64, device=device)
         return cls(program, Layout(0, tuple(len(of_term) for of_term in targets)), image, state, values, shifts,
-                   tuple(flatten_targets(targets)) * len(octaves))
+                   tuple(target.clone() for _ in octaves for target in flatten_targets(targets)))
 
     def whole(self) -> tuple[Tensor, ...]:
-        """Match, dream and compose the frame: the next state, cut, dream."""
+        """Match, dream and compose the frame: the next state, dream."""
         state = self.state
         result: tuple[Tensor, ...] = self.program.whole(self.layout)(
             self.image, state.grey, state.residual, state.doubt, state.maturity, state.started, self.values,
