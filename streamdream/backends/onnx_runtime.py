@@ -36,7 +36,7 @@ ON_CUDA = ("tensorrt", "cuda")
 """Providers that read and write tensors of PyTorch on the GPU."""
 PRECISIONS = ("fp32", "fp16")
 """The provider for processors has no bf16 convolution; fp16 it computes in float32."""
-MEMORY = 4.0, 900
+MEMORY = 3.8, 1800
 """Memory of an engine: bytes per byte of its data, and per pixel."""
 
 
@@ -94,6 +94,8 @@ class OnnxRuntime(CachedEngineBackend):
         """Load an ONNX file on the device. Raises EngineError where its provider does not start."""
         options, chosen = _runtime().SessionOptions(), PROVIDERS[self._provider]
         options.intra_op_num_threads = self.threads
+        # threads that wait leave their core to others, such as a camera's
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors: it warns of each default of an input
         if self._provider == "dml":
             options.enable_mem_pattern = False  # as its documentation demands

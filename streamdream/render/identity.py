@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 1 << 20
 """Of the head and of the tail of a file; a film is too long to be read twice."""
-PACKAGES = ("torch", "openvino", "numpy", "av", "opencv-python", "opencv-python-headless", "pillow", "pi-heif")
+PACKAGES = ("torch", "openvino", "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "numpy", "av",
+            "opencv-python", "opencv-python-headless", "pillow", "pi-heif")
 """Whose versions decide on the last bit of a frame."""
 WITHOUT_EFFECT = ("memory", "threads", "backend", "precision", "frame_path", "hwaccel")
 """Settings that change no frame, or that the plan fixes on its own."""
