@@ -16,9 +16,9 @@ from streamdream_web.live import load_test
 from streamdream_web.live.browser_io import HEADER
 from streamdream_web.live.load_test import encode
 from streamdream_web.live.session import LiveSession
+from support.device_dreams import marked
 from support.waiting import until
 from support.web_jobs import ManualClock
-from test_live_device import marked
 
 from streamdream.dream.device_dreamer import PendingDream
 from streamdream.dream.dreamer import Dreamer

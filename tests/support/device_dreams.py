@@ -15,6 +15,20 @@ from streamdream.media.frame import Frame
 from streamdream.models import get
 from support.stepped_live import TIMEOUT_SECONDS
 
+MARK = 24
+"""Side of the marker, px."""
+
+
+def left_of(number: int) -> int:
+    return 4 * (number % 18)
+
+
+def marked(number: int) -> NDArray[np.uint8]:
+    image = np.full((64, 96, 3), 128, np.uint8)
+    texture = np.random.default_rng(0).integers(0, 255, (MARK, MARK, 3), np.uint8)
+    image[20:20 + MARK, left_of(number):left_of(number) + MARK] = texture
+    return image
+
 
 def device_dreamer(eager: Backend, field_height: int = 64) -> Dreamer:
     return Dreamer(get("inception_v3"), eager, field_height, frame_path="device")
