@@ -136,5 +136,7 @@ if __name__ == "__main__":
             made = convert(torch.export.export(Unknown(), given), given)
         else:
             *network, kind = case.split(";")
-            made = build_frame(*network) if kind == "frame" else build(*network, kind)
+            name, layers, precision = network
+            made = (build_frame(name, layers, precision) if kind == "frame"
+                    else build(name, layers, precision, kind))
         print(json.dumps({"case": case, **made}), flush=True)
