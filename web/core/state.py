@@ -136,11 +136,12 @@ class AppState:
         from streamdream.media.frame import Frame
 
         dreamer = self.dreamer()
-        options = dataclasses.replace(dreamer.options, cycle_octaves=True, cut_on_device=True, levels=True)
         settings = dataclasses.replace(self.dream, warmup_steps=0)
+        on_device = dreamer.on_device(settings)  # there live dreams begin with all octaves
+        options = dataclasses.replace(dreamer.options, cycle_octaves=not on_device, cut_on_device=True, levels=True)
         state, frame = DreamState(), Frame(np.zeros((480, 640, 3), np.uint8), 0.0)
         with self.device_slot("warm-up"):
-            for _ in range(2 + WARMUP_FRAMES * dreamer.on_device(settings)):
+            for _ in range(2 + WARMUP_FRAMES * on_device):
                 state, pending = dreamer.submit(state, frame, settings, options=options)
                 pending.result()
         self.release("warm-up")
