@@ -1,6 +1,8 @@
 """Histograms of whole numbers on tensors, exact and without atomic or data-dependent operations, for every engine."""
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,15 @@ def histogram(numbers: Tensor, bits: int) -> Tensor:
 
 
 def cumulate(counts: Tensor) -> Tensor:
-    """Return the running sums of [N, B]: how many numbers are at most as large."""
-    return (counts[:, None, :] * _triangle(counts.shape[1], counts.device)).sum(2)
+    """Return the running sums of [N, B * B]: how many numbers are at most as large.
+
+    Within lines of B and over lines, as one triangle of all would be megabytes in an engine's file.
+    """
+    size = math.isqrt(counts.shape[1])
+    upto, before = _triangles(size, counts.device)
+    within = (counts.reshape(-1, size, 1, size) * upto).sum(3)
+    lines = (within[:, None, :, -1] * before).sum(2, keepdim=True)
+    return (within + lines).flatten(1)
 
 
 def first_reaching(cumulative: Tensor, wanted: Tensor) -> Tensor:
@@ -51,8 +60,10 @@ def _digits(count: int, device: torch.device) -> Tensor:
 
 
 @cached_tensor
-def _triangle(count: int, device: torch.device) -> Tensor:
-    return torch.ones(count, count).tril().to(device)
+def _triangles(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return two [size, size]: 1 up to the diagonal, and 1 before it."""
+    ones = torch.ones(size, size)
+    return ones.tril().to(device), ones.tril(-1).to(device)
 
 
 @cached_tensor
