@@ -135,8 +135,6 @@ if __name__ == "__main__":
             given = (torch.rand(1, 8),)
             made = convert(torch.export.export(Unknown(), given), given)
         else:
-            *network, kind = case.split(";")
-            name, layers, precision = network
-            made = (build_frame(name, layers, precision) if kind == "frame"
-                    else build(name, layers, precision, kind))
+            name, layers, precision, kind = case.split(";")
+            made = build_frame(name, layers, precision) if kind == "frame" else build(name, layers, precision, kind)
         print(json.dumps({"case": case, **made}), flush=True)
