@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamdream.dream.build import build_dreamer
-from streamdream.errors import SourceError, UsageError
+from streamdream.errors import SinkError, SourceError, UsageError
 from streamdream.media.pyav import open_av
 from streamdream.media.sample_files import CLIP, sample_file
 from streamdream.media.sinks.registry import open_sink
@@ -48,7 +48,7 @@ def run(options: Options, progress: Progress) -> Report:
                                     frame_path=frame_path)
             try:
                 row, report = measure(clip, folder, encoder, settings, stream)
-            except UsageError as error:  # this machine lacks the encoder
+            except (UsageError, SinkError) as error:  # this machine lacks the encoder
                 if len(variants) == 1:
                     raise
                 row = {"refused": str(error)}
