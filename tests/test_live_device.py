@@ -25,8 +25,12 @@ from support.waiting import until
 
 from streamdream.automation.controls import Controls
 from streamdream.backends import Backend
+from streamdream.dream.device_dreamer import PendingDream
 from streamdream.dream.dreamer import Dreamer
+from streamdream.dream.reference_images import References
 from streamdream.errors import UsageError
+from streamdream.live.captured import Captured
+from streamdream.live.dreams_in_flight import DreamsInFlight, Submitted
 from streamdream.live.frame_pace import RETRY_SECONDS, FramePace
 from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
@@ -148,7 +152,9 @@ def test_at_most_two_dreams_are_in_flight_and_the_newest_frame_is_next(eager: Ba
             submitted = len(run.device.images)
             yield bool
             until(partial(is_longer, run.device.images, submitted))
-        yield from frames(20)
+        yield bool
+        threading.Event().wait(0.05)  # time to take it, if there were room
+        yield from frames(19)
         run.gate.open()
         until(lambda: len(run.device.dreams) == 4)
 
@@ -334,6 +340,24 @@ def test_a_run_stops_while_dreams_are_in_flight(eager: Backend) -> None:
     run.source._script = script()
     report = run.live.run()
     assert report.dreams <= 3 and uses.count(True) == uses.count(False) == 3 and run.device.in_flight == 0
+
+
+def test_a_dream_that_is_submitted_at_the_end_gives_the_device_back() -> None:
+    """Whether it can be fetched or not."""
+    fetched: tuple[Any, ...] = (bytes, partial(next, iter([])))
+    for result in fetched:
+        in_flight, ended = DreamsInFlight(lambda captured: None), list[float]()
+
+        def end_use(ended: list[float] = ended) -> float:
+            ended.append(1.0)
+            return 1.0
+
+        in_flight.close()
+        in_flight.run()
+        in_flight.begin()
+        captured = Captured(timestamped_frame(marked(0), 0.0), 1, 0.0)
+        in_flight.put(Submitted(captured, PendingDream(result, result), References(), end_use, "64", 64, 1))
+        assert ended == [1.0]
 
 
 def test_the_last_frame_of_a_source_is_shown_with_its_dream(eager: Backend) -> None:
