@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 DeviceSlot = Callable[[], AbstractContextManager[DeviceUse | None]]
 log = logging.getLogger(__name__)
+UNMEASURED_DREAMS = 4
+"""Dreams of a kind, for each octave, whose time says nothing: a graph is captured after a few calls."""
 RESIZE_GRACE_SECONDS = 1.0
 """Time for a source that sends only as many lines as are dreamed, such as a browser, to send more."""
 
@@ -72,6 +74,7 @@ class DreamWorker:
         self._references = LiveReader()
         self._published: compositor.PublishedResidual | None = None
         self._every_frame = False
+        self._of_kind = 0  # dreams of this kind, one after the other
         self._kind: tuple[Any, ...] = ()  # of the last dream in flight: those of another take long to prepare
         self._state, self._resets = DreamState(), self._controls.resets
         self._last_good: DreamRequest | None = None  # the last one that could be dreamed
@@ -169,6 +172,8 @@ class DreamWorker:
                 references: References, options: DreamOptions, use: DeviceUse | None, size: tuple[int, int]) -> None:
         """Begin to dream the frame on the device; *finish* waits for it."""
         kind = (dreamer, size, options.cycle_octaves, settings.octaves)
+        self._of_kind = self._of_kind + 1 if kind == self._kind else 1
+        is_prepared = self._of_kind > UNMEASURED_DREAMS * settings.octaves
         self.in_flight.begin(first=kind != self._kind)
         try:
             self._state, pending = dreamer.submit(state, captured.frame, settings, references, options=options)
@@ -177,7 +182,7 @@ class DreamWorker:
             raise
         self._kind = kind
         self.in_flight.put(Submitted(captured, pending, references, (use or self._sole_use).extend(),
-                                     self._resolution.level, size[0], settings.octaves))
+                                     self._resolution.level if is_prepared else "", size[0], settings.octaves))
 
     def _advance(self, dreamer: Dreamer, state: DreamState, captured: Captured, settings: DreamSettings,
                  references: References, options: DreamOptions, on_device: bool) -> None:

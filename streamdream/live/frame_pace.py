@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 640.0
 """Time until a device that was too slow is tried again, doubled each time: something else may have kept it busy."""
+PATIENCE_SECONDS = 3.0
+"""How long it must be too slow before it is given up: something is prepared, or another run begins."""
 SMOOTHING = 0.05
 """Weight of the newest interval in the mean."""
 
@@ -20,6 +22,7 @@ class FramePace:
         self._claimed = self._mean = 1 / max(rate, 1e-3)
         self._must_keep_up, self._clock = must_keep_up, clock
         self._last_at: float | None = None
+        self._slow_at: float | None = None
         self._retry_at, self._retry_seconds = 0.0, RETRY_SECONDS
 
     def on_frame(self, at_seconds: float) -> None:
@@ -41,9 +44,15 @@ class FramePace:
         return self._clock() >= self._retry_at
 
     def give_up(self) -> bool:
-        """The device was too slow: let frames share dreams for a while. Return False if it must keep up."""
-        if self._must_keep_up:
+        """The device was too slow: let frames share dreams for a while. Return False if it must keep up, or has not
+        been too slow for long.
+        """
+        now = self._clock()
+        if self._slow_at is None or now > self._slow_at + 2 * PATIENCE_SECONDS:
+            self._slow_at = now
+        if self._must_keep_up or now < self._slow_at + PATIENCE_SECONDS:
             return False
+        self._slow_at = None
         self._retry_at = self._clock() + self._retry_seconds
         self._retry_seconds = min(MAX_RETRY_SECONDS, 2 * self._retry_seconds)
         return True
