@@ -57,6 +57,23 @@ def test_half_precision_does_not_decide_who_wins_in_the_first_pool(dtype: torch.
     assert found.dtype == torch.float32 and float(found.abs().max()) > 0
 
 
+@pytest.mark.parametrize("weight", [1e-6, 1.0, 1e6])
+def test_a_gradient_overflows_fp16(weight: float) -> None:
+    """As in a grown dream, one feature counts for thousands of others."""
+    picture = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+    strongest = int(build("mixed0")(picture)["mixed0"].argmax())
+
+    def peaked(features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        values = features["mixed0"].float()
+        return [weight * (values.square().mean() + values.contiguous().flatten()[strongest])]
+
+    exact, = build("mixed0").gradients(picture, peaked)
+    half, = build("mixed0", dtype=torch.float16).gradients(picture, peaked)
+    assert torch.isfinite(half).all()
+    assert float(torch.nn.functional.cosine_similarity(exact.flatten(), half.flatten(), 0)) > 0.95
+
+
 def test_trunk_has_the_shape_of_inception_v3() -> None:
     taps = models.get("inception_v3").taps()
     assert [(taps[f"mixed{n}"].channels, taps[f"mixed{n}"].stride) for n in range(6)] == [

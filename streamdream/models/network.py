@@ -11,7 +11,8 @@ from streamdream.models.convolution import Convolution
 from streamdream.models.nodes import INPUT, Conv, Node, Relu, fp32_prefix, project_before_pooling, subgraph
 from streamdream.models.operations import OPERATIONS
 
-EPS = 1e-6
+SEED_PEAK, TINY = 128.0, 1e-30
+"""The largest gradient at a tap in fp16, which ends at 65,504: on the way to the picture it grows up to ten times."""
 Features = dict[str, Tensor]
 """Tap -> [1, C, h, w], and ``INPUT`` -> the picture as the network sees it."""
 
@@ -65,18 +66,24 @@ class Network:
     def gradients(self, picture: Tensor, values_of: Callable[[Features], Sequence[Tensor]]) -> list[Tensor]:
         """For each scalar that ``values_of`` makes of the features, its gradient at the picture, in float32 at least.
 
-        In fp16 it is enlarged. Callers take only its direction.
+        In fp16 it is scaled. Callers take only its direction.
         """
         with torch.no_grad():
             values, saved = self._forward(picture)
-        watched = {name: values[name].detach().requires_grad_(True) for name in (INPUT, *self.taps)}
+        watched = {name: values[name].detach() for name in (INPUT, *self.taps)}
+        if self.dtype == torch.float16:  # for the gradients, see _scale_seeds
+            watched = {name: value.float() for name, value in watched.items()}
+        for value in watched.values():
+            value.requires_grad_(True)
         with torch.enable_grad():
-            scalars = [self._scale_loss(scalar, watched) for scalar in values_of(watched)]
+            scalars = values_of(watched)
         gradients = []
         for number, scalar in enumerate(scalars, 1):
-            seeds = torch.autograd.grad(scalar, list(watched.values()), allow_unused=True,
-                                        retain_graph=number < len(scalars))
+            seeds: Sequence[Tensor | None] = torch.autograd.grad(
+                scalar, list(watched.values()), allow_unused=True, retain_graph=number < len(scalars))
             with torch.no_grad():
+                if self.dtype == torch.float16:
+                    seeds = self._scale_seeds(seeds, values)
                 gradient = self._backward(dict(zip(watched, seeds, strict=True)), saved)
             # what follows may be a hundred times as large, which fp16 does not hold
             gradients.append(torch.zeros_like(picture) if gradient is None else
@@ -119,15 +126,18 @@ class Network:
                 gradients[name] = gradients[name] + part if name in gradients else part
         return gradients.get(INPUT)
 
-    def _scale_loss(self, scalar: Tensor, features: Features) -> Tensor:
-        """A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing; and those of
-        Caffe's networks have features of 300, with whose gradients it would run over. So they begin at about one.
+    def _scale_seeds(self, seeds: Sequence[Tensor | None], values: Features) -> list[Tensor | None]:
+        """Scale the gradients at INPUT and the taps to a peak of SEED_PEAK, in the type of their values.
+
+        A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing. A channel that
+        is dreamed strongly has gradients of a thousand times the mean, with which the layers below would run over.
         """
-        if self.dtype != torch.float16:
-            return scalar
-        scalar = scalar * float(max(features[name].numel() for name in (INPUT, *self.taps)))
-        sizes = [features[name].detach().float().abs().mean() for name in self.taps]
-        return scalar / (sum(sizes[1:], sizes[0]) + EPS) if sizes else scalar
+        peaks = [seed.abs().amax() for seed in seeds if seed is not None]
+        if not peaks:
+            return list(seeds)
+        scale = SEED_PEAK / torch.stack(peaks).amax().clamp(min=TINY)
+        return [None if seed is None else (seed * scale).to(values[name].dtype)
+                for name, seed in zip((INPUT, *self.taps), seeds, strict=True)]
 
     def _is_fused(self, node: Node) -> bool:
         """Whether the node is a ReLU that is part of its convolution."""
