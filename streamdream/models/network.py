@@ -127,15 +127,15 @@ class Network:
         return gradients.get(INPUT)
 
     def _scale_seeds(self, seeds: Sequence[Tensor | None], values: Features) -> list[Tensor | None]:
-        """Scale the gradients at INPUT and the taps to a peak of SEED_PEAK, in the type of their values.
+        """Scale the gradients at INPUT and the taps to a peak of SEED_PEAK in each picture, in the type of their values.
 
         A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing. A channel that
         is dreamed strongly has gradients of a thousand times the mean, with which the layers below would run over.
         """
-        peaks = [seed.abs().amax() for seed in seeds if seed is not None]
+        peaks = [seed.abs().amax((1, 2, 3), keepdim=True) for seed in seeds if seed is not None]
         if not peaks:
             return list(seeds)
-        scale = SEED_PEAK / torch.stack(peaks).amax().clamp(min=TINY)
+        scale = SEED_PEAK / torch.cat(peaks, 1).amax(1, keepdim=True).clamp(min=TINY)
         return [None if seed is None else (seed * scale).to(values[name].dtype)
                 for name, seed in zip((INPUT, *self.taps), seeds, strict=True)]
 
