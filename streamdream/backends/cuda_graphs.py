@@ -113,12 +113,18 @@ class CapturedGraph:
         return sum(tensor.nbytes for tensor in (*self._inputs, *outputs)) + GRAPH_BYTES
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensors:
-        for buffer, tensor in zip(self._inputs, inputs, strict=True):
-            buffer.copy_(tensor)
+        torch._foreach_copy_(self._inputs, list(inputs))
         self._graph.replay()
-        if isinstance(self._output, tuple):
-            return tuple(tensor.clone() for tensor in self._output)
-        return self._output.clone()
+        return clone_all(self._output) if isinstance(self._output, tuple) else self._output.clone()
+
+
+def clone_all(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Clone tensors, those of numbers by one call: each call releases the GIL, and where many sessions want that, to
+    get it back takes longer than the work (docs/notebook/2026-11-28-whole-frame-on-a-device.md).
+    """
+    numbers = [tensor for tensor in tensors if tensor.is_floating_point()]
+    cloned = iter(torch._foreach_mul(numbers, 1.0) if numbers else ())
+    return tuple(next(cloned) if tensor.is_floating_point() else tensor.clone() for tensor in tensors)
 
 
 class CapturePool:

@@ -32,7 +32,15 @@ from streamdream.media import device_picture
 from streamdream.media.compose import compose_picture
 from streamdream.media.device_compose import to_luma
 from streamdream.media.frame import check_picture, picture_size, to_array
-from streamdream.media.pinned_memory import Download, upload, upload_all, upload_constant
+from streamdream.media.pinned_memory import (
+    Download,
+    packed_starts,
+    torch_dtype,
+    upload,
+    upload_all,
+    upload_constant,
+    upload_packed,
+)
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
@@ -175,7 +183,7 @@ class DeviceDreamer:
                 return self._compose_file(call, residual, frame.picture)
             if dream is None:
                 dream = call.compose(residual, frame.image)
-            download = Download(dream)
+            download = Download(dream, beside=not options.cut_on_device)
         return lambda: download.result()[0]
 
     def _compose_file(self, call: _Call, residual: Tensor, picture: Picture) -> Callable[[], Picture]:
@@ -259,11 +267,18 @@ class _Call:
 
     def whole(self, before: FrameState, image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         """Match, dream and compose in one function."""
-        program, layout, (values, shifts, *rest) = self._prepare(self.options, warmup=False)
+        program, layout, numbers, rest = self._inputs(self.options, warmup=False)
         layout, mask = self._shown(layout, image)
-        result: tuple[Tensor, ...] = program.whole(layout)(
-            upload(image[None], self._device), before.grey, before.residual, before.doubt, before.maturity,
-            before.started, values, shifts, *mask, *rest)
+        arrays, state = [image[None], *numbers], (before.grey, before.residual, before.doubt, before.maturity,
+                                                  before.started)
+        result: tuple[Tensor, ...]
+        if program.spec.portable:
+            picture, *uploaded = upload_all(arrays, self._device)
+            result = program.whole(layout)(picture, *state, *uploaded, *mask, *rest)
+        else:
+            parts = tuple((start, torch_dtype(array.dtype), array.shape)
+                          for start, array in zip(packed_starts(arrays), arrays, strict=False))
+            result = program.whole_packed(layout, parts)(upload_packed(arrays, self._device), *state, *mask, *rest)
         self._count_steps(0, len(program.spec.octaves) * program.spec.steps)
         return result
 
@@ -312,6 +327,12 @@ class _Call:
 
     def _prepare(self, options: DreamOptions, warmup: bool, passes: int = 1) -> tuple[Program, Layout, list[Tensor]]:
         """Return the program, and its inputs behind the state: numbers, shifts, supports, targets."""
+        program, layout, numbers, rest = self._inputs(options, warmup, passes)
+        return program, layout, [*upload_all(numbers, self._device), *rest]
+
+    def _inputs(self, options: DreamOptions, warmup: bool, passes: int = 1
+                ) -> tuple[Program, Layout, list[NDArray[Any]], list[Tensor]]:
+        """Return the program, numbers and shifts as arrays, and the rest, which is on the device already."""
         settings = self.settings
         program = self._dreamer.program(settings, self.size, options, self._index)
         octaves = program.spec.octaves
@@ -323,5 +344,5 @@ class _Call:
         targets = [self._dreamer.targets_of(self._objective, self.references, *size) for size in octaves]
         found = [support for support in supports if support is not None]
         layout = Layout(len(found), tuple(len(of_term) for of_term in targets[0]))
-        return program, layout, [*upload_all([values, shifts], self._device), *found,
-                                 *(target for of_octave in targets for target in flatten_targets(of_octave))]
+        return program, layout, [values, shifts], [
+            *found, *(target for of_octave in targets for target in flatten_targets(of_octave))]

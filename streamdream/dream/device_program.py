@@ -1,12 +1,14 @@
 """The frame function as a backend runs it: compiled for a size and an objective, once for all dreams on a backend."""
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from streamdream.backends import StepSpec, unflatten_targets
@@ -56,6 +58,8 @@ class Program:
         self.match = backend.compile_function(partial(_match, spec))
         self.advance = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_advance, self, layout)))
         self.whole = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_whole, self, layout)))
+        self.whole_packed = lru_cache(maxsize=4)(
+            lambda layout, parts: self._compiled(partial(_whole_packed, self, layout, parts)))
 
     def _compiled(self, work: Callable[..., Any]) -> Callable[..., Any]:
         run: Callable[..., Any] = self._backend.compile_function(work, [self._structure])
@@ -117,6 +121,18 @@ def _whole(program: Program, layout: Layout, image: Tensor, grey: Tensor, residu
                                          shifts, *rest[layout.mask:])
     dream = shown(layout, image, residual, numbers.strength, mask)
     return residual, found.reference, doubt, maturity, dream
+
+
+Parts = tuple[tuple[int, torch.dtype, tuple[int, ...]], ...]
+"""Where each tensor begins in a packed one, in bytes, its type and its shape."""
+
+
+def _whole_packed(program: Program, layout: Layout, parts: Parts, packed: Tensor, grey: Tensor, residual: Tensor,
+                  doubt: Tensor, maturity: Tensor, started: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """As ``_whole``, of image, numbers and shifts in one tensor of bytes."""
+    image, values, shifts = (packed[start:start + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+                             for start, dtype, shape in parts)
+    return _whole(program, layout, image, grey, residual, doubt, maturity, started, values, shifts, *rest)
 
 
 def shown(layout: Layout, image: Tensor, residual: Tensor, strength: Tensor, mask: Tensor | None) -> Tensor:

@@ -127,7 +127,7 @@ class Network:
         return gradients.get(INPUT)
 
     def _scale_seeds(self, seeds: Sequence[Tensor | None], values: Features) -> list[Tensor | None]:
-        """Scale the gradients at INPUT and the taps to a peak of SEED_PEAK in each picture, in the type of their values.
+        """Scale the gradients at INPUT and the taps, to a peak of SEED_PEAK in each picture; in the type of the values.
 
         A mean over 300,000 features has gradients of 1e-6 and less, which fp16 would round to nothing. A channel that
         is dreamed strongly has gradients of a thousand times the mean, with which the layers below would run over.
