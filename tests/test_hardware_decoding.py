@@ -18,7 +18,7 @@ from support.pretended_gpu import PretendedGpu
 
 from streamdream.errors import UsageError
 from streamdream.media import hardware_decoding, planes
-from streamdream.media.hardware_decoding import IN_SOFTWARE, Hwaccel
+from streamdream.media.hardware_decoding import IN_SOFTWARE, MAX_CORES, Hwaccel
 from streamdream.media.sources.live import open_live
 from streamdream.media.sources.video import open_source
 from streamdream.settings import LiveSettings
@@ -183,6 +183,7 @@ def test_auto_takes_the_gpu_for_large_files_only(tmp_path: Path, clips: Callable
                                                  ) -> None:
     large = make(tmp_path / "large.mp4", Clip(2, size=(1920, 800), options={"preset": "ultrafast"}))
     PretendedGpu().install(monkeypatch)
+    monkeypatch.setattr(hardware_decoding, "usable_cores", lambda: MAX_CORES)
     caplog.set_level(logging.INFO, "streamdream")
     for path, device, decoder in ((large, "auto", "cuda"), (large, "cuda:1", "cuda"), (large, "cpu", "software"),
                                   (clips("h264"), "auto", "software")):
@@ -194,6 +195,9 @@ def test_auto_takes_the_gpu_for_large_files_only(tmp_path: Path, clips: Callable
     with open_source(large, hwaccel=AUTO) as source:
         assert len(list(source)) == 2 and source.warnings == []
     assert f"{large} is decoded in software: the device failed" in caplog.messages[-1]
+    monkeypatch.setattr(hardware_decoding, "usable_cores", lambda: MAX_CORES + 1)
+    with open_source(large, hwaccel=AUTO) as source:
+        assert (source.decoder, source.decoder_reason) == ("software", "5 cores decode faster in software")
 
 
 def test_the_number_of_the_gpu_is_that_of_the_device() -> None:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from streamdream import models
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, LiveSettings, StreamSettings, WebSettings
 from streamdream.system import memory
+from streamdream.system.machine import usable_cores
 from streamdream.system.process_tuning import freeze_gc
 
 from .private_folder import PrivateFolder
@@ -121,8 +121,7 @@ class AppState:
         """Frames per second that each live page should send. Display takes CPU time as well: with more, the dreams of
         all visitors would starve.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return round(min(MAX_RATE, RATE_PER_CORE * cores / max(1, len(self.active_sessions))), 1)
+        return round(min(MAX_RATE, RATE_PER_CORE * usable_cores() / max(1, len(self.active_sessions))), 1)
 
     @property
     def waiting_for_device(self) -> int:
