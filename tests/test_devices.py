@@ -28,10 +28,10 @@ from streamdream.live.pipeline import Live
 from streamdream.live.resolution import ResolutionController
 from streamdream.media import images
 from streamdream.media.frame import to_array, to_signed_unit, to_tensor
-from streamdream.models.tensor_cache import CACHE_SIZE, record_uses
 from streamdream.settings import DreamSettings
 from streamdream.system import memory
 from streamdream.system.memory import Budget
+from streamdream.system.tensor_cache import CACHE_SIZE, record_uses
 
 MODEL = models.get("inception_v3")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")

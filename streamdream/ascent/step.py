@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.ascent.gradient_shape import GradientShape
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
 
 if TYPE_CHECKING:
     from streamdream.ascent.terms import Term

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from streamdream.models.nodes import INPUT
-from streamdream.models.tensor_cache import cached_tensor
 from streamdream.settings_parsing import LayerWeight, LayerWeights
+from streamdream.system.tensor_cache import cached_tensor
 
 if TYPE_CHECKING:
     import torch

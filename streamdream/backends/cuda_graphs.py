@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from streamdream.backends import flatten_targets, unflatten_targets
-from streamdream.models.tensor_cache import record_uses
 from streamdream.system.memory import CacheEntry, budget_of, no_eviction
+from streamdream.system.tensor_cache import record_uses
 
 if TYPE_CHECKING:
     from streamdream.backends import AllTargets, Step, StepSpec

@@ -15,8 +15,8 @@ from streamdream.backends import choose_device
 from streamdream.backends.precision import DTYPES, choose_precision
 from streamdream.errors import FieldTooSmall
 from streamdream.models.network import Network
-from streamdream.models.tensor_cache import note_use
 from streamdream.system.memory import Budget, CacheEntry, budget_of
+from streamdream.system.tensor_cache import note_use
 
 if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective

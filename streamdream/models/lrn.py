@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamdream.models.nodes import Lrn
-from streamdream.models.tensor_cache import cached_tensor
+from streamdream.system.tensor_cache import cached_tensor
 
 Saved = tuple[Tensor, Tensor, Tensor]
 
