@@ -150,6 +150,15 @@ def on_gpu(name: str, precision: str = "auto") -> Backend:
     return backends.create(name, MODEL, "cuda", precision)
 
 
+def test_the_clone_of_an_output_is_not_the_output() -> None:
+    outputs = (torch.tensor([float("nan"), -0.0, 3.5]), torch.tensor([7, 255], dtype=torch.uint8),
+               torch.rand(1, 3, 4, 5).contiguous(memory_format=torch.channels_last))
+    clones = cuda_graphs.clone_all(outputs)
+    for output, clone in zip(outputs, clones, strict=True):
+        assert clone.dtype == output.dtype and clone.stride() == output.stride()
+        assert clone.numpy().tobytes() == output.numpy().tobytes() and clone.data_ptr() != output.data_ptr()
+
+
 @GPU
 @pytest.mark.parametrize("kind", WISHES)
 def test_a_gpu_dreams_what_the_processor_dreams(kind: str, tmp_path: Path, lion: NDArray[np.uint8]) -> None:
