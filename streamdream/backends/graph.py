@@ -103,6 +103,8 @@ def trace(work: Callable[..., Any], example: tuple[Tensor, ...],
           changes: Mapping[Any, Callable[..., Any]] | None = None) -> Graph:
     """Trace a function of tensors, which returns one or a tuple of them, at the shapes of ``example``."""
     table = TABLE | dict(changes or {})
+    example = tuple(tensor.clone() if any(tensor is other for other in example[:number]) else tensor
+                    for number, tensor in enumerate(example))  # make_fx takes one tensor given twice for one input
     work(*example)  # fills the tensor cache, so that its kernels are constants of the graph
     with _shared_fake_mode():
         traced = make_fx(work, decomposition_table=table)(*example)
