@@ -31,6 +31,7 @@ NO_PATHS = {
     "layers", "channel", "style_layers", "device", "codec", "encoder_preset", "shift", "crop", "capture_size", "host",
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
+    "sizes", "encoder",  # of benchmarks
     "suffix", "container", "exec", "workers", "seams",
     "size", "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }
