@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ MAX_PIXELS = 1920 * 1080
 """Larger pictures keep the GPU busy without a graph."""
 WARMUP_CALLS = 2
 """Calls before the captured one, in which libraries choose kernels and create their caches."""
+MAX_SHAPES = 16
+"""Sets of shapes for which a function is kept as a graph."""
 GRAPH_BYTES = 4_000_000
 """Estimate of the driver's memory for the kernels of one graph."""
 Tensors = Tensor | tuple[Tensor, ...]
@@ -52,6 +54,18 @@ def capture_step(step: Step, device: torch.device, spec: StepSpec) -> Step:
             )
         dreamed: Tensor = captures[shapes](picture.to(device), torch.full((1,), step_size, device=device), *flat)
         return dreamed
+
+    return replayed
+
+
+def capture_function(work: Callable[..., Tensors], device: torch.device) -> Callable[..., Any]:
+    """Return ``work``, a function of tensors, as CUDA graphs: one for each set of shapes of its inputs, as pictures and
+    the features of guides come in many sizes.
+    """
+    graphed = lru_cache(maxsize=MAX_SHAPES)(lambda *shapes: GraphedCallable(work, device))
+
+    def replayed(*inputs: Tensor) -> Any:
+        return graphed(*(tensor.shape for tensor in inputs))(*inputs)
 
     return replayed
 
@@ -96,12 +110,15 @@ class CapturedGraph:
         self._work, self._inputs = work, [tensor.clone() for tensor in inputs]
         self._graph: Any = torch.cuda.CUDAGraph()
         pool = CapturePool.on(inputs[0].device)
-        with pool.capturing(), no_eviction(), record_uses() as self._constants:
-            self._graph.capture_begin(pool=pool.pool, capture_error_mode=ERRORS)
-            try:
-                self._output = work(*self._inputs)
-            finally:
-                self._graph.capture_end()
+        self._replaying = pool.replaying
+        with record_uses() as self._constants:
+            work(*self._inputs)  # makes its constants: one made during the capture would have no values until a replay
+            with pool.capturing(), no_eviction():
+                self._graph.capture_begin(pool=pool.pool, capture_error_mode=ERRORS)
+                try:
+                    self._output = work(*self._inputs)
+                finally:
+                    self._graph.capture_end()
 
     @property
     def nbytes(self) -> int:
@@ -114,8 +131,9 @@ class CapturedGraph:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensors:
         torch._foreach_copy_(self._inputs, list(inputs))
-        self._graph.replay()
-        return clone_all(self._output) if isinstance(self._output, tuple) else self._output.clone()
+        with self._replaying:
+            self._graph.replay()
+            return clone_all(self._output) if isinstance(self._output, tuple) else self._output.clone()
 
 
 def clone_all(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -130,12 +148,14 @@ def clone_all(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 class CapturePool:
     """The stream of a GPU on which graphs are captured one at a time, and the memory for their intermediate values.
 
-    All graphs share that memory, as no two are replayed at the same time.
+    All graphs share that memory: the intermediate values of one may be where the outputs of another are, so within
+    ``replaying`` one is replayed and its outputs are copied.
     """
 
     def __init__(self, device: torch.device) -> None:
         stream: Any = torch.cuda.Stream
         self._device, self._stream, self._lock = device, stream(device), threading.Lock()
+        self.replaying = threading.Lock()
         self._first: Any = torch.cuda.CUDAGraph()  # keeps the pool alive, which lives as long as any of its graphs
         self.pool = torch.cuda.graph_pool_handle()
         with self.capturing():

@@ -85,9 +85,9 @@ class Eager:
         """
         if self.device.type != "cuda":
             return torch.no_grad()(work)
-        from streamdream.backends.cuda_graphs import GraphedCallable
+        from streamdream.backends.cuda_graphs import capture_function
 
-        replayed, pins = GraphedCallable(work, self.device), [self._network(objective) for objective in objectives]
+        replayed, pins = capture_function(work, self.device), [self._network(objective) for objective in objectives]
 
         def pinned_work(*inputs: Tensor) -> Any:
             with ExitStack() as stack:
