@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from streamdream.backends import AllTargets
 
 CACHED_PROGRAMS = 16
+CACHED_PICTURES = 16
+"""Sizes of pictures, and ways to show the dream, of one program: it is shared by many sessions."""
 _making = threading.Lock()
 
 
@@ -58,7 +60,7 @@ class Program:
         self.match = backend.compile_function(partial(_match, spec))
         self.advance = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_advance, self, layout)))
         self.whole = lru_cache(maxsize=4)(lambda layout: self._compiled(partial(_whole, self, layout)))
-        self.whole_packed = lru_cache(maxsize=4)(
+        self.whole_packed = lru_cache(maxsize=CACHED_PICTURES)(
             lambda layout, parts: self._compiled(partial(_whole_packed, self, layout, parts)))
 
     def _compiled(self, work: Callable[..., Any]) -> Callable[..., Any]:
