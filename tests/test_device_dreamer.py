@@ -18,10 +18,12 @@ from streamdream import backends, models
 from streamdream.ascent.gradient_shape import GradientShape
 from streamdream.ascent.objectives import from_settings
 from streamdream.backends import Backend, StepSpec
-from streamdream.dream import device_frame
+from streamdream.dream import device_dreamer, device_frame
+from streamdream.dream.device_dreamer import to_planes
 from streamdream.dream.device_frame import FrameSpec, FrameState
 from streamdream.dream.dreamer import Dreamer
 from streamdream.dream.options import DreamOptions
+from streamdream.dream.reference_images import Mask, References
 from streamdream.dream.state import DreamState
 from streamdream.errors import FieldTooSmall, SettingsError
 from streamdream.media import images
@@ -158,6 +160,31 @@ def test_a_change_of_size_loses_the_dream(device: Dreamer, frames: list[Picture]
     assert before is not None and smaller.residual is not None and smaller.grey is not None
     assert smaller.residual.shape == (80, 142, 3) and smaller.grey.shape == (80, 142)
     assert np.abs(smaller.residual).mean() == pytest.approx(np.abs(before).mean(), rel=0.3)
+
+
+def test_a_fading_dream_on_the_device_is_as_old_as_before(device: Dreamer, frames: list[Picture]) -> None:
+    state, pending = device.submit(DreamState(), Frame(frames[0], 0.0), SETTINGS)
+    pending.result()
+    faded, expected = state.faded(0.5).to_host(), state.to_host().faded(0.5)
+    for name in ("residual", "grey", "doubt", "maturity"):
+        np.testing.assert_array_equal(getattr(faded, name), getattr(expected, name))
+
+
+def test_a_mask_is_sent_again_with_each_picture_of_a_guide(device: Dreamer, frames: list[Picture],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def recorded(*given: Any) -> Tensor:
+        sent.append(given)
+        return to_planes(*given)
+
+    monkeypatch.setattr(device_dreamer, "to_planes", recorded)
+    mask, state, counts = Mask(np.full((9, 16), 255, np.uint8)), DreamState(), []
+    for frame in frames[:2]:
+        state, pending = device.submit(state, Frame(frame, 0.0), SETTINGS, References(guide=frame, mask=mask))
+        pending.result()
+        counts.append(len(sent))
+    assert counts[0] == counts[1] > 0
 
 
 def test_levels_for_a_page_are_not_what_the_dream_adds(device: Dreamer, frames: list[Picture]) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from streamdream.ascent.objectives import Objective
     from streamdream.backends import AllTargets, Backend
     from streamdream.dream.options import DreamOptions
-    from streamdream.dream.reference_images import References
+    from streamdream.dream.reference_images import Mask, References
     from streamdream.media.frame import Frame, Picture
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
@@ -221,9 +221,8 @@ class DeviceDreamer:
         return programs_of(self.backend).program(spec, structure, GradientShape.of(settings))
 
 
-def _support_of(backend: Backend, references: References, height: int, width: int) -> Tensor | None:
-    support = reference_images.mask_support(references, height, width)
-    return None if support is None else to_planes(support, backend.device)
+def _support_of(backend: Backend, mask: Mask | None, height: int, width: int) -> Tensor | None:
+    return None if mask is None else to_planes(mask.support(height, width), backend.device)
 
 
 def to_planes(picture: NDArray[np.float32], device: torch.device) -> Tensor:
@@ -340,7 +339,7 @@ class _Call:
         steps = passes * len(octaves) * settings.steps
         shifts = random.integers(-settings.jitter, settings.jitter + 1, (steps, 2))
         values = np.array([device_frame.numbers_of(settings, warmup)], np.float32)
-        supports = [self._dreamer.support(self.references, *size) for size in (self.size, *octaves)]
+        supports = [self._dreamer.support(self.references.mask, *size) for size in (self.size, *octaves)]
         targets = [self._dreamer.targets_of(self._objective, self.references, *size) for size in octaves]
         found = [support for support in supports if support is not None]
         layout = Layout(len(found), tuple(len(of_term) for of_term in targets[0]))
