@@ -17,6 +17,8 @@ from support.device_dreams import MARK, SETTINGS, Gate, Run, frames, is_longer, 
 from support.waiting import until
 
 from streamdream.backends import Backend
+from streamdream.errors import UsageError
+from streamdream.live.dreams_in_flight import MAX_IN_FLIGHT
 from streamdream.live.resolution import ResolutionController
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_thread_is_left")
@@ -182,6 +184,29 @@ def test_settings_that_cannot_be_dreamed_are_reverted(eager: Backend, caplog: py
     run.source._script = script()
     assert run.live.run().dreams == 2
     assert len([message for message in caplog.messages if "goes on as before" in message]) == 1
+
+
+def test_frames_that_cannot_be_dreamed_take_no_room_in_flight(eager: Backend) -> None:
+    run = Run(eager, iter([]), waits=False)
+    refused: list[int] = []
+
+    def refuse() -> None:
+        refused.append(len(run.device.images))
+        raise UsageError("not this one")
+
+    def script() -> Iterator[Callable[[], object]]:
+        yield bool
+        until(lambda: run.device.dreams)
+        run.device.before_submit = refuse
+        for count in range(MAX_IN_FLIGHT + 1):
+            yield bool
+            until(partial(is_longer, refused, count))
+        run.device.before_submit = lambda: None
+        yield bool
+        until(lambda: len(run.device.dreams) == 2)
+
+    run.source._script = script()
+    assert run.live.run().dreams == 2
 
 
 def test_pictures_too_small_for_a_layer_are_shown_without_a_new_dream(eager: Backend,

@@ -74,6 +74,16 @@ def test_a_gradient_overflows_fp16(weight: float) -> None:
     assert float(torch.nn.functional.cosine_similarity(exact.flatten(), half.flatten(), 0)) > 0.95
 
 
+def test_a_strong_picture_of_a_batch_rounds_a_weak_one_to_nothing() -> None:
+    """Each is scaled by its own peak."""
+    pictures = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    weights = torch.tensor([1.0, 1e-9]).view(2, 1, 1, 1)
+    half = build("mixed0", dtype=torch.float16)
+    both, = half.gradients(pictures, lambda features: [(features["mixed0"].float().square() * weights).mean()])
+    alone, = half.gradients(pictures[1:], lambda features: [features["mixed0"].float().square().mean()])
+    assert float(torch.nn.functional.cosine_similarity(both[1].flatten(), alone.flatten(), 0)) > 0.95
+
+
 def test_trunk_has_the_shape_of_inception_v3() -> None:
     taps = models.get("inception_v3").taps()
     assert [(taps[f"mixed{n}"].channels, taps[f"mixed{n}"].stride) for n in range(6)] == [
