@@ -66,7 +66,7 @@ class TensorRt(CachedEngineBackend):
             raise SettingsError(f"--device {device} cannot be used by tensorrt: it runs on NVIDIA GPUs, as in cuda:0")
 
     def versions(self) -> dict[str, str]:
-        return versions()
+        return {**versions(), "tf32": "off"}  # with it, what is traced in float32 would have ten bits
 
     def serialize(self, traced: Graph) -> bytes:
         torch_tensorrt = import_quietly()
@@ -75,7 +75,7 @@ class TensorRt(CachedEngineBackend):
             inputs = [example.contiguous() for example in traced.inputs]
             data: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
                 traced.export(), arg_inputs=inputs, device=torch_tensorrt.Device(gpu_id=self.device.index or 0),
-                require_full_compilation=True, min_block_size=1,
+                require_full_compilation=True, min_block_size=1, disable_tf32=True,
                 timing_cache_path=str(cache_dir.cache_dir("engines") / "timing_cache.bin"))
         return data
 

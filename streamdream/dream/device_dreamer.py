@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 FLOWS = {"auto": "lucas-kanade", "lucas-kanade": "lucas-kanade", "none": "none"}
 """Flow of the settings -> the one that runs on the device; others run on the processor only."""
-NO_REFERENCES = reference_images.References()
 FindTargets = Callable[..., Any]
 """(term, references, height, width) -> the targets of a term."""
 
@@ -120,7 +119,7 @@ class DeviceDreamer:
 
     def targets_of(self, objective: Objective, references: References, height: int, width: int) -> AllTargets:
         """Return the targets of each term at an octave of this size."""
-        return tuple(self._find_targets(term, references if term.needs else NO_REFERENCES,
+        return tuple(self._find_targets(term, references if term.needs else reference_images.NO_REFERENCES,
                                         *((height, width) if term.needs else (0, 0))) for term, _ in objective.terms)
 
     @staticmethod

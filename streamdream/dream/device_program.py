@@ -33,8 +33,9 @@ class Programs:
     """What a backend has compiled for whole frames, kept with it: all dreamers on it share that."""
 
     def __init__(self, backend: Any) -> None:
+        engines = getattr(backend, "portable_functions", False)  # which hold weights of their own
         self.program: Callable[[FrameSpec, Objective, GradientShape], Program] = (
-            lru_cache(maxsize=CACHED_PROGRAMS)(partial(Program, backend)))
+            lru_cache(maxsize=CACHED_PROGRAMS if engines else 4 * CACHED_PROGRAMS)(partial(Program, backend)))
         self.composer: Callable[[PlaneLayout], Callable[..., Tensor]] = lru_cache(maxsize=CACHED_PROGRAMS)(
             lambda layout: backend.compile_function(partial(compose_samples, layout)))
 

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     Match = FrameMatch | DeviceMatch
 
 __all__ = ["DreamState", "Dreamer", "find_targets"]
-NO_REFERENCES = References()
 
 
 class Dreamer:
@@ -219,7 +218,7 @@ class Dreamer:
         """Return the compiled step for an octave of this size, with its targets bound to it."""
         step = self._steps(StepSpec(objective.structure, height, width, GradientShape.of(settings)))
         targets = tuple(self._targets(term, references, height, width) if term.needs
-                        else self._targets(term, NO_REFERENCES, 0, 0) for term, _ in objective.terms)
+                        else self._targets(term, reference_images.NO_REFERENCES, 0, 0) for term, _ in objective.terms)
         return partial(step, targets=targets) if any(targets) else step
 
 

@@ -16,7 +16,8 @@ from streamdream.backends import StepSpec, flatten_targets, onnx_export
 from streamdream.backends.engine import FLOOR_COSINE, MIN_COSINE, EngineRequest, cosine
 from streamdream.backends.onnx_export import DREAM, PICTURE, PIXELS, STEP_SIZE
 from streamdream.dream import onnx_frame, reference_images
-from streamdream.dream.dreamer import NO_REFERENCES, find_targets
+from streamdream.dream.dreamer import find_targets
+from streamdream.dream.reference_images import NO_REFERENCES
 from streamdream.errors import EngineError
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from streamdream.dream import device_frame, reference_images
 from streamdream.dream.device_dreamer import FLOWS, to_planes
 from streamdream.dream.device_frame import FrameNumbers, FrameSpec, FrameState
 from streamdream.dream.device_trust import TRUSTS, lasting_shape
-from streamdream.dream.dreamer import NO_REFERENCES, find_targets
+from streamdream.dream.dreamer import find_targets
 from streamdream.dream.octaves import octave_sizes
 from streamdream.dream.options import DreamOptions
+from streamdream.dream.reference_images import NO_REFERENCES
 from streamdream.errors import SettingsError
 from streamdream.media.device_compose import compose_rgb
 

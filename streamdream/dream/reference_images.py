@@ -67,6 +67,10 @@ class References:
     mask: Mask | None = None
 
 
+NO_REFERENCES = References()
+"""The one of dreams without any: a key of cached targets."""
+
+
 def read(settings: DreamSettings) -> References:
     """Read the pictures that the settings name. Return the same object as long as the files do not change.
 

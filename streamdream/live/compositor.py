@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.dream import optical_flow, reference_images, warp
-from streamdream.dream.reference_images import References
+from streamdream.dream.reference_images import NO_REFERENCES, References
 from streamdream.media.opencv import cv2
 from streamdream.settings import DreamSettings
-
-NO_REFERENCES = References()
 
 _local = threading.local()
 

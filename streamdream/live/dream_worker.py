@@ -171,7 +171,8 @@ class DreamWorker:
     def _submit(self, dreamer: Dreamer, state: DreamState, captured: Captured, settings: DreamSettings,
                 references: References, options: DreamOptions, use: DeviceUse | None, size: tuple[int, int]) -> None:
         """Begin to dream the frame on the device; *finish* waits for it."""
-        kind = (dreamer, size, options.cycle_octaves, settings.octaves)
+        kind = (dreamer, size, captured.frame.image.shape, options.cycle_octaves, settings.octaves, settings.steps,
+                settings.layers, settings.trust, settings.flow, settings.legibility > 0, settings.stillness > 0)
         self._of_kind = self._of_kind + 1 if kind == self._kind else 1
         is_prepared = self._of_kind > UNMEASURED_DREAMS * settings.octaves
         self.in_flight.begin(first=kind != self._kind)

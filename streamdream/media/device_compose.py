@@ -139,8 +139,7 @@ def sign_pair(device: torch.device) -> Tensor:
     return torch.tensor([-1.0, 1.0], device=device).view(2, 1, 1)
 
 
-@cached_tensor
-def dither_thresholds(height: int, width: int, first: int, count: int, device: torch.device) -> Tensor:
+def _dither_thresholds(height: int, width: int, first: int, count: int, device: torch.device) -> Tensor:
     """[count, height, width] in 0..1, both excluded: those of ``media/upscale.py`` + 0.5, for components ``first`` to
     ``first + count - 1``. Samples of 8 bits + a threshold are those samples when cut to whole numbers.
     """
@@ -148,6 +147,10 @@ def dither_thresholds(height: int, width: int, first: int, count: int, device: t
                            for number in range(count)])
     margin = 2.0**-15  # is not lost when added to 255 in float32
     return torch.from_numpy(np.clip(thresholds + np.float32(0.5), margin, 1 - margin)).to(device)
+
+
+dither_thresholds = cached_tensor(_dither_thresholds, size=12)
+"""As ``_dither_thresholds``: of few sizes, as those of 4K take 99 MB."""
 
 
 @cached_tensor

@@ -13,11 +13,11 @@ CACHE_SIZE = 64
 _used: ContextVar[dict[Any, Any] | None] = ContextVar("_used", default=None)
 
 
-def cached_tensor(make: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Cache the results of a function, CACHE_SIZE of them, the least recently used evicted; none of those that were
+def cached_tensor(make: Callable[Params, Result], size: int = CACHE_SIZE) -> Callable[Params, Result]:
+    """Cache the results of a function, ``size`` of them, the least recently used evicted; none of those that were
     looked up within ``record_uses``, until its end.
     """
-    cached = lru_cache(maxsize=CACHE_SIZE)(make)
+    cached = lru_cache(maxsize=size)(make)
 
     @wraps(make)
     def look_up(*args: Params.args, **kwargs: Params.kwargs) -> Result:
