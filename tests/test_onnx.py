@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ from streamdream.backends.eager import Eager
 from streamdream.backends.engine import EngineRequest, natural_noise, run_engine
 from streamdream.backends.engine_cache import Timing
 from streamdream.backends.onnx_runtime import OnnxRuntime
-from streamdream.dream import onnx_frame
+from streamdream.dream import onnx_files, onnx_frame
 from streamdream.errors import MissingPackage, SettingsError
 from streamdream.media.images import read_image, write_image
 from streamdream.models.model import EMBEDDED_INCEPTION_V3_SHA256
@@ -180,13 +181,23 @@ def test_a_guide_and_a_style_are_in_the_file(photo: Path, tmp_path: Path, capsys
     (["-o", "a.onnx", "--size", "30x20", "--layers", "mixed5"], ["30x20", "too small for mixed5"]),
     (["-o", "a.onnx", "--size", "big"], ["--size", "'big'", "WIDTHxHEIGHT"]), ([], ["-o dream.onnx"]),
     (["-o", "a.onnx", "--precision", "bf16"], ["bf16", "fp32 or fp16"]),
-    (["-o", "no/a.onnx"], ["there is no folder"])])
+    (["-o", "no/a.onnx"], ["there is no folder"]),
+    (["-o", "a.onnx", "--mask", "no.png"], ["--mask", "--whole-frame"]),
+    (["-o", "a.onnx", "--whole-frame", "--flow", "dis"], ["--flow dis", "lucas-kanade"])])
 def test_a_mistake_is_one_line_and_leaves_no_file(arguments: list[str], parts: list[str], tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    fails(here(capsys, "export", *arguments), 2, *parts)
+    result = here(capsys, "export", *arguments)
+    fails(result, 2, *parts)
+    assert len(result.stderr.splitlines()) == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_written_is_named_before_the_work(capsys: pytest.CaptureFixture[str],
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "step_file", lambda *_: pytest.fail("the step was exported"))
+    fails(here(capsys, "export", "--layers", LAYERS, "--size", SIZE, "-o", "/proc/a.onnx"), 1, "cannot be written")
 
 
 def test_a_file_that_computes_something_else_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -272,17 +283,17 @@ def distance(found: NDArray[Any], expected: torch.Tensor) -> float:
     return float(np.quantile(np.abs(found.astype(np.float32) - expected.numpy().astype(np.float32)), 0.999))
 
 
-def test_a_whole_frame_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_frame_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                      caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "frame.onnx"
     result = here(capsys, "export", "--layers", "conv2d_2", "--size", "96x64", "--flow", "none", "--octaves", 1,
-                  "--whole-frame", "-o", path)
+                  "--whole-frame", "--field-height", 0, "--trust", "full", "-o", path)
     assert result.returncode == 0, result.stderr
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]  # of the exporter
     session = session_of(path)
     assert "next_" in session.get_modelmeta().custom_metadata_map["usage"]
     defaults = {part.name for part in session.get_overridable_initializers()}
     assert {"keep", "cut", "strength", "weights_conv2d_2"} <= defaults
-    fails(here(capsys, "export", "--whole-frame", "-o", tmp_path / "b.onnx", "--flow", "dis"), 2, "--flow dis",
-          "lucas-kanade")
 
 
 class IsolatedFiles(SimpleHTTPRequestHandler):

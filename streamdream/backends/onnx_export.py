@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ def convert(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of deprecated parts of PyTorch
+        logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # of constants that its optimisation leaves alone
         exported: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False,
                                           input_names=list(inputs), output_names=list(outputs))
         proto = exported.model_proto

@@ -26,7 +26,6 @@ def export_command(parser: Parser, argv: Sequence[str]) -> int:
 
     streamdream export -o dream.onnx --layers "mixed5[33]" --size 320x240
     streamdream export -o dream.onnx --layers mixed3 --size 640x480 --precision fp16
-
     streamdream export -o frame.onnx --layers mixed3 --size 640x480 --field-height 240 --whole-frame
 
     The file holds one step, its weights, and a description; with --whole-frame all that becomes of a frame of a video.
@@ -67,6 +66,7 @@ def _check(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
     from streamdream import models
     from streamdream.dream import octaves
     from streamdream.dream.field_check import check_field
+    from streamdream.dream.options import DEVICE_FLOWS
 
     target = Path(args.output)
     if target.suffix.lower() != SUFFIX:
@@ -80,6 +80,11 @@ def _check(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
     check_layers(run.dream, run.stream.model)
     model = models.get(run.stream.model)
     model.check_weights()
+    if not args.whole_frame and run.dream.mask:
+        raise UsageError("--mask is for --whole-frame: a step has no mask")
+    if args.whole_frame and run.dream.flow not in DEVICE_FLOWS:
+        raise UsageError(f"--flow {run.dream.flow} is for processors only; a frame's file has "
+                         f"{', '.join(DEVICE_FLOWS)}")
     if args.whole_frame:
         check_field(run, height, width)
     else:
@@ -88,18 +93,22 @@ def _check(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
 
 def _write(args: argparse.Namespace, run: Run, height: int, width: int) -> None:
     from streamdream import models
-    from streamdream.system.atomic_file import write_file
+    from streamdream.system.atomic_file import AtomicFile
 
     show_log(args.json)
     precision = run.stream.precision.replace("auto", "fp32")
     if not args.json:
         log_line(f"{run.dream.layers} of {run.stream.model}, {width}x{height}, {precision} → {args.output}")
-    from streamdream.dream import onnx_files
+    partial = AtomicFile(args.output, overwrite=args.overwrite)  # first, as it may fail, and the rest takes long
+    try:
+        from streamdream.dream import onnx_files
 
-    model = models.get(run.stream.model)
-    file = (onnx_files.frame_file(model, run.dream, height, width, run.stream.field_height, precision)
-            if args.whole_frame else onnx_files.step_file(model, run.dream, height, width, precision))
-    write_file(args.output, file.data, args.overwrite)
+        model = models.get(run.stream.model)
+        file = (onnx_files.frame_file(model, run.dream, height, width, run.stream.field_height, precision)
+                if args.whole_frame else onnx_files.step_file(model, run.dream, height, width, precision))
+        partial.write(file.data)
+    finally:
+        partial.discard()
     if args.json:
         print(json.dumps({"output": args.output, "model": run.stream.model, "layers": run.dream.layers,
                           "size": f"{width}x{height}", "precision": precision, "bytes": len(file.data),

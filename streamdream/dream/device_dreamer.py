@@ -26,6 +26,7 @@ from streamdream.dream.device_program import CACHED_PROGRAMS, Layout, Program, p
 from streamdream.dream.device_trust import TRUSTS, lasting_shape
 from streamdream.dream.frame_matching import match_key
 from streamdream.dream.octaves import octave_sizes
+from streamdream.dream.options import DEVICE_FLOWS
 from streamdream.dream.state import DreamState
 from streamdream.errors import SettingsError
 from streamdream.media import device_picture
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
-FLOWS = {"auto": "lucas-kanade", "lucas-kanade": "lucas-kanade", "none": "none"}
-"""Flow of the settings -> the one that runs on the device; others run on the processor only."""
 FindTargets = Callable[..., Any]
 """(term, references, height, width) -> the targets of a term."""
 
@@ -125,7 +124,7 @@ class DeviceDreamer:
     @staticmethod
     def runs(settings: DreamSettings) -> bool:
         """Whether all of the settings are on the device."""
-        return settings.flow in FLOWS and settings.trust in TRUSTS
+        return settings.flow in DEVICE_FLOWS and settings.trust in TRUSTS
 
     def match(self, image: NDArray[np.uint8], previous: Tensor | NDArray[np.uint8] | None, settings: DreamSettings,
               options: DreamOptions) -> DeviceMatch:
@@ -213,7 +212,7 @@ class DeviceDreamer:
         sizes = octave_sizes(*size, settings.octaves, settings.octave_scale)
         if options.cycle_octaves:
             sizes = [sizes[index % len(sizes)]]
-        spec = FrameSpec(size, tuple(sizes), settings.steps, FLOWS[settings.flow], settings.trust,
+        spec = FrameSpec(size, tuple(sizes), settings.steps, DEVICE_FLOWS[settings.flow], settings.trust,
                          settings.legibility > 0, settings.stillness > 0,
                          getattr(self.backend, "portable_functions", False), options.cycle_octaves)
         structure = objectives.from_settings(settings, self.model).structure

@@ -13,12 +13,12 @@ from streamdream.backends import StepSpec, flatten_targets, graph, onnx_export, 
 from streamdream.backends.engine import natural_noise
 from streamdream.backends.precision import DTYPES
 from streamdream.dream import device_frame, reference_images
-from streamdream.dream.device_dreamer import FLOWS, to_planes
+from streamdream.dream.device_dreamer import to_planes
 from streamdream.dream.device_frame import FrameNumbers, FrameSpec, FrameState
 from streamdream.dream.device_trust import TRUSTS, lasting_shape
 from streamdream.dream.dreamer import find_targets
 from streamdream.dream.octaves import octave_sizes
-from streamdream.dream.options import DreamOptions
+from streamdream.dream.options import DEVICE_FLOWS, DreamOptions
 from streamdream.dream.reference_images import NO_REFERENCES
 from streamdream.errors import SettingsError
 from streamdream.media.device_compose import compose_rgb
@@ -60,14 +60,12 @@ class FrameGraph:
 
 def trace(model: Model, backend: Any, settings: DreamSettings, height: int, width: int, field_height: int,
           precision: str) -> FrameGraph:
-    """Trace the frame function for frames of that size. Raises SettingsError for what it has no tensors for."""
-    if settings.flow not in FLOWS:
-        raise SettingsError(f"--flow {settings.flow} is for processors only; a frame's file has {', '.join(FLOWS)}")
+    """Trace the frame function for frames of that size. Raises SettingsError for a trust without tensors."""
     if settings.trust not in TRUSTS:
         raise SettingsError(f"--trust {settings.trust} is for processors only; a frame's file has {', '.join(TRUSTS)}")
     field = DreamOptions(field_height).field_size(height, width)
     spec = FrameSpec(field, tuple(octave_sizes(*field, settings.octaves, settings.octave_scale)), settings.steps,
-                     FLOWS[settings.flow], settings.trust, settings.legibility > 0, settings.stillness > 0, True)
+                     DEVICE_FLOWS[settings.flow], settings.trust, settings.legibility > 0, settings.stillness > 0, True)
     references = reference_images.read(settings)
     objective = objectives.from_settings(settings, model)
     targets = [tuple(find_targets(model, backend, term, references if term.needs else NO_REFERENCES, *size)

@@ -18,6 +18,8 @@ FRAME_PATHS = {
     "processor": "on the processor, but for the steps",
 }
 """Where flow, warp and composition are computed."""
+DEVICE_FLOWS = {"auto": "lucas-kanade", "lucas-kanade": "lucas-kanade", "none": "none"}
+"""Flow of the settings -> the one that runs on the device; others run on the processor only."""
 
 
 @dataclass(frozen=True)

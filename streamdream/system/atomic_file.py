@@ -84,6 +84,14 @@ class AtomicFile(OutputTarget):
             return SinkError(f"{self.name} cannot be written: its folder is gone")
         return SinkError(f"{self.name} cannot be written ({error_text(error)}){kept}")
 
+    def write(self, data: bytes) -> None:
+        """Write all of the file, and commit it. Raises SinkError, also when it got another name: see ``commit``."""
+        try:
+            self.path.write_bytes(data)
+            self.commit()
+        except OSError as error:
+            self.raise_error(error)
+
     def commit(self) -> None:
         """Flush the file to the disk, then give it its name: errors come before an old file is replaced.
 
@@ -139,10 +147,7 @@ def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
     """Write a file atomically. Raises SinkError, also when it got another name: see ``AtomicFile.commit``."""
     partial = AtomicFile(path, overwrite=overwrite)
     try:
-        partial.path.write_bytes(data)
-        partial.commit()
-    except OSError as error:
-        partial.raise_error(error)
+        partial.write(data)
     finally:
         partial.discard()
 
