@@ -143,6 +143,16 @@ def example(language: str) -> str:
     return body
 
 
+def test_where_there_is_no_gradient_the_picture_stays(exported: Path) -> None:
+    """As with a channel that a picture does not excite; the exporter takes a small enough summand for 0."""
+    picture = np.full((1, 3, 64, 80), 0.25, np.float32)
+    session = session_of(exported)
+    weights = next(part for part in session.get_overridable_initializers() if part.name.startswith("weights_"))
+    dream = session.run(["dream"], {"picture": picture, "step_size": np.full(1, 0.012, np.float32),
+                                    weights.name: np.zeros(weights.shape, np.float32)})[0]
+    assert np.array_equal(dream, picture)
+
+
 def test_the_example_dreams_without_streamdream(exported: Path, photo: Path) -> None:
     code = example("python")
     assert len([line for line in code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10

@@ -84,7 +84,7 @@ def join_bands(bands: Tensor) -> Tensor:
     joined: Tensor | None = None
     for at in range(0, bands.shape[1], 3):
         band = bands[:, at:at + 3]
-        scaled = band / (band.square().mean((1, 2, 3), keepdim=True).sqrt() + EPSILON)
+        scaled = band / band.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=EPSILON)
         joined = scaled if joined is None else joined + scaled
     assert joined is not None
     return joined
@@ -97,7 +97,7 @@ def normalize_mean_abs_(gradient: Tensor, centred: bool) -> Tensor:
     """
     if centred:
         gradient.sub_(gradient.mean((2, 3), keepdim=True))
-    return gradient.div_(gradient.abs().mean((1, 2, 3), keepdim=True) + EPSILON)
+    return gradient.div_(gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=EPSILON))
 
 
 def clamp_(picture: Tensor) -> Tensor:
