@@ -140,7 +140,8 @@ def test_a_state_that_was_kept_goes_on_otherwise(device: Dreamer, frames: list[P
         assert np.array_equal(pending.result(), expected)
 
 
-def test_a_change_of_path_loses_the_dream(device: Dreamer, frames: list[Picture]) -> None:
+def test_a_change_of_path_loses_the_dream(device: Dreamer, frames: list[Picture], caplog: pytest.LogCaptureFixture
+                                          ) -> None:
     """A flow that only the processor has changes the path in the middle of a run, and back."""
     state = DreamState()
     strengths = []
@@ -150,6 +151,8 @@ def test_a_change_of_path_loses_the_dream(device: Dreamer, frames: list[Picture]
         state, pending = device.submit(state, Frame(image, 0.0), settings)
         strengths.append(float(np.abs(pending.residual()).mean()))
     assert state.cuts == 0
+    assert [record.levelname for record in caplog.records if "the flow dis runs on the processor only" in record.message
+            ] == ["WARNING"]
     assert all(later > 0.8 * before for before, later in pairwise(strengths))
 
 

@@ -43,7 +43,7 @@ MODEL = models.get("inception_v3")
 LAYERS = "conv2d_4"
 SIZE = "80x64"
 PICTURES = 8
-QUICK = [("bvlc_googlenet", "conv2/norm2", "dream")]
+QUICK = [("inception_v3", "conv2d_4", "guide")]
 CASES = [("inception_v3", "mixed5", "dream"), ("inception_v3", "mixed3", "guide"), ("inception_v3", "mixed3", "style"),
          *[(name, layers, kind) for kind in ("dream", "guide", "style") for name, layers in (
              ("bvlc_googlenet", "inception_4c/output:1,conv2/norm2:0.5"), ("cars_googlenet", "inception_4a_output"),

@@ -6,6 +6,7 @@ function, and a cut is a number in it.
 """
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from streamdream.models import Model
     from streamdream.settings import DreamSettings
 
+log = logging.getLogger(__name__)
 FindTargets = Callable[..., Any]
 """(term, references, height, width) -> the targets of a term."""
 
@@ -105,15 +107,19 @@ def create(model: Model, backend: Backend, seed: int, find_targets: FindTargets,
                             "--backend eager can")
     if frame_path == "processor" or not runs or (frame_path == "auto" and backend.device.type != "cuda"):
         return None
-    return DeviceDreamer(model, backend, seed, find_targets)
+    return DeviceDreamer(model, backend, seed, find_targets, is_named=frame_path == "device")
 
 
 class DeviceDreamer:
-    """Runs the frame function of one model on one backend. Holds no state of a dream."""
+    """Runs the frame function of one model on one backend. Holds no state of a dream. ``is_named``: the user asked for
+    it by name.
+    """
 
-    def __init__(self, model: Model, backend: Backend, seed: int, find_targets: FindTargets) -> None:
+    def __init__(self, model: Model, backend: Backend, seed: int, find_targets: FindTargets, is_named: bool = False
+                 ) -> None:
         self.model, self.backend, self.seed = model, backend, seed
-        self._find_targets = find_targets
+        self._find_targets, self._is_named = find_targets, is_named
+        self._logged_flows: set[str] = set()
         self.support = lru_cache(maxsize=4 * CACHED_PROGRAMS)(partial(_support_of, backend))
 
     def targets_of(self, objective: Objective, references: References, height: int, width: int) -> AllTargets:
@@ -121,9 +127,13 @@ class DeviceDreamer:
         return tuple(self._find_targets(term, references if term.needs else reference_images.NO_REFERENCES,
                                         *((height, width) if term.needs else (0, 0))) for term, _ in objective.terms)
 
-    @staticmethod
-    def runs(settings: DreamSettings) -> bool:
-        """Whether all of the settings are on the device."""
+    def runs(self, settings: DreamSettings) -> bool:
+        """Whether the device has all that the settings name; what it lacks is logged, once."""
+        if settings.flow not in DEVICE_FLOWS and settings.flow not in self._logged_flows:
+            self._logged_flows.add(settings.flow)
+            log.log(logging.WARNING if self._is_named else logging.INFO,
+                    "the flow %s runs on the processor only, and so does all of a frame but its steps; on a device: %s",
+                    settings.flow, ", ".join(DEVICE_FLOWS))
         return settings.flow in DEVICE_FLOWS and settings.trust in TRUSTS
 
     def match(self, image: NDArray[np.uint8], previous: Tensor | NDArray[np.uint8] | None, settings: DreamSettings,
