@@ -250,6 +250,7 @@ def test_nothing_waits_for_the_host_and_the_work_can_be_traced(work: Callable[..
         assert torch.equal(actual, wanted)
 
 
+@pytest.mark.soak  # a whole frame in ONNX Runtime (test_onnx.py) holds it, too
 def test_rgb_is_composed_in_onnx() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -188,6 +188,7 @@ def test_a_traced_match_is_the_same() -> None:
         np.testing.assert_allclose(value.flip(0), other, atol=1e-3)
 
 
+@pytest.mark.soak  # a whole frame in ONNX Runtime (test_onnx.py) holds it, too
 def test_onnx_runtime_matches_and_shapes_as_pytorch_does() -> None:
     def whole(grey: Tensor, previous: Tensor, started: Tensor, threshold: Tensor, trust: Tensor, flow: Tensor,
               *others: Tensor) -> tuple[Tensor, ...]:

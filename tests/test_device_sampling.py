@@ -101,6 +101,7 @@ def test_histogram_and_median_are_those_of_numpy(bits: int, width: int) -> None:
     np.testing.assert_array_equal(found[0].numpy(), np.searchsorted(sums[0], sums[1]))
 
 
+@pytest.mark.soak  # a whole frame in ONNX Runtime (test_onnx.py) holds it, too
 def test_onnx_runtime_samples_as_pytorch_does() -> None:
     """Versions of a cubic look-up differ in what lies outside."""
     def sample(*inputs: Any) -> tuple[torch.Tensor, ...]:

@@ -176,6 +176,7 @@ def test_half_precision_is_half_the_file_and_runs(tmp_path: Path, exported: Path
     assert {part.type for part in (*session.get_inputs(), *session.get_outputs())} == {"tensor(float)"}
 
 
+@pytest.mark.soak
 def test_a_guide_and_a_style_are_in_the_file(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "guided.onnx"
     result = here(capsys, "export", "--layers", LAYERS, "--size", SIZE, "-o", path, "--guide", photo, "--style", photo,
