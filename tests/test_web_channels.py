@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,14 +189,14 @@ def test_missing_sheets_are_made_in_the_background(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(channel_atlas, "ChannelDreamer", lambda *arguments: arguments[1])
     monkeypatch.setattr(channel_atlas, "make_sheet", make_sheet)
     maker = SheetMaker(StreamSettings(), nullcontext, lambda: False)
-    before = maker.count(MODEL)
-    assert maker.pending(MODEL) and before[1] - before[0] == 288
-    maker.request(MODEL)
-    assert began.wait(20) and maker.count(MODEL)[0] == before[0] + 100
-    done.set()
-    until(lambda: not maker.pending(MODEL))
-    assert maker.count(MODEL)[0] == before[1]
-    maker.close()
+    with closing(maker):
+        before = maker.count(MODEL)
+        assert maker.pending(MODEL) and before[1] - before[0] == 288
+        maker.request(MODEL)
+        assert began.wait(20) and maker.count(MODEL)[0] == before[0] + 100
+        done.set()
+        until(lambda: not maker.pending(MODEL))
+        assert maker.count(MODEL)[0] == before[1]
 
 
 def test_sheets_that_cannot_be_made_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,8 +190,8 @@ class WorkFolder(ChunkStore):
         from filelock import FileLock, Timeout
 
         super().__init__(path, suffix, output)
-        atexit.register(self.close)  # a signal may arrive while libraries load
         self._lock = FileLock(path / LOCK_FILE)
+        atexit.register(self.close)  # a signal may arrive while libraries load
         try:
             path.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from streamdream import models
 from streamdream.models import channel_sheets
@@ -17,7 +18,7 @@ class SheetMaker:
 
     def __init__(self, stream: StreamSettings, device_slot: DeviceSlot, busy: Callable[[], bool]) -> None:
         self._stream, self._first = stream, ""
-        self._done: dict[str, int] = {}
+        self._done: dict[str, tuple[str, int]] = {}  # by network: the layer that is made, and its finished channels
         self._worker = BackgroundWorker(self._make, self.pending, "pictures of the channels", device_slot, busy)
         self.problem = self._worker.problem
         """Why the sheets of a model cannot be made, by model."""
@@ -37,7 +38,8 @@ class SheetMaker:
         row, missing = models.get(model), self._missing(model)
         counts = {tap: row.taps()[tap].channels for tap in row.blocks()}
         done = sum(count for tap, count in counts.items() if tap not in missing)
-        return done + self._done.get(model, 0), sum(counts.values())
+        tap, cells = self._done.get(model, ("", 0))
+        return done + (cells if tap in missing else 0), sum(counts.values())
 
     def close(self) -> None:
         """Stop after the current step; finished parts are kept."""
@@ -53,9 +55,11 @@ class SheetMaker:
         model = models.get(name)
         while (missing := self._missing(name)) and self._worker.is_next(name):
             tap = self._first if self._first in missing else missing[0]
+            on_cells = partial(self._on_cells, name, tap)
             with use_threads(1), self._worker.slot():
                 dreamer = ChannelDreamer(model, tap, self._stream.device, self._stream.precision,
                                          self._worker.slot.yield_device)
-                make_sheet(dreamer, channel_sheets.made_path(name, tap),
-                           lambda done: self._done.update({name: done}))
-            self._done[name] = 0
+                make_sheet(dreamer, channel_sheets.made_path(name, tap), on_cells)
+
+    def _on_cells(self, name: str, tap: str, done: int) -> None:
+        self._done[name] = tap, done
