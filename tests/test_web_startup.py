@@ -26,7 +26,7 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 
 RUN_WITHOUT_LOADING = """
 import json, sys
-for name in ("torch", "gradio"):
+for name in ("torch", "gradio", "fastapi", "uvicorn"):
     sys.modules[name] = None  # so that its import fails
 from streamdream import cli
 for arguments in json.loads(sys.argv[1]):
@@ -48,14 +48,30 @@ def test_mistakes_are_reported_before_torch_and_gradio_are_loaded(tmp_path: Path
             ("--port", "7860", "--metrics-port", "7860"): "two different ports",
             ("--root-path", "dream"): "begins with /",
             ("--frame-ancestors", "x; script-src *"): "no site",
+            ("--preset", "nonsense"): "unknown preset",
+            ("--model", "nonsense"): "unknown model",
+            ("--layers", "nonsense"): "unknown layer",
+            ("--layers", "mixed5[99999]"): "has the channels 0..",
+            ("--model", "bvlc_googlenet"): "streamdream fetch bvlc_googlenet",
+            ("--trusted-proxies", "nobody"): "--trusted-proxies nobody",
         }
         made = subprocess.run([sys.executable, "-c", RUN_WITHOUT_LOADING, json.dumps(list(mistakes))], text=True,
-                              capture_output=True, timeout=60, check=False, env=os.environ | {"TMPDIR": str(tmp_path)})
+                              capture_output=True, timeout=60, check=False, env=os.environ | {
+                                  "TMPDIR": str(tmp_path), "STREAMDREAM_CACHE": str(tmp_path / "cache")})
     lines = made.stderr.splitlines()
     assert lines[1::2] == ["2"] * len(mistakes), made.stderr
     for line, words in zip(lines[::2], mistakes.values(), strict=True):
         assert line.startswith("error: ") and words in line
     assert not list(tmp_path.glob("streamdream-web-*"))  # no folder is left
+
+
+def test_a_cache_folder_that_cannot_be_written_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    made = subprocess.run([sys.executable, "-c", RUN_WITHOUT_LOADING, '[["--port", "0"]]'], text=True, check=False,
+                          capture_output=True, timeout=60, env=os.environ | {
+                              "STREAMDREAM_CACHE": str(tmp_path / "file" / "cache")})
+    line, code = made.stderr.splitlines()
+    assert code == "2" and line.startswith("error: the cache folder") and "STREAMDREAM_CACHE" in line
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> N
     with _explain_import_error():
         from streamdream_web.server import logs, startup
     web = startup.check(run.web)
+    startup.check_dream(run)
     with startup.open_port(web) as listening:
         report(f"{run.stream.model} → the browser: starting")
         with _explain_import_error():

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
 from streamdream.errors import UsageError
 
 from ..core import limits
@@ -87,6 +85,8 @@ class TrustedProxies:
     """ASGI middleware: the inner app gets the visitor's address in its scope, as ``normalize`` returns it."""
 
     def __init__(self, app: App, trusted: str) -> None:
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # slow to import: not for a wrong setting
+
         self._app = app
         inner: Any = self._normalized
         self._forwarded: Any = ProxyHeadersMiddleware(inner, list(map(str, parse_networks(trusted))))

@@ -22,6 +22,7 @@ from .scheduler import FairScheduler, Use
 if TYPE_CHECKING:
     from streamdream.backends import Backend, Step, StepSpec
     from streamdream.dream.dreamer import Dreamer
+    from streamdream.models import Model
 
 MAX_RATE, RATE_PER_CORE = 60.0, 24.0
 """Frames per second: of one page, and of all pages together per core."""
@@ -46,6 +47,18 @@ class SharedBackend:
 
     def compile(self, spec: StepSpec) -> Step:
         return self._steps(spec)
+
+
+def check_dream_settings(dream: DreamSettings, model: Model) -> None:
+    """Raises UsageError for settings that the model cannot dream with, or that name a file: a visitor's files come as
+    uploads, never as paths.
+    """
+    from streamdream.ascent import objectives
+
+    for item in dataclasses.fields(dream):
+        if item.metadata["kind"] == "picture" and getattr(dream, item.name):
+            raise UsageError(f"{item.name} is a picture: it cannot be set to a path")
+    objectives.from_settings(dream, model)
 
 
 class AppState:
@@ -158,15 +171,8 @@ class AppState:
                 self._eviction.start()
 
     def check(self, dream: DreamSettings, model: str = "") -> None:
-        """Raises UsageError for settings that the model, the server's own or ``model``, cannot dream with, or that name
-        a file: a visitor's files come as uploads, never as paths.
-        """
-        from streamdream.ascent import objectives
-
-        for item in dataclasses.fields(dream):
-            if item.metadata["kind"] == "picture" and getattr(dream, item.name):
-                raise UsageError(f"{item.name} is a picture: it cannot be set to a path")
-        objectives.from_settings(dream, models.get(model or self.model.name))
+        """Raises UsageError as ``check_dream_settings``, for the server's own model or ``model``."""
+        check_dream_settings(dream, models.get(model or self.model.name))
 
     def close(self) -> None:
         """Stop the threads and remove the folder."""

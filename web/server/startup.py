@@ -3,16 +3,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import ssl
+import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from streamdream.errors import UsageError
-from streamdream.settings import WebSettings
+from streamdream import models
+from streamdream.errors import ModelError, UsageError
+from streamdream.settings import Run, WebSettings
 
 from ..auth import authentication, proxies
 from ..core import response
+from ..core.state import check_dream_settings
 from . import metrics
 
 
@@ -34,6 +38,30 @@ def check(settings: WebSettings) -> WebSettings:
             raise UsageError(f"--port and --metrics-port are both {settings.port}; choose two different ports")
         metrics.check_port(settings.metrics_port)
     return dataclasses.replace(settings, token=token, root_path=proxies.parse_root_path(settings.root_path))
+
+
+def check_dream(run: Run) -> None:
+    """Check what all visitors start from, and where the server stores files. Raises UsageError."""
+    model = models.get(run.stream.model)
+    check_dream_settings(run.dream, model)
+    try:
+        model.check_weights()
+    except ModelError as error:
+        raise UsageError(f"--model {model.name}: {error}") from None
+    for what, folder, flag in (("cache", os.environ.get("STREAMDREAM_CACHE", ""), "STREAMDREAM_CACHE"),
+                               ("temporary", tempfile.gettempdir(), "TMPDIR")):
+        if folder and not _is_writable(Path(folder).expanduser()):
+            raise UsageError(f"the {what} folder {folder} cannot be written; {flag} names another folder")
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or the folder itself, which need not exist."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return True
+    except OSError:
+        return False
 
 
 def _check_certificate(settings: WebSettings) -> None:
