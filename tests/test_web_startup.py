@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamdream_web.core.dream_health import DreamHealth
+from streamdream_web.core.scheduler import FairScheduler
 from streamdream_web.core.state import AppState
 from streamdream_web.server import startup
 from support.waiting import until
@@ -146,6 +149,53 @@ def test_health_is_503_when_the_first_dream_failed(monkeypatch: pytest.MonkeyPat
     with running() as web:
         until(lambda: ask(web, "/healthz")[0] == 503)
         assert json.loads(ask(web, "/healthz")[2])["status"] == "failed"
+
+
+def ready(web: Any) -> tuple[int, str]:
+    status, _, body = ask(web, "/readyz")
+    return status, json.loads(body)["status"]
+
+
+def fail_job(web: Any) -> None:
+    """A job that fails for a reason that is none of its visitor."""
+    def work(job: Any, device_slot: Any) -> None:
+        with device_slot():
+            raise RuntimeError("CUDA error")
+
+    job = web.jobs_service.start(web.jobs_service.stills, "visitor", "picture", work)
+    until(lambda: job.finished)
+
+
+def test_it_is_not_ready_while_it_loads_and_when_dreams_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = threading.Event()
+    monkeypatch.setattr(AppState, "warm_up", lambda app_state: loaded.wait(20))
+    with running(token=TOKEN) as web:
+        assert ready(web) == (503, "loading") and ask(web, "/healthz")[0] == 200
+        loaded.set()
+        until(lambda: ready(web) == (200, "ready"))
+        for _ in range(3):
+            assert ready(web)[0] == 200
+            fail_job(web)
+        assert ready(web) == (503, "failed") and ask(web, "/healthz")[0] == 200
+        job = web.jobs_service.start(web.jobs_service.stills, "visitor", "picture", lambda job, device_slot: None)
+        until(lambda: job.finished)
+        assert ready(web) == (200, "ready")
+
+
+def test_it_is_ready_again_a_minute_after_failures_and_not_ready_while_the_device_stands_still() -> None:
+    now = [100.0]
+    health, scheduler = DreamHealth(lambda: now[0]), FairScheduler(lambda: now[0])
+    health.is_loaded = True
+    for _ in range(3):
+        health.failed()
+    assert health.status(scheduler.stalled_seconds) == "failed"
+    now[0] += 61
+    assert health.status(scheduler.stalled_seconds) == "ready"
+    with scheduler.device_slot("one"):
+        now[0] += 121
+        assert health.status(scheduler.stalled_seconds) == "stalled"
+    now[0] += 1000  # nobody waits
+    assert health.status(scheduler.stalled_seconds) == "ready"
 
 
 # --- behind a proxy, in a frame ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ ALLOWED_ROUTES = {
     "/gradio_api/cancel": POST, "/gradio_api/reset": POST,
     "/gradio_api/heartbeat/": GET,  # a session ends with it
     "/gradio_api/app_id": GET,  # after a restart of the server
-    "/streamdream/": GET, "/healthz": GET, "/live": WEBSOCKET, "/live/facts": GET,
+    "/streamdream/": GET, "/healthz": GET, "/readyz": GET, "/live": WEBSOCKET, "/live/facts": GET,
     "/layers/": GET, "/channels/": GET, "/looks/": GET, "/uploads": POST, "/results/": GET,
 }
 """Path -> methods. A path that ends in / also allows all paths that begin with it; "/" itself does not."""

@@ -50,6 +50,8 @@ class FairScheduler:
         self._extended = 0
         self._last_ended = 0.0
         """When the last use ended."""
+        self._first_asked = 0.0
+        """When the device was last asked for while nobody used it."""
         self._waiting: list[tuple[str, object]] = []
         self._held_seconds: dict[str, float] = {}
         self._level_seconds = 0.0
@@ -89,6 +91,15 @@ class FairScheduler:
             self._held_seconds[client_id] += seconds
         return seconds
 
+    @property
+    def stalled_seconds(self) -> float:
+        """Seconds since a use ended, or the first one began after a pause; 0 while nobody uses or waits for the device.
+        """
+        with self._free:
+            if not (self._busy or self._extended or self._waiting):
+                return 0.0
+            return self._clock() - max(self._last_ended, self._first_asked)
+
     def forget(self, client_id: str) -> None:
         """Remove a client that will not return."""
         with self._free:
@@ -101,6 +112,8 @@ class FairScheduler:
     def _acquire(self, client_id: str) -> None:
         with self._free:
             ticket = client_id, object()
+            if not (self._busy or self._extended or self._waiting):
+                self._first_asked = self._clock()
             held = self._held_seconds.get(client_id, self._level_seconds)
             self._held_seconds[client_id] = max(held, self._level_seconds - MAX_CREDIT_SECONDS)
             self._waiting.append(ticket)

@@ -16,6 +16,7 @@ from streamdream.system import memory
 from streamdream.system.machine import usable_cores
 from streamdream.system.process_tuning import freeze_gc
 
+from .dream_health import DreamHealth
 from .private_folder import PrivateFolder
 from .scheduler import FairScheduler, Use
 
@@ -86,8 +87,7 @@ class AppState:
         self._loading = threading.Lock()
         self._lock, self._closed = threading.Lock(), False
         self._eviction = threading.Timer(0, memory.evict_idle)  # started by release
-        self.warm_up_error = ""
-        """Why the first dream failed, or "" if it did not."""
+        self.health = DreamHealth()
 
     @property
     def backend(self) -> Backend:
@@ -139,6 +139,11 @@ class AppState:
     @property
     def waiting_for_device(self) -> int:
         return self._scheduler.waiting
+
+    @property
+    def readiness(self) -> str:
+        """Whether visitors get dreams: see ``DreamHealth.status``."""
+        return self.health.status(self._scheduler.stalled_seconds)
 
     def warm_up(self) -> None:
         """Load the model and dream once, so that the first visitor does not wait for that."""

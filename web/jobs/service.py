@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import models
-from streamdream.errors import UsageError
+from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings
 
 from ..core import limits
@@ -92,8 +92,15 @@ class JobService:
         """Submit a job; ``work`` gets device slots of its own. Raises UsageError when the queue is full."""
         def run(job: Job) -> None:
             client_id = f"job {job.token}"
+            health = self.app_state.health
             try:
                 work(job, lambda: self.app_state.device_slot(client_id))
+                health.succeeded()
+            except StreamdreamError:  # what the visitor chose, or their end
+                raise
+            except Exception:
+                health.failed()
+                raise
             finally:
                 self.app_state.release(client_id)
 

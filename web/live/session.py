@@ -98,9 +98,10 @@ def read_playlist(look: str) -> tuple[Sequence[PlaylistEntry], float]:
 class SharedResolutionController(ResolutionController):
     """Counts the time of a dream times the number of sessions, as each has only its share of the device."""
 
-    def __init__(self, max_height: int, min_dream_rate: float, fixed: bool, session_count: Callable[[], int]) -> None:
+    def __init__(self, max_height: int, min_dream_rate: float, fixed: bool, session_count: Callable[[], int],
+                 succeeded: Callable[[], None] = lambda: None) -> None:
         super().__init__(max_height, min_dream_rate, fixed)
-        self._session_count = session_count
+        self._session_count, self._succeeded = session_count, succeeded
         self.dreams = 0
 
     def start_from(self, stored: Mapping[str, float]) -> None:
@@ -109,6 +110,7 @@ class SharedResolutionController(ResolutionController):
 
     def observe(self, seconds: float, number: int, octaves: int = 1, lines: int | None = None) -> None:
         self.dreams = number
+        self._succeeded()
         super().observe(seconds * max(1, self._session_count()), number, octaves, lines)
 
 
@@ -136,6 +138,7 @@ class LiveSession:
             app_state.live.min_dream_rate,
             app_state.live.fixed_field,
             lambda: len(app_state.active_sessions),
+            app_state.health.succeeded,
         )
         self._fitting = threading.Lock()
         self._live: Live | None = None
@@ -287,6 +290,7 @@ class LiveSession:
         except StreamdreamError as failure:
             error = visitor_message(failure)
         except Exception:
+            self._app_state.health.failed()
             log.exception("a live session failed")
             error = "the dream failed; see the server's log"
         finally:

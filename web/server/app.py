@@ -1,7 +1,7 @@
 """The app: Gradio's tabs, the live socket and a few routes of our own, on one FastAPI, behind one middleware.
 
     browser ──▶ uvicorn ──▶ AuthMiddleware ──▶ EventValidation ──▶ /live     live/websocket.py: JPEG up, JPEG down
-                                                               ├─▶ /healthz  does it work
+                                                               ├─▶ /healthz, /readyz  does it work
                                                                ├─▶ routes of the tabs, pages/*.py
                                                                └─▶ /         Gradio: the tabs themselves
 """
@@ -32,6 +32,7 @@ from ..auth import authentication
 from ..auth.event_validation import EventValidation
 from ..auth.middleware import AuthMiddleware
 from ..core import limits
+from ..core.dream_health import READY
 from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live.waiting_room import WaitingRoom
@@ -119,6 +120,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
     app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health_route(app_state))
+    app.add_api_route("/readyz", _ready_route(app_state))
     app.add_api_route("/manifest.json", _manifest)
     app.mount(ASSETS_PATH, Assets(directory=ASSETS))
     for part in (*pages.values(), looks, channels):
@@ -132,10 +134,18 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
 
 def _health_route(app_state: AppState) -> Any:
     async def health() -> JSONResponse:  # on the event loop: the threads for other routes may all be busy
-        status = "failed" if app_state.warm_up_error else "ok"
+        status = "failed" if app_state.health.first_error else "ok"
         return JSONResponse({"status": status, "version": __version__}, 200 if status == "ok" else 503)
 
     return health
+
+
+def _ready_route(app_state: AppState) -> Any:
+    async def ready() -> JSONResponse:
+        status = app_state.readiness
+        return JSONResponse({"status": status, "version": __version__}, 200 if status == READY else 503)
+
+    return ready
 
 
 def _manifest() -> FileResponse:
@@ -164,9 +174,12 @@ def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
 
 
 def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None:
-    """Report an error of the first dream, which every visitor would get."""
-    if not warming.cancelled() and (error := warming.exception()) is not None:
-        app_state.warm_up_error = str(error) or type(error).__name__
+    """Record that the first dream is done. Report its error, which every visitor would get."""
+    if warming.cancelled():
+        return
+    app_state.health.is_loaded = True
+    if (error := warming.exception()) is not None:
+        app_state.health.first_error = str(error) or type(error).__name__
         log.error("the first dream failed: %s", error)
 
 
