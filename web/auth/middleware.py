@@ -258,6 +258,9 @@ class AuthMiddleware:
         account = self._authentication.find_token(password) or (
             await self._authentication.check_password(user, password, scope["client"][0]))
         if account is None:
+            if not self._authentication.has_users:  # else check_password has logged it
+                log.info("a login failed", extra={"facts": {"address": scope["client"][0]}})
+                self._app_state.counts["wrong tokens"] += 1
             await self._answer_page(scope, headers, response, wrong=True)
         else:
             await self._let_in(scope, headers, response, account, self._root(scope, headers) + "/")

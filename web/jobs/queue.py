@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.system import torch_threads
 
-from ..core import limits
+from ..core import histogram, limits
 
 Work = Callable[["Job"], None]
 DeviceSlot = Callable[[], AbstractContextManager[object]]
 MAX_REMEMBERED = 1000
 """Visitors and addresses whose last job is remembered."""
+MAX_LOGGED = 200
+"""Characters of an error in the log."""
 log = logging.getLogger(__name__)
 
 
@@ -125,8 +127,10 @@ class JobQueue:
                  max_per_visitor: int = limits.MAX_JOBS_PER_VISITOR,
                  max_seconds: float = math.inf, max_shared_seconds: float = math.inf, keep_seconds: float = 1800.0,
                  max_per_address: int = limits.MAX_JOBS_PER_ADDRESS,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None) -> None:
         self.name, self.folder = name, folder
+        self._counts = Counter[str]() if counts is None else counts
+        """Ended jobs by state, and by duration as in ``core/histogram.py``."""
         self._max_jobs, self._max_per_visitor, self._max_per_address = max_jobs, max_per_visitor, max_per_address
         self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
         self._clock = clock
@@ -162,6 +166,7 @@ class JobQueue:
             job.folder, job.spare_seconds = self.folder / job.token, self.spare_seconds
             self._jobs[job.token] = job
             self._changed.notify_all()
+        log.info("a job waits", extra={"facts": self._facts(job)})
         return job
 
     def get(self, token: str) -> Job | None:
@@ -304,8 +309,26 @@ class JobQueue:
     def _end(self, job: Job, state: str) -> None:
         if state != "done":  # before the state changes, which promises that nothing is left
             self._remove(job)
+        ran_seconds = self._clock() - job.began_seconds if job.state == "running" else 0.0
         job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
+        self._counts[f"jobs {self.name} {state}"] += 1
+        if ran_seconds:
+            self._counts[histogram.bucket(f"job {self.name}", ran_seconds, histogram.JOB_BOUNDS)] += 1
+            self._counts[f"job {self.name} ms"] += round(1e3 * ran_seconds)
+        log.info("a job has ended", extra={"facts": {
+            **self._facts(job), "state": state, "seconds": round(ran_seconds, 3), "steps": job.done,
+            **({"error": job.error[:MAX_LOGGED]} if job.error else {})}})
         job.changed.set()
+
+    def _facts(self, job: Job) -> dict[str, Any]:
+        """Return what the log says of a job: no secret, and no name that a visitor has chosen."""
+        address = "" if job.address.startswith("visitor ") else job.address
+        return {"job": job.token[:4], "queue": self.name, "address": address}
+
+    @property
+    def lengths(self) -> Counter[str]:
+        """Return the number of jobs that wait and run."""
+        return Counter(job.state for job in self._all() if not job.finished)
 
     def _remove(self, job: Job) -> None:
         job.answer = job.picture = job.before = job.result = None

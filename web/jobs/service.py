@@ -46,12 +46,13 @@ class JobService:
             app_state.folder / "uploads",
             InspectionLimits(web.upload_mb, web.upload_seconds, web.upload_pixels),
             clock=clock,
+            counts=app_state.counts,
         )
         self.videos = JobQueue("videos", app_state.folder / "videos", limits.MAX_VIDEOS,
                                max_seconds=limits.VIDEO_SECONDS, max_shared_seconds=limits.SHARED_VIDEO_SECONDS,
-                               clock=clock)
+                               clock=clock, counts=app_state.counts)
         self.stills = JobQueue("stills", app_state.folder / "stills", limits.MAX_STILLS,
-                               max_seconds=limits.STILL_SECONDS, clock=clock)
+                               max_seconds=limits.STILL_SECONDS, clock=clock, counts=app_state.counts)
         self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(THUMBNAILS), self._is_busy)
         self.sheets = SheetMaker(app_state.stream, lambda: app_state.device_slot(CHANNELS), self._is_busy)
         """Both are shared by all tabs."""

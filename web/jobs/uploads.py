@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import shutil
 import threading
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MAX_NAME_LENGTH = 60
+MAX_LOGGED = 200
+"""Characters of an error in the log."""
 MIN_DECODER_PIXELS = 1 << 20
 """Pixels that a decoder may always allocate: more than the visible ones of a small frame."""
 WHOLE_VIDEO = TimeRange()
+log = logging.getLogger(__name__)
 GONE = "that file is not here any more; choose it again"
 
 
@@ -98,11 +102,12 @@ class Uploads:
     def __init__(self, folder: Path, inspection_limits: InspectionLimits,
                  max_per_visitor: int = limits.MAX_FILES_PER_VISITOR,
                  max_files: int = limits.MAX_FILES,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None) -> None:
         self.folder, self._inspection_limits = folder, inspection_limits
         self._max_per_visitor, self._max_files, self._clock = max_per_visitor, max_files, clock
         self._threads = ThreadPoolExecutor(limits.MAX_UPLOADS, "streamdream-upload")
         """For disk and inspection: one thread for each file that is received, so that none waits for another."""
+        self._counts = Counter[str]() if counts is None else counts
         self._uploads: dict[str, Upload] = {}
         self._receptions: list[_Reception] = []
         self._lock = threading.Lock()
@@ -128,6 +133,18 @@ class Uploads:
                 if isinstance(error, TimeoutError):
                     raise UsageError("the upload is too slow") from None
                 raise
+
+    def note(self, upload: Upload | None, address: str, seconds: float, error: str = "") -> None:
+        """Count and log an upload that has ended; the log has no name that a visitor has chosen."""
+        outcome = "refused" if upload is None else "accepted"
+        self._counts[f"uploads {outcome}"] += 1
+        facts: dict[str, Any] = {"address": address, "seconds": round(seconds, 3)}
+        if upload is None:
+            facts["error"] = error[:MAX_LOGGED]
+        else:
+            self._counts["upload bytes"] += upload.size_bytes
+            facts |= {"file": upload.token[:4], "type": upload.facts.suffix, "bytes": upload.size_bytes}
+        log.info("an upload was %s", outcome, extra={"facts": facts})
 
     def take(self, data: bytes, name: str, address: str = "") -> Upload:
         """Store and inspect a file that came with an event, such as a drawing. Raises UsageError as ``receive``."""
@@ -315,14 +332,18 @@ def upload_route(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
         length = request.headers.get("content-length", "0")
         stated_bytes = int(length) if length.isascii() and length.isdigit() else 0
         address = request.client.host if request.client else ""
+        began, upload, refusal = time.perf_counter(), None, "it broke off"
         try:
             upload = await uploads.receive(request.query_params.get("name", ""), request.stream(), stated_bytes,
                                            address)
         except ClientDisconnect:
             return JSONResponse({"error": "the upload broke off"}, 400)
         except UsageError as error:
+            refusal = str(error)
             # the rest of the body is not read, so the connection is closed
             return JSONResponse({"error": str(error)}, 400, {"Connection": "close"})
+        finally:
+            uploads.note(upload, address, time.perf_counter() - began, refusal)
         facts = upload.facts
         return JSONResponse({"token": upload.token, "video": upload.is_video, "width": facts.width,
                              "height": facts.height, "seconds": facts.seconds, "sound": facts.sound})

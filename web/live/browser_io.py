@@ -8,6 +8,7 @@ import io
 import logging
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -25,7 +26,7 @@ from streamdream.media.sinks.base import SinkBase
 from streamdream.media.sources.live import LiveSource
 from streamdream.settings import DreamSettings
 
-from ..core import limits
+from ..core import histogram, limits
 
 HEADER = struct.Struct("<IH")
 """Header of each JPEG: the number of the frame, and its ms in the server (0 in frames of the browser)."""
@@ -135,6 +136,8 @@ class ResidualSink(SinkBase):
         self.quality = MAX_QUALITY
         self.shown = 0
         self.server_seconds = 0.0
+        self.latencies: Counter[str] = Counter()
+        """Frames by their time in the server, see ``core/histogram.py``."""
 
     def write(self, image: NDArray[np.uint8], frame: Frame) -> None:
         ok, jpeg = cv2().imencode(".jpg", cv2().cvtColor(image, cv2().COLOR_RGB2BGR),
@@ -145,6 +148,7 @@ class ResidualSink(SinkBase):
         server_ms = round(1e3 * (time.perf_counter() - self._source.arrived.get(number, time.perf_counter())))
         self.shown += 1
         self.server_seconds += server_ms / 1e3
+        self.latencies[histogram.bucket("frame_latency", server_ms / 1e3, histogram.FRAME_BOUNDS)] += 1
         self._send(HEADER.pack(number, min(server_ms, 65535)) + jpeg.tobytes())
 
     def adapt_quality(self, is_slow: bool) -> None:

@@ -256,7 +256,8 @@ class LiveSession:
 
     def counts(self) -> dict[str, float]:
         """Return the session's part of the server's totals."""
-        return {"dreams": self.dreams, "frames": self._sink.shown, "frame_seconds": self._sink.server_seconds}
+        return {"dreams": self.dreams, "frames": self._sink.shown, "frame_seconds": self._sink.server_seconds,
+                **self._sink.latencies.copy()}
 
     def facts(self) -> dict[str, Any]:
         """Return the figures that the page displays."""

@@ -281,7 +281,7 @@ def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
     app = create_app(settings, app_state)
     with contextlib.ExitStack() as on_exit:
         if settings.metrics_port:
-            on_exit.callback(metrics.serve(settings.metrics_port, app_state, app.waiting_room))
+            on_exit.callback(metrics.serve(settings.metrics_port, app_state, app.waiting_room, app.jobs_service))
         for link in startup.links(settings, listening):
             ready(link)
         if settings.share:

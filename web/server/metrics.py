@@ -2,16 +2,23 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from streamdream import __version__
 from streamdream.errors import MissingPackage, UsageError
 from streamdream.system import memory
 from streamdream.system.stats import peak_rss_mb, rss_mb
 
+from ..core import histogram
+from ..core.dream_health import READY
+
 if TYPE_CHECKING:
     from ..core.state import AppState
+    from ..jobs.service import JobService
     from ..live.waiting_room import WaitingRoom
 
 ADDRESS = "127.0.0.1"
@@ -20,11 +27,11 @@ ADDRESS = "127.0.0.1"
 class Collector:
     """Reads the numbers at each request."""
 
-    def __init__(self, app_state: AppState, waiting_room: WaitingRoom) -> None:
-        self._app_state, self._waiting_room = app_state, waiting_room
+    def __init__(self, app_state: AppState, waiting_room: WaitingRoom, jobs_service: JobService | None = None) -> None:
+        self._app_state, self._waiting_room, self._jobs_service = app_state, waiting_room, jobs_service
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         counts = self._waiting_room.totals()
         for name, text, value in (
@@ -46,6 +53,40 @@ class Collector:
             if name.startswith(("refused ", "wrong ")):
                 refused.add_metric([name.removeprefix("refused ")], value)
         yield refused
+        yield from _families_of_jobs(counts, self._jobs_service)
+        yield HistogramMetricFamily(
+            "streamdream_frame_latency_seconds", "time of a live frame in the server",
+            buckets=histogram.cumulative("frame_latency", counts, histogram.FRAME_BOUNDS),
+            sum_value=counts["frame_seconds"])
+        yield GaugeMetricFamily("streamdream_ready", "1 if /readyz answers 200",
+                                value=self._app_state.readiness == READY)
+        stream = self._app_state.stream
+        build = GaugeMetricFamily("streamdream_build_info", "always 1; what runs",
+                                  labels=["version", "python", "model"])
+        build.add_metric([__version__, platform.python_version(), stream.model], 1)
+        yield build
+
+
+def _families_of_jobs(counts: Counter[str], jobs_service: JobService | None) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    uploads = CounterMetricFamily("streamdream_uploads", "files that were sent", labels=["outcome"])
+    for outcome in ("accepted", "refused"):
+        uploads.add_metric([outcome], counts[f"uploads {outcome}"])
+    yield uploads
+    yield CounterMetricFamily("streamdream_upload_bytes", "size of accepted files", value=counts["upload bytes"])
+    now = GaugeMetricFamily("streamdream_jobs_now", "jobs that wait or run", labels=["queue", "state"])
+    ended = CounterMetricFamily("streamdream_jobs", "jobs that have ended", labels=["queue", "state"])
+    took = HistogramMetricFamily("streamdream_job_seconds", "time for which jobs ran", labels=["queue"])
+    for queue in (jobs_service.videos, jobs_service.stills) if jobs_service else ():
+        lengths = queue.lengths
+        for state in ("waiting", "running"):
+            now.add_metric([queue.name, state], lengths[state])
+        for state in ("done", "failed", "cancelled"):
+            ended.add_metric([queue.name, state], counts[f"jobs {queue.name} {state}"])
+        took.add_metric([queue.name], histogram.cumulative(f"job {queue.name}", counts, histogram.JOB_BOUNDS),
+                        counts[f"job {queue.name} ms"] / 1e3)
+    yield from (now, ended, took)
 
 
 def check_port(port: int) -> None:
@@ -63,12 +104,12 @@ def _port_error(port: int, error: OSError) -> UsageError:
     return UsageError(f"cannot listen on --metrics-port {port}: {error.strerror}")
 
 
-def serve(port: int, app_state: AppState, waiting_room: WaitingRoom) -> Callable[[], None]:
+def serve(port: int, app_state: AppState, waiting_room: WaitingRoom, jobs_service: JobService) -> Callable[[], None]:
     """Serve the metrics until the returned function is called. Raises UsageError when the port is taken."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
-    registry.register(Collector(app_state, waiting_room))
+    registry.register(Collector(app_state, waiting_room, jobs_service))
     try:
         server, thread = start_http_server(port, ADDRESS, registry)
     except OSError as error:

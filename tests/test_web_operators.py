@@ -1,0 +1,104 @@
+"""What operators see: log lines and metrics of logins, uploads, jobs and live dreams."""
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import urllib.request
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamdream_web.server import metrics
+from streamdream_web.server.logs import JsonFormatter
+from support.waiting import until
+from support.web_client import Client, Running, ask, running
+
+from streamdream import __version__
+
+TOKEN = "a-token-for-the-tests"
+BEARER: dict[str, Any] = {"Authorization": f"Bearer {TOKEN}"}
+LOGGERS = ("streamdream", "streamdream_web")
+
+
+def png() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(data, "PNG")
+    return data.getvalue()
+
+
+def run_job(web: Running, error: str = "") -> Any:
+    def work(job: Any, device_slot: Any) -> None:
+        if error:
+            raise RuntimeError(error)
+
+    job = web.jobs_service.start(web.jobs_service.stills, "session-hash", "holiday of anna.png", work)
+    until(lambda: job.finished)
+    return job
+
+
+def act(web: Running) -> list[str]:
+    """Do what visitors do; return the secrets of it, and the names of files."""
+    assert ask(web, "/login", b"password=wrong-secret-wrong")[0] == 401
+    assert ask(web, "/login", f"password={TOKEN}".encode())[0] == 303
+    status, _, body = ask(web, "/uploads?name=holiday%20of%20anna.png", png(), **BEARER)
+    assert status == 200
+    assert ask(web, "/uploads?name=holiday%20of%20anna.png", b"no picture", **BEARER)[0] == 400
+    done, failed = run_job(web), run_job(web, "out of memory")
+    with Client(web, additional_headers=BEARER) as client:
+        client.welcome()
+        for _ in range(3):
+            client.dream(np.zeros((96, 128, 3), np.uint8))
+        session = client.token
+    until(lambda: session not in web.waiting_room.sessions)
+    return [TOKEN, "wrong-secret", "anna", "session-hash", json.loads(body)["token"], done.token, failed.token, session]
+
+
+def test_the_log_has_a_line_of_each_login_upload_job_and_dream_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running(token=TOKEN) as web:
+        secrets = act(web)
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records
+             if record.name.startswith(LOGGERS)]
+    messages = [line["message"] for line in lines]
+    for message, number in {"a login failed": 1, "login": 1, "an upload was accepted": 1, "an upload was refused": 1,
+                            "a job waits": 2, "a job has ended": 2, "a live session began": 1,
+                            "a live session ended": 1}.items():
+        assert messages.count(message) == number, (message, messages)
+    by_message = {line["message"]: line for line in lines}
+    accepted = by_message["an upload was accepted"]
+    assert accepted["address"] == "127.0.0.1" and accepted["type"] == ".png" and accepted["bytes"] > 0
+    assert by_message["an upload was refused"]["error"]
+    assert by_message["a job has ended"]["state"] == "failed" and by_message["a job has ended"]["queue"] == "stills"
+    for secret in secrets:
+        assert not any(secret in json.dumps(line) for line in lines), secret
+
+
+def test_metrics_count_uploads_jobs_latency_and_say_what_runs() -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running(token=TOKEN) as web:
+        until(lambda: ask(web, "/readyz")[0] == 200)
+        end = metrics.serve(port, web.app_state, web.waiting_room, web.jobs_service)
+        try:
+            act(web)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        finally:
+            end()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    expected = {
+        'uploads_total{outcome="accepted"}': 1, 'uploads_total{outcome="refused"}': 1,
+        'jobs_total{queue="stills",state="done"}': 1, 'jobs_total{queue="stills",state="failed"}': 1,
+        'jobs_now{queue="videos",state="running"}': 0, "ready": 1, 'refused_total{reason="wrong tokens"}': 1,
+    }
+    assert {name: float(values[f"streamdream_{name}"]) for name in expected} == expected
+    latencies = [float(value) for name, value in values.items() if "frame_latency_seconds_bucket" in name]
+    assert latencies == sorted(latencies) and latencies[-1] == float(values["streamdream_frames_total"]) >= 3
+    assert 0 < float(values["streamdream_frame_latency_seconds_sum"]) < 60
+    assert float(values['streamdream_job_seconds_count{queue="stills"}']) == 2
+    assert float(values["streamdream_rss_megabytes"]) > 50
+    assert any(name.startswith("streamdream_build_info{") and f'version="{__version__}"' in name for name in values)
