@@ -219,6 +219,9 @@ class WebSettings(_Checked):
     root_path: str = option("", "path prefix under which a proxy serves the app, such as /dream")
     frame_ancestors: str = option("", "sites whose pages may embed the app in a frame, separated by commas, such as "
                                       "https://blog.example; empty for none")
+    tabs: str = option("live,video,picture,layers", "tabs of the page in their order, separated by commas")
+    banner: str = option("", "text that the page shows at its top")
+    terms: str = option("", "file of plain text that a visitor has to agree to before the first use", kind="file")
     share: bool = option(False, "open a public link through Gradio's tunnel, protected by a token")
     ssl_certfile: str = option("", "certificate for HTTPS, in PEM; browsers on other machines give camera access over "
                                    "HTTPS only", kind="file")

@@ -1,11 +1,13 @@
 """What operators see: log lines and metrics of logins, uploads, jobs and live dreams."""
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
 import socket
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from streamdream_web.server import metrics
 from streamdream_web.server.logs import JsonFormatter
 from support.waiting import until
-from support.web_client import Client, Running, ask, running
+from support.web_client import Client, Running, ask, refusal, running
 
 from streamdream import __version__
 
@@ -102,3 +104,30 @@ def test_metrics_count_uploads_jobs_latency_and_say_what_runs() -> None:
     assert float(values['streamdream_job_seconds_count{queue="stills"}']) == 2
     assert float(values["streamdream_rss_megabytes"]) > 50
     assert any(name.startswith("streamdream_build_info{") and f'version="{__version__}"' in name for name in values)
+
+
+# --- what operators choose to show ------------------------------------------------------------------------------------
+
+EVIL = "<script>alert(1)</script> ${alert(2)} {{alert(3)}} `&\\"
+
+
+def test_the_tabs_that_are_named_are_there_in_their_order_and_routes_of_others_are_not() -> None:
+    with running(tabs="layers,live") as web:
+        components = json.loads(ask(web, "/config")[2])["components"]
+        assert [part["props"]["label"] for part in components if part["type"] == "tabitem"] == ["Layers", "Live"]
+        assert ask(web, "/uploads?name=a.png", png())[0] == 404
+        assert ask(web, "/layers/inception_v3/1")[0] == ask(web, "/live/facts")[0] == 200
+        with Client(web) as client:
+            client.welcome()
+    with running(tabs="picture") as web:
+        assert refusal(web, web.url) in (403, 404)
+        assert ask(web, "/uploads?name=a.png", png())[0] == 200
+
+
+def test_banner_and_terms_are_text_not_code(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text(EVIL)
+    with running(banner=EVIL, terms=str(tmp_path / "terms.txt"), tabs="layers") as web:
+        components = json.loads(ask(web, "/config")[2])["components"]
+    template = next(part["props"]["html_template"] for part in components if part["props"].get("elem_id") == "heading")
+    assert html.unescape(template).count(EVIL) == 2
+    assert not {"<script", "${", "{{", "`"} & {part for part in ("<script", "${", "{{", "`") if part in template}

@@ -373,7 +373,7 @@ def test_metrics_need_their_package_and_tell_counts(web: Running, picture: NDArr
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    end = metrics.serve(port, web.app_state, web.waiting_room)
+    end = metrics.serve(port, web.app_state, web.waiting_room, web.jobs_service)
     try:
         still_serves(web, picture)
         assert ask(web, "/", Host="evil.example")[0] == 403

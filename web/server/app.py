@@ -37,7 +37,7 @@ from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
-from ..pages import channels, looks
+from ..pages import channels, heading, looks
 from . import metrics, startup
 from .connection_limits import limit_connections
 
@@ -56,8 +56,6 @@ from PIL import Image
 if TYPE_CHECKING:
     from ..pages.settings_panel import SettingsPanel
 
-TABS = {"Live": "live", "Video": "video", "Picture": "picture", "Layers": "layers"}
-"""Title -> module of ``pages``."""
 ASSETS = Path(__file__).parents[1] / "assets"
 log = logging.getLogger(__name__)
 ASSETS_PATH = "/streamdream"
@@ -69,16 +67,6 @@ HEAD = (f'<meta name="description" content="{DESCRIPTION}">'
         '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
         '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
         '<link rel="stylesheet" href="streamdream/looks.css">')
-HEADING = """<header class="sd-head"><span class="sd-mark" aria-hidden="true"></span><h1>streamdream</h1>
-LOGOUT<button type="button" class="sd-theme" aria-label="Dark or light theme" title="Dark or light theme">◐</button>
-</header>"""
-LOGOUT = '<form class="sd-logout" method="post" action="logout"><button>Log out</button></form>'
-THEME = """
-const stored = localStorage.getItem("streamdream-theme");
-if (stored && !location.search.includes("__theme")) document.body.classList.toggle("dark", stored === "dark");
-element.querySelector(".sd-theme").addEventListener("click", () =>
-  localStorage.setItem("streamdream-theme", document.body.classList.toggle("dark") ? "dark" : "light"));
-"""
 
 
 class Assets(StaticFiles):
@@ -114,20 +102,22 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     """Build the whole app. ``app_state`` is made from the defaults when it is None; it is closed with the app."""
     Image.MAX_IMAGE_PIXELS = settings.upload_pixels  # Gradio opens pictures with Pillow
     app_state = app_state or AppState(settings, DreamSettings(), StreamSettings())
-    pages = {title: importlib.import_module(f"..pages.{name}", __package__) for title, name in TABS.items()}
+    pages = {name: importlib.import_module(f"..pages.{name}", __package__) for name in startup.TABS}
+    tabs = startup.parse_tabs(settings.tabs)
     waiting_room, jobs_service = WaitingRoom(app_state), JobService(app_state)
     app_state.closing.append(jobs_service.close)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
-    app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
+    if "live" in tabs:
+        app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health_route(app_state))
     app.add_api_route("/readyz", _ready_route(app_state))
     app.add_api_route("/manifest.json", _manifest)
     app.mount(ASSETS_PATH, Assets(directory=ASSETS))
     for part in (*pages.values(), looks, channels):
-        if hasattr(part, "routes"):
+        if hasattr(part, "routes") and (part is not pages["video"] or {"video", "picture"} & {*tabs}):  # uploads
             app.router.routes.extend(part.routes(jobs_service))
     _set_gradio_folder(app_state.folder / "gradio")
-    blocks = _blocks(jobs_service, pages)
+    blocks = _blocks(jobs_service, {name: pages[name] for name in tabs})
     asgi = AuthMiddleware(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
     return WebApp(asgi, app_state, waiting_room, jobs_service, blocks)
 
@@ -186,13 +176,14 @@ def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None
 def _blocks(jobs_service: JobService, pages: dict[str, Any]) -> Any:
     web = jobs_service.app_state.web
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        heading = HEADING.replace("LOGOUT", LOGOUT if web.auth or web.token else "")
-        gr.HTML(html_template=heading, js_on_load=THEME, apply_default_css=False, elem_id="heading")
-        panels: list[SettingsPanel] = []  # of the tabs so far; the tab Layers sets them
+        template = heading.template(web, startup.read_terms(web.terms))
+        gr.HTML(html_template=template, js_on_load=heading.SCRIPT, apply_default_css=False, elem_id="heading")
+        panels: list[SettingsPanel] = []  # of the tabs so far
         with gr.Tabs():
-            for title, page in pages.items():
-                with gr.Tab(title, id=title.lower(), elem_id=f"tab-{title.lower()}"):
-                    page.build(jobs_service, panels)
+            tabs = {name: gr.Tab(name.title(), id=name, elem_id=f"tab-{name}") for name in pages}
+            for name in sorted(tabs, key="layers".__eq__):  # the tab Layers sets the panels of all others
+                with tabs[name]:
+                    pages[name].build(jobs_service, panels)
     blocks.process_api = _report_errors(blocks.process_api)
     blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
     # Gradio checks whether an event may name a file (``processing_utils._check_allowed``) only after ``launch()``,

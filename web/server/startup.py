@@ -11,13 +11,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 from streamdream import models
-from streamdream.errors import ModelError, UsageError
+from streamdream.errors import ModelError, UnknownName, UsageError
 from streamdream.settings import Run, WebSettings
 
 from ..auth import authentication, proxies
 from ..core import response
 from ..core.state import check_dream_settings
 from . import metrics
+
+TABS = ("live", "video", "picture", "layers")
+"""Modules of ``pages``."""
+MAX_TERMS_BYTES = 100_000
 
 
 def check(settings: WebSettings) -> WebSettings:
@@ -32,6 +36,8 @@ def check(settings: WebSettings) -> WebSettings:
     if not (proxies.is_loopback(settings.host) or settings.auth or token):
         raise UsageError(f"--host {settings.host} opens the app to others; say who may log in: --token new, or --auth "
                          "user:hash")
+    parse_tabs(settings.tabs)
+    read_terms(settings.terms)
     _check_certificate(settings)
     if settings.metrics_port:
         if settings.metrics_port == settings.port:
@@ -62,6 +68,36 @@ def _is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def parse_tabs(text: str) -> list[str]:
+    """``live, video`` -> the names of the tabs in their order. Raises UsageError."""
+    names = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in TABS:
+            raise UnknownName("name in --tabs", name, TABS)
+    if not names or len(names) > len({*names}):
+        raise UsageError(f"--tabs {text}: name each tab once, as in {','.join(TABS)}")
+    return names
+
+
+def read_terms(path: str) -> str:
+    """Return the text of the file, or "" if none is named. Raises UsageError."""
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_TERMS_BYTES + 1)
+        if len(text) > MAX_TERMS_BYTES:
+            raise UsageError(f"--terms {path} is larger than {MAX_TERMS_BYTES // 1000} KB")
+        shown = text.decode().strip()
+    except OSError as error:
+        raise UsageError(f"--terms {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--terms {path} is no text in UTF-8") from None
+    if not shown:
+        raise UsageError(f"--terms {path} is empty")
+    return shown
 
 
 def _check_certificate(settings: WebSettings) -> None:
