@@ -5,6 +5,8 @@ import html
 import io
 import json
 import logging
+import re
+import shutil
 import socket
 import urllib.request
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from streamdream_web.core import assets
 from streamdream_web.server import metrics
 from streamdream_web.server.logs import JsonFormatter
 from support.waiting import until
@@ -131,3 +134,32 @@ def test_banner_and_terms_are_text_not_code(tmp_path: Path) -> None:
     template = next(part["props"]["html_template"] for part in components if part["props"].get("elem_id") == "heading")
     assert html.unescape(template).count(EVIL) == 2
     assert not {"<script", "${", "{{", "`"} & {part for part in ("<script", "${", "{{", "`") if part in template}
+
+
+# --- assets -----------------------------------------------------------------------------------------------------------
+
+
+def test_browsers_keep_assets_until_they_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with running(root_path="/dream") as web:
+        config = ask(web, "/config")[2].decode() + ask(web, "/")[2].decode()
+        named = set(re.findall(r"streamdream/([0-9a-f]{12}/)?([a-z_]+[.](?:js|css|svg))", config))
+        assert {"app.css", "pages.css", "live.js", "looks.js", "icon.svg"} <= {name for _, name in named}
+        assert {version for version, _ in named} == {f"{assets.version()}/"}
+        for version, name in named:
+            for prefix in ("", "/dream"):
+                status, headers, body = ask(web, f"{prefix}/streamdream/{version}{name}")
+                assert status == 200 and "immutable" in headers["cache-control"] and "max-age=31536000" in headers[
+                    "cache-control"]
+                assert body == (assets.ASSETS / name).read_bytes()
+        for path in ("live.js", "0123456789ab/live.js"):  # an old page asks for an old version
+            status, headers, _ = ask(web, f"/streamdream/{path}")
+            assert (status, headers["cache-control"]) == (200, "no-cache")
+        for path in (f"{assets.version()}/../../core/assets.py", f"{assets.version()}/none.js", "0123456789ab/"):
+            assert ask(web, f"/streamdream/{path}")[0] == 404
+    before = assets.version()
+    shutil.copytree(assets.ASSETS, tmp_path / "assets")
+    monkeypatch.setattr(assets, "ASSETS", tmp_path / "assets")
+    assert assets.version.__wrapped__() == before
+    with (tmp_path / "assets" / "scale.js").open("a") as file:
+        file.write("// newer")
+    assert assets.version.__wrapped__() != before

@@ -264,7 +264,7 @@ def test_results_need_their_token(server: str) -> None:
     assert status(server + "/gradio_api/upload", data=b"x", method="POST") == 404
 
 
-def test_assets_are_revalidated_and_the_icons_are_not_those_of_gradio(server: str) -> None:
+def test_addresses_without_a_version_are_revalidated_and_the_icons_are_not_those_of_gradio(server: str) -> None:
     for path in ("/streamdream/live.js", "/streamdream/app.css"):
         with urllib.request.urlopen(server + path, timeout=10) as answer:
             assert answer.headers["Cache-Control"] == "no-cache"

@@ -7,7 +7,7 @@ const MORE = 1, LESS = -0.5;              // weights of "more like this" and "no
 const WEIGHT_STEP = 0.25, MAX_WEIGHT = 4;
 const MAX_CHARACTERS = 1000, MAX_PARTS = 64;  // as in web/core/limits.py
 const SEARCH_MS = 150, PENDING_MS = 5000;
-const BASE = new URL("..", import.meta.url);
+const BASE = document.baseURI;
 const FRAME = `
 <div class="sd-tray" role="group" aria-label="Chosen channels"></div>
 <div class="sd-picker-bar">

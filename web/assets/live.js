@@ -25,9 +25,8 @@ const MESSAGES = {
 };
 
 export async function start(root) {
-  const base = new URL(".", import.meta.url);
-  const facts = await (await fetch(new URL("../live/facts", base))).json();
-  const url = new URL("../live", base);
+  const facts = await (await fetch(new URL("live/facts", document.baseURI))).json();
+  const url = new URL("live", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
   root.page = new Page(root, facts, url.href);   // for tests
 }

@@ -43,7 +43,7 @@ export class Looks {
     mixed.busy = true;
     const query = new URLSearchParams(
       { model: mixed.model, layers: mixed.base, look: mixed.look, mode: mixed.mode, amount: value / 100 });
-    const answer = await fetch(new URL(`../looks/mix?${query}`, import.meta.url)).then((response) => response.json())
+    const answer = await fetch(new URL(`looks/mix?${query}`, document.baseURI)).then((response) => response.json())
       .catch(() => ({ problem: "The server does not answer." }));
     mixed.busy = false;
     if (mixed !== this.mixed) return;

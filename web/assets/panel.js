@@ -100,7 +100,7 @@ export class Panel {
       tile.addEventListener("click", (event) =>
         this.selectLayer(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
       box.append(tile);
-      addPicture(tile, new URL(`../${layer.picture}`, import.meta.url));
+      addPicture(tile, new URL(layer.picture, document.baseURI));
     }
     const text = this.rows.get("layers").input, list = element("datalist");
     list.id = "sd-layer-names";

@@ -25,12 +25,12 @@ from streamdream.media.resize import resize
 from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.system.durations import describe_seconds
 
+from ..core import assets
 from ..jobs import file_inspection
 
 if TYPE_CHECKING:
     from ..jobs.queue import Job, JobQueue
 
-ASSETS = Path(__file__).parents[1] / "assets"
 PREVIEW_PIXELS = 480 * 270
 """Pixels of a preview."""
 PREVIEW_QUALITY = 80
@@ -47,8 +47,8 @@ def style() -> Any:
     """Make the link to the style sheet, once for each tab: tabs are built when they are first opened."""
     import gradio as gr
 
-    return gr.HTML("", html_template='<link rel="stylesheet" href="streamdream/pages.css">', elem_classes="sw-style",
-                   js_on_load=None)
+    link = f'<link rel="stylesheet" href="{assets.url("pages.css")}">'
+    return gr.HTML("", html_template=link, elem_classes="sw-style", js_on_load=None)
 
 
 def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classes: Sequence[str] = ()) -> Any:
@@ -60,10 +60,6 @@ def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classe
 
 
 @cache
-def asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
 def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
          note: str = "", elem_id: str = "") -> Any:
     """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
@@ -91,7 +87,7 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
   </div>
   <p class="sw-drop-problem" role="alert" hidden></p>
 </div>"""
-    return gr.HTML(value="", html_template=template, js_on_load=asset("file_drop.js"), apply_default_css=False,
+    return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
                    elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving)
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from streamdream import models
 from streamdream.errors import UsageError
 
-from ..core import limits
+from ..core import assets, limits
 from ..jobs.service import JobService
 from . import components
 from .settings_panel import SettingsPanel, gallery, layer_names, middle_block, missing_html, on_event
@@ -58,8 +58,8 @@ class Page:
                              elem_id="layers-which")
         status = components.plain_html(self._status_html(here))
         tiles = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
-                                      js=components.asset("layer_picker.js"), elem_id="layers-gallery")
-        picker = components.plain_html("", js=components.asset("channels_in_tab.js"), elem_id="layers-channels")
+                                      js=assets.text("layer_picker.js"), elem_id="layers-gallery")
+        picker = components.plain_html("", js=assets.text("channels_in_tab.js"), elem_id="layers-channels")
         timer = gr.Timer(TICK_SECONDS, active=False)
         on_event(components.root().load, self._on_load, [], [status, timer])
         for changed in (model.input, which.input):

@@ -11,21 +11,21 @@ from fastapi.routing import APIRoute
 from streamdream import models
 from streamdream.settings import DreamSettings
 
-from ..core import limits
+from ..core import assets, limits
 from ..core.state import AppState
 from ..jobs.service import JobService, thumbnail_url
 from ..live import session
-from . import components, looks, setting_controls
+from . import looks, setting_controls
 from .settings_panel import SettingsPanel, middle_block
 
-LOAD = """
-import(new URL("streamdream/live.js", document.baseURI)).then((page) =>
+LOAD = f"""
+import(new URL("{assets.url("live.js")}", document.baseURI)).then((page) =>
   page.start(element.querySelector(".sd")));
 """
 
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
-    template = components.asset("live.html").replace("LOOKS", looks.gallery(jobs_service.app_state, "live"))
+    template = assets.text("live.html").replace("LOOKS", looks.gallery(jobs_service.app_state, "live"))
     gr.HTML(html_template=template, js_on_load=LOAD, elem_id="live-page", apply_default_css=False)
 
 

@@ -28,15 +28,15 @@ from streamdream.settings import DreamSettings
 from streamdream.settings_parsing import LayerWeight, format_layers, parse_layers
 from streamdream.system.torch_threads import use_threads
 
+from ..core import assets
 from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live import session
-from .components import ASSETS, asset
 
 if TYPE_CHECKING:
     from streamdream.models import Model
 
-PICTURES = ASSETS / "looks"
+PICTURES = assets.ASSETS / "looks"
 WIDTH, HEIGHT, COLUMNS = 200, 130, 6
 """Size of a picture in pixels; pictures in a row of the sheet."""
 WEBP_QUALITY = 82
@@ -168,7 +168,7 @@ def picture(name: str) -> str:
             f'background-position:{100 * column / max(1, columns - 1):.4g}% {100 * row / max(1, rows - 1):.4g}%"></i>')
 
 
-SCRIPT = asset("looks_in_tab.js")
+SCRIPT = assets.text("looks_in_tab.js")
 
 
 @cache

@@ -16,7 +16,7 @@ from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 from streamdream.settings_parsing import parse_layers
 
-from ..core import limits
+from ..core import assets, limits
 from ..jobs import service
 from ..jobs.service import JobService
 from . import components, looks, setting_controls
@@ -57,7 +57,7 @@ class SettingsPanel:
         self._model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info="The neural network")
         self._missing = components.plain_html("")
         self._picker = components.plain_html(gallery(here, whole=False, chosen=jobs_service.app_state.dream.layers),
-                                             js=components.asset("layer_picker.js"), elem_classes=["sw-picker"])
+                                             js=assets.text("layer_picker.js"), elem_classes=["sw-picker"])
         self._fixed = {name: getattr(dream, name) for name in without}
         values = dataclasses.asdict(dream) | {"layers": jobs_service.app_state.dream.layers}
         self._form = setting_controls.build(DreamSettings, values, without, {"layers": layer_names(here)},

@@ -31,8 +31,9 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from ..auth import authentication
 from ..auth.event_validation import EventValidation
 from ..auth.middleware import AuthMiddleware
-from ..core import limits
+from ..core import assets, limits
 from ..core.dream_health import READY
+from ..core.response import Scope
 from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live.waiting_room import WaitingRoom
@@ -56,26 +57,34 @@ from PIL import Image
 if TYPE_CHECKING:
     from ..pages.settings_panel import SettingsPanel
 
-ASSETS = Path(__file__).parents[1] / "assets"
 log = logging.getLogger(__name__)
-ASSETS_PATH = "/streamdream"
+IMMUTABLE = "public, max-age=31536000, immutable"
+VERSION = re.compile(rf"^[0-9a-f]{{12}}{re.escape(os.sep)}")
+"""The first part of the path of an asset: the version of this server, or of one before an upgrade."""
 PREVIEW_TAGS = re.compile(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
 DESCRIPTION = "Deep Dream on your camera, videos and pictures"
 PREVIEW = ('<meta property="og:title" content="streamdream"><meta property="og:type" content="website">'
            f'<meta property="og:description" content="{DESCRIPTION}">')
 HEAD = (f'<meta name="description" content="{DESCRIPTION}">'
-        '<link rel="icon" href="streamdream/icon.svg" type="image/svg+xml">'
-        '<link rel="stylesheet" href="streamdream/app.css"><link rel="stylesheet" href="streamdream/live.css">'
-        '<link rel="stylesheet" href="streamdream/looks.css">')
+        f'<link rel="icon" href="{assets.url("icon.svg")}" type="image/svg+xml">'
+        + "".join(f'<link rel="stylesheet" href="{assets.url(name + ".css")}">' for name in ("app", "live", "looks")))
 
 
 class Assets(StaticFiles):
-    """Static files that a browser revalidates at each use (by their ETag), so that an upgrade takes effect at once."""
+    """Our static files. Under ``assets.url`` a browser may keep them for good, as another content has another address;
+    under any other it revalidates them at each use (by their ETag): also a page that was open before an upgrade.
+    """
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
+    def get_path(self, scope: Scope) -> str:
+        return VERSION.sub("", super().get_path(scope))
+
+    def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = IMMUTABLE if self._is_current(scope) else "no-cache"
         return response
+
+    def _is_current(self, scope: Scope) -> bool:
+        return super().get_path(scope).startswith(assets.version() + os.sep)
 
 
 class Preview(Extension):
@@ -112,7 +121,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     app.add_api_route("/healthz", _health_route(app_state))
     app.add_api_route("/readyz", _ready_route(app_state))
     app.add_api_route("/manifest.json", _manifest)
-    app.mount(ASSETS_PATH, Assets(directory=ASSETS))
+    app.mount(f"/{assets.ROUTE}", Assets(directory=assets.ASSETS))
     for part in (*pages.values(), looks, channels):
         if hasattr(part, "routes") and (part is not pages["video"] or {"video", "picture"} & {*tabs}):  # uploads
             app.router.routes.extend(part.routes(jobs_service))
@@ -140,7 +149,7 @@ def _ready_route(app_state: AppState) -> Any:
 
 def _manifest() -> FileResponse:
     """Describe the page for browsers that install it, in the place of Gradio's manifest."""
-    return FileResponse(ASSETS / "manifest.json", media_type="application/manifest+json")
+    return FileResponse(assets.ASSETS / "manifest.json", media_type="application/manifest+json")
 
 
 def _live_route(app_state: AppState, waiting_room: WaitingRoom) -> Any:
@@ -224,7 +233,7 @@ def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
         app, blocks, path="/", root_path=settings.root_path or None, footer_links=[], run_history=False,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
         max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(), head=HEAD,
-        favicon_path=str(ASSETS / "icon.png"))
+        favicon_path=str(assets.ASSETS / "icon.png"))
     return mounted
 
 
