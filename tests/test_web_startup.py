@@ -80,6 +80,25 @@ def test_a_cache_folder_that_cannot_be_written_is_reported_before_anything_is_lo
     assert code == "2" and line.startswith("error: the cache folder") and "STREAMDREAM_CACHE" in line
 
 
+CREATE_WITHOUT_TORCH = """
+import pathlib, sys
+sys.modules["torch"] = None  # so that its import fails
+read, seen = pathlib.Path.read_text, []
+pathlib.Path.read_text = lambda path, *options, **named: (seen.append(str(path)), read(path, *options, **named))[1]
+from streamdream.settings import WebSettings
+from streamdream_web.server import app
+app.create_app(WebSettings()).app_state.close()
+print([path for path in seen if "gradio/components" in path])
+"""
+
+
+def test_the_page_answers_before_torch_is_loaded_and_gradio_writes_no_stubs() -> None:
+    made = subprocess.run([sys.executable, "-c", CREATE_WITHOUT_TORCH], text=True, capture_output=True, timeout=120,
+                          check=False)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == "[]"
+
+
 @contextmanager
 def server(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A server in its own process, and the file of its stderr; its temporary files are in ``folder``."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from streamdream.ascent import objectives
 from streamdream.backends import engine_cache
-from streamdream.backends.precision import device_name
 from streamdream.errors import UsageError
 from streamdream.system.torch_threads import process_threads
 
@@ -70,6 +69,8 @@ class FieldTimesOfRun:
             content["frame_path"] = "device"
         values = tuple(content.values())
         if values not in self._times:
+            from streamdream.backends.precision import device_name  # loads torch
+
             self._times[values] = FieldTimes(content | {"device": device_name(backend.device)})
         return self._times[values]
 

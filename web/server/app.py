@@ -31,7 +31,7 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from ..auth import authentication
 from ..auth.event_validation import EventValidation
 from ..auth.middleware import AuthMiddleware
-from ..core import assets, limits
+from ..core import assets, limits, quick_gradio
 from ..core.dream_health import READY
 from ..core.response import Scope
 from ..core.state import AppState
@@ -45,7 +45,8 @@ from .connection_limits import limit_connections
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no telemetry; before gradio is loaded
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # local counts load pandas for each event
 
-import gradio as gr
+with quick_gradio.without_stubs():
+    import gradio as gr
 import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
