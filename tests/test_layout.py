@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import streamdream_bench
-from streamdream_web.server import app
+from streamdream_web.server import startup
 
 import streamdream
 from streamdream import backends, settings
@@ -22,7 +22,7 @@ def registries() -> Iterator[str]:
     yield from (f"streamdream.{module}:{name}" for name, module in streamdream._HOMES.items())
     yield from backends.BACKENDS.values()
     yield from streamdream_bench.BENCHES.values()
-    yield from (f"streamdream_web.pages.{name}:" for name in app.TABS.values())
+    yield from (f"streamdream_web.pages.{name}:" for name in startup.TABS)
     for group in settings.GROUPS:
         yield from (field.metadata["choices"] for field in dataclasses.fields(group) if field.metadata["choices"])
 
