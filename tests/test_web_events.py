@@ -36,7 +36,7 @@ OPEN_ROUTES = {
     "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",
     "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
-    "GET /gradio_api/app_id", "GET /healthz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
+    "GET /gradio_api/app_id", "GET /healthz", "GET /readyz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
     "HEAD /results/{token}", "GET /layers/{model}/{number:int}", "HEAD /layers/{model}/{number:int}",
     *(f"{method} /{path}" for method in ("GET", "HEAD") for path in (
         "channels/{model}", "channels/{model}/search", "channels/{model}/{number:int}", "looks/sheet", "looks/mix"))}

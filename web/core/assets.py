@@ -25,6 +25,7 @@ def url(name: str) -> str:
     return f"{ROUTE}/{version()}/{name}"
 
 
+@cache
 def text(name: str) -> str:
     """Return a file for use in the page, with the addresses of other files."""
     return (ASSETS / name).read_text(encoding="utf-8").replace(f'"{ROUTE}/', f'"{ROUTE}/{version()}/')

@@ -59,7 +59,6 @@ def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classe
                    elem_classes=["sw-flat", *elem_classes])
 
 
-@cache
 def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
          note: str = "", elem_id: str = "") -> Any:
     """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
