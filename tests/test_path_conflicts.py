@@ -32,6 +32,7 @@ NO_PATHS = {
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
     "sizes", "encoder",  # of benchmarks
+    "tabs", "banner",
     "suffix", "container", "exec", "workers", "seams",
     "size", "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }
