@@ -81,6 +81,14 @@ def text_frame(word: dict[str, Any]) -> bytes:
 def enter(port: int) -> tuple[socket.socket, bool]:
     """A live socket that has said hello, and whether it may dream or has to wait. Raises OSError."""
     opened = socket.create_connection(("127.0.0.1", port), timeout=30)
+    try:
+        return opened, say_hello(opened, port)
+    except OSError:
+        opened.close()
+        raise
+
+
+def say_hello(opened: socket.socket, port: int) -> bool:
     opened.sendall(f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
                    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
@@ -91,7 +99,7 @@ def enter(port: int) -> tuple[socket.socket, bool]:
         if not data:
             raise ConnectionRefusedError(answer)
         answer += data
-    return opened, b'"welcome"' in answer
+    return b'"welcome"' in answer
 
 
 def warm_up(port: int) -> None:
