@@ -330,6 +330,7 @@ def site(exported: Path, photo: Path) -> Iterator[str]:
 
 
 @pytest.mark.browser
+@pytest.mark.soak  # fetches a package of npm
 @pytest.mark.alone
 @pytest.mark.skipif(not CHROMIUM or not shutil.which("npm"), reason="no Chromium or no npm here")
 def test_the_example_dreams_in_the_browser(exported: Path, site: str) -> None:
