@@ -88,7 +88,8 @@ def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.
 
 
 @on_each_device
-@pytest.mark.parametrize("name", ONE_COMPILATION)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] if name in ("compiled", "onnx") else [])
+                                  for name in NAMES])
 @pytest.mark.parametrize("precision", [name for name in DTYPES if name != "fp32"])
 def test_low_precision_has_the_same_direction(name: str, precision: str, lion: NDArray[np.uint8], device: str) -> None:
     if (name, precision) == ("compiled", "fp16"):
