@@ -166,3 +166,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def stalls(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """No dream is too slow to wait for, however busy this machine is, unless the test says so."""
+    def after(seconds: float) -> None:
+        monkeypatch.setattr("streamdream.live.dreams_in_flight.STALL_SECONDS", seconds)
+
+    after(60.0)
+    return after

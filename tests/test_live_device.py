@@ -21,17 +21,7 @@ from streamdream.errors import UsageError
 from streamdream.live.dreams_in_flight import MAX_IN_FLIGHT
 from streamdream.live.resolution import ResolutionController
 
-pytestmark = pytest.mark.usefixtures("one_thread", "no_thread_is_left")
-
-
-@pytest.fixture(autouse=True)
-def stalls(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """No dream is too slow to wait for, however busy this machine is, unless the test says so."""
-    def after(seconds: float) -> None:
-        monkeypatch.setattr("streamdream.live.dreams_in_flight.STALL_SECONDS", seconds)
-
-    after(60.0)
-    return after
+pytestmark = pytest.mark.usefixtures("one_thread", "no_thread_is_left", "stalls")
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

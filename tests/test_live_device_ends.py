@@ -30,17 +30,7 @@ from streamdream.media.sources.live import timestamped_frame
 from streamdream.system import process_tuning
 from streamdream.system.stats import rss_mb
 
-pytestmark = pytest.mark.usefixtures("one_thread", "no_thread_is_left")
-
-
-@pytest.fixture(autouse=True)
-def stalls(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """No dream is too slow to wait for, however busy this machine is, unless the test says so."""
-    def after(seconds: float) -> None:
-        monkeypatch.setattr("streamdream.live.dreams_in_flight.STALL_SECONDS", seconds)
-
-    after(60.0)
-    return after
+pytestmark = pytest.mark.usefixtures("one_thread", "no_thread_is_left", "stalls")
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
