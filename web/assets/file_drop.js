@@ -5,6 +5,7 @@ const zone = find("zone"), input = find("input"), preview = find("preview"), not
 const bar = find("bar"), problem = find("problem"), video = find("video"), image = find("image");
 const trim = find("trim"), first = find("first"), last = find("last"), span = find("span");
 const canvas = find("canvas"), tools = find("tools");
+const WORDS = STRINGS.file_drop;
 let request = null, objectUrl = "", state = null;
 
 const formatTime = (value) => {
@@ -35,7 +36,7 @@ function choose(file) {
   if (file.size > props.max_mb * 1e6) { showProblem("This file is larger than " + props.max_mb + " MB."); return; }
   objectUrl = URL.createObjectURL(file);
   find("name").textContent = file.name;
-  note.textContent = "Uploading";
+  note.textContent = WORDS.uploading;
   const part = file.type.startsWith("image/") && image ? image : video;
   if (part) { part.src = objectUrl; part.hidden = false; }
   preview.hidden = bar.hidden = false;
@@ -49,7 +50,7 @@ function send(file) {
   current.open("POST", new URL("uploads?name=" + encodeURIComponent(file.name), document.baseURI));
   current.upload.onprogress = (event) => {
     bar.value = event.loaded / event.total;
-    if (event.loaded === event.total) note.textContent = "Checking the file";
+    if (event.loaded === event.total) note.textContent = WORDS.checking;
   };
   const failed = (text) => { if (request === current) { request = null; clear(); showProblem(text); trigger("clear"); } };
   current.onerror = () => failed("The upload failed. Is the server still running?");

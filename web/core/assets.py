@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from functools import cache
 from pathlib import Path
 
 ASSETS = Path(__file__).parents[1] / "assets"
 ROUTE = "streamdream"
 """Path of the folder, relative to the page."""
+WORDS, HTML_WORDS = re.compile(r"STRINGS\.(\w+)"), re.compile(r"\[\[(\w+\.\w+)\]\]")
+"""Where a script takes the words of a part of the page, and HTML one of them."""
 
 
 @cache
@@ -27,5 +31,9 @@ def url(name: str) -> str:
 
 @cache
 def text(name: str) -> str:
-    """Return a file for use in the page, with the addresses of other files."""
-    return (ASSETS / name).read_text(encoding="utf-8").replace(f'"{ROUTE}/', f'"{ROUTE}/{version()}/')
+    """Return a file for use in the page, with the addresses of other files and the words of ``strings.js``."""
+    from . import strings
+
+    text = (ASSETS / name).read_text(encoding="utf-8").replace(f'"{ROUTE}/', f'"{ROUTE}/{version()}/')
+    text = WORDS.sub(lambda match: json.dumps(strings.section(match[1]), ensure_ascii=False), text)
+    return HTML_WORDS.sub(lambda match: strings.html(match[1]), text)
