@@ -16,6 +16,7 @@ from streamdream_web.core import limits
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.pages import components
+from streamdream_web.pages.file_drop import DroppedFile
 from support.clips import Clip, make
 from support.picture_files import chart, heic
 from support.web_jobs import ManualClock
@@ -413,4 +414,4 @@ def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
                                    '{"token": "a", "start": "NaN"}'])
 def test_what_a_page_says_of_a_file_is_checked(value: object) -> None:
     with pytest.raises(UsageError):
-        components.DroppedFile.parse(value)
+        DroppedFile.parse(value)

@@ -1,4 +1,4 @@
-"""Components of the tabs: a file drop, the card of a job, two pictures to compare.
+"""Components of the tabs: the card of a job, two pictures to compare.
 
 All are our own HTML: Gradio's components for files keep a copy of each file in a folder that every visitor can read,
 and that is not emptied when a session ends. All text of a visitor is escaped here.
@@ -6,10 +6,8 @@ and that is not emptied when a session ends. All text of a visitor is escaped he
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -18,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamdream.errors import UsageError
-from streamdream.media.input_container import TimeRange
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import resize
 from streamdream.media.tone_mapping import to_sdr_rgb
 from streamdream.system.durations import describe_seconds
 
 from ..core import assets
-from ..jobs import file_inspection
 
 if TYPE_CHECKING:
     from ..jobs.queue import Job, JobQueue
@@ -57,74 +52,6 @@ def plain_html(value: str, js: str | None = None, elem_id: str = "", elem_classe
 
     return gr.HTML(value, js_on_load=js, apply_default_css=False, elem_id=elem_id or None,
                    elem_classes=["sw-flat", *elem_classes])
-
-
-def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
-         note: str = "", elem_id: str = "") -> Any:
-    """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
-    import gradio as gr
-
-    suffixes = file_inspection.UPLOADABLE_VIDEOS if moving else file_inspection.UPLOADABLE_PICTURES
-    accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
-    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
-             '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif
-             '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
-             + ('<canvas class="sw-drop-canvas" aria-label="Draw where to dream"></canvas>' if mask else "") + "</div>")
-    template = f"""
-<div class="sw-drop">
-  <label class="sw-drop-zone" tabindex="-1">
-    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
-    <span class="sw-drop-label">{escape(label)}</span>
-    <span class="sw-drop-hint">{escape(note or "Drop it here, paste it, or choose it")}</span>
-  </label>
-  <div class="sw-drop-preview" hidden>
-    {looks}
-    <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
-      <button class="sw-drop-remove" type="button" aria-label="Remove {escape(label)}">Remove</button></div>
-    <progress class="sw-drop-bar" max="1" value="0" aria-label="Upload" hidden></progress>
-    {_TRIM if trim else ""}{_TOOLS if mask else ""}
-  </div>
-  <p class="sw-drop-problem" role="alert" hidden></p>
-</div>"""
-    return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
-                   elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving)
-
-
-_TRIM = """<div class="sw-drop-trim" hidden>
-  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="Start">
-    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="End"></div>
-  <output class="sw-drop-span"></output></div>"""
-_TOOLS = """<div class="sw-drop-tools" hidden>
-  <span>Draw where to dream</span>
-  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="Brush size"></label>
-  <label><input class="sw-drop-erase" type="checkbox"> Erase</label>
-  <button class="sw-drop-clear-mask" type="button">Clear drawing</button></div>"""
-
-
-@dataclass(frozen=True)
-class DroppedFile:
-    """The value of a file drop: a file's token, the span of a video, a drawn mask as PNG."""
-
-    token: str
-    span: TimeRange
-    mask: bytes = b""
-
-    @classmethod
-    def parse(cls, value: object) -> DroppedFile | None:
-        """Parse the component's value; None when it is empty. Raises UsageError."""
-        if not value:
-            return None
-        try:
-            fields = json.loads(str(value))
-            start, end = float(fields.get("start") or 0), fields.get("end")
-            end_seconds = math.inf if end is None else float(end)
-            if not 0 <= start < end_seconds or (end is not None and math.isinf(end_seconds)):
-                raise UsageError("the end must be after the start")
-            drawn = str(fields.get("mask") or "").partition("base64,")[2]
-            mask = base64.b64decode(drawn, validate=True)
-            return cls(str(fields["token"]), TimeRange.of(start, end=end_seconds), mask)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UsageError("choose the file again") from None
 
 
 def to_data_uri(picture: NDArray[np.uint8], pixels: int = PREVIEW_PIXELS) -> str:

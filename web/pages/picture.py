@@ -13,7 +13,7 @@ from ..jobs import service, tasks
 from ..jobs.queue import Job
 from ..jobs.service import JobService
 from . import components
-from .components import DroppedFile
+from .file_drop import DroppedFile, file_drop
 from .settings_panel import SettingsPanel, on_event
 
 PREVIEW_SECONDS = 0.3
@@ -39,7 +39,7 @@ class Page:
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = components.file_drop(
+                file = file_drop(
                     "Drop a picture here or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
                     note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
                 with gr.Row(elem_classes="sw-actions"):

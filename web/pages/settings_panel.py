@@ -20,7 +20,8 @@ from ..core import assets, limits
 from ..jobs import service
 from ..jobs.service import JobService
 from . import components, looks, setting_controls
-from .components import DroppedFile, sentence
+from .components import sentence
+from .file_drop import DroppedFile, file_drop
 
 FILES = {
     "guide": "Guide: dream toward the content of this picture",
@@ -65,7 +66,7 @@ class SettingsPanel:
         self._size = setting_controls.build(StreamSettings, {"field_height": stream.field_height}, SIZE_ONLY,
                                             highest={"field_height": limits.MAX_FIELD_HEIGHT}, more="Size")
         with gr.Accordion("Guide and style", open=False):
-            self._files = {role: components.file_drop(label, most_mb=jobs_service.app_state.web.upload_mb, elem_id="")
+            self._files = {role: file_drop(label, most_mb=jobs_service.app_state.web.upload_mb, elem_id="")
                            for role, label in FILES.items()}
         self.inputs: list[Any] = [self._model, *self._files.values(), *self._size.inputs, *self._form.inputs]
         layers = self._form.inputs[self._form.names.index("layers")]

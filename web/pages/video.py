@@ -19,7 +19,7 @@ from ..jobs.queue import Job
 from ..jobs.service import JobService
 from ..jobs.uploads import Upload, upload_route
 from . import components
-from .components import DroppedFile
+from .file_drop import DroppedFile, file_drop
 from .settings_panel import SettingsPanel, on_event
 
 TICK_SECONDS = 0.5
@@ -65,7 +65,7 @@ class Page:
         job = gr.State(None, delete_callback=self._discard)
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
-                file = components.file_drop(
+                file = file_drop(
                     "Drop a video here or choose one",
                     moving=True,
                     trim=True,
