@@ -29,6 +29,7 @@ from ..core.response import (
     Send,
     security_headers,
 )
+from . import visitor_cookie
 from .allowed_routes import is_allowed
 from .authentication import COOKIE, Account, Authentication, LoginSession
 from .login_page import login_page
@@ -157,6 +158,10 @@ class AuthMiddleware:
                 return
         if not is_allowed(scope):
             raise HttpError(404, "not found")
+        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/":
+            visitor = visitor_cookie.read(headers.get("cookie", "")) or visitor_cookie.new_value()
+            response.cookies.append(self._cookie(scope, headers, visitor_cookie.COOKIE, visitor,
+                                                 visitor_cookie.KEPT_SECONDS))
         with self._cancel_on_revocation(identity, response):
             await self._app(scope, receive, response.send)
 
@@ -268,7 +273,8 @@ class AuthMiddleware:
     async def _let_in(self, scope: Scope, headers: Mapping[str, str], response: Response, account: Account,
                       to: str) -> None:
         log.info("login", extra={"facts": {"name": account.name, "address": scope["client"][0]}})
-        cookie = self._cookie(scope, headers, self._authentication.begin_session(account).cookie, SESSION_SECONDS)
+        cookie = self._cookie(scope, headers, COOKIE, self._authentication.begin_session(account).cookie,
+                              SESSION_SECONDS)
         await response.answer(303, "", [(b"location", to.encode()), cookie])
 
     async def _logout(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: Response) -> None:
@@ -284,14 +290,17 @@ class AuthMiddleware:
             log.info("logout", extra={"facts": {
                 "name": session.account.name, "everywhere": everywhere, "address": scope["client"][0]}})
         answer: Headers = [(b"location", self._root(scope, headers).encode() + b"/")]
-        await response.answer(303, "", [*answer, self._cookie(scope, headers, "", 0)] if asked_here else answer)
+        if asked_here:  # whoever logs in next in this browser does not see this visitor's dreams
+            answer += [self._cookie(scope, headers, name, "", 0) for name in (COOKIE, visitor_cookie.COOKIE)]
+        await response.answer(303, "", answer)
 
-    def _cookie(self, scope: Scope, headers: Mapping[str, str], value: str, seconds: int) -> tuple[bytes, bytes]:
+    def _cookie(self, scope: Scope, headers: Mapping[str, str], name: str, value: str, seconds: int
+                ) -> tuple[bytes, bytes]:
         secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
         path = self._root(scope, headers) or "/"
         # in a frame of another site a browser sends the cookie only if it says so, over https
         same_site = "None; Partitioned" if self._in_frames and secure else "Lax"
-        return b"set-cookie", (f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}"
+        return b"set-cookie", (f"{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite={same_site}"
                                f"{secure}").encode()
 
     # --- body ---------------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Response:
         """The status that was sent; 0 until then."""
         self.refusal: HttpError | None = None
         """Set when the body of the request is refused; the messages of the app are dropped then."""
+        self.cookies: Headers = []
+        """Headers that are added to the first message."""
         self.failed = False
         """Whether the app sent status 500."""
         self._kind = ""
@@ -93,7 +95,8 @@ class Response:
             self.status = message["status"]
             own = {name.lower(): value for name, value in message.get("headers", ())}
             self._kind = own.get(b"content-type", b"").decode("latin-1")
-            message["headers"] = [*message.get("headers", ()), *(pair for pair in self._headers if pair[0] not in own)]
+            message["headers"] = [*message.get("headers", ()), *(pair for pair in self._headers if pair[0] not in own),
+                                  *self.cookies]
             if self._scope["scheme"] in ("https", "wss"):
                 message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
         elif kind == "websocket.accept":
