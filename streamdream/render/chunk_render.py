@@ -1,7 +1,7 @@
 """Render some chunks of a plan, from nothing or from the state that another chunk has left."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from streamdream.media.timestamps import SourcePosition
 from streamdream.render import recipe
 from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
-from streamdream.render.job import open_job_source
+from streamdream.render.host import COMMAND_LINE, RenderHost
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, warm_up_file
 from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, stream: StreamSettings,
-                 output: ChunkedOutput, dreamer: Dreamer, on_frame: Callable[[int], None]) -> RenderReport:
+                 output: ChunkedOutput, dreamer: Dreamer, on_frame: Callable[[int], None],
+                 host: RenderHost = COMMAND_LINE) -> RenderReport:
     """Render chunks that follow each other; the last one up to the next that is in the plan, or to the end.
 
     ``stream`` is that of the job, with nothing left to ``auto``. ``on_frame`` gets the index of the next frame.
     """
-    from streamdream.dream.build import build_dreamer
     from streamdream.render.pipeline import render_video
 
     first, plan = chunks[0], store.plan
@@ -50,7 +50,7 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
         files = replace(files, overwrite=True)  # what the interrupted run recorded
     warm_up = WARM_UP_FRAMES if first.state_before == STATE_WARM_UP else 0
     start_frame = first.first_frame - warm_up
-    with open_job_source(job) as source:
+    with host.open_source(job) as source:
         clock, earlier = output.new_clock(), store.source_pts_before(first.first_frame)
         seconds = [int(pts) * source.time_base for pts in earlier]
         for time in seconds:
@@ -58,16 +58,18 @@ def render_range(store: ChunkStore, chunks: tuple[Chunk, ...], job: RenderJob, s
         start = _start_of(store, first, start_frame, [float(time) for time in seconds[:start_frame]])
         skipped = _seek(source, plan, start_frame)
         end = None if following is None else skipped + following.first_frame - start_frame
-        writer = ChunkWriter(store, source, output, clock, first, start.state.cuts, compose_recipe(job, dreamer))
+        writer = ChunkWriter(store, source, output, clock, first, start.state.cuts,
+                             compose_recipe(job, dreamer, host.names))
         with (GuideVideo(job.run.dream) as guide_video, ThreadedSink(writer) as sink,
               open_automation(files, job.run, job.input, job.run.render.start) as automation):
             checkpoints: ChunkWriter | WarmUp = writer
             shown: Sink = sink
             if warm_up:
                 checkpoints = shown = WarmUp(warm_up, store.path / warm_up_file(first.number), sink, writer)
-            return render_video(FrameRange(source, skipped, end), shown, dreamer, automation, on_frame,
-                                guide_video.references_at, lambda model: build_dreamer(replace(stream, model=model)),
-                                options=_options_for(store, first, dreamer), start=start, checkpoints=checkpoints)
+            return render_video(FrameRange(source, skipped, end), host.wrap_sink(shown), dreamer, automation, on_frame,
+                                guide_video.references_at,
+                                lambda model: host.build_dreamer(replace(stream, model=model)), host.device_slot,
+                                host.adapt_options(_options_for(store, first, dreamer)), start, checkpoints)
 
 
 def _start_of(store: ChunkStore, chunk: Chunk, start_frame: int, earlier_seconds: list[float]) -> RenderStart:
@@ -96,9 +98,10 @@ def _seek(source: FileSource, plan: RenderPlan, frame: int) -> int:
     return frame - chunk.first_frame
 
 
-def compose_recipe(job: RenderJob, dreamer: Dreamer) -> str:
+def compose_recipe(job: RenderJob, dreamer: Dreamer, names: Mapping[str, str] | None = None) -> str:
+    """``names`` as ``RenderHost.names``."""
     run = job.run
-    return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track)
+    return recipe.compose(dreamer, (run.dream, run.stream, run.automation, run.render), job.settings_track, names)
 
 
 class FrameRange:

@@ -21,8 +21,8 @@ from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunked_output import ChunkedOutput, chunked_output
 from streamdream.render.disk_space import check_space
 from streamdream.render.guide_video import GuideVideo
+from streamdream.render.host import COMMAND_LINE, RenderHost
 from streamdream.render.identity import identify
-from streamdream.render.job import open_job_source
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, check_identity
 from streamdream.render.report import RenderReport, summarize
 from streamdream.render.scene_scan import scan_source
@@ -71,11 +71,12 @@ class PlanOptions:
     """One of ``SEAMS``: where they split it."""
 
 
-def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) -> RenderReport:
+def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver, host: RenderHost = COMMAND_LINE
+                ) -> RenderReport:
     """Render the job, or what is missing of it. Raises UsageError before anything is written, and what
     ``render_video`` raises; then the chunks that are whole stay.
     """
-    with open_job_source(job) as source:
+    with host.open_source(job) as source:
         checked_source(source, job.run, has_track=bool(job.settings_track))
         output = chunked_output(job, source)
         if output is not None and not can_resume(job.input):
@@ -89,9 +90,9 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver) 
             return _render_in_one_pass(job, source, observer)
         with WorkFolder(path, job.output, output.suffix) as folder:
             try:
-                return _ChunkedRender(job, options, source, output, folder, observer).run()
+                return _ChunkedRender(job, options, source, output, folder, observer, host).run()
             except StreamdreamError as error:
-                if kept := folder.describe_kept():
+                if host.says_how_to_resume and (kept := folder.describe_kept()):
                     error.args = (f"{error}; {kept}",)
                 raise
 
@@ -127,13 +128,11 @@ class _ChunkedRender:
     """``run`` carries out the plan in ``folder``, after making it where there is none."""
 
     def __init__(self, job: RenderJob, options: PlanOptions, source: Source, output: ChunkedOutput, folder: WorkFolder,
-                 observer: RenderObserver) -> None:
+                 observer: RenderObserver, host: RenderHost) -> None:
         self._job, self._options, self._source, self._output = job, options, source, output
-        self._folder, self._observer = folder, observer
+        self._folder, self._observer, self._host = folder, observer, host
 
     def run(self) -> RenderReport:
-        from streamdream.dream.build import build_dreamer
-
         plan = self._load_plan()
         is_joined = plan is not None and self._folder.is_result(plan)
         if not is_joined:
@@ -145,8 +144,7 @@ class _ChunkedRender:
             with open_automation(files, self._job.run, self._job.input):
                 pass  # its mistakes are reported before a backend is chosen
             check_space(self._job, self._source, self._folder.path, plan.frames_done if plan else 0)
-        stream, choice = fix_stream(self._job, self._source, plan, self._source.frame_count >= MIN_FRAMES_TO_BUILD,
-                                    self._options.workers)
+        stream, choice = self._fix_stream(plan)
         reason = choice.reason if choice else "as the interrupted render"
         identity = identify(self._job, stream)
         if plan is not None:
@@ -160,7 +158,7 @@ class _ChunkedRender:
         done_frames = plan.frames_done
         self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder,
                              float(self._source.rate))
-        dreamer = build_dreamer(stream)
+        dreamer = self._host.build_dreamer(stream)
         report = None
         if self._options.workers > 1 and not self._folder.is_planned:
             log.info("this render was begun by one process, and one resumes it")
@@ -169,13 +167,22 @@ class _ChunkedRender:
         elif not is_joined:
             for chunks in sorted(plan.missing_ranges(), key=lambda chunks: bool(chunks[0].blend)):
                 report = render_range(self._folder, chunks, self._job, stream, self._output, dreamer,
-                                      self._observer.frame)
+                                      self._observer.frame, self._host)
         report = report or summarize(dreamer, dreamer.options, self._job.run.dream,
                                      (self._source.height, self._source.width), 0, [], decoder=self._source.decoder)
-        report = self._finish(report, compose_recipe(self._job, dreamer))
+        report = self._finish(report, compose_recipe(self._job, dreamer, self._host.names))
         if self._job.run.stream.backend == "auto":
             report = replace(report, reason=reason)
         return replace(report, resumed_frames=done_frames)
+
+    def _fix_stream(self, plan: RenderPlan | None) -> tuple[StreamSettings, BackendChoice | None]:
+        from streamdream.system.torch_threads import effective_threads
+
+        if self._host.shares_backend:
+            stream = self._job.run.stream
+            return replace(stream, threads=plan.identity["threads"] if plan else effective_threads(stream)), None
+        return fix_stream(self._job, self._source, plan, self._source.frame_count >= MIN_FRAMES_TO_BUILD,
+                          self._options.workers)
 
     def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings) -> RenderPlan:
         """Split the render at its scene cuts."""
