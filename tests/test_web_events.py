@@ -30,7 +30,7 @@ EVENTS = Counter({
     ("_use_preset", "input"): 2, ("_use_model", "input"): 2, ("_picked", "select"): 2, ("_on_layer_click", "select"): 1,
     ("_try", "click"): 1, ("_start", "click"): 2, ("_cancel", "click"): 2, ("_tick", "tick"): 1, ("_watch", "then"): 1,
     ("_on_choice", "input"): 2, ("_status_updates", "tick"): 1, ("_use_look", "select"): 2,
-    ("_on_channels", "select"): 1})
+    ("_on_channels", "select"): 1, (None, "select"): 3})  # the last ones are scripts of the page
 """All events of the page: function, trigger. Whoever adds one looks at what it takes and adds it here."""
 OPEN_ROUTES = {
     "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",

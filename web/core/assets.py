@@ -12,6 +12,7 @@ ROUTE = "streamdream"
 """Path of the folder, relative to the page."""
 WORDS, HTML_WORDS = re.compile(r"STRINGS\.(\w+)"), re.compile(r"\[\[(\w+\.\w+)\]\]")
 """Where a script takes the words of a part of the page, and HTML one of them."""
+IMPORT = re.compile(r'^(?:import|export) .*?from "\./(\w+\.js)"', re.MULTILINE)
 
 
 @cache
@@ -27,6 +28,16 @@ def version() -> str:
 def url(name: str) -> str:
     """Return the address of a file, relative to the page. Scripts import each other from the same folder."""
     return f"{ROUTE}/{version()}/{name}"
+
+
+@cache
+def modules(name: str) -> tuple[str, ...]:
+    """Return a script and all that it imports, so that a browser need not find them one after the other."""
+    found = [name]
+    for module in found:  # grows meanwhile
+        imported = IMPORT.findall((ASSETS / module).read_text(encoding="utf-8"))
+        found += dict.fromkeys(other for other in imported if other not in found)
+    return tuple(found)
 
 
 @cache

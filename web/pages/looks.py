@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from starlette.requests import Request
@@ -47,6 +48,7 @@ SHARES: dict[str, Callable[[float], tuple[float, float]]] = {
     "mix": lambda amount: (1 - amount, amount), "subtract": lambda amount: (1.0, -amount)}
 """Shares of the present layers and of the look."""
 _waiting = threading.BoundedSemaphore(MAX_WAITING)
+_found: WeakKeyDictionary[AppState, list[dict[str, Any]]] = WeakKeyDictionary()
 
 
 def routes(jobs_service: JobService) -> list[Route]:
@@ -71,6 +73,13 @@ def routes(jobs_service: JobService) -> list[Route]:
 
 def looks(app_state: AppState) -> list[dict[str, Any]]:
     """Return the presets that the server's model can dream live: ``name, label, family, about, values``."""
+    if app_state not in _found:
+        _found[app_state] = _find_looks(app_state)
+    return _found[app_state]
+
+
+def _find_looks(app_state: AppState) -> list[dict[str, Any]]:
+    """Return ``looks``. Takes some tenths of a second."""
     start = session.clamped_defaults(app_state)
     known = {item.name for item in dataclasses.fields(DreamSettings)}
     found = []

@@ -18,11 +18,17 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+from starlette.middleware.gzip import GZipMiddleware
 
 from streamdream import __version__
 from streamdream.errors import UsageError
@@ -31,44 +37,21 @@ from streamdream.settings import DreamSettings, StreamSettings, WebSettings
 from ..auth import authentication
 from ..auth.event_validation import EventValidation
 from ..auth.middleware import AuthMiddleware
-from ..core import assets, limits, quick_gradio
+from ..core import assets, limits
 from ..core.dream_health import READY
 from ..core.response import Scope
 from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
-from ..pages import channels, heading, looks
-from . import metrics, startup
+from ..pages import channels, looks
+from . import blocks, metrics, startup
 from .connection_limits import limit_connections
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no telemetry; before gradio is loaded
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # local counts load pandas for each event
-
-with quick_gradio.without_stubs():
-    import gradio as gr
-import uvicorn
-from fastapi import FastAPI, WebSocket
-from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
-from gradio import routes
-from jinja2.ext import Extension
-from PIL import Image
-
-if TYPE_CHECKING:
-    from ..pages.settings_panel import SettingsPanel
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=31536000, immutable"
 VERSION = re.compile(rf"^[0-9a-f]{{12}}{re.escape(os.sep)}")
 """The first part of the path of an asset: the version of this server, or of one before an upgrade."""
-PREVIEW_TAGS = re.compile(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
-DESCRIPTION = "Deep Dream on your camera, videos and pictures"
-PREVIEW = ('<meta property="og:title" content="streamdream"><meta property="og:type" content="website">'
-           f'<meta property="og:description" content="{DESCRIPTION}">')
-HEAD = (f'<meta name="description" content="{DESCRIPTION}">'
-        f'<link rel="icon" href="{assets.url("icon.svg")}" type="image/svg+xml">'
-        + "".join(f'<link rel="stylesheet" href="{assets.url(name + ".css")}">' for name in ("app", "live", "looks")))
 
 
 class Assets(StaticFiles):
@@ -86,15 +69,6 @@ class Assets(StaticFiles):
 
     def _is_current(self, scope: Scope) -> bool:
         return super().get_path(scope).startswith(assets.version() + os.sep)
-
-
-class Preview(Extension):
-    """Makes Gradio's template name this app, not Gradio, to programs that preview a link. They run no script, and so do
-    not see ``HEAD``, which a script adds.
-    """
-
-    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        return PREVIEW_TAGS.sub("", source).replace("</head>", PREVIEW + "</head>", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +91,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     waiting_room, jobs_service = WaitingRoom(app_state), JobService(app_state)
     app_state.closing.append(jobs_service.close)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
+    app.add_middleware(GZipMiddleware, compresslevel=6)  # not for pictures, videos and streams of events
     if "live" in tabs:
         app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health_route(app_state))
@@ -126,10 +101,9 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     for part in (*pages.values(), looks, channels):
         if hasattr(part, "routes") and (part is not pages["video"] or {"video", "picture"} & {*tabs}):  # uploads
             app.router.routes.extend(part.routes(jobs_service))
-    _set_gradio_folder(app_state.folder / "gradio")
-    blocks = _blocks(jobs_service, {name: pages[name] for name in tabs})
-    asgi = AuthMiddleware(EventValidation(_mount(app, blocks, settings), blocks.fns), app_state)
-    return WebApp(asgi, app_state, waiting_room, jobs_service, blocks)
+    built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
+    asgi = AuthMiddleware(EventValidation(blocks.mount(app, built, settings), built.fns), app_state)
+    return WebApp(asgi, app_state, waiting_room, jobs_service, built)
 
 
 def _health_route(app_state: AppState) -> Any:
@@ -181,61 +155,6 @@ def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None
     if (error := warming.exception()) is not None:
         app_state.health.first_error = str(error) or type(error).__name__
         log.error("the first dream failed: %s", error)
-
-
-def _blocks(jobs_service: JobService, pages: dict[str, Any]) -> Any:
-    web = jobs_service.app_state.web
-    with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        template = heading.template(web, startup.read_terms(web.terms))
-        gr.HTML(html_template=template, js_on_load=heading.SCRIPT, apply_default_css=False, elem_id="heading")
-        panels: list[SettingsPanel] = []  # of the tabs so far
-        with gr.Tabs():
-            tabs = {name: gr.Tab(name.title(), id=name, elem_id=f"tab-{name}") for name in pages}
-            for name in sorted(tabs, key="layers".__eq__):  # the tab Layers sets the panels of all others
-                with tabs[name]:
-                    pages[name].build(jobs_service, panels)
-    blocks.process_api = _report_errors(blocks.process_api)
-    blocks.queue(api_open=False, max_size=64, default_concurrency_limit=4)
-    # Gradio checks whether an event may name a file (``processing_utils._check_allowed``) only after ``launch()``,
-    # which ``mount_gradio_app`` never calls: without this line an event may name any file of the server.
-    blocks.has_launched = True
-    return blocks
-
-
-def _set_gradio_folder(folder: Path) -> None:
-    """Make Gradio write its files there: private, and removed with the server's folder. Its default is a folder that
-    all users of the machine share. A component keeps the folder that is set when it is made.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-
-
-def _report_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Report data that no event can take in one line; Gradio prints a traceback. Errors of the events' functions are
-    reported by ``settings_panel.report_errors``.
-    """
-    @functools.wraps(process)
-    async def process_api(*arguments: Any, **named: Any) -> Any:
-        try:
-            return await process(*arguments, **named)
-        except gr.Error:
-            raise
-        except Exception as error:
-            log.info("an event was refused: %s", f"{type(error).__name__}: {error}".partition("\n")[0][:300])
-            log.debug("traceback", exc_info=error)
-            raise gr.Error("The request was invalid. Reload the page.", print_exception=False) from None
-
-    return process_api
-
-
-def _mount(app: FastAPI, blocks: Any, settings: WebSettings) -> FastAPI:
-    routes.templates.env.add_extension(Preview)
-    mounted: FastAPI = gr.mount_gradio_app(
-        app, blocks, path="/", root_path=settings.root_path or None, footer_links=[], run_history=False,
-        enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
-        max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(), head=HEAD,
-        favicon_path=str(assets.ASSETS / "icon.png"))
-    return mounted
 
 
 class Server(uvicorn.Server):
