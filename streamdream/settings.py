@@ -219,7 +219,7 @@ class WebSettings(_Checked):
     root_path: str = option("", "path prefix under which a proxy serves the app, such as /dream")
     frame_ancestors: str = option("", "sites whose pages may embed the app in a frame, separated by commas, such as "
                                       "https://blog.example; empty for none")
-    tabs: str = option("live,video,picture,layers", "tabs of the page in their order, separated by commas")
+    tabs: str = option("live,video,picture,dreams,layers", "tabs of the page in their order, separated by commas")
     banner: str = option("", "text that the page shows at its top")
     terms: str = option("", "file of plain text that a visitor has to agree to before the first use", kind="file")
     share: bool = option(False, "open a public link through Gradio's tunnel, protected by a token")
@@ -238,6 +238,11 @@ class WebSettings(_Checked):
     upload_seconds: float = option(600.0, "maximum duration of an uploaded video", low=1, unit="s", kind="time")
     upload_pixels: int = option(3840 * 2160, "maximum number of pixels of an uploaded picture or frame", low=256,
                                 high=10**9)
+    keep_hours: float = option(24.0, "how long uploads and dreams are kept, also when the server is restarted; 0: half "
+                                     "an hour, and no longer than the server runs", low=0, high=8760, unit="h")
+    keep_gb: float = option(10.0, "size of all dreams that are kept; the oldest go first", low=0.1, high=1e6, unit="GB")
+    keep_folder: str = option("", "folder for what is kept, of one server; by default one for each --port, in the cache "
+                                  "folder")
     metrics_port: int = option(0, "loopback port for Prometheus metrics; 0 for none", low=0, high=65535)
     log: str = option("text", "format of the log", choices="streamdream.settings:LOGS")
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 UPLOAD_ROUTES = ("/uploads",)
 """Prefixes of routes whose bodies may be as large as an upload."""
 PUBLIC_ROUTES = ("/healthz", "/readyz", "/login")
-OWN_ROUTES = ("/live", "/uploads", "/results/", "/layers/", "/healthz", "/readyz", "/login", "/logout")
+OWN_ROUTES = ("/live", "/uploads", "/examples/", "/results/", "/dreams", "/layers/", "/healthz", "/readyz", "/login", "/logout")
 """Our own routes: an unexpected exception is a server error. In Gradio's routes it is taken for an invalid request."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
 UNKNOWN = HttpError(400, "invalid request")

@@ -63,7 +63,9 @@ MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS = 8, 3
 """Maximum number of files being received or inspected."""
 UPLOAD_SECONDS, SHARED_UPLOAD_SECONDS = 600.0, 20.0
 """Maximum time of an upload; and the time after which the slowest one may be ended for another address."""
-MAX_FILES, MAX_FILES_PER_VISITOR = 256, 8
+MAX_PARTIAL_UPLOADS, MAX_PARTIAL_UPLOADS_PER_ADDRESS, PARTIAL_UPLOAD_SECONDS = 16, 6, 600.0
+"""Maximum number of files that are here in part, of all and of one address, and how long one waits to go on."""
+MAX_FILES, MAX_FILES_PER_VISITOR = 256, 16
 MAX_UNCLAIMED, UNCLAIMED_SECONDS = 16, 120.0
 """Maximum number of unclaimed files of one address, and how long they are kept."""
 MAX_TOTAL_FACTOR = 20
@@ -92,6 +94,6 @@ VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
 SHARED_VIDEO_SECONDS = 600.0
 """The same for a video when another address waits."""
 EXPIRE_SECONDS = 1800.0
-"""An inactive visitor is forgotten after this time; their files and results are removed."""
+"""Uploads and results are kept for so long without ``--keep-hours``."""
 MAX_VISITORS = 10_000
 """Maximum number of known visitors: their names come from the browser and may be invented."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import models
@@ -17,6 +18,7 @@ from streamdream.system.machine import usable_cores
 from streamdream.system.process_tuning import freeze_gc
 
 from .dream_health import DreamHealth
+from .kept_folder import lock_folder
 from .private_folder import PrivateFolder
 from .scheduler import FairScheduler, Use
 
@@ -76,6 +78,10 @@ class AppState:
         self.check(dream)
         self._private_folder = PrivateFolder()
         self.folder = self._private_folder.path
+        self.keeps = bool(web.keep_folder)
+        """Whether uploads and results outlive the server."""
+        self._lock_on_kept = lock_folder(Path(web.keep_folder)) if self.keeps else None
+        self.kept_folder = Path(web.keep_folder) if self.keeps else self.folder
         self.active_sessions: set[str] = set()
         """Tokens of the running live sessions."""
         self.counts: Counter[str] = Counter()
@@ -187,3 +193,5 @@ class AppState:
         while self.closing:
             self.closing.pop()()
         self._private_folder.remove()
+        if self._lock_on_kept is not None:
+            self._lock_on_kept.release()

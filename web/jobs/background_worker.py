@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from streamdream.errors import StreamdreamError
 
-from .queue import Cancelled, DeviceSlot, StepwiseDeviceSlot
+from .device_slots import DeviceSlot, StepwiseDeviceSlot
+from .job import Cancelled
 
 PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.01, 0.5
 """Pause after each step, while the device is otherwise idle and while it is in use."""

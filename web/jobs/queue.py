@@ -1,139 +1,64 @@
-"""Jobs that take longer than a click: a queue with one worker thread, with position, progress, preview and time limits.
+"""Jobs that take longer than a click: a queue with one worker thread, positions and time limits.
 
 The page has two queues, one for videos and one for pictures and previews, for which a visitor waits. Both share the
-device with the live sessions: a job takes the device slot for each step.
+device with the live sessions: a job takes the device slot for each step. A queue that ``keeps`` its folder leaves its
+jobs there when it is closed, or its process dies, and the next queue in that folder goes on with them.
 """
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
-import secrets
 import shutil
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.system import torch_threads
 
 from ..core import histogram, limits
+from . import job_store, previews
+from .job import Cancelled, Job, Work
+from .request import JobRequest
+from .uploads import Upload
 
-Work = Callable[["Job"], None]
-DeviceSlot = Callable[[], AbstractContextManager[object]]
 MAX_REMEMBERED = 1000
 """Visitors and addresses whose last job is remembered."""
+MAX_DURATIONS = 8
+"""Durations of ended jobs from which waiting times are estimated."""
+MAX_ATTEMPTS = 3
+"""How often a job is begun whose server did not come to its end: it may be what ends the server."""
 MAX_LOGGED = 200
 """Characters of an error in the log."""
 log = logging.getLogger(__name__)
-
-
-class Cancelled(StreamdreamError):
-    """The visitor has cancelled the job, or has left."""
-
-
-@dataclass(eq=False)
-class Job:
-    """One job. The page names it by ``token``, which is also the permission to fetch the result."""
-
-    title: str
-    visitor: str
-    work: Work
-    folder: Path
-    """A folder of this job only, removed with it."""
-    address: str = ""
-    """Of the visitor."""
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
-    number: int = 0
-    """Order of submission."""
-    state: str = "waiting"
-    """``waiting``, ``running``, ``done``, ``failed``, ``cancelled``."""
-    done: int = 0
-    total: int = 0
-    """Frames or steps; ``total`` is 0 while it is unknown."""
-    picture: Any = None
-    """The newest preview, [H, W, 3] RGB."""
-    before: NDArray[np.uint8] | None = None
-    """The input that a finished picture is compared with."""
-    result: Path | None = None
-    answer: Any = None
-    """A result that is no file."""
-    error: str = ""
-    warnings: list[str] = field(default_factory=list)
-    began_seconds: float = 0.0
-    first_seconds: float = 0.0
-    """When the first frame was done; the time before it is loading."""
-    ended_seconds: float = 0.0
-    spare_seconds: Callable[[Job], float] = lambda job: math.inf
-    """How much longer it may run, infinite while no other visitor waits."""
-    clock: Callable[[], float] = time.monotonic
-    stop: threading.Event = field(default_factory=threading.Event)
-    changed: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
-
-    def check(self) -> None:
-        """Raise Cancelled, or StreamdreamError if the time limit is exceeded. To be called often by the work."""
-        if self.stop.is_set():
-            raise Cancelled("cancelled")
-        if self.spare_seconds(self) < 0:
-            raise StreamdreamError("the time limit is reached and others wait; dream a shorter part, or a smaller size")
-
-    def progress(self, done: int, total: int = 0) -> None:
-        """Report finished frames or steps. Raises as ``check``."""
-        self.check()
-        if not self.done and done:
-            self.first_seconds = self.clock()
-        self.done, self.total = done, total or self.total
-        self.changed.set()
-
-    def show(self, picture: Any) -> None:
-        self.picture = picture
-        self.changed.set()
-
-    @property
-    def share(self) -> float:
-        """Fraction that is done, 0..1; 0 while it is unknown."""
-        return min(1.0, self.done / self.total) if self.total else 0.0
-
-    @property
-    def left_seconds(self) -> float | None:
-        """Estimate at the speed so far; None while that is unknown."""
-        if self.state != "running" or self.done < 2 or not self.total:
-            return None
-        speed = (self.done - 1) / max(1e-6, self.clock() - self.first_seconds)
-        return max(0, self.total - self.done) / speed
 
 
 class JobQueue:
     """A queue of jobs and its worker thread. Thread-safe.
 
     Round-robin over addresses, and over the visitors of each. A job that has run for ``max_seconds`` ends when another
-    visitor waits, and after ``max_shared_seconds`` when another address does.
+    visitor waits, and after ``max_shared_seconds`` when another address does. ``work_of`` returns what a request asks
+    for.
     """
 
     def __init__(self, name: str, folder: Path, max_jobs: int = limits.MAX_VIDEOS,
                  max_per_visitor: int = limits.MAX_JOBS_PER_VISITOR,
                  max_seconds: float = math.inf, max_shared_seconds: float = math.inf, keep_seconds: float = 1800.0,
                  max_per_address: int = limits.MAX_JOBS_PER_ADDRESS,
-                 clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None) -> None:
+                 clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None,
+                 work_of: Callable[[JobRequest], Work] = lambda request: _nothing, keeps: bool = False) -> None:
         self.name, self.folder = name, folder
+        self._work_of, self._keeps = work_of, keeps
         self._counts = Counter[str]() if counts is None else counts
         """Ended jobs by state, and by duration as in ``core/histogram.py``."""
         self._max_jobs, self._max_per_visitor, self._max_per_address = max_jobs, max_per_visitor, max_per_address
         self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
         self._clock = clock
+        self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._jobs: dict[str, Job] = {}
         self._last_served: dict[tuple[str, str], int] = {}
         """By kind ("visitor" or "address") and name: the number of the job that was served last."""
@@ -141,12 +66,26 @@ class JobQueue:
         self._changed = threading.Condition()
         self._closed = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if keeps:
+            self._take_up()
         self._worker = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
         self._worker.start()
 
-    def submit(self, visitor: str, title: str, work: Work, address: str = "") -> Job:
-        """Add a job. An unknown ``address`` ("") counts as one of the visitor only. Raises UsageError when the queue,
-        or the share of the visitor or the address, is full.
+    def _take_up(self) -> None:
+        """Go on with the jobs of the queue that had this folder before."""
+        for job in job_store.load(self.folder, self._work_of, self._clock):
+            job.spare_seconds = self.spare_seconds
+            self._jobs[job.token] = job
+        self._numbers = itertools.count(1 + max((job.number for job in self._jobs.values()), default=0))
+        if waiting := sum(not job.finished for job in self._jobs.values()):
+            log.info("%d %s go on from before the restart", waiting, self.name)
+
+    def submit(self, visitor: str, title: str, work: Work | None = None, address: str = "",
+               request: JobRequest | None = None, files: Mapping[str, Upload] | None = None) -> Job:
+        """Add a job: either ``work``, or a ``request`` with its files by their names in the job's folder.
+
+        An unknown ``address`` ("") counts as one of the visitor only. Raises UsageError when the queue, or the share of
+        the visitor or the address, is full.
         """
         address = address or f"visitor {visitor}"
         self.sweep()
@@ -162,8 +101,12 @@ class JobQueue:
                 raise UsageError(f"{self._max_per_address} from your address wait or run already; try again later")
             if len(unfinished) >= self._max_jobs:
                 raise UsageError("the queue is full; try again in a few minutes")
-            job = Job(title, visitor, work, self.folder, address, number=next(self._numbers), clock=self._clock)
+            job = Job(title, visitor, work or (self._work_of(request) if request else _nothing), self.folder, address,
+                      request=request, number=next(self._numbers), clock=self._clock)
             job.folder, job.spare_seconds = self.folder / job.token, self.spare_seconds
+            if request is not None:
+                job_store.make_folder(job, files or {})
+                self._save(job)
             self._jobs[job.token] = job
             self._changed.notify_all()
         log.info("a job waits", extra={"facts": self._facts(job)})
@@ -186,11 +129,16 @@ class JobQueue:
         """Whether a job waits or runs."""
         return any(not job.finished for job in self._all())
 
-    def ahead_seconds(self) -> float | None:
-        """Return the estimate of the running job; None if there is none."""
+    def wait_seconds(self, job: Job) -> float | None:
+        """Return the estimated time until a waiting job begins; None while nothing is known to estimate it from."""
         with self._changed:
-            running = next((job for job in self._jobs.values() if job.state == "running"), None)
-        return running.left_seconds if running else None
+            running = next((other for other in self._jobs.values() if other.state == "running"), None)
+            usual = sum(self._durations) / len(self._durations) if self._durations else None
+        ahead = self.position(job) - (running is not None)
+        left = 0.0 if running is None else running.left_seconds or usual
+        if left is None or (ahead and usual is None):
+            return None
+        return left + ahead * (usual or 0.0)
 
     def spare_seconds(self, job: Job) -> float:
         """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
@@ -201,9 +149,9 @@ class JobQueue:
         max_seconds = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
         return max_seconds - (self._clock() - job.began_seconds)
 
-    def visitors(self) -> set[str]:
-        """Return the visitors who have a job or a result."""
-        return {job.visitor for job in self._all()}
+    def jobs(self) -> list[Job]:
+        """Return all jobs that are not forgotten, by the order of their submission."""
+        return sorted(self._all(), key=lambda job: job.number)
 
     def cancel(self, job: Job) -> None:
         """Tell the job to end, and remove its result."""
@@ -221,16 +169,8 @@ class JobQueue:
                 self._jobs.pop(job.token, None)
                 self._remove(job)
 
-    def forget(self, visitor: str) -> None:
-        """Discard the jobs and results of a visitor."""
-        for job in self._all():
-            if job.visitor == visitor:
-                self.discard(job)
-        with self._changed:
-            self._last_served.pop(("visitor", visitor), None)
-
     def sweep(self) -> None:
-        """Discard results that were not fetched in time."""
+        """Discard results that were kept for long enough."""
         for job in self._all():
             if job.finished and self._clock() - job.ended_seconds > self._keep_seconds:
                 self.discard(job)
@@ -239,14 +179,19 @@ class JobQueue:
                 del self._last_served[key]
 
     def close(self) -> None:
-        """Cancel all jobs, wait for the worker, remove the folder."""
+        """Stop the worker. Then a folder that is not kept is removed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for job in self._all():
-            self.discard(job)
+            if self._keeps and job.request is not None:
+                job.interrupted = True
+                job.stop.set()
+            else:
+                self.discard(job)
         self._worker.join(timeout=10)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._keeps:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _all(self) -> list[Job]:
         with self._changed:
@@ -289,7 +234,7 @@ class JobQueue:
         state = "done"
         try:
             job.check()
-            job.folder.mkdir(mode=0o700)
+            self._begin(job)
             with torch_threads.use_threads(torch_threads.default_threads()):  # a live session may use fewer meanwhile
                 job.work(job)
             job.check()
@@ -301,24 +246,48 @@ class JobQueue:
             log.exception("%s failed unexpectedly", self.name)
             state, job.error = "failed", "internal error; see the server's log"
         with self._changed:
+            if job.interrupted and state != "done":
+                job.state, job.attempts, job.error = "waiting", job.attempts - 1, ""
+                self._save(job)
+                return
             self._end(job, state)
-            is_cancelled = job.stop.is_set()
+            is_cancelled = job.stop.is_set() and not job.interrupted
         if is_cancelled:
             self.discard(job)
 
+    def _begin(self, job: Job) -> None:
+        if job.request is None:
+            job.folder.mkdir(mode=0o700)
+            return
+        job.attempts += 1
+        if job.attempts > MAX_ATTEMPTS:
+            raise StreamdreamError(f"the server stopped {MAX_ATTEMPTS} times while it dreamed this")
+        self._save(job)
+
     def _end(self, job: Job, state: str) -> None:
-        if state != "done":  # before the state changes, which promises that nothing is left
-            self._remove(job)
+        if state == "done":
+            previews.save(job)
+            job.picture = None
+        else:  # before the state changes, which promises that nothing is left
+            self._remove(job, but_record=state == "failed")
         ran_seconds = self._clock() - job.began_seconds if job.state == "running" else 0.0
         job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
         self._counts[f"jobs {self.name} {state}"] += 1
         if ran_seconds:
             self._counts[histogram.bucket(f"job {self.name}", ran_seconds, histogram.JOB_BOUNDS)] += 1
             self._counts[f"job {self.name} ms"] += round(1e3 * ran_seconds)
+        if state == "done" and job.request is not None:
+            self._durations.append(ran_seconds)
+        if state != "cancelled":
+            self._save(job)
         log.info("a job has ended", extra={"facts": {
             **self._facts(job), "state": state, "seconds": round(ran_seconds, 3), "steps": job.done,
             **({"error": job.error[:MAX_LOGGED]} if job.error else {})}})
         job.changed.set()
+
+    def _save(self, job: Job) -> None:
+        if self._keeps:
+            job_store.save(job)
 
     def _facts(self, job: Job) -> dict[str, Any]:
         """Return what the log says of a job: no secret, and no name that a visitor has chosen."""
@@ -330,46 +299,9 @@ class JobQueue:
         """Return the number of jobs that wait and run."""
         return Counter(job.state for job in self._all() if not job.finished)
 
-    def _remove(self, job: Job) -> None:
-        job.answer = job.picture = job.before = job.result = None
-        with contextlib.suppress(OSError):
-            shutil.rmtree(job.folder)
-
-
-class StepwiseDeviceSlot:
-    """Device slots that end with each step, so that no live session waits for a whole picture.
-
-    ``with slot():`` holds the device; ``slot.yield_device()``, called within it after each step, releases it, calls
-    ``between``, and waits for it again.
-    """
-
-    def __init__(self, device_slot: DeviceSlot, between: Callable[[], None] = lambda: None) -> None:
-        self._device_slot, self._between = device_slot, between
-        self._held: AbstractContextManager[object] | None = None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Any:
-        self._begin()
-        try:
-            yield
-        finally:
-            self._end()
-
-    def yield_device(self) -> None:
-        if self._held is not None:
-            self._end()
-            self._between()
-            self._begin()
-
-    def _begin(self) -> None:
-        held = self._device_slot()
-        held.__enter__()
-        self._held = held
-
-    def _end(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.__exit__(None, None, None)
+    def _remove(self, job: Job, but_record: bool = False) -> None:
+        job.answer = job.picture = job.result = None
+        job_store.remove(job, but_record and self._keeps and job.request is not None)
 
 
 def _nothing(job: Job) -> None:

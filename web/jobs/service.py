@@ -12,10 +12,14 @@ from streamdream import models
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings
 
+from ..auth import visitor_cookie
 from ..core import limits
-from . import file_inspection, tasks
+from . import file_inspection, retention, tasks
+from .device_slots import DeviceSlot
 from .file_inspection import InspectionLimits
-from .queue import DeviceSlot, Job, JobQueue
+from .job import Job, Work
+from .queue import JobQueue
+from .request import VIDEO, JobRequest
 from .sheet_maker import SheetMaker
 from .thumbnails import Thumbnails
 from .uploads import Upload, Uploads
@@ -23,6 +27,7 @@ from .visitors import Visitors
 
 if TYPE_CHECKING:
     import gradio as gr
+    from starlette.requests import Request
 
     from streamdream.dream.dreamer import Dreamer
 
@@ -32,31 +37,38 @@ THUMBNAILS, CHANNELS = "thumbnails", "channels"
 """Clients of the device that make pictures of layers and of channels in the background."""
 SWEEP_SECONDS = 30.0
 """Between two searches for what can be removed."""
-GRACE_SECONDS = 3.0
-"""A visitor whose page was closed is forgotten after so long."""
 
 
 class JobService:
-    """Made once by ``server.app``. Keeps everything in the folder of ``app_state`` and by visitor: a Gradio session."""
+    """Made once by ``server.app``. Keeps everything by visitor, in folders that ``app_state`` names.
+
+    A visitor is a browser, by its cookie (``auth/visitor_cookie.py``): what it has here outlives the page, and with
+    ``--keep-hours`` also the server.
+    """
 
     def __init__(self, app_state: AppState, clock: Callable[[], float] = time.monotonic) -> None:
-        web = app_state.web
+        web, folder, keeps = app_state.web, app_state.kept_folder, app_state.keeps
         self.app_state = app_state
+        self.keep_seconds = max(3600 * web.keep_hours, limits.EXPIRE_SECONDS)
+        """How long uploads and results are kept."""
         self.uploads = Uploads(
-            app_state.folder / "uploads",
+            folder / "uploads",
             InspectionLimits(web.upload_mb, web.upload_seconds, web.upload_pixels),
             clock=clock,
             counts=app_state.counts,
+            keep_seconds=self.keep_seconds,
+            keeps=keeps,
         )
-        self.videos = JobQueue("videos", app_state.folder / "videos", limits.MAX_VIDEOS,
-                               max_seconds=limits.VIDEO_SECONDS, max_shared_seconds=limits.SHARED_VIDEO_SECONDS,
-                               clock=clock, counts=app_state.counts)
-        self.stills = JobQueue("stills", app_state.folder / "stills", limits.MAX_STILLS,
-                               max_seconds=limits.STILL_SECONDS, clock=clock, counts=app_state.counts)
+        self.videos = JobQueue("videos", folder / "videos", limits.MAX_VIDEOS, max_seconds=limits.VIDEO_SECONDS,
+                               max_shared_seconds=limits.SHARED_VIDEO_SECONDS, keep_seconds=self.keep_seconds,
+                               clock=clock, counts=app_state.counts, work_of=self._work_of, keeps=keeps)
+        self.stills = JobQueue("stills", folder / "stills", limits.MAX_STILLS, max_seconds=limits.STILL_SECONDS,
+                               keep_seconds=self.keep_seconds, clock=clock, counts=app_state.counts,
+                               work_of=self._work_of, keeps=keeps)
         self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(THUMBNAILS), self._is_busy)
         self.sheets = SheetMaker(app_state.stream, lambda: app_state.device_slot(CHANNELS), self._is_busy)
         """Both are shared by all tabs."""
-        self._visitors, self._clock = Visitors(clock), clock
+        self._visitors = Visitors()
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_often, name="streamdream-sweeper", daemon=True)
         self._sweeper.start()
@@ -90,7 +102,24 @@ class JobService:
         return make
 
     def start(self, queue: JobQueue, visitor: str, title: str, work: Callable[[Job, DeviceSlot], None]) -> Job:
-        """Submit a job; ``work`` gets device slots of its own. Raises UsageError when the queue is full."""
+        """Submit work that nobody misses after a restart; it gets device slots of its own. Raises UsageError when the
+        queue is full.
+        """
+        return queue.submit(visitor, title, self._with_device(work), self._visitors.address(visitor))
+
+    def dream(self, visitor: str, upload: Upload, request: JobRequest, files: dict[str, Upload]) -> Job:
+        """Submit a video or a picture; ``files`` are those of its settings. Raises UsageError when the queue is full.
+        """
+        queue = self.videos if request.kind == VIDEO else self.stills
+        return queue.submit(visitor, upload.name, None, self._visitors.address(visitor), request,
+                            request.files_of(upload, files))
+
+    def _work_of(self, request: JobRequest) -> Work:
+        task = tasks.render_video if request.kind == VIDEO else tasks.dream_picture
+        make = self.dreamer_of(request.model, request.field_height)
+        return self._with_device(lambda job, device_slot: task(job, self.app_state.stream, make, device_slot))
+
+    def _with_device(self, work: Callable[[Job, DeviceSlot], None]) -> Work:
         def run(job: Job) -> None:
             client_id = f"job {job.token}"
             health = self.app_state.health
@@ -105,61 +134,45 @@ class JobService:
             finally:
                 self.app_state.release(client_id)
 
-        return queue.submit(visitor, title, run, self._visitors.address(visitor))
+        return run
+
+    def jobs_of(self, visitor: str) -> list[Job]:
+        """Return the visitor's videos and pictures, the newest first; no previews."""
+        found = [job for queue in (self.videos, self.stills) for job in queue.jobs()
+                 if visitor and job.visitor == visitor and job.request is not None]
+        return sorted(found, key=lambda job: job.submitted_at, reverse=True)
+
+    def queue_of(self, job: Job) -> JobQueue:
+        return self.videos if self.videos.get(job.token) is job else self.stills
+
+    def visitor_of(self, request: gr.Request | Request) -> str:
+        """Return the visitor of a request, and record that they are here; "" without a cookie or Gradio session."""
+        visitor = visitor_cookie.visitor_of(request.cookies, str(getattr(request, "session_hash", None) or ""))
+        if visitor:
+            self._visitors.seen(visitor, request.client.host if request.client else "")
+            self.uploads.seen(visitor)
+        return visitor
 
     def touch(self, request: gr.Request) -> str:
-        """Return the visitor of a request, which is their Gradio session, and record that they are here.
-
-        Raises UsageError for a request without a session.
-        """
-        visitor = str(request.session_hash or "")
-        if not visitor:
-            raise UsageError("open the page itself")
-        self._visitors.seen(visitor, request.client.host if request.client else "")
-        self.uploads.seen(visitor)
-        return visitor
+        """As ``visitor_of``. Raises UsageError for a request without a visitor."""
+        if visitor := self.visitor_of(request):
+            return visitor
+        raise UsageError("open the page itself")
 
     def address(self, visitor: str) -> str:
         """Return the address of a visitor, or "" when it is not known."""
         return self._visitors.address(visitor)
 
-    def fetched(self, job: Job) -> None:
-        """Record that the visitor has fetched the result."""
-        self._visitors.seen(job.visitor)
-        self.uploads.seen(job.visitor)
-
     def sweep(self) -> None:
-        """Remove what expired. Visitors with a job or a result count as present."""
-        busy = self.videos.visitors() | self.stills.visitors()
-        for visitor in busy:
-            self.uploads.seen(visitor)
-        for visitor in self._visitors.expired(busy):
-            self.forget(visitor)
+        """Remove what expired, and the oldest results when all are too large."""
         for part in (self.uploads, self.videos, self.stills):
             part.sweep()
+        for job in retention.surplus([*self.videos.jobs(), *self.stills.jobs()], self.app_state.web.keep_gb * 1e9):
+            self.queue_of(job).discard(job)
 
     def _sweep_often(self) -> None:
         while not self._closed.wait(SWEEP_SECONDS):
             self.sweep()
-
-    def on_unload(self, session: str | None) -> None:
-        """Forget a visitor whose page was closed, unless they are seen again soon: the connection may only be lost."""
-        visitor, now = str(session or ""), self._clock()
-
-        def forget_if_gone() -> None:
-            if self._visitors.seen_seconds(visitor) <= now:
-                self.forget(visitor)
-
-        timer = threading.Timer(GRACE_SECONDS, forget_if_gone)
-        timer.daemon = True
-        timer.start()
-
-    def forget(self, visitor: str) -> None:
-        """Remove everything of a visitor."""
-        for queue in (self.videos, self.stills):
-            queue.forget(visitor)
-        self.uploads.forget(visitor)
-        self._visitors.forget(visitor)
 
     def close(self) -> None:
         self._closed.set()

@@ -10,7 +10,7 @@ from streamdream.settings import StreamSettings
 from streamdream.system.torch_threads import use_threads
 
 from .background_worker import BackgroundWorker
-from .queue import DeviceSlot
+from .device_slots import DeviceSlot
 
 
 class SheetMaker:

@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.dream import reference_images
-from streamdream.errors import SourceError, StreamdreamError
+from streamdream.errors import SourceError, StreamdreamError, UsageError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
-from streamdream.settings import StreamSettings
+from streamdream.render.job import RenderJob
+from streamdream.settings import RenderSettings, StreamSettings, resolve
 
-from .queue import DeviceSlot, Job, StepwiseDeviceSlot
+from .device_slots import DeviceSlot, StepwiseDeviceSlot
+from .job import Job
+from .request import JobRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     from streamdream.dream.options import DreamOptions
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
-    from streamdream.settings import DreamSettings, RenderSettings
+    from streamdream.media.sources.video import FileSource
+    from streamdream.settings import DreamSettings
 
     from .uploads import Upload
 
@@ -44,8 +48,8 @@ PREVIEW_SECONDS = 0.2
 """Between two previews of a picture."""
 MakeDreamer = Callable[[], "Dreamer"]
 """Makes the dreamer of one job. It may take seconds, so the job calls it."""
-Names = Mapping[str, str]
-"""Path of a visitor's file -> its name, which the recipe in the result has for it."""
+ENCODE = RenderSettings(sdr=True, chunk_frames=100)
+"""The result plays in browsers, few of which play HDR. A restart of the server costs at most one chunk."""
 
 
 class PreviewSink:
@@ -76,29 +80,65 @@ class PreviewSink:
         self._sink.__exit__(*error)
 
 
-def render_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, encode: RenderSettings,
-                 make: MakeDreamer, device_slot: DeviceSlot, names: Names | None = None) -> None:
-    """Render the span of a video with its sound to ``job.result``."""
-    from streamdream.media.sinks.registry import open_sink
-    from streamdream.render import recipe
-    from streamdream.render.guide_video import GuideVideo
-    from streamdream.render.pipeline import render_video
+class JobObserver:
+    """Tells a job how far its render is."""
 
-    start, end = float(span.start), math.inf if span.end is None else float(span.end)
-    encode = replace(encode, start=start, end=end, duration=math.inf)
-    output = job.folder / RESULT
-    with hide_paths(upload), GuideVideo(settings) as others, upload.open(span) as source:
-        job.total = source.frame_count
-        dreamer = make()
-        options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot)
-        source.deliver_pictures(*options.field_size(source.height, source.width))
-        groups = (settings, StreamSettings(), encode)
-        with PreviewSink(open_sink(str(output), source, encode, input_path=str(upload.path),
-                                   recipe=lambda: recipe.compose(dreamer, groups, names=names)), job) as sink:
-            report = render_video(source, sink, dreamer, settings, job.progress, others.references_at,
-                                  device_slot=stepwise_slot, options=options)
-    job.warnings = [_without_path(warning, upload, output) for warning in report.warnings]
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def began(self, total_frames: int, done_frames: int, folder: object, rate: float) -> None:
+        self._job.total, self._job.done = total_frames, done_frames
+
+    def scanned(self, frames: int, total_frames: int) -> None:
+        self._job.check()
+
+    def frame(self, done_frames: int) -> None:
+        self._job.progress(done_frames)
+
+
+def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slot: DeviceSlot) -> None:
+    """Render the video of the job's request with its sound to ``job.result``, or what is missing of it."""
+    from streamdream.render.file_render import PlanOptions, render_file
+    from streamdream.render.host import RenderHost
+
+    request, output = _request(job), job.folder / RESULT
+    upload, stepwise_slot = request.upload(job.folder), StepwiseDeviceSlot(device_slot)
+    stream = replace(stream, model=request.model, field_height=request.field_height)
+    encode = replace(ENCODE, start=float(request.span.start),
+                     end=math.inf if request.end_seconds is None else request.end_seconds)
+    run = replace(resolve({}, {}), dream=request.settings(job.folder), stream=stream, render=encode)
+    host = RenderHost(lambda _: make(), True, lambda _: _open(upload, request),
+                      stepwise_slot, lambda options: with_job_hooks(options, job, stepwise_slot),
+                      lambda sink: PreviewSink(sink, job), request.paths(job.folder), says_how_to_resume=False)
+    render_job, observer = RenderJob(str(upload.path), str(output), run, overwrite=True), JobObserver(job)
+    shown = _shown_names(job)
+    with hide_paths(job.folder, shown):
+        try:
+            report = render_file(render_job, PlanOptions(), observer, host)
+        except UsageError:
+            if job.attempts < 2 or job.done:
+                raise
+            # begun by another version, with other weights or threads
+            report = render_file(render_job, PlanOptions(restart=True), observer, host)
+    job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
     job.result, job.answer = output, report
+
+
+def _request(job: Job) -> JobRequest:
+    assert job.request is not None
+    return job.request
+
+
+def _open(upload: Upload, request: JobRequest) -> FileSource:
+    from streamdream.dream.options import DreamOptions
+
+    source = upload.open(request.span)
+    try:
+        source.deliver_pictures(*DreamOptions(request.field_height).field_size(source.height, source.width))
+    except BaseException:
+        source.close()
+        raise
+    return source
 
 
 def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, make: MakeDreamer,
@@ -110,10 +150,11 @@ def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSett
     length = min(end, upload.facts.seconds) - start
     frames: list[tuple[float, Picture, Picture]] = []
     job.answer, job.total = frames, len(PREVIEWS)
-    with hide_paths(upload):
+    with hide_paths(upload.path.parent, {str(upload.path): "the video"}):
         others = reference_images.read(settings)
         dreamer = make()
-        options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot)
+        stepwise_slot = StepwiseDeviceSlot(device_slot)
+        options = with_job_hooks(dreamer.options, job, stepwise_slot)
         for part in PREVIEWS:
             job.check()
             frame = _frame_at(upload, start + part * length, start)
@@ -136,18 +177,19 @@ def _frame_at(upload: Upload, seconds: float, first: float) -> Frame:
     raise SourceError("no frame of this video could be read")
 
 
-def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeDreamer, device_slot: DeviceSlot,
-                  names: Names | None = None) -> None:
-    """Dream a picture to ``job.result``, with previews in ``job.picture``."""
+def dream_picture(job: Job, stream: StreamSettings, make: MakeDreamer, device_slot: DeviceSlot) -> None:
+    """Dream the picture of the job's request to ``job.result``, with previews in ``job.picture``."""
     from streamdream.dream.dreamer import DreamState
     from streamdream.media.frame import to_array, to_uint8
     from streamdream.render import recipe
 
+    request, shown_seconds = _request(job), 0.0
+    image, settings = images.read_image(str(request.input_path(job.folder))), request.settings(job.folder)
     others = reference_images.read(settings)
-    shown_seconds = 0.0
+    job.warnings = list(request.facts.notes)
     job.total = (1 + settings.warmup_steps) * settings.octaves * settings.steps
-    dreamer = make()
-    options, stepwise_slot = with_job_hooks(dreamer.options, job, device_slot, count_steps=True)
+    dreamer, stepwise_slot = make(), StepwiseDeviceSlot(device_slot)
+    options, shown = with_job_hooks(dreamer.options, job, stepwise_slot, count_steps=True), _shown_names(job)
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds
@@ -155,40 +197,48 @@ def dream_picture(job: Job, image: Picture, settings: DreamSettings, make: MakeD
             shown_seconds = time.monotonic()
             job.show(to_uint8(to_array(picture)))
 
-    with stepwise_slot():
+    with hide_paths(job.folder, shown), stepwise_slot():
         _, dream = dreamer(DreamState(), image, settings, others, options=replace(options, on_picture=show))
     output = job.folder / STILL
-    images.write_image(str(output), dream, recipe=recipe.compose(dreamer, (settings, StreamSettings()), names=names))
+    groups = (settings, replace(stream, model=request.model, field_height=request.field_height))
+    with hide_paths(job.folder, shown):
+        images.write_image(str(output), dream, overwrite=True,
+                           recipe=recipe.compose(dreamer, groups, names=request.paths(job.folder)))
     job.show(dream)
     job.result = output
 
 
-def with_job_hooks(options: DreamOptions, job: Job, device_slot: DeviceSlot, count_steps: bool = False
-                   ) -> tuple[DreamOptions, StepwiseDeviceSlot]:
+def with_job_hooks(options: DreamOptions, job: Job, slot: StepwiseDeviceSlot, count_steps: bool = False
+                   ) -> DreamOptions:
     """Return options that yield the device after each step, and end the dream when the job is cancelled."""
-    stepwise_slot = StepwiseDeviceSlot(device_slot)
-
     def on_step(done: int) -> None:
         job.check()
         if count_steps:
             job.progress(done)
-        stepwise_slot.yield_device()
+        slot.yield_device()
 
-    return replace(options, on_step=on_step), stepwise_slot
+    return replace(options, on_step=on_step)
 
 
 @contextmanager
-def hide_paths(upload: Upload) -> Iterator[None]:
-    """Within it, replace the path of the visitor's file in errors by "the video"."""
+def hide_paths(folder: Path, names: Mapping[str, str]) -> Iterator[None]:
+    """Within it, errors have ``names`` in place of paths in ``folder``, as ``without_paths`` returns them."""
     try:
         yield
     except StreamdreamError as error:
-        if str(upload.path.parent) not in str(error):
+        text = without_paths(str(error), folder, names)
+        if text == str(error):
             raise
-        raise StreamdreamError(_without_path(str(error), upload)) from None
+        raise StreamdreamError(text) from None
 
 
-def _without_path(text: str, upload: Upload, *others: Path) -> str:
-    for path, name in ((upload.path, "the video"), *((other, other.name) for other in others)):
-        text = text.replace(str(path), name).replace(str(path.parent) + "/", "").replace(path.name, name)
-    return text
+def without_paths(text: str, folder: Path, names: Mapping[str, str]) -> str:
+    """``names``: path -> what visitors know it by."""
+    for path, name in names.items():
+        text = text.replace(path, name).replace(Path(path).name, name)
+    return text.replace(f"{folder}/", "")
+
+
+def _shown_names(job: Job) -> dict[str, str]:
+    request = _request(job)
+    return {**request.paths(job.folder), str(request.input_path(job.folder)): f"the {request.kind}"}

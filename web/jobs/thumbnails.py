@@ -22,7 +22,7 @@ from streamdream.system import cache_dir
 from streamdream.system.torch_threads import use_threads
 
 from .background_worker import BackgroundWorker
-from .queue import DeviceSlot
+from .device_slots import DeviceSlot
 
 if TYPE_CHECKING:
     from streamdream.backends import Backend

@@ -19,6 +19,7 @@ from streamdream.settings_parsing import parse_layers
 from ..core import assets, limits
 from ..jobs import service
 from ..jobs.service import JobService
+from ..jobs.upload import Upload
 from . import components, looks, setting_controls
 from .components import sentence
 from .file_drop import DroppedFile, file_drop
@@ -38,6 +39,8 @@ class PanelValues:
     model: str
     dream: DreamSettings
     field_height: int
+    files: dict[str, Upload]
+    """Of guide, style and mask, where there is one."""
 
 
 class SettingsPanel:
@@ -101,7 +104,8 @@ class SettingsPanel:
         uploads["mask"] = service.read_mask(self._jobs_service, visitor, mask)
         form = {**self._fixed, **self._form.read(rest[len(self._size.names):])}
         dream = self._jobs_service.dream_settings(form, uploads, model)
-        return PanelValues(model, dream, size["field_height"] or limits.MAX_FIELD_HEIGHT)
+        return PanelValues(model, dream, size["field_height"] or limits.MAX_FIELD_HEIGHT,
+                           {role: upload for role, upload in uploads.items() if upload})
 
     def _use_preset(self, name: str, model: str) -> list[Any]:
         """Return the updates for a preset; layers only if it names some that the model has."""

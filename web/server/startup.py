@@ -15,11 +15,11 @@ from streamdream.errors import ModelError, UnknownName, UsageError
 from streamdream.settings import Run, WebSettings
 
 from ..auth import authentication, proxies
-from ..core import response
+from ..core import kept_folder, response
 from ..core.state import check_dream_settings
 from . import metrics
 
-TABS = ("live", "video", "picture", "layers")
+TABS = ("live", "video", "picture", "dreams", "layers")
 """Modules of ``pages``."""
 MAX_TERMS_BYTES = 100_000
 
@@ -39,11 +39,14 @@ def check(settings: WebSettings) -> WebSettings:
     parse_tabs(settings.tabs)
     read_terms(settings.terms)
     _check_certificate(settings)
+    if folder := kept_folder.default_folder(settings):
+        kept_folder.lock_folder(Path(folder)).release()  # fails now if it cannot be used
     if settings.metrics_port:
         if settings.metrics_port == settings.port:
             raise UsageError(f"--port and --metrics-port are both {settings.port}; choose two different ports")
         metrics.check_port(settings.metrics_port)
-    return dataclasses.replace(settings, token=token, root_path=proxies.parse_root_path(settings.root_path))
+    return dataclasses.replace(settings, token=token, root_path=proxies.parse_root_path(settings.root_path),
+                               keep_folder=folder)
 
 
 def check_dream(run: Run) -> None:

@@ -1,0 +1,110 @@
+"""Jobs on the disk: each has a folder with its files, its result and ``job.json``, so that the next server finds it.
+
+    TOKEN/  job.json    what ``save`` writes
+            input.mp4   the visitor's file, and guide, style and mask
+            dream.mp4   the result
+            thumb.jpg   a small picture of it
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from streamdream.errors import SinkError, StreamdreamError, UsageError
+from streamdream.system.atomic_file import write_file
+
+from .job import FINISHED, Job, Work
+from .request import JobRequest
+from .uploads import Upload
+
+RECORD, THUMBNAIL, FORMAT = "job.json", "thumb.jpg", 1
+KEPT = ("title", "visitor", "address", "token", "number", "state", "attempts", "done", "total", "error", "warnings",
+        "submitted_at")
+"""Fields of a job that are stored as they are."""
+TOKEN = re.compile(r"[A-Za-z0-9_-]{24}")
+MAX_RECORD_BYTES = 1_000_000
+log = logging.getLogger(__name__)
+
+
+def make_folder(job: Job, files: Mapping[str, Upload]) -> None:
+    """Make the folder of a job with its files, by name, which need no further space. Raises UsageError."""
+    try:
+        job.folder.mkdir(mode=0o700)
+        for name, upload in files.items():
+            os.link(upload.path, job.folder / name)
+    except FileNotFoundError:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        raise UsageError("that file is not here any more; choose it again") from None
+    except OSError as error:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        raise UsageError(f"this server cannot store the job ({error.strerror})") from None
+
+
+def save(job: Job) -> None:
+    """Write the record of a job with a request. A full disk is logged: the job itself goes on."""
+    if job.request is None:
+        return
+    ended_at = time.time() - (job.clock() - job.ended_seconds) if job.finished else 0.0
+    record = {"format": FORMAT, **{name: getattr(job, name) for name in KEPT}, "request": job.request.to_json(),
+              "result": job.result.name if job.result else "", "ended_at": ended_at}
+    try:
+        write_file(str(job.folder / RECORD), json.dumps(record).encode(), overwrite=True)
+    except SinkError as error:
+        log.warning("a job is not stored: %s", error)
+
+
+def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Iterator[Job]:
+    """Yield the jobs in ``folder``, by number; remove what is none."""
+    jobs = []
+    for path in folder.iterdir():
+        try:
+            jobs.append(_read(path, work_of, clock))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, StreamdreamError) as error:
+            log.warning("a stored job cannot be read: %s", error)
+            shutil.rmtree(path, ignore_errors=True)
+    yield from sorted(jobs, key=lambda job: job.number)
+
+
+def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Job:
+    record_path = path / RECORD
+    if not TOKEN.fullmatch(path.name) or path.is_symlink() or record_path.stat().st_size > MAX_RECORD_BYTES:
+        raise ValueError("not a folder of a job")
+    record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+    if record["format"] != FORMAT or record["token"] != path.name:
+        raise ValueError("another format")
+    request = JobRequest.from_json(record["request"])
+    job = Job(record["title"], record["visitor"], work_of(request), path, request=request, clock=clock)
+    for name in KEPT:
+        value = record[name]
+        if type(value) is not type(getattr(job, name)) and not isinstance(value, int | float):
+            raise TypeError(name)
+        setattr(job, name, value)
+    if job.state in FINISHED:
+        job.ended_seconds = clock() - max(0.0, time.time() - float(record["ended_at"]))
+        job.result = path / Path(record["result"]).name if record["result"] else None
+        if job.state == "done" and (job.result is None or not job.result.is_file()):
+            raise ValueError("its result is gone")
+    else:
+        job.state = "waiting"
+    return job
+
+
+def size_bytes(job: Job) -> int:
+    """Return the size of all files of a job; one that is also an upload counts here, too."""
+    return sum(path.lstat().st_size for path in job.folder.rglob("*") if path.is_file())
+
+
+def remove(job: Job, but_record: bool = False) -> None:
+    """Remove the files of a job."""
+    for path in list(job.folder.glob("*")) if but_record else [job.folder]:
+        if path.name != RECORD:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
