@@ -25,8 +25,43 @@ export default {
     "agree": "I agree"
   },
   "file_drop": {
+    "hint": "Drop it here, paste it, or choose it",
     "uploading": "Uploading",
-    "checking": "Checking the file"
+    "percent": "Uploading: {percent} %",
+    "progress": "Upload",
+    "checking": "Checking the file",
+    "waiting": "{reason} The upload goes on by itself.",
+    "retry": "Try again",
+    "remove": "Remove",
+    "ready": "{name} is ready: {facts}",
+    "with_sound": "{size}, {time}, with sound",
+    "without_sound": "{size}, {time}, without sound",
+    "too_large": "This file is too large ({size} MB; the limit is {limit} MB).",
+    "unfinished": "Only {percent} % of {name} were uploaded. Choose it again to go on.",
+    "is_picture": "This is a picture. The tab Picture dreams it.",
+    "to_picture": "Open it in the tab Picture",
+    "is_video": "This is a video. The tab Video dreams it.",
+    "to_video": "Open it in the tab Video",
+    "start": "Start",
+    "end": "End",
+    "draw": "Draw where to dream",
+    "brush": "Brush",
+    "brush_size": "Brush size",
+    "erase": "Erase",
+    "clear_drawing": "Clear drawing"
+  },
+  "upload": {
+    "lost": "There is no connection to the server.",
+    "failed": "The server answered {status}."
+  },
+  "examples": {
+    "title": "No file at hand? Try one of these",
+    "meadow": "Meadow, with sound",
+    "valley": "Valley",
+    "earth": "Earth at night",
+    "pavilion": "Pavilion",
+    "dahlia": "Dahlia",
+    "cat": "Cat"
   },
   "live": {
     "region": "Live dream",
@@ -168,5 +203,217 @@ export default {
     "dream": "Dream",
     "slider": "Compare: original and dream",
     "unplayable": "This browser cannot play the original."
+  },
+  "panel": {
+    "title": "Settings",
+    "intensity": "Intensity",
+    "intensity_help": "How strong the dream is, from the picture alone to a wild dream. In the middle are the look's own values.",
+    "intensity_technical": "scales {names}",
+    "undo": "Undo",
+    "undo_title": "Undo (Ctrl+Z)",
+    "redo": "Redo",
+    "redo_title": "Redo (Ctrl+Shift+Z)",
+    "slots": "Two settings to switch between",
+    "slot_title": "Settings {slot}: a second set to compare with; a click switches",
+    "defaults": "Defaults",
+    "copy": "Copy link",
+    "copied": "Copied",
+    "not_copied": "The link is in the address bar",
+    "from_live": "Dream this with what Live shows",
+    "no_live": "The tab Live has not been opened on this page.",
+    "from_live_done": "The settings of Live are used here now.",
+    "layer": "Layer",
+    "layer_hint": "Shift-click to mix",
+    "layer_channels": "{layer}: {words}; {count} channels",
+    "channels": "Find single things to dream",
+    "channels_hint": "feathers, eyes, roses…: pictures of all channels",
+    "more": "More settings",
+    "preset": "Preset",
+    "preset_help": "Initial values for special purposes, such as those of Google's notebook of 2015.",
+    "no_preset": "None",
+    "help": "What {name} does",
+    "camera": "Camera",
+    "camera_default": "Default",
+    "camera_size": "Size",
+    "network_missing": "The network {name} is not installed on this server."
+  },
+  "settings": {
+    "model": {
+      "label": "Network",
+      "help": "The neural network that dreams. Each one has learned from other pictures, and dreams what it has seen."
+    },
+    "layers": {
+      "label": "Layers",
+      "help": "What to dream, as text: layers with weights and channels, such as mixed3:1,mixed5[33,220]:0.5."
+    },
+    "channel": {
+      "label": "Only these channels",
+      "help": "Numbers of the channels of whole layers, such as 3,17; empty for all. It is easier to find them by picture."
+    },
+    "style_weight": {
+      "label": "How much of the style picture",
+      "help": "How much the style counts beside the layers, which count 1."
+    },
+    "style_layers": {
+      "label": "Where the style is read",
+      "help": "Layers that see the style, such as mixed0,mixed2; empty for one of each size."
+    },
+    "original_colors": {
+      "label": "Keep the picture's colours",
+      "help": "The dream changes only light and dark; all colours stay those of the picture."
+    },
+    "tv": {
+      "label": "Less grain",
+      "help": "Takes fine specks out of the dream (total variation penalty)."
+    },
+    "l2": {
+      "label": "Toward grey",
+      "help": "Pulls what glares back toward grey (L2 penalty)."
+    },
+    "strength": {
+      "label": "How much of the dream shows",
+      "help": "0 shows the picture alone, 1 the dream as it is; more exaggerates it."
+    },
+    "steps": {
+      "label": "How far shapes grow",
+      "help": "Steps of painting at each size. More make clearer shapes, and take longer."
+    },
+    "step_size": {
+      "label": "Boldness of the strokes",
+      "help": "The length of a step: longer ones paint faster and coarser."
+    },
+    "octaves": {
+      "label": "Size of the shapes",
+      "help": "How many sizes of shapes are painted. Each one more adds larger shapes."
+    },
+    "octave_scale": {
+      "label": "Leap between the sizes",
+      "help": "How much larger each size of shapes is than the one below."
+    },
+    "jitter": {
+      "label": "Random shift",
+      "help": "How far the picture is moved at random before each step. Little of it leaves a grid and pale borders."
+    },
+    "smooth": {
+      "label": "Softness",
+      "help": "0 paints fine grain, more paints broad soft shapes."
+    },
+    "color": {
+      "label": "Colour of the dream",
+      "help": "0 paints in grey, 1 in full colour."
+    },
+    "palette": {
+      "label": "Natural colours",
+      "help": "How far colours are those of photographs; 0 leaves the glowing ones of the network."
+    },
+    "equalize": {
+      "label": "Fine and coarse alike",
+      "help": "Gives fine and coarse detail equal strength."
+    },
+    "legibility": {
+      "label": "How readable the picture stays",
+      "help": "The dream leaves calm parts alone and moves to where the picture is busy."
+    },
+    "consistency": {
+      "label": "Calmness",
+      "help": "0 lets the dream boil, 1 keeps its shapes where they are."
+    },
+    "keep": {
+      "label": "How long it stays",
+      "help": "How much of the dream the next frame keeps. Little flickers, much builds up."
+    },
+    "regrowth": {
+      "label": "How fast it grows back",
+      "help": "How much stronger it paints where motion, a cut or another look has cleared the dream; 1 for no more than elsewhere."
+    },
+    "warmup_steps": {
+      "label": "Head start",
+      "help": "Extra steps at the first frame and after a cut, so that the dream is there at once."
+    },
+    "flow": {
+      "label": "How motion is followed",
+      "help": "How the dream finds where things move, to move with them."
+    },
+    "trust": {
+      "label": "Where the dream stays on things",
+      "help": "How it is decided where the moved dream still fits. Strict ways leave fewer ghosts."
+    },
+    "stillness": {
+      "label": "Fades where things move",
+      "help": "Motion at which only a third of the dream stays; 0 to keep all."
+    },
+    "cut": {
+      "label": "When a new scene begins",
+      "help": "Two frames less alike than this start a new dream; 0 for never."
+    },
+    "field_height": {
+      "label": "Fineness of the dream",
+      "help": "Lines on which the dream is computed. More make smaller and finer shapes, and take longer; 0 for those of the file."
+    }
+  },
+  "looks": {
+    "title": "Looks",
+    "modes": "What a look does",
+    "use": "Choose",
+    "use_title": "Use the look that you choose",
+    "mix": "+ Mix",
+    "mix_title": "Add the look that you choose to the present one",
+    "subtract": "− Subtract",
+    "subtract_title": "Less of the look that you choose",
+    "how_much": "How much {look}",
+    "less": "Less {look}",
+    "no_answer": "The server does not answer."
+  },
+  "own_looks": {
+    "title": "My looks",
+    "keep": "Keep this look",
+    "keep_title": "Keep the present settings as a look in this browser",
+    "name": "Name of the look",
+    "new": "My look {number}",
+    "edit": "Rename or delete {look}",
+    "copy": "Copy link",
+    "copied": "Copied",
+    "delete": "Delete",
+    "done": "Done",
+    "full": "{count} looks are kept. Delete one first.",
+    "no_storage": "This browser keeps nothing for this page: it may be a private window."
+  },
+  "layer_words": {
+    "inception_v3": {
+      "max_pooling2d_1": "coloured specks",
+      "max_pooling2d_2": "curls and folds",
+      "mixed0": "fine lines and mazes",
+      "mixed1": "mesh and scales",
+      "mixed2": "grain and sparks",
+      "mixed3": "scales and small eyes",
+      "mixed4": "eyes in rings",
+      "mixed5": "shining eyes and balls"
+    },
+    "strides": {
+      "2": "edges and colours",
+      "4": "lines and curls",
+      "8": "fine patterns",
+      "16": "textures and parts of things",
+      "32": "whole things"
+    }
+  },
+  "channels": {
+    "chosen": "Chosen channels",
+    "search": "Search: feathers, fur, eyes",
+    "search_label": "Search channels by name",
+    "modes": "What a click does",
+    "more": "+ More like this",
+    "less": "− Not this",
+    "less_title": "Or Shift-click; with the keyboard, the minus key",
+    "layers": "Layers",
+    "cells": "Channels",
+    "found_one": "1 channel",
+    "found": "{count} channels",
+    "none": "No channel has this name.",
+    "one_stays": "One part must stay.",
+    "full": "No more channels fit.",
+    "less_of": "Less {name}",
+    "more_of": "More {name}",
+    "remove": "Remove {name}"
   }
 };

@@ -17,8 +17,8 @@ label { display: grid; gap: 4px; font-size: 14px; }
 input { min-height: 46px; padding: 0 14px; border: 1px solid var(--edge); border-radius: 12px; background: var(--paper);
   color: inherit; font: inherit; }
 input[aria-invalid] { border: 2px solid var(--accent); }
-button { min-height: 48px; border: 1px solid transparent; border-radius: 99px; background: var(--ink); color: var(--ground);
-  font: inherit; font-weight: 650; cursor: pointer; margin-top: 6px; }
+button { min-height: 48px; border: 1px solid transparent; border-radius: 99px; background: var(--ink);
+  color: var(--ground); font: inherit; font-weight: 650; cursor: pointer; margin-top: 6px; }
 p { margin: 0; color: var(--accent); min-height: 1.5em; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 </style>

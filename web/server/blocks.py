@@ -38,10 +38,8 @@ def build(jobs_service: JobService, pages: dict[str, Any]) -> Any:
     app_state = jobs_service.app_state
     _set_gradio_folder(app_state.folder / "gradio")
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
-        template = heading.template(app_state.web, startup.read_terms(app_state.web.terms))
-        gr.HTML(html_template=template, js_on_load=heading.SCRIPT, apply_default_css=False, elem_id="heading")
         panels: list[SettingsPanel] = []  # of the tabs so far
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):  # its menu of more tabs cannot be used with the keyboard
             tabs = {name: gr.Tab(name.title(), id=name, elem_id=f"tab-{name}") for name in pages}
             for name in sorted(tabs, key="layers".__eq__):  # the tab Layers sets the panels of all others
                 with tabs[name]:
@@ -104,4 +102,5 @@ def mount(app: FastAPI, built: Any, settings: WebSettings) -> FastAPI:
         enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,
         max_file_size=int(settings.upload_mb * 1e6), allowed_paths=[], theme=gr.themes.Base(),
         favicon_path=str(assets.ASSETS / "icon.png"))
+    built.config["heading"] = heading.html(settings, startup.read_terms(settings.terms))  # for the template
     return mounted
