@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -11,50 +12,89 @@ from typing import Any
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 
-from ..core import assets
+from ..core import assets, strings
 from ..jobs import file_inspection
+from ..jobs.examples import Example
 
 
 def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: bool = False, most_mb: float = 200,
-         note: str = "", elem_id: str = "") -> Any:
-    """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``."""
+              note: str = "", elem_id: str = "", examples: Sequence[Example] = ()) -> Any:
+    """Make a ``gr.HTML`` to drop a file on. ``DroppedFile.parse`` reads its value; events: ``upload``, ``clear``.
+
+    A browser remembers the file by ``elem_id``. ``examples`` are offered below.
+    """
     import gradio as gr
 
-    suffixes = file_inspection.UPLOADABLE_VIDEOS if moving else file_inspection.UPLOADABLE_PICTURES
-    accept = ",".join([*suffixes, "video/*" if moving else "image/*"])
-    looks = ('<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>'
-             '<img class="sw-drop-image" alt="" hidden>' if moving else  # a .gif
-             '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>'
-             + ('<canvas class="sw-drop-canvas" aria-label="Draw where to dream"></canvas>' if mask else "") + "</div>")
-    template = f"""
+    kinds, others = file_inspection.UPLOADABLE_VIDEOS, file_inspection.UPLOADABLE_PICTURES
+    if not moving:
+        kinds, others = others, kinds
+    hint = note or strings.text("file_drop.hint")
+    template = _TEMPLATE.format(
+        label=escape(label), hint=escape(hint), accept=",".join([*kinds, "video/*" if moving else "image/*"]),
+        part=(_VIDEO if moving else _IMAGE).format(canvas=_canvas() if mask else ""),
+        trim=_trim() if trim else "", tools=_tools() if mask else "",
+        examples=_examples(examples) if examples else "",
+        **{name: strings.html(f"file_drop.{name}") for name in ("remove", "retry", "progress")})
+    return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
+                   elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving, hint=hint,
+                   drop_id=elem_id, kinds=list(kinds), other_kinds=list(others),
+                   home=("video" if moving else "picture") if trim or mask else "")
+
+
+_TEMPLATE = """
 <div class="sw-drop">
   <label class="sw-drop-zone" tabindex="-1">
-    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{escape(label)}">
-    <span class="sw-drop-label">{escape(label)}</span>
-    <span class="sw-drop-hint">{escape(note or "Drop it here, paste it, or choose it")}</span>
+    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{label}">
+    <span class="sw-drop-label">{label}</span>
+    <span class="sw-drop-hint">{hint}</span>
   </label>
   <div class="sw-drop-preview" hidden>
-    {looks}
+    {part}
     <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
-      <button class="sw-drop-remove" type="button" aria-label="Remove {escape(label)}">Remove</button></div>
-    <progress class="sw-drop-bar" max="1" value="0" aria-label="Upload" hidden></progress>
-    {_TRIM if trim else ""}{_TOOLS if mask else ""}
+      <button class="sw-drop-retry" type="button" hidden>{retry}</button>
+      <button class="sw-drop-remove" type="button" aria-label="{remove}: {label}">{remove}</button></div>
+    <progress class="sw-drop-bar" max="1" value="0" aria-label="{progress}" hidden></progress>
+    {trim}{tools}
   </div>
   <p class="sw-drop-problem" role="alert" hidden></p>
+  <button class="sw-drop-elsewhere" type="button" hidden></button>
+  <p class="sw-drop-status" role="status"></p>
+  {examples}
 </div>"""
-    return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
-                   elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving)
+_VIDEO = """<video class="sw-drop-video" controls playsinline preload="metadata" hidden></video>
+    <img class="sw-drop-image" alt="" hidden>"""  # a .gif
+_IMAGE = '<div class="sw-drop-canvas-on"><img class="sw-drop-image" alt="" hidden>{canvas}</div>'
 
 
-_TRIM = """<div class="sw-drop-trim" hidden>
-  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="Start">
-    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="End"></div>
-  <output class="sw-drop-span"></output></div>"""
-_TOOLS = """<div class="sw-drop-tools" hidden>
-  <span>Draw where to dream</span>
-  <label>Brush <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="Brush size"></label>
-  <label><input class="sw-drop-erase" type="checkbox"> Erase</label>
-  <button class="sw-drop-clear-mask" type="button">Clear drawing</button></div>"""
+def _canvas() -> str:
+    return f'<canvas class="sw-drop-canvas" role="img" aria-label="{strings.html("file_drop.draw")}"></canvas>'
+
+
+def _trim() -> str:
+    words = {name: strings.html(f"file_drop.{name}") for name in ("start", "end")}
+    return """<div class="sw-drop-trim" hidden>
+  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="{start}">
+    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="{end}"></div>
+  <output class="sw-drop-span"></output></div>""".format(**words)
+
+
+def _tools() -> str:
+    names = ("draw", "brush", "brush_size", "erase", "clear_drawing")
+    words = {name: strings.html(f"file_drop.{name}") for name in names}
+    return """<div class="sw-drop-tools" hidden>
+  <span>{draw}</span>
+  <label>{brush} <input class="sw-drop-brush" type="range" min="1" max="30" value="9" aria-label="{brush_size}"></label>
+  <label><input class="sw-drop-erase" type="checkbox"> {erase}</label>
+  <button class="sw-drop-clear-mask" type="button">{clear_drawing}</button></div>""".format(**words)
+
+
+def _examples(examples: Sequence[Example]) -> str:
+    buttons = "".join(
+        f'<button type="button" data-example="{example.name}"><img src="{assets.url(example.thumbnail)}" alt="" '
+        f'width="256" height="144" loading="lazy"><span>{strings.html(f"examples.{example.name}")}</span></button>'
+        for example in examples)
+    return (f'<div class="sw-drop-examples" role="group" aria-label="{strings.html("examples.title")}">'
+            f'<p>{strings.html("examples.title")}</p><div>{buttons}</div></div>')
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import gradio as gr
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 
-from ..jobs import service
+from ..jobs import examples, service
 from ..jobs.request import PICTURE, JobRequest
 from ..jobs.service import JobService
 from . import components, dreams
@@ -37,7 +37,8 @@ class Page:
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = file_drop(
                     "Drop a picture here or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
-                    note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels")
+                    note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels",
+                    examples=examples.offered(False, self._jobs_service.uploads.inspection_limits))
                 with gr.Row(elem_classes="sw-actions"):
                     start = gr.Button("Start", variant="primary", elem_id="picture-start")
                 started = dreams.started_signal(PICTURE)

@@ -11,7 +11,7 @@ from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 from streamdream.system.durations import describe_seconds
 
-from ..jobs import service, tasks
+from ..jobs import examples, service, tasks
 from ..jobs.job import Job
 from ..jobs.request import VIDEO, JobRequest
 from ..jobs.service import JobService
@@ -55,6 +55,7 @@ class Page:
                     most_mb=web.upload_mb,
                     note=hint,
                     elem_id="video-drop",
+                    examples=examples.offered(True, self._jobs_service.uploads.inspection_limits),
                 )
                 with gr.Row(elem_classes="sw-actions"):
                     tried = gr.Button("Preview", elem_id="video-try")
