@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,16 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.jobs import tasks
 from streamdream_web.jobs.file_inspection import InspectionLimits
-from streamdream_web.jobs.queue import Job, JobQueue
+from streamdream_web.jobs.queue import JobQueue
+from streamdream_web.jobs.upload import Upload
 from streamdream_web.jobs.uploads import Uploads
+from support import web_jobs
 from support.clips import Clip, make
 from support.commands import fails, here
-from support.waiting import until
 
-from streamdream import __version__, models, settings
+from streamdream import __version__, settings
 from streamdream.backends import Backend
-from streamdream.dream.dreamer import Dreamer
 from streamdream.media import images, metadata
 from streamdream.media.input_container import TimeRange
 from streamdream.settings import DreamSettings
@@ -212,27 +210,19 @@ def test_files_that_are_not_there(here_in: Path, walk: str, capsys: pytest.Captu
 def test_downloads_of_the_page_carry_recipes_with_the_names_of_the_visitor(eager: Backend, walk: str,
                                                                           tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
-    line = JobQueue("tests", tmp_path / "jobs", max_jobs=2, max_per_visitor=2)
-    picture = np.full((96, 96, 3), 90, np.uint8)
-    guide = uploads.take(images.encode_image(picture, ".png", "x"), "flowers.png")
+    line = JobQueue("tests", tmp_path / "jobs", max_jobs=2, max_per_visitor=2, work_of=web_jobs.work_of(eager))
+    data = images.encode_image(np.full((96, 96, 3), 90, np.uint8), ".png", "x")
+    guide, picture = (uploads.take(data, name) for name in ("flowers.png", "sky.png"))
     clip = uploads.take(Path(walk).read_bytes(), "walk.mp4")
-    uploads.claim(guide.token, "me")
-    dream = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1, guide=str(guide.path))
-    names = uploads.names("me")
+    dream = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1)
 
-    def dreamer() -> Dreamer:
-        return Dreamer(models.get("inception_v3"), eager, 72, seed=5)
-
-    def text_of(work: Any) -> str:
-        job: Job = line.submit("me", "job", work)
-        until(lambda: job.finished, 60, about=lambda: job.state)
+    def text_of(upload: Upload, span: TimeRange) -> str:
+        job = web_jobs.wait_for(web_jobs.submit(line, upload, dream, span, {"guide": guide}, 72))
         assert job.result, job.error
         return metadata.read_recipe(str(job.result))
 
     try:
-        texts = [text_of(lambda job: tasks.dream_picture(job, picture, dream, dreamer, nullcontext, names)),
-                 text_of(lambda job: tasks.render_video(job, clip, TimeRange(end=Fraction(1, 20)), dream,
-                                                        settings.RenderSettings(), dreamer, nullcontext, names))]
+        texts = [text_of(picture, TimeRange()), text_of(clip, TimeRange(end=Fraction(1, 20)))]
     finally:
         line.close()
         uploads.close()

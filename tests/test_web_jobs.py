@@ -1,10 +1,9 @@
 """Queues of jobs: their order, their ends, their files; and what they do, with a real network."""
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,24 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from streamdream_web.core.scheduler import CpuYield, FairScheduler
-from streamdream_web.jobs import tasks
+from streamdream_web.jobs import previews, tasks
+from streamdream_web.jobs.device_slots import StepwiseDeviceSlot
 from streamdream_web.jobs.file_inspection import InspectionLimits
-from streamdream_web.jobs.queue import Job, JobQueue, StepwiseDeviceSlot
+from streamdream_web.jobs.job import Job
+from streamdream_web.jobs.queue import JobQueue
 from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
-from streamdream_web.jobs.uploads import Upload, Uploads
-from streamdream_web.pages import components
+from streamdream_web.jobs.upload import Upload
+from streamdream_web.jobs.uploads import Uploads
 from support.waiting import until
-from support.web_jobs import TIMEOUT_SECONDS, BlockedWork, ManualClock, times_and_sound, wait_for
+from support.web_jobs import (
+    TIMEOUT_SECONDS,
+    BlockedWork,
+    ManualClock,
+    submit,
+    times_and_sound,
+    wait_for,
+    work_of,
+)
 
 from streamdream import models
 from streamdream.backends import Backend
@@ -29,16 +38,17 @@ from streamdream.dream.dreamer import Dreamer
 from streamdream.errors import SourceError, UsageError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
+from streamdream.media.opencv import cv2
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
-from streamdream.settings import DreamSettings, RenderSettings, StreamSettings
+from streamdream.settings import DreamSettings, StreamSettings
 
 CHEAP = DreamSettings(layers="mixed0", warmup_steps=1, octaves=1)
 
 
 @pytest.fixture()
-def queue(tmp_path: Path) -> Iterator[JobQueue]:
-    opened = JobQueue("tests", tmp_path / "jobs", max_jobs=4, max_per_visitor=2)
+def queue(tmp_path: Path, eager: Backend) -> Iterator[JobQueue]:
+    opened = JobQueue("tests", tmp_path / "jobs", max_jobs=4, max_per_visitor=2, work_of=work_of(eager))
     yield opened
     opened.close()
     assert not (tmp_path / "jobs").exists()
@@ -98,17 +108,6 @@ def test_an_unexpected_error_is_shown_in_the_log_only(queue: JobQueue, caplog: p
     assert "secret" not in wait_for(broken).error and "log" in broken.error
     assert "/etc/secret" in caplog.text
     assert wait_for(queue.submit("one", "c", lambda job: None)).state == "done"
-
-
-def test_the_end_of_a_session_removes_its_jobs(queue: JobQueue) -> None:
-    def write(job: Job) -> None:
-        job.result = job.folder / "dream.mp4"
-        job.result.write_bytes(b"dream")
-
-    mine, hers = wait_for(queue.submit("me", "a", write)), wait_for(queue.submit("her", "b", write))
-    queue.forget("me")
-    assert queue.get(mine.token) is None and queue.get(hers.token) is hers
-    assert [path.name for path in queue.folder.rglob("*.mp4")] == ["dream.mp4"]
 
 
 def test_results_expire(tmp_path: Path) -> None:
@@ -187,30 +186,32 @@ def test_a_dream_that_waited_for_the_cpu_yields_it() -> None:
 
 
 @pytest.fixture()
-def clip(tmp_path: Path, world: Path) -> Iterator[Upload]:
-    uploads = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
+def uploads(tmp_path: Path) -> Iterator[Uploads]:
+    opened = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
+    yield opened
+    opened.close()
 
-    async def chunks() -> AsyncIterator[bytes]:
-        yield world.read_bytes()
 
-    yield asyncio.run(uploads.receive("world.mp4", chunks()))
-    uploads.close()
+@pytest.fixture()
+def clip(uploads: Uploads, world: Path) -> Upload:
+    return uploads.take(world.read_bytes(), "world.mp4")
 
 
 def small(eager: Backend, height: int = 96) -> tasks.MakeDreamer:
     return lambda: Dreamer(models.get("inception_v3"), eager, field_height=height)
 
 
-def test_a_video_keeps_times_and_sound(queue: JobQueue, clip: Upload, eager: Backend) -> None:
-    looks = []
-    job = queue.submit("me", "clip", lambda job: tasks.render_video(
-        job, clip, TimeRange.of(1.0, end=1.5), CHEAP, RenderSettings(), small(eager), nullcontext))
+def test_a_video_keeps_times_and_sound(queue: JobQueue, clip: Upload) -> None:
+    seen = []
+    job = submit(queue, clip, CHEAP, TimeRange.of(1.0, end=1.5))
     while not job.finished:
         if job.picture is not None:
-            looks.append(components.job_card(job, queue, ""))
+            seen.append(previews.current(job))
         time.sleep(0.02)
     assert job.state == "done", job.error
-    assert job.result and (job.done, job.total) == (15, 15) and looks and "data:image/jpeg;base64," in looks[-1]
+    assert job.result and (job.done, job.total) == (15, 15)
+    assert seen and previews.current(job)
+    assert cv2().imdecode(np.frombuffer(seen[-1], np.uint8), 1).shape == (270, 480, 3)
     times, sound = times_and_sound(job.result)
     _, all_sound = times_and_sound(clip.path)
     assert times == pytest.approx([number / 30 for number in range(15)], abs=1e-3)
@@ -218,9 +219,8 @@ def test_a_video_keeps_times_and_sound(queue: JobQueue, clip: Upload, eager: Bac
     assert not any(str(clip.path.parent) in warning for warning in job.warnings)
 
 
-def test_a_cancelled_video_leaves_nothing(queue: JobQueue, clip: Upload, eager: Backend) -> None:
-    job = queue.submit("me", "clip", lambda job: tasks.render_video(
-        job, clip, TimeRange(), CHEAP, RenderSettings(), small(eager), nullcontext))
+def test_a_cancelled_video_leaves_nothing(queue: JobQueue, clip: Upload) -> None:
+    job = submit(queue, clip, CHEAP)
     while job.done < 3 and not job.finished:
         time.sleep(0.01)
     queue.cancel(job)
@@ -240,18 +240,17 @@ def test_a_preview_dreams_three_frames(queue: JobQueue, clip: Upload, eager: Bac
 
 
 def test_a_picture_job_shows_each_octave_and_keeps_to_its_mask(
-    queue: JobQueue, lion: NDArray[np.uint8], eager: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue, uploads: Uploads, lion: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "PREVIEW_SECONDS", 0)
     mask = np.zeros((*lion.shape[:2], 3), np.uint8)
     mask[:, :128] = 255
-    images.write_image(str(tmp_path / "mask.png"), mask)
-    settings = DreamSettings(layers="mixed0", warmup_steps=0, octaves=2, steps=3, step_size=0.05,
-                             mask=str(tmp_path / "mask.png"))
+    picture, drawn = (uploads.take(images.encode_image(image[..., ::-1], ".png", name), f"{name}.png")
+                      for name, image in (("lion", lion), ("mask", mask)))
+    settings = DreamSettings(layers="mixed0", warmup_steps=0, octaves=2, steps=3, step_size=0.05)
     sizes = []
     monkeypatch.setattr(Job, "show", lambda job, picture: sizes.append(picture.shape[:2]))
-    job = wait_for(queue.submit("me", "lion", lambda job: tasks.dream_picture(
-        job, lion, settings, small(eager, 0), nullcontext)))
+    job = wait_for(submit(queue, picture, settings, files={"mask": drawn}, height=0))
     assert job.result and job.state == "done", job.error
     dream = images.read_image(str(job.result))
     assert (job.done, job.total) == (6, 6) and len(set(sizes[:-1])) == 2 and sizes[-1] == (256, 256)

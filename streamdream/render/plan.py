@@ -30,6 +30,10 @@ class DamagedPlan(StreamdreamError):
     """The plan cannot be used; ``str`` says why."""
 
 
+class OtherIdentity(UsageError):
+    """The plan is of another input, or of other settings, weights or versions."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive frames that become one whole file."""
@@ -155,10 +159,10 @@ def warm_up_file(number: int) -> str:
 
 
 def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output: str) -> None:
-    """Raises UsageError, with what differs, where a plan of ``stored`` cannot be resumed."""
+    """Raises OtherIdentity, with what differs, where a plan of ``stored`` cannot be resumed."""
     differences = list(_differences(stored, current))
     if differences:
-        raise UsageError(f"{output} is half rendered with something else: {'; '.join(differences[:3])}; --restart "
+        raise OtherIdentity(f"{output} is half rendered with something else: {'; '.join(differences[:3])}; --restart "
                          "starts over")
 
 

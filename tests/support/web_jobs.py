@@ -1,15 +1,27 @@
-"""What tests of jobs and uploads share: a clock that a test sets, work that ends when a test says so."""
+"""What tests of jobs and uploads share: a clock that a test sets, work that ends when a test says so, real dreams."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import av
-from streamdream_web.jobs.queue import Job
+from streamdream_web.jobs import tasks
+from streamdream_web.jobs.job import Job, Work
+from streamdream_web.jobs.queue import JobQueue
+from streamdream_web.jobs.request import VIDEO, JobRequest
+from streamdream_web.jobs.upload import WHOLE_VIDEO, Upload
 
+from streamdream import models
+from streamdream.backends import Backend
+from streamdream.dream.dreamer import Dreamer
+from streamdream.media.input_container import TimeRange
+from streamdream.settings import DreamSettings, StreamSettings
 from support.waiting import until
 
 TIMEOUT_SECONDS = 60
+STREAM = StreamSettings(device="cpu", backend="eager", precision="fp32", seed=5)
 
 
 class ManualClock:
@@ -55,3 +67,20 @@ def times_and_sound(path: Path) -> tuple[list[float], list[bytes]]:
         packets = [packet for packet in container.demux() if packet.size]
         return (sorted(round((packet.pts or 0) * tick, 4) for packet in packets if packet.stream.type == "video"),
                 [bytes(packet) for packet in packets if packet.stream.type == "audio"])
+
+
+def work_of(backend: Backend) -> Callable[[JobRequest], Work]:
+    """What a queue does with requests: as the page does it, on ``backend``."""
+    def make(request: JobRequest) -> Work:
+        task = tasks.render_video if request.kind == VIDEO else tasks.dream_picture
+        return lambda job: task(
+            job, STREAM, lambda: Dreamer(models.get(request.model), backend, request.field_height, STREAM.seed),
+            nullcontext)
+
+    return make
+
+
+def submit(queue: JobQueue, upload: Upload, dream: DreamSettings, span: TimeRange = WHOLE_VIDEO,
+           files: dict[str, Upload] | None = None, height: int = 96) -> Job:
+    request = JobRequest.of(upload, "inception_v3", height, dream, span, files or {})
+    return queue.submit("me", upload.name, request=request, files=request.files_of(upload, files or {}))

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.dream import reference_images
-from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
 from streamdream.render.job import RenderJob
+from streamdream.render.plan import OtherIdentity
 from streamdream.settings import RenderSettings, StreamSettings, resolve
 
 from .device_slots import DeviceSlot, StepwiseDeviceSlot
@@ -115,10 +116,7 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     with hide_paths(job.folder, shown):
         try:
             report = render_file(render_job, PlanOptions(), observer, host)
-        except UsageError:
-            if job.attempts < 2 or job.done:
-                raise
-            # begun by another version, with other weights or threads
+        except OtherIdentity:  # begun by another version, with other weights or threads
             report = render_file(render_job, PlanOptions(restart=True), observer, host)
     job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
     job.result, job.answer = output, report

@@ -1,0 +1,111 @@
+"""Dreams in a real Chromium: a lost network, a page that is loaded again, a server that is killed, a link."""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.broadcast import free_port
+from support.browser import CHROMIUM, FLAGS
+from support.waiting import until
+from support.web_jobs import times_and_sound
+
+pytestmark = [pytest.mark.alone, pytest.mark.browser]
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
+if not CHROMIUM:
+    pytest.skip("no chromium here", allow_module_level=True)
+PATIENCE_MS = 60_000
+CARD = "#video-dreams .sw-dream"
+PROGRESS = re.compile(r"(\d+) of (\d+) frames")
+
+
+@contextmanager
+def server(folder: Path, port: int, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "streamdream", "web", "--port", str(port), "--field-height", "64", "--backend",
+               "eager", "--layers", "mixed0", "--octaves", "1", "--warmup-steps", "1", *flags]
+    environment = {**os.environ, "STREAMDREAM_CACHE": str(folder)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: answers(port) or process.poll() is not None, 60)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+def begin(page: Any, port: int, video: Path, seconds: tuple[float, float]) -> None:
+    """Start the dream of that span of a video, and wait for its first frames."""
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(f"http://127.0.0.1:{port}")
+    page.get_by_role("tab", name="Video").click()
+    page.set_input_files("#video-drop input[type=file]", video)
+    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+    for handle, value in zip(("last", "first"), seconds[::-1], strict=True):
+        page.eval_on_selector(f"#video-drop .sw-drop-{handle}", f"(it) => {{ it.value = {value}; "
+                                                                "it.dispatchEvent(new Event('input')); }")
+    page.click("#video-start")
+    until(lambda: frames(page) > 2, 60)
+
+
+def frames(page: Any) -> int:
+    """Frames of the card that are done; those of a whole dream when it is done."""
+    text = page.locator(f"{CARD} .sw-dream-status").first.inner_text() if page.locator(CARD).count() else ""
+    found = PROGRESS.search(text)
+    return int(found[1]) if found else 10**6 if text == "Done" else 0
+
+
+def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: Any, tmp_path: Path, world: Path
+                                                                      ) -> None:
+    port = free_port()
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    with server(tmp_path, port) as process:
+        begin(page, port, world, (1, 6))
+        page.evaluate("window.isSamePage = true")
+        context.set_offline(True)
+        page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
+        context.set_offline(False)
+        page.wait_for_selector("#video-dreams .sw-hint", state="hidden")
+        assert page.evaluate("window.isSamePage"), "the page was loaded again"
+        page.reload()
+        until(lambda: frames(page) > 100, 60)  # it stands on its tab; a chunk of 100 is whole
+        process.kill()
+        page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
+    with server(tmp_path, port):
+        page.wait_for_selector(f"{CARD}[data-state=done]")
+        page.click(f"{CARD} [data-do=share]")
+        page.wait_for_selector(f"{CARD} [data-do=share]:has-text('Link copied')")
+        link = page.evaluate("navigator.clipboard.readText()")
+        saved = page.evaluate("async (url) => [...new Uint8Array(await (await fetch(url)).arrayBuffer())]",
+                              page.get_attribute(f"{CARD} video", "src"))
+        (tmp_path / "saved.mp4").write_bytes(bytes(saved))
+        assert len(times_and_sound(tmp_path / "saved.mp4")[0]) == 150
+        phone = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+        phone.goto(link)
+        phone.wait_for_selector("#all-dreams .sw-dream[data-state=done] video")
+        assert not phone.locator("[data-do=delete]").count() and phone.locator("[data-do=unlist]").count() == 1
+        phone.context.close()
+    context.close()
