@@ -19,6 +19,7 @@ import pytest
 from streamdream_web.auth import event_validation, middleware
 from streamdream_web.auth.allowed_routes import ALLOWED_ROUTES
 from streamdream_web.core.response import HttpError
+from support.waiting import until
 from support.web_client import Running, running
 from support.web_visitor import JSON, Page, Visitor, as_json, config
 
@@ -26,20 +27,21 @@ from streamdream.media.opencv import cv2
 
 TOKEN = "a-token-for-the-tests"
 EVENTS = Counter({
-    ("_left", "unload"): 1, ("_on_load", "load"): 1, ("keep", "upload"): 6, ("<lambda>", "clear"): 1,
-    ("_use_preset", "input"): 2, ("_use_model", "input"): 2, ("_picked", "select"): 2, ("_on_layer_click", "select"): 1,
-    ("_try", "click"): 1, ("_start", "click"): 2, ("_cancel", "click"): 2, ("_tick", "tick"): 1, ("_watch", "then"): 1,
+    ("keep", "upload"): 6, ("<lambda>", "clear"): 1, ("_use_preset", "input"): 2, ("_use_model", "input"): 2,
+    ("_picked", "select"): 2, ("_on_layer_click", "select"): 1, ("_try", "click"): 1, ("_start", "click"): 2,
     ("_on_choice", "input"): 2, ("_status_updates", "tick"): 1, ("_use_look", "select"): 2,
-    ("_on_channels", "select"): 1, (None, "select"): 3})  # the last ones are scripts of the page
+    ("_on_channels", "select"): 1, (None, "select"): 4})  # the last ones are scripts of the page
 """All events of the page: function, trigger. Whoever adds one looks at what it takes and adds it here."""
 OPEN_ROUTES = {
     "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",
     "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
-    "GET /gradio_api/app_id", "GET /healthz", "GET /readyz", "GET /live/facts", "POST /uploads", "GET /results/{token}",
-    "HEAD /results/{token}", "GET /layers/{model}/{number:int}", "HEAD /layers/{model}/{number:int}",
+    "GET /gradio_api/app_id", "GET /healthz", "GET /readyz", "GET /live/facts", "POST /uploads",
+    "PATCH /uploads/{token}", "POST /examples/{name}", "DELETE /dreams/{token}",
     *(f"{method} /{path}" for method in ("GET", "HEAD") for path in (
-        "channels/{model}", "channels/{model}/search", "channels/{model}/{number:int}", "looks/sheet", "looks/mix"))}
+        "results/{token}", "layers/{model}/{number:int}", "layers/{model}/sheet", "channels/{model}",
+        "channels/{model}/search", "channels/{model}/{number:int}", "looks/sheet", "looks/mix", "uploads/{token}",
+        "uploads/{token}/file", "dreams", "dreams/{token}/original", "dreams/{token}/preview"))}
 """All routes of FastAPI and Gradio that a visitor reaches."""
 META = {"_type": "gradio.FileData"}
 Shape = Callable[[str], Any]
@@ -271,7 +273,7 @@ def test_a_picture_is_dreamed_through_the_events(web: Running) -> None:
         assert '"success":true' in page.send(kept)
         start = page.event("picture-start", "click")
         page.set({"Steps": 1, "Octaves": 1}, start)
-        assert '"success":true' in page.send(start)
-        told = page.send(page.after(start))
-        status, dream = page.visitor.ask("GET", "/" + re.findall(r"results/[\w-]+", told)[-1])
-        assert status == 200 and dream.startswith(b"\x89PNG")
+        told = page.send(start)
+        token = re.findall(r'data-dream=\\"([\w-]+)', told)[-1]
+        until(lambda: page.visitor.ask("GET", f"/results/{token}")[0] == 200)
+        assert page.visitor.ask("GET", f"/results/{token}")[1].startswith(b"\x89PNG")

@@ -94,7 +94,7 @@ def saved(page: Any, key: str, folder: Path) -> Path:
 def test_start_button_shows_the_dream(page: Any, web: Running, tmp_path: Path) -> None:
     begin(page)
     dreamed(next(iter(web.waiting_room.sessions.values())), 6)
-    assert page.locator(".sd-tile img").count() == page.locator(".sd-tile").count()  # their thumbnails are shipped
+    assert page.locator(".sd-tile i").count() == page.locator(".sd-tile").count()  # their thumbnails are shipped
     until(lambda: "fps" in page.inner_text("[data-figure=fps]"))
     assert "ms" in page.inner_text("[data-figure=latency]")
     until(lambda: "dreams/s" in page.inner_text("[data-figure=dreams]"))

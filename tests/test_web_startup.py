@@ -193,6 +193,7 @@ def test_it_is_not_ready_while_it_loads_and_when_dreams_fail(monkeypatch: pytest
     monkeypatch.setattr(AppState, "warm_up", lambda app_state: loaded.wait(20))
     with running(token=TOKEN) as web:
         assert ready(web) == (503, "loading") and ask(web, "/healthz")[0] == 200
+        assert not web.app_state.counts["refused 503"]
         loaded.set()
         until(lambda: ready(web) == (200, "ready"))
         for _ in range(3):

@@ -100,8 +100,8 @@ export class Panel {
       tile.addEventListener("click", (event) =>
         this.selectLayer(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
       box.append(tile);
-      addPicture(tile, new URL(layer.picture, document.baseURI));
     }
+    addPictures([...box.children], new URL(network.sheet, document.baseURI));
     const text = this.rows.get("layers").input, list = element("datalist");
     list.id = "sd-layer-names";
     for (const name of network.taps) list.append(new Option(name, name));
@@ -229,20 +229,24 @@ function showSlider(field, input, output, value, focused) {
   input.style.setProperty("--sd-part", `${100 * input.value / SLIDER_MAX}%`);
 }
 
-// Show the thumbnail of a layer in its tile. The server sends a single pixel while it is being made: retry later.
-function addPicture(tile, url, retries = PICTURE_RETRIES) {
-  const image = element("img");
-  image.alt = "";
-  image.addEventListener("load", () => {
-    if (image.naturalWidth > 1) {
-      tile.classList.remove("sd-plain");
-      tile.prepend(image);
+// Show the thumbnails in their tiles: one sheet holds all of them, side by side. The server sends a single pixel while they
+// are being made: retry later.
+function addPictures(tiles, url, retries = PICTURE_RETRIES) {
+  const sheet = new Image();
+  sheet.addEventListener("load", () => {
+    if (sheet.naturalWidth > 1) {
+      for (const [index, tile] of tiles.entries()) {
+        const picture = element("i");
+        picture.style.background = `url("${sheet.src}") ${100 * index / Math.max(1, tiles.length - 1)}% 50% / ${100 * tiles.length}%`;
+        tile.classList.remove("sd-plain");
+        tile.prepend(picture);
+      }
     } else if (retries) {
-      setTimeout(() => { if (tile.isConnected) addPicture(tile, url, retries - 1); }, PICTURE_RETRY_MS);
+      setTimeout(() => { if (tiles[0].isConnected) addPictures(tiles, url, retries - 1); }, PICTURE_RETRY_MS);
     }
   });
   url.search = retries === PICTURE_RETRIES ? "" : `retry=${retries}`;
-  image.src = url;
+  sheet.src = url;
 }
 
 // --- slider positions and values

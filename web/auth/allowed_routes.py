@@ -13,8 +13,8 @@ ALLOWED_ROUTES = {
     "/gradio_api/heartbeat/": GET,  # a session ends with it
     "/gradio_api/app_id": GET,  # after a restart of the server
     "/streamdream/": GET, "/healthz": GET, "/readyz": GET, "/live": WEBSOCKET, "/live/facts": GET, "/live/clip": GET,
-    "/layers/": GET, "/channels/": GET, "/looks/": GET, "/results/": GET, "/uploads": POST, "/uploads/": (*GET, "PATCH"),
-    "/examples/": POST, "/dreams": GET, "/dreams/": (*GET, "DELETE"),
+    "/layers/": GET, "/channels/": GET, "/looks/": GET, "/results/": GET, "/uploads": POST,
+    "/uploads/": (*GET, "PATCH"), "/examples/": POST, "/dreams": GET, "/dreams/": (*GET, "DELETE"),
 }
 """Path -> methods. A path that ends in / also allows all paths that begin with it; "/" itself does not."""
 PREFIXES = tuple(path for path in ALLOWED_ROUTES if path.endswith("/") and path != "/")

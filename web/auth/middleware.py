@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 
 UPLOAD_ROUTES = ("/uploads",)
 """Prefixes of routes whose bodies may be as large as an upload."""
-PUBLIC_ROUTES = ("/healthz", "/readyz", "/login")
-OWN_ROUTES = ("/live", "/uploads", "/examples/", "/results/", "/dreams", "/layers/", "/healthz", "/readyz", "/login", "/logout")
+HEALTH_ROUTES = ("/healthz", "/readyz")
+"""Asked every few seconds; their 503 is no refusal."""
+PUBLIC_ROUTES = (*HEALTH_ROUTES, "/login")
+OWN_ROUTES = ("/live", "/uploads", "/examples/", "/results/", "/dreams", "/layers/", "/channels/", "/looks/", "/logout",
+              *PUBLIC_ROUTES)
 """Our own routes: an unexpected exception is a server error. In Gradio's routes it is taken for an invalid request."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
 UNKNOWN = HttpError(400, "invalid request")
@@ -122,7 +125,7 @@ class AuthMiddleware:
             await response.answer(refusal.status, refusal.text)
         elif refusal or error:
             await response.break_off(*((CLOSED_RULES, refusal.text) if refusal else ()))
-        elif response.status < 400:
+        elif response.status < 400 or scope["path"] in HEALTH_ROUTES:
             return
         if response.status >= 400:
             self._app_state.counts[f"refused {response.status}"] += 1

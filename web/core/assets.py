@@ -7,12 +7,15 @@ import re
 from functools import cache
 from pathlib import Path
 
+from . import bundle
+
 ASSETS = Path(__file__).parents[1] / "assets"
 ROUTE = "streamdream"
 """Path of the folder, relative to the page."""
 WORDS, HTML_WORDS = re.compile(r"STRINGS\.(\w+)"), re.compile(r"\[\[(\w+\.\w+)\]\]")
 """Where a script takes the words of a part of the page, and HTML one of them."""
-IMPORT = re.compile(r'^(?:import|export) .*?from "\./(\w+\.js)"', re.MULTILINE)
+BUNDLES = ("frame.js", "live.js")
+"""Scripts that a browser gets with all that they import. They are there when the page is opened."""
 
 
 @cache
@@ -31,13 +34,9 @@ def url(name: str) -> str:
 
 
 @cache
-def modules(name: str) -> tuple[str, ...]:
-    """Return a script and all that it imports, so that a browser need not find them one after the other."""
-    found = [name]
-    for module in found:  # grows meanwhile
-        imported = IMPORT.findall((ASSETS / module).read_text(encoding="utf-8"))
-        found += dict.fromkeys(other for other in imported if other not in found)
-    return tuple(found)
+def script(name: str) -> str:
+    """Return one of ``BUNDLES`` with all that it imports."""
+    return bundle.join(Path(name).stem, {path.stem: path.read_text(encoding="utf-8") for path in ASSETS.glob("*.js")})
 
 
 @cache

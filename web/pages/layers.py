@@ -1,16 +1,20 @@
 """The tab Layers: thumbnails of all layers of a model, and its channels. A click selects one in all tabs."""
 from __future__ import annotations
 
+from functools import lru_cache
 from html import escape
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from streamdream import models
 from streamdream.errors import UsageError
+from streamdream.media import images
+from streamdream.media.opencv import cv2
 
 from ..core import assets, limits
 from ..jobs.service import JobService
@@ -20,21 +24,41 @@ from .settings_panel import SettingsPanel, gallery, layer_names, middle_block, m
 TICK_SECONDS = 3.0
 BLOCKS, ALL, CHANNELS = "Blocks", "All layers", "Channels"
 IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}
+WEBP_QUALITY = 85
 
 
 def routes(jobs_service: JobService) -> list[Route]:
-    """``GET /layers/MODEL/NUMBER``: the thumbnail of that layer; one pixel until it is made."""
+    """``GET /layers/MODEL/NUMBER``: the thumbnail of that layer; one pixel until it is made. ``/layers/MODEL/sheet``:
+    those of the blocks side by side; one pixel until all are made.
+    """
+    def answer(data: bytes) -> Response:
+        cache = "private, max-age=86400" if data else "no-store"
+        return Response(data or components.one_pixel(), media_type="image/webp" if data else "image/png",
+                        headers={"Cache-Control": cache})
+
+    def blocks(request: Request) -> Response:  # in a thread, as it reads files
+        row = models.MODELS.get(request.path_params["model"])
+        paths = [jobs_service.thumbnails.path(row.name, tap) for tap in row.blocks()] if row else []
+        return answer(sheet(tuple(map(str, paths))) if paths and all(paths) else b"")
 
     def picture(request: Request) -> Response:  # in a thread, as it makes files
         model, number = request.path_params["model"], request.path_params["number"]
         taps = list(models.MODELS[model].taps()) if model in models.MODELS else []
         path = jobs_service.thumbnails.path(model, taps[number]) if number < len(taps) else None
         if path is None:
-            return Response(components.one_pixel(), media_type="image/png", headers={"Cache-Control": "no-store"})
+            return answer(b"")
         return FileResponse(path, media_type=IMAGE_TYPES[path.suffix],
                             headers={"Cache-Control": "private, max-age=86400"})
 
-    return [Route("/layers/{model}/{number:int}", picture, methods=["GET"])]
+    return [Route("/layers/{model}/{number:int}", picture, methods=["GET"]),
+            Route("/layers/{model}/sheet", blocks, methods=["GET"])]
+
+
+@lru_cache(maxsize=16)
+def sheet(paths: tuple[str, ...]) -> bytes:
+    """Return thumbnails side by side as one WebP."""
+    row = np.hstack([images.read_image(path) for path in paths])
+    return bytes(cv2().imencode(".webp", row[..., ::-1], [cv2().IMWRITE_WEBP_QUALITY, WEBP_QUALITY])[1])
 
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
@@ -61,7 +85,8 @@ class Page:
                                       js=assets.text("layer_picker.js"), elem_id="layers-gallery")
         picker = components.plain_html("", js=assets.text("channels_in_tab.js"), elem_id="layers-channels")
         timer = gr.Timer(TICK_SECONDS, active=False)
-        on_event(components.root().load, self._on_load, [], [status, timer])
+        if self._jobs_service.thumbnails.pending(here):
+            on_event(components.root().load, self._on_load, [], [status, timer])
         for changed in (model.input, which.input):
             on_event(changed, self._on_choice, [model, which], [model, tiles, picker, status, timer])
         on_event(timer.tick, self._status_updates, [model], [status, timer], trigger_mode="once")

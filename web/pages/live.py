@@ -13,7 +13,7 @@ from streamdream.settings import DreamSettings
 
 from ..core import assets, limits
 from ..core.state import AppState
-from ..jobs.service import JobService, thumbnail_url
+from ..jobs.service import JobService
 from ..live import session
 from . import looks, setting_controls
 from .settings_panel import SettingsPanel, middle_block
@@ -51,8 +51,7 @@ def facts(app_state: AppState) -> dict[str, Any]:
 
 
 def network(name: str) -> dict[str, Any]:
-    """Describe a model: all layers, those with a tile, and the default one."""
-    taps, tiles = models.get(name).taps(), models.get(name).blocks()
-    return {"taps": list(taps), "start": middle_block(name),
-            "layers": [{"name": tap, "channels": taps[tap].channels, "picture": thumbnail_url(name, number)}
-                       for number, tap in enumerate(taps) if tap in tiles]}
+    """Describe a model: all layers, those with a tile, the sheet of their pictures, and the default one."""
+    taps = models.get(name).taps()
+    return {"taps": list(taps), "start": middle_block(name), "sheet": f"layers/{name}/sheet",
+            "layers": [{"name": tap, "channels": taps[tap].channels} for tap in models.get(name).blocks()]}

@@ -20,6 +20,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -63,7 +64,10 @@ class Assets(StaticFiles):
         return VERSION.sub("", super().get_path(scope))
 
     def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
+        if (name := Path(full_path).name) in assets.BUNDLES:
+            response = Response(assets.script(name), media_type="text/javascript")
+        else:
+            response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["Cache-Control"] = IMMUTABLE if self._is_current(scope) else "no-cache"
         return response
 

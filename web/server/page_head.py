@@ -27,7 +27,7 @@ class PageHead(Extension):
 
 def html() -> str:
     """Return the template of what the head gets. A browser loads the tab Live while Gradio's own scripts start."""
-    live = "".join(f'<link rel="modulepreload" href="{assets.url(name)}">' for name in assets.modules("live.js"))
+    live = f'<link rel="modulepreload" href="{assets.url("live.js")}">'
     return ('<meta property="og:title" content="streamdream"><meta property="og:type" content="website">'
             f'<meta property="og:description" content="{DESCRIPTION}"><meta name="description" content="{DESCRIPTION}">'
             f'<link rel="icon" href="{assets.url("icon.svg")}" type="image/svg+xml">'
