@@ -83,7 +83,7 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     with server(tmp_path, port) as process:
-        begin(page, port, world, (1, 6))
+        begin(page, port, world, (1, 4))
         page.evaluate("window.isSamePage = true")
         context.set_offline(True)
         page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
@@ -91,7 +91,7 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
         page.wait_for_selector("#video-dreams .sw-hint", state="hidden")
         assert page.evaluate("window.isSamePage"), "the page was loaded again"
         page.reload()
-        until(lambda: frames(page) > 100, 60)  # it stands on its tab; a chunk of 100 is whole
+        until(lambda: frames(page) > 50, 60)  # it stands on its tab; a chunk of 50 is whole
         process.kill()
         page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
     with server(tmp_path, port):
@@ -102,10 +102,56 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
         saved = page.evaluate("async (url) => [...new Uint8Array(await (await fetch(url)).arrayBuffer())]",
                               page.get_attribute(f"{CARD} video", "src"))
         (tmp_path / "saved.mp4").write_bytes(bytes(saved))
-        assert len(times_and_sound(tmp_path / "saved.mp4")[0]) == 150
+        assert len(times_and_sound(tmp_path / "saved.mp4")[0]) == 90
         phone = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
         phone.goto(link)
         phone.wait_for_selector("#all-dreams .sw-dream[data-state=done] video")
         assert not phone.locator("[data-do=delete]").count() and phone.locator("[data-do=unlist]").count() == 1
         phone.context.close()
+    context.close()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("offline_seconds", [2, 20, 120])
+def test_a_dream_goes_on_while_its_page_is_offline(browser: Any, tmp_path: Path, world: Path, offline_seconds: int
+                                                   ) -> None:
+    port = free_port()
+    context = browser.new_context()
+    page = context.new_page()
+    with server(tmp_path, port, "--field-height", "128", "--steps", "3"):
+        begin(page, port, world, (0, 20))
+        page.evaluate("window.isSamePage = true")
+        before = frames(page)
+        context.set_offline(True)
+        page.wait_for_timeout(1000 * offline_seconds)
+        context.set_offline(False)
+        page.wait_for_selector("#video-dreams .sw-hint", state="hidden")
+        until(lambda: frames(page) > before + offline_seconds, 60)
+        assert page.evaluate("window.isSamePage") and page.locator(CARD).count() == 1
+    context.close()
+
+
+@pytest.mark.soak
+def test_a_reload_at_any_moment_loses_nothing(browser: Any, tmp_path: Path, world: Path) -> None:
+    """With the file uploaded, while the dream waits, loads, runs, and when it is done."""
+    port = free_port()
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    with server(tmp_path, port):
+        begin(page, port, world, (0, 6))
+        page.reload()
+        page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+        page.click("#video-start")  # a second one, which waits
+        page.wait_for_selector(f"{CARD}[data-state=waiting]")
+        page.reload()
+        page.wait_for_selector(f"{CARD}[data-state=waiting]")
+        assert page.locator(CARD).count() == 2
+        page.wait_for_selector(f"{CARD}[data-state=running]")
+        page.reload()
+        page.wait_for_selector(f"{CARD}[data-state=done]")
+        page.reload()
+        page.wait_for_selector(f"{CARD} video")
+        page.get_by_role("tab", name="Dreams").click()
+        page.wait_for_function("document.querySelectorAll('#all-dreams .sw-dream[data-state=done]').length === 2")
     context.close()

@@ -74,6 +74,9 @@ ADDRESS_SHARE = 4
 """One address may have at most one ``ADDRESS_SHARE``-th of all files and bytes."""
 MAX_STREAMS, MAX_VIDEO_RATE, MAX_PACKETS_PER_SECOND = 12, 120, 1000
 """Limits of a video. Packets are those of all streams: audio of 10 ms per packet and video at 120 Hz make 220."""
+MAX_PICTURE_FACTOR = 6
+"""A picture may have so many times the pixels of a video's frame, since it is scaled down at once: phones have 12 to 50
+million."""
 MAX_STORED_PIXELS = 1920 * 1080
 """Larger pictures are scaled down, as their dream would take minutes."""
 INSPECTION_CPU_SECONDS, INSPECTION_BYTES = 20, 1 << 30
@@ -93,6 +96,8 @@ VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
 """A job ends after this time when another visitor waits."""
 SHARED_VIDEO_SECONDS = 600.0
 """The same for a video when another address waits."""
+MAX_KEPT_PER_VISITOR = 100
+"""Dreams of one visitor that are kept; the oldest go."""
 EXPIRE_SECONDS = 1800.0
 """Uploads and results are kept for so long without ``--keep-hours``."""
 MAX_VISITORS = 10_000

@@ -110,6 +110,8 @@ class JobService:
     def dream(self, visitor: str, upload: Upload, request: JobRequest, files: dict[str, Upload]) -> Job:
         """Submit a video or a picture; ``files`` are those of its settings. Raises UsageError when the queue is full.
         """
+        for old in [job for job in self.jobs_of(visitor) if job.finished][limits.MAX_KEPT_PER_VISITOR - 1:]:
+            self.queue_of(old).discard(old)
         queue = self.videos if request.kind == VIDEO else self.stills
         return queue.submit(visitor, upload.name, None, self._visitors.address(visitor), request,
                             request.files_of(upload, files))

@@ -49,7 +49,7 @@ PREVIEW_SECONDS = 0.2
 """Between two previews of a picture."""
 MakeDreamer = Callable[[], "Dreamer"]
 """Makes the dreamer of one job. It may take seconds, so the job calls it."""
-ENCODE = RenderSettings(sdr=True, chunk_frames=100)
+ENCODE = RenderSettings(sdr=True, chunk_frames=50)
 """The result plays in browsers, few of which play HDR. A restart of the server costs at most one chunk."""
 
 
