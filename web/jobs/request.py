@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamdream.errors import SettingsError
 from streamdream.media.input_container import TimeRange
 from streamdream.settings import DreamSettings
 
@@ -69,7 +70,10 @@ class JobRequest:
     def settings(self, folder: Path) -> DreamSettings:
         """Return the settings with the files in ``folder``. Raises SettingsError."""
         files = {Path(name).stem: str(folder / name) for name in self.names}
-        return DreamSettings(**{**self.dream, **{role: files[role] for role in FILES if role in files}})
+        try:
+            return DreamSettings(**{**self.dream, **{role: files[role] for role in FILES if role in files}})
+        except TypeError:
+            raise SettingsError("another version of streamdream has begun this; start it again") from None
 
     def paths(self, folder: Path) -> dict[str, str]:
         """Path of each file -> the visitor's name."""

@@ -141,7 +141,7 @@ class JobService:
     def jobs_of(self, visitor: str) -> list[Job]:
         """Return the visitor's videos and pictures, the newest first; no previews."""
         found = [job for queue in (self.videos, self.stills) for job in queue.jobs()
-                 if visitor and job.visitor == visitor and job.request is not None]
+                 if visitor and job.visitor == visitor and job.request is not None and not job.stop.is_set()]
         return sorted(found, key=lambda job: job.submitted_at, reverse=True)
 
     def queue_of(self, job: Job) -> JobQueue:
