@@ -236,8 +236,8 @@ class WebSettings(_Checked):
                                     kind="time")
     upload_mb: float = option(200.0, "maximum size of an uploaded file", low=0.1, high=1e5, unit="MB")
     upload_seconds: float = option(600.0, "maximum duration of an uploaded video", low=1, unit="s", kind="time")
-    upload_pixels: int = option(3840 * 2160, "maximum number of pixels of an uploaded picture or frame", low=256,
-                                high=10**9)
+    upload_pixels: int = option(3840 * 2160, "maximum number of pixels of a frame of an uploaded video; a picture may "
+                                "have six times as many", low=256, high=10**9)
     keep_hours: float = option(24.0, "how long uploads and dreams are kept, also when the server is restarted; 0: half "
                                      "an hour, and no longer than the server runs", low=0, high=8760, unit="h")
     keep_gb: float = option(10.0, "size of all dreams that are kept; the oldest go first", low=0.1, high=1e6, unit="GB")

@@ -170,7 +170,7 @@ def test_routes_that_read_the_disk_are_not_on_the_event_loop(web: Running) -> No
     """Those that are wait for a visitor's body, or do nothing at all."""
     routes = [*live.routes(web.jobs_service), *video.routes(web.jobs_service), *layers.routes(web.jobs_service)]
     on_the_loop = {route.path for route in routes if inspect.iscoroutinefunction(route.endpoint)}
-    assert on_the_loop == {"/uploads"}
+    assert on_the_loop == {"/uploads", "/uploads/{token}"}
 
 
 # --- totals

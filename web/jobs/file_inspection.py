@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from streamdream.errors import SourceError, StreamdreamError, UsageError
+from streamdream.errors import MissingPackage, SourceError, StreamdreamError, UsageError
 from streamdream.media.pyav import open_av
 from streamdream.system.durations import describe_seconds
 
@@ -25,6 +25,7 @@ from ..core.limits import (
     INSPECTION_BYTES,
     INSPECTION_CPU_SECONDS,
     MAX_PACKETS_PER_SECOND,
+    MAX_PICTURE_FACTOR,
     MAX_STORED_PIXELS,
     MAX_STREAMS,
     MAX_VIDEO_RATE,
@@ -57,11 +58,15 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA
 
 @dataclass(frozen=True)
 class InspectionLimits:
-    """Limits of an upload; ``pixels`` of one frame or picture, ``seconds`` of a video."""
+    """Limits of an upload; ``pixels`` of one frame, ``seconds`` of a video."""
 
     megabytes: float
     seconds: float
     pixels: int
+
+    @property
+    def picture_pixels(self) -> int:
+        return MAX_PICTURE_FACTOR * self.pixels
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def inspect_picture(path: Path, suffix: str, limits: InspectionLimits) -> MediaI
         except (SourceError, UsageError) as error:
             raise UsageError(str(error).replace(str(path), "this file")) from None
     height, width = picture.shape[:2]
-    check_size(width, height, limits)
+    check_size(width, height, limits.picture_pixels)
     scale = min(1.0, (MAX_STORED_PIXELS / (height * width)) ** 0.5)
     picture = resize(picture, max(1, round(height * scale)), max(1, round(width * scale)))
     png = path.with_suffix(".png")
@@ -142,13 +147,16 @@ def _check_picture_header(path: Path, limits: InspectionLimits) -> None:
     try:
         with open_picture(path) as image:
             (width, height), frames, format = image.size, count_pictures(image, "this picture"), image.format
+    except MissingPackage:
+        raise UsageError("this server reads no HEIC pictures; save it as a JPEG (on an iPhone: Settings, Camera, "
+                         "Formats, Most Compatible)") from None
     except StreamdreamError as error:  # the command's words
         raise UsageError(str(error).replace(str(path), "this file")) from None
     if format not in PICTURE_FORMATS:
         raise UsageError("this file is not a picture that can be read")
     if frames > 1 and format in ANIMATED_FORMATS:
-        raise UsageError("this picture is animated; the Video tab accepts it as a .gif, .mp4 or .webm")
-    check_size(width, height, limits)
+        raise UsageError("this picture is animated; the tab Video accepts it as a .gif, .mp4 or .webm")
+    check_size(width, height, limits.picture_pixels)
 
 
 @contextmanager
@@ -191,7 +199,7 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
         for stream in container.streams.audio:  # it may be decoded, to be encoded anew
             if stream.codec_context is not None and stream.codec_context.name not in AUDIO_CODECS.split():
                 raise UsageError(f"the sound codec {stream.codec_context.name} is not accepted; AAC is")
-        check_size(video.width, video.height, limits)
+        check_size(video.width, video.height, limits.pixels)
         seconds, frames = check_packets(container, video, limits)
         sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
         return MediaInfo(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
@@ -250,12 +258,12 @@ def check_length(seconds: float, limits: InspectionLimits) -> None:
         raise UsageError(f"this video is longer than {describe_seconds(limits.seconds)}; cut it first")
 
 
-def check_size(width: int, height: int, limits: InspectionLimits) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises UsageError."""
     if not width or not height:
         raise UsageError("the size of the picture is unknown; the file may be damaged")
-    if width * height > limits.pixels:
-        raise UsageError(f"{width} x {height} pixels are too many; the maximum is {limits.pixels / 1e6:.1f} million")
+    if width * height > max_pixels:
+        raise UsageError(f"{width} x {height} pixels are too many; the maximum is {max_pixels / 1e6:.1f} million")
 
 
 def main(request: str) -> None:

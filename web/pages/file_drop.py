@@ -25,9 +25,8 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
     """
     import gradio as gr
 
-    kinds, others = file_inspection.UPLOADABLE_VIDEOS, file_inspection.UPLOADABLE_PICTURES
-    if not moving:
-        kinds, others = others, kinds
+    both = [list(file_inspection.UPLOADABLE_VIDEOS), list(file_inspection.UPLOADABLE_PICTURES)]
+    kinds, others = both if moving else both[::-1]
     hint = note or strings.text("file_drop.hint")
     template = _TEMPLATE.format(
         label=escape(label), hint=escape(hint), accept=",".join([*kinds, "video/*" if moving else "image/*"]),
@@ -37,7 +36,7 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
         **{name: strings.html(f"file_drop.{name}") for name in ("remove", "retry", "progress")})
     return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
                    elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving, hint=hint,
-                   drop_id=elem_id, kinds=list(kinds), other_kinds=list(others),
+                   drop_id=elem_id, kinds=kinds, other_kinds=others,
                    home=("video" if moving else "picture") if trim or mask else "")
 
 

@@ -31,14 +31,14 @@ class Page:
         self._jobs_service, self._panels = jobs_service, panels
 
     def build(self) -> None:
-        web = self._jobs_service.app_state.web
+        web, limits = self._jobs_service.app_state.web, self._jobs_service.uploads.inspection_limits
         components.style()
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = file_drop(
                     "Drop a picture here or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
-                    note=f"{service.PICTURE_KINDS}, up to {web.upload_pixels / 1e6:.0f} megapixels",
-                    examples=examples.offered(False, self._jobs_service.uploads.inspection_limits))
+                    note=f"{service.PICTURE_KINDS}, up to {limits.picture_pixels / 1e6:.0f} megapixels",
+                    examples=examples.offered(False, limits))
                 with gr.Row(elem_classes="sw-actions"):
                     start = gr.Button("Start", variant="primary", elem_id="picture-start")
                 started = dreams.started_signal(PICTURE)
