@@ -1,6 +1,7 @@
 """How the server starts and stops: what is checked first, how it is told to stop, and what it leaves behind."""
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -51,7 +52,7 @@ def test_mistakes_are_reported_before_torch_and_gradio_are_loaded(tmp_path: Path
             ("--port", "7860", "--metrics-port", "7860"): "two different ports",
             ("--root-path", "dream"): "begins with /",
             ("--frame-ancestors", "x; script-src *"): "no site",
-            ("--tabs", "live,nonsense"): "known: live, video, picture, layers",
+            ("--tabs", "live,nonsense"): "known: live, video, picture, dreams, layers",
             ("--tabs", "live,live"): "each tab once",
             ("--terms", str(tmp_path / "no.txt")): "--terms",
             ("--preset", "nonsense"): "unknown preset",
@@ -78,6 +79,19 @@ def test_a_cache_folder_that_cannot_be_written_is_reported_before_anything_is_lo
                               "STREAMDREAM_CACHE": str(tmp_path / "file" / "cache")})
     line, code = made.stderr.splitlines()
     assert code == "2" and line.startswith("error: the cache folder") and "STREAMDREAM_CACHE" in line
+
+
+ASK_FOR_GPU = """
+import sys
+from streamdream import cli
+print(cli.run(["web", "--port", "0", "--device", "cuda"]), "torch" in sys.modules, "gradio" in sys.modules)
+"""
+
+
+@pytest.mark.skipif("+cpu" not in importlib.metadata.version("torch"), reason="this PyTorch may have CUDA")
+def test_a_gpu_that_pytorch_was_built_without_is_refused_before_it_is_loaded() -> None:
+    made = subprocess.run([sys.executable, "-c", ASK_FOR_GPU], text=True, capture_output=True, timeout=60, check=False)
+    assert made.stdout.strip() == "2 False False" and "built without CUDA" in made.stderr
 
 
 CREATE_WITHOUT_TORCH = """

@@ -88,15 +88,16 @@ def _serve(run: settings.Run, debug: bool, report: Callable[[str], object]) -> N
     with _explain_import_error():
         from streamdream_web.server import logs, startup
     web = startup.check(run.web)
-    startup.check_dream(run)
     with startup.open_port(web) as listening:
+        startup.check_dream(run)
         report(f"{run.stream.model} → the browser: starting")
         with _explain_import_error():
             from streamdream_web.core.state import AppState
-            from streamdream_web.server import app
         with closing(AppState(web, run.dream, run.stream, run.live)) as app_state:
             if {run.stream.backend, run.stream.device, run.stream.precision} != {"auto"}:
                 app_state.load()  # fails now if the requested backend or device is not available
+            with _explain_import_error():
+                from streamdream_web.server import app
             logs.configure_logging(web.log, debug)
             number = app.serve(web, app_state, listening,
                                lambda link: report(f"streamdream is on {link} ; Ctrl-C ends it"))

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
+import runpy
 import socket
 import ssl
 import tempfile
@@ -53,6 +55,7 @@ def check_dream(run: Run) -> None:
     """Check what all visitors start from, and where the server stores files. Raises UsageError."""
     model = models.get(run.stream.model)
     check_dream_settings(run.dream, model)
+    _check_device(run.stream.device)
     try:
         model.check_weights()
     except ModelError as error:
@@ -61,6 +64,17 @@ def check_dream(run: Run) -> None:
                                ("temporary", tempfile.gettempdir(), "TMPDIR")):
         if folder and not _is_writable(Path(folder).expanduser()):
             raise UsageError(f"the {what} folder {folder} cannot be written; {flag} names another folder")
+
+
+def _check_device(device: str) -> None:
+    """Raise UsageError for an NVIDIA GPU where PyTorch was built without; to import it takes seconds."""
+    found = importlib.util.find_spec("torch") if device.startswith("cuda") else None
+    if found is None or found.origin is None:
+        return
+    build = runpy.run_path(str(Path(found.origin).with_name("version.py")))
+    if build.get("cuda") is None and build.get("hip") is None:
+        raise UsageError(f"--device {device} cannot be used: this PyTorch ({build['__version__']}) was built without "
+                         "CUDA; streamdream doctor lists what is here")
 
 
 def _is_writable(folder: Path) -> bool:
