@@ -26,6 +26,7 @@ export class FileDrop {
       (mask, drawing) => this.change({ mask, drawing }));
     this.listen();
     this.restore();
+    this.choose(this.input.files[0]);  // one that was chosen while this script was loaded
     if (!props.home) return;
     homes[props.home] = this;
     this.choose(handedOver[props.home]);
