@@ -72,11 +72,14 @@ class UnknownName(UsageError):
 
     ``kind`` is what the name stands for ("layer", "model"), ``known`` are the legal names, ``listing`` is the command
     that prints them where they are too many for one line, ``renamed`` is the new name of what had this one before.
+    ``close`` are the legal names that resemble it, ``examples`` the best known ones.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "", renamed: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str = "", renamed: str = "",
+                 examples: Iterable[str] = ()) -> None:
         known = list(known)
         close = [renamed] if renamed else difflib.get_close_matches(name, known, n=4, cutoff=0.6)
+        self.kind, self.name, self.close, self.examples = kind, name, close, list(examples) or known
         text = f"unknown {kind} {name!r}"
         if renamed:
             text += f"; its new name is {renamed}"

@@ -25,7 +25,7 @@ from streamdream.models import channel_sheets
 from streamdream.settings import StreamSettings
 from streamdream.settings_parsing import parse_layers
 
-LOOK = looks.look_names()[0]
+LOOK = str(settings.read_preset(looks.look_names()[0])["layers"])
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,13 @@ def test_pictures_of_looks_are_one_file(web: Running, monkeypatch: pytest.Monkey
 def mixed(web: Running, **query: Any) -> dict[str, str]:
     from urllib.parse import urlencode
 
-    values = {"model": MODEL, "layers": "mixed0", "look": LOOK, "mode": "mix", "amount": 0.5, **query}
+    values = {"model": MODEL, "layers": "mixed0", "other": LOOK, "mode": "mix", "amount": 0.5, **query}
     answer: dict[str, str] = get(web, "/looks/mix?" + urlencode(values))
     return answer
 
 
 def test_looks_are_mixed_and_subtracted(web: Running) -> None:
-    own = {part.name for part in parse_layers(str(settings.read_preset(LOOK)["layers"]))} - {"conv2d_1"}
+    own = {part.name for part in parse_layers(LOOK)} - {"conv2d_1"}
     for mode, sign in (("mix", 1), ("subtract", -1)):
         parts = parse_layers(mixed(web, mode=mode, layers="conv2d_1")["layers"])
         signs = {part.name: np.sign(part.weight) for part in parts}
@@ -115,7 +115,7 @@ def test_looks_are_mixed_and_subtracted(web: Running) -> None:
 
 
 @pytest.mark.parametrize("query", [
-    {"look": "still"}, {"look": "../look"}, {"mode": "divide"}, {"amount": "much"}, {"amount": "nan"}, {"amount": 2},
+    {"other": "still"}, {"other": ""}, {"other": "mixed0," * 400 + "mixed0"}, {"mode": "divide"}, {"amount": "much"}, {"amount": "nan"}, {"amount": 2},
     {"layers": "nonsense"}, {"layers": "mixed0[256]"}, {"layers": ""}, {"model": "nonsense"},
     {"layers": "mixed0," * 400 + "mixed0"}])
 def test_a_mix_that_cannot_be_is_one_line(web: Running, query: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from support.web_client import Running
 from support.web_jobs import wait_for
 from support.web_visitor import Page
 
-CHEAP = {"Layers": "conv2d_2", "Octaves": 1, "Steps": 1, "Warmup steps": 0, "Flow": "none", "Strength": 0,
-         "Field height": 48}
-"""By the labels of the page."""
+CHEAP = {"layers": "conv2d_2", "octaves": 1, "steps": 1, "warmup_steps": 0, "flow": "none", "strength": 0,
+         "field_height": 48}
+"""By the fields of the panel."""
 NOT_OF_SDR = {"hdr", "colors", "codec", "tag", "mastering"}
 ALWAYS = {"hlg.mov", "alpha.mov", "upright.mp4", "joined.ts", "windows.wmv", "tape.dv", "subtitled.mkv", "text.mp4",
           "upright.jpg", "heic-inside.jpg", "cut-off.jpg"}

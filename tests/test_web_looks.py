@@ -195,7 +195,7 @@ def test_channels_of_the_tab_layers_are_used_in_every_tab(page: Any, web: Runnin
         page.wait_for_selector(f"#tab-{name.lower()} .sd-look")
     page.click(f"#tab-picture [data-look={FIRST}]")
     wanted = str(settings.read_preset(FIRST)["layers"])
-    value = "([tab, wanted]) => document.querySelector(`#tab-${tab} input[aria-label=Layers]`)?.value === wanted"
+    value = "([tab, wanted]) => document.querySelector(`#tab-${tab} input[name=layers]`)?.value === wanted"
     page.wait_for_function(value, arg=["picture", wanted])
     page.get_by_role("tab", name="Layers").click()
     page.locator("#layers-which").get_by_label("Channels").click()
@@ -211,7 +211,7 @@ def test_channels_of_the_tab_layers_are_used_in_every_tab(page: Any, web: Runnin
     page.get_by_text("+ Mix").locator("visible=true").click()
     page.click(f"#tab-video [data-look={SECOND}]")
     page.wait_for_function("() => /mixed5\\[33\\]:.*mixed5\\[12\\]:-.*,/.test("
-                           "document.querySelector('#tab-video input[aria-label=Layers]').value)")
+                           "document.querySelector('#tab-video input[name=layers]').value)")
     assert not page.locator(".toast-body.error").count()
 
 

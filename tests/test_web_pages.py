@@ -239,7 +239,7 @@ def test_clicked_layer_is_selected_in_every_tab(page: Any) -> None:
     for name in ("Video", "Picture"):
         tab(page, name)
         page.wait_for_function(
-            "(name) => document.querySelector(`#tab-${name} input[aria-label=Layers]`)?.value === 'mixed1'",
+            "(name) => document.querySelector(`#tab-${name} input[name=layers]`)?.value === 'mixed1'",
             arg=name.lower())
     tab(page, "Live")
     assert page.input_value("#sd-layers") == "mixed1"

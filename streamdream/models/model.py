@@ -115,7 +115,7 @@ class Model:
         for tap in known:
             if tap.replace("/", "_") == name.replace("/", "_"):
                 return tap
-        raise UnknownName("layer", name, known, f"streamdream layers {self.name}")
+        raise UnknownName("layer", name, known, f"streamdream layers {self.name}", examples=self.blocks())
 
     def available(self) -> tuple[bool, str]:
         """Whether its weights are here and look whole, and where or how to get them."""

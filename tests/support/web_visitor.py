@@ -88,7 +88,7 @@ class Page:
         whole = config(web)
         self._events = whole["dependencies"]
         self.values = {part["id"]: part["props"].get("value") for part in whole["components"]}
-        self._labels = {part["id"]: part["props"].get("label") for part in whole["components"]}
+        self._panels = {part["id"] for part in whole["components"] if "facts" in part["props"].get("props", {})}
         self._ids = {part["props"].get("elem_id"): part["id"] for part in whole["components"]}
 
     def event(self, elem_id: str, trigger: str) -> dict[str, Any]:
@@ -98,9 +98,9 @@ class Page:
         return next(other for other in self._events if other["trigger_after"] == event["id"])
 
     def set(self, values: dict[str, Any], event: dict[str, Any]) -> None:
-        """By label, where the event takes them."""
-        self.values |= {number: values[self._labels[number]] for number in event["inputs"]
-                        if self._labels[number] in values}
+        """Settings by their fields, in the panel that the event takes."""
+        for number in self._panels & {*event["inputs"]}:
+            self.values[number] = json.dumps(json.loads(self.values[number] or "{}") | values)
 
     def put(self, elem_id: str, value: Any) -> None:
         self.values[self._ids[elem_id]] = value

@@ -2,24 +2,28 @@
 // The sheets are those of streamdream/models/channel_sheets.py. The result is the text of layers.
 
 import { formatLayers, isSame, parseLayers } from "./layers_text.js";
+import { element } from "./setting_row.js";
+import strings from "./strings.js";
+import { fill } from "./words.js";
 
 const MORE = 1, LESS = -0.5;              // weights of "more like this" and "not this"
 const WEIGHT_STEP = 0.25, MAX_WEIGHT = 4;
 const MAX_CHARACTERS = 1000, MAX_PARTS = 64;  // as in web/core/limits.py
 const SEARCH_MS = 150, PENDING_MS = 5000;
 const BASE = document.baseURI;
+const WORDS = strings.channels;
 const FRAME = `
-<div class="sd-tray" role="group" aria-label="Chosen channels"></div>
+<div class="sd-tray" role="group" aria-label="${WORDS.chosen}"></div>
 <div class="sd-picker-bar">
-  <input class="sd-search" type="search" placeholder="Search: feathers, fur, eyes" aria-label="Search channels by name" maxlength="100">
-  <div class="sd-modes" role="radiogroup" aria-label="What a click does">
-    <label><input type="radio" value="1" checked><span>+ More like this</span></label>
-    <label title="Or Shift-click; with the keyboard, the minus key"><input type="radio" value="-1"><span>− Not this</span></label>
+  <input class="sd-search" type="search" placeholder="${WORDS.search}" aria-label="${WORDS.search_label}" maxlength="100">
+  <div class="sd-modes" role="radiogroup" aria-label="${WORDS.modes}">
+    <label><input type="radio" value="1" checked><span>${WORDS.more}</span></label>
+    <label title="${WORDS.less_title}"><input type="radio" value="-1"><span>${WORDS.less}</span></label>
   </div>
 </div>
-<div class="sd-blocks" role="group" aria-label="Layers"></div>
+<div class="sd-blocks" role="group" aria-label="${WORDS.layers}"></div>
 <p class="sd-status" role="status"></p>
-<div class="sd-cells" role="group" aria-label="Channels"></div>`;
+<div class="sd-cells" role="group" aria-label="${WORDS.cells}"></div>`;
 let pickers = 0;
 
 export class ChannelPicker {
@@ -117,7 +121,7 @@ export class ChannelPicker {
     const found = await (await fetch(new URL(`channels/${this.model}/search?${query}`, BASE))).json();
     if (words !== this.search.value.trim()) return;
     this.markBlock();
-    this.say(found.length ? `${found.length} channel${found.length > 1 ? "s" : ""}` : "No channel has this name.");
+    this.say(fill([WORDS.none, WORDS.found_one][found.length] ?? WORDS.found, { count: found.length }));
     this.showCells(found);
   }
 
@@ -194,9 +198,9 @@ export class ChannelPicker {
 
   change(parts) {
     if (!parts.length) {
-      this.say("One part must stay.");
+      this.say(WORDS.one_stays);
     } else if (parts.length > MAX_PARTS || formatLayers(parts).length > MAX_CHARACTERS) {
-      this.say("No more channels fit.");
+      this.say(WORDS.full);
     } else {
       this.parts = parts;
       this.showParts();
@@ -220,9 +224,9 @@ export class ChannelPicker {
     box.append(element("span", "", label));
     const weight = element("output", "", String(Number(part.weight.toPrecision(3))).replace("-", "−"));
     box.append(
-      button("−", `Less ${label}`, () => set(stepped(part.weight, -1))), weight,
-      button("+", `More ${label}`, () => set(stepped(part.weight, 1))),
-      button("×", `Remove ${label}`, () => this.change(this.parts.filter((other) => other !== part))),
+      button("−", fill(WORDS.less_of, { name: label }), () => set(stepped(part.weight, -1))), weight,
+      button("+", fill(WORDS.more_of, { name: label }), () => set(stepped(part.weight, 1))),
+      button("×", fill(WORDS.remove, { name: label }), () => this.change(this.parts.filter((other) => other !== part))),
     );
     return box;
   }
@@ -242,11 +246,4 @@ function button(text, label, onClick) {
   const made = Object.assign(element("button", "", text), { type: "button", ariaLabel: label });
   made.addEventListener("click", onClick);
   return made;
-}
-
-function element(tag, className = "", text = "") {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
 }

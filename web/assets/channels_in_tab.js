@@ -1,19 +1,16 @@
-// The picker of channels in the tab Layers. What is chosen goes to the tab Live by an event of the window, to the others
-// by one of Gradio's. The tab Live tells by "streamdream:live" what it dreams.
+// The picker of channels in the tab Layers. What is chosen goes to all tabs, by "streamdream:layer" (use_settings.js). The
+// tab Live tells by "streamdream:live" what it dreams.
 let picker, model;
 const start = async () => {
   const host = element.querySelector(".sd-picker");
   picker = undefined;
   if (!host) return;
   const { ChannelPicker } = await import(new URL("streamdream/channel_picker.js", document.baseURI));
-  const live = document.querySelector(".sd")?.page?.panel.values;
+  const live = document.querySelector(".sd .sd-panel")?.panel;
   model = host.dataset.model;
-  picker = new ChannelPicker(host, (layers) => {
-    window.dispatchEvent(new CustomEvent("streamdream:layer", { detail: { layer: layers, model, allTabs: true } }));
-    trigger("select", { layers, model });
-  });
-  picker.open(model, live?.model === model ? live.layers : host.dataset.start,
-    document.querySelector(".sd")?.page?.panel.facts.values.layers);
+  picker = new ChannelPicker(host, (layer) =>
+    window.dispatchEvent(new CustomEvent("streamdream:layer", { detail: { layer, model } })));
+  picker.open(model, live?.values.model === model ? live.values.layers : host.dataset.start, live?.facts.values.layers);
 };
 watch("value", start);
 start();

@@ -5,6 +5,7 @@ import { keepFocus } from "./focus.js";
 import { readOption, storeOption } from "./stored_options.js";
 import strings from "./strings.js";
 import { restoreTab } from "./tabs.js";
+import { holdSettings } from "./use_settings.js";
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const TAB_MOVES = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
@@ -99,4 +100,5 @@ document.addEventListener("focusout", refresh);
 new MutationObserver(refresh).observe(document.body, { childList: true, subtree: true, attributeFilter: WATCHED });
 const terms = document.querySelector(".sd-terms");
 if (terms) showTerms(terms);
+holdSettings();
 restoreTab();

@@ -1,5 +1,5 @@
-// Thumbnails to choose a layer by. A click selects one here and, by an event of the window, in the tab Live. While a
-// thumbnail is being made the server sends a single pixel; the image is then requested again.
+// Thumbnails to choose a layer by, for all tabs (use_settings.js). While a thumbnail is being made the server sends a
+// single pixel; the image is then requested again.
 const RETRY_MS = 3000;
 const onLoad = (image) => {
   if (image.naturalWidth > 1) { image.classList.add("sw-loaded"); return; }
@@ -17,7 +17,6 @@ element.addEventListener("click", (event) => {
     other.setAttribute("aria-pressed", String(other === button));
   }
   const { layer, model } = button.dataset;
-  const detail = { layer, model, allTabs: element.closest("#tab-layers") !== null };
-  window.dispatchEvent(new CustomEvent("streamdream:layer", { detail }));
+  window.dispatchEvent(new CustomEvent("streamdream:layer", { detail: { layer, model } }));
   trigger("select", { layer, model });
 });

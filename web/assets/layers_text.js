@@ -17,6 +17,13 @@ export function formatLayers(parts) {
     `${layer}${channel === null ? "" : `[${channel}]`}:${Number(weight.toPrecision(4))}`).join(",");
 }
 
+// The layers that name no channels get these: ("mixed3:1", "3,17") -> "mixed3[3]:0.5,mixed3[17]:0.5".
+export function withChannels(text, numbers) {
+  const channels = numbers.split(",").map(Number);
+  return formatLayers(parseLayers(text).flatMap((part) => (part.channel !== null ? [part]
+    : channels.map((channel) => ({ ...part, channel, weight: part.weight / channels.length })))));
+}
+
 // As in "mixed3:1,mixed5[33]:0.5" -> ["mixed3", "mixed5"].
 export function layerNames(text) {
   return [...new Set(parseLayers(text).map(({ layer }) => layer))];

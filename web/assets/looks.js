@@ -1,12 +1,17 @@
 // The gallery of looks, whose HTML is made by pages/looks.py. A click uses a look; with "Mix" its layers are added to
 // the present ones, with "Subtract" they get negative weights, and a slider says how much.
 
+import strings from "./strings.js";
+import { fill } from "./words.js";
+
 const SIGNS = { mix: "+", subtract: "−" };
+const WORDS = strings.looks;
 
 export class Looks {
-  // ``use(name)``: take over all settings of a look; ``present()``: {layers, model}; ``change(text)``: use other layers.
-  constructor(root, { use, present, change }) {
-    Object.assign(this, { root, use, present, change });
+  // ``use(name)``: take over all settings of a look; ``present()``: {layers, model}; ``change(text)``: use other layers;
+  // ``layersOf(name)``: the layers of a look.
+  constructor(root, { use, present, change, layersOf }) {
+    Object.assign(this, { root, use, present, change, layersOf });
     this.mixed = null;          // the last mix: {look, mode, base: the layers before it, result: those after it}
     this.amount = root.querySelector(".sd-amount");
     this.slider = this.amount.querySelector("input");
@@ -41,10 +46,10 @@ export class Looks {
     this.amount.querySelector("output").textContent = `${value} %`;
     if (!mixed || mixed.busy) return;
     mixed.busy = true;
-    const query = new URLSearchParams(
-      { model: mixed.model, layers: mixed.base, look: mixed.look, mode: mixed.mode, amount: value / 100 });
+    const query = new URLSearchParams({ model: mixed.model, layers: mixed.base, other: this.layersOf(mixed.look),
+      mode: mixed.mode, amount: value / 100 });
     const answer = await fetch(new URL(`looks/mix?${query}`, document.baseURI)).then((response) => response.json())
-      .catch(() => ({ problem: "The server does not answer." }));
+      .catch(() => ({ problem: WORDS.no_answer }));
     mixed.busy = false;
     if (mixed !== this.mixed) return;
     if (value !== this.slider.value) { this.mix(); return; }
@@ -61,8 +66,8 @@ export class Looks {
     for (const button of this.root.querySelectorAll(".sd-look")) {
       if (button.dataset.look === mixed?.look) {
         button.dataset.sign = SIGNS[mixed.mode];
-        const label = button.querySelector("span").textContent;
-        this.amount.querySelector("span").textContent = mixed.mode === "mix" ? `How much ${label}` : `Less ${label}`;
+        const look = button.querySelector("span").textContent;
+        this.amount.querySelector("span").textContent = fill(mixed.mode === "mix" ? WORDS.how_much : WORDS.less, { look });
       } else delete button.dataset.sign;
     }
   }

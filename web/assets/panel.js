@@ -1,134 +1,224 @@
-// The settings of the live dream: controls made from the server's description of each field, and the link that holds them.
+// The settings of a tab: controls made from the server's description of each field, looks, layers, undo and redo, two
+// settings to switch between. The tab Live sends what changes; the tabs Video and Picture keep it for their next dream.
 
-import { layerNames } from "./layers_text.js";
+import { History } from "./history.js";
+import { Intensity } from "./intensity.js";
+import { withChannels } from "./layers_text.js";
+import { LayerTiles } from "./layer_tiles.js";
 import { Looks } from "./looks.js";
+import { OwnLooksGallery } from "./own_looks_gallery.js";
+import { legal, SettingRow } from "./setting_row.js";
+import { copyLink, linkFragment, readLink, writeLink } from "./settings_link.js";
+import strings from "./strings.js";
+import { fill } from "./words.js";
 
-const PICTURE_RETRY_MS = 10_000, PICTURE_RETRIES = 30;
-const LOG_SCALE_RATIO = 100;        // a range whose ends are further apart gets a logarithmic slider
-const SLIDER_MAX = 1000;
-const LINK_PREFIX = "#dream?";
 const CONTENT = ["layers", "channel", "style_layers", "style_weight", "model"];  // another look, and no drift of this one
-const KEY_STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
+const OF_FILES = ["field_height"];    // belongs to a file, not to a look
+const TYPED = "input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select";
+const WORDS = strings.panel;
 
 export class Panel {
   // onChange(values): called with what the visitor changed; returns whether the server will answer it.
-  constructor(root, facts, onChange) {
-    this.root = root;
-    this.facts = facts;
-    this.onChange = onChange;
+  constructor(root, facts, onChange, tab = "live") {
+    Object.assign(this, { root, facts, onChange, tab });
     this.values = { model: facts.model };                 // a field exists for it only with several networks
     for (const { name } of facts.fields) this.values[name] = facts.values[name];
-    this.rows = new Map();                                // field name -> {field, input, output}
+    this.rows = new Map();                                // field name -> SettingRow
     this.look = "";                                       // the last one chosen, until other layers are
     this.pending = {};
     this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
-    const basic = root.querySelector(".sd-basic"), more = root.querySelector(".sd-more-fields");
-    for (const field of facts.fields) (field.basic ? basic : more).append(this.createRow(field));
-    const looks = root.querySelector(".sd-looks-box");
-    this.looks = looks && new Looks(looks, {
-      use: (name) => this.set(this.valuesOf(name), false, name),
-      present: () => ({ layers: this.values.layers, model: this.values.model }),
-      change: (layers) => this.set({ layers, channel: "" }),
-    });
-    this.createTiles();
-    root.querySelector(".sd-channels").addEventListener("toggle", () => this.showChannels());
-    root.querySelector(".sd-defaults").addEventListener("click", () => this.set(facts.values));
-    root.querySelector(".sd-copy").addEventListener("click", (event) => this.copyLink(event.currentTarget));
-    this.readLink();
-    addEventListener("hashchange", () => this.readLink());
-    addEventListener("streamdream:layer", ({ detail }) => {  // selected in the tab Layers
-      if (detail.allTabs && detail.model === this.facts.model) this.set({ layers: detail.layer, channel: "" });
-    });
+    this.history = new History();
+    this.slots = { A: null, B: null };                    // what each shows, while the other is in use
+    this.slot = "A";
+    this.intensity = new Intensity(facts.intensity.points, facts.values);
+    this.createControls();
+    this.listen();
+    if (tab === "live") {
+      this.readLink();
+      addEventListener("hashchange", () => this.readLink());
+    }
     this.show();
+    root.panel = this;
+    dispatchEvent(new CustomEvent("streamdream:panel", { detail: { tab, panel: this } }));   // see use_settings.js
+  }
+
+  find(selector) {
+    return this.root.querySelector(selector);
   }
 
   // --- create the controls
 
-  createRow(field) {
-    const row = element("div", `sd-row sd-${field.kind}`), id = `sd-${field.name}`;
-    const label = element("label", "", field.label);
-    label.htmlFor = id;
-    label.title = field.help + (field.unit ? ` (${field.unit})` : "");
-    const input = createInput(field), output = element("output");
-    input.id = id;
-    input.name = field.name;
-    output.htmlFor = id;
-    const event = field.kind === "range" ? "input" : "change";
-    input.addEventListener(event, () => this.set({ [field.name]: readInput(field, input) }, true));
-    if (field.kind === "range") input.addEventListener("keydown", (press) => this.onSliderKey(field, press));
-    row.append(label, output, input);
-    this.rows.set(field.name, { field, input, output });
-    return row;
+  createControls() {
+    const { facts } = this, prefix = this.tab === "live" ? "sd" : `sd-${this.tab}`;
+    this.slider = new SettingRow(facts.intensity.field, `${prefix}-intensity`, {
+      onChange: (position) => this.set(this.intensity.at(position), { focused: true, gesture: "intensity" }),
+      onEnd: () => this.history.endGesture(),
+    });
+    this.find(".sd-intensity").append(this.slider.node);
+    this.createPresets(prefix);
+    for (const field of facts.fields) {
+      const row = new SettingRow(field, `${prefix}-${field.name}`, {
+        onChange: (value) => this.set({ [field.name]: value }, { focused: true, gesture: field.kind === "range" ? field.name : "" }),
+        onEnd: () => this.history.endGesture(),
+      });
+      this.rows.set(field.name, row);
+      this.find(field.name === "model" ? ".sd-basic" : ".sd-more-fields").append(row.node);
+    }
+    this.tiles = new LayerTiles(this.find(".sd-layers"), this.rows.get("layers").input,
+      (layers) => this.set({ layers, channel: "" }));
+    this.createLooks();
   }
 
-  // An arrow key moves by one step of the field, not by one of the slider.
-  onSliderKey(field, event) {
-    const steps = KEY_STEPS[event.key];
-    if (!steps) return;
-    event.preventDefault();
-    const value = round(field, this.values[field.name] + steps * field.step);
-    this.set({ [field.name]: Math.max(field.low, Math.min(field.high, value)) }, true);
+  createLooks() {
+    const root = this.find(".sd-looks-box");
+    if (!root) return;                // none is for this network
+    this.looks = new Looks(root, {
+      use: (name) => this.useLook(name),
+      present: () => ({ layers: this.values.layers, model: this.values.model }),
+      change: (layers) => this.set({ layers, channel: "" }, { gesture: "mix" }),
+      layersOf: (name) => this.valuesOf(name).layers,
+    });
+    this.ownLooks = new OwnLooksGallery(root, {
+      present: () => ({ values: this.changes(), canvas: shownDream() }),
+      say: (problem) => this.looks.say(problem),
+      onShow: () => this.looks.show(this.values.layers, this.shownLook()),
+    });
   }
+
+  // Presets that are no looks, for special purposes.
+  createPresets(prefix) {
+    const { presets } = this.facts;
+    this.preset = new SettingRow({ name: "preset", kind: "choice", label: WORDS.preset, help: WORDS.preset_help,
+      technical: "preset", choices: ["", ...presets.map(({ name }) => name)], default: "" }, `${prefix}-preset`, {
+      onChange: (name) => this.set(this.valuesOfPreset(name), { focused: true }),
+    });
+    [WORDS.no_preset, ...presets.map(({ label }) => label)].forEach((label, index) => {
+      this.preset.input.options[index].text = label;
+    });
+    this.find(".sd-more-fields").append(this.preset.node);
+  }
+
+  valuesOfPreset(name) {
+    const preset = this.facts.presets.find((one) => one.name === name);
+    return { ...this.facts.values, ...this.fitting(preset?.values ?? {}) };
+  }
+
+  listen() {
+    const on = (name, act) => this.find(`.sd-${name}`)?.addEventListener("click", act);
+    on("defaults", () => this.set(this.facts.values));
+    on("undo", () => this.restore(this.history.undo(this.state)));
+    on("redo", () => this.restore(this.history.redo(this.state)));
+    on("keep", () => this.ownLooks.keep());
+    on("copy", ({ currentTarget }) => copyLink(this.changes(), currentTarget));
+    on("from-live", () => this.useLive());
+    for (const button of this.root.querySelectorAll("[data-slot]")) {
+      button.addEventListener("click", () => this.switchTo(button.dataset.slot));
+    }
+    this.find(".sd-channels").addEventListener("toggle", () => this.showChannels());
+    document.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  // --- undo and redo, two settings to switch between
+
+  get state() {
+    return { values: { ...this.values }, look: this.look };
+  }
+
+  restore(state) {
+    if (state) this.set(state.values, { look: state.look, isStep: false });
+  }
+
+  onKey(event) {
+    const key = event.key.toLowerCase();
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || !["z", "y"].includes(key)) return;
+    if (event.target.closest?.(TYPED) || !this.root.checkVisibility()) return;
+    event.preventDefault();
+    this.restore(key === "y" || event.shiftKey ? this.history.redo(this.state) : this.history.undo(this.state));
+  }
+
+  switchTo(slot) {
+    if (slot === this.slot) return;
+    this.slots[this.slot] = this.state;
+    this.slot = slot;
+    const next = this.slots[slot] ?? this.state;
+    this.set(next.values, { look: next.look });
+  }
+
+  // --- looks, and settings from elsewhere
 
   // All settings of a look.
   valuesOf(name) {
-    return { ...this.facts.values, ...this.facts.looks.find((look) => look.name === name).values };
+    const own = OwnLooksGallery.valuesOf(name);
+    const values = own ?? this.facts.looks.find((look) => look.name === name)?.values;
+    return { ...this.facts.values, ...(own ? this.fitting(own) : values), ...this.ofFile() };
   }
 
-  // Load the picker of channels when it is first opened, and what it shows with another network.
-  async showChannels() {
-    if (!this.root.querySelector(".sd-channels").open) return;
-    this.loading ??= import("./channel_picker.js");
-    const { ChannelPicker } = await this.loading, { model, layers } = this.values;
-    this.picker ??= new ChannelPicker(this.root.querySelector(".sd-picker"),
-      (chosen) => this.set({ layers: chosen, channel: "" }));
-    if (this.picker.model !== model) await this.picker.open(model, layers, this.facts.values.layers);
-    else this.picker.setLayers(layers);
+  ofFile() {
+    return Object.fromEntries(OF_FILES.filter((name) => this.rows.has(name)).map((name) => [name, this.values[name]]));
   }
 
-  // Create a tile for each layer of the current network.
-  createTiles() {
-    const box = this.root.querySelector(".sd-layers"), network = this.facts.networks[this.values.model];
-    this.network = this.values.model;
-    box.replaceChildren();
-    for (const layer of network.layers) {
-      const tile = element("button", "sd-tile sd-plain");
-      tile.type = "button";
-      tile.title = `${layer.name}, ${layer.channels} channels`;
-      tile.dataset.layer = layer.name;
-      tile.append(element("span", "", layer.name));
-      tile.addEventListener("click", (event) =>
-        this.selectLayer(layer.name, event.shiftKey || event.ctrlKey || event.metaKey));
-      box.append(tile);
-    }
-    addPictures([...box.children], new URL(network.sheet, document.baseURI));
-    const text = this.rows.get("layers").input, list = element("datalist");
-    list.id = "sd-layer-names";
-    for (const name of network.taps) list.append(new Option(name, name));
-    text.setAttribute("list", list.id);
-    box.append(list);
+  useLook(name) {
+    const values = OwnLooksGallery.valuesOf(name);
+    if (values && !this.knows(values.model)) return;
+    this.set(this.valuesOf(name), { look: name });
   }
 
-  // ``mix``: add the layer to the current ones, or remove it.
-  selectLayer(name, mix) {
-    const current = layerNames(this.values.layers);
-    let next = [name];
-    if (mix) next = current.includes(name) ? current.filter((other) => other !== name) : [...current, name];
-    if (next.length) this.set({ layers: next.join(","), channel: "" });
+  // Take over settings of another tab, a result or a link: those that this tab has, as far as they are legal.
+  use(values) {
+    if (this.knows(values.model)) this.set(this.fitting(values));
+  }
+
+  useLive() {
+    const live = document.querySelector(".sd .sd-panel")?.panel, note = this.find(".sd-from-live-note");
+    note.textContent = live ? WORDS.from_live_done : WORDS.no_live;
+    if (live) dispatchEvent(new CustomEvent("streamdream:use", { detail: { tab: this.tab, values: live.values } }));
+  }
+
+  knows(model) {
+    const isKnown = !model || model in this.facts.networks;
+    this.looks?.say(isKnown ? "" : fill(WORDS.network_missing, { name: model }));
+    return isKnown;
+  }
+
+  // Those of ``values`` that this tab has, each within its limits. A tab for pictures has no extra steps at the first
+  // frame: its steps are all; where no channels can be named beside the layers, they are named with them.
+  fitting(values) {
+    const isHere = !values.model || values.model in this.facts.networks;
+    const taken = Object.entries(values).filter(([name]) => this.rows.has(name) && (isHere || !CONTENT.includes(name)));
+    const fitting = Object.fromEntries(taken);
+    if (values.warmup_steps && values.steps && !this.rows.has("warmup_steps")) fitting.steps *= 1 + Number(values.warmup_steps);
+    if (values.channel && fitting.layers && !this.rows.has("channel")) fitting.layers = withChannels(fitting.layers, values.channel);
+    return Object.fromEntries(Object.entries(fitting).map(([name, value]) => [name, legal(this.rows.get(name).field, value)]));
+  }
+
+  // What differs from the server's own settings.
+  changes() {
+    return Object.fromEntries(Object.entries(this.values).filter(([name, value]) =>
+      value !== this.facts.values[name] && !OF_FILES.includes(name)));
+  }
+
+  readLink() {
+    const values = readLink();
+    if (!values || location.hash === this.written) return;
+    this.set({ ...this.facts.values, ...this.fitting(values) });
   }
 
   // --- set values
 
-  // ``keepFocused``: do not overwrite the control that the visitor is using; ``look``: the one that has these values.
-  set(values, keepFocused = false, look = "") {
+  // ``focused``: do not overwrite the control that the visitor is using; ``look``: the one that has these values;
+  // ``gesture``: changes of one gesture are one step of undo; ``isStep``: false for undo itself.
+  set(values, { focused = false, look = "", gesture = "", isStep = true } = {}) {
     if (values.model && values.model !== this.values.model && !("layers" in values)) {
       values = { ...values, layers: this.facts.networks[values.model].start, channel: "" };
     }
     const known = Object.fromEntries(Object.entries(values).filter(([name]) => this.rows.has(name)));
+    const before = this.state, isChange = Object.entries(known).some(([name, value]) => value !== before.values[name]);
+    if (isStep && isChange) this.history.record(before, gesture);
     Object.assign(this.values, known);
     Object.assign(this.pending, known);
+    if ("step_size" in known && gesture !== "intensity") this.intensity.learn(this.values);
     if (CONTENT.some((name) => name in known)) this.pending.look = this.look = look;
-    this.show(keepFocused ? document.activeElement : null);
+    this.show(focused ? document.activeElement : null);
     this.writeLink();
     cancelAnimationFrame(this.flush);
     this.flush = requestAnimationFrame(() => {
@@ -148,140 +238,59 @@ export class Panel {
     this.writeLink();
   }
 
+  writeLink() {
+    if (this.tab !== "live") return;
+    this.written = linkFragment(this.changes());
+    writeLink(this.written);
+  }
+
+  // --- show them
+
   show(focused = null) {
-    for (const [name, { field, input, output }] of this.rows) {
-      const value = this.values[name];
-      if (input === focused && field.kind === "text") continue;
-      if (field.kind === "switch") input.checked = value;
-      else if (field.kind === "range") showSlider(field, input, output, value, input === focused);
-      else input.value = value;
-    }
-    if (this.values.model !== this.network && this.facts.networks[this.values.model]) this.createTiles();
-    const selected = layerNames(this.values.layers);
-    for (const tile of this.root.querySelectorAll(".sd-tile")) {
-      tile.setAttribute("aria-pressed", String(selected.includes(tile.dataset.layer)));
-    }
-    const look = this.look || this.facts.looks.find(({ name }) => this.has(this.valuesOf(name)))?.name;
-    this.looks?.show(this.values.layers, look ?? "");
+    for (const [name, row] of this.rows) row.show(this.values[name], row.input === focused);
+    this.slider.show(this.intensity.position(this.values), this.slider.input === focused);
+    this.preset.show(this.presentPreset());
     const { model, layers } = this.values;
+    if (this.facts.networks[model]) this.tiles.show(model, this.facts.networks[model], layers);
+    this.looks?.show(layers, this.shownLook());
+    this.find(".sd-undo").disabled = !this.history.past.length;
+    this.find(".sd-redo").disabled = !this.history.future.length;
+    for (const button of this.root.querySelectorAll("[data-slot]")) button.ariaPressed = String(button.dataset.slot === this.slot);
     if (this.told === `${model} ${layers}`) return;
     this.told = `${model} ${layers}`;
     this.showChannels();
-    dispatchEvent(new CustomEvent("streamdream:live", { detail: { model, layers } }));
+    if (this.tab === "live") dispatchEvent(new CustomEvent("streamdream:live", { detail: { model, layers } }));
+  }
+
+  presentPreset() {
+    if (this.has(this.facts.values)) return "";
+    return this.facts.presets.find(({ name }) => this.has(this.valuesOfPreset(name)))?.name ?? "";
+  }
+
+  // The look that was chosen, or the one that has all present settings.
+  shownLook() {
+    if (this.look) return this.look;
+    const names = [...this.root.querySelectorAll(".sd-look")].map((button) => button.dataset.look);
+    return names.find((name) => this.has(this.valuesOf(name))) ?? "";
   }
 
   has(values) {
     return [...this.rows.keys()].every((name) => values[name] === this.values[name]);
   }
 
-  // --- the link
-
-  get hash() {
-    const changed = Object.entries(this.values).filter(([name, value]) => value !== this.facts.values[name]);
-    return changed.length ? LINK_PREFIX + new URLSearchParams(changed) : "";
-  }
-
-  writeLink() {
-    this.written = this.hash;
-    history.replaceState(history.state, "", location.pathname + location.search + this.hash);
-  }
-
-  readLink() {
-    if (!location.hash.startsWith(LINK_PREFIX) || location.hash === this.written) return;
-    const values = { ...this.facts.values };
-    for (const [name, text] of new URLSearchParams(location.hash.slice(LINK_PREFIX.length))) {
-      const row = this.rows.get(name);
-      if (row) values[name] = parse(row.field, text);
-    }
-    this.set(values);
-  }
-
-  async copyLink(button) {
-    const link = location.origin + location.pathname + this.hash;
-    try {
-      await navigator.clipboard.writeText(link);
-      button.dataset.done = "Copied";
-    } catch {
-      button.dataset.done = "The link is in the address bar";
-    }
-    setTimeout(() => delete button.dataset.done, 2000);
+  // Load the picker of channels when it is first opened, and what it shows with another network.
+  async showChannels() {
+    if (!this.find(".sd-channels").open) return;
+    this.loading ??= import("./channel_picker.js");
+    const { ChannelPicker } = await this.loading, { model, layers } = this.values;
+    this.picker ??= new ChannelPicker(this.find(".sd-picker"), (chosen) => this.set({ layers: chosen, channel: "" }));
+    if (this.picker.model !== model) await this.picker.open(model, layers, this.facts.values.layers);
+    else this.picker.setLayers(layers);
   }
 }
 
-function createInput(field) {
-  if (field.kind === "choice") {
-    const select = element("select");
-    for (const choice of field.choices) select.append(new Option(choice, choice));
-    return select;
-  }
-  const input = element("input");
-  input.type = { range: "range", switch: "checkbox", text: "text" }[field.kind];
-  if (field.kind === "range") Object.assign(input, { min: 0, max: SLIDER_MAX, step: 1 });
-  if (field.kind === "text") Object.assign(input, { maxLength: field.length, spellcheck: false, autocomplete: "off" });
-  return input;
-}
-
-function showSlider(field, input, output, value, focused) {
-  const moved = Math.abs(readInput(field, input) - value) > field.step / 2;
-  if (!focused || moved) input.value = toSlider(field, value);
-  output.textContent = String(Number(value.toPrecision(3)));
-  input.setAttribute("aria-valuetext", output.textContent + (field.unit ? ` ${field.unit}` : ""));
-  input.style.setProperty("--sd-part", `${100 * input.value / SLIDER_MAX}%`);
-}
-
-// Show the thumbnails in their tiles: one sheet holds all of them, side by side. The server sends a single pixel while they
-// are being made: retry later.
-function addPictures(tiles, url, retries = PICTURE_RETRIES) {
-  const sheet = new Image();
-  sheet.addEventListener("load", () => {
-    if (sheet.naturalWidth > 1) {
-      for (const [index, tile] of tiles.entries()) {
-        const picture = element("i");
-        picture.style.background = `url("${sheet.src}") ${100 * index / Math.max(1, tiles.length - 1)}% 50% / ${100 * tiles.length}%`;
-        tile.classList.remove("sd-plain");
-        tile.prepend(picture);
-      }
-    } else if (retries) {
-      setTimeout(() => { if (tiles[0].isConnected) addPictures(tiles, url, retries - 1); }, PICTURE_RETRY_MS);
-    }
-  });
-  url.search = retries === PICTURE_RETRIES ? "" : `retry=${retries}`;
-  sheet.src = url;
-}
-
-// --- slider positions and values
-
-function isLogScale(field) {
-  return field.low > 0 && field.high / field.low > LOG_SCALE_RATIO;
-}
-
-function toSlider(field, value) {
-  const { low, high } = field;
-  return SLIDER_MAX * (isLogScale(field) ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
-}
-
-function readInput(field, input) {
-  if (field.kind === "switch") return input.checked;
-  if (field.kind !== "range") return input.value;
-  const part = input.value / SLIDER_MAX, { low, high } = field;
-  return round(field, isLogScale(field) ? low * (high / low) ** part : low + part * (high - low));
-}
-
-function round(field, value) {
-  const whole = Math.round((value - field.low) / field.step) * field.step + field.low;
-  return Number(Math.min(field.high, whole).toPrecision(6));
-}
-
-function parse(field, text) {
-  if (field.kind === "switch") return text === "true";
-  if (field.kind !== "range") return text.slice(0, field.length);
-  const value = Number(text);
-  return Number.isFinite(value) ? Math.max(field.low, Math.min(field.high, value)) : field.default;
-}
-
-function element(tag, className = "", text = "") {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
+// The canvas of the live dream, once it shows one.
+function shownDream() {
+  const live = document.querySelector(".sd[data-state=live]");
+  return live?.page?.lastShown ? live.querySelector(".sd-canvas") : null;
 }

@@ -214,7 +214,7 @@ export default {
     "redo": "Redo",
     "redo_title": "Redo (Ctrl+Shift+Z)",
     "slots": "Two settings to switch between",
-    "slot_title": "Settings {slot}: a second set to compare with; a click switches",
+    "slot_title": "Two settings to switch between: what you change applies to the pressed one",
     "defaults": "Defaults",
     "copy": "Copy link",
     "copied": "Copied",

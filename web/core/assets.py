@@ -14,8 +14,8 @@ ROUTE = "streamdream"
 """Path of the folder, relative to the page."""
 WORDS, HTML_WORDS = re.compile(r"STRINGS\.(\w+)"), re.compile(r"\[\[(\w+\.\w+)\]\]")
 """Where a script takes the words of a part of the page, and HTML one of them."""
-BUNDLES = ("frame.js", "live.js")
-"""Scripts that a browser gets with all that they import. They are there when the page is opened."""
+BUNDLES = ("frame.js", "live.js", "panel.js")
+"""Scripts that a browser gets with all that they import."""
 
 
 @cache

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import time
@@ -30,6 +29,7 @@ from streamdream.settings import DreamSettings
 from streamdream.settings_parsing import parse_layers
 
 from ..core import limits
+from ..core.messages import visitor_message
 from ..core.scheduler import CpuYield, Use
 from .browser_io import BrowserSource, ResidualSink, split_residual
 
@@ -43,8 +43,6 @@ INTERDEPENDENT = {*MODEL_DEPENDENT_FIELDS, "model"}
 """Settings that must be valid together: otherwise none of them is applied."""
 CONTENT = {*CROSSFADED_FIELDS, "model"}
 """Settings whose change by the visitor ends the play list of a look."""
-MAX_MESSAGE = 200
-"""Maximum length of a message for the visitor, in characters."""
 REPORTED = ("frames", "seconds", "display_fps", "dream_fps", "steps_per_s", "field", "backend")
 log = logging.getLogger(__name__)
 
@@ -72,13 +70,6 @@ def check_maximum(name: str, value: Any) -> None:
     """Raises SettingsError for a value above ``limits.LIVE_MAXIMA``."""
     if value > limits.LIVE_MAXIMA.get(name, value):
         raise SettingsError(f"{name} is {value}, but live at most {limits.LIVE_MAXIMA[name]}")
-
-
-def visitor_message(error: StreamdreamError) -> str:
-    """Return the text of an error for the page: flags as plain words, at most MAX_MESSAGE characters."""
-    text = re.sub(r" \(all of them: [^)]*\)", "", str(error))
-    text = re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", " "), text)
-    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE - 1] + "…"
 
 
 def clamped_defaults(app_state: AppState) -> DreamSettings:
@@ -209,7 +200,7 @@ class LiveSession:
                 self.controls.change({"octaves": fitting})
                 message = (f"{dream.octaves} octaves at scale {dream.octave_scale:g} are too many for {dream.layers} "
                            f"here: {fitting} {'is' if fitting == 1 else 'are'} dreamed")
-            return message[:MAX_MESSAGE]
+            return message
 
     def _on_shape(self) -> None:
         """Fit the octaves to a field of another shape, before it is dreamed on."""

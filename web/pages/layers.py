@@ -12,14 +12,14 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from streamdream import models
-from streamdream.errors import UsageError
 from streamdream.media import images
 from streamdream.media.opencv import cv2
 
-from ..core import assets, limits
+from ..core import assets
 from ..jobs.service import JobService
 from . import components
-from .settings_panel import SettingsPanel, gallery, layer_names, middle_block, missing_html, on_event
+from .panel_facts import middle_block
+from .settings_panel import SettingsPanel, gallery, missing_html, on_event
 
 TICK_SECONDS = 3.0
 BLOCKS, ALL, CHANNELS = "Blocks", "All layers", "Channels"
@@ -63,14 +63,14 @@ def sheet(paths: tuple[str, ...]) -> bytes:
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
     """Build the tab within its ``gr.Tab``, after all tabs that hold layers."""
-    Page(jobs_service, panels).build()
+    Page(jobs_service).build()
 
 
 class Page:
     """Components and events of the tab."""
 
-    def __init__(self, jobs_service: JobService, panels: list[SettingsPanel]) -> None:
-        self._jobs_service, self._panels = jobs_service, panels
+    def __init__(self, jobs_service: JobService) -> None:
+        self._jobs_service = jobs_service
 
     def build(self) -> None:
         here = self._jobs_service.app_state.stream.model
@@ -90,9 +90,7 @@ class Page:
         for changed in (model.input, which.input):
             on_event(changed, self._on_choice, [model, which], [model, tiles, picker, status, timer])
         on_event(timer.tick, self._status_updates, [model], [status, timer], trigger_mode="once")
-        parts = [part for panel in self._panels for part in panel.layer_parts]
-        on_event(tiles.select, self._on_layer_click, [], parts)
-        on_event(picker.select, self._on_channels, [], parts)
+        on_event(tiles.select, self._on_layer_click, [], [])
 
     def _on_load(self) -> tuple[Any, ...]:
         here = self._jobs_service.app_state.stream.model
@@ -121,29 +119,13 @@ class Page:
             progress = f" The pictures are being made: {done} of {count}."
         return f'<p class="sw-hint">One photo, dreamed with each layer. Click one to use it in every tab.{progress}</p>'
 
-    def _on_layer_click(self, event: gr.EventData) -> list[Any]:
+    def _on_layer_click(self, event: gr.EventData) -> None:
+        """Say what the script has done: see ``assets/use_settings.js``."""
         picked: dict[str, Any] = event._data or {}
-        model = models.get(str(picked.get("model")))
-        layer = model.resolve_tap(str(picked.get("layer")))
+        layer = models.get(str(picked.get("model"))).resolve_tap(str(picked.get("layer")))
         gr.Info(f"All tabs now use {layer}.", title="Layer selected", duration=3)
-        return [update for panel in self._panels for update in take(panel, model.name, layer)]
-
-
-    def _on_channels(self, event: gr.EventData) -> list[Any]:
-        picked: dict[str, Any] = event._data or {}
-        model, layers = models.get(str(picked.get("model"))), str(picked.get("layers"))
-        if len(layers) > limits.MAX_SETTING_CHARACTERS:
-            raise UsageError("these are too many channels")
-        self._jobs_service.dream_settings({"layers": layers}, {}, model.name)  # raises for layers that are not there
-        return [update for panel in self._panels for update in take(panel, model.name, layers)]
 
 
 def picker_html(model: str) -> str:
     """Return the place of the picker of channels, with the layers that it begins from."""
     return f'<div class="sd-picker" data-model="{escape(model)}" data-start="{escape(middle_block(model))}"></div>'
-
-
-def take(panel: SettingsPanel, model: str, layers: str) -> list[Any]:
-    """Return the updates that select layers and their model in a panel."""
-    return [gr.update(value=model), gr.update(value=layers, choices=layer_names(model)),
-            gallery(model, whole=False, chosen=layers)]

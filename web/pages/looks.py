@@ -29,10 +29,12 @@ from streamdream.settings import DreamSettings
 from streamdream.settings_parsing import LayerWeight, format_layers, parse_layers
 from streamdream.system.torch_threads import use_threads
 
-from ..core import assets
+from ..core import assets, strings
+from ..core.messages import visitor_message
 from ..core.state import AppState
 from ..jobs.service import JobService
 from ..live import session
+from .components import sentence
 
 if TYPE_CHECKING:
     from streamdream.models import Model
@@ -52,7 +54,7 @@ _found: WeakKeyDictionary[AppState, list[dict[str, Any]]] = WeakKeyDictionary()
 
 
 def routes(jobs_service: JobService) -> list[Route]:
-    """``GET /looks/sheet``: all pictures. ``GET /looks/mix``: the layers of a look, joined with others."""
+    """``GET /looks/sheet``: all pictures. ``GET /looks/mix``: layers, joined with those of a look."""
 
     def pictures(request: Request) -> Response:
         return Response(sheet(), media_type="image/webp",
@@ -62,11 +64,13 @@ def routes(jobs_service: JobService) -> list[Route]:
         query = request.query_params
         try:
             mode, amount = query.get("mode", ""), float(query.get("amount", "0.5"))
-            text = mix(jobs_service.app_state, query.get("model", ""), query.get("layers", ""), query.get("look", ""),
+            text = mix(jobs_service.app_state, query.get("model", ""), query.get("layers", ""), query.get("other", ""),
                        mode, amount)
             return JSONResponse({"layers": text})
-        except (StreamdreamError, ValueError) as error:
-            return JSONResponse({"problem": str(error)[:session.MAX_MESSAGE]})
+        except StreamdreamError as error:
+            return JSONResponse({"problem": sentence(visitor_message(error))})
+        except ValueError:
+            return JSONResponse({"problem": "This is no mix of looks."})
 
     return [Route("/looks/sheet", pictures, methods=["GET"]), Route("/looks/mix", mixed, methods=["GET"])]
 
@@ -101,18 +105,15 @@ def look_names() -> list[str]:
     return sorted(settings.look_names(), key=settings.preset_family)
 
 
-def mix(app_state: AppState, model_name: str, layers: str, look: str, mode: str, amount: float) -> str:
-    """Return ``layers`` and the layers of a look as one text, each over its mean gradient (see ``ascent.mixing``).
+def mix(app_state: AppState, model_name: str, layers: str, other: str, mode: str, amount: float) -> str:
+    """Return ``layers`` and ``other``, those of a look, as one text, each over its mean gradient: see ``ascent.mixing``.
 
-    With ``mode`` "mix" the look has the share ``amount`` of 0..1, with "subtract" its weights are negative. Takes some
+    With ``mode`` "mix" the other has the share ``amount`` of 0..1, with "subtract" its weights are negative. Takes some
     tenths of a second for new layers. Raises UsageError.
     """
     if mode not in SHARES or not 0 <= amount <= 1:
         raise UsageError("this is no mix of looks")
-    if look not in look_names():
-        raise UsageError("there is no such look")
     start = session.clamped_defaults(app_state)
-    other = str(settings.read_preset(look).get("layers", start.layers))
     for text in (layers, other):
         session.check(app_state, DreamRequest(dataclasses.replace(start, layers=text, channel=""), model_name))
     if not _waiting.acquire(blocking=False):
@@ -144,16 +145,17 @@ def gallery(app_state: AppState, where: str) -> str:
     available = looks(app_state)
     if not available:
         return ""
-    modes = "".join(f'<label title="{about}"><input type="radio" name="looks-{where}" value="{value}"'
-                    f'{" checked" if value == "use" else ""}><span>{label}</span></label>'
-                    for value, label, about in (("use", "Choose", "Use the look that you choose"),
-                                                ("mix", "+ Mix", "Add the look that you choose to the present one"),
-                                                ("subtract", "− Subtract", "Less of the look that you choose")))
+    say = strings.html
+    modes = "".join(f'<label title="{say(f"looks.{mode}_title")}"><input type="radio" name="looks-{where}" '
+                    f'value="{mode}"{" checked" if mode == "use" else ""}><span>{say(f"looks.{mode}")}</span></label>'
+                    for mode in ("use", *SHARES))
     groups = "".join(_family(name, list(members))
                      for name, members in itertools.groupby(available, key=lambda look: look["family"]))
-    return ('<div class="sd-looks-box"><h2>Looks</h2>'
-            f'<div class="sd-modes" role="radiogroup" aria-label="What a look does">{modes}</div>'
-            f'<div class="sd-looks" role="group" aria-label="Looks">{groups}</div>'
+    return (f'<div class="sd-looks-box"><div class="sd-looks-head"><h2>{say("looks.title")}</h2>'
+            f'<button type="button" class="sd-keep" title="{say("own_looks.keep_title")}">{say("own_looks.keep")}'
+            "</button></div>"
+            f'<div class="sd-modes" role="radiogroup" aria-label="{say("looks.modes")}">{modes}</div>'
+            f'<div class="sd-looks" role="group" aria-label="{say("looks.title")}">{groups}</div>'
             '<label class="sd-amount" hidden><span></span><input type="range" min="0" max="100" step="5" value="50">'
             "<output></output></label>"
             '<p class="sd-problem" role="alert" hidden></p></div>')
@@ -176,8 +178,6 @@ def picture(name: str) -> str:
     return (f'<i style="background-image:url(looks/sheet?{version()});background-size:{columns}00% {rows}00%;'
             f'background-position:{100 * column / max(1, columns - 1):.4g}% {100 * row / max(1, rows - 1):.4g}%"></i>')
 
-
-SCRIPT = assets.text("looks_in_tab.js")
 
 
 @cache

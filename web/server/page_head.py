@@ -9,7 +9,7 @@ from ..core import assets, strings
 
 FOREIGN = re.compile(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
 DESCRIPTION = strings.html("frame.description")
-STYLES = ("app.css", "live.css", "looks.css")
+STYLES = ("app.css", "live.css", "panel.css", "looks.css")
 IF_LIVE = """{% if config.components | selectattr("props.elem_id", "equalto", "live-page") | selectattr("props.visible")
 | first is defined %}LINKS{% endif %}"""
 """If the tab Live comes first."""
