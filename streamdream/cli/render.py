@@ -63,8 +63,13 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.require(args, input="a file", **({} if args.preview else {"output": "-o dream.mp4"}))
     if args.seams not in SEAMS:
         raise UnknownName("kind of seams", args.seams, SEAMS)
-    if args.seams != "exact" and args.workers == 1:
+    if args.seams != "exact" and args.workers == 1 and not args.cluster:
         raise UsageError(f"--seams {args.seams} is for several processes: --workers 2")
+    if args.cluster and args.workers > 1:
+        raise UsageError("--workers is for this machine, --cluster for others; there --chunk-resources says how many "
+                         "render at once")
+    if args.chunk_resources and not args.cluster:
+        raise UsageError("--chunk-resources is for a cluster: --cluster auto")
     uses = [use for use, used in (("--json", args.json), ("--progress pipe:1", args.progress == "pipe:1"),
                                   ("-o -", args.output == "-")) if used]
     if len(uses) > 1:
@@ -131,7 +136,7 @@ def _job(args: argparse.Namespace, run: Run, task: Task) -> RenderJob:
 def _options(args: argparse.Namespace) -> PlanOptions:
     from streamdream.render.file_render import PlanOptions
 
-    return PlanOptions(args.restart, args.work_folder, args.workers, args.seams)
+    return PlanOptions(args.restart, args.work_folder, args.workers, args.seams, args.cluster, args.chunk_resources)
 
 
 def join_maps(argv: Sequence[str]) -> list[str]:
@@ -155,6 +160,12 @@ def add_plan_flags(parser: Parser) -> None:
                             help="start over where an interrupted render with other settings is there"),
         parser.add_argument("--workers", type=_parse_workers, default=1, metavar="N",
                             help="processes that render parts of the video between scene cuts; default 1"),
+        parser.add_argument("--cluster", default="", metavar="ADDRESS",
+                            help="Ray cluster that renders the parts: auto for that of this machine, or "
+                                 "ray://HOST:PORT; needs streamdream[ray]"),
+        parser.add_argument("--chunk-resources", default="", metavar="TEXT",
+                            help="what each part takes of the cluster, as in cpu=4 or cpu=2,gpu=1; default a GPU, or "
+                                 "the cores that a render here takes"),
         parser.add_argument("--seams", default="exact", metavar="NAME",
                             help="where workers split the video: exact, at scene cuts only; or warm-up, in long shots, "
                                  "too, with a crossfade"),

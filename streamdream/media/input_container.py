@@ -189,7 +189,7 @@ def open_file(path: str, hwaccel: Any = None, **options: str) -> Any:
                           options={"protocol_whitelist": "file", "format_whitelist": SAFE_FORMATS, **options})
 
 
-def open_container(target: str, failure: str, error: type[StreamdreamError] = SourceError, **options: Any) -> Any:
+def open_container(target: Any, failure: str, error: type[StreamdreamError] = SourceError, **options: Any) -> Any:
     """Open with PyAV. Raises ``error`` with the text ``failure`` and FFmpeg's reason."""
     import av
 

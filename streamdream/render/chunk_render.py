@@ -13,7 +13,7 @@ from streamdream.render import recipe
 from streamdream.render.chunk_writer import ChunkWriter
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.host import COMMAND_LINE, RenderHost
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, warm_up_file
+from streamdream.render.plan import STATE_WARM_UP, Chunk, warm_up_file
 from streamdream.render.seams import WARM_UP_FRAMES, Crossfade, WarmUp, load_residuals
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _start_of(store: ChunkStore, chunk: Chunk, start_frame: int, earlier_seconds
     from streamdream.dream.dreamer import DreamState
     from streamdream.render.pipeline import RenderStart
 
-    if chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP):
+    if chunk.begins_anew:
         return RenderStart(DreamState(index=start_frame), earlier_seconds)
     record = store.load_record(chunk.state_before)
     return RenderStart(record.state, earlier_seconds, record.frozen_frame)

@@ -7,6 +7,7 @@ If the input or the output is not a file (a URL, a pipe, ``null``), it is render
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from streamdream.media.sinks.registry import check_output, open_sink
 from streamdream.render.chunk_render import compose_recipe, render_range
 from streamdream.render.chunked_output import ChunkedOutput, chunked_output
 from streamdream.render.disk_space import check_space
+from streamdream.render.executor import Executor, render_chunks
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.host import COMMAND_LINE, RenderHost
 from streamdream.render.identity import identify
@@ -28,7 +30,7 @@ from streamdream.render.report import RenderReport, summarize
 from streamdream.render.scene_scan import scan_source
 from streamdream.render.seams import split_long_shots
 from streamdream.render.work_folder import WorkFolder, default_path
-from streamdream.render.workers import run_workers, worker_devices, worker_threads
+from streamdream.render.workers import ProcessExecutor
 
 if TYPE_CHECKING:
     from streamdream.backends.choose_once import BackendChoice
@@ -69,6 +71,10 @@ class PlanOptions:
     """Processes that render; more than one split the render."""
     seams: str = "exact"
     """One of ``SEAMS``: where they split it."""
+    cluster: str = ""
+    """``auto`` or ``ray://HOST:PORT``: a Ray cluster that renders."""
+    chunk_resources: str = ""
+    """What each chunk needs there, as in ``gpu=1``."""
 
 
 def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver, host: RenderHost = COMMAND_LINE
@@ -144,7 +150,8 @@ class _ChunkedRender:
             with open_automation(files, self._job.run, self._job.input):
                 pass  # its mistakes are reported before a backend is chosen
             check_space(self._job, self._source, self._folder.path, plan.frames_done if plan else 0)
-        stream, choice = self._fix_stream(plan)
+        executor = self._executor()
+        stream, choice = self._fix_stream(plan, executor)
         reason = choice.reason if choice else "as the interrupted render"
         identity = identify(self._job, stream)
         if plan is not None:
@@ -152,18 +159,18 @@ class _ChunkedRender:
         else:
             plan = RenderPlan(identity, self._job.to_json(), self._source.time_base.as_integer_ratio(),
                               self._job.run.render.chunk_frames, (Chunk(0, 0, 0, None, 0, STATE_NONE),))
-            if self._options.workers > 1:
-                plan = self._plan_ahead(plan, stream)
+            if executor:
+                plan = self._plan_ahead(plan, stream, executor.parallel)
             self._folder.save(plan)
         done_frames = plan.frames_done
         self._observer.began(plan.frames or self._source.frame_count, done_frames, self._folder,
                              float(self._source.rate))
         dreamer = self._host.build_dreamer(stream)
         report = None
-        if self._options.workers > 1 and not self._folder.is_planned:
+        if executor and not self._folder.is_planned:
             log.info("this render was begun by one process, and one resumes it")
-        if self._options.workers > 1 and self._folder.is_planned and not is_joined:
-            run_workers(self._folder, self._options.workers, worker_devices(stream.device), self._observer.frame)
+        if executor and self._folder.is_planned and not is_joined:
+            render_chunks(executor, self._folder, self._observer.frame)
         elif not is_joined:
             for chunks in sorted(plan.missing_ranges(), key=lambda chunks: bool(chunks[0].blend)):
                 report = render_range(self._folder, chunks, self._job, stream, self._output, dreamer,
@@ -175,23 +182,34 @@ class _ChunkedRender:
             report = replace(report, reason=reason)
         return replace(report, resumed_frames=done_frames)
 
-    def _fix_stream(self, plan: RenderPlan | None) -> tuple[StreamSettings, BackendChoice | None]:
+    def _executor(self) -> Executor | None:
+        """Return who renders; None for this process alone. Raises UsageError or MissingPackage for a cluster."""
+        options, stream = self._options, self._job.run.stream
+        if options.cluster:
+            from streamdream.render.ray_cluster import RayExecutor, parse_resources
+            from streamdream.system.torch_threads import effective_threads
+
+            return RayExecutor(options.cluster, parse_resources(options.chunk_resources), effective_threads(stream))
+        return ProcessExecutor(options.workers, stream.device) if options.workers > 1 else None
+
+    def _fix_stream(self, plan: RenderPlan | None, executor: Executor | None
+                    ) -> tuple[StreamSettings, BackendChoice | None]:
         from streamdream.system.torch_threads import effective_threads
 
         if self._host.shares_backend:
             stream = self._job.run.stream
             return replace(stream, threads=plan.identity["threads"] if plan else effective_threads(stream)), None
         return fix_stream(self._job, self._source, plan, self._source.frame_count >= MIN_FRAMES_TO_BUILD,
-                          self._options.workers)
+                          executor.threads if executor else lambda usable: usable)
 
-    def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings) -> RenderPlan:
+    def _plan_ahead(self, plan: RenderPlan, stream: StreamSettings, parts: int) -> RenderPlan:
         """Split the render at its scene cuts."""
         from streamdream.dream.build import build_dreamer
 
         scan = scan_source(self._job, build_dreamer(stream),
                            lambda frames: self._observer.scanned(frames, self._source.frame_count))
         shots = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
-        chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, self._options.workers)
+        chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, parts)
         seams = sum(chunk.state_before == STATE_WARM_UP for chunk in chunks)
         log.info("%d frames in %d shots, %d seams within shots", len(scan.source_pts), shots, seams)
         self._folder.save_times(scan.source_pts)
@@ -230,8 +248,8 @@ class _ChunkedRender:
         return replace(report, frames=plan.frames, cuts=sum(chunk.cuts for chunk in plan.chunks), warnings=warnings)
 
 
-def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_build: bool, workers: int = 1
-               ) -> tuple[StreamSettings, BackendChoice | None]:
+def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_build: bool,
+               share: Callable[[int], int] = lambda usable: usable) -> tuple[StreamSettings, BackendChoice | None]:
     """The settings with a backend, a precision, a path of frames and a number of threads in place of ``auto``: those of
     the plan, or those that are best here, with the choice. Takes the first frame of ``source``, and raises as
     ``choose_backend``.
@@ -249,6 +267,6 @@ def fix_stream(job: RenderJob, source: Source, plan: RenderPlan | None, may_buil
         choice = choose_backend(stream, image, job.run.dream, references, may_build)
     if stream.backend == "auto":
         log.info("%s", choice.reason)
-    threads = stream.threads or worker_threads(effective_threads(stream), workers)
+    threads = stream.threads or share(effective_threads(stream))
     stream = replace(stream, backend=choice.backend, precision=choice.precision, threads=threads)
     return replace(stream, frame_path=resolve_frame_path(stream)), choice

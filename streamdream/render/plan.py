@@ -66,6 +66,11 @@ class Chunk:
         return self.sha256 != ""
 
     @property
+    def begins_anew(self) -> bool:
+        """Whether nothing is carried into it from the chunk before."""
+        return self.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP)
+
+    @property
     def name(self) -> str:
         return f"chunk-{self.number:05d}"
 
@@ -115,6 +120,11 @@ class RenderPlan:
     def next_chunk(self, chunk: Chunk) -> Chunk | None:
         return self.chunks[chunk.number + 1] if chunk.number + 1 < len(self.chunks) else None
 
+    def count_frames(self, chunks: tuple[Chunk, ...]) -> int:
+        """Return the number of frames of chunks in a row, of a plan that knows the end of the source."""
+        following = self.next_chunk(chunks[-1])
+        return (following.first_frame if following else self.frames) - chunks[0].first_frame
+
     def is_last_of_chunk(self, chunk: Chunk, frame: int) -> bool:
         """Whether the chunk ends with the frame of that index."""
         following = self.next_chunk(chunk)
@@ -125,7 +135,7 @@ class RenderPlan:
         """Chunks to do, in runs: each begins from nothing or from a state that is there, and goes on from itself."""
         run: list[Chunk] = []
         for chunk in self.chunks:
-            if run and (chunk.done or chunk.blend or chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP)):
+            if run and (chunk.done or chunk.blend or chunk.begins_anew):
                 yield tuple(run)
                 run = []
             if not chunk.done:
@@ -160,18 +170,17 @@ def warm_up_file(number: int) -> str:
 
 def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], output: str) -> None:
     """Raises OtherIdentity, with what differs, where a plan of ``stored`` cannot be resumed."""
-    differences = list(_differences(stored, current))
-    if differences:
-        raise OtherIdentity(f"{output} is half rendered with something else: {'; '.join(differences[:3])}; --restart "
-                         "starts over")
+    if found := list(differences(stored, current)):
+        raise OtherIdentity(f"{output} is half rendered with something else: {'; '.join(found[:3])}; --restart starts "
+                            "over")
 
 
-def _differences(stored: Any, current: Any, name: str = "") -> Iterator[str]:
+def differences(stored: Any, current: Any, name: str = "") -> Iterator[str]:
     """``name`` is what differs: "steps", "source bytes", "version of torch"."""
     if isinstance(stored, Mapping) and isinstance(current, Mapping):
         prefix = NAMES.get(name, f"{name} " if name else "")
         for key in sorted({*stored, *current}):
-            yield from _differences(stored.get(key), current.get(key), prefix + str(key).replace("_", " "))
+            yield from differences(stored.get(key), current.get(key), prefix + str(key).replace("_", " "))
     elif stored != current:
         yield f"{name} was {_describe(stored)} and is {_describe(current)}"
 

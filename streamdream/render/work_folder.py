@@ -27,7 +27,7 @@ from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media import planes
 from streamdream.media.frame import blank_frame
 from streamdream.media.sinks.chunks import ChunkTimes
-from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
+from streamdream.render.plan import STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
 from streamdream.system.atomic_file import DISK_FULL_ERRORS, MAX_STEM, OutputTarget, write_file
 from streamdream.system.durations import describe_seconds
 
@@ -110,12 +110,15 @@ class ChunkStore:
                 arrays |= {f"frozen_{number}": samples for number, samples in enumerate(planar.components)}
                 values["frozen"] = planar.tags
         arrays["numbers"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
-        self._write(chunk.state_file, save({name: np.ascontiguousarray(array) for name, array in arrays.items()
+        self.write(chunk.state_file, save({name: np.ascontiguousarray(array) for name, array in arrays.items()
                                             if array is not None}))
 
-    def _write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder, whole or not at all. Raises SinkError, as when the disk is full."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
         try:
-            write_file(str(self.path / name), data, overwrite=True)
+            write_file(str(path), data, overwrite=True)
         except SinkError as error:
             self.target.raise_error(error)
 
@@ -153,8 +156,7 @@ class ChunkStore:
     def is_ready(self, chunk: Chunk) -> bool:
         """Whether all that the chunk begins with is there."""
         assert self.plan is not None
-        begins_anew = chunk.state_before in (STATE_NONE, STATE_CUT, STATE_WARM_UP)
-        is_state_there = begins_anew or self.plan.chunks[chunk.number - 1].done
+        is_state_there = chunk.begins_anew or self.plan.chunks[chunk.number - 1].done
         return is_state_there and (not chunk.blend or (self.path / chunk.blend).exists())
 
     def file(self, chunk: Chunk) -> Path:
@@ -245,7 +247,7 @@ class WorkFolder(ChunkStore):
         """Keep the times of all frames, in ticks of the source, where the whole source was read before."""
         from safetensors.numpy import save
 
-        self._write(TIMES_FILE, save({"source_pts": source_pts}))
+        self.write(TIMES_FILE, save({"source_pts": source_pts}))
 
     def times_digest(self) -> str:
         """SHA-256 of these times; "" where there are none."""
@@ -254,7 +256,7 @@ class WorkFolder(ChunkStore):
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""
-        self._write(PLAN_FILE, plan.to_json().encode())
+        self.write(PLAN_FILE, plan.to_json().encode())
         self.plan = plan
 
     def chunks_done(self) -> list[Chunk]:

@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -77,68 +77,67 @@ class Worker:
         return lines[-1] if lines else f"it ended with code {self._process.wait()}"
 
 
-def run_workers(folder: WorkFolder, count: int, devices: Sequence[str], on_frame: Callable[[int], None]) -> None:
-    """Render all missing chunks, the longest ranges first. ``on_frame`` gets the number of frames that are there, often
-    also when that has not changed.
+class ProcessExecutor:
+    """``count`` processes; each takes the longest range of chunks that is ready. One that ends early is replaced."""
 
-    A worker that ends before its work is replaced. Raises StreamdreamError when several do without rendering anything,
-    and for what a worker raises.
-    """
-    assert folder.plan is not None
-    ranges = sorted(folder.plan.missing_ranges(), key=lambda chunks: _frames(folder, chunks), reverse=True)
-    reports: queue.Queue[tuple[Worker, Any]] = queue.Queue()
-    with ExitStack() as stack:
-        def start(number: int) -> Worker:
-            worker = Worker(number, folder, devices[number % len(devices)], reports)
-            stack.callback(worker.stop)
-            return worker
+    def __init__(self, count: int, device: str) -> None:
+        self.parallel, self._device = count, device
 
-        workers = {number: start(number) for number in range(min(count, len(ranges)))}
-        failures = 0
-        while ranges or any(worker.chunks for worker in workers.values()):
-            for worker in workers.values():
-                ready = next((chunks for chunks in ranges if folder.is_ready(chunks[0])), None)
-                if ready is not None and not worker.chunks:
-                    ranges.remove(ready)
-                    worker.order(ready)
-            on_frame(folder.plan.frames_done + sum(worker.frames for worker in workers.values()))
-            try:
-                worker, message = reports.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if worker is not workers[worker.number]:
-                continue
-            if message is None:
-                failures += 1
-                if failures > MAX_FAILURES:
-                    raise StreamdreamError(f"workers end before their work is done: {worker.last_words()}")
-                log.warning("worker %d ended (%s); another one replaces it", worker.number, worker.last_words())
-                workers[worker.number] = start(worker.number)
-                if missing := _missing(folder, worker.chunks):
-                    workers[worker.number].order(missing)
-            elif "error" in message:
-                raise StreamdreamError(message["error"])
-            elif "frame" in message:
-                worker.acknowledge_frame()
-            elif "chunk" in message:
-                failures, worker.frames = 0, 0
-                done = Chunk(**message["chunk"])
-                folder.add_chunk(done, folder.plan.next_chunk(done), message["warnings"])
-            else:
-                worker.chunks, worker.frames = (), 0
+    def threads(self, usable: int) -> int:
+        return worker_threads(usable, self.parallel)
+
+    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Iterator[tuple[Chunk, list[str]]]:
+        """As of ``Executor``. Raises StreamdreamError when several workers end without rendering anything, and for what
+        a worker raises.
+        """
+        assert folder.plan is not None
+        ranges = sorted(folder.plan.missing_ranges(), key=folder.plan.count_frames, reverse=True)
+        reports: queue.Queue[tuple[Worker, Any]] = queue.Queue()
+        devices = worker_devices(self._device)
+        with ExitStack() as stack:
+            def start(number: int) -> Worker:
+                worker = Worker(number, folder, devices[number % len(devices)], reports)
+                stack.callback(worker.stop)
+                return worker
+
+            workers = {number: start(number) for number in range(min(self.parallel, len(ranges)))}
+            failures = 0
+            while ranges or any(worker.chunks for worker in workers.values()):
+                for worker in workers.values():
+                    ready = next((chunks for chunks in ranges if folder.is_ready(chunks[0])), None)
+                    if ready is not None and not worker.chunks:
+                        ranges.remove(ready)
+                        worker.order(ready)
+                on_frame(folder.plan.frames_done + sum(worker.frames for worker in workers.values()))
+                try:
+                    worker, message = reports.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if worker is not workers[worker.number]:
+                    continue
+                if message is None:
+                    failures += 1
+                    if failures > MAX_FAILURES:
+                        raise StreamdreamError(f"workers end before their work is done: {worker.last_words()}")
+                    log.warning("worker %d ended (%s); another one replaces it", worker.number, worker.last_words())
+                    workers[worker.number] = start(worker.number)
+                    if missing := _missing(folder, worker.chunks):
+                        workers[worker.number].order(missing)
+                elif "error" in message:
+                    raise StreamdreamError(message["error"])
+                elif "frame" in message:
+                    worker.acknowledge_frame()
+                elif "chunk" in message:
+                    failures, worker.frames = 0, 0
+                    yield Chunk(**message["chunk"]), message["warnings"]
+                else:
+                    worker.chunks, worker.frames = (), 0
 
 
 def _missing(folder: WorkFolder, chunks: tuple[Chunk, ...]) -> tuple[Chunk, ...]:
     assert folder.plan is not None
     now = [folder.plan.chunks[chunk.number] for chunk in chunks]
     return tuple(chunk for chunk in now if not chunk.done)
-
-
-def _frames(folder: WorkFolder, chunks: tuple[Chunk, ...]) -> int:
-    """Of a range of planned chunks."""
-    assert folder.plan is not None
-    following = folder.plan.next_chunk(chunks[-1])
-    return (following.first_frame if following else folder.plan.frames) - chunks[0].first_frame
 
 
 def worker_threads(threads: int, count: int) -> int:
