@@ -115,7 +115,8 @@ def test_looks_are_mixed_and_subtracted(web: Running) -> None:
 
 
 @pytest.mark.parametrize("query", [
-    {"other": "still"}, {"other": ""}, {"other": "mixed0," * 400 + "mixed0"}, {"mode": "divide"}, {"amount": "much"}, {"amount": "nan"}, {"amount": 2},
+    {"other": "still"}, {"other": ""}, {"other": "mixed0," * 400 + "mixed0"},
+    {"mode": "divide"}, {"amount": "much"}, {"amount": "nan"}, {"amount": 2},
     {"layers": "nonsense"}, {"layers": "mixed0[256]"}, {"layers": ""}, {"model": "nonsense"},
     {"layers": "mixed0," * 400 + "mixed0"}])
 def test_a_mix_that_cannot_be_is_one_line(web: Running, query: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ export class OwnLooksGallery {
     const name = fill(WORDS.new, { number: looks.length + 1 });
     this.edited = id;
     this.store([...looks, { id, name, values, picture: canvas ? thumbnail(canvas) : "" }]);
-    this.box.querySelector(".sd-own-name")?.select();
+    this.box.querySelector(".sd-my-name")?.select();
   }
 
   store(looks) {
@@ -43,14 +43,14 @@ export class OwnLooksGallery {
 
   show() {
     const looks = ownLooks();
-    for (const old of this.box.querySelectorAll(".sd-own, .sd-own-edit")) old.remove();
+    for (const old of this.box.querySelectorAll(".sd-my-look, .sd-my-edit")) old.remove();
     this.heading.remove();
     if (looks.length) this.box.prepend(this.heading, ...looks.flatMap((look) => this.createTile(look)));
     this.onShow?.();
   }
 
   createTile(look) {
-    const tile = element("div", "sd-own"), use = element("button", "sd-look"), edit = element("button", "sd-own-more", "⋯");
+    const tile = element("div", "sd-my-look"), use = element("button", "sd-look"), edit = element("button", "sd-my-more", "⋯");
     use.type = edit.type = "button";
     use.dataset.look = OWN + look.id;
     use.ariaPressed = "false";
@@ -61,14 +61,14 @@ export class OwnLooksGallery {
     edit.addEventListener("click", () => {
       this.edited = this.edited === look.id ? "" : look.id;
       this.show();
-      this.box.querySelector(this.edited ? ".sd-own-name" : ".sd-own-more")?.focus();
+      this.box.querySelector(this.edited ? ".sd-my-name" : ".sd-my-more")?.focus();
     });
     tile.append(use, edit);
     return this.edited === look.id ? [tile, this.createEdit(look)] : [tile];
   }
 
   createEdit(look) {
-    const row = element("form", "sd-own-edit"), name = element("input", "sd-own-name");
+    const row = element("form", "sd-my-edit"), name = element("input", "sd-my-name");
     Object.assign(name, { value: look.name, maxLength: MAX_NAME, ariaLabel: WORDS.name, autocomplete: "off" });
     const button = (text, act) => {
       const made = Object.assign(element("button", "", text), { type: "button" });

@@ -21,6 +21,7 @@ from streamdream.errors import StreamdreamError, UsageError
 from streamdream.system import torch_threads
 
 from ..core import histogram, limits
+from ..core.messages import visitor_message
 from . import job_store, previews
 from .job import Cancelled, Job, Work
 from .request import JobRequest
@@ -241,7 +242,7 @@ class JobQueue:
         except Cancelled:
             state = "cancelled"
         except StreamdreamError as error:
-            state, job.error = "failed", str(error)
+            state, job.error = "failed", visitor_message(error)
         except Exception:
             log.exception("%s failed unexpectedly", self.name)
             state, job.error = "failed", "internal error; see the server's log"

@@ -106,7 +106,7 @@ def look_names() -> list[str]:
 
 
 def mix(app_state: AppState, model_name: str, layers: str, other: str, mode: str, amount: float) -> str:
-    """Return ``layers`` and ``other``, those of a look, as one text, each over its mean gradient: see ``ascent.mixing``.
+    """Return ``layers`` and ``other``, those of a look, as one text, over their mean gradients: see ``ascent.mixing``.
 
     With ``mode`` "mix" the other has the share ``amount`` of 0..1, with "subtract" its weights are negative. Takes some
     tenths of a second for new layers. Raises UsageError.

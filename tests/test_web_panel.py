@@ -1,0 +1,176 @@
+"""The panel of settings in a real Chromium: intensity, undo, two settings, looks of one's own, other tabs."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from streamdream_web.core import limits
+from streamdream_web.pages import intensity
+from support.browser import CHROMIUM, chromium
+from support.live_page import begin, moving_lion, opened, says
+from support.waiting import until
+from support.web_client import Running, running
+
+from streamdream import settings
+
+pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
+              pytest.mark.filterwarnings("ignore::ResourceWarning")]
+PANEL = "document.querySelector('.sd .sd-panel').panel"
+USE = "detail => window.dispatchEvent(new CustomEvent('streamdream:use', { detail }))"
+ROSES = str(settings.read_preset("look-roses")["layers"])
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Running]:
+    with running(max_sessions=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
+    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
+        yield started
+
+
+@pytest.fixture()
+def page(browser: Any, web: Running) -> Iterator[Any]:
+    with opened(browser, web) as loaded:
+        yield loaded
+
+
+def values(page: Any) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate(f"{PANEL}.values")
+    return found
+
+
+def open_tab(page: Any, name: str) -> str:
+    """Return the selector of its panel."""
+    page.get_by_role("tab", name=name).click()
+    panel = f"#tab-{name.lower()} .sd-panel"
+    page.wait_for_function("selector => document.querySelector(selector)?.panel", arg=panel)
+    return panel
+
+
+def tab_values(page: Any, panel: str) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate("selector => document.querySelector(selector).panel.values", panel)
+    return found
+
+
+def test_intensity_scales_the_look_and_a_drag_is_one_step_of_undo(page: Any) -> None:
+    page.click(".sd [data-look=look-roses]")
+    own = values(page)
+    page.click(".sd .sd-more summary")
+    slider = page.locator("#sd-intensity")
+    for position in (600, 800, 1000):  # of a drag: no change event until it ends
+        slider.evaluate("(it, value) => { it.value = value; it.dispatchEvent(new Event('input')); }", position)
+    slider.dispatch_event("change")
+    strong = values(page)
+    assert strong["strength"] == pytest.approx(own["strength"] * intensity.factor("strength", 100), rel=1e-3)
+    assert strong["step_size"] == pytest.approx(own["step_size"] * intensity.factor("step_size", 100), rel=1e-3)
+    assert page.locator(".sd [data-look=look-roses]").get_attribute("aria-pressed") == "true"
+    slider.focus()
+    page.keyboard.press("Home")
+    assert values(page)["strength"] == 0
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    assert values(page) == own
+    page.keyboard.press("Control+z")
+    assert values(page)["layers"] != ROSES
+    page.keyboard.press("Control+Shift+z")
+    assert values(page) == own
+    page.locator("#sd-layers").fill("mixed4")
+    page.keyboard.press("Control+z")  # of the text, as anywhere
+    assert values(page) == own and page.is_enabled(".sd .sd-redo") and page.is_enabled(".sd .sd-undo")
+
+
+def test_two_settings_are_switched_between_live(page: Any, web: Running) -> None:
+    begin(page)
+    session = next(iter(web.waiting_room.sessions.values()))
+    first = session.controls.current().layers
+    page.click(".sd [data-slot=B]")
+    page.click(".sd [data-look=look-roses]")
+    until(lambda: session.controls.current().layers == ROSES)
+    page.click(".sd [data-slot=A]")
+    until(lambda: session.controls.current().layers == first)
+    page.click(".sd [data-slot=B]")
+    until(lambda: session.controls.current().layers == ROSES)
+    assert page.get_attribute(".sd [data-slot=B]", "aria-pressed") == "true"
+
+
+def test_own_looks_are_kept_renamed_used_in_other_tabs_and_deleted(page: Any) -> None:
+    begin(page)
+    page.click(".sd [data-look=look-roses]")
+    page.click(".sd .sd-keep")
+    page.fill(".sd .sd-my-name", "<img src=x onerror=window.hacked=1>")
+    page.keyboard.press("Enter")
+    assert page.get_attribute(".sd .sd-my-look img", "src").startswith("data:image/jpeg;base64,")
+    page.reload()
+    page.wait_for_selector(".sd .sd-my-look")
+    assert page.inner_text(".sd .sd-my-look span") == "<img src=x onerror=window.hacked=1>"
+    panel = open_tab(page, "Picture")
+    page.click(f"{panel} .sd-my-look .sd-look")
+    taken = tab_values(page, panel)
+    assert taken["layers"] == ROSES and taken["steps"] == settings.read_preset("still")["steps"]
+    page.click(f"{panel} .sd-my-more")
+    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    assert not page.locator(".sd-my-look").count() and not page.evaluate("window.hacked")
+
+
+def test_a_broken_storage_breaks_nothing(page: Any) -> None:
+    wrong = [{"id": "a", "name": 1}, {"id": "b", "name": "b", "values": {"layers": []}, "picture": ""}, None,
+             {"id": "c", "name": "c", "values": {"layers": "mixed3", "steps": "many", "x": 1}, "picture": ""},
+             {"id": "d", "name": "d", "values": {}, "picture": "https://example.com/x.jpg"}]
+    page.evaluate("looks => localStorage.setItem('streamdream-own-looks', looks)", json.dumps(wrong))
+    page.reload()
+    page.wait_for_selector(".sd .sd-my-look")
+    page.click(".sd .sd-my-look .sd-look")
+    assert page.locator(".sd .sd-my-look").count() == 1 and values(page)["layers"] == "mixed3"
+
+
+def test_other_tabs_take_what_live_shows_and_settings_that_came_before_they_were_open(page: Any) -> None:
+    page.evaluate(USE, {"tab": "picture", "values": {"layers": "mixed1", "steps": 2, "warmup_steps": 3, "keep": 0.1,
+                                                     "channel": "3,17", "octaves": 99, "field_height": 300}})
+    page.evaluate(USE, {"tab": "picture", "values": {"layers": "mixed9", "model": "not-here"}})
+    panel = open_tab(page, "Picture")
+    taken = tab_values(page, panel)
+    assert taken["layers"] == "mixed1[3]:0.5,mixed1[17]:0.5" and taken["octaves"] == limits.JOB_MAXIMA["octaves"]
+    assert taken["steps"] == 8 and taken["field_height"] == 300 and "keep" not in taken
+    page.get_by_role("tab", name="Live").click()
+    page.click(".sd [data-look=look-roses]")
+    page.focus("#sd-intensity")
+    page.keyboard.press("End")
+    panel = open_tab(page, "Video")
+    page.click(f"{panel} .sd-from-live")
+    shared = values(page)
+    assert {name: value for name, value in tab_values(page, panel).items() if name in shared} == {
+        name: value for name, value in shared.items() if name not in ("channel", "style_layers")}
+    assert page.input_value("#sd-video-intensity") == "1000"
+    sent = page.evaluate("selector => JSON.stringify(document.querySelector(selector).panel.values)", panel)
+    assert json.loads(sent)["layers"] == ROSES
+
+
+def test_help_opens_by_keyboard_and_names_the_setting(page: Any) -> None:
+    page.click(".sd .sd-more summary")
+    page.get_by_role("button", name="What How long it stays does").focus()
+    page.keyboard.press("Enter")
+    assert page.inner_text("#sd-keep-help code") == "keep: 0..0.999" and page.is_visible("#sd-keep-help")
+    assert page.get_attribute("#sd-keep", "aria-describedby") == "sd-keep-help"
+    page.keyboard.press("Enter")
+    assert page.is_hidden("#sd-keep-help")
+
+
+def test_a_link_whose_octaves_do_not_fit_begins_with_what_fits(page: Any, web: Running) -> None:
+    page.goto("about:blank")
+    page.goto(f"{web.url}/#dream?octaves=6&octave_scale=2&layers=mixed5")
+    page.wait_for_function("document.querySelector('.sd')?.page")
+    page.click(".sd-start")
+    says(page, "6 octaves at scale 2 are too many for mixed5 here: 2 are dreamed")
+    session = next(iter(web.waiting_room.sessions.values()))
+    until(lambda: session.dreams >= 2)
+    assert values(page)["octaves"] == 2 and page.get_attribute(".sd", "data-state") == "live"
+    page.locator("#sd-layers").evaluate("it => { it.value = 'nose'; it.dispatchEvent(new Event('change')); }")
+    says(page, "there is no layer 'nose'; choose one such as mixed0")
