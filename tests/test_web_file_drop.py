@@ -97,6 +97,28 @@ def test_an_upload_goes_on_where_a_lost_network_broke_it_off(page: Any, large: d
     assert page.evaluate("dispatchEvent(new Event('beforeunload', { cancelable: true }))") is True
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seconds", [2, 20, 120])
+def test_an_upload_goes_on_when_the_network_is_back(page: Any, large: dict[str, Any], seconds: float) -> None:
+    """The network is lost in the middle of a piece, and nobody clicks."""
+    drop = open_tab(page, "picture")
+    offsets: list[str] = []
+    page.on("request", lambda request: offsets.append(request.headers["upload-offset"])
+            if request.method == "PATCH" else None)
+    limited = page.context.new_cdp_session(page)
+    limited.send("Network.enable")
+    limited.send("Network.emulateNetworkConditions",
+                 {"offline": False, "latency": 20, "downloadThroughput": -1, "uploadThroughput": 2_000_000})
+    choose(drop, large)
+    drop.get_by_text(re.compile(r"Uploading: [789]\d %")).first.wait_for()  # of the second piece
+    page.context.set_offline(True)
+    drop.get_by_text("The upload goes on by itself").first.wait_for()
+    page.wait_for_timeout(1000 * seconds)
+    page.context.set_offline(False)
+    drop.locator(".sw-drop-tools").wait_for(timeout=60_000)
+    assert offsets[0] == "0" and len(offsets) > 2 and "0" not in offsets[1:]
+
+
 def test_an_upload_goes_on_after_a_reload_with_the_same_file(page: Any, tmp_path: Path, large: dict[str, Any]) -> None:
     path = tmp_path / "noise.png"
     path.write_bytes(large["buffer"])
