@@ -1,0 +1,243 @@
+"""Renders on a Ray cluster of several nodes on this machine: the frames of one process, whatever is lost on the way."""
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from support.planned_renders import SMALL, Interruption, Watcher, job
+from support.waiting import until
+
+from streamdream.errors import MissingPackage, UsageError
+from streamdream.render import block_file, ray_cluster
+from streamdream.render.block_file import BlockFile
+from streamdream.render.file_render import PlanOptions, render_file
+from streamdream.render.ray_cluster import RayExecutor, parse_resources
+from streamdream.render.ray_task import HandedFile
+from streamdream.render.work_folder import default_path
+
+SHOT_FRAMES = (20, 13, 9)
+STORE_BYTES = 100_000_000
+ON_CLUSTER = PlanOptions(cluster="auto")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shots, each a texture that moves."""
+    path = tmp_path_factory.mktemp("cluster") / "film.mkv"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
+        number = 0
+        for frames in SHOT_FRAMES:
+            texture = np.kron(random.integers(0, 255, (24, 32, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+            for shift in range(frames):
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[shift:shift + 64, shift:shift + 96]))
+                picture.pts, picture.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(picture))
+                number += 1
+        container.mux(stream.encode(None))
+    return path
+
+
+def frames_of(path: Path) -> list[tuple[int | None, bytes]]:
+    with av.open(str(path)) as container:
+        return [(frame.pts, frame.to_ndarray(format="rgb24").tobytes()) for frame in container.decode(video=0)]
+
+
+@pytest.fixture(scope="module")
+def by_one(film: Path) -> list[tuple[int | None, bytes]]:
+    render_file(job(film, film.with_name("one.mkv"), codec="ffv1"), PlanOptions(), Watcher())
+    return frames_of(film.with_name("one.mkv"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray", reason="no Ray here")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False,
+                                                          "object_store_memory": STORE_BYTES})
+    nodes.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.alone
+def test_a_cluster_gives_the_frames_of_one_process(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no node finds the input, which then comes through the object store."""
+    put = RayExecutor._put
+    monkeypatch.setattr(RayExecutor, "_put", lambda self, path: replace(put(self, path), source={"bytes": -1}))
+    watcher = Watcher()
+    report = render_file(job(film, tmp_path / "ray.mkv", codec="ffv1"), ON_CLUSTER, watcher)
+    assert frames_of(tmp_path / "ray.mkv") == by_one and report.frames == sum(SHOT_FRAMES)
+    assert watcher.frames[-1] <= sum(SHOT_FRAMES) and watcher.frames == sorted(watcher.frames)
+    assert not default_path(str(tmp_path / "ray.mkv"), "").exists()
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+@pytest.mark.parametrize("seams", ["exact", "warm-up"])
+def test_an_interrupted_render_goes_on_with_the_cluster_or_without_it(
+        cluster: Any, film: Path, by_one: Any, tmp_path: Path, seams: str) -> None:
+    task, options = job(film, tmp_path / "out.mkv", codec="ffv1"), replace(ON_CLUSTER, seams=seams)
+    with pytest.raises(Interruption):
+        render_file(task, options, Watcher(stop_at=8))
+    assert default_path(task.output, "").exists()
+    watcher = Watcher()
+    render_file(task, PlanOptions() if seams == "exact" else options, watcher)
+    assert watcher.done_before >= 8
+    frames = frames_of(tmp_path / "out.mkv")
+    assert frames == by_one if seams == "exact" else len(frames) == len(by_one)
+
+
+def killing(kill: Callable[[], object], every: float = 0.3, times: int = 1) -> threading.Thread:
+    """A thread that kills something ``times`` times, as soon as there is something to kill."""
+    def run() -> None:
+        for _ in range(times):
+            until(lambda: bool(kill()), 120)
+            threading.Event().wait(every)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def kill_a_task() -> bool:
+    """Kill a process of Ray that renders a chunk; return whether there was one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::render_chunk"):
+                os.kill(int(folder.name), signal.SIGKILL)
+                return True
+    return False
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_ten_killed_workers_change_nothing(cluster: Any, film: Path, by_one: Any, tmp_path: Path) -> None:
+    killer = killing(kill_a_task, times=10)
+    render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Watcher())
+    killer.join(1)
+    assert frames_of(tmp_path / "out.mkv") == by_one
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_a_lost_node_changes_nothing_and_is_told(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    lost = threading.Event()
+
+    class Losing(Watcher):
+        def frame(self, done_frames: int) -> None:
+            super().frame(done_frames)
+            if done_frames >= 6 and not lost.is_set():
+                lost.set()
+                cluster.remove_node(node, allow_graceful=False)
+
+    render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Losing())
+    assert lost.is_set() and "is lost; its chunks are rendered again" in caplog.text
+    assert frames_of(tmp_path / "out.mkv") == by_one
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_a_killed_driver_leaves_what_is_whole(cluster: Any, film: Path, by_one: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out.mkv"
+    flags = [word for name, value in {**SMALL, "codec": "ffv1"}.items()
+             for word in (f"--{name.replace('_', '-')}" if name != "codec" else "-c:v", value)]
+    command = [sys.executable, "-m", "streamdream", "render", str(film), "-o", str(output), "--cluster", "auto", *flags]
+    process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": cluster.address}, stderr=subprocess.PIPE)
+    folder = default_path(str(output), "")
+    until(lambda: any(folder.glob("chunk-*.nut")) or process.poll() is not None, 120)
+    process.kill()
+    process.communicate()
+    assert folder.exists() and not output.exists()
+    watcher = Watcher()
+    render_file(job(film, output, codec="ffv1"), ON_CLUSTER, watcher)
+    assert watcher.done_before > 0 and frames_of(output) == by_one
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_a_node_with_another_version_is_refused(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
+                                                caplog: pytest.LogCaptureFixture) -> None:
+    other = tmp_path / "packages" / "numpy-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES,
+                            env_vars={"PYTHONPATH": f"{other.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
+    try:
+        render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Watcher())
+    finally:
+        cluster.remove_node(node)
+    assert "is not used: version of numpy was" in caplog.text and frames_of(tmp_path / "out.mkv") == by_one
+
+
+# --- without a cluster
+
+
+def test_blocks_are_fetched_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_file, "BLOCK_BYTES", 1000)
+    data = np.random.default_rng(0).bytes(4500)
+    (tmp_path / "a").write_bytes(data)
+    blocks = block_file.blocks_of(str(tmp_path / "a"))
+    assert [size for _, size in blocks] == [1000, 1000, 1000, 1000, 500]
+    fetched: list[int] = []
+
+    def fetch(number: int) -> bytes:
+        fetched.append(number)
+        return block_file.read_block(str(tmp_path / "a"), *blocks[number])
+
+    file = BlockFile(fetch, len(data))
+    file.seek(2900)
+    assert file.read(200) == data[2900:3000] and file.read(10) == data[3000:3010] and fetched == [2, 3]
+    file.seek(-10, os.SEEK_END)
+    assert file.read() == data[-10:] and file.read() == b"" and fetched == [2, 3, 4]
+    file.seek(0)
+    assert b"".join(iter(lambda: file.read(700), b"")) == data
+
+
+@pytest.mark.parametrize("text, found", [
+    ("", {}), ("cpu=4", {"CPU": 4.0}), ("cpu=2,gpu=0.5,tpu-x=1", {"CPU": 2.0, "GPU": 0.5, "tpu-x": 1.0})])
+def test_resources_of_a_chunk(text: str, found: dict[str, float]) -> None:
+    assert parse_resources(text) == found
+
+
+@pytest.mark.parametrize("text", ["4", "cpu", "cpu=", "cpu=x", "cpu=0", "cpu=1,", "cpu=1;gpu=1", "=1", "cpu=-1"])
+def test_wrong_resources_of_a_chunk_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--chunk-resources"):
+        parse_resources(text)
+
+
+def test_without_ray_the_command_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackage, match=r"pip install 'streamdream\[ray\]'"):
+        ray_cluster.connect("auto")
+
+
+def test_a_handed_file_is_recognized_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"film")
+    from streamdream.render.identity import describe_source
+
+    handed = HandedFile(describe_source(str(path)), 4, [])
+    assert handed.is_here(str(path)) and not handed.is_here(str(tmp_path / "b"))
+    path.write_bytes(b"other")
+    assert not handed.is_here(str(path))
