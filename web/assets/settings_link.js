@@ -23,7 +23,7 @@ export function readLink() {
 // Copy the link with these values, and say so on the button.
 export async function copyLink(values, button) {
   try {
-    await navigator.clipboard.writeText(location.origin + location.pathname + fragment(values));
+    await navigator.clipboard.writeText(location.origin + location.pathname + linkFragment(values));
     button.dataset.done = strings.panel.copied;
   } catch {
     button.dataset.done = strings.panel.not_copied;
