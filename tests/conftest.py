@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     from support.web_client import Running
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now, PyTorch and the tests themselves, no collection need look at again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _swept() -> Iterator[None]:
     """What Gradio and Playwright leave open goes at the end of the module that used them, not amid the next one."""
