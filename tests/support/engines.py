@@ -45,10 +45,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def wait_for(auto_backend: Auto, step: Any, done: Callable[[], bool], width: int = 112) -> None:
+    """Take steps until it is done. Between them the processor is for the process that builds."""
     picture = engine.natural_noise(torch.Size((1, 3, 96, width)), torch.device("cpu"))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not done() and time.monotonic() < deadline:
         step(picture, 0.02)
+        time.sleep(0.03)
     assert done()
 
 
