@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from streamdream_web.jobs.uploads import Uploads
+from support.picture_files import heic
 from support.web_uploads import clip, files, opened, send
 
 from streamdream.errors import UsageError
@@ -152,6 +153,14 @@ def test_an_upload_that_is_no_video_or_picture_is_refused(uploads: Uploads, tmp_
     assert str(uploads.folder) not in str(refused.value) and "\n" not in str(refused.value)
     assert not files(uploads)
     assert peak_rss_mb() - before < 100
+
+
+def test_a_server_that_reads_no_heic_says_what_to_do(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                     ) -> None:
+    (tmp_path / "pi_heif.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="reads no HEIC pictures; save it as a JPEG"):
+        send(uploads, heic("plain"), "IMG_1.HEIC")
 
 
 @pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile {}\n",

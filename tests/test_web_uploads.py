@@ -14,7 +14,7 @@ from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.uploads import Uploads
 from streamdream_web.pages import components
 from streamdream_web.pages.file_drop import DroppedFile
-from support.picture_files import chart, heic
+from support.picture_files import chart, heic, tiled_heic
 from support.web_uploads import LIMITS, clip, files, opened, send
 
 from streamdream.errors import SourceError, UsageError
@@ -73,6 +73,21 @@ def test_pictures_of_phones_are_taken_whatever_their_name(uploads: Uploads, tmp_
     upload = send(uploads, (tmp_path / name).read_bytes(), name)
     image = images.read_image(str(upload.path))
     assert upload.path.suffix == ".png" and image.shape == (96, 128, 3) and image[8, 8, 0] > 200 > 60 > image[8, 8, 1]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("size", [(4032, 3024), (5712, 4284)])
+def test_a_picture_of_a_phone_is_taken_at_its_full_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    """With the limits of a server that was started without options, in the memory of an inspection."""
+    pytest.importorskip("pi_heif")
+    uploads = Uploads(tmp_path / "uploads", InspectionLimits(200, 60, 3840 * 2160))
+    upload = send(uploads, tiled_heic(*size), "IMG_1.HEIC")
+    image = images.read_image(str(upload.path))
+    assert image.shape[0] / image.shape[1] == pytest.approx(size[0] / size[1], abs=0.01)
+    assert image.shape[0] * image.shape[1] <= 1920 * 1081
+    uploads.close()
+
+
 def test_what_is_said_of_a_picture_reaches_its_visitor(uploads: Uploads, lion: Any, tmp_path: Path) -> None:
     """The command warns of a picture that is cut off; on the page that is a note at the result."""
     images.write_image(str(tmp_path / "lion.png"), lion)

@@ -92,6 +92,20 @@ def heic(kind: str) -> bytes:
     return _heif(items, properties, boxes, references, primary)
 
 
+def tiled_heic(width: int, height: int, side: int = 512) -> bytes:
+    """A picture of that size, on its side, in Display P3, as phones write it: the same noisy tile again and again."""
+    columns, rows = -(-width // side), -(-height // side)
+    noise = np.random.default_rng(1).integers(0, 40, (side, side, 3), np.uint8)
+    configuration, data = _hevc(noise + np.asarray(chart(side, side)) // 2, "yuv420p")
+    count = columns * rows
+    boxes = [_box(b"hvcC", configuration), _full(b"ispe", struct.pack(">II", side, side)),
+             _full(b"ispe", struct.pack(">II", width, height)), _box(b"irot", b"\x03"),
+             _box(b"colr", b"prof", display_p3())]
+    items = [(b"hvc1", data)] * count + [(b"grid", struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height))]
+    references = _box(b"dimg", struct.pack(f">HH{count}H", count + 1, count, *range(1, count + 1)))
+    return _heif(items, [[1, 2]] * count + [[3, 4, 5]], boxes, references, count + 1)
+
+
 def _hevc(image: NDArray[np.uint8], pixels: str) -> tuple[bytes, bytes]:
     """The decoder's configuration, and a key frame."""
     file = io.BytesIO()
