@@ -16,9 +16,10 @@ class Browser:
     """A visitor with a cookie; each request is a connection of its own, as inspections take longer than one is kept."""
 
     def __init__(self, web: Running) -> None:
-        self._web, self.headers = web, {"Cookie": f"{visitor_cookie.COOKIE}={visitor_cookie.new_value()}"}
+        self._web = web
+        self.headers: dict[str, Any] = {"Cookie": f"{visitor_cookie.COOKIE}={visitor_cookie.new_value()}"}
 
-    def ask(self, method: str, path: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    def ask(self, method: str, path: str, data: bytes | None = None, **headers: Any) -> tuple[int, bytes]:
         status, _, body = ask(self._web, path, data, method, **self.headers, **headers)
         return status, body
 
