@@ -27,6 +27,7 @@ from streamdream.dream.dreamer import Dreamer, DreamState
 from streamdream.errors import SettingsError, UnknownName, UsageError
 from streamdream.media.frame import Frame
 from streamdream.media.images import write_image
+from streamdream.media.sample_files import EXAMPLE_CLIP
 from streamdream.settings import DreamSettings, StreamSettings
 from streamdream.settings_parsing import parse_layers
 
@@ -300,8 +301,8 @@ def test_presets_prints_one_as_toml(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_demo_dreams_the_clip_of_the_package(capsys: pytest.CaptureFixture[str],
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    assert demo.CLIP.stat().st_size < 300_000
-    monkeypatch.setattr(demo, "CLIP", make(Path("short.mp4"), Clip(2, size=(96, 64))))
+    assert EXAMPLE_CLIP.stat().st_size < 300_000
+    monkeypatch.setattr(demo, "EXAMPLE_CLIP", make(Path("short.mp4"), Clip(2, size=(96, 64))))
     monkeypatch.setenv("STREAMDREAM_FIELD_HEIGHT", "64")
     for arguments in ([], [], ["-o", "other.mp4"]):
         result = here(capsys, "demo", *arguments)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from streamdream.cli.argument_parser import Parser
 from streamdream.cli.render import render_command
+from streamdream.media.sample_files import EXAMPLE_CLIP
 
-CLIP = Path(__file__).parents[1] / "clips" / "valley.mp4"
 LOOK = "--preset", "look-rainbow-arches", "--strength", "0.7"
 NEXT = """
 The dream is in {path}. Next:
@@ -28,7 +28,7 @@ def demo_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", default="demo.mp4", help="the dreamed video (demo.mp4)")
     args = parser.parse(argv)
     overwrite = ["-y"] if args.output == parser.get_default("output") else []
-    code = render_command(Parser("render"), [str(CLIP), "-o", args.output, *LOOK, *overwrite])
+    code = render_command(Parser("render"), [str(EXAMPLE_CLIP), "-o", args.output, *LOOK, *overwrite])
     program = Path(sys.argv[0])
     name = "streamdream" if program.name == "__main__.py" else os.path.relpath(program)
     print(NEXT.format(path=Path(args.output).absolute(), program=name if len(name) < len(str(program)) else program))
