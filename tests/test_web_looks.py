@@ -148,7 +148,7 @@ def test_two_looks_are_mixed_and_one_is_subtracted(page: Any, web: Running) -> N
 
 def test_feathers_are_found_added_and_subtracted(page: Any, web: Running) -> None:
     session = begin(page, web)
-    page.click("[data-layer=mixed5]")
+    page.click(".sd-layers [data-layer=mixed5]")
     open_picker(page)
     assert page.locator(".sd-channels .sd-cell").count() == 768  # of the block that is dreamed
     page.fill(".sd-search", "feathers")
@@ -179,7 +179,7 @@ def test_feathers_are_found_added_and_subtracted(page: Any, web: Running) -> Non
 
 def test_a_cell_shows_the_picture_of_its_channel(page: Any, tmp_path: Path) -> None:
     open_picker(page)
-    page.get_by_role("button", name="mixed5", exact=True).last.click()
+    page.click(".sd-chip[data-layer=mixed5]")
     for number in (0, 31, 33, 220, 300):  # each cell of the sheet is as bright as its number, up to 255
         cell = page.locator(f".sd-cell[data-channel='{number}']")
         cell.scroll_into_view_if_needed()

@@ -69,9 +69,11 @@ export class ChannelPicker {
     if (facts.model !== this.model) return;
     this.blocks = facts.blocks;
     this.say(facts.status);
-    this.find(".sd-blocks").replaceChildren(...this.blocks.map(({ name }) => {
+    this.find(".sd-blocks").replaceChildren(...this.blocks.map(({ name, words }) => {
       const button = element("button", "sd-chip", name);
       button.type = "button";
+      button.dataset.layer = name;
+      button.append(element("small", "", words));
       button.addEventListener("click", () => { this.search.value = ""; this.showBlock(name); });
       return button;
     }));
@@ -106,7 +108,7 @@ export class ChannelPicker {
 
   markBlock() {
     for (const button of this.find(".sd-blocks").children) {
-      button.setAttribute("aria-pressed", String(!this.search.value.trim() && button.textContent === this.block));
+      button.setAttribute("aria-pressed", String(!this.search.value.trim() && button.dataset.layer === this.block));
     }
   }
 

@@ -8,8 +8,8 @@ const SIGNS = { mix: "+", subtract: "−" };
 const WORDS = strings.looks;
 
 export class Looks {
-  // ``use(name)``: take over all settings of a look; ``present()``: {layers, model}; ``change(text)``: use other layers;
-  // ``layersOf(name)``: the layers of a look.
+  // ``use(name)``: take over all settings of a look; ``present()``: {layers, model}; ``change(text, name)``: use
+  // these layers, mixed with that look; ``layersOf(name)``: the layers of a look.
   constructor(root, { use, present, change, layersOf }) {
     Object.assign(this, { root, use, present, change, layersOf });
     this.mixed = null;          // the last mix: {look, mode, base: the layers before it, result: those after it}
@@ -56,7 +56,7 @@ export class Looks {
     this.say(answer.problem);
     if (answer.problem) return;
     mixed.result = answer.layers;
-    this.change(answer.layers);
+    this.change(answer.layers, mixed.look);
   }
 
   setMixed(mixed) {

@@ -27,8 +27,8 @@ export class Panel {
     this.look = "";                                       // the last one chosen, until other layers are
     this.pending = {};
     this.unanswered = [];                                 // values that were sent, oldest first; the server answers each
-    this.history = new History();
     this.slots = { A: null, B: null };                    // what each shows, while the other is in use
+    this.histories = { A: new History(), B: new History() };
     this.slot = "A";
     this.intensity = new Intensity(facts.intensity.points, facts.values);
     this.createControls();
@@ -75,7 +75,7 @@ export class Panel {
     this.looks = new Looks(root, {
       use: (name) => this.useLook(name),
       present: () => ({ layers: this.values.layers, model: this.values.model }),
-      change: (layers) => this.set({ layers, channel: "" }, { gesture: "mix" }),
+      change: (layers, look) => this.set({ layers, channel: "" }, { gesture: `mix ${look}` }),
       layersOf: (name) => this.valuesOf(name).layers,
     });
     this.ownLooks = new OwnLooksGallery(root, {
@@ -120,6 +120,10 @@ export class Panel {
 
   // --- undo and redo, two settings to switch between
 
+  get history() {
+    return this.histories[this.slot];
+  }
+
   get state() {
     return { values: { ...this.values }, look: this.look };
   }
@@ -141,7 +145,7 @@ export class Panel {
     this.slots[this.slot] = this.state;
     this.slot = slot;
     const next = this.slots[slot] ?? this.state;
-    this.set(next.values, { look: next.look });
+    this.set(next.values, { look: next.look, isStep: false });
   }
 
   // --- looks, and settings from elsewhere

@@ -13,6 +13,7 @@ from streamdream.models import channel_sheets
 
 from ..core import limits
 from ..jobs.service import JobService
+from . import layer_words
 from .components import sentence
 
 MAX_FOUND = 300
@@ -51,13 +52,13 @@ def routes(jobs_service: JobService) -> list[Route]:
 
 
 def describe(jobs_service: JobService, model: str) -> dict[str, Any]:
-    """Return the blocks with their sheets and names, and one line about missing sheets, which are requested."""
-    row, names = models.get(model), channel_sheets.names(model)
+    """Return the blocks in words with their sheets and names, and one line about missing sheets, which are requested."""
+    row, names, words = models.get(model), channel_sheets.names(model), layer_words.words(model)
     numbers = {tap: number for number, tap in enumerate(row.taps())}
     blocks = []
     for tap in row.blocks():
         sheet = channel_sheets.sheet(model, tap)
-        blocks.append({"name": tap, "channels": row.taps()[tap].channels,
+        blocks.append({"name": tap, "words": words[tap], "channels": row.taps()[tap].channels,
                        "sheet": f"channels/{model}/{numbers[tap]}" if sheet else "",
                        "columns": sheet.columns if sheet else 1,
                        "names": {channel: words for (layer, channel), words in names.items() if layer == tap}})

