@@ -5,6 +5,7 @@ import gc
 import itertools
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,22 @@ def test_a_visitor_beyond_the_limit_waits_and_takes_over(small: NDArray[np.uint8
             while True:
                 third.hear()
         assert closed.value.rcvd and closed.value.rcvd.code == CLOSED_IDLE
+
+
+def test_the_queue_says_when_a_place_is_free_at_the_latest(web: Running) -> None:
+    """While others wait a session ends after 1800 s; the third in the queue waits for the end of the first one's."""
+    until(lambda: not web.waiting_room.sessions)
+    with ExitStack() as open_clients:
+        def enter() -> Client:
+            return open_clients.enter_context(Client(web))
+
+        for client in [enter() for _ in range(web.app_state.web.max_sessions)]:
+            client.welcome()
+        oldest, second, *_ = web.waiting_room.sessions.values()
+        oldest.started_at -= 1500
+        second.started_at -= 1000
+        waits = [enter().word("waiting")["seconds"] for _ in range(web.app_state.web.max_sessions + 1)]
+        assert waits[:2] == [300, 800] and set(waits[2:-1]) == {1800} and waits[-1] == 300 + 1800
 
 
 @pytest.mark.alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 CHECK_THREADS = 2
 """Threads for the checks of settings only; those of asyncio's shared pool may all be busy."""
 JOIN_SECONDS = 5.0
+REFRESH_SECONDS = 10.0
+"""How often visitors in the queue are told how long they wait."""
 log = logging.getLogger(__name__)
 
 
@@ -36,8 +39,8 @@ class Connection(Protocol):
     def admit(self, session: LiveSession, resumed: bool) -> None:
         """Called when the connection has a session."""
 
-    def send_position(self, position: int) -> None:
-        """Send the number of connections before this one in the queue."""
+    def send_position(self, position: int, wait_seconds: float) -> None:
+        """Send the number of connections before this one in the queue, and for how long it waits at most."""
 
     def close(self, code: int, reason: str, message: str = "") -> None:
         """Close the connection. ``message`` is for the visitor, longer than ``reason``."""
@@ -53,6 +56,8 @@ class WaitingRoom:
         self.queue: list[Connection] = []
         self._connections: dict[str, Connection] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
+        self._refresh: asyncio.TimerHandle | None = None
+        """Set while connections wait."""
         self._checks = ThreadPoolExecutor(CHECK_THREADS, "streamdream-settings")
         self._counting = threading.Lock()
 
@@ -106,6 +111,8 @@ class WaitingRoom:
         for session in self.sessions.values():
             session.stop()
         await asyncio.gather(*(asyncio.to_thread(session.join, JOIN_SECONDS) for session in self.sessions.values()))
+        if self._refresh is not None:
+            self._refresh.cancel()
         self._checks.shutdown(wait=False, cancel_futures=True)
 
     def _resume(self, connection: Connection, session: LiveSession) -> None:
@@ -129,8 +136,32 @@ class WaitingRoom:
                 present[connection.address] += 1
                 self.queue.remove(connection)
                 self._start_session(connection)
-        for position, connection in enumerate(self.queue):
-            connection.send_position(position)
+        self._send_positions()
+
+    def _send_positions(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._refresh = None
+        for position, (connection, seconds) in enumerate(zip(self.queue, self._wait_seconds(), strict=True)):
+            connection.send_position(position, seconds)
+        if self.queue:
+            self._refresh = asyncio.get_running_loop().call_later(REFRESH_SECONDS, self._send_positions)
+
+    def _wait_seconds(self) -> list[float]:
+        """Return an upper bound of the wait of each connection in the queue: while some wait, each session ends after
+        ``session_seconds``.
+        """
+        now, web = time.monotonic(), self._app_state.web
+        places = [(max(0.0, session.started_at + web.session_seconds - now), session.address)
+                  for session in self.sessions.values()]
+        places += [(0.0, "")] * (web.max_sessions - len(places))
+        waits = []
+        for connection in self.queue:
+            own = [place for place in places if place[1] == connection.address]
+            place = min(own if len(own) >= self._max_sessions_for(connection.address) else places)
+            places[places.index(place)] = (place[0] + web.session_seconds, connection.address)
+            waits.append(place[0])
+        return waits
 
     def _start_session(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()

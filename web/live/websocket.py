@@ -1,9 +1,10 @@
 """The WebSocket of the page Live: receives frames, sends residuals, exchanges JSON messages.
 
 Up, text: ``hello`` {session, values}, ``settings`` {values}, ``freeze`` {on}, ``reset``, ``bye``. Up, bytes: the header
-``browser_io.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place}, ``welcome``,
-``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers}, ``stats``, and ``error``
-{message} before the end. Down, bytes: the header with the number of the frame, and ``split_residual`` as JPEG.
+``browser_io.HEADER`` and a JPEG with at most as many lines as the field. Down, text: ``waiting`` {place, sessions,
+seconds}, ``welcome``, ``lines`` {lines}, ``settings`` {values, answers}, ``refused`` {message, values, answers},
+``stats``, and ``error`` {message} before the end. Down, bytes: the header with the number of the frame, and
+``split_residual`` as JPEG.
 The height of the field is ``lines`` in ``welcome`` and ``lines``, ``field`` in ``stats``.
 ``answers`` is the number of settings messages that an answer is for: those that come close together are merged.
 """
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,8 @@ GOODBYE_SECONDS = 2.0
 """Timeout of the last message, which the client may not read."""
 SLOW_SEND_SECONDS = 0.03
 """When sending a frame takes longer, the JPEG quality is reduced."""
+SHOWN_WAIT_SECONDS = 10
+"""The wait in the queue is rounded up to multiples of this."""
 CLOSED_IDLE, CLOSED_TIME, CLOSED_RULES, CLOSED_FULL = 4001, 4002, 1008, 1013
 
 
@@ -54,7 +58,7 @@ class LiveConnection:
         self._left_for_good = False
         self._said_hello = self._welcomed = self._resumed = False
         self._sent_field_height = 0
-        self._position = -1
+        self._position = (-1, 0)
         self._pending = PendingSettings()
         self._has_pending = asyncio.Event()
         """Set when settings or the welcome wait, and there is a session."""
@@ -102,10 +106,12 @@ class LiveConnection:
         session.last_frame_at = time.monotonic()
         self._has_pending.set()
 
-    def send_position(self, position: int) -> None:
-        if position != self._position:
-            self._position = position
-            self._send({"type": "waiting", "place": position, "sessions": self._app_state.web.max_sessions})
+    def send_position(self, position: int, wait_seconds: float) -> None:
+        rounded = SHOWN_WAIT_SECONDS * math.ceil(wait_seconds / SHOWN_WAIT_SECONDS)
+        if (position, rounded) != self._position:
+            self._position = (position, rounded)
+            self._send({"type": "waiting", "place": position, "seconds": rounded,
+                        "sessions": self._app_state.web.max_sessions})
 
     def close(self, code: int, reason: str, message: str = "") -> None:
         self._close_reason = self._close_reason or (code, reason, message)
