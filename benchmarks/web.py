@@ -59,7 +59,7 @@ RECORD_SAMPLES = """
   page.draw = (residual, original) => {
     draw(residual, original);
     const latency = page.figures.latencies.at(-1) ?? 0, at = performance.now(), shown = numberShown(page.canvas);
-    numberOfCamera(page.camera.frame).then((current) => {
+    numberOfCamera(page.frames.frame).then((current) => {
       samples.push([at, shown, current, latency, page.socket.quality, page.socket.window]);
     });
   };

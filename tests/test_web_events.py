@@ -35,7 +35,7 @@ OPEN_ROUTES = {
     "GET /", "HEAD /", "GET /config", "GET /theme.css", "GET /favicon.ico", "GET /manifest.json", "GET /robots.txt",
     "GET /assets/{path:path}", "GET /static/{path:path}", "POST /gradio_api/queue/join", "GET /gradio_api/queue/data",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "GET /gradio_api/heartbeat/{session_hash}",
-    "GET /gradio_api/app_id", "GET /healthz", "GET /readyz", "GET /live/facts", "POST /uploads",
+    "GET /gradio_api/app_id", "GET /healthz", "GET /readyz", "GET /live/facts", "GET /live/clip", "POST /uploads",
     "PATCH /uploads/{token}", "POST /examples/{name}", "DELETE /dreams/{token}",
     *(f"{method} /{path}" for method in ("GET", "HEAD") for path in (
         "results/{token}", "layers/{model}/{number:int}", "layers/{model}/sheet", "channels/{model}",

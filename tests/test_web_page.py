@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from support.browser import CHROMIUM, chromium, write_camera
+from support.browser import CHROMIUM, chromium
+from support.live_page import LIVE, SIZE, begin, load, moving_lion, opened, saved, says, shown
 from support.waiting import until
 from support.web_client import Client, Running, difference, running
 
@@ -22,8 +23,6 @@ from streamdream.settings import DreamSettings
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
-SIZE = 640, 480
-LIVE = ".sd[data-state=live]"
 
 
 @pytest.fixture(scope="module")
@@ -34,41 +33,14 @@ def web() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
-    large = cv2().resize(lion, (720, 540))
-    images = [np.ascontiguousarray(large[row:row + SIZE[1], row:row + SIZE[0]]) for row in range(0, 60, 2)]
-    with chromium(write_camera(tmp_path_factory.mktemp("camera") / "lion.mjpeg", images)) as opened:
-        yield opened
+    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
+        yield started
 
 
 @pytest.fixture()
 def page(browser: Any, web: Running) -> Iterator[Any]:
-    """The page, loaded; a console error, a failed request or a word to another server fails the test."""
-    until(lambda: not web.waiting_room.sessions)
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=web.url)
-    opened, problems = context.new_page(), []
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda request: None if request.url.startswith((web.url, "data:", "blob:", "ws://127.0.0.1"))
-              else problems.append(request.url))
-    opened.goto(web.url)
-    opened.wait_for_selector(".sd-start")
-    opened.wait_for_function("document.querySelector('.sd').page")
-    yield opened
-    context.close()
-    assert not problems
-
-
-def begin(page: Any) -> None:
-    page.click(".sd-start")
-    page.wait_for_selector(LIVE, timeout=20_000)
-    shown(page, 3)
-
-
-def shown(page: Any, more: int = 2) -> None:
-    """So many pictures more were shown."""
-    now = page.evaluate("document.querySelector('.sd').page.lastShown")
-    page.wait_for_function(f"document.querySelector('.sd').page.lastShown >= {now + more}", timeout=20_000)
+    with opened(browser, web) as loaded:
+        yield loaded
 
 
 def dreamed(session: Any, more: int) -> None:
@@ -81,14 +53,6 @@ def fine(picture: NDArray[np.uint8]) -> NDArray[Any]:
     """What is smaller than a few pixels in it."""
     small: NDArray[Any] = picture - cv2().GaussianBlur(picture.astype(np.float32), (0, 0), 2)
     return small.ravel()
-
-
-def saved(page: Any, key: str, folder: Path) -> Path:
-    with page.expect_download() as download:
-        page.keyboard.press(key)
-    path: Path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
 
 
 def test_start_button_shows_the_dream(page: Any, web: Running, tmp_path: Path) -> None:
@@ -161,8 +125,8 @@ def test_camera_works_without_track_processor_and_video_frame(page: Any, lacks: 
     page.reload()
     page.wait_for_function("document.querySelector('.sd')?.page")
     begin(page)
-    assert page.evaluate("document.querySelector('.sd').page.camera.newest.videoWidth") == SIZE[0]
-    assert page.evaluate("!!document.querySelector('.sd').page.camera.worker") == ("VideoFrame" not in lacks)
+    assert page.evaluate("document.querySelector('.sd').page.frames.newest.videoWidth") == SIZE[0]
+    assert page.evaluate("!!document.querySelector('.sd').page.frames.worker") == ("VideoFrame" not in lacks)
 
 
 def test_hidden_page_sends_no_frames(page: Any) -> None:
@@ -185,13 +149,15 @@ def test_controls_change_settings_and_the_link_restores_them(page: Any, web: Run
     until(lambda: session.controls.current().layers == "mixed5,mixed4")
     page.click("[data-look=look-pebbles]")
     until(lambda: session.controls.current().octaves == 3 and session.controls.current().color == 0)
+    page.click(".sd-more summary")
     page.focus("#sd-strength")
     for _ in range(5):
         page.keyboard.press("ArrowRight")  # five steps of 0.02
     until(lambda: session.controls.current().strength == pytest.approx(1.1))
     page.click(".sd-copy")
+    until(lambda: "strength=1.1" in page.evaluate("navigator.clipboard.readText()"))
     link = page.evaluate("navigator.clipboard.readText()")
-    assert "strength=1.1" in link and "octaves=3" in link
+    assert "octaves=3" in link
     page.click(".sd-defaults")
     until(lambda: session.controls.current() == DreamSettings(warmup_steps=0))
     page.goto("about:blank")
@@ -249,8 +215,7 @@ def test_selecting_another_network_changes_model_and_tiles(
     save_file(stored, folder / "bvlc_googlenet.safetensors")
     with running() as web:
         page = browser.new_page()
-        page.goto(web.url)
-        page.wait_for_function("document.querySelector('.sd')?.page")
+        load(page, web)
         begin(page)
         session = next(iter(web.waiting_room.sessions.values()))
         page.select_option("#sd-model", "bvlc_googlenet")
@@ -296,8 +261,7 @@ def test_page_says_that_it_needs_a_websocket_when_none_opens(browser: Any, web: 
     page = browser.new_page()
     page.add_init_script("WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 }), 10); }"
                          " close() {} }; WebSocket.OPEN = 1;")
-    page.goto(web.url)
-    page.wait_for_function("document.querySelector('.sd')?.page")
+    load(page, web)
     page.click(".sd-start")
     page.wait_for_function("document.querySelector('.sd-text').textContent.includes('needs a WebSocket')",
                            timeout=20_000)
@@ -306,15 +270,23 @@ def test_page_says_that_it_needs_a_websocket_when_none_opens(browser: Any, web: 
     page.close()
 
 
-def test_stopping_server_shows_a_reconnect_message(browser: Any) -> None:
+@pytest.mark.parametrize("seconds", [0, *(pytest.param(seconds, marks=pytest.mark.soak) for seconds in (20, 120))])
+def test_dream_and_settings_come_back_with_the_server(browser: Any, seconds: int) -> None:
+    page = browser.new_page()
     with running() as web:
-        page = browser.new_page()
-        page.goto(web.url)
-        page.wait_for_function("document.querySelector('.sd')?.page")
+        load(page, web)
         begin(page)
+        page.evaluate("document.querySelector('.sd').page.panel.set({strength: 0.6})")
         web.server.should_exit = True
-        page.wait_for_function("document.querySelector('.sd-toast').textContent.includes('in a moment')")
+        says(page, "in a moment")
         assert page.get_attribute(".sd", "data-state") in ("restart", "lost")
+    page.wait_for_timeout(1000 * seconds)
+    assert seconds < 20 or "No connection for " in page.inner_text(".sd-toast")
+    with running(port=web.port) as again:
+        page.wait_for_selector(LIVE, timeout=30_000)
+        shown(page, 3)
+        [session] = again.waiting_room.sessions.values()
+        assert session.controls.current().strength == 0.6
         page.close()
 
 
@@ -322,8 +294,7 @@ def test_page_fits_a_phone_in_both_themes(browser: Any, web: Running) -> None:
     for scheme in ("dark", "light"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page = context.new_page()
-        page.goto(web.url)
-        page.wait_for_function("document.querySelector('.sd')?.page")
+        load(page, web)
         begin(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         box = page.query_selector(".sd-canvas").bounding_box()

@@ -1,143 +1,159 @@
-// The camera: opens it, delivers its frames, and explains its errors.
+// The camera: opens it, explains what is wrong with it, and opens it again when it stops.
 
-import { scaleDown, scaleToField } from "./scale.js";
+import strings from "./strings.js";
+import { fill } from "./words.js";
 
+const WORDS = strings.camera;
 const FRAME_RATE = 30;
-const ERRORS = {
-  NotAllowedError: "Camera access was denied. Allow it in the browser's address bar, then start again.",
-  NotFoundError: "No camera was found.",
-  OverconstrainedError: "This camera is no longer connected. Choose another one.",
-  NotReadableError: "Another program is using the camera.",
-};
+const MESSAGE_MS = 5000;
+const RETRY_MS = 1000;              // a driver that restarts, or a computer that wakes up, needs a moment
+const SILENT_MS = 4000;             // without a frame; some browsers call each camera muted until its first one
 
 export class Camera {
-  constructor(video) {
-    this.video = video;
-    this.canvas = document.createElement("canvas");
-    this.context = this.canvas.getContext("2d", { alpha: false });
-    this.small = document.createElement("canvas");
-    this.smallContext = this.small.getContext("2d", { alpha: false });
-    this.run = 0;                     // of ``follow``; a loop of an earlier run ends
-    this.frame = null;
-    this.requests = 0;
-    this.pending = new Map();         // request id -> resolve
-    this.startWorker();
+  // ``frames``: where the pictures go; ``chooser``: the <select> of all cameras; gone(words): no camera is left.
+  constructor(frames, chooser, toast, gone) {
+    Object.assign(this, { frames, chooser, toast, gone });
+    this.run = 0;                     // of ``open``; an earlier one that is still waiting ends
+    this.stream = null;
+    this.known = new Map();           // device id -> name
+    this.silentSince = 0;
+    this.reopened = false;            // because no frame came
+    navigator.mediaDevices?.addEventListener?.("devicechange", () => this.onDeviceChange());
   }
 
+  // Open a camera, "" for any, with about ``height`` lines. Return its track; null when another ``open`` or ``close``
+  // came meanwhile. Throws an Error with words for the visitor.
   async open(deviceId, height) {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Error(window.isSecureContext
-        ? "This browser does not support cameras."
-        : "Browsers allow a camera only on https or localhost. The server's owner can start it with a certificate.");
+      throw new Error(window.isSecureContext ? WORDS.unsupported : WORDS.insecure);
     }
-    this.close();
-    const aspect = height >= 720 ? 16 / 9 : 4 / 3;
+    this.release();
+    const run = this.run, aspect = height >= 720 ? 16 / 9 : 4 / 3;
     const video = {
       height: { ideal: height }, width: { ideal: Math.round(height * aspect) }, frameRate: { ideal: FRAME_RATE },
     };
     if (deviceId) video.deviceId = { exact: deviceId };
+    let stream;
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      if (run === this.run) await this.frames.playStream(stream);
     } catch (error) {
-      throw new Error(ERRORS[error.name] ?? `The camera cannot be opened: ${error.message}`);
+      stop(stream);
+      if (run !== this.run) return null;
+      throw new Error(WORDS[error.name] ?? fill(WORDS.failed, { reason: error.message }), { cause: error });
     }
-    if (!globalThis.MediaStreamTrackProcessor) {
-      this.video.srcObject = this.stream;
-      await this.video.play();
+    if (run !== this.run) {
+      stop(stream);
+      return null;
     }
-    return this.stream.getVideoTracks()[0];
+    const [track] = stream.getVideoTracks();
+    Object.assign(this, { stream, height, deviceId: track.getSettings().deviceId });
+    this.toast.keep("camera", "");
+    this.watch(track);
+    await this.updateChooser();
+    return track;
   }
+
+  // As ``open``. Where it fails, go back to what was open before, and say so; throws when that fails, too.
+  async change(deviceId, height) {
+    const before = [this.deviceId, this.height];
+    try {
+      return await this.open(deviceId, height);
+    } catch (error) {
+      const track = await this.open(...before);
+      this.toast.show(fill(WORDS.kept, { reason: error.message }), MESSAGE_MS);
+      return track;
+    }
+  }
+
+  watch(track) {
+    const run = this.run;
+    const listen = (event, act) => track.addEventListener(event, () => { if (run === this.run) act(); });
+    listen("ended", () => this.reopen());
+    listen("mute", () => this.toast.keep("camera", WORDS.muted));
+    listen("unmute", () => this.toast.keep("camera", ""));
+    this.silentSince = performance.now();
+  }
+
+  // Call this each second: a camera may be open and send nothing, without a word. Open it once more, then say so.
+  check() {
+    const now = performance.now();
+    if (!this.stream || document.hidden) this.silentSince = now;
+    if (this.frames.lastAt > this.silentSince) {
+      this.silentSince = this.frames.lastAt;
+      this.reopened = false;
+    }
+    if (now - this.silentSince < SILENT_MS) return;
+    this.toast.keep("camera", WORDS.muted);
+    if (this.reopened || this.stream.getVideoTracks()[0].muted) return;
+    this.reopened = true;
+    this.reopen();
+  }
+
+  // The camera has stopped by itself: try it again, then another.
+  async reopen() {
+    const { deviceId, height } = this;
+    this.toast.keep("camera", WORDS.stopped);
+    let problem = null;
+    for (const [id, pauseMs] of [[deviceId, 0], [deviceId, RETRY_MS], ["", 0]]) {
+      if (problem?.cause.name === "NotAllowedError") break;
+      const run = this.run;
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (run !== this.run) return;   // the visitor was faster
+      try {
+        const track = await this.open(id, height);
+        if (track) this.sayReopened(track, deviceId);
+        return;
+      } catch (error) {
+        problem = error;
+      }
+    }
+    this.gone(problem.message);
+  }
+
+  sayReopened(track, before) {
+    const words = this.deviceId === before ? WORDS.back : fill(WORDS.other, { name: track.label });
+    this.toast.show(words, MESSAGE_MS);
+  }
+
+  // --- all cameras
 
   async list() {
     const devices = await navigator.mediaDevices.enumerateDevices();
-    return devices.filter((device) => device.kind === "videoinput");
+    return new Map(devices.filter(({ kind }) => kind === "videoinput").map(({ deviceId, label }, index) =>
+      [deviceId, label || fill(WORDS.unnamed, { number: index + 1 })]));
   }
 
-  // Call onFrame(capturedAt) for each new frame until the next call of follow or close; not while the page is hidden.
-  follow(onFrame) {
-    const run = ++this.run;
-    if (globalThis.MediaStreamTrackProcessor) this.readTrack(run, onFrame);
-    else this.readVideo(run, onFrame);
+  async updateChooser() {
+    this.known = await this.list();
+    this.chooser.replaceChildren(...Array.from(this.known, ([id, name]) => new Option(name, id)));
+    this.chooser.value = this.deviceId;
   }
 
-  // Read the track itself: a browser without a GPU spends more on painting a video element, however small, than on
-  // showing the dream.
-  async readTrack(run, onFrame) {
-    const reader = new MediaStreamTrackProcessor({ track: this.stream.getVideoTracks()[0] }).readable.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done || run !== this.run) {
-        value?.close();
-        break;
-      }
-      this.frame?.close();
-      this.frame = value;
-      if (!document.hidden) onFrame(value.metadata?.().captureTime ?? performance.now());
-    }
-    reader.cancel().catch(() => {});
-  }
-
-  readVideo(run, onFrame) {
-    const video = this.video;
-    let last = -1;
-    const next = (now, metadata) => {
-      if (run !== this.run) return;
-      if (metadata || video.currentTime !== last) onFrame(metadata?.captureTime ?? now);
-      last = video.currentTime;
-      schedule();
-    };
-    const schedule = () => {
-      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(next);
-      else requestAnimationFrame((time) => next(time));
-    };
-    schedule();
-  }
-
-  // The newest frame, a VideoFrame or the video element; null before the first.
-  get newest() {
-    return this.frame ?? (this.video.videoWidth ? this.video : null);
-  }
-
-  // Return {jpeg, original}: the newest frame, at most ``fieldHeight`` high, as JPEG; and with a shorter side of at most
-  // ``shorterSide``, as a bitmap, which the caller closes. ``frozen`` takes the last one again.
-  async take({ shorterSide, fieldHeight, mirrored, frozen, quality }) {
-    const newest = this.newest;
-    if (!newest) throw new Error("no frame yet");
-    if (this.worker) {
-      const frame = frozen ? null : new VideoFrame(newest), id = ++this.requests;
-      this.worker.postMessage({ id, frame, shorterSide, fieldHeight, mirrored, quality }, frame ? [frame] : []);
-      return new Promise((resolve) => this.pending.set(id, resolve));
-    }
-    if (!frozen) {
-      const width = newest.displayWidth ?? newest.videoWidth, height = newest.displayHeight ?? newest.videoHeight;
-      scaleDown(this.canvas, this.context, newest, width, height, shorterSide, mirrored);
-    }
-    scaleToField(this.small, this.smallContext, this.canvas, fieldHeight);
-    const encoded = new Promise((resolve) => this.small.toBlob(resolve, "image/jpeg", quality));
-    const [jpeg, original] = await Promise.all([encoded, createImageBitmap(this.canvas)]);
-    return { jpeg, original };
-  }
-
-  // Encode in a worker where the browser can.
-  startWorker() {
-    if (!(globalThis.Worker && globalThis.OffscreenCanvas?.prototype.convertToBlob && globalThis.VideoFrame)) return;
-    this.worker = new Worker(new URL("./encoder.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data: { id, jpeg, original } }) => {
-      const resolve = this.pending.get(id);
-      if (resolve) resolve({ jpeg, original });
-      else original?.close();
-      this.pending.delete(id);
-    };
-    this.worker.onerror = () => { this.worker = null; };
+  // Browsers name cameras only to a page that may use one.
+  async onDeviceChange() {
+    if (!this.stream) return;
+    const before = this.known;
+    await this.updateChooser();
+    const added = [...this.known].filter(([id]) => !before.has(id));
+    const removed = [...before].filter(([id]) => !this.known.has(id) && id !== this.deviceId);
+    if (added.length) this.toast.show(fill(WORDS.connected, { name: added[0][1] }), MESSAGE_MS);
+    else if (removed.length) this.toast.show(fill(WORDS.disconnected, { name: removed[0][1] }), MESSAGE_MS);
   }
 
   close() {
-    this.run += 1;
-    this.pending.clear();
-    this.frame?.close();
-    this.frame = null;
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
-    this.stream = null;
-    this.video.srcObject = null;
+    this.toast.keep("camera", "");
+    this.release();
   }
+
+  release() {
+    this.run += 1;
+    stop(this.stream);
+    this.stream = null;
+    this.frames.close();
+  }
+}
+
+function stop(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
 }

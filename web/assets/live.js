@@ -1,28 +1,28 @@
 // The tab Live: connects the camera, the WebSocket and the settings panel with the buttons and the canvas.
 
 import { Camera } from "./camera.js";
-import { Composer } from "./compose.js";
-import { LiveSocket, median } from "./live_socket.js";
+import { Figures } from "./figures.js";
+import { Frames } from "./frames.js";
+import { LinkCode } from "./link_code.js";
+import { LiveSocket } from "./live_socket.js";
+import { connectionWords, queueWords, showIntro } from "./live_words.js";
 import { Panel } from "./panel.js";
+import { Picture } from "./picture.js";
+import { Recorder } from "./recorder.js";
+import { save } from "./share.js";
+import { readOption, storeOption } from "./stored_options.js";
+import strings from "./strings.js";
+import { Toast } from "./toast.js";
+import { Toolbar } from "./toolbar.js";
+import { fill } from "./words.js";
 
+const WORDS = strings.live;
 const SECOND = 1000;
 const MAX_FIRST_TRIES = 2;          // of a page that has never had a connection
-const MAX_INTERVALS = 30;           // camera intervals that are averaged
-const MAX_LATENCIES = 60;
-const KEYS = { z: "freeze", x: "reset", m: "mirror", c: "compare", s: "snapshot", r: "record", f: "fullscreen" };
-const RECORDING_TYPES = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"];
-const TITLE = "Deep Dream on your camera", LEAVE_QUEUE = "Leave queue";
-const MESSAGES = {
-  restart: "The server is restarting. You will be reconnected in a moment.",
-  lost: "Connection lost. Reconnecting…",
-  refused: "The server refused the connection",
-  full: "The queue is full. Please try again later.",
-  ended: "The session has ended",
-  idle: "Paused: no camera frames have arrived for a while.",
-  time: "Your time is up because others are waiting. Start again to join the queue.",
-  elsewhere: "This session continues in another window.",
-  blocked: "This page needs a WebSocket, and none could be opened. A proxy or firewall may block it, or the server is down.",
-};
+const MIN_INTERVAL_MS = 8;
+const REFUSED_MS = 4000, BACK_MS = 2000;
+const HINT_AFTER_MS = 2500, HINT_MS = 8000;
+const WITH_PICTURE = ["live", "lost", "restart"];   // states
 
 export async function start(root) {
   const facts = await (await fetch(new URL("live/facts", document.baseURI))).json();
@@ -35,24 +35,33 @@ class Page {
   constructor(root, facts, url) {
     this.root = root;
     this.facts = facts;
-    this.canvas = this.find(".sd-canvas");
-    this.composer = new Composer(this.canvas);
-    this.split = this.find(".sd-split");
-    this.camera = new Camera(this.find(".sd-video"));
+    this.stage = this.find(".sd-stage");
+    this.picture = new Picture(this.stage);
+    this.canvas = this.picture.canvas;
+    this.size = this.find("#sd-camera-height");
+    this.toast = new Toast(this.find(".sd-toast"));
+    this.figures = new Figures((name) => this.find(`[data-figure=${name}]`));
+    this.frames = new Frames(this.find(".sd-video"), (at) => this.capture(at));
+    this.camera = new Camera(this.frames, this.find("#sd-camera"), this.toast, (words) => this.end(words));
+    this.recorder = new Recorder(this.canvas, this.toast, {
+      latencyMs: () => this.figures.latencyMs,
+      onChange: () => this.onRecording(),
+      onDone: (blob, suffix) => save(blob, suffix, this.toast),
+    });
     this.socket = new LiveSocket(url, {
       onFrame: (number, jpeg, sent) => this.onFrame(number, jpeg, sent),
       onMessage: (message) => this.onMessage(message),
       onState: (state, detail) => this.onState(state, detail),
     });
+    this.toolbar = new Toolbar(root, (name) => this.act(name), () => WITH_PICTURE.includes(this.state));
     this.panel = new Panel(this.find(".sd-panel"), facts, (values) => this.sendSettings(values));
-    this.on = { mirror: readOption("mirror", true), compare: false, freeze: false, record: false, fullscreen: false };
-    this.figures = { shownAt: [], latencies: [], capturedAt: [], dreams: null };
+    this.on = { mirror: readOption("mirror", true), sound: false, compare: false, freeze: false };
     this.lastShown = 0;                 // number of the frame on the canvas
     this.fieldHeight = 96;              // maximum height of the frames to send; the server sets it
+    this.lostAt = 0;
     this.listen();
-    this.updateSplit();
     this.showEngine({});
-    setInterval(() => this.updateFigures(), SECOND);
+    setInterval(() => this.onSecond(), SECOND);
     root.dataset.state = "idle";
   }
 
@@ -60,47 +69,82 @@ class Page {
     return this.root.querySelector(selector);
   }
 
-  listen() {
-    this.find(".sd-start").addEventListener("click", () => this.begin());
-    for (const button of this.root.querySelectorAll("[data-do]")) {
-      button.addEventListener("click", () => this.act(button.dataset.do));
-    }
-    this.split.addEventListener("input", () => this.updateSplit());
-    const camera = this.find("#sd-camera"), height = this.find("#sd-camera-height");
-    height.value = readOption("lines", "480");
-    for (const select of [camera, height]) {
-      select.addEventListener("change", () => {
-        storeOption("lines", height.value);
-        if (this.camera.stream) this.openCamera();
-      });
-    }
-    document.addEventListener("keydown", (event) => this.onKey(event));
-    document.addEventListener("fullscreenchange", () => {
-      this.setPressed("fullscreen", document.fullscreenElement === this.find(".sd-stage"));
-    });
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && this.root.dataset.state === "idle-out") this.connect();
-    });
-    addEventListener("pagehide", () => this.socket.active && this.socket.sendMessage({ type: "bye" }));
-    this.setPressed("mirror", this.on.mirror);
+  get state() {
+    return this.root.dataset.state;
   }
 
-  onKey(event) {
-    const typing = event.target.closest?.("input:not([type=range]):not([type=checkbox]), textarea, select");
-    const name = KEYS[event.key.toLowerCase()];
-    if (!name || typing || event.ctrlKey || event.metaKey || event.altKey || !this.root.offsetParent) return;
-    if (!["live", "lost", "restart"].includes(this.root.dataset.state)) return;
-    event.preventDefault();
-    this.act(name);
+  // --- events of the page
+
+  listen() {
+    this.find(".sd-start").addEventListener("click", () => this.beginCamera());
+    this.find(".sd-clip").addEventListener("click", () => this.beginVideo(new URL("live/clip", document.baseURI)));
+    const own = this.find(".sd-own-file");
+    this.find(".sd-own").addEventListener("click", () => own.click());
+    own.addEventListener("change", () => this.beginOwnVideo(own));
+    this.find(".sd-leave").addEventListener("click", () => this.end(""));
+    this.size.value = readOption("lines", "480");
+    for (const select of [this.camera.chooser, this.size]) {
+      select.addEventListener("change", () => this.changeCamera());
+    }
+    addEventListener("pagehide", () => this.end(""));
+    const code = new LinkCode(this.find(".sd-code"), this.toast);
+    this.root.addEventListener("click", ({ target }) => {    // the panel copies it, and keeps the address up to date
+      if (target.closest(".sd-copy")) code.show(location.origin + location.pathname + location.hash);
+    });
+    document.addEventListener("scroll", () => this.onScroll(), { capture: true, passive: true });
+    this.toolbar.setPressed("mirror", this.on.mirror);
+  }
+
+  // On a phone the picture, which stays in view, shrinks while the settings scroll under it; see live.css.
+  onScroll() {
+    this.stage.style.setProperty("--sd-scrolled", `${Math.max(0, -this.root.getBoundingClientRect().top)}px`);
+  }
+
+  onSecond() {
+    this.socket.check();
+    this.camera.check();
+    this.figures.show(this.state === "live", this.recorder.recordedMs);
+    this.sayConnection();
   }
 
   // --- a session, from start to end
 
-  async begin() {
+  beginCamera() {
+    return this.begin("camera", () => this.camera.open(this.camera.chooser.value, Number(this.size.value)));
+  }
+
+  beginOwnVideo(input) {
+    const [file] = input.files;
+    input.value = "";               // else the same file cannot be chosen again
+    if (!file) return;
+    URL.revokeObjectURL(this.ownUrl);
+    this.ownUrl = URL.createObjectURL(file);
+    this.beginVideo(this.ownUrl);
+  }
+
+  // Dream on a video instead of the camera; its address may be that of a file of the visitor, which stays here.
+  beginVideo(url) {
+    return this.begin("video", async () => {
+      try {
+        await this.frames.playFile(url);
+        return true;
+      } catch (error) {
+        if (error.name === "AbortError") return false;   // the visitor has stopped it meanwhile
+        throw new Error(WORDS.unplayable, { cause: error });
+      }
+    });
+  }
+
+  // ``open()`` returns whether frames will come; throws an Error with words.
+  async begin(source, open) {
     this.setState("opening");
-    this.showMessage("");
+    this.toast.clear();
+    this.root.dataset.source = source;
+    this.picture.describe(WORDS[`${source}_label`]);
+    this.on.mirror = source === "camera" && readOption("mirror", true);
+    this.toolbar.setPressed("mirror", this.on.mirror);
     try {
-      await this.openCamera();
+      if (!await open()) return;
     } catch (error) {
       this.end(error.message);
       return;
@@ -108,18 +152,20 @@ class Page {
     this.connect();
   }
 
-  async openCamera() {
-    const chooser = this.find("#sd-camera");
-    const track = await this.camera.open(chooser.value, Number(this.find("#sd-camera-height").value));
-    const cameras = await this.camera.list();
-    const id = track.getSettings().deviceId;
-    chooser.replaceChildren(...cameras.map((camera, index) =>
-      new Option(camera.label || `Camera ${index + 1}`, camera.deviceId)));
-    chooser.value = id;
-    this.camera.follow((at) => this.capture(at));
+  async changeCamera() {
+    storeOption("lines", this.size.value);    // of videos, too: ``capture`` reads it
+    if (!this.camera.stream) return;
+    try {
+      await this.camera.change(this.camera.chooser.value, Number(this.size.value));
+    } catch (error) {
+      this.end(error.message);
+    }
+    this.size.value = String(this.camera.height);   // which it may have gone back to
+    storeOption("lines", this.size.value);
   }
 
   connect() {
+    this.setState("opening");
     this.lastShown = this.socket.number;
     this.socket.open(() => ({ ...this.panel.values, look: this.panel.look }));
   }
@@ -127,56 +173,70 @@ class Page {
   // What the socket reports; see LiveSocket.
   onState(state, detail) {
     if (state === "live") {
-      this.showMessage("");
-      this.panel.confirm(detail.values, Infinity);
-      if (detail.frozen !== this.on.freeze) this.socket.sendMessage({ type: "freeze", on: this.on.freeze });
-      this.setState("live");
+      this.onLive(detail);
     } else if (state === "waiting") {
-      this.showQueue(detail);
+      showIntro(this.root, WORDS.queued, queueWords(detail));
+      this.setState("waiting");
     } else if (state === "lost" || state === "restart") {
       if (!this.socket.everOpened && detail >= MAX_FIRST_TRIES) {
-        this.end(MESSAGES.blocked);
+        this.end(WORDS.blocked);
         return;
       }
-      const shown = detail > 2 ? "restart" : state;  // several failures in a row: the server is probably restarting
-      if (this.socket.everOpened) this.showMessage(MESSAGES[shown]);
-      if (this.root.dataset.state !== "opening") this.setState(shown);
+      this.lostAt ||= performance.now();
+      if (this.state !== "opening" && this.state !== "restart") this.setState(state);
+      this.sayConnection();
     } else {
-      this.end(MESSAGES[state] + (detail && ["ended", "refused"].includes(state) ? `: ${detail}` : ""), state);
+      this.end(WORDS[state] + (detail && ["ended", "refused"].includes(state) ? `: ${detail}` : ""), state);
     }
   }
 
-  showQueue({ place, sessions }) {
-    const ahead = place ? `${place} ${place > 1 ? "people are" : "person is"} ahead of you.` : "You are next.";
-    const places = sessions > 1 ? `All ${sessions} places are taken.` : "The only place is taken.";
-    this.showOverlay("You are in the queue", `${places} ${ahead} It starts automatically.`, LEAVE_QUEUE);
-    this.setState("waiting");
+  onLive({ values, frozen }) {
+    const wasLost = this.lostAt && WITH_PICTURE.includes(this.state);
+    this.lostAt = 0;
+    this.sayConnection();
+    if (wasLost) this.toast.show(WORDS.back, BACK_MS);
+    this.panel.confirm(values, Infinity);
+    if (frozen !== this.on.freeze) this.socket.sendMessage({ type: "freeze", on: this.on.freeze });
+    this.setState("live");
+    if (!wasLost) this.stage.scrollIntoView({ block: "nearest" });
+    if (this.root.dataset.source === "camera" && !readOption("hinted", false)) this.hint();
+  }
+
+  // For how long there has been no connection, and why.
+  sayConnection() {
+    const lost = this.lostAt && this.socket.everOpened;
+    const seconds = (performance.now() - this.lostAt) / SECOND;
+    this.toast.keep("connection", lost ? connectionWords(this.state, seconds) : "");
+  }
+
+  // In a moving picture all looks look alike at first: a dream needs a second in the same place.
+  hint() {
+    clearTimeout(this.hintTimer);
+    this.hintTimer = setTimeout(() => {
+      if (this.state !== "live" || this.on.freeze) return;
+      storeOption("hinted", true);
+      this.toast.show(WORDS.hint, HINT_MS);
+      this.hinting = true;
+    }, HINT_AFTER_MS);
   }
 
   setState(state) {
     this.root.dataset.state = state;
-    if (state === "live" && document.activeElement === this.find(".sd-start")) {
-      this.find("[data-do=freeze]").focus({ preventScroll: true });
+    if (state === "live" && this.find(".sd-overlay").contains(document.activeElement)) {
+      this.toolbar.find("freeze").focus({ preventScroll: true });
     }
   }
 
   end(text, state = "") {
-    if (this.on.record) this.act("record");
+    this.recorder.stop();
     this.socket.close();
     if (state !== "idle") this.camera.close();
-    this.setPressed("freeze", false);
+    this.toolbar.setPressed("freeze", false);
     this.on.freeze = false;
-    this.showOverlay(text ? "Stopped" : TITLE, text || "You can start again at any time.", "Start the camera");
-    this.showMessage("");
+    this.lostAt = 0;
+    showIntro(this.root, text ? WORDS.stopped : WORDS.title, text || WORDS.again);
+    this.toast.clear();
     this.setState(state === "idle" ? "idle-out" : "idle");
-  }
-
-  showOverlay(title, text, button) {
-    this.find(".sd-title").textContent = title;
-    this.find(".sd-text").textContent = text;
-    const start = this.find(".sd-start");
-    start.textContent = button;
-    start.onclick = button === LEAVE_QUEUE ? (event) => { event.stopImmediatePropagation(); this.end(""); } : null;
   }
 
   sendSettings(values) {
@@ -186,14 +246,13 @@ class Page {
   // --- frames
 
   capture(at) {
-    const times = this.figures.capturedAt, now = performance.now();
-    times.push(now);
-    if (times.length > MAX_INTERVALS + 1) times.shift();
-    if (times.length > 10) this.socket.interval = Math.max(8, (times.at(-1) - times[0]) / (times.length - 1));
+    const now = performance.now(), interval = this.figures.captured(now);
+    if (interval) this.socket.interval = Math.max(MIN_INTERVAL_MS, interval);
+    if (!this.socket.active && this.state === "idle-out") this.connect();   // frames come again
     if (!this.socket.canSend) return;
     const number = this.socket.reserve(Math.min(at, now));
-    this.camera.take({
-      shorterSide: Number(this.find("#sd-camera-height").value), fieldHeight: this.fieldHeight,
+    this.frames.take({
+      shorterSide: Number(this.size.value), fieldHeight: this.fieldHeight,
       mirrored: this.on.mirror, frozen: this.on.freeze, quality: this.socket.quality,
     }).then(({ jpeg, original }) => {
       const sent = this.socket.sent.get(number);
@@ -208,28 +267,14 @@ class Page {
     if (residual && sent.original && number > this.lastShown) {
       this.lastShown = number;
       this.draw(residual, sent.original);
-      const now = performance.now();
-      this.figures.shownAt.push(now);
-      this.figures.latencies.push(now - sent.at);
-      if (this.figures.latencies.length > MAX_LATENCIES) this.figures.latencies.shift();
+      this.figures.shown(sent.at);
     }
     residual?.close();
     sent.original?.close();
   }
 
   draw(residual, original) {
-    const { width, height } = original;
-    if (this.canvas.width !== width || this.canvas.height !== height) {
-      this.find(".sd-stage").style.setProperty("--sd-aspect", `${width} / ${height}`);
-    }
-    this.composer.show(original, residual);
-    const left = this.on.compare ? Math.round(width * this.split.value / 1000) : 0;
-    if (left) this.composer.context.drawImage(original, 0, 0, left, height, 0, 0, left, height);
-  }
-
-  updateSplit() {
-    this.find(".sd-stage").style.setProperty("--sd-split", `${this.split.value / 10}%`);
-    this.split.setAttribute("aria-valuetext", `${Math.round(this.split.value / 10)} % original`);
+    this.picture.draw(residual, original);
   }
 
   // --- buttons
@@ -237,135 +282,47 @@ class Page {
   act(name) {
     if (name === "stop") this.end("");
     else if (name === "reset") this.socket.sendMessage({ type: "reset" });
-    else if (name === "snapshot") this.snapshot();
-    else if (name === "fullscreen") this.toggleFullscreen();
-    else if (name === "record") this.toggleRecording();
-    else {
-      this.on[name] = !this.on[name];
-      this.setPressed(name, this.on[name]);
-      if (name === "freeze") this.socket.sendMessage({ type: "freeze", on: this.on.freeze });
-      if (name === "mirror") storeOption("mirror", this.on.mirror);
-      if (name === "compare") this.split.hidden = !this.on.compare;
+    else if (name === "snapshot") this.canvas.toBlob((image) => save(image, "png", this.toast), "image/png");
+    else if (name === "record") this.recorder.toggle(this.on.sound);
+    else this.toggle(name);
+  }
+
+  toggle(name) {
+    this.on[name] = !this.on[name];
+    this.toolbar.setPressed(name, this.on[name]);
+    if (name === "freeze") {
+      this.socket.sendMessage({ type: "freeze", on: this.on.freeze });
+      if (this.hinting) this.toast.pass();
+      this.hinting = false;
     }
+    if (name === "mirror" && this.root.dataset.source === "camera") storeOption("mirror", this.on.mirror);
+    if (name === "compare") this.picture.compare(this.on.compare);
   }
 
-  setPressed(name, on) {
-    this.find(`[data-do=${name}]`).setAttribute("aria-pressed", String(on));
+  onRecording() {
+    this.toolbar.setPressed("record", this.recorder.isOn);
+    this.toolbar.find("sound").disabled = this.recorder.isOn;   // a recording cannot get another track
+    this.onSecond();
   }
 
-  snapshot() {
-    this.canvas.toBlob((image) => this.save(image, "png"), "image/png");
-  }
-
-  toggleRecording() {
-    if (this.on.record) {
-      this.recorder.stop();
-      return;
-    }
-    const mimeType = globalThis.MediaRecorder && RECORDING_TYPES.find((type) => MediaRecorder.isTypeSupported(type));
-    if (!mimeType) {
-      this.showMessage("This browser cannot record video", 3 * SECOND);
-      return;
-    }
-    const chunks = [], stream = this.canvas.captureStream(30);
-    this.recorder = new MediaRecorder(stream, { mimeType, videoBitsPerSecond: 8_000_000 });
-    this.recorder.ondataavailable = (event) => event.data.size && chunks.push(event.data);
-    this.recorder.onstop = () => {
-      this.setRecording(false);
-      for (const track of stream.getTracks()) track.stop();
-      this.save(new Blob(chunks, { type: mimeType }), mimeType.startsWith("video/mp4") ? "mp4" : "webm");
-    };
-    this.recorder.start(SECOND);
-    this.recordingSince = performance.now();
-    this.setRecording(true);
-  }
-
-  setRecording(on) {
-    this.on.record = on;
-    this.setPressed("record", on);
-    this.updateFigures();
-  }
-
-  toggleFullscreen() {
-    const stage = this.find(".sd-stage");
-    if (document.fullscreenElement) document.exitFullscreen();
-    else if (stage.requestFullscreen) stage.requestFullscreen();
-    else this.setPressed("fullscreen", stage.classList.toggle("sd-cover"));   // iPhone: cover the page instead
-  }
-
-  save(blob, suffix) {
-    const name = `streamdream-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}.${suffix}`;
-    download(blob, name);
-    this.showMessage(`Saved ${name}`, 2 * SECOND);
-  }
-
-  // --- figures and messages
+  // --- messages of the server
 
   onMessage(message) {
     if (message.lines) this.fieldHeight = message.lines;   // of ``welcome`` and ``lines``
     if (message.type === "settings") this.panel.confirm(message.values, message.answers);
     if (message.type === "refused") {
       this.panel.confirm(message.values, message.answers);
-      this.showMessage(message.message, 4 * SECOND);
+      this.toast.show(message.message, REFUSED_MS);
     }
     if (message.type === "stats") {
-      const now = performance.now(), last = this.figures.dreams;
-      if (last) this.figures.rate = SECOND * (message.dreams - last.dreams) / (now - last.at);
-      this.figures.dreams = { dreams: message.dreams, at: now };
+      this.figures.countDreams(message.dreams);
       this.showEngine(message);
     }
   }
 
-  updateFigures() {
-    const { shownAt, latencies, rate } = this.figures, now = performance.now();
-    while (shownAt.length && now - shownAt[0] > 2 * SECOND) shownAt.shift();
-    const live = this.root.dataset.state === "live";
-    const texts = {
-      fps: live ? `${(shownAt.length / 2).toFixed(0)} fps` : "",
-      latency: live && latencies.length ? `${median(latencies).toFixed(0)} ms` : "",
-      dreams: live && rate >= 0 ? `${rate.toFixed(0)} dreams/s` : "",
-      rec: this.on.record ? `● ${formatTime((now - this.recordingSince) / SECOND)}` : "",
-    };
-    for (const [name, text] of Object.entries(texts)) this.find(`[data-figure=${name}]`).textContent = text;
-  }
-
   showEngine({ field, backend, precision, device }) {
-    const parts = [this.facts.model, field && `${field} lines`, backend && `${backend} ${precision}`, device];
+    const lines = field && fill(WORDS.lines, { count: field });
+    const parts = [this.facts.model, lines, backend && `${backend} ${precision}`, device];
     this.find(".sd-engine").textContent = parts.filter(Boolean).join(" · ");
   }
-
-  // ``ms``: how long it stays; 0 until the next one.
-  showMessage(text, ms = 0) {
-    const toast = this.find(".sd-toast");
-    clearTimeout(this.messageTimer);
-    if (toast.textContent !== text) toast.textContent = text;
-    if (ms) this.messageTimer = setTimeout(() => { toast.textContent = ""; }, ms);
-  }
-}
-
-function download(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10 * SECOND);
-}
-
-function formatTime(seconds) {
-  return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-}
-
-// Options of this page in the browser's storage; a private window may have none.
-function readOption(name, fallback) {
-  try {
-    return JSON.parse(localStorage.getItem(`streamdream-${name}`)) ?? fallback;
-  } catch {
-    return fallback;
-  }
-}
-
-function storeOption(name, value) {
-  try {
-    localStorage.setItem(`streamdream-${name}`, JSON.stringify(value));
-  } catch { /* no storage */ }
 }

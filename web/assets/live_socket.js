@@ -5,6 +5,7 @@ const MIN_WINDOW = 2, MAX_WINDOW = 5; // frames in flight
 const MAX_SAMPLES = 60;             // round trips that are remembered
 const FRAME_TIMEOUT_MS = 4000;
 const CONNECT_TIMEOUT_MS = 6000;
+const SILENCE_MS = 8000;            // the server sends figures each second; a network that is gone closes no connection
 const MIN_QUALITY = 0.7, MAX_QUALITY = 0.9; // of the small JPEG; the dream amplifies its artefacts
 const CONGESTED_MS = 50, CLEAR_MS = 20; // network delay above the shortest seen: lower the quality, raise it
 
@@ -28,6 +29,7 @@ export class LiveSocket {
     this.rate = 60;                 // frames per second that the server accepts
     this.nextSendAt = 0;
     this.reset();
+    addEventListener("online", () => { if (this.active && !this.ready) this.connect(); });
   }
 
   // Forget the frames in flight and the delays measured.
@@ -50,7 +52,8 @@ export class LiveSocket {
     clearTimeout(this.retry);
     this.reset();
     this.error = "";
-    const socket = this.socket = new WebSocket(this.url);
+    const last = this.socket, socket = this.socket = new WebSocket(this.url);
+    last?.close();                  // one that is still connecting
     socket.binaryType = "arraybuffer";
     const timeout = setTimeout(() => socket.close(), CONNECT_TIMEOUT_MS);
     socket.onopen = () => {
@@ -59,6 +62,8 @@ export class LiveSocket {
       this.sendMessage({ type: "hello", session: this.session, values: this.values() });
     };
     socket.onmessage = (event) => {
+      if (socket !== this.socket) return;
+      this.heardAt = performance.now();
       if (typeof event.data === "string") this.onMessage(JSON.parse(event.data));
       else this.onFrame(event.data);
     };
@@ -97,6 +102,15 @@ export class LiveSocket {
     if (!this.active) return;       // the handler closed the socket
     const backoff = Math.min(5000, 200 * 2 ** Math.min(this.failures, 5)) * (0.75 + Math.random() / 2);
     this.retry = setTimeout(() => this.connect(), this.failures === 1 && event.code !== 1012 ? 50 : backoff);
+  }
+
+  // Call this each second: give up a connection on which nothing comes.
+  check() {
+    if (!this.ready || performance.now() - this.heardAt < SILENCE_MS) return;
+    const silent = this.socket;
+    this.socket = null;
+    silent.close();
+    this.onClose({ code: 1006 });
   }
 
   close() {

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import gradio as gr
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
+
+from streamdream.media.sample_files import EXAMPLE_CLIP
 
 from ..core import assets
 from ..jobs.service import JobService
@@ -22,4 +24,5 @@ def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
 
 
 def routes(jobs_service: JobService) -> list[APIRoute]:
-    return [APIRoute("/live/facts", lambda: JSONResponse(facts(jobs_service.app_state)))]
+    return [APIRoute("/live/facts", lambda: JSONResponse(facts(jobs_service.app_state))),
+            APIRoute("/live/clip", lambda: FileResponse(EXAMPLE_CLIP))]
