@@ -27,12 +27,13 @@ MODEL = models.get("inception_v3")
 NAMES = [name for name in BACKENDS if name != "auto"]
 DEEP = [Activations(parse_layers("mixed3")), Activations(parse_layers("mixed5[3,17]:0.5,conv2d_4[3,17]"))]
 SHALLOW = [Activations(parse_layers("conv2d_2")), Activations(parse_layers("mixed0[3,17]:0.5,conv2d_4[3,17]"))]
-OBJECTIVES = {"compiled": SHALLOW}
-"""Its compiler takes most of a minute for mixed3, and for each other size or precision again."""
+OBJECTIVES = {"compiled": SHALLOW, "onnx": SHALLOW}
+"""PyTorch's compiler takes most of a minute for mixed3, and for each other size or precision again; the exporter to
+ONNX takes seconds, and deep layers there are in test_onnx.py."""
 HEIGHT, WIDTH = 160, 201
 on_each_device = pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
-ONE_COMPILATION = [pytest.param(name, marks=[pytest.mark.soak] if name == "compiled" else []) for name in NAMES]
-"""PyTorch's compiler takes half a minute for each step; one of them is in every run of the tests."""
+FEW_STEPS = [pytest.param(name, marks=[pytest.mark.soak] if name in OBJECTIVES else []) for name in NAMES]
+"""PyTorch's compiler takes half a minute for each step, ONNX seconds; some of them are in every run of the tests."""
 
 
 def create(name: str, precision: str, device: str = "cpu") -> backends.Backend:
@@ -77,7 +78,7 @@ def objective_of(name: str, number: int = 0) -> Activations:
 
 @on_each_device
 @pytest.mark.parametrize(("name", "number"), [
-    pytest.param(name, number, marks=[pytest.mark.soak] if (name, number) == ("compiled", 1) else [])
+    pytest.param(name, number, marks=[pytest.mark.soak] if number and name in OBJECTIVES else [])
     for name in NAMES for number in (0, 1)])
 def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8], device: str) -> None:
     photo, objective = without_ties(lion[:HEIGHT, :WIDTH]), objective_of(name, number)
@@ -88,13 +89,12 @@ def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.
 
 
 @on_each_device
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] if name in ("compiled", "onnx") else [])
-                                  for name in NAMES])
+@pytest.mark.parametrize("name", FEW_STEPS)
 @pytest.mark.parametrize("precision", [name for name in DTYPES if name != "fp32"])
 def test_low_precision_has_the_same_direction(name: str, precision: str, lion: NDArray[np.uint8], device: str) -> None:
     if (name, precision) == ("compiled", "fp16"):
         pytest.skip("emulated here, and compiled for half a minute")
-    photo, objective = to_tensor(to_signed_unit(lion) * 0.9), objective_of(name)
+    photo, objective = to_tensor(to_signed_unit(lion) * 0.9), (SHALLOW if name == "compiled" else DEEP)[0]
     taken = create(name, precision, device).compile(spec(objective, 256, 256))(photo, 0.02).cpu()
     expected = reference(objective, photo)
     assert float(torch.cosine_similarity((taken - photo).flatten(), (expected - photo).flatten(), 0)) > 0.98
@@ -110,7 +110,7 @@ def test_step_size_is_an_input(name: str, lion: NDArray[np.uint8], device: str) 
 
 
 @on_each_device
-@pytest.mark.parametrize("name", ONE_COMPILATION)
+@pytest.mark.parametrize("name", FEW_STEPS)
 def test_one_step_serves_all_weights_of_the_same_layers(name: str, lion: NDArray[np.uint8], device: str) -> None:
     """Weights of layers and channels are inputs: a fade or another channel makes no engine."""
     photo, backend = without_ties(lion[:HEIGHT, :WIDTH]), create(name, "fp32", device)
@@ -170,7 +170,7 @@ def test_tensorrt_rtx_is_not_offered_where_it_cannot_run(capability: tuple[int, 
 
 
 @on_each_device
-@pytest.mark.parametrize("name", ONE_COMPILATION)
+@pytest.mark.parametrize("name", FEW_STEPS)
 def test_a_step_of_size_0_changes_nothing(name: str, lion: NDArray[np.uint8], device: str) -> None:
     """Whatever the precision, the picture itself stays in float32."""
     photo = to_tensor(to_signed_unit(lion))
@@ -187,7 +187,8 @@ def test_another_step_size_compiles_nothing_again(lion: NDArray[np.uint8]) -> No
 
 
 @on_each_device
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "compiled"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] if name == "onnx" else [])
+                                  for name in NAMES if name != "compiled"])
 def test_a_batch_equals_its_single_pictures(name: str, lion: NDArray[np.uint8], device: str) -> None:
     photos = torch.cat(
         [to_tensor(to_signed_unit(lion[:96, :96])), to_tensor(to_signed_unit(lion[96:192, 96:192])) * 0.3]
