@@ -4,6 +4,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from streamdream_bench.synthetic import crossing, turning
 from support.tensors import Module, NoHostWait, planes, run_by_onnx, to_array
@@ -66,6 +67,7 @@ def test_a_traced_and_an_exported_flow_are_the_same() -> None:
         np.testing.assert_allclose(module(current.flip(0), previous.flip(0)), expected, atol=1e-4)
 
 
+@pytest.mark.soak
 def test_onnx_runtime_finds_the_same_flow() -> None:
     current, previous = (frames[:, :, :31, :40] for frames in two_streams())
     expected = lucas_kanade(current, previous).numpy()
