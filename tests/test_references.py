@@ -82,7 +82,7 @@ def test_style_is_taken_from_every_scale_when_no_tap_is_named() -> None:
 
 @pytest.mark.parametrize("role", ["guide", "style"])
 def test_a_dream_comes_closer_to_its_guide_or_style(role: str, eager: Backend, lion: Picture, stripes: Path) -> None:
-    plain = DreamSettings(layers="mixed1", steps=3, octaves=1, step_size=0.02, color=1)
+    plain = DreamSettings(layers="mixed1", steps=3, octaves=1, step_size=0.02, color=1, warmup_steps=3)
     asked = replace(plain, style_weight=3, **{role: str(stripes)})  # type: ignore[arg-type]
     others = reference_images.read(asked)
     objective = objectives.from_settings(asked, MODEL)
