@@ -20,7 +20,7 @@ def fuzz(*arguments: str, seconds: float) -> str:
 
 def test_no_mutant_of_a_few_does_harm() -> None:
     """The whole files are taken, else mutants would be refused for another reason than their damage."""
-    fuzz("--mutants", "20", "--seed", "22", "--one-door", "--whole", seconds=300)
+    fuzz("--mutants", "10", "--seed", "22", "--one-door", "--whole", seconds=300)
 
 
 @pytest.mark.soak
