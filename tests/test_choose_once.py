@@ -189,7 +189,8 @@ print(choose_backend(stream, image, DreamSettings(octaves=1), may_build=True))
 
 
 @with_openvino
-@pytest.mark.parametrize(("installed", "ending"), [(True, "error: interrupted"), (False, "KeyboardInterrupt")])
+@pytest.mark.parametrize(("installed", "ending"), [
+    (True, "error: interrupted"), pytest.param(False, "KeyboardInterrupt", marks=pytest.mark.soak)])
 def test_ctrl_c_ends_a_build_cleanly(installed: bool, ending: str, tmp_path: Path) -> None:
     """In the command, and in a program of its own."""
     run = subprocess.Popen([sys.executable, "-c", PROGRAM.format(installed=installed)], stdout=subprocess.PIPE,

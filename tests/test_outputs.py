@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.commands import ENVIRONMENT
+from support.commands import ENVIRONMENT, here
 from support.sink_outputs import copy, names, read
 from support.waiting import until
 
@@ -132,13 +132,18 @@ def test_two_outputs_whose_names_begin_alike_are_two_files(tmp_path: Path) -> No
 # --- what dead processes left -----------------------------------------------------------------------------------------
 
 
-def render(output: Path, *arguments: object, **how: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "streamdream", "render", "lavfi:testsrc=size=96x64:duration=0.2", "-o", output,
-               "--field-height", "64", "--layers", "mixed0", *arguments]
-    return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+def command(output: Path, *arguments: object) -> list[str]:
+    return ["render", "lavfi:testsrc=size=96x64:duration=0.2", "-o", str(output), "--field-height", "64", "--layers",
+            "mixed0", *map(str, arguments)]
 
 
-def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_path: Path) -> None:
+def render(output: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "streamdream", *command(output, *arguments)],
+                            stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_path: Path,
+                                                                          capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
     process = render(output)
     until(lambda: names(tmp_path), 60)
@@ -151,8 +156,7 @@ def test_a_hangup_leaves_no_file_and_the_next_run_removes_those_of_a_kill(tmp_pa
     process.kill()
     process.communicate()
     assert ".out.mp4.render" in names(tmp_path) and "out.mp4" not in names(tmp_path)
-    process = render(output)
-    assert process.communicate(timeout=60) and process.returncode == 0
+    assert here(capsys, *command(output)).returncode == 0
     assert names(tmp_path) == ["out.mp4"]
 
 

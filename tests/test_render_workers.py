@@ -14,9 +14,10 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.commands import ENVIRONMENT, fails, here
+from support.commands import ENVIRONMENT, fails, here, preserved_process
 from support.waiting import until
 
+from streamdream import cli
 from streamdream.render import seams
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, warm_up_file
 from streamdream.render.scene_scan import Scan
@@ -58,8 +59,8 @@ def frames_of(path: Path) -> Frames:
 def by_one(shots: Path) -> Frames:
     """The frames that one worker with one thread dreams."""
     output = shots.with_name("one.mkv")
-    subprocess.run([sys.executable, "-m", "streamdream", "render", shots, "-o", output, *CHEAP, "--threads", "1"],
-                   check=True, env=ENVIRONMENT, capture_output=True)
+    with preserved_process():
+        assert cli.run(["render", str(shots), "-o", str(output), *CHEAP, "--threads", "1"]) == 0
     return frames_of(output)
 
 
