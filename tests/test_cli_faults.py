@@ -214,7 +214,7 @@ def test_a_mistake_is_one_plain_line(arguments: list[str], code: int, part: str,
 
 @pytest.mark.parametrize("flag", ["-t", "-to"])
 def test_a_huge_duration_is_no_error(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert here(capsys, *RENDER, *SMALL, flag, "1e30").returncode == 0
+    assert here(capsys, *RENDER, *SMALL, "--backend", "eager", flag, "1e30").returncode == 0
 
 
 def test_names_that_resemble_none_are_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +242,8 @@ def test_a_full_stdout_is_one_line() -> None:
     assert (result.returncode, result.stderr) == (1, "error: stdout cannot be written: no space left on device\n")
 
 
-@pytest.mark.parametrize("closing", ["2>&-", "1>&-", pytest.param("0<&-", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("closing", ["2>&-", pytest.param("1>&-", marks=pytest.mark.soak),
+                                     pytest.param("0<&-", marks=pytest.mark.soak)])
 def test_a_closed_standard_stream_changes_nothing(closing: str) -> None:
     arguments = " ".join(map(str, ["render", "lavfi:testsrc=size=96x64:duration=0.1", "-o", "o.mp4", *SMALL]))
     result = subprocess.run(f"{sys.executable} -m streamdream {arguments} {closing}", shell=True, env=ENVIRONMENT,
