@@ -43,8 +43,10 @@ def test_a_render_on_the_device_goes_on_with_another_dream(shots: str, ahead: bo
     assert packet_times(tmp_path / "whole.mkv") == packet_times(tmp_path / "resumed.mkv")
 
 
-@pytest.mark.parametrize("given", [{}, {"original_colors": "true"}, {"strength": "0.3"}, {"mask": "mask.png"},
-                                   {"pixel_format": "yuv444p"}], ids=str)
+@pytest.mark.parametrize("given", [
+    {}, {"mask": "mask.png"}, {"pixel_format": "yuv444p"},
+    pytest.param({"original_colors": "true"}, marks=pytest.mark.soak),
+    pytest.param({"strength": "0.3"}, marks=pytest.mark.soak)], ids=str)
 def test_a_file_dreamed_on_the_device_is_another_file(shots: str, given: dict[str, str], tmp_path: Path) -> None:
     white = np.zeros((72, 96, 3), np.uint8)
     white[:, 40:] = 255

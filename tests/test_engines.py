@@ -60,7 +60,7 @@ def test_the_threads_of_openvino_are_bound_to_no_processor(kept: Path) -> None:
             assert os.sched_getaffinity(int(task.name)) == os.sched_getaffinity(0)
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "bvlc_googlenet"])
+@pytest.mark.parametrize("name", ["inception_v3", pytest.param("bvlc_googlenet", marks=pytest.mark.soak)])
 def test_half_precision_keeps_layers_before_the_first_pool_in_fp32(name: str) -> None:
     """OpenVINO's own reader must find the marks; and they change nothing in float32."""
     model, _ = with_weights(models.get(name))

@@ -63,8 +63,8 @@ def carrying(path: str, text: str) -> str:
     return make(Path(path), Clip(2, (96, 72), metadata={"comment": f"{metadata.MARK}\n{text}"}))
 
 
-@pytest.mark.parametrize("output", ["d.mp4", "d.m4v", "d.mov", "d.mkv", "d.webm", "d_%02d.png", "d_%02d.jpg",
-                                    "d_%02d.webp"])
+@pytest.mark.parametrize("output", ["d.mp4", "d.mkv", "d.webm", "d_%02d.png", "d_%02d.jpg", *(
+    pytest.param(name, marks=pytest.mark.soak) for name in ("d.m4v", "d.mov", "d_%02d.webp"))])
 def test_every_kind_of_file_carries_its_recipe(output: str, walk: str, here_in: Path,
                                                capsys: pytest.CaptureFixture[str]) -> None:
     result = here(capsys, "render", walk, "-o", output, *SMALL, "--steps", STEPS)
@@ -104,7 +104,8 @@ def test_what_the_input_says_under_the_tag_of_the_recipe_stays(here_in: Path,
     fails(here(capsys, "recipe", "b.mp4"), 2, "b.mp4 carries no recipe")
 
 
-@pytest.mark.parametrize("name", ["d.png", "d.jpg", "d.webp"])
+@pytest.mark.parametrize("name", ["d.png", pytest.param("d.jpg", marks=pytest.mark.soak),
+                                  pytest.param("d.webp", marks=pytest.mark.soak)])
 def test_a_recipe_dreams_the_same_picture_again(name: str, lion: NDArray[np.uint8], here_in: Path,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     images.write_image("lion.png", np.ascontiguousarray(lion[:100, :100]))

@@ -119,6 +119,7 @@ def test_render_refuses_to_overwrite_without_y(clip: Path, tmp_path: Path, capsy
     assert len(times(mine)) == 12
 
 
+@pytest.mark.soak
 def test_a_killed_render_leaves_the_old_output(world: Path, tmp_path: Path) -> None:
     """SIGKILL cannot be caught: what was there before stays, and nothing stands under the name that is not whole."""
     output = tmp_path / "a.mp4"
