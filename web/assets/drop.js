@@ -47,7 +47,10 @@ export class FileDrop {
       this.zone.classList.remove("sw-dragover");
       this.choose(event.dataTransfer.files[0]);
     });
-    box.addEventListener("paste", (event) => this.choose(event.clipboardData.files[0]));
+    const target = this.props.home ? document : box;  // the drop of a tab takes what is pasted anywhere in it
+    target.addEventListener("paste", (event) => {
+      if (box.offsetParent) this.choose(event.clipboardData.files[0]);
+    });
     for (const part of [this.video, this.image]) part?.addEventListener("error", () => this.onPreviewError(part));
     this.examples?.addEventListener("click", (event) => {
       const name = event.target.closest("button")?.dataset.example;
@@ -223,6 +226,14 @@ export class FileDrop {
       return;
     }
     part.hidden = true;
+    this.sayIfUnplayable();
+  }
+
+  sayIfUnplayable() {
+    const isShown = [this.video, this.image].some((part) => part && !part.hidden);
+    if (this.state && !isShown && !this.note.textContent.endsWith(WORDS.unplayable)) {
+      this.note.textContent += ". " + WORDS.unplayable;
+    }
   }
 
   // --- what the drop held before

@@ -36,6 +36,7 @@ export default {
     "ready": "{name} is ready: {facts}",
     "with_sound": "{size}, {time}, with sound",
     "without_sound": "{size}, {time}, without sound",
+    "unplayable": "This browser cannot show it; the dream will be an MP4.",
     "too_large": "This file is too large ({size} MB; the limit is {limit} MB).",
     "unfinished": "Only {percent} % of {name} were uploaded. Choose it again to go on.",
     "is_picture": "This is a picture. The tab Picture dreams it.",
@@ -235,7 +236,11 @@ export default {
     "camera": "Camera",
     "camera_default": "Default",
     "camera_size": "Size",
-    "network_missing": "The network {name} is not installed on this server."
+    "network_missing": "The network {name} is not installed on this server.",
+    "guide_style": "Guide and style",
+    "guide": "Guide: dream toward the content of this picture",
+    "style": "Style: dream in the style of this picture",
+    "missing": "The weights of {name} are not installed. The server's owner can install them with {command}."
   },
   "settings": {
     "model": {
@@ -362,7 +367,8 @@ export default {
     "subtract_title": "Less of the look that you choose",
     "how_much": "How much {look}",
     "less": "Less {look}",
-    "no_answer": "The server does not answer."
+    "no_answer": "The server does not answer.",
+    "no_mix": "This is no mix of looks."
   },
   "own_looks": {
     "title": "My looks",
@@ -414,6 +420,24 @@ export default {
     "full": "No more channels fit.",
     "less_of": "Less {name}",
     "more_of": "More {name}",
-    "remove": "Remove {name}"
+    "remove": "Remove {name}",
+    "progress": "The pictures of the channels are being made: {done} of {count}."
+  },
+  "errors": {
+    "invalid": "Invalid input",
+    "failed": "Error",
+    "internal": "Internal error. See the server's log."
+  },
+  "layers_tab": {
+    "network": "Network",
+    "show": "Show",
+    "order": "From low to high",
+    "blocks": "Blocks",
+    "all": "All layers",
+    "channels": "Channels",
+    "hint": "One photo, dreamed with each layer. Click one to use it in every tab.",
+    "progress": "The pictures are being made: {done} of {count}.",
+    "selected": "Layer selected",
+    "all_use": "All tabs now use {layer}."
   }
 };

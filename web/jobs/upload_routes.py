@@ -123,8 +123,10 @@ class _Routes:
         example = examples.find(request.path_params["name"])
         if example is None:
             return JSONResponse({"error": GONE}, 404)
-        upload = self._uploads.copy(example.path, example.file_name, example.facts, _address(request),
+        address, began = _address(request), time.perf_counter()
+        upload = self._uploads.copy(example.path, example.file_name, example.facts, address,
                                     self._jobs_service.visitor_of(request))
+        self._uploads.note(upload, address, time.perf_counter() - began)
         return JSONResponse(upload.as_json(), headers=PRIVATE)
 
 
