@@ -144,6 +144,7 @@ def test_a_look_with_a_play_list_drifts_until_other_layers_are_chosen(
     (tmp_path / "look-drift.toml").write_text(text, encoding="utf-8")
     (tmp_path / "look-wrong.toml").write_text(text.replace("conv2d_3", "mixed9"), encoding="utf-8")
     monkeypatch.setattr(settings, "PRESETS", tmp_path)
+    monkeypatch.setattr(looks, "_found", {})
     assert [look["name"] for look in looks.looks(web.app_state)] == ["look-drift"]  # the other is for another network
     image = np.full((48, 64, 3), 90, np.uint8)
     with Client(web) as client:

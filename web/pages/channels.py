@@ -11,10 +11,11 @@ from starlette.routing import Route
 from streamdream import models
 from streamdream.models import channel_sheets
 
-from ..core import limits
+from ..core import limits, strings
 from ..jobs.service import JobService
 from . import layer_words
 from .components import sentence
+from .settings_panel import missing
 
 MAX_FOUND = 300
 """Channels that one search shows."""
@@ -52,7 +53,7 @@ def routes(jobs_service: JobService) -> list[Route]:
 
 
 def describe(jobs_service: JobService, model: str) -> dict[str, Any]:
-    """Return the blocks in words with their sheets and names, and one line about missing sheets, which are requested."""
+    """Return the blocks with their words, sheets and names, and one line about missing sheets, which are requested."""
     row, names, words = models.get(model), channel_sheets.names(model), layer_words.words(model)
     numbers = {tap: number for number, tap in enumerate(row.taps())}
     blocks = []
@@ -70,11 +71,11 @@ def status(jobs_service: JobService, model: str) -> str:
     """Return one line about missing sheets, which are requested; "" if there are none."""
     sheets = jobs_service.sheets
     if not models.get(model).available()[0]:
-        return f"The weights of {model} are not installed. streamdream fetch {model} installs them."
+        return missing(model)
     if problem := sheets.problem.get(model):
         return sentence(problem)
     if not sheets.pending(model):
         return ""
     sheets.request(model)
     done, count = sheets.count(model)
-    return f"The pictures of the channels are being made: {done} of {count}."
+    return strings.text("channels.progress", done=done, count=count)

@@ -15,14 +15,14 @@ from streamdream import models
 from streamdream.media import images
 from streamdream.media.opencv import cv2
 
-from ..core import assets
+from ..core import assets, strings
 from ..jobs.service import JobService
 from . import components
 from .panel_facts import middle_block
 from .settings_panel import SettingsPanel, gallery, missing_html, on_event
 
 TICK_SECONDS = 3.0
-BLOCKS, ALL, CHANNELS = "Blocks", "All layers", "Channels"
+BLOCKS, ALL, CHANNELS = (strings.text(f"layers_tab.{name}") for name in ("blocks", "all", "channels"))
 IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}
 WEBP_QUALITY = 85
 
@@ -66,6 +66,10 @@ def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
     Page(jobs_service).build()
 
 
+def say(name: str, **values: object) -> str:
+    return strings.text(f"layers_tab.{name}", **values)
+
+
 class Page:
     """Components and events of the tab."""
 
@@ -76,9 +80,9 @@ class Page:
         here = self._jobs_service.app_state.stream.model
         components.style()
         with gr.Row(elem_classes="sw-choose"):
-            model = gr.Dropdown(list(models.MODELS), value=here, label="Network", info=models.get(here).about,
+            model = gr.Dropdown(list(models.MODELS), value=here, label=say("network"), info=models.get(here).about,
                                 elem_id="layers-model", scale=2)
-            which = gr.Radio([BLOCKS, ALL, CHANNELS], value=BLOCKS, label="Show", info="From low to high",
+            which = gr.Radio([BLOCKS, ALL, CHANNELS], value=BLOCKS, label=say("show"), info=say("order"),
                              elem_id="layers-which")
         status = components.plain_html(self._status_html(here))
         tiles = components.plain_html(gallery(here, whole=False, chosen=self._jobs_service.app_state.dream.layers),
@@ -116,14 +120,14 @@ class Page:
         progress = ""
         if self._jobs_service.thumbnails.pending(model):
             done, count = self._jobs_service.thumbnails.count(model)
-            progress = f" The pictures are being made: {done} of {count}."
-        return f'<p class="sw-hint">One photo, dreamed with each layer. Click one to use it in every tab.{progress}</p>'
+            progress = " " + say("progress", done=done, count=count)
+        return f'<p class="sw-hint">{escape(say("hint") + progress)}</p>'
 
     def _on_layer_click(self, event: gr.EventData) -> None:
         """Say what the script has done: see ``assets/use_settings.js``."""
         picked: dict[str, Any] = event._data or {}
         layer = models.get(str(picked.get("model"))).resolve_tap(str(picked.get("layer")))
-        gr.Info(f"All tabs now use {layer}.", title="Layer selected", duration=3)
+        gr.Info(say("all_use", layer=layer), title=say("selected"), duration=3)
 
 
 def picker_html(model: str) -> str:

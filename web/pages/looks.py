@@ -70,7 +70,7 @@ def routes(jobs_service: JobService) -> list[Route]:
         except StreamdreamError as error:
             return JSONResponse({"problem": sentence(visitor_message(error))})
         except ValueError:
-            return JSONResponse({"problem": "This is no mix of looks."})
+            return JSONResponse({"problem": strings.text("looks.no_mix")})
 
     return [Route("/looks/sheet", pictures, methods=["GET"]), Route("/looks/mix", mixed, methods=["GET"])]
 

@@ -17,7 +17,7 @@ from streamdream.errors import StreamdreamError, UsageError
 from streamdream.settings import DreamSettings, StreamSettings
 from streamdream.settings_parsing import parse_layers
 
-from ..core import assets, limits
+from ..core import assets, limits, strings
 from ..core.messages import visitor_message
 from ..jobs import service
 from ..jobs.service import JobService
@@ -27,10 +27,8 @@ from .components import sentence
 from .file_drop import DroppedFile, file_drop
 from .panel_facts import model_field, panel_html
 
-FILES = {
-    "guide": "Guide: dream toward the content of this picture",
-    "style": "Style: dream in the style of this picture",
-}
+FILES = ("guide", "style")
+"""Settings that are pictures of the visitor, but for the mask."""
 SIZE_ONLY = tuple(item.name for item in dataclasses.fields(StreamSettings) if item.name != "field_height")
 MAX_VALUE_CHARACTERS = 20_000
 """Size of the panel's value."""
@@ -72,10 +70,10 @@ class SettingsPanel:
             value="", html_template=panel_html(app_state, f"tab-{len(panels)}", in_tab=True),
             js_on_load=assets.text("settings_in_tab.js"), apply_default_css=False,
             elem_classes=["sw-flat", "sw-settings"], facts={"fields": fields, "values": values})
-        with gr.Accordion("Guide and style", open=False):
-            self._files = {role: file_drop(label, most_mb=app_state.web.upload_mb,
+        with gr.Accordion(strings.text("panel.guide_style"), open=False):
+            self._files = {role: file_drop(strings.text(f"panel.{role}"), most_mb=app_state.web.upload_mb,
                                            elem_id=f"{role}-drop-{len(panels)}")
-                           for role, label in FILES.items()}
+                           for role in FILES}
         self.inputs: list[Any] = [self._settings, *self._files.values()]
         panels.append(self)
         for file in self._files.values():
@@ -146,26 +144,27 @@ def gallery(model: str, whole: bool, chosen: str = "") -> str:
 
 def missing(model: str) -> str:
     """Return the message for a model without weights."""
-    return (f"the weights of {model} are not installed; the server's owner can install them with: "
-            f"streamdream fetch {model}")
+    return strings.text("panel.missing", name=model, command=f"streamdream fetch {model}")
 
 
 def missing_html(model: str) -> str:
-    return (f"The weights of {model} are not installed. The server's owner can install them with "
-            f"<code>streamdream fetch {model}</code>.")
+    return strings.html("panel.missing", name=model, command="COMMAND").replace(
+        "COMMAND", f"<code>streamdream fetch {model}</code>")
 
 
 def report_errors(work: Callable[..., Any]) -> Callable[..., Any]:
     """Show errors of an event as one line on the page; an unexpected one is logged, and the page refers to the log."""
+    told = functools.partial(gr.Error, print_exception=False)
+
     def translate(error: Exception) -> Exception:
         if isinstance(error, gr.Error):
             return error
         if isinstance(error, UsageError):
-            return gr.Error(sentence(visitor_message(error)), title="Invalid input", print_exception=False)
+            return told(sentence(visitor_message(error)), title=strings.text("errors.invalid"))
         if isinstance(error, StreamdreamError):
-            return gr.Error(sentence(visitor_message(error)), title="Error", print_exception=False)
+            return told(sentence(visitor_message(error)), title=strings.text("errors.failed"))
         log.error("an event of the page failed", exc_info=error)
-        return gr.Error("Internal error. See the server's log.", print_exception=False)
+        return told(strings.text("errors.internal"))
 
     if inspect.isgeneratorfunction(work):
         @functools.wraps(work)
