@@ -5,7 +5,7 @@ import { Figures } from "./figures.js";
 import { Frames } from "./frames.js";
 import { LinkCode } from "./link_code.js";
 import { LiveSocket } from "./live_socket.js";
-import { connectionWords, queueWords, showIntro } from "./live_words.js";
+import { blockedWords, connectionWords, queueWords, showIntro } from "./live_words.js";
 import { Panel } from "./panel.js";
 import { Picture } from "./picture.js";
 import { Recorder } from "./recorder.js";
@@ -179,7 +179,7 @@ class Page {
       this.setState("waiting");
     } else if (state === "lost" || state === "restart") {
       if (!this.socket.everOpened && detail >= MAX_FIRST_TRIES) {
-        this.end(WORDS.blocked);
+        blockedWords().then((words) => this.end(words));
         return;
       }
       this.lostAt ||= performance.now();

@@ -29,3 +29,9 @@ export function connectionWords(state, seconds) {
     : fill(WORDS.minutes, { count: Math.floor(seconds / 60) });
   return fill(WORDS.lost_long, { time });
 }
+
+// Why no WebSocket could be opened: the status of a plain request says more, as from a proxy.
+export async function blockedWords() {
+  const answer = await fetch(new URL("live/facts", document.baseURI), { cache: "no-store" }).catch(() => null);
+  return strings.http[answer?.status] ?? WORDS.blocked;
+}

@@ -1,6 +1,15 @@
 // All words of the page, in one place, for changes and translations. What follows "export default" is JSON, since Python
 // reads it, too (core/strings.py). {name} is filled in.
 export default {
+  "http": {
+    "401": "Your login has ended (401). Reload the page to log in again.",
+    "403": "The server, or a proxy before it, has refused this (403). Its log says why.",
+    "413": "This file is too large for the way to this server (413). A proxy may allow less than the server does.",
+    "429": "Too much at once from your address (429). Try again in a moment.",
+    "502": "The proxy gets no answer from the server (502). It may be restarting.",
+    "503": "The server is starting, stopping or busy (503).",
+    "504": "The proxy has waited too long for the server (504)."
+  },
   "frame": {
     "description": "Deep Dream on your camera, videos and pictures",
     "skip": "Skip to the content",

@@ -50,6 +50,9 @@ OWN_ROUTES = ("/live", "/uploads", "/examples/", "/results/", "/dreams", "/layer
 """Our own routes: an unexpected exception is a server error. In Gradio's routes it is taken for an invalid request."""
 INPUT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, OSError)
 UNKNOWN = HttpError(400, "invalid request")
+FOREIGN = "requests from other sites are refused"
+MAX_SHOWN = 100
+"""Characters of a header in the log."""
 FAILED = HttpError(500, "internal error; see the server's log")
 log = logging.getLogger(__name__)
 
@@ -130,7 +133,7 @@ class AuthMiddleware:
         if response.status >= 400:
             self._app_state.counts[f"refused {response.status}"] += 1
         text = refusal.text if refusal else "" if error else HTTPStatus(response.status).phrase.lower()
-        words = f"{type(error).__name__}: {error}"[:300] if error else ""
+        words = f"{type(error).__name__}: {error}"[:300] if error else refusal.reason if refusal else ""
         level = logging.ERROR if refusal is FAILED or (own and error and started) else logging.INFO
         what = "failed" if level == logging.ERROR else "broken off" if started and (refusal or error) else "refused"
         log.log(level, "%s: %s", what, " – ".join(filter(None, (text, words))), extra={"facts": {
@@ -190,14 +193,14 @@ class AuthMiddleware:
         if host and not HOST.fullmatch(host):
             raise HttpError(400, "invalid Host header")
         if not (self._is_allowed_host(host) or self.requires_login):
-            raise HttpError(403, "unknown host name; --hosts adds one")
+            raise HttpError(403, "unknown host name; --hosts adds one", f"the request is for Host {host[:MAX_SHOWN]}")
         origin, changes = headers.get("origin"), scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if scope["type"] == "websocket" and origin is None:
             raise HttpError(403, "a WebSocket needs an Origin header")
         if origin is not None and changes:
             self._check_origin(origin, host, headers.get("x-forwarded-host", ""))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            raise HttpError(403, "requests from other sites are refused")
+            raise HttpError(403, FOREIGN)
 
     def _check_origin(self, origin: str, *hosts: str) -> None:
         _, separator, named = origin.lower().partition("://")
@@ -205,7 +208,8 @@ class AuthMiddleware:
             raise HttpError(400, "invalid Origin header")
         if named not in {host.lower() for host in hosts} - {""} and (
                 named.partition(":")[0] not in self._names - {"localhost"}):
-            raise HttpError(403, "requests from other sites are refused")
+            reason = f"Origin {origin[:MAX_SHOWN]} is not Host {hosts[0][:MAX_SHOWN]}"
+            raise HttpError(403, FOREIGN, f"{reason}; a proxy has to pass Host on, or --hosts names what visitors see")
 
     def _is_allowed_host(self, host: str) -> bool:
         parts = HOST.fullmatch(host)

@@ -50,11 +50,11 @@ def security_headers(frame_ancestors: str = "") -> Sequence[tuple[bytes, bytes]]
 
 
 class HttpError(Exception):
-    """A refusal: an HTTP ``status`` and one line of text."""
+    """A refusal: an HTTP ``status``, one line of text, and more words for the log only."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, reason: str = "") -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status, self.text, self.reason = status, text, reason
 
 
 class Response:
