@@ -28,27 +28,29 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
     both = [list(file_inspection.UPLOADABLE_VIDEOS), list(file_inspection.UPLOADABLE_PICTURES)]
     kinds, others = both if moving else both[::-1]
     hint = note or strings.text("file_drop.hint")
+    home = ("video" if moving else "picture") if trim or mask else ""
     template = _TEMPLATE.format(
-        label=escape(label), hint=escape(hint), accept=",".join([*kinds, "video/*" if moving else "image/*"]),
+        label=escape(label), hint=escape(hint), hint_id=f"{elem_id}-hint",
+        caption="" if home else f'<p class="sw-drop-caption">{escape(label)}</p>',
+        accept=",".join([*kinds, "video/*" if moving else "image/*"]),
         part=(_VIDEO if moving else _IMAGE).format(canvas=_canvas() if mask else ""),
         trim=_trim() if trim else "", tools=_tools() if mask else "",
         examples=_examples(examples) if examples else "",
         **{name: strings.html(f"file_drop.{name}") for name in ("remove", "retry", "progress")})
     return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
                    elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving, hint=hint,
-                   drop_id=elem_id, kinds=kinds, other_kinds=others,
-                   home=("video" if moving else "picture") if trim or mask else "")
+                   drop_id=elem_id, kinds=kinds, other_kinds=others, home=home)
 
 
 _TEMPLATE = """
 <div class="sw-drop">
   <label class="sw-drop-zone" tabindex="-1">
-    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{label}">
+    <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{label}" aria-describedby="{hint_id}">
     <span class="sw-drop-label">{label}</span>
-    <span class="sw-drop-hint">{hint}</span>
+    <span class="sw-drop-hint" id="{hint_id}">{hint}</span>
   </label>
   <div class="sw-drop-preview" hidden>
-    {part}
+    {caption}{part}
     <div class="sw-drop-line"><span class="sw-drop-name"></span><span class="sw-drop-note"></span>
       <button class="sw-drop-retry" type="button" hidden>{retry}</button>
       <button class="sw-drop-remove" type="button" aria-label="{remove}: {label}">{remove}</button></div>
