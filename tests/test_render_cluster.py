@@ -25,7 +25,7 @@ from streamdream.render.block_file import BlockFile
 from streamdream.render.file_render import PlanOptions, render_file
 from streamdream.render.ray_cluster import RayExecutor, parse_resources
 from streamdream.render.ray_task import HandedFile
-from streamdream.render.work_folder import default_path
+from streamdream.render.work_folder import default_path, read_plan
 
 SHOT_FRAMES = (20, 13, 9)
 STORE_BYTES = 100_000_000
@@ -74,7 +74,7 @@ def cluster() -> Iterator[Any]:
     ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
     yield nodes
     ray.shutdown()
-    nodes.shutdown()
+    nodes.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.alone
@@ -123,6 +123,7 @@ def kill_a_task() -> bool:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (folder / "cmdline").read_bytes().startswith(b"ray::render_chunk"):
+                threading.Event().wait(0.5)  # it has begun by then
                 os.kill(int(folder.name), signal.SIGKILL)
                 return True
     return False
@@ -130,17 +131,18 @@ def kill_a_task() -> bool:
 
 @pytest.mark.alone
 @pytest.mark.soak
-def test_ten_killed_workers_change_nothing(cluster: Any, film: Path, by_one: Any, tmp_path: Path) -> None:
+def test_ten_killed_workers_change_nothing_and_are_told(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
+                                                        caplog: pytest.LogCaptureFixture) -> None:
     killer = killing(kill_a_task, times=10)
     render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Watcher())
     killer.join(1)
+    assert "is rendered again: its process or its node was lost" in caplog.text
     assert frames_of(tmp_path / "out.mkv") == by_one
 
 
 @pytest.mark.alone
 @pytest.mark.soak
-def test_a_lost_node_changes_nothing_and_is_told(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
-                                                 caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_node_changes_nothing(cluster: Any, film: Path, by_one: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     lost = threading.Event()
 
@@ -152,8 +154,12 @@ def test_a_lost_node_changes_nothing_and_is_told(cluster: Any, film: Path, by_on
                 cluster.remove_node(node, allow_graceful=False)
 
     render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Losing())
-    assert lost.is_set() and "is lost; its chunks are rendered again" in caplog.text
-    assert frames_of(tmp_path / "out.mkv") == by_one
+    assert lost.is_set() and frames_of(tmp_path / "out.mkv") == by_one
+
+
+def frames_done(folder: Path) -> int:
+    plan = read_plan(folder)
+    return plan.frames_done if plan else 0
 
 
 @pytest.mark.alone
@@ -165,7 +171,7 @@ def test_a_killed_driver_leaves_what_is_whole(cluster: Any, film: Path, by_one: 
     command = [sys.executable, "-m", "streamdream", "render", str(film), "-o", str(output), "--cluster", "auto", *flags]
     process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": cluster.address}, stderr=subprocess.PIPE)
     folder = default_path(str(output), "")
-    until(lambda: any(folder.glob("chunk-*.nut")) or process.poll() is not None, 120)
+    until(lambda: frames_done(folder) > 0 or process.poll() is not None, 120)
     process.kill()
     process.communicate()
     assert folder.exists() and not output.exists()

@@ -148,7 +148,7 @@ def test_the_oldest_results_of_the_address_with_most_go_first(tmp_path: Path) ->
     jobs = []
     for number, (address, size) in enumerate([("a", 3), ("b", 2), ("a", 4), ("a", 1)]):
         job = Job("x", "me", lambda job: None, tmp_path / str(number), address, state="done", ended_seconds=number)
-        job.request = object()  # type: ignore[assignment]
+        job.request = object()
         job.folder.mkdir()
         (job.folder / "dream.mp4").write_bytes(bytes(size))
         jobs.append(job)
@@ -183,7 +183,7 @@ def dream_picture(web: Running, lion: Any, cookie: str) -> Job:
 
 def visitor_name(cookie: str) -> str:
     name, _, value = cookie.partition("=")
-    return visitor_of({name: value})
+    return str(visitor_of({name: value}))
 
 
 def test_a_dream_belongs_to_its_visitor_and_is_seen_by_who_has_its_link(web: Running, lion: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -75,7 +76,8 @@ class RayExecutor:
         self.resources = dict(resources) or ({"GPU": 1.0} if self._total.get("GPU") else {"CPU": float(threads)})
         self._refused: set[str] = set()
         """Nodes that would give other frames."""
-        self._known: set[str] = set()
+        self._told: Counter[int] = Counter()
+        """How often the user knows that a chunk was begun."""
 
     @property
     def parallel(self) -> int:
@@ -90,7 +92,7 @@ class RayExecutor:
         assert plan is not None
         cluster_job = self._hand_over(folder, plan)
         self._check_nodes(cluster_job)
-        progress = ray.remote(num_cpus=0)(Progress).remote()
+        progress = ray.remote(num_cpus=0, max_restarts=-1)(Progress).remote()
         tasks = _Tasks(ray, self._options(plan.identity["threads"]), folder, ray.put(cluster_job), progress)
         longest_first = sorted(plan.missing_ranges(), key=plan.count_frames, reverse=True)
         waiting = {tasks.submit(chunk): chunk for chunks in longest_first for chunk in chunks}
@@ -148,29 +150,35 @@ class RayExecutor:
         return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _watch(self, progress: Any, chunks: Iterable[Chunk]) -> int:
-        """Tell of lost nodes; return the number of frames of these chunks that are done."""
-        alive = self._alive()
-        for node in self._known - alive:
-            log.warning("node %s is lost; its chunks are rendered again", node[:8])
-        self._known = alive
+        """Tell of what is rendered again; return the number of frames of these chunks that are done."""
         try:
-            counts = self._ray.get(progress.counts.remote(), timeout=POLL_SECONDS)
+            frames, begins = self._ray.get(progress.counts.remote(), timeout=POLL_SECONDS)
         except self._ray.exceptions.RayError:  # its node is busy, or lost
             return 0
-        return sum(counts.get(chunk.number, 0) for chunk in chunks)
+        for number, count in begins.items():
+            if count > max(1, self._told[number]):
+                log.warning("chunk %d is rendered again: its process or its node was lost", number)
+                self._told[number] = count
+        return sum(frames.get(chunk.number, 0) for chunk in chunks)
 
 
 class Progress:
-    """An actor that counts the frames of each chunk."""
+    """An actor that counts the frames of each chunk, and how often it was begun."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._frames: dict[int, int] = {}
+        self._begins: Counter[int] = Counter()
+
+    def begin(self, number: int) -> None:
+        self._begins[number] += 1
+        self._frames[number] = 0
 
     def set(self, number: int, frames: int) -> None:
-        self._counts[number] = frames
+        self._frames[number] = frames
 
-    def counts(self) -> dict[int, int]:
-        return self._counts
+    def counts(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return frames and begins by the number of the chunk."""
+        return self._frames, dict(self._begins)
 
 
 class _Tasks:

@@ -83,6 +83,7 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
     from streamdream.render.chunk_render import render_range
     from streamdream.render.chunked_output import chunked_output
 
+    progress.begin.remote(number)
     check_node(cluster_job)
     plan = RenderPlan.from_json(cluster_job.plan_text)
     chunk = plan.chunks[number]
