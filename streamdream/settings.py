@@ -18,7 +18,7 @@ from typing import Any
 
 from streamdream.errors import SettingsError, UnknownName, error_text
 from streamdream.settings_fields import check, check_strangers, option, parse
-from streamdream.settings_parsing import MAX_TOML_BYTES, parse_toml
+from streamdream.settings_parsing import MAX_TOML_BYTES, parse_toml, toml_names
 
 PRESETS = Path(__file__).with_name("presets")
 LOOK_PREFIX = "look-"
@@ -265,7 +265,7 @@ def maximum(group: Group, name: str) -> float:
 
 
 def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+    return list(toml_names(PRESETS))
 
 
 def look_names() -> list[str]:

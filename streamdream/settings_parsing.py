@@ -1,9 +1,11 @@
 """Parsers for the text of settings."""
 from __future__ import annotations
 
+import functools
 import math
 import re
 import tomllib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamdream.errors import SettingsError
@@ -27,6 +29,12 @@ BETWEEN_LAYERS = re.compile(r",(?![^\[\]]*\])")
 LAYER = re.compile(r"([^\[\]:]+)(?:\[([^\[\]]+)\])?(?::(.*))?")
 MAX_DOTS = 1000
 """In a line of TOML: the time that tomllib takes for a key grows with their square, to 9 s for 20,000."""
+
+
+@functools.cache
+def toml_names(folder: Path) -> tuple[str, ...]:
+    """The names of the TOML files of a folder of the package, read once: the page asks 550 times for its presets."""
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:
