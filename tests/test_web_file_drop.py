@@ -88,6 +88,8 @@ def test_an_upload_goes_on_where_a_lost_network_broke_it_off(page: Any, large: d
     offsets = intercept(page, lambda number, route: number > 0 and is_lost and (route.abort() or True))
     choose(drop, large)
     drop.get_by_text("no connection to the server. The upload goes on by itself.").first.wait_for()
+    page.click("#picture-start")
+    page.get_by_text("The file is still being uploaded").wait_for()
     assert page.evaluate("dispatchEvent(new Event('beforeunload', { cancelable: true }))") is False  # it is asked first
     is_lost = False
     drop.get_by_role("button", name="Try again").click()

@@ -104,7 +104,7 @@ def assert_said_by_the_command(error: str, row: Input, source: Path, folder: Pat
     """The command refuses the file, too, and every word of the page's line is in its line, but for the file's name; or
     its codec is not in the page's list, which is shorter: old decoders have faults that strangers know.
     """
-    if re.fullmatch(r"the video codec \w+ is not accepted; H.264 in an .mp4 is", error):
+    if re.fullmatch(r"the video codec \w+ is not accepted; H.264 in an MP4 is", error):
         return
     output = row.output(folder / "out")
     output.parent.mkdir()

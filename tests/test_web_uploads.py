@@ -178,7 +178,7 @@ def test_a_visitor_keeps_only_the_newest_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["{}", "[]", "null ", '{"token": 1, "start": -1}', "x", 7,
                                    '{"token": "a", "start": 2, "end": 1}', '{"token": "a", "mask": "base64,***"}',
-                                   '{"token": "a", "start": "NaN"}'])
+                                   '{"token": "a", "start": "NaN"}', '{"uploading": true}'])
 def test_what_a_page_says_of_a_file_is_checked(value: object) -> None:
     with pytest.raises(UsageError):
         DroppedFile.parse(value)

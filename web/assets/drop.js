@@ -128,6 +128,7 @@ export class FileDrop {
     this.announce(WORDS.uploading);
     this.bar.hidden = false;
     this.bar.value = 0;
+    this.setValue(JSON.stringify({ uploading: true }));  // so that Start does not say that there is no file
     const isSame = earlier && earlier.name === file.name && earlier.bytes === file.size
       && earlier.modified === file.lastModified;
     this.send(file, isSame ? earlier.token : "");

@@ -21,6 +21,7 @@ from streamdream.errors import MissingPackage, SourceError, StreamdreamError, Us
 from streamdream.media.pyav import open_av
 from streamdream.system.durations import describe_seconds
 
+from ..core import strings
 from ..core.limits import (
     INSPECTION_BYTES,
     INSPECTION_CPU_SECONDS,
@@ -94,7 +95,7 @@ def inspect(path: Path, suffix: str, limits: InspectionLimits) -> MediaInfo:
                                timeout=2 * INSPECTION_CPU_SECONDS, env=environment, stdin=subprocess.DEVNULL)
         answer = json.loads(child.stdout)
     except (subprocess.TimeoutExpired, ValueError):
-        raise UsageError("reading this file exceeds the time or memory limit; it may be damaged") from None
+        raise UsageError(strings.text("inspection.exhausting")) from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
     return MediaInfo(**{**answer, "notes": tuple(answer["notes"])})
@@ -104,8 +105,8 @@ def known_suffix(name: str) -> str:
     """Return the suffix of a file name in lower case. Raises UsageError for a suffix that is not accepted."""
     suffix = Path(name).suffix.lower()
     if suffix not in UPLOADABLE_VIDEOS and suffix not in UPLOADABLE_PICTURES:
-        raise UsageError(f"files of this type are not accepted; videos: {listed(UPLOADABLE_VIDEOS)}, pictures: "
-                         f"{listed(UPLOADABLE_PICTURES)}")
+        raise UsageError(strings.text("inspection.other_type", videos=listed(UPLOADABLE_VIDEOS),
+                                      pictures=listed(UPLOADABLE_PICTURES)))
     return suffix
 
 
@@ -148,14 +149,13 @@ def _check_picture_header(path: Path, limits: InspectionLimits) -> None:
         with open_picture(path) as image:
             (width, height), frames, format = image.size, count_pictures(image, "this picture"), image.format
     except MissingPackage:
-        raise UsageError("this server reads no HEIC pictures; save it as a JPEG (on an iPhone: Settings, Camera, "
-                         "Formats, Most Compatible)") from None
+        raise UsageError(strings.text("inspection.no_heic")) from None
     except StreamdreamError as error:  # the command's words
         raise UsageError(str(error).replace(str(path), "this file")) from None
     if format not in PICTURE_FORMATS:
-        raise UsageError("this file is not a picture that can be read")
+        raise UsageError(strings.text("inspection.no_picture"))
     if frames > 1 and format in ANIMATED_FORMATS:
-        raise UsageError("this picture is animated; the tab Video accepts it as a .gif, .mp4 or .webm")
+        raise UsageError(strings.text("inspection.animated"))
     check_size(width, height, limits.picture_pixels)
 
 
@@ -188,23 +188,23 @@ def inspect_video(path: Path, suffix: str, limits: InspectionLimits) -> MediaInf
     container = open_video(path)
     try:
         if len(container.streams) > MAX_STREAMS:
-            raise UsageError(f"this video has {len(container.streams)} streams; the maximum is {MAX_STREAMS}")
+            raise UsageError(strings.text("inspection.streams", count=len(container.streams), most=MAX_STREAMS))
         video = main_video_stream(container)
         if video is None or video.codec_context is None:
             only_sound = video is None and container.streams.audio
-            raise UsageError("this file holds no video" + (", only sound" if only_sound else " that can be decoded"))
+            raise UsageError(strings.text("inspection.only_sound" if only_sound else "inspection.no_decodable_video"))
         codec = str(video.codec_context.name)
         if codec not in CODECS:
-            raise UsageError(f"the video codec {codec} is not accepted; H.264 in an .mp4 is")
+            raise UsageError(strings.text("inspection.video_codec", codec=codec))
         for stream in container.streams.audio:  # it may be decoded, to be encoded anew
             if stream.codec_context is not None and stream.codec_context.name not in AUDIO_CODECS.split():
-                raise UsageError(f"the sound codec {stream.codec_context.name} is not accepted; AAC is")
+                raise UsageError(strings.text("inspection.sound_codec", codec=stream.codec_context.name))
         check_size(video.width, video.height, limits.pixels)
         seconds, frames = check_packets(container, video, limits)
         sound = next((stream.codec_context.name for stream in container.streams.audio if stream.codec_context), "")
         return MediaInfo(suffix, video.width, video.height, round(seconds, 3), frames, codec, sound)
     except (av.FFmpegError, ValueError, OverflowError):
-        raise UsageError("this video is damaged") from None
+        raise UsageError(strings.text("inspection.damaged")) from None
     finally:
         container.close()
 
@@ -218,7 +218,7 @@ def open_video(path: Path) -> Any:
         return open_av(str(path.absolute()), options={
             "protocol_whitelist": "file", "format_whitelist": FORMATS, "codec_whitelist": allowed})
     except (av.FFmpegError, ValueError):
-        raise UsageError("this file is damaged, or not a video") from None
+        raise UsageError(strings.text("inspection.not_a_video")) from None
 
 
 def check_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple[float, int]:
@@ -245,25 +245,24 @@ def check_packets(container: Any, video: Any, limits: InspectionLimits) -> tuple
             last[stream] = now
             check_length(elapsed[stream], limits)
         if frames > limits.seconds * MAX_VIDEO_RATE or packets > limits.seconds * MAX_PACKETS_PER_SECOND:
-            raise UsageError(f"this video has too many frames; the maximum is {MAX_VIDEO_RATE} per second "
-                             f"for {limits.seconds:.0f} s")
+            raise UsageError(strings.text("inspection.frames", rate=MAX_VIDEO_RATE, seconds=f"{limits.seconds:.0f}"))
     if not frames:
-        raise UsageError("this file holds no video")
+        raise UsageError(strings.text("inspection.no_video"))
     return elapsed.get(index, 0.0) * frames / max(1, frames - 1), frames
 
 
 def check_length(seconds: float, limits: InspectionLimits) -> None:
     """Raises UsageError."""
     if seconds > limits.seconds + SPARE_SECONDS:
-        raise UsageError(f"this video is longer than {describe_seconds(limits.seconds)}; cut it first")
+        raise UsageError(strings.text("inspection.too_long", length=describe_seconds(limits.seconds)))
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raises UsageError."""
     if not width or not height:
-        raise UsageError("the size of the picture is unknown; the file may be damaged")
+        raise UsageError(strings.text("inspection.no_size"))
     if width * height > max_pixels:
-        raise UsageError(f"{width} x {height} pixels are too many; the maximum is {max_pixels / 1e6:.1f} million")
+        raise UsageError(strings.text("inspection.pixels", width=width, height=height, most=f"{max_pixels / 1e6:.1f}"))
 
 
 def main(request: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from streamdream.errors import UsageError
 
-from ..core import limits
+from ..core import limits, strings
 from .file_inspection import known_suffix
 from .upload import clean_name
 
@@ -87,8 +87,8 @@ class Receptions:
     def check_bytes(self, size: int, is_all: bool = True) -> None:
         """Raises UsageError for a file of that size in bytes, or of which so much has come."""
         if size > self._max_bytes:
-            shown = f"{size / 1e6:.1f} MB; " if is_all else ""
-            raise UsageError(f"this file is too large ({shown}the limit is {self._max_bytes / 1e6:g} MB)")
+            key = "upload.too_large" if is_all else "upload.grows_too_large"
+            raise UsageError(strings.text(key, size=f"{size / 1e6:.1f}", limit=f"{self._max_bytes / 1e6:g}"))
 
     async def begin(self, name: str, total_bytes: int, visitor: str, address: str) -> Reception:
         """Make the reception of a file. Raises UsageError for a name or size that is not accepted, or Busy."""
@@ -115,7 +115,7 @@ class Receptions:
                     continue
                 paused = sorted((one for one in left if one.is_paused), key=lambda one: one.seen_seconds)
                 if not paused:
-                    raise Busy(BUSY)
+                    raise Busy(strings.text("upload.busy"))
                 replaced.append(paused[0])
             for one in replaced:
                 del self._receptions[one.token]
@@ -143,7 +143,7 @@ class Receptions:
                 yield False
                 return
             if offset != reception.received_bytes:
-                raise WrongOffset(f"this file goes on at byte {reception.received_bytes}")
+                raise WrongOffset(strings.text("upload.wrong_offset", offset=reception.received_bytes))
             self._take_place(reception)
             began_seconds = self._clock()
             try:
@@ -159,7 +159,7 @@ class Receptions:
             mine = sum(other.address == reception.address for other in self._active)
             is_full = len(self._active) >= limits.MAX_UPLOADS
             if mine >= limits.MAX_UPLOADS_PER_ADDRESS or (is_full and not self._end_slowest(reception.address)):
-                raise Busy(BUSY)
+                raise Busy(strings.text("upload.busy"))
             self._active.append(reception)
             reception.seen_seconds = self._clock()
 
@@ -186,11 +186,11 @@ class Receptions:
         except TimeoutError:
             spent_seconds = reception.spent_seconds + self._clock() - reception.seen_seconds
             kind = UsageError if spent_seconds >= limits.UPLOAD_SECONDS else Interrupted
-            raise kind("the upload is too slow") from None
+            raise kind(strings.text("upload.too_slow")) from None
         finally:
             reception.deadline = None
         if not reception.received_bytes:
-            raise UsageError("this file is empty")
+            raise UsageError(strings.text("upload.empty"))
 
     async def _write(self, reception: Reception, chunks: AsyncIterator[bytes]) -> None:
         offset, writing = reception.received_bytes, None
@@ -202,7 +202,7 @@ class Receptions:
                     break
                 self.check_bytes(offset + len(chunk), is_all=False)
                 if 0 < reception.total_bytes < offset + len(chunk):
-                    raise UsageError("this file is larger than was said before")
+                    raise UsageError(strings.text("upload.larger_than_said"))
                 writing = self.in_thread(_write_at, reception.path, offset, chunk)
                 offset = await asyncio.shield(writing)
                 reception.received_bytes = offset
@@ -242,9 +242,6 @@ class Receptions:
         for path in self._folder.glob(f"*{reception.token}*"):  # also of an inspection that was killed
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-BUSY = "too many files are being uploaded; try again in a moment"
 
 
 def _write_at(path: Path, offset: int, data: bytes) -> int:

@@ -15,6 +15,7 @@ from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 from streamdream.media.sources.av_source import AvSource
 
+from ..core import strings
 from . import file_inspection
 from .file_inspection import MediaInfo
 
@@ -23,7 +24,6 @@ MAX_RECORD_BYTES = 100_000
 MIN_DECODER_PIXELS = 1 << 20
 """Pixels that a decoder may always allocate: more than the visible ones of a small frame."""
 WHOLE_VIDEO = TimeRange()
-GONE = "that file is not here any more; choose it again"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{24}")
 RECORD = ".json"
 MEDIA_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".3gp": "video/3gpp", ".gif": "image/gif",
@@ -70,7 +70,7 @@ class Upload:
         Raises UsageError when the file is gone, and what AvSource raises.
         """
         if not self.path.exists():
-            raise UsageError(GONE)
+            raise UsageError(strings.text("upload.gone"))
         largest = max(MIN_DECODER_PIXELS, 2 * self.facts.width * self.facts.height)
 
         def open_safely() -> Any:

@@ -22,15 +22,15 @@ from starlette.routing import Route
 
 from streamdream.errors import UsageError
 
+from ..core import strings
 from . import examples
 from .receptions import Busy, Interrupted, Reception, WrongOffset
-from .upload import GONE, Upload
+from .upload import Upload
 
 if TYPE_CHECKING:
     from .service import JobService
 
 LATER = {Busy: 429, Interrupted: 503, WrongOffset: 409}
-BROKE_OFF = "the upload broke off"
 PRIVATE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 HARMLESS = {**PRIVATE, "Content-Security-Policy": "sandbox"}
 """Headers of a visitor's file: what a browser takes it for runs nothing."""
@@ -60,7 +60,7 @@ class _Routes:
 
         async def begin() -> dict[str, Any]:
             if not _number(size):
-                raise UsageError("this file is empty")
+                raise UsageError(strings.text("upload.empty"))
             return _progress(await self._uploads.receptions.begin(name, _number(size), visitor, address))
 
         return await self._answer(address, begin, status=201)
@@ -71,7 +71,7 @@ class _Routes:
         if upload is not None:  # its answer was lost
             return JSONResponse(upload.as_json())
         if reception is None:
-            return JSONResponse({"error": GONE}, 404)
+            return _gone()
 
         async def go_on() -> Upload | dict[str, Any]:
             offset = _number(request.headers.get("upload-offset", "0"))
@@ -82,7 +82,7 @@ class _Routes:
     async def _answer(self, address: str, work: Callable[[], Awaitable[Upload | dict[str, Any]]],
                       reception: Reception | None = None, status: int = 200) -> Response:
         """Answer with what ``work`` returns or raises; count and log each upload once, when it ends."""
-        began, ended, refusal = time.perf_counter(), False, BROKE_OFF
+        began, ended, refusal = time.perf_counter(), False, strings.text("upload.broke_off")
         answer: Upload | dict[str, Any] | None = None
         try:
             answer = await work()
@@ -93,7 +93,7 @@ class _Routes:
             return JSONResponse({"error": refusal, **offset}, LATER[type(error)], {"Connection": "close"})
         except ClientDisconnect:
             ended = reception is None
-            return JSONResponse({"error": BROKE_OFF}, 400)
+            return JSONResponse({"error": refusal}, 400)
         except UsageError as error:
             refusal, ended = str(error), True
             if reception is not None:
@@ -111,18 +111,18 @@ class _Routes:
             return JSONResponse(upload.as_json(), headers=PRIVATE)
         if reception := self._uploads.receptions.find(token, visitor):
             return JSONResponse(_progress(reception), headers=PRIVATE)
-        return JSONResponse({"error": GONE}, 404)
+        return _gone()
 
     def show(self, request: Request) -> Response:
         upload = self._uploads.find(request.path_params["token"], self._jobs_service.visitor_of(request))
         if upload is None or not upload.path.exists():
-            return JSONResponse({"error": GONE}, 404)
+            return _gone()
         return FileResponse(upload.path, media_type=upload.media_type, headers=HARMLESS)
 
     def take_example(self, request: Request) -> Response:
         example = examples.find(request.path_params["name"])
         if example is None:
-            return JSONResponse({"error": GONE}, 404)
+            return _gone()
         address, began = _address(request), time.perf_counter()
         upload = self._uploads.copy(example.path, example.file_name, example.facts, address,
                                     self._jobs_service.visitor_of(request))
@@ -133,6 +133,10 @@ class _Routes:
 def _progress(reception: Reception) -> dict[str, Any]:
     return {"token": reception.token, "name": reception.name, "offset": reception.received_bytes,
             "size": reception.total_bytes}
+
+
+def _gone() -> JSONResponse:
+    return JSONResponse({"error": strings.text("upload.gone")}, 404)
 
 
 def _address(request: Request) -> str:

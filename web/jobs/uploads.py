@@ -21,11 +21,11 @@ from typing import Any
 
 from streamdream.errors import UsageError
 
-from ..core import limits
+from ..core import limits, strings
 from . import file_inspection
 from .file_inspection import InspectionLimits, MediaInfo
-from .receptions import BUSY, Busy, Interrupted, Reception, Receptions
-from .upload import GONE, Upload, clean_name, stamp_record, take_up, write_record
+from .receptions import Busy, Interrupted, Reception, Receptions
+from .upload import Upload, clean_name, stamp_record, take_up, write_record
 
 __all__ = ["Upload", "Uploads"]
 MAX_LOGGED = 200
@@ -79,7 +79,7 @@ class Uploads:
                 raise UsageError(str(error)) from None
             raise
         if upload is None:  # it was replaced before its first byte
-            raise Busy(BUSY)
+            raise Busy(strings.text("upload.busy"))
         return upload
 
     async def go_on(self, reception: Reception, chunks: AsyncIterator[bytes], offset: int) -> Upload | None:
@@ -195,7 +195,7 @@ class Uploads:
         with self._lock:
             upload = self._uploads.get(token)
             if upload is None or upload.visitor not in ("", visitor):
-                raise UsageError(GONE)
+                raise UsageError(strings.text("upload.gone"))
             is_new, upload.visitor = not upload.visitor, visitor
             upload.at_seconds = upload.seen_seconds = self._clock()
         if is_new and self._keeps:

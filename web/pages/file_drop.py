@@ -113,12 +113,14 @@ class DroppedFile:
             return None
         try:
             fields = json.loads(str(value))
+            if fields.get("uploading"):
+                raise UsageError(strings.text("file_drop.still_uploading"))
             start, end = float(fields.get("start") or 0), fields.get("end")
             end_seconds = math.inf if end is None else float(end)
             if not 0 <= start < end_seconds or (end is not None and math.isinf(end_seconds)):
-                raise UsageError("the end must be after the start")
+                raise UsageError(strings.text("file_drop.no_span"))
             drawn = str(fields.get("mask") or "").partition("base64,")[2]
             mask = base64.b64decode(drawn, validate=True)
             return cls(str(fields["token"]), TimeRange.of(start, end=end_seconds), mask)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise UsageError("choose the file again") from None
+            raise UsageError(strings.text("file_drop.choose_again")) from None
