@@ -18,12 +18,12 @@ from support.sink_outputs import names
 from support.waiting import until
 
 FLAGS = [text for name, value in SMALL.items() for text in (f"--{name.replace('_', '-')}", value)]
-FRAMES = 120
+FRAMES = 72
 
 
 @pytest.fixture(scope="module")
 def source(folder: Path) -> str:
-    return make(folder / "moving.mp4", Clip(FRAMES, size=(96, 72), audio="aac", audio_seconds=4.0), moving(FRAMES))
+    return make(folder / "moving.mp4", Clip(FRAMES, size=(96, 72), audio="aac", audio_seconds=2.4), moving(FRAMES))
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +138,9 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-@pytest.mark.parametrize("size", ["1100k", pytest.param("300k", marks=pytest.mark.soak),
-                                  pytest.param("700k", marks=pytest.mark.soak),
-                                  pytest.param("1900k", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", ["660k", pytest.param("180k", marks=pytest.mark.soak),
+                                  pytest.param("420k", marks=pytest.mark.soak),
+                                  pytest.param("1140k", marks=pytest.mark.soak)])
 def test_a_full_disk_ends_a_render_that_goes_on(size: str, disk: Path, source: str, whole: str,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     """In a chunk or in the join, which needs the space of all chunks once more."""
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_a_render_that_goes_on(size: str, disk: Path, source: s
     assert result.returncode == 1
     assert f"error: no space left in {disk} for {disk / 'a.mkv'}" in result.stderr, result.stderr
     assert result.stderr.count("error:") == 1
-    if size != "300k":  # which is refused before the render begins
+    if size != "180k":  # which is refused before the render begins
         assert "frames of" in result.stderr and "the same command resumes" in result.stderr
         assert names(disk) == [".a.mkv.render"]
     remount(disk, "size=20m")

@@ -16,18 +16,20 @@ from support.sink_outputs import names
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
-FRAMES, RATE = 44, 10
+FRAMES, RATE = 22, 5
 """Four seconds: behind the first two, a source is resumed by seeking."""
 STOPS = [0.1, 0.45, 0.85]
 """Where renders are interrupted, as parts of all their frames."""
-TEN = Fraction(1, RATE)
+TICK = Fraction(1, RATE)
+MS = 1000 // RATE
 
 
 def steady(path: Path, **how: object) -> str:
-    """44 frames at 10/s, a keyframe every 10, a cut before frame 30."""
-    values = {"frames": FRAMES, "time_base": TEN, "rate": Fraction(RATE), "size": (96, 72)} | how
+    """22 frames at 5/s, a keyframe every 5, a cut before frame 15."""
+    values = {"frames": FRAMES, "time_base": TICK, "rate": Fraction(RATE), "size": (96, 72),
+              "options": {"crf": "4", "g": "5", "bf": "2"}} | how
     clip = Clip(**values)  # type: ignore[arg-type]
-    return make(path, clip, moving(clip.frames, clip.size, cut_at=30))
+    return make(path, clip, moving(clip.frames, clip.size, cut_at=15))
 
 
 def with_pts(path: Path, pts: list[int]) -> str:
@@ -37,7 +39,7 @@ def with_pts(path: Path, pts: list[int]) -> str:
         stream.width, stream.height, stream.pix_fmt = 96, 72, "yuvj420p"
         for number, (time, image) in enumerate(zip(pts, moving(len(pts)), strict=True)):
             picture = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuvj420p")
-            picture.pts, picture.time_base = number, TEN
+            picture.pts, picture.time_base = number, TICK
             for packet in stream.encode(picture):
                 packet.time_base, packet.pts, packet.dts = Fraction(1, 1000), time, number - len(pts)
                 output.mux(packet)
@@ -46,7 +48,7 @@ def with_pts(path: Path, pts: list[int]) -> str:
 
 def joined_recordings(path: Path) -> str:
     """A transport stream whose clock begins anew in its middle."""
-    parts = [make(path.with_name(f"{number}.ts"), Clip(FRAMES // 2, time_base=TEN, rate=Fraction(RATE), size=(96, 72)),
+    parts = [make(path.with_name(f"{number}.ts"), Clip(FRAMES // 2, time_base=TICK, rate=Fraction(RATE), size=(96, 72)),
                   list(moving(FRAMES))[number::2]) for number in range(2)]
     path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
     return str(path)
@@ -61,7 +63,7 @@ def pictures(path: Path) -> str:
 
 
 def two_seconds_late(path: Path) -> str:
-    return with_pts(path, [2000 + 100 * number for number in range(FRAMES)])
+    return with_pts(path, [2000 + MS * number for number in range(FRAMES)])
 
 
 def damaged(path: Path) -> str:
@@ -77,12 +79,12 @@ def damaged(path: Path) -> str:
 
 SOURCES: dict[str, Callable[[Path], str]] = {
     "steady.mp4": steady,
-    "open.mkv": lambda path: steady(path, options={"x264-params": "open-gop=1:keyint=10:bframes=3:scenecut=0"}),
+    "open.mkv": lambda path: steady(path, options={"x264-params": "open-gop=1:keyint=5:bframes=3:scenecut=0"}),
     "b-frames.mpg": lambda path: steady(path, frames=80, codec="mpeg2video", rate=Fraction(25),
                                          time_base=Fraction(1, 25)),
-    "vfr.mkv": lambda path: steady(path, pts=irregular(FRAMES, 30, 250), time_base=Fraction(1, 1000)),
-    "backwards.mkv": lambda path: with_pts(path, [100 * number - 150 * (number % 7 == 6) for number in range(FRAMES)]),
-    "reset.mkv": lambda path: with_pts(path, [5000 + 100 * number - 4900 * (number > 24) for number in range(FRAMES)]),
+    "vfr.mkv": lambda path: steady(path, pts=irregular(FRAMES, 60, 500), time_base=Fraction(1, 1000)),
+    "backwards.mkv": lambda path: with_pts(path, [MS * number - 300 * (number % 7 == 6) for number in range(FRAMES)]),
+    "reset.mkv": lambda path: with_pts(path, [5000 + MS * number - 4900 * (number > 12) for number in range(FRAMES)]),
     "joined.ts": joined_recordings,
     "without-times.h264": steady,
     "late.mkv": two_seconds_late,
@@ -90,7 +92,7 @@ SOURCES: dict[str, Callable[[Path], str]] = {
     "odd.mkv": lambda path: steady(path, codec="ffv1", size=(99, 73), pixels="bgr0"),
     "sequence": pictures,
     "damaged.mp4": damaged,
-    "graph": lambda path: "lavfi:testsrc2=size=96x72:rate=10:duration=4.4",
+    "graph": lambda path: "lavfi:testsrc2=size=96x72:rate=5:duration=4.4",
 }
 
 
@@ -133,17 +135,17 @@ def test_every_kind_of_output_is_gone_on_with(name: str, tmp_path: Path, folder:
 def test_a_joined_file_is_as_one_that_was_encoded_at_once(name: str, folder: Path, tmp_path: Path) -> None:
     """Packet by packet: order, keyframes where chunks begin, durations; and another program decodes all of it."""
     path = folder / "long.mp4"
-    source = str(path) if path.exists() else steady(path, frames=83)
+    source = str(path) if path.exists() else steady(path, frames=43)
     the_job = job(source, tmp_path / name)
     render(the_job)
     rows = packet_times(the_job.output)
     decode_times = [dts for _, dts, _, _ in rows if dts is not None]
-    assert len(rows) == 83 and decode_times == sorted(set(decode_times))
-    assert name not in ("a.mp4", "a.mov") or len(decode_times) == 83  # Matroska stores none
+    assert len(rows) == 43 and decode_times == sorted(set(decode_times))
+    assert name not in ("a.mp4", "a.mov") or len(decode_times) == 43  # Matroska stores none
     assert all(dts <= pts for pts, dts, _, _ in rows if dts is not None)
     [duration] = {duration for _, _, duration, _ in rows}
-    assert sorted(pts for pts, _, _, _ in rows) == [duration * number for number in range(83)]
-    assert {pts // duration for pts, _, _, is_key in rows if is_key} >= set(range(0, 83, 8))
+    assert sorted(pts for pts, _, _, _ in rows) == [duration * number for number in range(43)]
+    assert {pts // duration for pts, _, _, is_key in rows if is_key} >= set(range(0, 43, 8))
     if ffmpeg := shutil.which("ffmpeg"):
         command = [ffmpeg, "-v", "warning", "-xerror", "-i", the_job.output, "-f", "null", "-"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -155,8 +157,9 @@ def test_a_joined_file_is_as_one_that_was_encoded_at_once(name: str, folder: Pat
 
 @pytest.fixture(scope="module")
 def sounding(folder: Path) -> str:
-    """A clip with sound that comes and goes."""
-    return steady(folder / "sounding.mkv", audio="aac", audio_seconds=4.4)
+    """A clip with sound that comes and goes, of more frames, so that more chunks end in it."""
+    return steady(folder / "sounding.mkv", frames=44, time_base=Fraction(1, 10), rate=Fraction(10), audio="aac",
+                  audio_seconds=4.4)
 
 
 def track(path: Path) -> str:
@@ -198,7 +201,7 @@ def test_a_track_that_freezes_and_resets_goes_on_where_it_was(stops: list[int], 
 
 
 def test_a_guide_video_goes_on_where_it_was(sounding: str, tmp_path: Path) -> None:
-    guide = steady(tmp_path / "guide.mp4", frames=30)
+    guide = steady(tmp_path / "guide.mp4", frames=15)
     whole, parts = (job(sounding, tmp_path / name, codec="ffv1", guide=guide) for name in ("whole.mkv", "parts.mkv"))
     render(whole)
     render_with_stops(parts, [20, 37])
