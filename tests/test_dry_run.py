@@ -21,7 +21,7 @@ from streamdream.render.job import RenderJob, open_job_source
 from streamdream.render.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
-QUICK = {"field_height": "72", "layers": "mixed0", "warmup_steps": "1", "backend": "eager", "precision": "fp32",
+QUICK = {"field_height": "72", "layers": "conv2d_3", "warmup_steps": "1", "backend": "eager", "precision": "fp32",
          "threads": "1", "chunk_frames": "8"}
 FLAGS = [text for name, value in QUICK.items() for text in ("--" + name.replace("_", "-"), value)]
 FRAMES = 24
@@ -172,7 +172,9 @@ def test_mistakes_are_one_line(film: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert names(tmp_path) == ["old.jpg", "old.mp4"] and Path("old.jpg").read_bytes() == b"mine"
 
 
-def test_a_preview_is_a_sheet_of_three_moments(film: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_preview_is_a_sheet_of_three_moments(film: str, tmp_path: Path, capsys: Capture,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamdream.render.preview.MAX_WARMUP_STEPS", 6)
     sheet = tmp_path / "sheet.png"
     result = here(capsys, "render", film, "--preview", sheet, "--json", *FLAGS)
     assert result.returncode == 0, result.stderr

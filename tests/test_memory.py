@@ -157,7 +157,7 @@ def test_the_limit_of_the_control_group_is_known(membership: str, file: str, lim
 
 # --- networks ---------------------------------------------------------------------------------------------------------
 
-LAYERS = ("mixed3", "mixed5", "mixed4", "mixed2", "mixed3,mixed5", "mixed4,mixed5")
+LAYERS = ("mixed3", "mixed5", "mixed2", "mixed3,mixed5")
 
 
 def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> None:
@@ -183,7 +183,7 @@ def test_memory_bounds_what_layers_and_sizes_leave_behind(budget: Budget) -> Non
     assert budget.limit_bytes == 64 * 2**20
     for picture, same in zip(dream(dreamer.backend), expected, strict=True):
         assert torch.equal(picture, same)
-    assert without > 200e6 and max(held) < 64 * 2**20 + max(largest)
+    assert without > 2 * budget.limit_bytes and max(held) < 64 * 2**20 + max(largest)
     assert all(not entry.users for entry in budget.entries())
 
 
