@@ -57,6 +57,7 @@ def test_camera_that_ends_is_opened_again(page: Any) -> None:
     shown(page, 3)
 
 
+@pytest.mark.soak
 def test_another_camera_follows_one_that_is_gone(page: Any) -> None:
     begin(page)
     page.evaluate(FAIL, {"when": "video.deviceId", "error": "OverconstrainedError"})
@@ -66,6 +67,7 @@ def test_another_camera_follows_one_that_is_gone(page: Any) -> None:
     shown(page, 3)
 
 
+@pytest.mark.soak
 def test_last_camera_that_ends_is_named_and_the_example_offered(page: Any) -> None:
     begin(page)
     page.evaluate(FAIL, {"when": "true", "error": "NotFoundError"})
@@ -75,6 +77,7 @@ def test_last_camera_that_ends_is_named_and_the_example_offered(page: Any) -> No
     assert page.is_visible(".sd-start") and page.is_visible(".sd-clip")
 
 
+@pytest.mark.soak
 def test_camera_that_sends_nothing_is_opened_once_more(page: Any) -> None:
     page.evaluate(f"""() => {{
       const {{ frames }} = {PAGE}, read = frames.readTrack.bind(frames);

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support.browser import CHROMIUM, chromium
-from support.live_page import LIVE, SIZE, begin, load, moving_lion, opened, saved, says, shown
+from support.live_page import LIVE, PAGE, SIZE, begin, load, moving_lion, opened, packets, saved, says, shown
 from support.waiting import until
 from support.web_client import Client, Running, difference, running
 
 from streamdream import models
 from streamdream.media.images import read_image
 from streamdream.media.opencv import cv2
+from streamdream.media.sample_files import EXAMPLE_CLIP
 from streamdream.models import fetch
 from streamdream.models.weights.random import random_weights
 from streamdream.settings import DreamSettings
@@ -201,6 +203,7 @@ def test_keyboard_controls_everything(page: Any, web: Running, tmp_path: Path) -
     assert film.suffix in (".mp4", ".webm") and film.stat().st_size > 10_000
     page.keyboard.press("f")
     page.wait_for_function("document.fullscreenElement !== null")
+    page.wait_for_function("document.querySelector('.sd-canvas').getBoundingClientRect().bottom <= innerHeight")
     page.keyboard.press("f")
     page.wait_for_function("document.fullscreenElement === null")
 
@@ -251,10 +254,73 @@ def test_queued_visitor_sees_the_position_and_gets_in(page: Any, web: Running) -
         first.welcome(), second.welcome()
         page.click(".sd-start")
         page.wait_for_selector(".sd[data-state=waiting]")
-        assert "You are next" in page.inner_text(".sd-text")
+        assert "You are next. It starts automatically, in 30 minutes at the latest." in page.inner_text(".sd-text")
         first.close()
         page.wait_for_selector(LIVE, timeout=10_000)
         shown(page)
+
+
+def test_example_clip_dreams_without_a_camera(page: Any, web: Running, tmp_path: Path) -> None:
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('no camera'); }; }")
+    begin(page, ".sd-clip")
+    [session] = web.waiting_room.sessions.values()
+    until(lambda: session.dreams > 6)
+    assert page.get_attribute("[data-do=mirror]", "aria-pressed") == "false"
+    page.keyboard.press("z")
+    until(lambda: session.controls.frozen)
+    dream = read_image(str(saved(page, "s", tmp_path)))
+    page.keyboard.press("c")
+    page.focus(".sd-split")
+    page.keyboard.press("End")
+    shown(page, 4)
+    plain = read_image(str(saved(page, "s", tmp_path)))
+    with av.open(str(EXAMPLE_CLIP)) as clip:
+        likeness = min(difference(plain, frame.to_ndarray(format="rgb24")) for frame in clip.decode(video=0))
+    assert likeness < 12 and difference(dream, plain) > 3
+
+
+SCREENS = {"desktop": (1280, 800), "phone": (390, 844), "landscape": (844, 390)}
+
+
+def test_picture_stays_in_view_while_the_settings_scroll(page: Any) -> None:
+    begin(page)
+    for name, (width, height) in SCREENS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("scrollTo(0, 0)")
+        page.wait_for_timeout(100)
+        full = page.locator(".sd-canvas").bounding_box()
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(300)
+        box = page.locator(".sd-canvas").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, (name, box)
+        assert box["height"] > 0.25 * height and (name == "phone") == (box["height"] < full["height"]), (name, box)
+        settings = page.locator(".sd-engine").bounding_box()
+        beside = settings["x"] >= box["x"] + box["width"]
+        assert beside or settings["y"] >= box["y"] + box["height"], (name, box, settings)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_recording_has_the_sound_of_the_microphone_if_it_is_wanted(page: Any, tmp_path: Path) -> None:
+    begin(page)
+    page.click("[data-do=sound]")
+    page.keyboard.press("r")
+    page.wait_for_function("document.querySelector('[data-figure=rec]').textContent.includes('●')")
+    page.wait_for_timeout(1200)
+    film = packets(saved(page, "r", tmp_path))
+    assert film["video"] > 5 and film["audio"] > 5
+
+
+def test_copied_link_is_shown_as_a_code_that_a_phone_reads(page: Any, tmp_path: Path) -> None:
+    page.evaluate(f"{PAGE}.panel.set({{layers: 'mixed5', strength: 1.4}})")
+    page.click(".sd-copy")
+    page.wait_for_selector(".sd-code:popover-open")
+    assert "this computer only" in page.inner_text(".sd-code-note")
+    page.locator(".sd-code-picture").screenshot(path=tmp_path / "code.png")
+    read, *_ = cv2().QRCodeDetector().detectAndDecode(cv2().imread(str(tmp_path / "code.png")))
+    assert "strength=1.4" in read
+    until(lambda: page.evaluate("navigator.clipboard.readText()") == read)
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".sd-code", state="hidden")
 
 
 def test_page_says_that_it_needs_a_websocket_when_none_opens(browser: Any, web: Running) -> None:

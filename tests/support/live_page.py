@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,3 +74,12 @@ def saved(page: Any, key: str, folder: Path) -> Path:
     path: Path = folder / download.value.suggested_filename
     download.value.save_as(path)
     return path
+
+
+def packets(path: Path) -> dict[str, int]:
+    """How many of each kind of stream a file has."""
+    with av.open(str(path)) as file:
+        count: dict[str, int] = {stream.type: 0 for stream in file.streams}
+        for packet in file.demux():
+            count[packet.stream.type] += packet.size > 0
+    return count

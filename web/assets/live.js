@@ -125,6 +125,7 @@ class Page {
   // Dream on a video instead of the camera; its address may be that of a file of the visitor, which stays here.
   beginVideo(url) {
     return this.begin("video", async () => {
+      this.camera.close();            // one that was paused
       try {
         await this.frames.playFile(url);
         return true;
@@ -137,6 +138,7 @@ class Page {
 
   // ``open()`` returns whether frames will come; throws an Error with words.
   async begin(source, open) {
+    if (this.state === "opening") return;
     this.setState("opening");
     this.toast.clear();
     this.root.dataset.source = source;
@@ -222,6 +224,7 @@ class Page {
 
   setState(state) {
     this.root.dataset.state = state;
+    for (const button of this.root.querySelectorAll(".sd-begin button")) button.ariaDisabled = String(state === "opening");
     if (state === "live" && this.find(".sd-overlay").contains(document.activeElement)) {
       this.toolbar.find("freeze").focus({ preventScroll: true });
     }
