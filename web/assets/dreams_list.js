@@ -35,6 +35,7 @@ export class DreamsList {
     for (const [token, card] of this.cards) {
       if (tokens.has(token)) continue;
       card.close();
+      card.element.remove();
       this.cards.delete(token);
     }
     shown.forEach((dream, index) => {
