@@ -1,6 +1,7 @@
 """How the server starts and stops: what is checked first, how it is told to stop, and what it leaves behind."""
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import os
@@ -182,9 +183,11 @@ def test_health_is_503_when_the_first_dream_failed(monkeypatch: pytest.MonkeyPat
         raise UsageError("no memory")
 
     monkeypatch.setattr(AppState, "warm_up", fail)
+    gc.disable()  # as the command does before it loads the app
     with running() as web:
         until(lambda: ask(web, "/healthz")[0] == 503)
         assert json.loads(ask(web, "/healthz")[2])["status"] == "failed"
+        assert gc.isenabled()
 
 
 def ready(web: Any) -> tuple[int, str]:

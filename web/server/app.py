@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -153,6 +154,7 @@ def _lifespan(app_state: AppState, waiting_room: WaitingRoom) -> Any:
 
 def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None:
     """Record that the first dream is done. Report its error, which every visitor would get."""
+    gc.enable()  # also when it has failed
     if warming.cancelled():
         return
     app_state.health.is_loaded = True
