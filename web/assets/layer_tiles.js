@@ -9,9 +9,10 @@ const PICTURE_RETRY_MS = 10_000, PICTURE_RETRIES = 30;
 let lists = 0;
 
 export class LayerTiles {
-  // ``input``: the text of layers, which gets the names of all layers to choose from; ``onChange(text)``.
-  constructor(root, input, onChange) {
-    Object.assign(this, { root, input, onChange, model: "", layers: "" });
+  // ``input``: the text of layers, which gets the names of all layers to choose from; ``onChange(text)``;
+  // ``isMixing()``: whether a click adds a layer, as with Shift.
+  constructor(root, input, { onChange, isMixing }) {
+    Object.assign(this, { root, onChange, isMixing, model: "", layers: "" });
     this.list = element("datalist");
     this.list.id = `sd-layer-names-${++lists}`;
     input.setAttribute("list", this.list.id);
@@ -38,7 +39,7 @@ export class LayerTiles {
     tile.dataset.layer = name;
     label.append(element("small", "", words));
     tile.append(label);
-    tile.addEventListener("click", (event) => this.select(name, event.shiftKey || event.ctrlKey || event.metaKey));
+    tile.addEventListener("click", (event) => this.select(name, event.shiftKey || event.ctrlKey || event.metaKey || this.isMixing()));
     return tile;
   }
 

@@ -16,6 +16,7 @@ export class OwnLooksGallery {
   constructor(root, { present, say, onShow }) {
     Object.assign(this, { root, present, say, onShow });
     this.edited = "";               // the id of the look whose row is open
+    this.looks = [];
     this.heading = element("h3", "", WORDS.title);
     this.box = root.querySelector(".sd-looks");
     onLooksChange(() => this.show());
@@ -23,8 +24,8 @@ export class OwnLooksGallery {
   }
 
   // The values of an own look, by its name in the gallery.
-  static valuesOf(name) {
-    return ownLooks().find(({ id }) => OWN + id === name)?.values;
+  valuesOf(name) {
+    return this.looks.find(({ id }) => OWN + id === name)?.values;
   }
 
   keep() {
@@ -42,7 +43,7 @@ export class OwnLooksGallery {
   }
 
   show() {
-    const looks = ownLooks();
+    const looks = this.looks = ownLooks();
     for (const old of this.box.querySelectorAll(".sd-my-look, .sd-my-edit")) old.remove();
     this.heading.remove();
     if (looks.length) this.box.prepend(this.heading, ...looks.flatMap((look) => this.createTile(look)));

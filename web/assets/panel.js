@@ -34,8 +34,8 @@ export class Panel {
     this.createControls();
     this.listen();
     if (tab === "live") {
-      this.readLink();
-      addEventListener("hashchange", () => this.readLink());
+      this.readLink(false);
+      addEventListener("hashchange", () => this.readLink(true));
     }
     this.show();
     root.panel = this;
@@ -64,8 +64,10 @@ export class Panel {
       this.rows.set(field.name, row);
       this.find(field.name === "model" ? ".sd-basic" : ".sd-more-fields").append(row.node);
     }
-    this.tiles = new LayerTiles(this.find(".sd-layers"), this.rows.get("layers").input,
-      (layers) => this.set({ layers, channel: "" }));
+    this.tiles = new LayerTiles(this.find(".sd-layers"), this.rows.get("layers").input, {
+      onChange: (layers) => this.set({ layers, channel: "" }),
+      isMixing: () => this.find(".sd-looks-box .sd-modes input:checked")?.value === "mix",
+    });
     this.createLooks();
   }
 
@@ -152,7 +154,7 @@ export class Panel {
 
   // All settings of a look.
   valuesOf(name) {
-    const own = OwnLooksGallery.valuesOf(name);
+    const own = this.ownLooks?.valuesOf(name);
     const values = own ?? this.facts.looks.find((look) => look.name === name)?.values;
     return { ...this.facts.values, ...(own ? this.fitting(own) : values), ...this.ofFile() };
   }
@@ -162,7 +164,7 @@ export class Panel {
   }
 
   useLook(name) {
-    const values = OwnLooksGallery.valuesOf(name);
+    const values = this.ownLooks.valuesOf(name);
     if (values && !this.knows(values.model)) return;
     this.set(this.valuesOf(name), { look: name });
   }
@@ -201,10 +203,10 @@ export class Panel {
       value !== this.facts.values[name] && !OF_FILES.includes(name)));
   }
 
-  readLink() {
+  readLink(isStep) {
     const values = readLink();
     if (!values || location.hash === this.written) return;
-    this.set({ ...this.facts.values, ...this.fitting(values) });
+    this.set({ ...this.facts.values, ...this.fitting(values) }, { isStep });
   }
 
   // --- set values

@@ -264,7 +264,7 @@ export default {
     "no_live": "The tab Live has not been opened on this page.",
     "from_live_done": "The settings of Live are used here now.",
     "layer": "Layer",
-    "layer_hint": "Shift-click to mix",
+    "layer_hint": "+ Mix or Shift for several",
     "layer_channels": "{layer}: {words}; {count} channels",
     "channels": "Find single things to dream",
     "channels_hint": "feathers, eyes, roses…: pictures of all channels",
