@@ -4,17 +4,17 @@ from __future__ import annotations
 import json
 from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from . import assets
-
+SCRIPT = Path(__file__).parents[1] / "assets" / "strings.js"
 PREFIX = "export default "
 
 
 @cache
 def section(name: str) -> dict[str, Any]:
     """Return the words of a part of the page. Raises KeyError."""
-    text = (assets.ASSETS / "strings.js").read_text(encoding="utf-8")
+    text = SCRIPT.read_text(encoding="utf-8")
     words: dict[str, dict[str, Any]] = json.loads(text[text.index(PREFIX) + len(PREFIX):].rstrip().removesuffix(";"))
     return words[name]
 
