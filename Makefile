@@ -6,8 +6,8 @@
 #             thousand damaged files (tests/fuzz); and the cases of long test tables of which `make test` runs some
 # make docs   docs/settings.md, docs/formats.md and the speed tables, made of the settings, of the tests and of results
 # make gpu-wheels   what benchmarks/gpu.sh needs on a machine with a GPU and no network, into .dev/wheels
-# make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and real
-#                    TensorRT engines of every network are built; 7 GB in .venv-newest, no GPU needed
+# make test-newest   with the newest of everything, on the Python that NEWEST names: files are read and written, and a
+#                    real TensorRT engine is built (make soak: of every network); 7 GB in .venv-newest, no GPU needed
 PYTHON ?= python3
 NEWEST ?= $(PYTHON)
 BIN = .venv/bin
@@ -83,19 +83,21 @@ clean:
 	$(PYTHON) -m venv .venv
 
 # opencv-python is OpenCV with windows; where their system libraries are missing, the build without them serves.
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+define install
 	@echo "installing into .venv (PyTorch is large: the first time takes minutes)"
 	@if [ "$$(uname -s)" = Linux ] && ! { $(HAS_NVIDIA); } && $(HAS_TORCH_INDEX); then \
 		echo "no NVIDIA GPU: taking PyTorch for processors from $(TORCH_INDEX)"; \
 		$(INSTALL) --extra-index-url $(TORCH_INDEX) torch; fi
-	$(INSTALL) -e .
+	$(INSTALL) -e $(1)
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		echo "OpenCV's window libraries are missing here; taking opencv-python-headless instead"; \
-		$(BIN)/pip uninstall --quiet --yes opencv-python && $(INSTALL) opencv-python-headless; }
-	@touch $@
+		$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless && $(INSTALL) opencv-python-headless; }
+	@touch $(sort .venv/installed $@)
+endef
 
-.venv/installed-dev: .venv/installed
-	$(INSTALL) -e '.[dev]'
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
-		$(BIN)/pip uninstall --quiet --yes opencv-python opencv-python-headless && $(INSTALL) opencv-python-headless; }
-	@touch $@
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(call install,.)
+
+# What is installed for development is so for everything else, and in one run of pip, not two.
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(call install,'.[dev]')
