@@ -58,7 +58,7 @@ def walk(page: Any, most: int = 400) -> list[dict[str, Any]]:
     page.focus(".sd-skip")
     page.keyboard.press("Shift+Tab")  # to the browser's own controls, and back
     page.keyboard.press("Tab")
-    stops = []
+    stops: list[dict[str, Any]] = []
     for _ in range(most):
         stop = page.evaluate(FOCUSED)
         if stop is None:

@@ -20,6 +20,26 @@ export default {
     "no_script": "This page needs JavaScript.",
     "reset": "Reset {name}"
   },
+  "tabs": {
+    "live": "Live",
+    "video": "Video",
+    "picture": "Picture",
+    "dreams": "Dreams",
+    "layers": "Layers"
+  },
+  "video": {
+    "drop": "Drop a video here or choose one",
+    "note": "{kinds}, up to {size} MB and {time}",
+    "preview": "Preview",
+    "start": "Start",
+    "missing": "choose a video first"
+  },
+  "picture": {
+    "drop": "Drop a picture here or choose one",
+    "note": "{kinds}, up to {size} megapixels",
+    "start": "Start",
+    "missing": "choose a picture first"
+  },
   "login": {
     "title": "Log in - streamdream",
     "failed": "Error: Log in - streamdream",
@@ -277,6 +297,7 @@ export default {
     "camera_default": "Default",
     "camera_size": "Size",
     "network_missing": "The network {name} is not installed on this server.",
+    "too_high": "{name} is {value}, but here at most {most}",
     "guide_style": "Guide and style",
     "guide": "Guide: dream toward the content of this picture",
     "style": "Style: dream in the style of this picture",
@@ -397,6 +418,8 @@ export default {
     }
   },
   "looks": {
+    "no_mix": "this is no mix of looks",
+    "too_many": "too many looks are being mixed at once; try again",
     "title": "Looks",
     "modes": "What a look does",
     "use": "Choose",
@@ -466,7 +489,9 @@ export default {
   "errors": {
     "invalid": "Invalid input",
     "failed": "Error",
-    "internal": "Internal error. See the server's log."
+    "internal": "Internal error. See the server's log.",
+    "request": "The request was invalid. Reload the page.",
+    "settings": "the settings are invalid; reload the page"
   },
   "layers_tab": {
     "network": "Network",

@@ -112,12 +112,12 @@ def mix(app_state: AppState, model_name: str, layers: str, other: str, mode: str
     tenths of a second for new layers. Raises UsageError.
     """
     if mode not in SHARES or not 0 <= amount <= 1:
-        raise UsageError("this is no mix of looks")
+        raise UsageError(strings.text("looks.no_mix"))
     start = session.clamped_defaults(app_state)
     for text in (layers, other):
         session.check(app_state, DreamRequest(dataclasses.replace(start, layers=text, channel=""), model_name))
     if not _waiting.acquire(blocking=False):
-        raise UsageError("too many looks are being mixed at once; try again")
+        raise UsageError(strings.text("looks.too_many"))
     try:
         with use_threads(1), app_state.device_slot(CLIENT):
             return _join(models.get(model_name), (layers, other), SHARES[mode](amount))

@@ -8,6 +8,7 @@ import gradio as gr
 from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 
+from ..core import strings
 from ..jobs import examples, service
 from ..jobs.request import PICTURE, JobRequest
 from ..jobs.service import JobService
@@ -36,11 +37,12 @@ class Page:
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = file_drop(
-                    "Drop a picture here or choose one", mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
-                    note=f"{service.PICTURE_KINDS}, up to {limits.picture_pixels / 1e6:.0f} megapixels",
+                    strings.text("picture.drop"), mask=True, most_mb=web.upload_mb, elem_id="picture-drop",
+                    note=strings.text("picture.note", kinds=service.PICTURE_KINDS,
+                                      size=f"{limits.picture_pixels / 1e6:.0f}"),
                     examples=examples.offered(False, limits))
                 with gr.Row(elem_classes="sw-actions"):
-                    start = gr.Button("Start", variant="primary", elem_id="picture-start")
+                    start = gr.Button(strings.text("picture.start"), variant="primary", elem_id="picture-start")
                 started = dreams.started_signal(PICTURE)
                 dreams.dreams_list(PICTURE)
             with gr.Column(scale=2, min_width=300, elem_classes="sw-panel"):
@@ -53,7 +55,7 @@ class Page:
         visitor = self._jobs_service.touch(request)
         dropped = DroppedFile.parse(file)
         if dropped is None:
-            raise UsageError("choose a picture first")
+            raise UsageError(strings.text("picture.missing"))
         upload = service.claim(self._jobs_service, visitor, dropped.token, False)
         chosen = self._panel.read(values, visitor, dropped.mask)
         asked = JobRequest.of(upload, chosen.model, chosen.field_height, chosen.dream, TimeRange(), chosen.files)

@@ -64,8 +64,8 @@ class SettingsPanel:
         self._start = dataclasses.replace(dream, layers=app_state.dream.layers, **lower)
         fields = [*model_field(app_state), *setting_controls.describe(DreamSettings, without, limits.JOB_MAXIMA),
                   *setting_controls.describe(StreamSettings, SIZE_ONLY, {"field_height": limits.MAX_FIELD_HEIGHT})]
-        values = {**dataclasses.asdict(self._start), "model": app_state.model.name,
-                  "field_height": min(stream.field_height, limits.MAX_FIELD_HEIGHT)}
+        self._field_height = min(stream.field_height, limits.MAX_FIELD_HEIGHT)
+        values = {**dataclasses.asdict(self._start), "model": app_state.model.name, "field_height": self._field_height}
         self._settings = gr.HTML(
             value="", html_template=panel_html(app_state, f"tab-{len(panels)}", in_tab=True),
             js_on_load=assets.text("settings_in_tab.js"), apply_default_css=False,
@@ -99,10 +99,10 @@ class SettingsPanel:
         form |= setting_controls.read(DreamSettings, chosen, self._without)
         for name, most in limits.JOB_MAXIMA.items():
             if form[name] > most:
-                raise UsageError(f"{name} is {form[name]}, but here at most {most}")
-        size = setting_controls.read(StreamSettings, chosen, SIZE_ONLY).get("field_height", 0)
+                raise UsageError(strings.text("panel.too_high", name=name, value=form[name], most=most))
+        height = setting_controls.read(StreamSettings, chosen, SIZE_ONLY).get("field_height", self._field_height)
         dream = self._jobs_service.dream_settings(form, uploads, model)
-        return PanelValues(model, dream, min(size, limits.MAX_FIELD_HEIGHT) or limits.MAX_FIELD_HEIGHT,
+        return PanelValues(model, dream, min(height, limits.MAX_FIELD_HEIGHT) or limits.MAX_FIELD_HEIGHT,
                            {role: upload for role, upload in uploads.items() if upload})
 
 
@@ -114,7 +114,7 @@ def parse_value(value: object) -> dict[str, Any]:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise UsageError("the settings are invalid; reload the page")
+        raise UsageError(strings.text("errors.settings"))
     return parsed
 
 

@@ -11,6 +11,7 @@ from streamdream.errors import UsageError
 from streamdream.media.input_container import TimeRange
 from streamdream.system.durations import describe_seconds
 
+from ..core import strings
 from ..jobs import examples, service, tasks
 from ..jobs.job import Job
 from ..jobs.request import VIDEO, JobRequest
@@ -44,22 +45,22 @@ class Page:
     def build(self) -> None:
         web = self._jobs_service.app_state.web
         components.style()
-        hint = (f"{service.VIDEO_KINDS}, up to {web.upload_mb:g} MB and "
-                f"{describe_seconds(web.upload_seconds)}")
+        note = strings.text("video.note", kinds=service.VIDEO_KINDS, size=f"{web.upload_mb:g}",
+                            time=describe_seconds(web.upload_seconds))
         with gr.Row(elem_classes="sw-page"):
             with gr.Column(scale=3, elem_classes="sw-stage"):
                 file = file_drop(
-                    "Drop a video here or choose one",
+                    strings.text("video.drop"),
                     moving=True,
                     trim=True,
                     most_mb=web.upload_mb,
-                    note=hint,
+                    note=note,
                     elem_id="video-drop",
                     examples=examples.offered(True, self._jobs_service.uploads.inspection_limits),
                 )
                 with gr.Row(elem_classes="sw-actions"):
-                    tried = gr.Button("Preview", elem_id="video-try")
-                    start = gr.Button("Start", variant="primary", elem_id="video-start")
+                    tried = gr.Button(strings.text("video.preview"), elem_id="video-try")
+                    start = gr.Button(strings.text("video.start"), variant="primary", elem_id="video-start")
                 preview = components.plain_html("", elem_id="video-preview")
                 started = dreams.started_signal(VIDEO)
                 dreams.dreams_list(VIDEO)
@@ -74,7 +75,7 @@ class Page:
 
     def _file(self, dropped: DroppedFile | None, visitor: str) -> tuple[Upload, TimeRange]:
         if dropped is None:
-            raise UsageError("choose a video first")
+            raise UsageError(strings.text("video.missing"))
         return service.claim(self._jobs_service, visitor, dropped.token, True), dropped.span
 
     def _try(self, request: gr.Request, file: str, *values: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from streamdream.settings import WebSettings
 
-from ..core import assets, quick_gradio
+from ..core import assets, quick_gradio, strings
 from ..jobs.service import JobService
 from ..pages import heading
 from . import startup
@@ -40,7 +40,7 @@ def build(jobs_service: JobService, pages: dict[str, Any]) -> Any:
     with gr.Blocks(title="streamdream", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)) as blocks:
         panels: list[SettingsPanel] = []  # of the tabs so far
         with gr.Tabs(overflow_behavior="wrap"):  # its menu of more tabs cannot be used with the keyboard
-            tabs = {name: gr.Tab(name.title(), id=name, elem_id=f"tab-{name}") for name in pages}
+            tabs = {name: gr.Tab(strings.text(f"tabs.{name}"), id=name, elem_id=f"tab-{name}") for name in pages}
             for name in sorted(tabs, key="layers".__eq__):  # the tab Layers sets the panels of all others
                 with tabs[name]:
                     pages[name].build(jobs_service, panels)
@@ -89,7 +89,7 @@ def _report_errors(process: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
         except Exception as error:
             log.info("an event was refused: %s", f"{type(error).__name__}: {error}".partition("\n")[0][:300])
             log.debug("traceback", exc_info=error)
-            raise gr.Error("The request was invalid. Reload the page.", print_exception=False) from None
+            raise gr.Error(strings.text("errors.request"), print_exception=False) from None
 
     return process_api
 
