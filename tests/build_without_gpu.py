@@ -5,7 +5,8 @@ JSON.
 
 A process of its own (one for all, as loading takes longest), as it tells PyTorch lies about a GPU: Torch-TensorRT-RTX
 asks for one, but builds without. What it builds can be run on a GPU only. KIND is "dream", "guide" or "style" of a
-step, or "frame" of all that is done with a frame; the case "unknown" is an operation that none converts.
+step, or "frame" of all that is done with a frame; "frame network" converts that and builds no engine, which takes most
+of a minute. The case "unknown" is an operation that none converts.
 """
 from __future__ import annotations
 
@@ -88,14 +89,14 @@ class Traced(EngineBackend):
         return lambda *inputs: without_bytes(graph.trace(work, inputs))
 
 
-def build_frame(name: str, layers: str, precision: str) -> dict[str, Any]:
+def build_frame(name: str, layers: str, precision: str, engine: bool = True) -> dict[str, Any]:
     model = models.get(name)
     stored = random_weights(model.nodes())
     model = replace(model, load_weights=lambda: stored)
     backend = Traced(Eager(model, "cpu", precision))
     with torch.no_grad():
         recorded: Any = FrameProgram.of(model, backend, DreamSettings(layers=layers), FRAME).whole()
-    return convert(recorded.export(), recorded.inputs)
+    return convert(recorded.export(), recorded.inputs, engine)
 
 
 class Unknown(torch.nn.Module):
@@ -106,7 +107,8 @@ class Unknown(torch.nn.Module):
         return found
 
 
-def convert(exported: torch.export.ExportedProgram, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+def convert(exported: torch.export.ExportedProgram, example: tuple[torch.Tensor, ...], engine: bool = True
+            ) -> dict[str, Any]:
     settings = CompilationSettings(device=torch_tensorrt.Device(gpu_id=0))
     lowered = pre_export_lowering(exported, settings).run_decompositions(get_decompositions())
     graph_module = post_lowering(lowered.module(), settings)
@@ -123,9 +125,9 @@ def convert(exported: torch.export.ExportedProgram, example: tuple[torch.Tensor,
             graph_module, [torch_tensorrt.Input(tuple(x.shape), dtype=x.dtype) for x in example],
             output_dtypes=infer_module_output_dtypes(graph_module), compilation_settings=settings)
         interpreter._construct_trt_network_def()
-        engine = interpreter.builder.build_serialized_network(interpreter.ctx.net,
-                                                              interpreter._populate_trt_builder_config())
-        found |= {"bytes": 0 if engine is None else engine.nbytes, "errors": errors.lines}
+        built = interpreter.builder.build_serialized_network(
+            interpreter.ctx.net, interpreter._populate_trt_builder_config()) if engine else None
+        found |= {"bytes": 0 if built is None else built.nbytes, "errors": errors.lines}
     return found
 
 
@@ -136,5 +138,6 @@ if __name__ == "__main__":
             made = convert(torch.export.export(Unknown(), given), given)
         else:
             name, layers, precision, kind = case.split(";")
-            made = build_frame(name, layers, precision) if kind == "frame" else build(name, layers, precision, kind)
+            made = build_frame(name, layers, precision, kind == "frame") if kind.startswith("frame") else \
+                build(name, layers, precision, kind)
         print(json.dumps({"case": case, **made}), flush=True)
