@@ -1,11 +1,19 @@
 """What visitors are told has no commands and no flags in it, and is not cut within a word."""
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
 from streamdream_web.core.messages import MAX_CHARACTERS, visitor_message
+from support.web_client import Running
+from support.web_visitor import Page
 
 from streamdream import models
 from streamdream.dream.octaves import check_field
 from streamdream.errors import FieldTooSmall, SettingsError, UnknownName
+from streamdream.media.sample_files import PHOTO, sample_file
 from streamdream.settings import DreamSettings
 
 MODEL = models.get("inception_v3")
@@ -37,3 +45,28 @@ def test_flags_are_plain_words() -> None:
 def test_long_messages_end_with_a_word() -> None:
     message = visitor_message(SettingsError("word, " * 100))
     assert len(message) <= MAX_CHARACTERS and message.endswith("word…")
+
+
+@pytest.fixture(scope="module")
+def picture_tab(web: Running) -> Iterator[Page]:
+    """The tab Picture with a picture in it."""
+    page = Page(web)
+    with closing(page.visitor):
+        _, answer = page.visitor.upload("lion.jpg", sample_file(PHOTO).read_bytes())
+        page.put("picture-drop", json.dumps({"token": answer["token"]}))
+        yield page
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"steps": 500}, "Steps is 500, but here at most 40."), ({"model": "nonsense"}, "Unknown model"),
+    ({"layers": "nose", "color": 0.5}, "choose one such as mixed0"), ({"color": 3}, "Color is 3, but must be 0..1."),
+    ({"octaves": [1]}, "Octaves is no number"), ({"model": "bvlc_googlenet"}, "The server's owner can install them")],
+    ids=["too many", "network", "layer", "range", "list", "weights"])
+def test_settings_of_a_tab_that_cannot_be_are_refused_in_plain_words(
+        picture_tab: Page, values: dict[str, object], message: str) -> None:
+    start = picture_tab.event("picture-start", "click")
+    usual = picture_tab.values.copy()
+    picture_tab.set(values, start)
+    told = picture_tab.send(start)
+    picture_tab.values = usual
+    assert '"success":false' in told and message in told and "--" not in told

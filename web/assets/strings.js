@@ -441,7 +441,6 @@ export default {
     "new": "My look {number}",
     "edit": "Rename or delete {look}",
     "copy": "Copy link",
-    "copied": "Copied",
     "delete": "Delete",
     "done": "Done",
     "full": "{count} looks are kept. Delete one first.",
