@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,3 +23,11 @@ def without_stubs() -> Iterator[None]:
         yield
     finally:
         inspect.getfile = find
+
+
+def load() -> None:
+    """Import Gradio so, and without telemetry. Later imports find it loaded."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # local counts load pandas for each event
+    with without_stubs():
+        import gradio  # noqa: F401

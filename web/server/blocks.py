@@ -8,22 +8,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
 from fastapi import FastAPI
+from gradio import routes
 
 from streamdream.settings import WebSettings
 
-from ..core import assets, quick_gradio, strings
+from ..core import assets, strings
 from ..jobs.service import JobService
 from ..pages import heading
 from . import startup
 from .page_head import PageHead
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no telemetry; before gradio is loaded
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))  # local counts load pandas for each event
-
-with quick_gradio.without_stubs():
-    import gradio as gr
-from gradio import routes
 
 if TYPE_CHECKING:
     from ..pages.settings_panel import SettingsPanel
