@@ -23,7 +23,8 @@ def unknown(layer: str) -> str:
     try:
         MODEL.resolve_tap(layer)
     except UnknownName as error:
-        return visitor_message(error)
+        message: str = visitor_message(error)
+        return message
     raise AssertionError
 
 
