@@ -43,9 +43,9 @@ def test_values_of_the_page_are_read_as_settings() -> None:
     assert setting_controls.read(DreamSettings, {**values, "nonsense": 1}) == values
     assert setting_controls.read(DreamSettings, values, without=["keep"]).keys() == values.keys() - {"keep"}
     assert setting_controls.read(DreamSettings, {"keep": 0, "steps": 2.0}) == {"keep": 0.0, "steps": 2}
-    wrong: dict[str, object]
-    for wrong in ({"keep": 1.5}, {"keep": "much"}, {"keep": float("nan")}, {"keep": None}, {"steps": [1]},
-                  {"layers": "x" * 1001}, {"layers": {}}):
+    refused: list[dict[str, object]] = [{"keep": 1.5}, {"keep": "much"}, {"keep": float("nan")}, {"keep": None},
+                                        {"steps": [1]}, {"layers": "x" * 1001}, {"layers": {}}]
+    for wrong in refused:
         with pytest.raises(SettingsError):
             setting_controls.read(DreamSettings, wrong)
     with pytest.raises(UnknownName):
