@@ -7,6 +7,7 @@ const SECOND = 1000;
 const MESSAGE_MS = 5000;
 const FRAME_RATE = 30, BITS_PER_SECOND = 8_000_000;
 const MAX_DELAY_SECONDS = 2;
+const RESUME_MS = 1000;
 const TYPES = {
   silent: ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"],
   sound: ["video/mp4;codecs=avc1,mp4a.40.2", "video/mp4;codecs=avc1,opus", "video/webm;codecs=vp9,opus",
@@ -76,8 +77,7 @@ export class Recorder {
     if (this.recorder?.state === "recording") this.recorder.stop();
   }
 
-  // Return {track, close()}; null, with words, when there is no microphone. The sound is as late as the dream, so both
-  // are in step.
+  // Return {track, close()}; null, with words, when there is no microphone.
   async openMicrophone() {
     let input;
     try {
@@ -87,18 +87,28 @@ export class Recorder {
       this.toast.show(WORDS[error.name] ?? WORDS.silent, MESSAGE_MS);
       return null;
     }
+    const [track] = input.getAudioTracks();
+    const { delayed, close } = await this.delay(input);
+    track.addEventListener("ended", () => this.toast.show(WORDS.lost, MESSAGE_MS));
+    return {
+      track: delayed ?? track,
+      close: () => {
+        track.stop();
+        close();
+      },
+    };
+  }
+
+  // Return {delayed, close()}: a track that is as late as the dream, so that both are in step; null on a computer that
+  // cannot play sound, as an audio context never begins there.
+  async delay(input) {
     const context = new AudioContext(), output = context.createMediaStreamDestination();
     const delay = context.createDelay(MAX_DELAY_SECONDS);
     delay.delayTime.value = Math.min(MAX_DELAY_SECONDS, this.latencyMs() / SECOND);
     context.createMediaStreamSource(input).connect(delay).connect(output);
-    await context.resume();
-    input.getAudioTracks()[0].addEventListener("ended", () => this.toast.show(WORDS.lost, MESSAGE_MS));
-    return {
-      track: output.stream.getAudioTracks()[0],
-      close: () => {
-        for (const track of input.getTracks()) track.stop();
-        context.close();
-      },
-    };
+    const patience = new Promise((resolve) => setTimeout(resolve, RESUME_MS));
+    await Promise.race([context.resume(), patience]);
+    const delayed = context.state === "running" ? output.stream.getAudioTracks()[0] : null;
+    return { delayed, close: () => context.close() };
   }
 }
