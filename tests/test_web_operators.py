@@ -135,6 +135,13 @@ def test_banner_and_terms_are_text_not_code(tmp_path: Path) -> None:
             assert page.count("<script>alert(1)") == 0 and html.unescape(page).count(EVIL) == 2
 
 
+def test_the_page_is_compressed_and_pictures_are_not(web: Running) -> None:
+    _, headers, page = ask(web, "/", Accept_Encoding="gzip")
+    assert headers["content-encoding"] == "gzip" and len(page) < len(ask(web, "/")[2]) / 4
+    _, headers, sheet = ask(web, "/layers/inception_v3/sheet", Accept_Encoding="gzip")
+    assert "content-encoding" not in headers and Image.open(io.BytesIO(sheet)).size[0] == 6 * 160
+
+
 # --- assets -----------------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from streamdream import __version__
 from streamdream.errors import UsageError
@@ -52,6 +52,8 @@ from .connection_limits import limit_connections
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=31536000, immutable"
+UNCOMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*", "application/octet-stream")
+"""Files of visitors, and streams of events."""
 VERSION = re.compile(rf"^[0-9a-f]{{12}}{re.escape(os.sep)}")
 """The first part of the path of an asset: the version of this server, or of one before an upgrade."""
 
@@ -96,7 +98,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     waiting_room, jobs_service = WaitingRoom(app_state), JobService(app_state)
     app_state.closing.append(jobs_service.close)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan(app_state, waiting_room))
-    app.add_middleware(GZipMiddleware, compresslevel=6)  # not for pictures, videos and streams of events
+    app.add_middleware(GZipMiddleware, compresslevel=6, exclude_content_types=UNCOMPRESSED)
     if "live" in tabs:
         app.add_api_websocket_route("/live", _live_route(app_state, waiting_room))
     app.add_api_route("/healthz", _health_route(app_state))
@@ -158,6 +160,8 @@ def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None
     if warming.cancelled():
         return
     app_state.health.is_loaded = True
+    with contextlib.suppress(RuntimeError):  # the server is stopping
+        warming.get_loop().run_in_executor(None, looks.sheet)  # so that the first visitor does not wait for it
     if (error := warming.exception()) is not None:
         app_state.health.first_error = str(error) or type(error).__name__
         log.error("the first dream failed: %s", error)
