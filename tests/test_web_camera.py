@@ -135,3 +135,10 @@ def test_denied_camera_leaves_the_example_clip(page: Any) -> None:
     page.click(".sd-start")
     page.wait_for_selector(LIVE, timeout=20_000)
     shown(page, 3)
+
+
+def test_example_clip_begins_while_the_browser_still_asks_for_the_camera(page: Any) -> None:
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => new Promise(() => {}); }")
+    page.click(".sd-start")
+    page.wait_for_selector(".sd[data-state=opening]")
+    begin(page, ".sd-clip")

@@ -138,7 +138,7 @@ class Page {
 
   // ``open()`` returns whether frames will come; throws an Error with words.
   async begin(source, open) {
-    if (this.state === "opening") return;
+    if (this.state === "opening" && source === "camera") return;   // while a camera is asked for, a video may begin
     this.setState("opening");
     this.toast.clear();
     this.root.dataset.source = source;
@@ -224,7 +224,7 @@ class Page {
 
   setState(state) {
     this.root.dataset.state = state;
-    for (const button of this.root.querySelectorAll(".sd-begin button")) button.ariaDisabled = String(state === "opening");
+    this.find(".sd-start").ariaDisabled = String(state === "opening");
     if (state === "live" && this.find(".sd-overlay").contains(document.activeElement)) {
       this.toolbar.find("freeze").focus({ preventScroll: true });
     }
