@@ -78,7 +78,7 @@ def objective_of(name: str, number: int = 0) -> Activations:
 
 @on_each_device
 @pytest.mark.parametrize(("name", "number"), [
-    pytest.param(name, number, marks=[pytest.mark.soak] if number and name in OBJECTIVES else [])
+    pytest.param(name, number, marks=[pytest.mark.soak] if number and name in (*OBJECTIVES, "openvino") else [])
     for name in NAMES for number in (0, 1)])
 def test_one_step_equals_the_reference(name: str, number: int, lion: NDArray[np.uint8], device: str) -> None:
     photo, objective = without_ties(lion[:HEIGHT, :WIDTH]), objective_of(name, number)
