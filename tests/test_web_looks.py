@@ -80,7 +80,8 @@ def page(browser: Any, web: Running, request: pytest.FixtureRequest) -> Iterator
 
 
 def begin(page: Any, web: Running) -> Any:
-    """Start the camera; return the session."""
+    """Start the camera, as a visitor who needs no hints; return the session."""
+    page.evaluate("localStorage.setItem('streamdream-hinted', 'true')")
     page.click(".sd-start")
     page.wait_for_selector(".sd[data-state=live]", timeout=20_000)
     session = next(iter(web.waiting_room.sessions.values()))
@@ -125,7 +126,7 @@ def test_a_look_is_chosen_by_its_picture_and_the_dream_changes(page: Any, web: R
 def test_two_looks_are_mixed_and_one_is_subtracted(page: Any, web: Running) -> None:
     session = begin(page, web)
     page.click(f".sd [data-look={FIRST}]")
-    page.get_by_text("+ Mix").click()
+    page.get_by_text("+ Mix", exact=True).click()
     page.click(f".sd [data-look={SECOND}]")
     both = layers_of(FIRST).keys() | layers_of(SECOND).keys()
     until(lambda: weights(session.controls.current().layers).keys() == both)
@@ -208,7 +209,7 @@ def test_channels_of_the_tab_layers_are_used_in_every_tab(page: Any, web: Runnin
     for tab in ("video", "picture"):
         page.wait_for_function(value, arg=[tab, layers])
     page.get_by_role("tab", name="Video").click()
-    page.get_by_text("+ Mix").locator("visible=true").click()
+    page.get_by_text("+ Mix", exact=True).locator("visible=true").click()
     page.click(f"#tab-video [data-look={SECOND}]")
     page.wait_for_function("() => /mixed5\\[33\\]:.*mixed5\\[12\\]:-.*,/.test("
                            "document.querySelector('#tab-video input[name=layers]').value)")
@@ -224,6 +225,7 @@ def test_keyboard_chooses_looks_and_channels(page: Any, web: Running) -> None:
     page.focus(".sd .sd-modes input[value=use]")
     page.keyboard.press("ArrowRight")
     assert page.is_checked(".sd .sd-modes input[value=mix]")
+    page.keyboard.press("ArrowLeft")
     page.focus(".sd-layers [data-layer=mixed5]")
     page.keyboard.press("Enter")
     page.focus(".sd-channels summary")
