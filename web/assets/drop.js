@@ -9,6 +9,8 @@ import strings from "./strings.js";
 
 const WORDS = strings.file_drop;
 const ANNOUNCED_SHARE = 0.25, RETRY_MS = 5000;
+const SUFFIXES = { "image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/heic": ".heic",
+  "video/mp4": ".mp4", "video/quicktime": ".mov", "video/webm": ".webm" };  // of files that a phone gives no suffix
 const homes = {};     // The drop of each tab, "video" and "picture",
 const handedOver = {};  // and a file that waits until that tab is first opened.
 
@@ -113,6 +115,9 @@ export class FileDrop {
 
   choose(file) {
     if (!file) return;
+    if (!suffixOf(file.name) && SUFFIXES[file.type]) {
+      file = new File([file], file.name + SUFFIXES[file.type], { type: file.type, lastModified: file.lastModified });
+    }
     const suffix = suffixOf(file.name);
     if (!this.props.kinds.includes(suffix) && this.props.other_kinds.includes(suffix)) { this.offerElsewhere(file); return; }
     if (file.size > this.props.max_mb * 1e6) {
