@@ -67,7 +67,9 @@ def shown(dreamer: Dreamer, frames: list[Picture], settings: DreamSettings, **op
         yield state.to_host(), pending.result()
 
 
-@pytest.mark.parametrize(("kind", "in_turn"), [*((kind, False) for kind in KINDS), ("plain", True), ("mask", True)])
+@pytest.mark.parametrize(("kind", "in_turn"), [
+    *(pytest.param(kind, False, marks=[pytest.mark.soak] if kind == "guide" else []) for kind in KINDS),
+    ("plain", True), ("mask", True)])
 def test_a_dream_on_the_device_differs_from_the_processor_s(
         kind: str, in_turn: bool, dreamer: Dreamer, device: Dreamer, frames: list[Picture], tmp_path: Path) -> None:
     path = tmp_path / "picture.png"

@@ -32,7 +32,7 @@ def images_of(path: Path) -> list[NDArray[np.int16]]:
         return [frame.image.astype(np.int16) for frame in source]
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_render_on_the_device_goes_on_with_another_dream(shots: str, ahead: bool, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "matches_ahead", lambda dreamer: ahead)

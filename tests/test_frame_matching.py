@@ -41,7 +41,7 @@ def film(lion: Picture) -> list[Picture]:
     return shots[:10] + [np.ascontiguousarray(shot[::-1, ::-1]) for shot in shots[10:20]] + shots[20:]
 
 
-@pytest.mark.parametrize("track", [[], TRACK], ids=["plain", "changing"])
+@pytest.mark.parametrize("track", [pytest.param([], marks=pytest.mark.soak), TRACK], ids=["plain", "changing"])
 def test_a_render_that_matches_ahead_is_the_same(
     track: list[SettingsEvent], eager: Backend, lion: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

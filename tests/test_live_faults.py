@@ -119,7 +119,7 @@ def test_a_mask_that_comes_back_is_read(eager: Backend, tmp_path: Path) -> None:
     assert sink.added[:, 88:].max() == 0 and sink.added[:, :72].mean() > 0.5
 
 
-@pytest.mark.parametrize("role", ["guide", "style"])
+@pytest.mark.parametrize("role", [pytest.param("guide", marks=pytest.mark.soak), "style"])
 def test_a_picture_that_is_removed_does_not_enlarge_the_field(eager: Backend, tmp_path: Path, role: str) -> None:
     path = tmp_path / "picture.png"
     half_mask(path, "right")
@@ -130,7 +130,8 @@ def test_a_picture_that_is_removed_does_not_enlarge_the_field(eager: Backend, tm
     assert report.dreams >= 2 * DREAMS and set(report.fields) <= SMALL_FIELDS
 
 
-@pytest.mark.parametrize("change", [{"guide": "nowhere.png"}, {"style": "nowhere.png"}, {"layers": "mixed99"}])
+@pytest.mark.parametrize("change", [{"guide": "nowhere.png"}, {"layers": "mixed99"},
+                                    pytest.param({"style": "nowhere.png"}, marks=pytest.mark.soak)])
 def test_settings_that_cannot_be_dreamed_are_reverted(eager: Backend, change: dict[str, str],
                                                         caplog: pytest.LogCaptureFixture) -> None:
     """And the field, which is not their fault, is not enlarged."""

@@ -73,7 +73,7 @@ def test_inception5h_comes_back_from_the_graph_and_from_its_pth(tmp_path: Path) 
     same_features(INCEPTION5H, found, stored, "mixed4a")
 
 
-@pytest.mark.parametrize("first", [1, 0, 95])
+@pytest.mark.parametrize("first", [1, 0, pytest.param(95, marks=pytest.mark.soak)])
 def test_keras_s_h5_comes_back_whatever_its_numbers_begin_with(first: int, tmp_path: Path) -> None:
     model, stored = models.get("keras_inception_v3"), keras_tensors()
     write_h5(tmp_path / "notop.h5", stored, first)
