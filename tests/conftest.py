@@ -57,11 +57,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _swept() -> Iterator[None]:
-    """What Gradio and Playwright leave open goes at the end of the module that used them, not amid the next one."""
+    """What Gradio and Playwright leave open goes at the end of the module that used them, not amid the next one. What
+    is still there, such as a library that was loaded, no later sweep looks at.
+    """
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

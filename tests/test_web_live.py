@@ -1,7 +1,6 @@
 """The live socket: pictures up and down, settings, the queue of visitors, and what is freed at the end."""
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 import time
@@ -18,7 +17,7 @@ from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
 from support.alive import tracked
 from support.waiting import until
-from support.web_client import Client, Running, difference, running
+from support.web_client import Client, Running, ask, difference, running
 from support.web_jobs import ManualClock
 from websockets.exceptions import ConnectionClosed
 
@@ -86,7 +85,7 @@ def test_a_setting_applies_within_two_frames(web: Running, small: NDArray[np.uin
 def test_invalid_settings_are_refused_and_the_others_applied(web: Running, small: NDArray[np.uint8]) -> None:
     with Client(web, {"layers": "<script>alert(1)</script>", "steps": 2}) as client:
         assert client.welcome()["values"]["steps"] == 2
-        assert "unknown layer" in client.word("refused")["message"]
+        assert "there is no layer" in client.word("refused")["message"]
         for values in ({"steps": 400}, {"guide": "/etc/passwd"}, {"mask": "x"}, {"nothing": 1}, {"keep": "much"},
                        {"keep": float("nan")}, {"layers": ",".join(["mixed0"] * 9)}, {"model": "bvlc_googlenet"},
                        {"model": "../secret"}):
@@ -169,7 +168,7 @@ def test_visits_leave_no_sessions_and_no_memory(web: Running, small: NDArray[np.
             client.welcome()
             client.dream(small)
 
-    until(lambda: gc.get_freeze_count() > 0)  # the server has warmed up
+    until(lambda: ask(web, "/readyz")[0] == 200, 60)  # it has warmed up, and frozen what is loaded
     with tracked(LiveSession, Live, Dreamer) as alive:
         for _ in range(8):
             visit()
