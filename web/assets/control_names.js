@@ -1,7 +1,5 @@
 // Names of Gradio's controls for screen readers, and help texts that belong to them.
 
-import strings from "./strings.js";
-
 let helpTexts = 0;
 
 export function describeControls() {
@@ -13,8 +11,6 @@ export function describeControls() {
       if (title && control === block) control.setAttribute("aria-labelledby", title.id);
       else if (title) control.ariaLabel = title.textContent;
     }
-    const reset = block.querySelector("[data-testid=reset-button]");
-    if (reset && title) reset.ariaLabel = strings.frame.reset.replace("{name}", title.textContent);
   }
   for (const button of document.querySelectorAll(".gr-accordion > button.label-wrap")) {
     button.ariaExpanded = String(button.classList.contains("open"));

@@ -17,8 +17,7 @@ export default {
     "dark": "Dark theme",
     "log_in": "Log in",
     "log_out": "Log out",
-    "no_script": "This page needs JavaScript.",
-    "reset": "Reset {name}"
+    "no_script": "This page needs JavaScript."
   },
   "tabs": {
     "live": "Live",
