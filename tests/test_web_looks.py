@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streamdream_web.pages import looks
 from support.browser import CHROMIUM, chromium, write_camera
 from support.channel_pictures import write_sheets
+from support.live_page import HINTED
 from support.waiting import until
 from support.web_client import Running, difference, running
 
@@ -72,6 +73,7 @@ def page(browser: Any, web: Running, request: pytest.FixtureRequest) -> Iterator
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("request", lambda sent: opened.requests.append(sent.url))
+    opened.add_init_script(HINTED)
     opened.goto(web.url)
     opened.wait_for_function("document.querySelector('.sd')?.page")
     yield opened

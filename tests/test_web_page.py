@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support.browser import CHROMIUM, chromium
-from support.live_page import LIVE, PAGE, SIZE, begin, load, moving_lion, opened, packets, saved, says, shown
+from support.live_page import HINTED, LIVE, PAGE, SIZE, begin, load, moving_lion, opened, packets, saved, says, shown
 from support.waiting import until
 from support.web_client import Client, Running, difference, running
 
@@ -218,6 +218,7 @@ def test_selecting_another_network_changes_model_and_tiles(
     save_file(stored, folder / "bvlc_googlenet.safetensors")
     with running() as web:
         page = browser.new_page()
+        page.add_init_script(HINTED)
         load(page, web)
         begin(page)
         session = next(iter(web.waiting_room.sessions.values()))

@@ -17,6 +17,8 @@ from support.web_client import Running
 
 SIZE = 640, 480
 LIVE = ".sd[data-state=live]"
+HINTED = "localStorage.setItem('streamdream-hinted', 'true')"
+"""A script of a visitor who has seen the hint of the first dream."""
 PAGE = "document.querySelector('.sd').page"
 
 

@@ -216,6 +216,10 @@ class Page {
     clearTimeout(this.hintTimer);
     this.hintTimer = setTimeout(() => {
       if (this.state !== "live" || this.on.freeze) return;
+      if (this.toast.passing) {
+        this.hint();
+        return;
+      }
       storeOption("hinted", true);
       this.toast.show(WORDS.hint, HINT_MS);
       this.hinting = true;
