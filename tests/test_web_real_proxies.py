@@ -186,6 +186,9 @@ def test_what_a_proxy_does_wrong_is_said_on_the_page_and_in_the_log(
         with proxy("nginx", tmp_path, certificate, free_port(), port):
             page.click(".sd-start")
             page.wait_for_function("document.querySelector('.sd').innerText.includes('(502)')")
+            page.get_by_role("tab", name="Picture", exact=True).click()
+            page.click("#picture-start")
+            page.wait_for_function("document.querySelector('.toast-body')?.innerText.includes('(502)')")
 
 
 @pytest.mark.soak

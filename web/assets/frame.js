@@ -1,6 +1,7 @@
 // The frame of the page: its theme, the terms, the tabs. Loaded before Gradio, whose controls it names as they come.
 
 import { describeControls } from "./control_names.js";
+import { explainRefusedEvents } from "./event_words.js";
 import { keepFocus } from "./focus.js";
 import { readOption, storeOption } from "./stored_options.js";
 import strings from "./strings.js";
@@ -101,4 +102,5 @@ new MutationObserver(refresh).observe(document.body, { childList: true, subtree:
 const terms = document.querySelector(".sd-terms");
 if (terms) showTerms(terms);
 holdSettings();
+explainRefusedEvents();
 restoreTab();

@@ -8,7 +8,8 @@ export default {
     "429": "Too much at once from your address (429). Try again in a moment.",
     "502": "The proxy gets no answer from the server (502). It may be restarting.",
     "503": "The server is starting, stopping or busy (503).",
-    "504": "The proxy has waited too long for the server (504)."
+    "504": "The proxy has waited too long for the server (504).",
+    "other": "The server, or a proxy before it, has refused this ({status})."
   },
   "frame": {
     "description": "Deep Dream on your camera, videos and pictures",
