@@ -68,7 +68,10 @@ class Assets(StaticFiles):
 
     def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
         if (name := Path(full_path).name) in assets.BUNDLES:
-            response = Response(assets.script(name), media_type="text/javascript")
+            response = Response(assets.script(name), media_type="text/javascript",
+                                headers={"ETag": f'"{assets.version()}"'})
+            if self.is_not_modified(response.headers, Headers(scope=scope)):
+                response = NotModifiedResponse(response.headers)
         else:
             response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["Cache-Control"] = IMMUTABLE if self._is_current(scope) else "no-cache"
