@@ -135,11 +135,11 @@ def test_video_is_uploaded_previewed_rendered_and_downloaded(page: Any, world: P
     page.click("#video-try")
     page.wait_for_function("document.querySelectorAll('#video-preview img').length === 3")
     page.click("#video-start")
-    page.wait_for_selector("#video-job progress")
-    page.wait_for_selector("#video-job video.sw-result")
-    page.wait_for_function("document.querySelector('#video-job video').readyState >= 2")
+    page.wait_for_selector("#video-dreams progress")
+    page.wait_for_selector("#video-dreams video.sw-result")
+    page.wait_for_function("document.querySelector('#video-dreams video').readyState >= 2")
     with page.expect_download() as download:
-        page.click("#video-job .sw-save")
+        page.click("#video-dreams .sw-save")
     assert download.value.suggested_filename == "world-dream.mp4"
     download.value.save_as(folder / "dream.mp4")
     times, sound = times_and_sound(folder / "dream.mp4")
@@ -148,25 +148,22 @@ def test_video_is_uploaded_previewed_rendered_and_downloaded(page: Any, world: P
     assert len(sound) > 40 and set(sound) <= set(original)
 
 
-def test_cancel_and_closing_the_page_remove_all_files(
-        browser: Any, server: str, world: Path, folder: Path) -> None:
-    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)  # of the pages before
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(server)
+def test_cancel_and_delete_remove_all_files(page: Any, world: Path, folder: Path) -> None:
     tab(page, "Video")
     drop(page, "#video-drop", str(world))
-    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
+    set_span(page, 0, 30)
     page.click("#video-start")
-    page.wait_for_selector("#video-job img.sw-frame")
-    assert kept(folder, "videos") and kept(folder, "uploads")
-    page.click("#video-cancel")
-    page.get_by_text("Cancelled. The partial output was removed.").wait_for()
-    assert not kept(folder, "videos")
+    page.wait_for_selector("#video-dreams img.sw-frame:not(.sw-frame-empty)")
+    before = kept(folder, "videos")
+    page.click("#video-dreams [data-do=cancel]")
+    eventually(lambda: len(kept(folder, "videos")) < len(before), 30)
+    cancelled = kept(folder, "videos")
+    set_span(page, 0, 0.2)
     page.click("#video-start")
-    page.wait_for_selector("#video-job img.sw-frame")
-    context.close()
-    eventually(lambda: not kept(folder, "videos") and not kept(folder, "uploads"), 30)
+    page.wait_for_selector("#video-dreams video.sw-result")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#video-dreams [data-do=delete]")
+    eventually(lambda: kept(folder, "videos") == cancelled, 30)
 
 
 def kept(folder: Path, kind: str) -> list[Path]:
@@ -188,13 +185,13 @@ def test_file_name_is_shown_as_text_and_a_wrong_file_as_one_line(page: Any, tmp_
     page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
     assert page.inner_text("#video-drop .sw-drop-name") == name
     page.click("#video-start")
-    page.wait_for_selector("#video-job video.sw-result")
-    assert name in page.inner_text("#video-job") and page.evaluate("window.hacked") is None
+    page.wait_for_selector("#video-dreams video.sw-result")
+    assert name in page.inner_text("#video-dreams") and page.evaluate("window.hacked") is None
     page.click("#video-drop .sw-drop-remove")
     drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"ffconcat version 1.0\n"})
     page.get_by_text("This file is damaged, or not a video.").wait_for()
     drop(page, "#video-drop", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": bytes(5_100_000)})
-    page.get_by_text("This file is larger than 5 MB.").wait_for()
+    page.get_by_text("This file is too large (5.1 MB; the limit is 5 MB).").wait_for()
     page.click("#video-start")
     page.get_by_text("Choose a video first.").wait_for()
     page.wrong[:] = [line for line in page.wrong if "400 (Bad Request)" not in line]  # the refused one
@@ -212,11 +209,11 @@ def test_picture_is_dreamed_only_under_the_drawn_mask(page: Any, folder: Path) -
     page.mouse.up()
     page.click("#picture-start")
     page.get_by_text(re.compile("of 48 steps")).wait_for()  # 12 on each of 4 octaves: the preset "still"
-    page.wait_for_selector("#picture-job .sw-compare")
-    page.fill("#picture-job .sw-compare input", "80")
-    assert "80%" in page.get_attribute("#picture-job .sw-compare", "style")
+    page.wait_for_selector("#picture-dreams .sw-compare")
+    page.fill("#picture-dreams .sw-compare input", "80")
+    assert "80%" in page.get_attribute("#picture-dreams .sw-compare", "style")
     with page.expect_download() as download:
-        page.click("#picture-job .sw-save")
+        page.click("#picture-dreams .sw-save")
     download.value.save_as(folder / "dream.png")
     dream, lion = images.read_image(str(folder / "dream.png")), images.read_image(LION)
     change = np.abs(dream.astype(int) - lion).mean(axis=(0, 2))
