@@ -19,7 +19,7 @@ TERMS = "Be kind.\n\n<b>No</b> ${1 + 1} {{pictures}} of others.\n" + 80 * "One m
 def open_page(context: Any, web: Running) -> Any:
     page = context.new_page()
     page.goto(web.url)
-    page.locator("[role=tab]").first.wait_for(timeout=60_000)
+    page.locator(".sd-theme[aria-pressed]").wait_for(timeout=60_000)  # the script of the head has run
     return page
 
 
