@@ -32,8 +32,8 @@ NO_PATHS = {
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
     "sizes", "encoder",  # of benchmarks
-    "tabs", "banner",
-    "suffix", "container", "exec", "workers", "seams",
+    "tabs", "banner", "keep_folder",  # a folder of its own
+    "suffix", "container", "exec", "workers", "seams", "cluster", "chunk_resources",
     "size", "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }
 """Options that take any text and name no file."""
