@@ -94,6 +94,18 @@ def test_tab_key_reaches_every_control_shows_the_focus_and_leaves_the_page(visit
     order = [next(index for index, stop in enumerate(stops) if part in stop["what"])
              for part in ("sd-skip", "sd-theme", "tab-video-button", "sw-drop-input", "video-start", "sd-look")]
     assert order == sorted(order)
+    assert sum('class="sd-look"' in stop["what"] for stop in stops) <= 2  # one, or two where the first has moved
+    page.focus("#tab-video .sd-look[tabindex='0']")
+    passed = [look_with_focus(page)]
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End", "Home"):
+        page.keyboard.press(key)
+        passed.append(look_with_focus(page))
+    assert all(passed) and len(set(passed)) >= 5 and passed[4] == passed[0]
+    assert page.locator("#tab-video .sd-look[tabindex='0']").count() == 1
+
+
+def look_with_focus(page: Any) -> str:
+    return str(page.evaluate("document.activeElement.dataset.look ?? ''"))
 
 
 def test_focus_stays_on_the_page_when_its_control_vanishes(visit: Visit) -> None:

@@ -1,6 +1,7 @@
 // The gallery of looks, whose HTML is made by pages/looks.py. A click uses a look; with "Mix" its layers are added to
 // the present ones, with "Subtract" they get negative weights, and a slider says how much.
 
+import { rove } from "./roving.js";
 import strings from "./strings.js";
 import { fill } from "./words.js";
 
@@ -23,6 +24,7 @@ export class Looks {
       if (event.target.type === "radio") this.setMixed(null);
     });
     this.slider.addEventListener("input", () => this.mix());
+    this.updateStop = rove(root.querySelector(".sd-looks"), ".sd-look", true);
   }
 
   choose(look, shift) {
@@ -77,6 +79,7 @@ export class Looks {
     for (const button of this.root.querySelectorAll(".sd-look")) {
       button.setAttribute("aria-pressed", String(button.dataset.look === look));
     }
+    this.updateStop();
   }
 
   // The present layers and the look that has all present settings: while a mix is in use, its first look stays marked.

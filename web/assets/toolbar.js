@@ -1,5 +1,7 @@
 // The buttons under the picture, and their keys.
 
+import { rove } from "./roving.js";
+
 const KEYS = { z: "freeze", x: "reset", m: "mirror", c: "compare", s: "snapshot", r: "record", f: "fullscreen" };
 const TYPING = "input:not([type=range]):not([type=checkbox]), textarea, select";
 
@@ -12,6 +14,7 @@ export class Toolbar {
     for (const button of root.querySelectorAll("[data-do]")) {
       button.addEventListener("click", () => this.act(button.dataset.do));
     }
+    rove(root.querySelector(".sd-bar"), "[data-do]");
     document.addEventListener("keydown", (event) => {
       const name = KEYS[event.key.toLowerCase()], isShortcut = event.ctrlKey || event.metaKey || event.altKey;
       if (!name || isShortcut || event.target.closest?.(TYPING) || !root.offsetParent || !isActive()) return;
