@@ -65,6 +65,7 @@ export class DreamCard {
   createView() {
     const { state, kind, token, name, start_seconds: start } = this.dream;
     this.preview = null;
+    if (state === "failed") return document.createTextNode("");
     if (state === "done" && this.open) {
       if (kind === "picture") return comparePictures(url(`dreams/${token}/original`), url(`results/${token}`));
       if (this.compared) return this.videos = compareVideos(url(`dreams/${token}/original`), url(`results/${token}`), start);

@@ -3,7 +3,7 @@
 
 import { readOption, storeOption } from "./stored_options.js";
 
-const BUSY_MS = 1000, IDLE_MS = 20_000, HIDDEN_MS = 10_000, MAX_RETRY_MS = 8000, TIMEOUT_MS = 10_000;
+const BUSY_MS = 1000, IDLE_MS = 20_000, HIDDEN_MS = 10_000, MAX_RETRY_MS = 4000, TIMEOUT_MS = 10_000;
 const MAX_LINKED = 20;                // as in pages/dreams.py
 const LINK = "dream";                 // of the address of the page: ?dream=TOKEN
 const ENDED = ["done", "failed", "cancelled"];

@@ -4,8 +4,9 @@
 import { DropMask } from "./drop_mask.js";
 import { DropTrim, formatTime } from "./drop_trim.js";
 import { keep, readKept } from "./kept_file.js";
-import { Refused, ResumableUpload, ask, fill, reasonOf } from "./resumable_upload.js";
+import { Refused, ResumableUpload, ask, reasonOf } from "./resumable_upload.js";
 import strings from "./strings.js";
+import { fill } from "./words.js";
 
 const WORDS = strings.file_drop;
 const ANNOUNCED_SHARE = 0.25, RETRY_MS = 5000;

@@ -1,6 +1,7 @@
 // The upload of one file in pieces (the routes are in jobs/upload_routes.py). A network that fails costs at most one
 // piece: the upload goes on by itself at the offset that the server has, as soon as there is a network again.
 import strings from "./strings.js";
+import { fill } from "./words.js";
 
 const WORDS = strings.upload;
 const LARGEST_PIECE = 4e6, SMALLEST_PIECE = 25e4;  // bytes; below 1 MB for proxies with nginx's default limit
@@ -10,10 +11,6 @@ const LATER = [0, 408, 425, 429, 502, 503, 504];
 const PIECE_TOO_LARGE = 413, OTHER_OFFSET = 409, GONE = 404, MAX_RESTARTS = 3;
 
 export class Refused extends Error {}
-
-export function fill(text, values) {
-  return text.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
-}
 
 // One line for a visitor, of an answer that may come from a proxy.
 export function reasonOf({ status, answer }) {
