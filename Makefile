@@ -46,7 +46,7 @@ test-alone: .venv/installed-dev
 	$(BIN)/python -m pytest -m "alone and not browser and not soak"
 
 test-browser: .venv/installed-dev
-	$(BIN)/python -m pytest -m "browser and not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "browser and not soak"
 
 # SOAK_SECONDS=240 makes the longest of it shorter
 soak: .venv/installed-dev

@@ -24,6 +24,7 @@ if not CHROMIUM:
     pytest.skip("no chromium here", allow_module_level=True)
 PATIENCE_MS = 60_000
 CARD = "#video-dreams .sw-dream"
+SLOW = ("--field-height", "128", "--steps", "4")
 PROGRESS = re.compile(r"(\d+) of (\d+) frames")
 
 
@@ -82,8 +83,8 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
     port = free_port()
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    with server(tmp_path, port) as process:
-        begin(page, port, world, (1, 4))
+    with server(tmp_path, port, *SLOW) as process:
+        begin(page, port, world, (0, 5))
         page.evaluate("window.isSamePage = true")
         context.set_offline(True)
         page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
@@ -92,9 +93,11 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
         assert page.evaluate("window.isSamePage"), "the page was loaded again"
         page.reload()
         until(lambda: frames(page) > 50, 60)  # it stands on its tab; a chunk of 50 is whole
+        assert frames(page) < 150
         process.kill()
         page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
-    with server(tmp_path, port):
+    with server(tmp_path, port, *SLOW):
+        until(lambda: frames(page) > 50, 60)
         page.wait_for_selector(f"{CARD}[data-state=done]")
         page.click(f"{CARD} [data-do=share]")
         page.wait_for_selector(f"{CARD} [data-do=share]:has-text('Link copied')")
@@ -102,7 +105,7 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
         saved = page.evaluate("async (url) => [...new Uint8Array(await (await fetch(url)).arrayBuffer())]",
                               page.get_attribute(f"{CARD} video", "src"))
         (tmp_path / "saved.mp4").write_bytes(bytes(saved))
-        assert len(times_and_sound(tmp_path / "saved.mp4")[0]) == 90
+        assert len(times_and_sound(tmp_path / "saved.mp4")[0]) == 150
         phone = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
         phone.goto(link)
         phone.wait_for_selector("#all-dreams .sw-dream[data-state=done] video")
@@ -118,7 +121,7 @@ def test_a_dream_goes_on_while_its_page_is_offline(browser: Any, tmp_path: Path,
     port = free_port()
     context = browser.new_context()
     page = context.new_page()
-    with server(tmp_path, port, "--field-height", "128", "--steps", "3"):
+    with server(tmp_path, port, *SLOW):
         begin(page, port, world, (0, 20))
         page.evaluate("window.isSamePage = true")
         before = frames(page)

@@ -138,6 +138,7 @@ def test_an_upload_goes_on_after_a_reload_with_the_same_file(page: Any, tmp_path
     assert offsets[-1] == PIECE
 
 
+@pytest.mark.soak
 def test_pieces_get_smaller_for_a_proxy_that_takes_no_large_ones(page: Any, large: dict[str, Any]) -> None:
     drop = open_tab(page, "picture")
     offsets = intercept(page, lambda number, route: len(route.request.post_data_buffer) > 2**20 and (

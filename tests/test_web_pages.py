@@ -164,6 +164,7 @@ def test_cancel_and_delete_remove_all_files(page: Any, world: Path, folder: Path
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#video-dreams [data-do=delete]")
     eventually(lambda: kept(folder, "videos") == cancelled, 30)
+    page.wrong[:] = [line for line in page.wrong if "404" not in line]  # a preview that the browser still asked for
 
 
 def kept(folder: Path, kind: str) -> list[Path]:

@@ -134,7 +134,7 @@ def visit(port: int, number: int, held: ExitStack) -> str:
     return visitor.recv(4096).decode().split()[1]
 
 
-@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+@pytest.mark.parametrize("kind", ["nginx", pytest.param("caddy", marks=pytest.mark.soak)])
 def test_all_tabs_work_and_each_visitor_has_an_address_of_its_own(
     kind: str, web: Running, browser: Any, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
