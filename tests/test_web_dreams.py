@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from streamdream_web.auth.visitor_cookie import visitor_of
+from streamdream_web.core import kept_folder
 from streamdream_web.jobs import job_store, queue, retention, tasks
 from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.job import Job
@@ -18,9 +21,10 @@ from streamdream_web.jobs.request import JobRequest
 from streamdream_web.jobs.uploads import Uploads
 from support.waiting import until
 from support.web_client import Running, ask, running
-from support.web_jobs import ManualClock, submit, times_and_sound, wait_for, work_of
+from support.web_jobs import TIMEOUT_SECONDS, ManualClock, submit, times_and_sound, wait_for, work_of
 
 from streamdream.backends import Backend
+from streamdream.errors import UsageError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
 from streamdream.settings import DreamSettings, RenderSettings
@@ -129,6 +133,64 @@ def test_a_damaged_record_is_removed_and_costs_no_other_job(damage: str, tmp_pat
         assert find(second, good).state == "done"
 
 
+def test_a_record_of_another_version_is_left_alone(tmp_path: Path, eager: Backend, uploads: Uploads, lion: Any) -> None:
+    picture = uploads.take(images.encode_image(lion[:64, :64], ".png", "x"), "a.png")
+    with kept(tmp_path, eager) as first:
+        job = wait_for(submit(first, picture, CHEAP))
+    record = job.folder / job_store.RECORD
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({**values, "request": {**values["request"], "of tomorrow": 1}}))
+    with kept(tmp_path, eager) as second:
+        assert not second.jobs() and (job.folder / tasks.STILL).exists()
+    record.write_text(json.dumps(values))
+    with kept(tmp_path, eager) as third:
+        assert find(third, job).state == "done"
+    os.utime(record, (0, 0))
+    record.write_text("{")
+    os.utime(record, (0, 0))
+    with kept(tmp_path, eager):
+        assert not job.folder.exists()
+
+
+def test_a_server_that_stops_keeps_what_is_whole_and_forgets_what_was_cancelled(tmp_path: Path, eager: Backend,
+                                                                                uploads: Uploads, lion: Any) -> None:
+    picture = uploads.take(images.encode_image(lion[:64, :64], ".png", "x"), "a.png")
+    begun, going = threading.Event(), threading.Event()
+
+    def finish(job: Job) -> None:
+        begun.set()
+        going.wait(TIMEOUT_SECONDS)  # as in the joining of a video, which asks nobody
+        job.result = job.folder / tasks.STILL
+        job.result.write_bytes(b"dream")
+
+    for cancelled in (False, True):
+        begun.clear()
+        going.clear()
+        jobs = JobQueue("tests", tmp_path / "jobs", work_of=lambda request: finish, keeps=True)
+        job = submit(jobs, picture, CHEAP)
+        assert begun.wait(TIMEOUT_SECONDS)
+        if cancelled:
+            jobs.cancel(job)
+        threading.Timer(0.3, going.set).start()
+        jobs.close()
+        with kept(tmp_path, eager) as again:
+            found = again.get(job.token)
+            assert found is None if cancelled else found is not None and found.state == "done"
+
+
+def test_a_folder_with_other_files_is_not_taken_for_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(UsageError, match="holds other files"):
+        kept_folder.lock_folder(tmp_path)
+    assert (tmp_path / "videos").is_dir()
+    kept_folder.lock_folder(tmp_path / "new").release()
+    (tmp_path / "new" / "videos").mkdir()
+    lock = kept_folder.lock_folder(tmp_path / "new")
+    with pytest.raises(UsageError, match="in use by another server"):
+        kept_folder.lock_folder(tmp_path / "new")
+    lock.release()
+
+
 def test_results_expire_over_a_restart(tmp_path: Path, eager: Backend, uploads: Uploads, lion: Any) -> None:
     picture = uploads.take(images.encode_image(lion, ".png", "x"), "lion.png")
     with kept(tmp_path, eager) as first:
@@ -155,6 +217,7 @@ def test_the_oldest_results_of_the_address_with_most_go_first(tmp_path: Path) ->
     assert retention.surplus(jobs, 10) == []
     assert retention.surplus(jobs, 7) == [jobs[0]]
     assert retention.surplus(jobs, 4) == [jobs[0], jobs[2]]
+    assert retention.surplus(jobs, 10, max_jobs=2) == [jobs[0], jobs[2]]
 
 
 # --- the page's routes
@@ -206,6 +269,20 @@ def test_a_dream_belongs_to_its_visitor_and_is_seen_by_who_has_its_link(web: Run
     assert dreams_of(web, ANNA) == [] and not job.folder.exists()
     for path in (f"results/{job.token}", f"dreams/{job.token}/preview", "dreams/x/original"):
         assert ask(web, f"/{path}")[0] == 404
+
+
+def test_a_second_click_is_the_first_job_and_too_many_octaves_are_lowered(web: Running, lion: Any) -> None:
+    service = web.jobs_service
+    upload = service.uploads.take(images.encode_image(lion[:60, :80], ".png", "x"), "a.png", "127.0.0.1")
+    service.uploads.claim(upload.token, visitor_name(BOB))
+    settings = DreamSettings(layers="mixed0", octaves=4, warmup_steps=0)
+    request = JobRequest.of(upload, "inception_v3", 1080, settings, TimeRange(), {})
+    with web.app_state.device_slot("another"):
+        one, two = (service.dream(visitor_name(BOB), upload, request, {}) for _ in range(2))
+        assert one is two
+    assert wait_for(one).state == "done", one.error
+    mine, = dreams_of(web, BOB)
+    assert mine["settings"]["octaves"] < 4 and "4 octaves are too many" in mine["warnings"][0]
 
 
 def test_the_cookie_of_a_visitor_stays_and_comes_with_the_page_only(web: Running) -> None:

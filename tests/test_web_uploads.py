@@ -163,7 +163,7 @@ def test_files_live_as_long_as_their_session(uploads: Uploads, tmp_path: Path, m
         uploads.claim(hers.token, "me")
     with pytest.raises(UsageError, match="not here any more"):
         uploads.claim("../../etc/passwd", "me")
-    uploads.forget("me")
+    uploads.drop(mine.token)
     assert not mine.path.exists() and hers.path.exists()
     monkeypatch.setattr(limits, "UNCLAIMED_SECONDS", 0)
     uploads.sweep()

@@ -1,7 +1,8 @@
 """Who renders the missing chunks of a plan: processes here (workers.py), or a Ray cluster (ray_cluster.py)."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Executor(Protocol):
     def threads(self, usable: int) -> int:
         """Threads of each chunk on a processor, of those that this process would use."""
 
-    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Iterator[tuple[Chunk, list[str]]]:
+    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Generator[tuple[Chunk, list[str]]]:
         """Yield each missing chunk of ``folder.plan`` when its files lie in the folder, with warnings about its source.
         The caller takes it into the plan before it asks for the next one.
 
@@ -30,6 +31,7 @@ class Executor(Protocol):
 
 def render_chunks(executor: Executor, folder: WorkFolder, on_frame: Callable[[int], None]) -> None:
     """Render all that is missing. Raises as ``Executor.render``; then the chunks that are whole stay."""
-    for done, warnings in executor.render(folder, on_frame):
-        assert folder.plan is not None
-        folder.add_chunk(done, folder.plan.next_chunk(done), warnings)
+    with closing(executor.render(folder, on_frame)) as chunks:
+        for done, warnings in chunks:
+            assert folder.plan is not None
+            folder.add_chunk(done, folder.plan.next_chunk(done), warnings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ class RayExecutor:
     def threads(self, usable: int) -> int:
         return self._threads
 
-    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Iterator[tuple[Chunk, list[str]]]:
+    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Generator[tuple[Chunk, list[str]]]:
         """As of ``Executor``."""
         ray, plan = self._ray, folder.plan
         assert plan is not None

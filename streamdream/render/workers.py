@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class ProcessExecutor:
     def threads(self, usable: int) -> int:
         return worker_threads(usable, self.parallel)
 
-    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Iterator[tuple[Chunk, list[str]]]:
+    def render(self, folder: WorkFolder, on_frame: Callable[[int], None]) -> Generator[tuple[Chunk, list[str]]]:
         """As of ``Executor``. Raises StreamdreamError when several workers end without rendering anything, and for what
         a worker raises.
         """

@@ -99,7 +99,7 @@ export class DreamCard {
     this.actions.replaceChildren(...[
       done && this.createDownload(),
       done && !this.open && this.createButton("open", () => this.toggle("open")),
-      done && this.open && kind === "video" && this.createButton(this.compared ? "single" : "compare", () => this.toggle("compared")),
+      done && own && this.open && kind === "video" && this.createButton(this.compared ? "single" : "compare", () => this.toggle("compared")),
       ended && this.createButton("use", () => this.use()),
       state !== "failed" && this.createButton("share", (button) => this.share(button)),
       this.createButton(own ? (ended ? "delete" : "cancel") : "unlist", () => this.remove()),

@@ -43,6 +43,7 @@ class Dreams extends EventTarget {
   }
 
   async ask() {
+    this.isStale = this.asking;       // what is on its way may be older than what the caller has done
     if (this.asking) return;
     this.asking = true;
     clearTimeout(this.timer);
@@ -60,6 +61,7 @@ class Dreams extends EventTarget {
     this.asking = false;
     this.dispatchEvent(new Event("change"));
     this.showTitle();
+    if (this.isStale) { await this.ask(); return; }
     this.timer = setTimeout(() => this.ask(), this.pauseMs);
   }
 

@@ -31,6 +31,8 @@ def lock_folder(folder: Path) -> BaseFileLock:
 
     lock = FileLock(folder / LOCK)
     try:
+        if folder.is_dir() and not (folder / LOCK).exists() and any(folder.iterdir()):
+            raise UsageError(f"--keep-folder {folder} holds other files; name a new folder, or an empty one")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
             raise UsageError(f"--keep-folder {folder} belongs to another user, or is a link")

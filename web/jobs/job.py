@@ -62,6 +62,8 @@ class Job:
     first_done: int = 0
     """``done`` at that time."""
     ended_seconds: float = 0.0
+    size_bytes: int | None = None
+    """Of its files once it has ended; None until that is counted."""
     spare_seconds: Callable[[Job], float] = lambda job: math.inf
     """How much longer it may run, infinite while no other visitor waits."""
     clock: Callable[[], float] = time.monotonic

@@ -39,13 +39,30 @@ def make_folder(job: Job, files: Mapping[str, Upload]) -> None:
     try:
         job.folder.mkdir(mode=0o700)
         for name, upload in files.items():
-            os.link(upload.path, job.folder / name)
+            _link(upload.path, job.folder / name)
     except FileNotFoundError:
         shutil.rmtree(job.folder, ignore_errors=True)
         raise UsageError("that file is not here any more; choose it again") from None
     except OSError as error:
         shutil.rmtree(job.folder, ignore_errors=True)
         raise UsageError(f"this server cannot store the job ({error.strerror})") from None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # file systems without hard links
+        shutil.copyfile(source, target)
+
+
+def has_same_input(job: Job, upload: Upload) -> bool:
+    """Whether a job dreams that very file."""
+    try:
+        return job.request is not None and job.request.input_path(job.folder).samefile(upload.path)
+    except OSError:
+        return False
 
 
 def save(job: Job) -> None:
@@ -61,16 +78,32 @@ def save(job: Job) -> None:
         log.warning("a job is not stored: %s", error)
 
 
-def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Iterator[Job]:
-    """Yield the jobs in ``folder``, by number; remove what is none."""
+def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float], keep_seconds: float
+         ) -> Iterator[Job]:
+    """Yield the jobs in ``folder``, by number; remove folders without a record. One that cannot be read, as of another
+    version, is left alone for ``keep_seconds``.
+    """
     jobs = []
     for path in folder.iterdir():
         try:
             jobs.append(_read(path, work_of, clock))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, StreamdreamError) as error:
             log.warning("a stored job cannot be read: %s", error)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_symlink():
+                path.unlink(missing_ok=True)
+            elif _is_old(path / RECORD, keep_seconds):
+                shutil.rmtree(path, ignore_errors=True)
     yield from sorted(jobs, key=lambda job: job.number)
+
+
+def _is_old(record: Path, keep_seconds: float) -> bool:
+    """Whether there is no record, or one that was written so long ago."""
+    try:
+        return time.time() - record.stat().st_mtime > keep_seconds
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Job:
@@ -84,7 +117,8 @@ def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[],
     job = Job(record["title"], record["visitor"], work_of(request), path, request=request, clock=clock)
     for name in KEPT:
         value = record[name]
-        if type(value) is not type(getattr(job, name)) and not isinstance(value, int | float):
+        present = getattr(job, name)
+        if type(value) is not type(present) and not (isinstance(present, float) and isinstance(value, int)):
             raise TypeError(name)
         setattr(job, name, value)
     if job.state in FINISHED:
@@ -99,11 +133,23 @@ def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[],
 
 def size_bytes(job: Job) -> int:
     """Return the size of all files of a job; one that is also an upload counts here, too."""
-    return sum(path.lstat().st_size for path in job.folder.rglob("*") if path.is_file())
+    total = 0
+    for path in job.folder.rglob("*"):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            total += path.lstat().st_size
+    return total
+
+
+def forget(job: Job) -> None:
+    """Remove the record, so that the next server removes all else."""
+    with contextlib.suppress(OSError):
+        (job.folder / RECORD).unlink()
 
 
 def remove(job: Job, but_record: bool = False) -> None:
     """Remove the files of a job."""
+    if not but_record:
+        forget(job)
     for path in list(job.folder.glob("*")) if but_record else [job.folder]:
         if path.name != RECORD:
             with contextlib.suppress(OSError):

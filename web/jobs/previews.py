@@ -42,7 +42,9 @@ def save(job: Job) -> None:
     """Store the newest preview beside the result."""
     if job.picture is None or job.request is None:
         return
+    path = job.folder / THUMBNAIL
     try:
-        (job.folder / THUMBNAIL).write_bytes(encode(to_sdr_rgb(job.picture)))
+        path.write_bytes(encode(to_sdr_rgb(job.picture)))
     except OSError as error:
+        path.unlink(missing_ok=True)
         log.warning("the small picture of a result is not stored: %s", error)

@@ -74,7 +74,7 @@ class JobQueue:
 
     def _take_up(self) -> None:
         """Go on with the jobs of the queue that had this folder before."""
-        for job in job_store.load(self.folder, self._work_of, self._clock):
+        for job in job_store.load(self.folder, self._work_of, self._clock, self._keep_seconds):
             job.spare_seconds = self.spare_seconds
             self._jobs[job.token] = job
         self._numbers = itertools.count(1 + max((job.number for job in self._jobs.values()), default=0))
@@ -143,8 +143,10 @@ class JobQueue:
 
     def spare_seconds(self, job: Job) -> float:
         """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
+        if job.state != "running":
+            return math.inf
         others = [other for other in self._all() if other.state == "waiting" and other.visitor != job.visitor]
-        if job.state != "running" or not others:
+        if not others:
             return math.inf
         shared = any(other.address != job.address for other in others)
         max_seconds = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
@@ -160,6 +162,8 @@ class JobQueue:
             job.stop.set()
             if job.state == "waiting":
                 self._end(job, "cancelled")
+            elif not job.finished:  # a restart does not go on with it
+                job_store.forget(job)
             self._changed.notify_all()
 
     def discard(self, job: Job) -> None:
@@ -185,7 +189,7 @@ class JobQueue:
             self._closed = True
             self._changed.notify_all()
         for job in self._all():
-            if self._keeps and job.request is not None:
+            if self._keeps and job.request is not None and not job.stop.is_set():
                 job.interrupted = True
                 job.stop.set()
             else:
@@ -219,7 +223,12 @@ class JobQueue:
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            self._run_job(job)
+            try:
+                self._run_job(job)
+            except Exception:  # as of a disk that fails; the queue goes on
+                log.exception("%s failed unexpectedly", self.name)
+                job.error, job.ended_seconds = "internal error; see the server's log", self._clock()
+                job.state = "failed"
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -238,7 +247,8 @@ class JobQueue:
             self._begin(job)
             with torch_threads.use_threads(torch_threads.default_threads()):  # a live session may use fewer meanwhile
                 job.work(job)
-            job.check()
+            if job.stop.is_set() and not job.interrupted:  # what is whole is kept when the server stops, or time is up
+                raise Cancelled("cancelled")
         except Cancelled:
             state = "cancelled"
         except StreamdreamError as error:
@@ -248,7 +258,7 @@ class JobQueue:
             state, job.error = "failed", "internal error; see the server's log"
         with self._changed:
             if job.interrupted and state != "done":
-                job.state, job.attempts, job.error = "waiting", job.attempts - 1, ""
+                job.state, job.attempts, job.error = "waiting", max(0, job.attempts - 1), ""
                 self._save(job)
                 return
             self._end(job, state)

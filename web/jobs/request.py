@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamdream import models
+from streamdream.dream.octaves import fitting_octaves
+from streamdream.dream.options import DreamOptions
 from streamdream.errors import SettingsError
 from streamdream.media.input_container import TimeRange
 from streamdream.settings import DreamSettings
@@ -38,6 +41,8 @@ class JobRequest:
     start_seconds: float = 0.0
     end_seconds: float | None = None
     """The span of a video; None is its end."""
+    notes: tuple[str, ...] = ()
+    """What the visitor should know of the settings."""
 
     @classmethod
     def of(cls, upload: Upload, model: str, field_height: int, dream: DreamSettings, span: TimeRange,
@@ -46,8 +51,14 @@ class JobRequest:
         settings = {name: value for name, value in dataclasses.asdict(dream).items() if name not in FILES}
         names = {name: file.name for name, file in cls.files_of(upload, files).items()}
         end = None if span.end is None else float(span.end)
+        notes: tuple[str, ...] = ()
+        size = DreamOptions(field_height).field_size(upload.facts.height, upload.facts.width)
+        fitting = fitting_octaves(models.get(model), dream, size)
+        if 0 < fitting < dream.octaves:
+            settings["octaves"] = fitting
+            notes = (f"{dream.octaves} octaves are too many for this picture; it is dreamed with {fitting}",)
         return cls(VIDEO if upload.is_video else PICTURE, model, field_height, settings, upload.facts, names,
-                   float(span.start), end)
+                   float(span.start), end, notes)
 
     @staticmethod
     def files_of(upload: Upload, files: Mapping[str, Upload]) -> dict[str, Upload]:
@@ -88,7 +99,7 @@ class JobRequest:
         facts = MediaInfo(**{**values["facts"], "notes": tuple(values["facts"]["notes"])})
         if values["kind"] not in (VIDEO, PICTURE) or any(Path(name).name != name for name in values["names"]):
             raise ValueError("no request")
-        return cls(**{**values, "facts": facts})
+        return cls(**{**values, "facts": facts, "notes": tuple(values.get("notes", ()))})
 
 
 def file_name(role: str, upload: Upload) -> str:

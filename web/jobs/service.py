@@ -1,6 +1,7 @@
 """What the tabs other than Live share: uploads, the two job queues, pictures of layers and channels."""
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from streamdream.settings import DreamSettings
 
 from ..auth import visitor_cookie
 from ..core import limits
-from . import file_inspection, retention, tasks
+from . import file_inspection, job_store, retention, tasks
 from .device_slots import DeviceSlot
 from .file_inspection import InspectionLimits
 from .job import Job, Work
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..core.state import AppState
 
+log = logging.getLogger(__name__)
 THUMBNAILS, CHANNELS = "thumbnails", "channels"
 """Clients of the device that make pictures of layers and of channels in the background."""
 SWEEP_SECONDS = 30.0
@@ -108,8 +110,12 @@ class JobService:
         return queue.submit(visitor, title, self._with_device(work), self._visitors.address(visitor))
 
     def dream(self, visitor: str, upload: Upload, request: JobRequest, files: dict[str, Upload]) -> Job:
-        """Submit a video or a picture; ``files`` are those of its settings. Raises UsageError when the queue is full.
+        """Submit a video or a picture; ``files`` are those of its settings. Of an impatient second click return the job
+        of the first. Raises UsageError when the queue is full.
         """
+        for same in self.jobs_of(visitor):
+            if not same.finished and same.request == request and job_store.has_same_input(same, upload):
+                return same
         for old in [job for job in self.jobs_of(visitor) if job.finished][limits.MAX_KEPT_PER_VISITOR - 1:]:
             self.queue_of(old).discard(old)
         queue = self.videos if request.kind == VIDEO else self.stills
@@ -174,7 +180,10 @@ class JobService:
 
     def _sweep_often(self) -> None:
         while not self._closed.wait(SWEEP_SECONDS):
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:  # as of a disk that fails; the next one may succeed
+                log.exception("what has expired cannot be removed")
 
     def close(self) -> None:
         self._closed.set()

@@ -21,6 +21,7 @@ from streamdream.media import images
 from streamdream.media.input_container import TimeRange
 from streamdream.render.job import RenderJob
 from streamdream.render.plan import OtherIdentity
+from streamdream.render.work_folder import default_path
 from streamdream.settings import RenderSettings, StreamSettings, resolve
 
 from .device_slots import DeviceSlot, StepwiseDeviceSlot
@@ -103,6 +104,9 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     from streamdream.render.host import RenderHost
 
     request, output = _request(job), job.folder / RESULT
+    if output.exists() and not default_path(str(output), "").exists():  # whole, but the server ended before it noted so
+        job.result = output
+        return
     upload, stepwise_slot = request.upload(job.folder), StepwiseDeviceSlot(device_slot)
     stream = replace(stream, model=request.model, field_height=request.field_height)
     encode = replace(ENCODE, start=float(request.span.start),
@@ -119,7 +123,7 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
         except OtherIdentity:  # begun by another version, with other weights or threads
             report = render_file(render_job, PlanOptions(restart=True), observer, host)
     job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
-    job.result, job.answer = output, report
+    job.result = output
 
 
 def _request(job: Job) -> JobRequest:
@@ -234,7 +238,7 @@ def without_paths(text: str, folder: Path, names: Mapping[str, str]) -> str:
     """``names``: path -> what visitors know it by."""
     for path, name in names.items():
         text = text.replace(path, name).replace(Path(path).name, name)
-    return text.replace(f"{folder}/", "")
+    return text.replace(f"{folder}/", "").replace(str(folder), "this server")
 
 
 def _shown_names(job: Job) -> dict[str, str]:

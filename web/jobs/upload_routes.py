@@ -94,6 +94,11 @@ class _Routes:
         except ClientDisconnect:
             ended = reception is None
             return JSONResponse({"error": refusal}, 400)
+        except OSError as error:
+            refusal, ended = f"the server cannot store it ({error.strerror})", True
+            if reception is not None:
+                await self._uploads.receptions.in_thread(self._uploads.receptions.drop, reception)
+            return JSONResponse({"error": refusal}, 507, {"Connection": "close"})
         except UsageError as error:
             refusal, ended = str(error), True
             if reception is not None:

@@ -94,10 +94,14 @@ class Uploads:
             if reception.total_bytes and not reception.is_whole:
                 return None
             upload: Upload = await self.receptions.in_thread(
-                self._inspect_and_store, reception.token, reception.path, reception.name, reception.address,
-                reception.visitor)
-            self.receptions.forget(reception)
+                self._accept, reception)
             return upload
+
+    def _accept(self, reception: Reception) -> Upload:
+        upload = self._inspect_and_store(reception.token, reception.path, reception.name, reception.address,
+                                         reception.visitor)
+        self.receptions.forget(reception)  # here, as the request may be cancelled meanwhile
+        return upload
 
     def note(self, upload: Upload | None, address: str, seconds: float, error: str = "") -> None:
         """Count and log an upload that has ended; the log has no name that a visitor has chosen."""
@@ -131,8 +135,12 @@ class Uploads:
                 return self.claim(own.token, visitor)
         token = secrets.token_urlsafe(18)
         path = self.folder / f"{token}{facts.suffix}"
-        shutil.copyfile(source, path)
-        return self._add(token, path, name, facts, address, visitor)
+        try:
+            shutil.copyfile(source, path)
+            return self._add(token, path, name, facts, address, visitor)
+        except BaseException:
+            self._remove(token)
+            raise
 
     def _inspect_and_store(self, token: str, path: Path, name: str, address: str, visitor: str) -> Upload:
         facts = file_inspection.inspect(path, path.suffix, self.inspection_limits)
@@ -199,7 +207,10 @@ class Uploads:
             is_new, upload.visitor = not upload.visitor, visitor
             upload.at_seconds = upload.seen_seconds = self._clock()
         if is_new and self._keeps:
-            write_record(upload)
+            try:
+                write_record(upload)
+            except OSError as error:
+                log.warning("an upload is not stored: %s", error.strerror)
         self._limit_files_of(visitor)
         return upload
 
@@ -215,10 +226,6 @@ class Uploads:
             upload = self._uploads.get(token)
         return upload if upload is not None and upload.visitor == visitor else None
 
-    def names(self, visitor: str) -> dict[str, str]:
-        """Return the names of the visitor's files by path."""
-        return {str(upload.path): upload.name for upload in self._all() if upload.visitor == visitor}
-
     def seen(self, visitor: str) -> None:
         """Record that a visitor is here."""
         with self._lock:
@@ -230,12 +237,6 @@ class Uploads:
         with self._lock:
             self._uploads.pop(token, None)
         self._remove(token)
-
-    def forget(self, visitor: str) -> None:
-        """Remove the files of a visitor."""
-        for upload in self._all():
-            if visitor and upload.visitor == visitor:
-                self.drop(upload.token)
 
     def sweep(self) -> None:
         """Remove unclaimed files, files of visitors who are gone, and parts of files that do not go on."""

@@ -67,17 +67,20 @@ def routes(jobs_service: JobService) -> list[Route]:
     def original(request: Request) -> Response:
         job = jobs_service.find_job(request.path_params["token"])
         path = job.request.input_path(job.folder) if job and job.request else None
-        if path is None or not path.is_file():
+        is_own = job is not None and job.visitor == jobs_service.visitor_of(request)
+        # a video is as it was sent, whole and with what a camera notes in it, so a link does not lead to it
+        if path is None or not path.is_file() or not (is_own or path.suffix == ".png"):
             return PlainTextResponse(GONE, 404)
         return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"), headers=PRIVATE)
 
     def result(request: Request) -> Response:
         job = jobs_service.find_job(request.path_params["token"])
-        if job is None or job.result is None or not job.result.exists():
+        path = job.result if job else None
+        if job is None or path is None or not path.exists():
             return PlainTextResponse(GONE, 404)
         disposition = "attachment" if request.query_params.get("save") else "inline"
-        return FileResponse(job.result, media_type=service.media_type(job.result), content_disposition_type=disposition,
-                            filename=components.saved_name(job.title, job.result.suffix), headers=PRIVATE)
+        return FileResponse(path, media_type=service.media_type(path), content_disposition_type=disposition,
+                            filename=components.saved_name(job.title, path.suffix), headers=PRIVATE)
 
     def delete(request: Request) -> Response:
         job = jobs_service.find_job(request.path_params["token"])
@@ -95,16 +98,17 @@ def routes(jobs_service: JobService) -> list[Route]:
 def describe(jobs_service: JobService, job: Job, is_own: bool) -> dict[str, Any]:
     """Return what the page shows of a job that has a request."""
     assert job.request is not None
-    queue, request, spare = jobs_service.queue_of(job), job.request, job.spare_seconds(job)
+    queue, request, spare, result = jobs_service.queue_of(job), job.request, job.spare_seconds(job), job.result
     return {
         "token": job.token, "kind": request.kind, "name": job.title, "own": is_own, "state": job.state,
         "done": job.done, "total": job.total, "share": job.share, "left_seconds": job.left_seconds,
         "ahead": queue.position(job), "wait_seconds": queue.wait_seconds(job) if job.state == "waiting" else None,
         "spare_seconds": None if math.isinf(spare) else max(0.0, spare),
         "previews": job.previews, "error": components.sentence(job.error) if job.error else "",
-        "warnings": [components.sentence(warning) for warning in job.warnings], "submitted_at": job.submitted_at,
+        "warnings": [components.sentence(warning) for warning in (*request.notes, *job.warnings)],
+        "submitted_at": job.submitted_at,
         "start_seconds": request.start_seconds, "settings": settings_of(request),
-        "saved_name": components.saved_name(job.title, job.result.suffix) if job.result else "",
+        "saved_name": components.saved_name(job.title, result.suffix) if result else "",
     }
 
 

@@ -74,8 +74,8 @@ def _canvas() -> str:
 def _trim() -> str:
     words = {name: strings.html(f"file_drop.{name}") for name in ("start", "end")}
     return """<div class="sw-drop-trim" hidden>
-  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="0.05" aria-label="{start}">
-    <input class="sw-drop-last" type="range" min="0" step="0.05" aria-label="{end}"></div>
+  <div class="sw-drop-track"><input class="sw-drop-first" type="range" min="0" step="any" aria-label="{start}">
+    <input class="sw-drop-last" type="range" min="0" step="any" aria-label="{end}"></div>
   <output class="sw-drop-span"></output></div>""".format(**words)
 
 
@@ -122,5 +122,5 @@ class DroppedFile:
             drawn = str(fields.get("mask") or "").partition("base64,")[2]
             mask = base64.b64decode(drawn, validate=True)
             return cls(str(fields["token"]), TimeRange.of(start, end=end_seconds), mask)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise UsageError(strings.text("file_drop.choose_again")) from None
