@@ -101,6 +101,7 @@ export class FileDrop {
     this.problem.hidden = !problem;
     this.elsewhere.hidden = !elsewhere;
     this.elsewhere.onclick = elsewhere;
+    if (problem) this.announce("");
   }
 
   announce(text) { if (this.status.textContent !== text) this.status.textContent = text; }
@@ -250,7 +251,11 @@ export class FileDrop {
     if (!token) return;
     const { status, answer } = await ask("GET", "uploads/" + encodeURIComponent(token));
     if (this.state || this.upload) return;  // a file was chosen meanwhile
-    if (status === 200 && answer.offset === undefined) this.onFile(answer, kept);
+    if (status === 200 && answer.offset === undefined) {
+      this.onFile(answer, kept);
+      // a guide or a style picture steers the dream: its closed section opens
+      this.element.closest(".gr-accordion")?.querySelector(".label-wrap[aria-expanded=false]")?.click();
+    }
     else if (status === 200) this.offerToGoOn(kept.unfinished, answer);
     else if (status === 404) keep(this.props.drop_id, null);
     else setTimeout(() => this.restore(), RETRY_MS);

@@ -16,7 +16,8 @@ from . import components, dreams
 from .file_drop import DroppedFile, file_drop
 from .settings_panel import SettingsPanel, on_event
 
-WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "cut")
+WITHOUT = ("channel", "style_layers", "keep", "warmup_steps", "flow", "trust", "cut", "consistency", "regrowth",
+           "stillness")
 """Settings that only matter for several frames."""
 
 
