@@ -78,6 +78,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.alone
+@pytest.mark.soak
 def test_a_cluster_gives_the_frames_of_one_process(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no node finds the input, which then comes through the object store."""

@@ -51,6 +51,7 @@ def test_the_relay_has_its_delay_and_bandwidth() -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.soak
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 def test_the_page_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
