@@ -46,7 +46,8 @@ test-alone: .venv/installed-dev
 	$(BIN)/python -m pytest -m "alone and not browser and not soak"
 
 test-browser: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "browser and not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "browser and not soak" $(wildcard tests/test_web_*.py)
+	$(BIN)/python -m pytest -m "browser and not soak" --ignore-glob "*/test_web_*.py"
 
 # SOAK_SECONDS=240 makes the longest of it shorter
 soak: .venv/installed-dev
