@@ -40,7 +40,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports --no-cache
 
 test-together: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not browser and not soak"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone and not browser and not soak"
 
 test-alone: .venv/installed-dev
 	$(BIN)/python -m pytest -m "alone and not browser and not soak"
