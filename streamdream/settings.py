@@ -240,10 +240,8 @@ class WebSettings(_Checked):
                                 "have six times as many", low=256, high=10**9)
     keep_hours: float = option(24.0, "how long uploads and dreams are kept, also when the server is restarted; 0: half "
                                      "an hour, and no longer than the server runs", low=0, high=8760, unit="h")
-    keep_gb: float = option(10.0, "size of all dreams that are kept; the oldest go first", low=0.1, high=1e6,
-                            unit="GB")
-    keep_folder: str = option("", "folder for what is kept, of one server; by default one for each --port, in the "
-                                  "cache folder")
+    keep_gb: float = option(10.0, "size of all kept dreams; the oldest go first", low=0.1, high=1e6, unit="GB")
+    keep_folder: str = option("", "folder of what one server keeps; by default one for each --port in the cache folder")
     metrics_port: int = option(0, "loopback port for Prometheus metrics; 0 for none", low=0, high=65535)
     log: str = option("text", "format of the log", choices="streamdream.settings:LOGS")
 

@@ -45,6 +45,7 @@ from streamdream.media.opencv import cv2
 from streamdream.media.sample_files import CLIP, PHOTO, sample_file
 
 if TYPE_CHECKING:
+    from streamdream_web.jobs.uploads import Uploads
     from support.source_watcher import Watcher
     from support.unruly_server import Server
     from support.web_client import Running
@@ -122,6 +123,36 @@ def web() -> Iterator[Running]:
 
     with running() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
+    """Chromium before a camera that shows the photograph, which goes up."""
+    from support.browser import chromium
+    from support.live_page import moving_lion
+
+    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
+        yield started
+
+
+@pytest.fixture()
+def page(browser: Any, web: Running) -> Iterator[Any]:
+    """The page of ``web`` in that browser."""
+    from support.live_page import opened
+
+    with opened(browser, web) as loaded:
+        yield loaded
+
+
+@pytest.fixture()
+def uploads(tmp_path: Path) -> Iterator[Uploads]:
+    """An empty store of visitors' files."""
+    from streamdream_web.jobs.file_inspection import InspectionLimits
+    from streamdream_web.jobs.uploads import Uploads
+
+    opened = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

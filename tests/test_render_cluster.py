@@ -9,14 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from support.planned_renders import SMALL, Interruption, Watcher, job
+from support.planned_renders import SMALL, Frames, Interruption, Watcher, frames_of, job, make_shots
 from support.waiting import until
 
 from streamdream.errors import MissingPackage, UsageError
@@ -34,31 +32,11 @@ ON_CLUSTER = PlanOptions(cluster="auto")
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shots, each a texture that moves."""
-    path = tmp_path_factory.mktemp("cluster") / "film.mkv"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
-        number = 0
-        for frames in SHOT_FRAMES:
-            texture = np.kron(random.integers(0, 255, (24, 32, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-            for shift in range(frames):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[shift:shift + 64, shift:shift + 96]))
-                picture.pts, picture.time_base = number, Fraction(1, 25)
-                container.mux(stream.encode(picture))
-                number += 1
-        container.mux(stream.encode(None))
-    return path
-
-
-def frames_of(path: Path) -> list[tuple[int | None, bytes]]:
-    with av.open(str(path)) as container:
-        return [(frame.pts, frame.to_ndarray(format="rgb24").tobytes()) for frame in container.decode(video=0)]
+    return make_shots(tmp_path_factory.mktemp("cluster") / "film.mkv", SHOT_FRAMES)
 
 
 @pytest.fixture(scope="module")
-def by_one(film: Path) -> list[tuple[int | None, bytes]]:
+def by_one(film: Path) -> Frames:
     render_file(job(film, film.with_name("one.mkv"), codec="ffv1"), PlanOptions(), Watcher())
     return frames_of(film.with_name("one.mkv"))
 

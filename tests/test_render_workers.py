@@ -6,15 +6,14 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.commands import ENVIRONMENT, fails, here, preserved_process
+from support.planned_renders import Frames, frames_of, make_shots
 from support.waiting import until
 
 from streamdream import cli
@@ -26,33 +25,11 @@ from streamdream.render.work_folder import PLAN_FILE, TIMES_FILE, WorkFolder
 CHEAP = ("--backend", "eager", "--precision", "fp32", "--field-height", "48", "--octaves", "1", "--steps", "1",
          "--layers", "conv2d_2", "-c:v", "ffv1", "--chunk-frames", "8")
 SHOT_FRAMES = (10, 13, 9)
-Frames = list[tuple[int | None, bytes]]
-"""Time and samples of each."""
 
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shots, each a texture that moves."""
-    path = tmp_path_factory.mktemp("shots") / "shots.mkv"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
-        number = 0
-        for frames in SHOT_FRAMES:
-            texture = np.kron(random.integers(0, 255, (24, 32, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-            for shift in range(frames):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[shift:shift + 64, shift:shift + 96]))
-                picture.pts, picture.time_base = number, Fraction(1, 25)
-                container.mux(stream.encode(picture))
-                number += 1
-        container.mux(stream.encode(None))
-    return path
-
-
-def frames_of(path: Path) -> Frames:
-    with av.open(str(path)) as container:
-        return [(frame.pts, frame.to_ndarray(format="rgb24").tobytes()) for frame in container.decode(video=0)]
+    return make_shots(tmp_path_factory.mktemp("shots") / "shots.mkv", SHOT_FRAMES)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from streamdream_web.auth.visitor_cookie import visitor_of
 from streamdream_web.core import kept_folder
 from streamdream_web.jobs import job_store, queue, retention, tasks
-from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.job import Job
 from streamdream_web.jobs.queue import JobQueue
 from streamdream_web.jobs.request import JobRequest
@@ -32,13 +31,6 @@ from streamdream.settings import DreamSettings, RenderSettings
 CHEAP = DreamSettings(layers="mixed0", warmup_steps=0, octaves=1)
 SPAN = TimeRange.of(1.0, end=2.0)
 ANNA, BOB = "streamdream-visitor=" + "a" * 32, "streamdream-visitor=" + "b" * 32
-
-
-@pytest.fixture()
-def uploads(tmp_path: Path) -> Iterator[Uploads]:
-    opened = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture()

@@ -13,15 +13,11 @@ from typing import Any
 
 import pytest
 from support.broadcast import free_port
-from support.browser import CHROMIUM, FLAGS
+from support.browser import CHROMIUM
 from support.waiting import until
 from support.web_jobs import times_and_sound
 
-pytestmark = [pytest.mark.alone, pytest.mark.browser]
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
-if not CHROMIUM:
-    pytest.skip("no chromium here", allow_module_level=True)
+pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
 PATIENCE_MS = 60_000
 CARD = "#video-dreams .sw-dream"
 SLOW = ("--field-height", "128", "--steps", "4")
@@ -47,14 +43,6 @@ def answers(port: int) -> bool:
     with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
         return True
     return False
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 def begin(page: Any, port: int, video: Path, seconds: tuple[float, float]) -> None:

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from streamdream_web.core.scheduler import CpuYield, FairScheduler
 from streamdream_web.jobs import previews, tasks
 from streamdream_web.jobs.device_slots import StepwiseDeviceSlot
-from streamdream_web.jobs.file_inspection import InspectionLimits
 from streamdream_web.jobs.job import Job
 from streamdream_web.jobs.queue import JobQueue
 from streamdream_web.jobs.thumbnails import SIDE, Thumbnails
@@ -183,13 +182,6 @@ def test_a_dream_that_waited_for_the_cpu_yields_it() -> None:
 
 
 # --- with a network
-
-
-@pytest.fixture()
-def uploads(tmp_path: Path) -> Iterator[Uploads]:
-    opened = Uploads(tmp_path / "uploads", InspectionLimits(50, 60, 10**6))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from support.browser import CHROMIUM, chromium
-from support.live_page import HINTED, LIVE, PAGE, SIZE, begin, load, moving_lion, opened, packets, saved, says, shown
+from support.browser import CHROMIUM
+from support.live_page import HINTED, LIVE, PAGE, SIZE, begin, load, packets, saved, says, shown
 from support.waiting import until
 from support.web_client import Client, Running, difference, running
 
@@ -31,18 +31,6 @@ pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHR
 def web() -> Iterator[Running]:
     with running(max_sessions=2) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
-    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
-        yield started
-
-
-@pytest.fixture()
-def page(browser: Any, web: Running) -> Iterator[Any]:
-    with opened(browser, web) as loaded:
-        yield loaded
 
 
 def dreamed(session: Any, more: int) -> None:

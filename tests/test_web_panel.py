@@ -5,13 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from streamdream_web.core import limits
 from streamdream_web.pages import intensity
-from support.browser import CHROMIUM, chromium
-from support.live_page import begin, moving_lion, opened, says
+from support.browser import CHROMIUM
+from support.live_page import begin, says
 from support.waiting import until
 from support.web_client import Running, running
 
@@ -33,18 +31,6 @@ BROKEN_LOOKS = [{"id": "a", "name": 1}, {"id": "b", "name": "b", "values": {"lay
 def web() -> Iterator[Running]:
     with running(max_sessions=2) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
-    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
-        yield started
-
-
-@pytest.fixture()
-def page(browser: Any, web: Running) -> Iterator[Any]:
-    with opened(browser, web) as loaded:
-        yield loaded
 
 
 def values(page: Any) -> dict[str, Any]:

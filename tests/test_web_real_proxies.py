@@ -15,16 +15,13 @@ import pytest
 from streamdream_web.core import limits
 from streamdream_web.server.logs import JsonFormatter
 from support.broadcast import free_port
-from support.browser import CHROMIUM, FLAGS
+from support.browser import CHROMIUM
 from support.waiting import until
 from support.web_client import Running, running
 
 from streamdream.media.sample_files import PHOTO, sample_file
 
-pytestmark = [pytest.mark.alone, pytest.mark.browser]
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
-if not CHROMIUM:
-    pytest.skip("no chromium here", allow_module_level=True)
+pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
 EXAMPLES = Path(__file__).parents[1] / "docs" / "proxies"
 LIMIT, VISITORS = 8, 65
 PATIENCE_MS = 20_000
@@ -41,14 +38,6 @@ http {{
 def web() -> Iterator[Running]:
     with running(root_path="/dream", connections_per_address=LIMIT) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

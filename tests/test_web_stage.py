@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from support.browser import CHROMIUM, chromium
-from support.live_page import LIVE, PAGE, begin, load, moving_lion, opened, packets, saved, says, shown
+from support.browser import CHROMIUM
+from support.live_page import LIVE, PAGE, begin, load, opened, packets, saved, says, shown
 from support.web_client import Running, running
 
 from streamdream.media.sample_files import EXAMPLE_CLIP
@@ -24,18 +22,6 @@ TOAST = "document.querySelector('.sd-toast').textContent"
 def web() -> Iterator[Running]:
     with running(max_sessions=2) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -> Iterator[Any]:
-    with chromium(moving_lion(tmp_path_factory.mktemp("camera"), lion)) as started:
-        yield started
-
-
-@pytest.fixture()
-def page(browser: Any, web: Running) -> Iterator[Any]:
-    with opened(browser, web) as loaded:
-        yield loaded
 
 
 def test_video_of_the_visitor_is_played_and_not_uploaded(page: Any, web: Running, tmp_path: Path) -> None:

@@ -62,8 +62,13 @@ def open_job_source(job: RenderJob, at_seconds: float = 0.0) -> FileSource:
     start = render.start + at_seconds
     source = open_source(job.input, start, render.start + render.duration - start, render.end,
                          render.deinterlace, render.input_rate, Hwaccel(render.hwaccel, job.run.stream.device))
+    return with_pictures(source, job.run.stream.field_height)
+
+
+def with_pictures(source: FileSource, field_height: int) -> FileSource:
+    """Let a source deliver the pictures of a render with that field, and return it. Closes it on an error."""
     try:
-        source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
+        source.deliver_pictures(*DreamOptions(field_height).field_size(source.height, source.width))
     except BaseException:
         source.close()
         raise

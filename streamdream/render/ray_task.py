@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from streamdream.errors import StreamdreamError
 from streamdream.render.block_file import BlockFile
 from streamdream.render.identity import describe_source, package_versions, weights_digest
-from streamdream.render.job import RenderJob, open_job_source
+from streamdream.render.job import RenderJob, open_job_source, with_pictures
 from streamdream.render.plan import Chunk, RenderPlan, differences, warm_up_file
 from streamdream.render.work_folder import TIMES_FILE, ChunkStore
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
-    from streamdream.media.sources.av_source import AvSource
     from streamdream.media.sources.video import FileSource
     from streamdream.render.host import RenderHost
     from streamdream.settings import StreamSettings
@@ -160,9 +159,8 @@ def _dreamer(stream: StreamSettings) -> Dreamer:
     return build_dreamer(stream)
 
 
-def _open_blocks(file: HandedFile, job: RenderJob) -> AvSource:
+def _open_blocks(file: HandedFile, job: RenderJob) -> FileSource:
     """As ``open_job_source``, of a file that is only in the object store."""
-    from streamdream.dream.options import DreamOptions
     from streamdream.media.hardware_decoding import Hwaccel
     from streamdream.media.input_container import SAFE_FORMATS, TimeRange, open_container
     from streamdream.media.sources.av_source import AvSource
@@ -174,9 +172,4 @@ def _open_blocks(file: HandedFile, job: RenderJob) -> AvSource:
     render = job.run.render
     source = AvSource(job.input, open_file, TimeRange.of(render.start, render.duration, render.end), render.deinterlace,
                       hwaccel=Hwaccel(render.hwaccel, job.run.stream.device))
-    try:
-        source.deliver_pictures(*DreamOptions(job.run.stream.field_height).field_size(source.height, source.width))
-    except BaseException:
-        source.close()
-        raise
-    return source
+    return with_pictures(source, job.run.stream.field_height)

@@ -28,12 +28,12 @@ def write_camera(path: Path, images: list[NDArray[np.uint8]]) -> Path:
 
 
 @contextmanager
-def chromium(camera: Path) -> Iterator[Any]:
+def chromium(camera: Path | None = None) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
+    shown = [f"--use-file-for-fake-video-capture={camera}"] if camera else []
     with sync_playwright() as automation:
-        browser = automation.chromium.launch(executable_path=CHROMIUM, headless=True,
-                                       args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"])
+        browser = automation.chromium.launch(executable_path=CHROMIUM, headless=True, args=[*FLAGS, *shown])
         try:
             yield browser
         finally:

@@ -125,3 +125,29 @@ def moving(count: int, size: tuple[int, int] = (96, 72), cut_at: int = 0) -> Ite
         if number == cut_at:
             texture = np.ascontiguousarray(255 - texture[::-1]) if number else texture
         yield np.ascontiguousarray(texture[:, 2 * number: 2 * number + width])
+
+
+Frames = list[tuple[int | None, bytes]]
+"""Time and samples of each frame."""
+
+
+def make_shots(path: Path, shot_frames: Sequence[int]) -> Path:
+    """Write a lossless film of shots of so many frames, 96x64 at 25/s, each a texture that moves."""
+    random, number = np.random.default_rng(0), 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
+        for frames in shot_frames:
+            texture = np.kron(random.integers(0, 255, (24, 32, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+            for shift in range(frames):
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[shift:shift + 64, shift:shift + 96]))
+                picture.pts, picture.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(picture))
+                number += 1
+        container.mux(stream.encode(None))
+    return path
+
+
+def frames_of(path: Path) -> Frames:
+    with av.open(str(path)) as container:
+        return [(frame.pts, frame.to_ndarray(format="rgb24").tobytes()) for frame in container.decode(video=0)]

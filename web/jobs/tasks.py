@@ -19,7 +19,7 @@ from streamdream.dream import reference_images
 from streamdream.errors import SourceError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
-from streamdream.render.job import RenderJob
+from streamdream.render.job import RenderJob, with_pictures
 from streamdream.render.plan import OtherIdentity
 from streamdream.render.work_folder import default_path
 from streamdream.settings import RenderSettings, StreamSettings, resolve
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from streamdream.dream.options import DreamOptions
     from streamdream.media.frame import Frame
     from streamdream.media.sinks.base import Sink
-    from streamdream.media.sources.video import FileSource
     from streamdream.settings import DreamSettings
 
     from .uploads import Upload
@@ -112,7 +111,7 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     encode = replace(ENCODE, start=float(request.span.start),
                      end=math.inf if request.end_seconds is None else request.end_seconds)
     run = replace(resolve({}, {}), dream=request.settings(job.folder), stream=stream, render=encode)
-    host = RenderHost(lambda _: make(), True, lambda _: _open(upload, request),
+    host = RenderHost(lambda _: make(), True, lambda _: with_pictures(upload.open(request.span), request.field_height),
                       stepwise_slot, lambda options: with_job_hooks(options, job, stepwise_slot),
                       lambda sink: PreviewSink(sink, job), request.paths(job.folder), says_how_to_resume=False)
     render_job, observer = RenderJob(str(upload.path), str(output), run, overwrite=True), JobObserver(job)
@@ -129,18 +128,6 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
 def _request(job: Job) -> JobRequest:
     assert job.request is not None
     return job.request
-
-
-def _open(upload: Upload, request: JobRequest) -> FileSource:
-    from streamdream.dream.options import DreamOptions
-
-    source = upload.open(request.span)
-    try:
-        source.deliver_pictures(*DreamOptions(request.field_height).field_size(source.height, source.width))
-    except BaseException:
-        source.close()
-        raise
-    return source
 
 
 def preview_video(job: Job, upload: Upload, span: TimeRange, settings: DreamSettings, make: MakeDreamer,
