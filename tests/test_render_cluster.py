@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.commands import fails, here
 from support.planned_renders import SMALL, Frames, Interruption, Watcher, frames_of, job, make_shots
 from support.waiting import until
 
@@ -209,6 +210,15 @@ def test_resources_of_a_chunk(text: str, found: dict[str, float]) -> None:
 def test_wrong_resources_of_a_chunk_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--chunk-resources"):
         parse_resources(text)
+
+
+@pytest.mark.parametrize("address, problem", [
+    ("nope", "it is auto, or an address"), ("ray://", "it is auto, or an address"),
+    ("ray://head", "it is auto, or an address"), ("ray://127.0.0.1:1", "nobody answers there"),
+    ("ray://127.0.0.1:99999", "nobody answers there")])
+def test_an_address_without_a_cluster_is_said_before_anything_is_read(address: str, problem: str,
+                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    fails(here(capsys, "render", "lost.mp4", "-o", "a.mp4", "--cluster", address), 2, problem)
 
 
 def test_without_ray_the_command_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
@@ -31,6 +32,8 @@ MAX_RETRIES = 20
 POLL_SECONDS = 0.5
 NODE_LABEL = "ray.io/node-id"
 RESOURCES = {"cpu": "CPU", "gpu": "GPU"}
+ADDRESS = re.compile(r"ray://(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
+CONNECT_SECONDS = 5.0
 AMOUNT = re.compile(r"([\w-]+)=(\d+(?:\.\d+)?)")
 AMOUNTS = re.compile(rf"{AMOUNT.pattern}(?:,{AMOUNT.pattern})*")
 log = logging.getLogger(__name__)
@@ -48,20 +51,32 @@ def parse_resources(text: str) -> dict[str, float]:
 
 def connect(address: str) -> Any:
     """Return the module ``ray``, connected. Raises MissingPackage, or UsageError when there is no such cluster."""
+    log.info("connecting to the cluster %s", address)  # Ray takes seconds to load
     try:
         import ray
     except ImportError:
         raise MissingPackage("--cluster needs Ray: pip install 'streamdream[ray]'") from None
     if ray.is_initialized():
         return ray
-    if address != "auto" and not address.startswith("ray://"):
-        raise UsageError(f"--cluster {address}: it is auto, or an address such as ray://head:10001")
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, TimeoutError, OSError, ValueError) as error:
         here = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else error_text(error)
         raise UsageError(f"--cluster {address}: {here}") from None
     return ray
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError for what is no address, or where nobody answers: Ray itself tries for half a minute."""
+    if address == "auto":
+        return
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise UsageError(f"--cluster {address}: it is auto, or an address such as ray://head:10001")
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--cluster {address}: nobody answers there ({error_text(error)})") from None
 
 
 class RayExecutor:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from streamdream.settings import WebSettings
 
-LOCK = "lock"
+LOCK, MARK = "lock", "of-streamdream-web"
+"""Files in it; the mark says that the others are ours, too, and may be removed."""
 
 
 def default_folder(web: WebSettings) -> str:
@@ -31,12 +32,13 @@ def lock_folder(folder: Path) -> BaseFileLock:
 
     lock = FileLock(folder / LOCK)
     try:
-        if folder.is_dir() and not (folder / LOCK).exists() and any(folder.iterdir()):
+        if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
             raise UsageError(f"--keep-folder {folder} holds other files; name a new folder, or an empty one")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
             raise UsageError(f"--keep-folder {folder} belongs to another user, or is a link")
         folder.chmod(0o700)
+        (folder / MARK).touch()
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(f"--keep-folder {folder} is in use by another server; name another folder") from None
