@@ -163,6 +163,7 @@ def test_a_server_that_stops_keeps_what_is_whole_and_forgets_what_was_cancelled(
         assert begun.wait(TIMEOUT_SECONDS)
         if cancelled:
             jobs.cancel(job)
+            assert not (job.folder / job_store.RECORD).exists()  # nor does it come back when the process is killed now
         threading.Timer(0.3, going.set).start()
         jobs.close()
         with kept(tmp_path, eager) as again:
@@ -261,6 +262,18 @@ def test_a_dream_belongs_to_its_visitor_and_is_seen_by_who_has_its_link(web: Run
     assert dreams_of(web, ANNA) == [] and not job.folder.exists()
     for path in (f"results/{job.token}", f"dreams/{job.token}/preview", "dreams/x/original"):
         assert ask(web, f"/{path}")[0] == 404
+
+
+def test_the_link_of_a_dream_leads_to_no_original_video(web: Running, world: Path) -> None:
+    service = web.jobs_service
+    upload = service.uploads.take(world.read_bytes(), "world.mp4", "127.0.0.1")
+    service.uploads.claim(upload.token, visitor_name(ANNA))
+    request = JobRequest.of(upload, "inception_v3", 64, CHEAP, TimeRange.of(0, end=0.1), {})
+    job = wait_for(service.dream(visitor_name(ANNA), upload, request, {}))
+    assert ask(web, f"/results/{job.token}", cookie=BOB)[0] == 200
+    original = f"/dreams/{job.token}/original"
+    assert [ask(web, original, cookie=cookie)[0] for cookie in (ANNA, BOB, "")] == [200, 404, 404]
+    assert ask(web, f"/dreams/{job.token}", method="DELETE", cookie=ANNA)[0] == 204
 
 
 def test_a_second_click_is_the_first_job_and_too_many_octaves_are_lowered(web: Running, lion: Any) -> None:

@@ -92,6 +92,8 @@ def render_file(job: RenderJob, options: PlanOptions, observer: RenderObserver, 
         if output is None or not path.exists():
             check_output(job.output, source, job.run.render, job.overwrite, job.input)
         if output is None:
+            if options.cluster:
+                log.warning("this is rendered here: a cluster renders files into files")
             check_space(job, source)
             return _render_in_one_pass(job, source, observer)
         with WorkFolder(path, job.output, output.suffix) as folder:
