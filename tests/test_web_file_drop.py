@@ -181,6 +181,23 @@ def test_a_reloaded_page_has_the_files_with_span_and_mask(page: Any, web: Runnin
     open_tab(page, "picture").locator(".sw-drop-examples").wait_for()
 
 
+CLICK_FIRST = """addEventListener("DOMContentLoaded", () => new MutationObserver((_, watch) => {
+  const tab = document.getElementById("tab-picture-button");
+  if (tab?.ariaSelected === "false") { watch.disconnect(); tab.click(); }
+}).observe(document, { childList: true, subtree: true }))"""
+"""A visitor who opens a tab as soon as there are tabs."""
+
+
+def test_a_tab_that_is_opened_early_after_a_reload_stays_open(page: Any) -> None:
+    open_tab(page, "video")
+    page.add_init_script(CLICK_FIRST)
+    page.reload()
+    page.wait_for_function("document.querySelector('.sd')?.page")
+    page.locator("#picture-drop .sw-drop-zone").wait_for()
+    page.wait_for_timeout(1000)
+    assert page.locator("#picture-drop .sw-drop-zone").is_visible()
+
+
 def test_a_picture_of_a_phone_is_shown_and_a_video_goes_to_its_tab(page: Any) -> None:
     pytest.importorskip("pi_heif")
     drop, photo = open_tab(page, "picture"), {"name": "IMG_1.HEIC", "mimeType": "image/heic", "buffer": heic("turned")}

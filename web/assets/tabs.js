@@ -3,23 +3,31 @@
 const OPEN_TAB = "streamdream-tab", FIND_MS = 200, MAX_TRIES = 100;
 
 const buttonOf = (name) => document.getElementById(`tab-${name}-button`);
+const nameOf = (button) => button?.id.replace(/^tab-|-button$/g, "") ?? "";
 
 export function openTab(name) {
   buttonOf(name)?.click();
 }
 
-// Open the tab of a link, or the one that was open before a reload, as soon as there are tabs.
-export function restoreTab(tries = MAX_TRIES) {
+// Open the tab of a link, or the one that was open before a reload, as soon as there are tabs; not once the visitor has
+// opened one.
+export function restoreTab() {
   const name = new URLSearchParams(location.search).has("dream") ? "dreams" : readTab();
-  if (!document.querySelector("[role=tab]")) {
-    if (tries) setTimeout(() => restoreTab(tries - 1), FIND_MS);
-    return;
-  }
-  if (name) openTab(name);
+  let isChosen = false;
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[role=tab]");
-    if (button) storeTab(button.id.replace(/^tab-|-button$/g, ""));
+    if (!button) return;
+    isChosen = true;
+    storeTab(nameOf(button));
   });
+  const open = (tries) => {
+    const opened = document.querySelector("[role=tab][aria-selected=true]");
+    if (isChosen || !name) return;
+    if (!opened && tries) setTimeout(() => open(tries - 1), FIND_MS);
+    else if (opened === document.querySelector("[role=tab]")) openTab(name);
+    else storeTab(nameOf(opened));
+  };
+  open(MAX_TRIES);
 }
 
 // In this tab of the browser only: another one begins with the first tab of the page.
