@@ -71,10 +71,10 @@ def render_command(parser: Parser, argv: Sequence[str]) -> int:
     if args.chunk_resources and not args.cluster:
         raise UsageError("--chunk-resources is for a cluster: --cluster auto")
     if args.cluster:
-        from streamdream.render import ray_cluster
+        from streamdream.render import ray_connection
 
-        ray_cluster.check_address(args.cluster)  # before PyTorch is loaded
-        ray_cluster.parse_resources(args.chunk_resources)
+        ray_connection.check_address(args.cluster)  # before PyTorch is loaded
+        ray_connection.parse_resources(args.chunk_resources)
     uses = [use for use, used in (("--json", args.json), ("--progress pipe:1", args.progress == "pipe:1"),
                                   ("-o -", args.output == "-")) if used]
     if len(uses) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ MAX_BLOCKS = 4
 """Blocks that a reader keeps: demuxers read the index, pictures and sound in turn."""
 
 
-def blocks_of(path: str) -> Sequence[tuple[int, int]]:
-    """Return offset and size of each block of a file, in bytes."""
-    size = Path(path).stat().st_size
-    return [(offset, min(BLOCK_BYTES, size - offset)) for offset in range(0, size, BLOCK_BYTES)]
+def count_blocks(size: int) -> int:
+    """Of a file of so many bytes."""
+    return -(-size // BLOCK_BYTES)
 
 
-def read_block(path: str, offset: int, size: int) -> bytes:
+def read_block(path: str, number: int) -> bytes:
+    """Raises OSError."""
     with Path(path).open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+        file.seek(number * BLOCK_BYTES)
+        return file.read(BLOCK_BYTES)
 
 
 class BlockFile(io.RawIOBase):

@@ -188,7 +188,8 @@ class _ChunkedRender:
         """Return who renders; None for this process alone. Raises UsageError or MissingPackage for a cluster."""
         options, stream = self._options, self._job.run.stream
         if options.cluster:
-            from streamdream.render.ray_cluster import RayExecutor, parse_resources
+            from streamdream.render.ray_cluster import RayExecutor
+            from streamdream.render.ray_connection import parse_resources
             from streamdream.system.torch_threads import effective_threads
 
             return RayExecutor(options.cluster, parse_resources(options.chunk_resources), effective_threads(stream))

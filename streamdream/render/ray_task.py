@@ -10,7 +10,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamdream import __version__
 from streamdream.errors import StreamdreamError
+from streamdream.render import block_file
 from streamdream.render.block_file import BlockFile
 from streamdream.render.identity import describe_source, package_versions, weights_digest
 from streamdream.render.job import RenderJob, open_job_source, with_pictures
@@ -25,27 +27,27 @@ if TYPE_CHECKING:
 
 
 class NodeRefused(StreamdreamError):
-    """This node would give other frames, or cannot read the input."""
+    """The node of that identifier would give other frames, or cannot read the input."""
+
+    def __init__(self, reason: str, node: str) -> None:
+        super().__init__(reason, node)
+        self.reason, self.node = reason, node
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
 class HandedFile:
-    """A file of the driver's machine: its identity, and its blocks as references into Ray's object store."""
+    """A file of the driver's machine, whose blocks come through ``ray_exchange.Exchange`` when they are read."""
 
     source: Mapping[str, Any]
     """``identity.describe_source``."""
     size: int
-    blocks: Sequence[Any]
 
     def is_here(self, path: str) -> bool:
         """Whether this machine has the same file under the same path: on storage that both share."""
         return Path(path).is_file() and describe_source(path) == self.source
-
-    def fetch(self, number: int) -> bytes:
-        import ray
-
-        data: bytes = ray.get(self.blocks[number])
-        return data
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,50 @@ class ClusterJob:
     """Of all frames: the content of the plan's ``TIMES_FILE``."""
     files: Mapping[str, HandedFile]
     """Path -> file: the input, and what the settings name."""
+    exchange: Any
+    """The actor ``ray_exchange.Exchange``."""
+
+    def fetch(self, path: str, number: int) -> bytes:
+        """Return a block of one of the files."""
+        import ray
+
+        data: bytes = ray.get(ray.get(self.exchange.block.remote((path, number)))[0])
+        return data
 
 
 def check_node(cluster_job: ClusterJob) -> None:
     """Raises NodeRefused with what differs from the machine that made the plan."""
-    from streamdream import __version__
+    import ray
 
     plan = RenderPlan.from_json(cluster_job.plan_text)
-    stream = RenderJob.from_json(plan.job).run.stream
-    here = {"versions": {"streamdream": __version__, **package_versions()}, "weights": weights_digest(stream.model)}
+    job = RenderJob.from_json(plan.job)
+    here = _identity(job.run.stream.model)
+    if job.input not in cluster_job.files:  # pictures, which are not handed over
+        _enter_folder(plan)
+        here["source"] = describe_source(job.input)
     there = {name: plan.identity[name] for name in here}
     if found := list(differences(there, here)):
-        raise NodeRefused("; ".join(found[:3]))
+        raise NodeRefused("; ".join(found[:3]), ray.get_runtime_context().get_node_id())
 
 
-def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, residuals: bytes | None, progress: Any
+@lru_cache(maxsize=1)
+def _identity(model: str) -> dict[str, Any]:
+    """What this process shares with the driver; as of ``identity.identify``."""
+    return {"versions": {"streamdream": __version__, **package_versions()}, "weights": weights_digest(model)}
+
+
+def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, residuals: bytes | None
                  ) -> tuple[bytes, bytes | None, dict[str, Any]]:
     """Render the chunk of that number.
 
-    ``state`` is the state file of the chunk before, ``residuals`` those that fade in over it, where the plan says so;
-    ``progress`` is the actor ``ray_cluster.Progress``. Returns its own state file, the residuals of its warm-up, and
-    ``chunk``, ``warnings`` and ``files`` (name -> bytes).
+    ``state`` is the state file of the chunk before, ``residuals`` those that fade in over it, where the plan says so.
+    Returns its own state file, the residuals of its warm-up, and ``chunk``, ``warnings`` and ``files`` (name -> bytes).
     """
     from streamdream.render.chunk_render import render_range
     from streamdream.render.chunked_output import chunked_output
 
-    progress.begin.remote(number)
+    exchange = cluster_job.exchange
+    exchange.begin.remote(number)
     check_node(cluster_job)
     plan = RenderPlan.from_json(cluster_job.plan_text)
     chunk = plan.chunks[number]
@@ -98,7 +118,7 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
         if residuals is not None:
             (store.path / chunk.blend).write_bytes(residuals)
         render_range(store, (chunk,), job, stream, output, host.build_dreamer(stream),
-                     lambda frame: progress.set.remote(number, frame - chunk.first_frame), host)
+                     lambda frame: exchange.set_frames.remote(number, frame - chunk.first_frame), host)
         assert store.done is not None
         warm_up = store.path / warm_up_file(number)
         return ((store.path / chunk.state_file).read_bytes(), warm_up.read_bytes() if warm_up.exists() else None,
@@ -127,19 +147,20 @@ def _prepare(cluster_job: ClusterJob, plan: RenderPlan, folder: Path) -> tuple[R
     from streamdream.render.host import RenderHost
 
     job, identity = RenderJob.from_json(plan.job), plan.identity
-    if Path(plan.job["folder"]).is_dir():
-        os.chdir(plan.job["folder"])
+    _enter_folder(plan)
     names: dict[str, str] = {}
     open_source: Callable[[RenderJob], FileSource] = open_job_source
     replaced = {}
     for path, file in cluster_job.files.items():
         if file.is_here(path):
             continue
+        fetch = partial(cluster_job.fetch, path)
         if path == job.input:
-            open_source = partial(_open_blocks, file)
+            open_source = partial(_open_blocks, fetch, file.size)
         else:
             local = folder / f"file-{len(names)}{Path(path).suffix}"
-            local.write_bytes(b"".join(map(file.fetch, range(len(file.blocks)))))
+            with local.open("wb") as copy:
+                copy.writelines(map(fetch, range(block_file.count_blocks(file.size))))
             replaced[path], names[str(local)] = str(local), Path(path).name
     dream = job.run.dream
     dream = replace(dream, guide=replaced.get(dream.guide, dream.guide), style=replaced.get(dream.style, dream.style),
@@ -151,6 +172,12 @@ def _prepare(cluster_job: ClusterJob, plan: RenderPlan, folder: Path) -> tuple[R
     return job, stream, RenderHost(_dreamer, open_source=open_source, names=names)
 
 
+def _enter_folder(plan: RenderPlan) -> None:
+    """Paths of the job are relative to a folder, which only shared storage has."""
+    if Path(plan.job["folder"]).is_dir():
+        os.chdir(plan.job["folder"])
+
+
 @lru_cache(maxsize=1)
 def _dreamer(stream: StreamSettings) -> Dreamer:
     """Keep the last one: Ray gives a process one chunk after the other."""
@@ -159,14 +186,14 @@ def _dreamer(stream: StreamSettings) -> Dreamer:
     return build_dreamer(stream)
 
 
-def _open_blocks(file: HandedFile, job: RenderJob) -> FileSource:
-    """As ``open_job_source``, of a file that is only in the object store."""
+def _open_blocks(fetch: Callable[[int], bytes], size: int, job: RenderJob) -> FileSource:
+    """As ``open_job_source``, of a file that is only on the driver's machine."""
     from streamdream.media.hardware_decoding import Hwaccel
     from streamdream.media.input_container import SAFE_FORMATS, TimeRange, open_container
     from streamdream.media.sources.av_source import AvSource
 
     def open_file(**options: Any) -> Any:
-        return open_container(BlockFile(file.fetch, file.size), f"{job.input} is damaged, or not a video",
+        return open_container(BlockFile(fetch, size), f"{job.input} is damaged, or not a video",
                               options={"format_whitelist": SAFE_FORMATS}, **options)
 
     render = job.run.render

@@ -1,0 +1,90 @@
+"""The connection to a Ray cluster: its address, what a chunk takes of it, and what its failures are called."""
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from streamdream.errors import MissingPackage, StreamdreamError, UsageError, error_text
+
+RESOURCES = {"cpu": "CPU", "gpu": "GPU"}
+ADDRESS = re.compile(r"ray://(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
+CONNECT_SECONDS = 5.0
+AMOUNT = re.compile(r"([\w-]+)=(\d+(?:\.\d+)?)")
+AMOUNTS = re.compile(rf"{AMOUNT.pattern}(?:,{AMOUNT.pattern})*")
+_connecting = threading.Lock()
+log = logging.getLogger(__name__)
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """``cpu=4,gpu=1`` -> {"CPU": 4.0, "GPU": 1.0}; other names are a cluster's own. Raises UsageError."""
+    if text and not AMOUNTS.fullmatch(text):
+        raise UsageError(f"--chunk-resources {text}: give amounts, as in cpu=4 or cpu=2,gpu=1")
+    found = {RESOURCES.get(name.lower(), name): float(amount) for name, amount in AMOUNT.findall(text)}
+    if 0 in found.values():
+        raise UsageError(f"--chunk-resources {text}: an amount is above 0")
+    return found
+
+
+def describe_resources(resources: Mapping[str, float]) -> str:
+    """{"CPU": 4.0} -> ``cpu=4``: as ``parse_resources`` reads it."""
+    names = {value: name for name, value in RESOURCES.items()}
+    return ",".join(f"{names.get(name, name)}={amount:g}" for name, amount in resources.items())
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError for what is no address, or where nobody answers: Ray itself tries for half a minute."""
+    if address == "auto":
+        return
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise UsageError(f"--cluster {address}: it is auto, or an address such as ray://head:10001")
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--cluster {address}: nobody answers there ({error_text(error)})") from None
+
+
+def connect(address: str) -> Any:
+    """Return the module ``ray``, connected. Raises MissingPackage, or UsageError when there is no such cluster."""
+    with _connecting:
+        try:
+            import ray
+        except ImportError:
+            raise MissingPackage("--cluster needs Ray: pip install 'streamdream[ray]'") from None
+        if ray.is_initialized():
+            return ray
+        log.info("connecting to the cluster %s", address)  # it takes seconds
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: it has another version of Python or Ray
+            here = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else one_line(error)
+            raise UsageError(f"--cluster {address}: {here}") from None
+        return ray
+
+
+@contextmanager
+def failures_of(ray: Any) -> Iterator[None]:
+    """A context that turns what Ray raises into StreamdreamError."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        text = (str(cause) if isinstance(cause, StreamdreamError) else error_text(cause) if isinstance(cause, OSError)
+                else f"unexpected {type(cause).__name__}: {one_line(cause)}")
+        raise StreamdreamError(f"{text} (on node {error.ip})") from None
+    except ray.exceptions.RayError as error:
+        raise StreamdreamError(f"the cluster gave up: {one_line(error)}") from None
+    except ConnectionError as error:
+        if type(error) is not ConnectionError:  # such as BrokenPipeError: it is of who reads what is printed
+            raise
+        raise StreamdreamError("the connection to the cluster is lost") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what Ray says; pages about its logs may follow."""
+    return str(error).strip().partition("\n")[0].rstrip(":.")
