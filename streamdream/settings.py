@@ -242,7 +242,15 @@ class WebSettings(_Checked):
                                      "an hour, and no longer than the server runs", low=0, high=8760, unit="h")
     keep_gb: float = option(10.0, "size of all kept dreams; the oldest go first", low=0.1, high=1e6, unit="GB")
     keep_folder: str = option("", "folder of what one server keeps; by default one for each --port in the cache folder")
-    metrics_port: int = option(0, "loopback port for Prometheus metrics; 0 for none", low=0, high=65535)
+    shared_folder: str = option("", "folder that several servers behind one address share: uploads, dreams and logins; "
+                                    "each goes on with the videos of one that has ended")
+    cluster: str = option("", "Ray cluster that renders the videos of visitors: auto for that of this machine, or "
+                              "ray://HOST:PORT")
+    metrics_port: int = option(0, "port for Prometheus metrics, without login; 0 for none", low=0, high=65535)
+    metrics_host: str = option("127.0.0.1", "address to listen on for metrics; they have no login, so name one that "
+                                            "only the collector reaches")
+    drain_seconds: float = option(0.0, "how long the server goes on for its visitors after SIGTERM, without new ones; "
+                                       "0: it stops at once", low=0, high=86400, unit="s", kind="time")
     log: str = option("text", "format of the log", choices="streamdream.settings:LOGS")
 
 

@@ -32,7 +32,7 @@ NO_PATHS = {
     "auth", "token", "hosts", "model", "name", "backend", "precision",
     "playlist",  # the check parses it
     "sizes", "encoder",  # of benchmarks
-    "tabs", "banner", "keep_folder",  # a folder of its own
+    "tabs", "banner", "metrics_host", "keep_folder", "shared_folder",  # folders of their own
     "suffix", "container", "exec", "workers", "seams", "cluster", "chunk_resources",
     "size", "memory", "trusted_proxies", "revoke", "root_path", "frame_ancestors",
 }

@@ -48,13 +48,14 @@ def web_command(parser: Parser, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--hash", action="store_true", help="ask for a password, print its hash for --auth, and stop")
     parser.add_argument("--revoke", metavar="NAME", help="revoke that user or named token on all servers of this "
-                        "account, until its password or secret is changed; 'all': end all logins; and stop")
+                        "account, or of --shared-folder, until its password or secret is changed; 'all': end all "
+                        "logins; and stop")
     args = parser.parse(argv)
     if args.hash:
         return _print_hash()
-    if args.revoke:
-        return _revoke(args.revoke)
     run = resolve(args, LIVE_PRESET)
+    if args.revoke:
+        return _revoke(args.revoke, run.web)
     if args.print_config:
         print(settings.to_toml((run.web, run.stream, run.dream, run.live)), end="")
         return 0
@@ -130,10 +131,10 @@ def _print_hash() -> int:
     return 0
 
 
-def _revoke(name: str) -> int:
-    from streamdream_web.auth.revocations import EVERYBODY, Revocations, default_path
+def _revoke(name: str, web: WebSettings) -> int:
+    from streamdream_web.auth.revocations import EVERYBODY, Revocations, path_of
 
-    revocations = Revocations(default_path(), keep_in_memory=False)
+    revocations = Revocations(path_of(web), keep_in_memory=False)
     if name == EVERYBODY:
         revocations.end_sessions(EVERYBODY)
         log_line("all logins are ended")

@@ -1,6 +1,7 @@
 """The connection to a Ray cluster: its address, what a chunk takes of it, and what its failures are called."""
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 import socket
@@ -16,6 +17,7 @@ ADDRESS = re.compile(r"ray://(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
 CONNECT_SECONDS = 5.0
 AMOUNT = re.compile(r"([\w-]+)=(\d+(?:\.\d+)?)")
 AMOUNTS = re.compile(rf"{AMOUNT.pattern}(?:,{AMOUNT.pattern})*")
+MISSING = "--cluster needs Ray: pip install 'streamdream[ray]'"
 _connecting = threading.Lock()
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,11 @@ def describe_resources(resources: Mapping[str, float]) -> str:
 
 
 def check_address(address: str) -> None:
-    """Raises UsageError for what is no address, or where nobody answers: Ray itself tries for half a minute."""
+    """Raises MissingPackage without Ray, or UsageError for what is no address, or where nobody answers: Ray tries for
+    half a minute.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingPackage(MISSING)
     if address == "auto":
         return
     found = ADDRESS.fullmatch(address)
@@ -55,7 +61,7 @@ def connect(address: str) -> Any:
         try:
             import ray
         except ImportError:
-            raise MissingPackage("--cluster needs Ray: pip install 'streamdream[ray]'") from None
+            raise MissingPackage(MISSING) from None
         if ray.is_initialized():
             return ray
         log.info("connecting to the cluster %s", address)  # it takes seconds

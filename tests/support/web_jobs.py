@@ -81,6 +81,6 @@ def work_of(backend: Backend) -> Callable[[JobRequest], Work]:
 
 
 def submit(queue: JobQueue, upload: Upload, dream: DreamSettings, span: TimeRange = WHOLE_VIDEO,
-           files: dict[str, Upload] | None = None, height: int = 96) -> Job:
+           files: dict[str, Upload] | None = None, height: int = 96, visitor: str = "me") -> Job:
     request = JobRequest.of(upload, "inception_v3", height, dream, span, files or {})
-    return queue.submit("me", upload.name, request=request, files=request.files_of(upload, files or {}))
+    return queue.submit(visitor, upload.name, request=request, files=request.files_of(upload, files or {}))

@@ -35,7 +35,7 @@ from .authentication import COOKIE, Account, Authentication, LoginSession
 from .login_page import login_page
 from .login_queue import TooManyLogins
 from .proxies import HOST, ROOT_PATH, RequestLimit, TooManyRequests, TrustedProxies
-from .revocations import SESSION_SECONDS, Revocations, default_path
+from .revocations import SESSION_SECONDS, Revocations, path_of
 
 if TYPE_CHECKING:
     from ..core.state import AppState
@@ -65,7 +65,7 @@ class AuthMiddleware:
         self._app, self._app_state = app, app_state
         self._proxies = TrustedProxies(self._respond, web.trusted_proxies)
         self._limit = RequestLimit(web.connections_per_address)
-        self._authentication = Authentication(web.token, web.auth, Revocations(default_path()), app_state.counts)
+        self._authentication = Authentication(web.token, web.auth, Revocations(path_of(web)), app_state.counts)
         self._root_path = web.root_path or urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path.rstrip("/")
         self._security_headers = security_headers(web.frame_ancestors)
         self._in_frames = bool(web.frame_ancestors)

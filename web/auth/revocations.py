@@ -1,8 +1,8 @@
 """Revoked logins: sessions that were logged out, and names that an operator has revoked.
 
-All servers of one user share one small file, which only that user can read. It holds no secret: random ids of sessions,
-names, and digests of keys. It is read again when it has changed, so that ``streamdream web --revoke`` reaches a running
-server; and a session that was logged out stays so after a restart.
+All servers of one user, or of one ``--shared-folder``, share one small file, which only that user can read. It holds no
+secret: random ids of sessions, names, and digests of keys. It is read again when it has changed, so that ``streamdream
+web --revoke`` reaches a running server; and a session that was logged out stays so after a restart.
 """
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamdream.errors import UsageError
 from streamdream.system import cache_dir
+
+if TYPE_CHECKING:
+    from streamdream.settings import WebSettings
 
 SESSION_SECONDS = 7 * 24 * 3600
 """Lifetime of a login."""
@@ -28,8 +32,9 @@ EVERYBODY = "all"
 log = logging.getLogger(__name__)
 
 
-def default_path() -> Path:
-    return cache_dir.cache_dir("web") / "revocations.json"
+def path_of(web: WebSettings) -> Path:
+    """Return the file that a server with these settings shares with others."""
+    return (Path(web.shared_folder) if web.shared_folder else cache_dir.cache_dir("web")) / "revocations.json"
 
 
 def now_ms() -> int:

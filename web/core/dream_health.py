@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-LOADING, READY, FAILED, STALLED = "loading", "ready", "failed", "stalled"
+LOADING, READY, FAILED, STALLED, DRAINING = "loading", "ready", "failed", "stalled", "draining"
 MAX_FAILURES, FAILURE_SECONDS = 3, 60.0
 """Consecutive failures from which on the server is not ready; and for how long, as without new visitors none would
 succeed again.

@@ -1,4 +1,4 @@
-"""The folder of uploads and results that outlive a server: private, and of one server at a time."""
+"""The folder of uploads and results that outlive a server: private, of one server at a time or of several replicas."""
 from __future__ import annotations
 
 import os
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from streamdream.settings import WebSettings
 
+    from .replica import Replica
+
 LOCK, MARK = "lock", "of-streamdream-web"
 """Files in it; the mark says that the others are ours, too, and may be removed."""
 
@@ -23,7 +25,19 @@ def default_folder(web: WebSettings) -> str:
     """
     if not web.keep_hours:
         return ""
-    return web.keep_folder or (str(cache_dir("web") / str(web.port)) if web.port else "")
+    return web.shared_folder or web.keep_folder or (str(cache_dir("web") / str(web.port)) if web.port else "")
+
+
+def check_folder(web: WebSettings) -> None:
+    """Raises UsageError when what ``default_folder`` returns cannot be used, or options contradict each other."""
+    if web.shared_folder and not web.keep_hours:
+        raise UsageError("--shared-folder keeps what visitors have; with --keep-hours 0 nothing is kept")
+    if web.shared_folder and web.keep_folder:
+        raise UsageError("--keep-folder is of one server, --shared-folder of several; give one of them")
+    if web.shared_folder:
+        join_folder(Path(web.shared_folder)).close()
+    elif folder := default_folder(web):
+        lock_folder(Path(folder)).release()
 
 
 def lock_folder(folder: Path) -> BaseFileLock:
@@ -32,17 +46,34 @@ def lock_folder(folder: Path) -> BaseFileLock:
 
     lock = FileLock(folder / LOCK)
     try:
-        if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
-            raise UsageError(f"--keep-folder {folder} holds other files; name a new folder, or an empty one")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
-            raise UsageError(f"--keep-folder {folder} belongs to another user, or is a link")
-        folder.chmod(0o700)
-        (folder / MARK).touch()
+        _prepare(folder, "--keep-folder")
         lock.acquire(timeout=0)
     except Timeout:
-        raise UsageError(f"--keep-folder {folder} is in use by another server; name another folder") from None
+        raise UsageError(f"--keep-folder {folder} is in use by another server; name another folder, or share it: "
+                         "--shared-folder") from None
     except OSError as error:
         raise UsageError(f"--keep-folder {folder} cannot be used: {error.strerror}; --keep-hours 0 keeps nothing"
                          ) from None
     return lock
+
+
+def join_folder(folder: Path) -> Replica:
+    """Make the folder, and be one of the replicas that share it until the process ends. Raises UsageError."""
+    from .replica import Replica
+
+    try:
+        _prepare(folder, "--shared-folder")
+        return Replica(folder)
+    except OSError as error:
+        raise UsageError(f"--shared-folder {folder} cannot be used: {error.strerror}") from None
+
+
+def _prepare(folder: Path, flag: str) -> None:
+    """Make and mark the folder. Raises UsageError for one that is not ours, or OSError."""
+    if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise UsageError(f"{flag} {folder} holds other files; name a new folder, or an empty one")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+        raise UsageError(f"{flag} {folder} belongs to another user, or is a link")
+    folder.chmod(0o700)
+    (folder / MARK).touch()

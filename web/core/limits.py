@@ -96,6 +96,8 @@ VIDEO_SECONDS, STILL_SECONDS = 3600.0, 300.0
 """A job ends after this time when another visitor waits."""
 SHARED_VIDEO_SECONDS = 600.0
 """The same for a video when another address waits."""
+CLUSTER_VIDEOS = 4
+"""Videos that a cluster renders at once for one server."""
 MAX_KEPT = 2000
 """Dreams of all visitors that are kept; the oldest of the address that holds most go."""
 MAX_KEPT_PER_VISITOR = 100

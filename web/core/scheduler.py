@@ -48,6 +48,9 @@ class FairScheduler:
         self._free = threading.Condition()
         self._busy = False
         self._extended = 0
+        self._used_seconds = 0.0
+        self._in_use_since: float | None = None
+        """Both as of the last time at which the device came into use, or was free again."""
         self._last_ended = 0.0
         """When the last use ended."""
         self._first_asked = 0.0
@@ -69,12 +72,14 @@ class FairScheduler:
                 if not use.is_extended:
                     self._end(client_id, use)
                 self._busy = False
+                self._count_use()
                 self._free.notify_all()
 
     def _extend(self, client_id: str, use: Use) -> Callable[[], float]:
         def end() -> float:
             with self._free:
                 self._extended -= 1
+                self._count_use()
                 self._free.notify_all()
                 return self._end(client_id, use)
 
@@ -90,6 +95,23 @@ class FairScheduler:
         if client_id in self._held_seconds:  # else ``forget`` was called meanwhile
             self._held_seconds[client_id] += seconds
         return seconds
+
+    def _count_use(self) -> None:
+        """Note when the device comes into use, and add up the time when it is free again."""
+        is_in_use = self._busy or self._extended > 0
+        if is_in_use == (self._in_use_since is not None):
+            return
+        now = self._clock()
+        if self._in_use_since is not None:
+            self._used_seconds += now - self._in_use_since
+        self._in_use_since = now if is_in_use else None
+
+    @property
+    def used_seconds(self) -> float:
+        """Seconds for which the device was in use, by whoever, up to now. A time of two uses at once counts once."""
+        with self._free:
+            now_seconds = 0.0 if self._in_use_since is None else self._clock() - self._in_use_since
+            return self._used_seconds + now_seconds
 
     @property
     def stalled_seconds(self) -> float:
@@ -120,6 +142,7 @@ class FairScheduler:
             self._free.wait_for(lambda: not self._busy and self._extended < MAX_EXTENDED and self._next() is ticket)
             self._waiting.remove(ticket)
             self._busy = True
+            self._count_use()
             self._level_seconds = max(self._level_seconds, self._held_seconds.get(client_id, 0.0))
 
     def _next(self) -> tuple[str, object]:

@@ -17,8 +17,8 @@ from streamdream.system import memory
 from streamdream.system.machine import usable_cores
 from streamdream.system.process_tuning import freeze_gc
 
-from .dream_health import DreamHealth
-from .kept_folder import lock_folder
+from .dream_health import DRAINING, DreamHealth
+from .kept_folder import join_folder, lock_folder
 from .private_folder import PrivateFolder
 from .scheduler import FairScheduler, Use
 
@@ -80,7 +80,9 @@ class AppState:
         self.folder = self._private_folder.path
         self.keeps = bool(web.keep_folder)
         """Whether uploads and results outlive the server."""
-        self._lock_on_kept = lock_folder(Path(web.keep_folder)) if self.keeps else None
+        self.replica = join_folder(Path(web.shared_folder)) if web.shared_folder else None
+        """This server among others that share the kept folder."""
+        self._lock_on_kept = lock_folder(Path(web.keep_folder)) if self.keeps and not self.replica else None
         self.kept_folder = Path(web.keep_folder) if self.keeps else self.folder
         self.active_sessions: set[str] = set()
         """Tokens of the running live sessions."""
@@ -94,6 +96,8 @@ class AppState:
         self._lock, self._closed = threading.Lock(), False
         self._eviction = threading.Timer(0, memory.evict_idle)  # started by release
         self.health = DreamHealth()
+        self.draining = False
+        """Whether the server takes no new visitors, as it is going to stop: see ``server/draining.py``."""
 
     @property
     def backend(self) -> Backend:
@@ -147,9 +151,14 @@ class AppState:
         return self._scheduler.waiting
 
     @property
+    def device_seconds(self) -> float:
+        """Seconds for which the device was in use so far."""
+        return self._scheduler.used_seconds
+
+    @property
     def readiness(self) -> str:
-        """Whether visitors get dreams: see ``DreamHealth.status``."""
-        return self.health.status(self._scheduler.stalled_seconds)
+        """Whether visitors get dreams, and new ones are taken: DRAINING, or see ``DreamHealth.status``."""
+        return DRAINING if self.draining else self.health.status(self._scheduler.stalled_seconds)
 
     def warm_up(self) -> None:
         """Load the model and dream once, so that the first visitor does not wait for that."""
@@ -195,3 +204,5 @@ class AppState:
         self._private_folder.remove()
         if self._lock_on_kept is not None:
             self._lock_on_kept.release()
+        if self.replica is not None:
+            self.replica.close()

@@ -38,6 +38,8 @@ class Job:
     """None for a preview, which nobody misses after a restart."""
     number: int = 0
     """Order of submission."""
+    owner: str = ""
+    """The replica that runs it, where several share the folder."""
     state: str = "waiting"
     """``waiting``, ``running``, ``done``, ``failed``, ``cancelled``."""
     attempts: int = 0
@@ -71,6 +73,8 @@ class Job:
     interrupted: bool = False
     """Whether it is stopped in order to go on after a restart."""
     changed: threading.Event = field(default_factory=threading.Event)
+    changed_since_save: bool = False
+    """Whether it went on since its record was written for other replicas."""
 
     @property
     def finished(self) -> bool:
@@ -89,6 +93,7 @@ class Job:
         if not self.first_seconds and done:
             self.first_seconds, self.first_done = self.clock(), done
         self.done, self.total = done, total or self.total
+        self.changed_since_save = True
         self.changed.set()
 
     def show(self, picture: Any) -> None:

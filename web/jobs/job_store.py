@@ -4,6 +4,7 @@
             input.mp4   the visitor's file, and guide, style and mask
             dream.mp4   the result
             thumb.jpg   a small picture of it
+            cancelled   there when another replica than its own has cancelled it
 """
 from __future__ import annotations
 
@@ -25,12 +26,14 @@ from .job import FINISHED, Job, Work
 from .request import JobRequest
 from .uploads import Upload
 
-RECORD, THUMBNAIL, FORMAT = "job.json", "thumb.jpg", 1
-KEPT = ("title", "visitor", "address", "token", "number", "state", "attempts", "done", "total", "error", "warnings",
-        "submitted_at")
+RECORD, THUMBNAIL, CANCELLED, FORMAT = "job.json", "thumb.jpg", "cancelled", 1
+KEPT = ("title", "visitor", "address", "token", "number", "owner", "state", "attempts", "done", "total", "previews",
+        "error", "warnings", "submitted_at")
 """Fields of a job that are stored as they are."""
 TOKEN = re.compile(r"[A-Za-z0-9_-]{24}")
 MAX_RECORD_BYTES = 1_000_000
+READ_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, StreamdreamError)
+"""What ``read`` raises."""
 log = logging.getLogger(__name__)
 
 
@@ -65,10 +68,12 @@ def has_same_input(job: Job, upload: Upload) -> bool:
         return False
 
 
-def save(job: Job) -> None:
-    """Write the record of a job with a request. A full disk is logged: the job itself goes on."""
+def save(job: Job) -> bool:
+    """Write the record of a job with a request, and return whether that is done. A full disk is logged: the job itself
+    goes on.
+    """
     if job.request is None:
-        return
+        return False
     ended_at = time.time() - (job.clock() - job.ended_seconds) if job.finished else 0.0
     record = {"format": FORMAT, **{name: getattr(job, name) for name in KEPT}, "request": job.request.to_json(),
               "result": job.result.name if job.result else "", "ended_at": ended_at}
@@ -76,6 +81,8 @@ def save(job: Job) -> None:
         write_file(str(job.folder / RECORD), json.dumps(record).encode(), overwrite=True)
     except SinkError as error:
         log.warning("a job is not stored: %s", error)
+        return False
+    return True
 
 
 def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float], keep_seconds: float
@@ -86,27 +93,46 @@ def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[]
     jobs = []
     for path in folder.iterdir():
         try:
-            jobs.append(_read(path, work_of, clock))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, StreamdreamError) as error:
+            jobs.append(read(path, work_of, clock))
+        except READ_ERRORS as error:
             log.warning("a stored job cannot be read: %s", error)
-            if path.is_symlink():
-                path.unlink(missing_ok=True)
-            elif _is_old(path / RECORD, keep_seconds):
-                shutil.rmtree(path, ignore_errors=True)
+            remove_unreadable(path, keep_seconds)
     yield from sorted(jobs, key=lambda job: job.number)
+
+
+def remove_unreadable(path: Path, keep_seconds: float) -> None:
+    """Remove a folder that holds no job, or since ``keep_seconds`` one that is not ours."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    elif _is_old(path / RECORD, keep_seconds):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_old(record: Path, keep_seconds: float) -> bool:
     """Whether there is no record, or one that was written so long ago."""
+    return not record.exists() or age_seconds(record) > keep_seconds
+
+
+def age_seconds(path: Path) -> float:
+    """Return for how long a file or folder is as it is; 0 for one that cannot be looked at."""
     try:
-        return time.time() - record.stat().st_mtime > keep_seconds
-    except FileNotFoundError:
-        return True
+        return time.time() - path.lstat().st_mtime
     except OSError:
-        return False
+        return 0.0
 
 
-def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Job:
+def cancel(job: Job) -> None:
+    """Leave word for the replica whose job it is."""
+    with contextlib.suppress(OSError):
+        (job.folder / CANCELLED).touch()
+
+
+def is_cancelled(job: Job) -> bool:
+    return (job.folder / CANCELLED).exists()
+
+
+def read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float]) -> Job:
+    """Return the job of a folder, as it was stored. Raises one of READ_ERRORS."""
     record_path = path / RECORD
     if not TOKEN.fullmatch(path.name) or path.is_symlink() or record_path.stat().st_size > MAX_RECORD_BYTES:
         raise ValueError("not a folder of a job")
@@ -126,8 +152,6 @@ def _read(path: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[],
         job.result = path / Path(record["result"]).name if record["result"] else None
         if job.state == "done" and (job.result is None or not job.result.is_file()):
             raise ValueError("its result is gone")
-    else:
-        job.state = "waiting"
     return job
 
 

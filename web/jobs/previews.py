@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamdream.errors import SinkError
 from streamdream.media.opencv import cv2
 from streamdream.media.resize import resize
 from streamdream.media.tone_mapping import to_sdr_rgb
+from streamdream.system.atomic_file import write_file
 
 from .job import Job
 from .job_store import THUMBNAIL
@@ -42,9 +44,7 @@ def save(job: Job) -> None:
     """Store the newest preview beside the result."""
     if job.picture is None or job.request is None:
         return
-    path = job.folder / THUMBNAIL
     try:
-        path.write_bytes(encode(to_sdr_rgb(job.picture)))
-    except OSError as error:
-        path.unlink(missing_ok=True)
+        write_file(str(job.folder / THUMBNAIL), encode(to_sdr_rgb(job.picture)), overwrite=True)
+    except SinkError as error:
         log.warning("the small picture of a result is not stored: %s", error)

@@ -1,8 +1,9 @@
-"""Jobs that take longer than a click: a queue with one worker thread, positions and time limits.
+"""Jobs that take longer than a click: a queue with a worker thread, positions and time limits.
 
 The page has two queues, one for videos and one for pictures and previews, for which a visitor waits. Both share the
 device with the live sessions: a job takes the device slot for each step. A queue that ``keeps`` its folder leaves its
-jobs there when it is closed, or its process dies, and the next queue in that folder goes on with them.
+jobs there when it is closed, or its process dies, and the next queue in that folder goes on with them. With a
+``replica``, several servers share the folder, and it is another one of them that goes on (``shared_jobs``).
 """
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ from streamdream.system import torch_threads
 
 from ..core import histogram, limits
 from ..core.messages import visitor_message
+from ..core.replica import NOBODY, Replica
 from . import job_store, previews
 from .job import Cancelled, Job, Work
+from .queue_limits import QueueLimits
 from .request import JobRequest
+from .round_robin import RoundRobin
+from .shared_jobs import SharedJobs
 from .uploads import Upload
 
-MAX_REMEMBERED = 1000
-"""Visitors and addresses whose last job is remembered."""
 MAX_DURATIONS = 8
 """Durations of ended jobs from which waiting times are estimated."""
 MAX_ATTEMPTS = 3
@@ -39,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """A queue of jobs and its worker thread. Thread-safe.
+    """A queue of jobs and its worker threads. Thread-safe.
 
     Round-robin over addresses, and over the visitors of each. A job that has run for ``max_seconds`` ends when another
     visitor waits, and after ``max_shared_seconds`` when another address does. ``work_of`` returns what a request asks
@@ -51,35 +54,112 @@ class JobQueue:
                  max_seconds: float = math.inf, max_shared_seconds: float = math.inf, keep_seconds: float = 1800.0,
                  max_per_address: int = limits.MAX_JOBS_PER_ADDRESS,
                  clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None,
-                 work_of: Callable[[JobRequest], Work] = lambda request: _nothing, keeps: bool = False) -> None:
+                 work_of: Callable[[JobRequest], Work] = lambda request: _nothing, keeps: bool = False,
+                 replica: Replica | None = None, private_folder: Path | None = None, workers: int = 1) -> None:
         self.name, self.folder = name, folder
+        self._private_folder = private_folder or folder
+        """For jobs that nobody misses after a restart."""
         self._work_of, self._keeps = work_of, keeps
         self._counts = Counter[str]() if counts is None else counts
         """Ended jobs by state, and by duration as in ``core/histogram.py``."""
-        self._max_jobs, self._max_per_visitor, self._max_per_address = max_jobs, max_per_visitor, max_per_address
+        self._limits = QueueLimits(max_jobs, max_per_visitor, max_per_address)
         self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
         self._clock = clock
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._jobs: dict[str, Job] = {}
-        self._last_served: dict[tuple[str, str], int] = {}
-        """By kind ("visitor" or "address") and name: the number of the job that was served last."""
+        self._round_robin = RoundRobin()
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
-        self._closed = False
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if keeps:
+        self._closed = self._draining = False
+        for path in (folder, self._private_folder):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._owner = replica.name if replica else ""
+        self._shared = SharedJobs(folder, replica, lambda path: job_store.read(path, work_of, clock)
+                                  ) if replica else None
+        if self._shared:
+            self.synchronize()
+        elif keeps:
             self._take_up()
-        self._worker = threading.Thread(target=self._run, name=f"streamdream-{name}", daemon=True)
-        self._worker.start()
+        self._workers = [threading.Thread(target=self._run, name=f"streamdream-{name}-{number}", daemon=True)
+                         for number in range(workers)]
+        for worker in self._workers:
+            worker.start()
 
     def _take_up(self) -> None:
         """Go on with the jobs of the queue that had this folder before."""
         for job in job_store.load(self.folder, self._work_of, self._clock, self._keep_seconds):
             job.spare_seconds = self.spare_seconds
+            job.state, job.owner = job.state if job.finished else "waiting", self._owner
             self._jobs[job.token] = job
         self._numbers = itertools.count(1 + max((job.number for job in self._jobs.values()), default=0))
         if waiting := sum(not job.finished for job in self._jobs.values()):
             log.info("%d %s go on from before the restart", waiting, self.name)
+
+    # --- other replicas -----------------------------------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Learn what other replicas have done in the folder, tell them how far the jobs here are, and go on with the
+        jobs of replicas that have ended.
+        """
+        if self._shared is None:
+            return
+        known = {job.token: job for job in self._all() if job.request is not None}
+        present, changed = self._shared.changes(known)
+        with self._changed:
+            for job in changed:
+                earlier = self._jobs.get(job.token)
+                if earlier is None or not self._is_own(earlier):
+                    self._take(job, earlier)
+            for token in known.keys() - present:
+                if known[token].finished or not self._is_own(known[token]):
+                    self._jobs.pop(token, None)
+        for job in [job for job in self._all() if job.request is not None and not job.finished and self._is_own(job)]:
+            if job_store.is_cancelled(job):
+                self.discard(job)
+            elif job.changed_since_save:
+                job.changed_since_save = False
+                previews.save(job)
+                self._save(job)
+        if not (self._draining or self._closed):
+            self._take_over()
+
+    def _take(self, job: Job, earlier: Job | None = None) -> None:
+        job.spare_seconds = self.spare_seconds
+        if earlier is not None and earlier.stop.is_set():
+            job.stop.set()
+        self._jobs[job.token] = job
+
+    def _take_over(self) -> None:
+        assert self._shared is not None
+        others = [job for job in self._all() if not (job.finished or job.stop.is_set() or self._is_own(job))]
+        for job in self._shared.abandoned(others):
+            job.owner, job.state, job.number = self._owner, "waiting", next(self._numbers)
+            if job_store.save(job):
+                log.info("a job goes on here: its server has ended", extra={"facts": self._facts(job)})
+                with self._changed:
+                    self._take(job)
+                    self._changed.notify_all()
+
+    def _is_own(self, job: Job) -> bool:
+        return job.owner == self._owner
+
+    def drain(self) -> None:
+        """Begin no more jobs with a request; leave those that wait to other replicas."""
+        with self._changed:
+            self._draining = True
+            for job in self._queue():
+                self._release(job)
+
+    def _release(self, job: Job) -> None:
+        """Leave a job to the other replicas, or to the next server."""
+        if job.request is not None:
+            job.state, job.owner = "waiting", NOBODY if self._shared else ""
+            self._save(job)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job runs here."""
+        return any(job.state == "running" and self._is_own(job) for job in self._all())
 
     def submit(self, visitor: str, title: str, work: Work | None = None, address: str = "",
                request: JobRequest | None = None, files: Mapping[str, Upload] | None = None) -> Job:
@@ -91,21 +171,17 @@ class JobQueue:
         address = address or f"visitor {visitor}"
         self.sweep()
         with self._changed:
-            unfinished = [job for job in self._jobs.values() if not job.finished]
-            mine = sum(job.visitor == visitor for job in unfinished)
             if self._closed:
                 raise UsageError("this server is shutting down")
-            if mine >= self._max_per_visitor:
-                raise UsageError("your last job is not finished; cancel it, or wait" if self._max_per_visitor == 1
-                                 else f"you have {mine} waiting or running; cancel one, or wait")
-            if sum(job.address == address for job in unfinished) >= self._max_per_address:
-                raise UsageError(f"{self._max_per_address} from your address wait or run already; try again later")
-            if len(unfinished) >= self._max_jobs:
-                raise UsageError("the queue is full; try again in a few minutes")
+            unfinished = [job for job in self._jobs.values() if not (job.finished or job.stop.is_set())]
+            self._limits.check(visitor, address, unfinished, sum(map(self._is_own, unfinished)))
             job = Job(title, visitor, work or (self._work_of(request) if request else _nothing), self.folder, address,
                       request=request, number=next(self._numbers), clock=self._clock)
-            job.folder, job.spare_seconds = self.folder / job.token, self.spare_seconds
+            job.folder, job.owner = self._private_folder / job.token, self._owner
+            job.spare_seconds = self.spare_seconds
             if request is not None:
+                job.folder = self.folder / job.token
+                job.owner = NOBODY if self._shared and self._draining else self._owner
                 job_store.make_folder(job, files or {})
                 self._save(job)
             self._jobs[job.token] = job
@@ -122,18 +198,22 @@ class JobQueue:
         with self._changed:
             if job.state != "waiting":
                 return 0
-            running = sum(other.state == "running" for other in self._jobs.values())
-            return running + self._queue().index(job)
+            running = sum(other.state == "running" and other.owner == job.owner for other in self._jobs.values())
+            queue = self._queue(job.owner)
+            return running + (queue.index(job) if job in queue else len(queue))
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job waits or runs."""
-        return any(not job.finished for job in self._all())
+        """Whether a job waits or runs here."""
+        return any(not job.finished and self._is_own(job) for job in self._all())
 
     def wait_seconds(self, job: Job) -> float | None:
         """Return the estimated time until a waiting job begins; None while nothing is known to estimate it from."""
+        if not self._is_own(job):
+            return None
         with self._changed:
-            running = next((other for other in self._jobs.values() if other.state == "running"), None)
+            running = next((other for other in self._jobs.values() if other.state == "running" and self._is_own(other)),
+                           None)
             usual = sum(self._durations) / len(self._durations) if self._durations else None
         ahead = self.position(job) - (running is not None)
         left = 0.0 if running is None else running.left_seconds or usual
@@ -143,9 +223,10 @@ class JobQueue:
 
     def spare_seconds(self, job: Job) -> float:
         """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
-        if job.state != "running":
+        if job.state != "running" or not self._is_own(job):
             return math.inf
-        others = [other for other in self._all() if other.state == "waiting" and other.visitor != job.visitor]
+        others = [other for other in self._all()
+                  if other.state == "waiting" and other.visitor != job.visitor and self._is_own(other)]
         if not others:
             return math.inf
         shared = any(other.address != job.address for other in others)
@@ -160,7 +241,9 @@ class JobQueue:
         """Tell the job to end, and remove its result."""
         with self._changed:
             job.stop.set()
-            if job.state == "waiting":
+            if not (job.finished or self._is_own(job)):
+                job_store.cancel(job)
+            elif job.state == "waiting":
                 self._end(job, "cancelled")
             elif not job.finished:  # a restart does not go on with it
                 job_store.forget(job)
@@ -179,9 +262,10 @@ class JobQueue:
         for job in self._all():
             if job.finished and self._clock() - job.ended_seconds > self._keep_seconds:
                 self.discard(job)
+        if self._shared:
+            self._shared.remove_orphans(self._jobs, self._keep_seconds)
         with self._changed:
-            for key in sorted(self._last_served, key=self._last_served.__getitem__)[:-MAX_REMEMBERED]:
-                del self._last_served[key]
+            self._round_robin.prune()
 
     def close(self) -> None:
         """Stop the worker. Then a folder that is not kept is removed."""
@@ -189,12 +273,17 @@ class JobQueue:
             self._closed = True
             self._changed.notify_all()
         for job in self._all():
+            if not self._is_own(job):
+                continue
             if self._keeps and job.request is not None and not job.stop.is_set():
+                if job.state == "waiting":
+                    self._release(job)
                 job.interrupted = True
                 job.stop.set()
             else:
                 self.discard(job)
-        self._worker.join(timeout=10)
+        for worker in self._workers:
+            worker.join(timeout=10)
         if not self._keeps:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -202,24 +291,11 @@ class JobQueue:
         with self._changed:
             return list(self._jobs.values())
 
-    def _queue(self) -> list[Job]:
-        """Return the waiting jobs in the order in which they will run."""
-        waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.number)
-        for kind in ("visitor", "address"):
-            waiting = self._round_robin(waiting, kind)
-        return waiting
-
-    def _round_robin(self, jobs: list[Job], kind: str) -> list[Job]:
-        """Order jobs round-robin over visitors or addresses; the one served least recently is first."""
-        earlier: Counter[str] = Counter()  # jobs of the same visitor or address
-        order = []
-        for place, job in enumerate(jobs):
-            name = getattr(job, kind)
-            order.append(
-                (earlier[name], 0 if earlier[name] else self._last_served.get((kind, name), 0), place)
-            )
-            earlier[name] += 1
-        return [jobs[place] for _, _, place in sorted(order)]
+    def _queue(self, owner: str | None = None) -> list[Job]:
+        """Return the waiting jobs of an owner, by default those here, in the order in which they will run."""
+        owner = self._owner if owner is None else owner
+        return self._round_robin.order([job for job in self._jobs.values()
+                                        if job.state == "waiting" and job.owner == owner])
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -232,13 +308,16 @@ class JobQueue:
 
     def _next(self) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._queue())
+            self._changed.wait_for(lambda: self._closed or self._startable())
             if self._closed:
                 return None
-            job = self._queue()[0]
+            job = self._startable()[0]
             job.state, job.began_seconds = "running", self._clock()
-            self._last_served["visitor", job.visitor] = self._last_served["address", job.address] = job.number
+            self._round_robin.served(job)
             return job
+
+    def _startable(self) -> list[Job]:
+        return [job for job in self._queue() if not (self._draining and job.request is not None)]
 
     def _run_job(self, job: Job) -> None:
         state = "done"
@@ -258,8 +337,8 @@ class JobQueue:
             state, job.error = "failed", "internal error; see the server's log"
         with self._changed:
             if job.interrupted and state != "done":
-                job.state, job.attempts, job.error = "waiting", max(0, job.attempts - 1), ""
-                self._save(job)
+                job.attempts, job.error = max(0, job.attempts - 1), ""
+                self._release(job)
                 return
             self._end(job, state)
             is_cancelled = job.stop.is_set() and not job.interrupted
@@ -307,8 +386,8 @@ class JobQueue:
 
     @property
     def lengths(self) -> Counter[str]:
-        """Return the number of jobs that wait and run."""
-        return Counter(job.state for job in self._all() if not job.finished)
+        """Return the number of jobs that wait and run here."""
+        return Counter(job.state for job in self._all() if not job.finished and self._is_own(job))
 
     def _remove(self, job: Job, but_record: bool = False) -> None:
         job.answer = job.picture = job.result = None

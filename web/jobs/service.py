@@ -1,11 +1,13 @@
 """What the tabs other than Live share: uploads, the two job queues, pictures of layers and channels."""
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 THUMBNAILS, CHANNELS = "thumbnails", "channels"
 """Clients of the device that make pictures of layers and of channels in the background."""
-SWEEP_SECONDS = 30.0
-"""Between two searches for what can be removed."""
+SWEEP_SECONDS, SYNCHRONIZE_SECONDS = 30.0, 1.0
+"""Between two searches for what can be removed, and for what other replicas have done."""
 
 
 class JobService:
@@ -60,13 +62,15 @@ class JobService:
             counts=app_state.counts,
             keep_seconds=self.keep_seconds,
             keeps=keeps,
+            is_shared=app_state.replica is not None,
         )
+        kept: dict[str, Any] = {"keep_seconds": self.keep_seconds, "clock": clock, "counts": app_state.counts,
+                                "work_of": self._work_of, "keeps": keeps, "replica": app_state.replica}
         self.videos = JobQueue("videos", folder / "videos", limits.MAX_VIDEOS, max_seconds=limits.VIDEO_SECONDS,
-                               max_shared_seconds=limits.SHARED_VIDEO_SECONDS, keep_seconds=self.keep_seconds,
-                               clock=clock, counts=app_state.counts, work_of=self._work_of, keeps=keeps)
+                               max_shared_seconds=limits.SHARED_VIDEO_SECONDS,
+                               workers=limits.CLUSTER_VIDEOS if web.cluster else 1, **kept)
         self.stills = JobQueue("stills", folder / "stills", limits.MAX_STILLS, max_seconds=limits.STILL_SECONDS,
-                               keep_seconds=self.keep_seconds, clock=clock, counts=app_state.counts,
-                               work_of=self._work_of, keeps=keeps)
+                               private_folder=app_state.folder / "previews", **kept)
         self.thumbnails = Thumbnails(app_state.stream, lambda: app_state.device_slot(THUMBNAILS), self._is_busy)
         self.sheets = SheetMaker(app_state.stream, lambda: app_state.device_slot(CHANNELS), self._is_busy)
         """Both are shared by all tabs."""
@@ -123,7 +127,8 @@ class JobService:
                             request.files_of(upload, files))
 
     def _work_of(self, request: JobRequest) -> Work:
-        task = tasks.render_video if request.kind == VIDEO else tasks.dream_picture
+        task = (partial(tasks.render_video, cluster=self.app_state.web.cluster) if request.kind == VIDEO
+                else tasks.dream_picture)
         make = self.dreamer_of(request.model, request.field_height)
         return self._with_device(lambda job, device_slot: task(job, self.app_state.stream, make, device_slot))
 
@@ -171,17 +176,32 @@ class JobService:
         """Return the address of a visitor, or "" when it is not known."""
         return self._visitors.address(visitor)
 
+    def drain(self) -> None:
+        """Begin no more videos and pictures: they wait for another replica, or the next server."""
+        for queue in (self.videos, self.stills):
+            queue.drain()
+
     def sweep(self) -> None:
         """Remove what expired, and the oldest results when all are too large."""
+        self.uploads.synchronize()
         for part in (self.uploads, self.videos, self.stills):
             part.sweep()
         for job in retention.surplus([*self.videos.jobs(), *self.stills.jobs()], self.app_state.web.keep_gb * 1e9):
             self.queue_of(job).discard(job)
+        if self.app_state.replica:
+            self.app_state.replica.remove_abandoned({job.owner for job in (*self.videos.jobs(), *self.stills.jobs())})
 
     def _sweep_often(self) -> None:
-        while not self._closed.wait(SWEEP_SECONDS):
+        replica = self.app_state.replica
+        pause_seconds = SYNCHRONIZE_SECONDS if replica else SWEEP_SECONDS
+        for number in itertools.count(1):
+            if self._closed.wait(pause_seconds):
+                return
             try:
-                self.sweep()
+                for queue in (self.videos, self.stills):
+                    queue.synchronize()
+                if number % round(SWEEP_SECONDS / pause_seconds) == 0:
+                    self.sweep()
             except Exception:  # as of a disk that fails; the next one may succeed
                 log.exception("what has expired cannot be removed")
 

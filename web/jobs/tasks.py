@@ -51,6 +51,8 @@ MakeDreamer = Callable[[], "Dreamer"]
 """Makes the dreamer of one job. It may take seconds, so the job calls it."""
 ENCODE = RenderSettings(sdr=True, chunk_frames=50)
 """The result plays in browsers, few of which play HDR. A restart of the server costs at most one chunk."""
+CLUSTER_CHUNK_FRAMES = 250
+"""On a cluster, where the end of the server costs no chunk."""
 
 
 class PreviewSink:
@@ -97,8 +99,11 @@ class JobObserver:
         self._job.progress(done_frames)
 
 
-def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slot: DeviceSlot) -> None:
-    """Render the video of the job's request with its sound to ``job.result``, or what is missing of it."""
+def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slot: DeviceSlot, cluster: str = ""
+                 ) -> None:
+    """Render the video of the job's request with its sound to ``job.result``, or what is missing of it: here, or on a
+    Ray cluster, which is not asked for previews.
+    """
     from streamdream.render.file_render import PlanOptions, render_file
     from streamdream.render.host import RenderHost
 
@@ -111,16 +116,22 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     encode = replace(ENCODE, start=float(request.span.start),
                      end=math.inf if request.end_seconds is None else request.end_seconds)
     run = replace(resolve({}, {}), dream=request.settings(job.folder), stream=stream, render=encode)
-    host = RenderHost(lambda _: make(), True, lambda _: with_pictures(upload.open(request.span), request.field_height),
-                      stepwise_slot, lambda options: with_job_hooks(options, job, stepwise_slot),
-                      lambda sink: PreviewSink(sink, job), request.paths(job.folder), says_how_to_resume=False)
+    host = RenderHost(open_source=lambda _: with_pictures(upload.open(request.span), request.field_height),
+                      names=request.paths(job.folder), says_how_to_resume=False)
+    if cluster:
+        run = replace(run, render=replace(encode, chunk_frames=CLUSTER_CHUNK_FRAMES))
+    else:
+        host = replace(host, build_dreamer=lambda _: make(), shares_backend=True, device_slot=stepwise_slot,
+                       adapt_options=lambda options: with_job_hooks(options, job, stepwise_slot),
+                       wrap_sink=lambda sink: PreviewSink(sink, job))
+    options = PlanOptions(cluster=cluster)
     render_job, observer = RenderJob(str(upload.path), str(output), run, overwrite=True), JobObserver(job)
     shown = _shown_names(job)
     with hide_paths(job.folder, shown):
         try:
-            report = render_file(render_job, PlanOptions(), observer, host)
+            report = render_file(render_job, options, observer, host)
         except OtherIdentity:  # begun by another version, with other weights or threads
-            report = render_file(render_job, PlanOptions(restart=True), observer, host)
+            report = render_file(render_job, replace(options, restart=True), observer, host)
     job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
     job.result = output
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,27 +101,52 @@ def write_record(upload: Upload) -> None:
     unfinished.replace(record)
 
 
-def stamp_record(upload: Upload, seen_seconds: float) -> None:
-    """Note in the record's own time when the visitor was last seen, in seconds since 1970."""
-    with contextlib.suppress(OSError):
-        os.utime(upload.path.with_suffix(RECORD), (seen_seconds, seen_seconds))
+def stamp_record(upload: Upload, seen_seconds: float) -> float:
+    """Note in the record's own time when the visitor was last seen, in seconds since 1970, and return that: a server
+    that shares the folder may have seen them later. Raises FileNotFoundError when the file is not kept any more.
+    """
+    record = upload.path.with_suffix(RECORD)
+    try:
+        noted_seconds = record.stat().st_mtime
+        if noted_seconds < seen_seconds:
+            os.utime(record, (seen_seconds, seen_seconds))
+        return max(seen_seconds, noted_seconds)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return seen_seconds
 
 
-def take_up(folder: Path) -> Iterator[tuple[Upload, float]]:
-    """Yield the files that records name, and when each visitor was last seen; remove all other files of the folder."""
-    found = {path for path in folder.iterdir() if _is_plain(path)}
-    kept = set()
-    for record in sorted(found):
-        if record.suffix != RECORD:
-            continue
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+def read_record(folder: Path, token: str) -> tuple[Upload, float] | None:
+    """Return the file of that token, and when its visitor was last seen; None if there is none."""
+    record = folder / f"{token}{RECORD}"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        if TOKEN.fullmatch(token) and _is_plain(record):
             upload = _read_record(record)
-            if upload.path in found and upload.path.stat().st_size == upload.size_bytes:
-                kept |= {record, upload.path}
-                yield upload, record.stat().st_mtime
+            if _is_plain(upload.path) and upload.path.stat().st_size == upload.size_bytes:
+                return upload, record.stat().st_mtime
+    return None
+
+
+def take_up(folder: Path, others_seconds: float = 0.0) -> Iterator[tuple[Upload, float]]:
+    """Yield the files that records name, and when each visitor was last seen; remove all other files of the folder that
+    are older than ``others_seconds``.
+    """
+    kept = set()
+    for record in sorted(folder.glob(f"*{RECORD}")):
+        if found := read_record(folder, record.stem):
+            kept |= {record, found[0].path}
+            yield found
     for path in folder.iterdir():
-        if path not in kept and (path.is_symlink() or not path.is_dir()):
+        if path not in kept and (path.is_symlink() or not path.is_dir()) and _age_seconds(path) >= others_seconds:
             path.unlink(missing_ok=True)
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.lstat().st_mtime)
+    except OSError:  # removed meanwhile
+        return 0.0
 
 
 def _is_plain(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 A file comes in one or several requests (``receptions``); its size is limited while it is received, then
 ``file_inspection`` checks it in a child process. Only a file that passes is stored; the page names files by tokens. In
-a folder that is kept, each file has a record beside it (``upload``), by which the next server takes it up.
+a folder that is kept, each file has a record beside it (``upload``), by which the next server takes it up, or another
+one that shares the folder.
 """
 from __future__ import annotations
 
@@ -25,11 +26,13 @@ from ..core import limits, strings
 from . import file_inspection
 from .file_inspection import InspectionLimits, MediaInfo
 from .receptions import Busy, Interrupted, Reception, Receptions
-from .upload import Upload, clean_name, stamp_record, take_up, write_record
+from .upload import Upload, clean_name, read_record, stamp_record, take_up, write_record
 
 __all__ = ["Upload", "Uploads"]
 MAX_LOGGED = 200
 """Characters of an error in the log."""
+STRAY_SECONDS = 3600.0
+"""How old a file without a record is when it is removed from a shared folder: another server may be receiving it."""
 log = logging.getLogger(__name__)
 
 
@@ -45,12 +48,12 @@ class Uploads:
                  max_per_visitor: int = limits.MAX_FILES_PER_VISITOR,
                  max_files: int = limits.MAX_FILES,
                  clock: Callable[[], float] = time.monotonic, counts: Counter[str] | None = None, *,
-                 keep_seconds: float = limits.EXPIRE_SECONDS, max_bytes: float = math.inf, keeps: bool = False
-                 ) -> None:
+                 keep_seconds: float = limits.EXPIRE_SECONDS, max_bytes: float = math.inf, keeps: bool = False,
+                 is_shared: bool = False) -> None:
         self.folder, self.inspection_limits = folder, inspection_limits
         self._max_per_visitor, self._max_files, self._clock = max_per_visitor, max_files, clock
         self._max_bytes = min(limits.MAX_TOTAL_FACTOR * inspection_limits.megabytes * 1e6, max_bytes)
-        self._keep_seconds, self._keeps = keep_seconds, keeps
+        self._keep_seconds, self._keeps, self._is_shared = keep_seconds, keeps, is_shared
         self._counts = Counter[str]() if counts is None else counts
         self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()
@@ -59,11 +62,22 @@ class Uploads:
         if keeps:
             self._take_up()
 
+    def synchronize(self) -> None:
+        """Learn of the files that other servers have stored in a shared folder: they count against the limits."""
+        if self._is_shared:
+            self._take_up()
+
     def _take_up(self) -> None:
-        """Take up the files of an earlier server, as long as they would have been kept by it."""
-        for upload, seen_seconds in sorted(take_up(self.folder), key=lambda pair: pair[1]):
-            upload.seen_seconds = upload.at_seconds = self._clock() - max(0.0, time.time() - seen_seconds)
-            self._store(upload)
+        """Take up the files of earlier servers, and of others, as long as they would have been kept by them."""
+        for upload, seen_seconds in sorted(take_up(self.folder, STRAY_SECONDS * self._is_shared),
+                                           key=lambda pair: pair[1]):
+            if upload.token not in self._uploads:
+                self._store(self._stamped(upload, seen_seconds))
+
+    def _stamped(self, upload: Upload, seen_seconds: float) -> Upload:
+        """Set when the visitor of a stored file was last seen, which its record says in seconds since 1970."""
+        upload.seen_seconds = upload.at_seconds = self._clock() - max(0.0, time.time() - seen_seconds)
+        return upload
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = "",
                       visitor: str = "") -> Upload:
@@ -200,6 +214,7 @@ class Uploads:
 
     def claim(self, token: str, visitor: str) -> Upload:
         """Give the file of that token to a visitor, and return it. It lives as long as they do. Raises UsageError."""
+        self._look_up(token)
         with self._lock:
             upload = self._uploads.get(token)
             if upload is None or upload.visitor not in ("", visitor):
@@ -222,9 +237,23 @@ class Uploads:
 
     def find(self, token: str, visitor: str) -> Upload | None:
         """Return the file of that token and visitor."""
+        self._look_up(token)
         with self._lock:
             upload = self._uploads.get(token)
         return upload if upload is not None and upload.visitor == visitor else None
+
+    def _look_up(self, token: str) -> None:
+        """Learn what other servers that share the folder did with a file."""
+        if not self._is_shared:
+            return
+        with self._lock:
+            known = self._uploads.get(token)
+        if known is None:
+            if found := read_record(self.folder, token):
+                self._store(self._stamped(*found))
+        elif not known.path.exists():
+            with self._lock:
+                self._uploads.pop(token, None)
 
     def seen(self, visitor: str) -> None:
         """Record that a visitor is here."""
@@ -243,11 +272,23 @@ class Uploads:
         self.receptions.sweep()
         behind_seconds = time.time() - self._clock()
         for upload in self._all():
+            if self._keeps and not self._stamp(upload, behind_seconds):
+                continue
             longest = self._keep_seconds if upload.visitor else limits.UNCLAIMED_SECONDS
             if self._clock() - upload.seen_seconds > longest:
                 self.drop(upload.token)
-            elif self._keeps:
-                stamp_record(upload, behind_seconds + upload.seen_seconds)
+
+    def _stamp(self, upload: Upload, behind_seconds: float) -> bool:
+        """Note when the visitor was last seen, here or elsewhere. Return False if the file is gone."""
+        try:
+            upload.seen_seconds = stamp_record(upload, behind_seconds + upload.seen_seconds) - behind_seconds
+        except FileNotFoundError:  # another server has removed it, or its record could not be written
+            if not self._is_shared:
+                return True
+            with self._lock:
+                self._uploads.pop(upload.token, None)
+            return False
+        return True
 
     def close(self) -> None:
         """Remove the folder with all files, unless they are kept."""

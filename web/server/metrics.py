@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, on a separate port that only this machine reaches."""
+"""Metrics for Prometheus, on a separate port without login; by default only this machine reaches it."""
 from __future__ import annotations
 
 import importlib.util
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..jobs.service import JobService
     from ..live.waiting_room import WaitingRoom
 
-ADDRESS = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 class Collector:
@@ -33,9 +33,12 @@ class Collector:
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        counts = self._waiting_room.totals()
+        counts, max_sessions = self._waiting_room.totals(), self._app_state.web.max_sessions
+        sessions = len(self._waiting_room.sessions)
         for name, text, value in (
-                ("sessions", "live dreams that run", len(self._waiting_room.sessions)),
+                ("sessions", "live dreams that run", sessions),
+                ("max_sessions", "live dreams that may run at once", max_sessions),
+                ("session_usage_ratio", "live dreams that run, of those that may", sessions / max_sessions),
                 ("waiting", "visitors in the queue for a live dream", len(self._waiting_room.queue)),
                 ("turns_waiting", "dreams that wait for the device", self._app_state.waiting_for_device),
                 ("rss_megabytes", "resident memory", rss_mb()),
@@ -48,6 +51,8 @@ class Collector:
                            ("sessions", "live sessions started"),
                            ("resumed", "live sessions resumed after a lost connection")):
             yield CounterMetricFamily(f"streamdream_{name}", text, value=counts[name])
+        yield CounterMetricFamily("streamdream_device_seconds", "time for which the device was in use",
+                                  value=self._app_state.device_seconds)
         refused = CounterMetricFamily("streamdream_refused", "requests and connections refused", labels=["reason"])
         for name, value in counts.items():
             if name.startswith(("refused ", "wrong ")):
@@ -60,6 +65,8 @@ class Collector:
             sum_value=counts["frame_seconds"])
         yield GaugeMetricFamily("streamdream_ready", "1 if /readyz answers 200",
                                 value=self._app_state.readiness == READY)
+        yield GaugeMetricFamily("streamdream_draining", "1 while the server takes no new visitors, before it stops",
+                                value=self._app_state.draining)
         stream = self._app_state.stream
         build = GaugeMetricFamily("streamdream_build_info", "always 1; what runs",
                                   labels=["version", "python", "model"])
@@ -89,31 +96,34 @@ def _families_of_jobs(counts: Counter[str], jobs_service: JobService | None) -> 
     yield from (now, ended, took)
 
 
-def check_port(port: int) -> None:
-    """Raises MissingPackage, or UsageError when the port is taken."""
+def check_port(port: int, host: str = LOOPBACK) -> None:
+    """Raises MissingPackage, or UsageError when the port is taken or the host is none of this machine."""
     if importlib.util.find_spec("prometheus_client") is None:
         raise MissingPackage("--metrics-port needs prometheus-client: pip install 'streamdream[metrics]'")
     try:
-        with socket.create_server((ADDRESS, port)):
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.create_server(address, family=family):
             pass
     except OSError as error:
-        raise _port_error(port, error) from None
+        raise _port_error(host, port, error) from None
 
 
-def _port_error(port: int, error: OSError) -> UsageError:
-    return UsageError(f"cannot listen on --metrics-port {port}: {error.strerror}")
+def _port_error(host: str, port: int, error: OSError) -> UsageError:
+    shown = "" if host == LOOPBACK else f" of --metrics-host {host}"
+    return UsageError(f"cannot listen on --metrics-port {port}{shown}: {error.strerror}")
 
 
-def serve(port: int, app_state: AppState, waiting_room: WaitingRoom, jobs_service: JobService) -> Callable[[], None]:
+def serve(port: int, app_state: AppState, waiting_room: WaitingRoom, jobs_service: JobService, host: str = LOOPBACK
+          ) -> Callable[[], None]:
     """Serve the metrics until the returned function is called. Raises UsageError when the port is taken."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
     registry.register(Collector(app_state, waiting_room, jobs_service))
     try:
-        server, thread = start_http_server(port, ADDRESS, registry)
+        server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise _port_error(port, error) from None
+        raise _port_error(host, port, error) from None
 
     def end() -> None:
         server.shutdown()

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import runpy
 import socket
 import ssl
@@ -14,6 +15,7 @@ from urllib.parse import quote
 
 from streamdream import models
 from streamdream.errors import ModelError, UnknownName, UsageError
+from streamdream.render import ray_connection
 from streamdream.settings import Run, WebSettings
 
 from ..auth import authentication, proxies
@@ -41,14 +43,17 @@ def check(settings: WebSettings) -> WebSettings:
     parse_tabs(settings.tabs)
     read_terms(settings.terms)
     _check_certificate(settings)
-    if folder := kept_folder.default_folder(settings):
-        kept_folder.lock_folder(Path(folder)).release()  # fails now if it cannot be used
+    kept_folder.check_folder(settings)
+    if settings.shared_folder and "new" in re.split("[,:]", settings.token) + ["new"] * settings.share:
+        raise UsageError("--token new makes another secret for each server of a --shared-folder; give all the same one")
+    if settings.cluster:
+        ray_connection.check_address(settings.cluster)
     if settings.metrics_port:
         if settings.metrics_port == settings.port:
             raise UsageError(f"--port and --metrics-port are both {settings.port}; choose two different ports")
-        metrics.check_port(settings.metrics_port)
+        metrics.check_port(settings.metrics_port, settings.metrics_host)
     return dataclasses.replace(settings, token=token, root_path=proxies.parse_root_path(settings.root_path),
-                               keep_folder=folder)
+                               keep_folder=kept_folder.default_folder(settings))
 
 
 def check_dream(run: Run) -> None:
