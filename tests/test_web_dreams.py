@@ -30,7 +30,7 @@ from streamdream.settings import DreamSettings, RenderSettings
 
 CHEAP = DreamSettings(layers="mixed0", warmup_steps=0, octaves=1)
 SPAN = TimeRange.of(1.0, end=2.0)
-ANNA, BOB = "streamdream-visitor=" + "a" * 32, "streamdream-visitor=" + "b" * 32
+ANNA, BOB = "streamdream_visitor=" + "a" * 32, "streamdream_visitor=" + "b" * 32
 
 
 @pytest.fixture()
@@ -293,8 +293,8 @@ def test_a_second_click_is_the_first_job_and_too_many_octaves_are_lowered(web: R
 def test_the_cookie_of_a_visitor_stays_and_comes_with_the_page_only(web: Running) -> None:
     _, headers, _ = ask(web, "/")
     cookie = headers["Set-Cookie"]
-    assert cookie.startswith("streamdream-visitor=") and "HttpOnly" in cookie and "SameSite=Lax" in cookie
+    assert cookie.startswith("streamdream_visitor=") and "HttpOnly" in cookie and "SameSite=Lax" in cookie
     assert ask(web, "/", cookie=cookie.partition(";")[0])[1]["Set-Cookie"] == cookie
     assert ask(web, "/", cookie=f"a=b; {cookie.partition(';')[0]}; c=d")[1]["Set-Cookie"] == cookie
-    assert ask(web, "/", cookie="streamdream-visitor=short")[1]["Set-Cookie"] != cookie
+    assert ask(web, "/", cookie="streamdream_visitor=short")[1]["Set-Cookie"] != cookie
     assert ask(web, "/dreams")[1]["Set-Cookie"] is None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COOKIE = "streamdream-visitor"
+COOKIE = "streamdream_visitor"
+"""Without a dash, so that a proxy such as nginx has a variable of it, by which a visitor stays with one server."""
 KEPT_SECONDS = 90 * 86400
 """How long a browser keeps it after the last visit."""
 VALUE = re.compile(r"[A-Za-z0-9_-]{32}")
