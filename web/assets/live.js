@@ -22,6 +22,8 @@ const MAX_FIRST_TRIES = 2;          // of a page that has never had a connection
 const MIN_INTERVAL_MS = 8;
 const REFUSED_MS = 4000, BACK_MS = 2000;
 const HINT_AFTER_MS = 2500, HINT_MS = 8000;
+const UNNOTICED_MS = 1000;          // a connection that is back sooner was not missed, as when a server is replaced
+const NO_DREAM_WIDTH = 8;           // of the residual before the first dream of a session
 const WITH_PICTURE = ["live", "lost", "restart"];   // states
 
 export async function start(root) {
@@ -59,6 +61,8 @@ class Page {
     this.lastShown = 0;                 // number of the frame on the canvas
     this.fieldHeight = 96;              // maximum height of the frames to send; the server sets it
     this.lostAt = 0;
+    this.loss = "lost";                 // or "restart"
+    this.dream = null;                  // the last residual
     this.listen();
     this.showEngine({});
     setInterval(() => this.onSecond(), SECOND);
@@ -169,6 +173,8 @@ class Page {
   connect() {
     this.setState("opening");
     this.lastShown = this.socket.number;
+    this.dream?.close();
+    this.dream = null;
     this.socket.open(() => ({ ...this.panel.values, look: this.panel.look }));
   }
 
@@ -177,15 +183,17 @@ class Page {
     if (state === "live") {
       this.onLive(detail);
     } else if (state === "waiting") {
+      this.lostAt = 0;
+      this.sayConnection();
       showIntro(this.root, WORDS.queued, queueWords(detail));
       this.setState("waiting");
     } else if (state === "lost" || state === "restart") {
-      if (!this.socket.everOpened && detail >= MAX_FIRST_TRIES) {
+      if (!this.socket.everOpened && detail.failures >= MAX_FIRST_TRIES) {
         blockedWords().then((words) => this.end(words));
         return;
       }
-      this.lostAt ||= performance.now();
-      if (this.state !== "opening" && this.state !== "restart") this.setState(state);
+      if (!this.lostAt || state === "restart") this.loss = state;
+      this.lostAt ||= detail.since;
       this.sayConnection();
     } else {
       this.end(WORDS[state] + (detail && ["ended", "refused"].includes(state) ? `: ${detail}` : ""), state);
@@ -193,22 +201,23 @@ class Page {
   }
 
   onLive({ values, frozen }) {
-    const wasLost = this.lostAt && WITH_PICTURE.includes(this.state);
+    const before = this.state;
     this.lostAt = 0;
     this.sayConnection();
-    if (wasLost) this.toast.show(WORDS.back, BACK_MS);
+    if (["lost", "restart"].includes(before)) this.toast.show(WORDS.back, BACK_MS);
     this.panel.confirm(values, Infinity);
     if (frozen !== this.on.freeze) this.socket.sendMessage({ type: "freeze", on: this.on.freeze });
     this.setState("live");
-    if (!wasLost) this.stage.scrollIntoView({ block: "nearest" });
+    if (!WITH_PICTURE.includes(before)) this.stage.scrollIntoView({ block: "nearest" });
     if (this.root.dataset.source === "camera" && !readOption("hinted", false)) this.hint();
   }
 
-  // For how long there has been no connection, and why.
+  // For how long there has been no connection, and why, once it is noticed.
   sayConnection() {
-    const lost = this.lostAt && this.socket.everOpened;
-    const seconds = (performance.now() - this.lostAt) / SECOND;
-    this.toast.keep("connection", lost ? connectionWords(this.state, seconds) : "");
+    const lostMs = this.lostAt ? performance.now() - this.lostAt : 0;
+    const isNoticed = this.socket.everOpened && lostMs >= UNNOTICED_MS;
+    if (isNoticed && this.state !== "opening") this.setState(this.loss);
+    this.toast.keep("connection", isNoticed ? connectionWords(this.loss, lostMs / SECOND) : "");
   }
 
   // In a moving picture all looks look alike at first: a dream needs a second in the same place.
@@ -273,11 +282,23 @@ class Page {
     const residual = await createImageBitmap(jpeg, { colorSpaceConversion: "none" }).catch(() => null);
     if (residual && sent.original && number > this.lastShown) {
       this.lastShown = number;
-      this.draw(residual, sent.original);
+      this.draw(this.keep(residual), sent.original);
       this.figures.shown(sent.at);
+    } else {
+      residual?.close();
     }
-    residual?.close();
     sent.original?.close();
+  }
+
+  // Return the residual to show. Another server has no dream at first: until then the last one stays.
+  keep(residual) {
+    if (this.dream && residual.width === NO_DREAM_WIDTH) {
+      residual.close();
+    } else {
+      this.dream?.close();
+      this.dream = residual;
+    }
+    return this.dream;
   }
 
   draw(residual, original) {

@@ -5,6 +5,7 @@ const MIN_WINDOW = 2, MAX_WINDOW = 5; // frames in flight
 const MAX_SAMPLES = 60;             // round trips that are remembered
 const FRAME_TIMEOUT_MS = 4000;
 const CONNECT_TIMEOUT_MS = 6000;
+const FIRST_RETRY_MS = 50;          // a replaced server has a successor, and a lost network may be back
 const SILENCE_MS = 8000;            // the server sends figures each second; a network that is gone closes no connection
 const MIN_QUALITY = 0.7, MAX_QUALITY = 0.9; // of the small JPEG; the dream amplifies its artefacts
 const CONGESTED_MS = 50, CLEAR_MS = 20; // network delay above the shortest seen: lower the quality, raise it
@@ -15,7 +16,8 @@ export const CLOSE_STATES = {
 };
 
 export class LiveSocket {
-  // handlers: {onFrame(number, blob, sent), onMessage(message), onState(state, detail)}
+  // handlers: {onFrame(number, blob, sent), onMessage(message), onState(state, detail)}; the detail of "lost" and "restart"
+  // is {failures, since}, since when nothing came in ms of performance.now()
   constructor(url, handlers) {
     this.url = url;
     this.handlers = handlers;
@@ -82,12 +84,13 @@ export class LiveSocket {
       this.ready = true;
       this.handlers.onState("live", message);
     } else if (message.type === "waiting") {
+      this.failures = 0;
       this.handlers.onState("waiting", message);
     }
     this.handlers.onMessage(message);
   }
 
-  onClose(event) {
+  onClose(event, since = performance.now()) {
     this.ready = false;
     this.reset();
     if (!this.active) return;
@@ -98,10 +101,10 @@ export class LiveSocket {
       return;
     }
     this.failures += 1;
-    this.handlers.onState(event.code === 1012 ? "restart" : "lost", this.failures);
+    this.handlers.onState(event.code === 1012 ? "restart" : "lost", { failures: this.failures, since });
     if (!this.active) return;       // the handler closed the socket
     const backoff = Math.min(5000, 200 * 2 ** Math.min(this.failures, 5)) * (0.75 + Math.random() / 2);
-    this.retry = setTimeout(() => this.connect(), this.failures === 1 && event.code !== 1012 ? 50 : backoff);
+    this.retry = setTimeout(() => this.connect(), this.failures === 1 ? FIRST_RETRY_MS : backoff);
   }
 
   // Call this each second: give up a connection on which nothing comes.
@@ -110,7 +113,7 @@ export class LiveSocket {
     const silent = this.socket;
     this.socket = null;
     silent.close();
-    this.onClose({ code: 1006 });
+    this.onClose({ code: 1006 }, this.heardAt);
   }
 
   close() {
