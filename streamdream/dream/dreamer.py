@@ -22,7 +22,7 @@ from streamdream.ascent.step import clamp_, shift_circular
 from streamdream.backends import Backend, StepSpec
 from streamdream.dream import consistency, device_dreamer, legibility, reference_images, step_gain, warp
 from streamdream.dream.device_dreamer import PendingDream
-from streamdream.dream.frame_matching import FrameMatch, match_frame, match_key, rematch
+from streamdream.dream.frame_matching import FrameMatch, match_image, match_key, rematch
 from streamdream.dream.octaves import min_side, octave_sizes
 from streamdream.dream.options import DreamOptions
 from streamdream.dream.reference_images import References
@@ -30,7 +30,6 @@ from streamdream.dream.state import DreamState
 from streamdream.dream.trust import DECAYING, decay_doubt
 from streamdream.media.compose import compose_image, compose_picture
 from streamdream.media.frame import Frame, Picture, check_picture, picture_size, to_array, to_signed_unit, to_tensor
-from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
     from streamdream.ascent.terms import Targets, Term
@@ -156,10 +155,7 @@ class Dreamer:
         options = options or self.options
         if previous is not None and not isinstance(previous, np.ndarray):
             previous = to_array(previous)[..., 0].astype(np.uint8)
-        with options.stats.stage("match"):
-            height, width = options.field_size(*image.shape[:2])
-            field = image if (height, width) == image.shape[:2] else downscale_area(image, height, width)
-            return match_frame(image, field, previous, settings)
+        return match_image(image, previous, settings, options)
 
     def reuse_or_match(self, state: DreamState, image: NDArray[np.uint8], settings: DreamSettings,
                        frame_match: Match | None, options: DreamOptions | None = None) -> FrameMatch:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from streamdream.dream import optical_flow, warp
 from streamdream.dream import trust as trust_methods
 from streamdream.media.opencv import cv2
+from streamdream.media.resize import downscale_area
 
 if TYPE_CHECKING:
+    from streamdream.dream.options import DreamOptions
     from streamdream.settings import DreamSettings
 
 FLAT_VARIANCE = 9.0
@@ -55,6 +57,15 @@ class FrameMatch:
 def match_key(settings: DreamSettings) -> tuple[object, ...]:
     """Return the values of the settings that a match depends on."""
     return settings.flow, settings.cut, settings.trust
+
+
+def match_image(image: NDArray[np.uint8], previous: optical_flow.Grey | None, settings: DreamSettings,
+                options: DreamOptions) -> FrameMatch:
+    """Match ``image`` [H, W, 3] on the field of ``options`` to the grey ``previous``. Raises UnknownName."""
+    with options.stats.stage("match"):
+        height, width = options.field_size(*image.shape[:2])
+        field = image if (height, width) == image.shape[:2] else downscale_area(image, height, width)
+        return match_frame(image, field, previous, settings)
 
 
 def match_frame(

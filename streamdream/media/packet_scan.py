@@ -63,6 +63,30 @@ def scan_container(container: Any, span: TimeRange, max_seconds: float) -> Packe
     return PacketScan(pictures, sizes, complete)
 
 
+def picture_times(path: str, span: TimeRange) -> list[int] | None:
+    """Times of all pictures in ``span``, ascending, in ticks of the stream, as its packets tell them without decoding;
+    None where some have no time, or two the same: then only decoding tells. Raises as ``open_file``.
+    """
+    from av import FFmpegError
+    from av.stream import Discard
+
+    with open_file(path) as container:
+        stream = main_video_stream(container)
+        if stream is None:
+            return None
+        window = span.ticks(clock_origin(container), fraction(stream.time_base, Fraction(1, 1000)))
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        try:
+            found = [packet.pts for packet in demux(container, stream) if packet.size and not packet.is_discard]
+        except FFmpegError:
+            return None
+    if None in found or len(set(found)) < len(found):
+        return None
+    return sorted(time for time in found if window.first <= time < window.end)
+
+
 def estimate_pictures(container: Any, stream: Any, span: TimeRange, rate: Fraction, reopen: Callable[[], Any] | None
                       ) -> int:
     """About how many pictures of ``stream`` lie in ``span``, for a progress display; 0 when unknown.

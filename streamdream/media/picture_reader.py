@@ -19,8 +19,15 @@ from streamdream.media.picture_filter import PictureFilter
 from streamdream.media.pyav import demux, fraction
 from streamdream.media.timestamps import SoundSpans
 
+_decoder_threads = 0
 RAW_FORMATS = {"mpeg", "mpegts", "mpegvideo", "h264", "hevc"}
 """Formats that say nothing of the pixel aspect: it is that of the pictures."""
+
+
+def set_decoder_threads(number: int) -> None:
+    """Let each decoder that is opened from now on have so many threads; 0 is FFmpeg's default, as many as cores."""
+    global _decoder_threads
+    _decoder_threads = number
 
 
 class ReadPicture(NamedTuple):
@@ -61,6 +68,7 @@ class PictureReader:
             raise
         self.stream = self.decoder.stream
         self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = _decoder_threads
         self.time_base = self.decoder.time_base
         members = program_of(self.container, self.stream)
         alone = fetch_only(self.container, self.stream)

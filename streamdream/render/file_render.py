@@ -25,9 +25,9 @@ from streamdream.render.executor import Executor, render_chunks
 from streamdream.render.guide_video import GuideVideo
 from streamdream.render.host import COMMAND_LINE, RenderHost
 from streamdream.render.identity import identify
+from streamdream.render.parallel_scan import scan_in_parallel
 from streamdream.render.plan import STATE_CUT, STATE_NONE, STATE_WARM_UP, Chunk, DamagedPlan, RenderPlan, check_identity
 from streamdream.render.report import RenderReport, summarize
-from streamdream.render.scene_scan import scan_source
 from streamdream.render.seams import split_long_shots
 from streamdream.render.work_folder import WorkFolder, default_path
 from streamdream.render.workers import ProcessExecutor
@@ -209,8 +209,8 @@ class _ChunkedRender:
         """Split the render at its scene cuts."""
         from streamdream.dream.build import build_dreamer
 
-        scan = scan_source(self._job, build_dreamer(stream),
-                           lambda frames: self._observer.scanned(frames, self._source.frame_count))
+        scan = scan_in_parallel(self._job, stream, self._source, lambda: build_dreamer(stream), parts,
+                                lambda frames: self._observer.scanned(frames, self._source.frame_count))
         shots = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
         chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, parts)
         seams = sum(chunk.state_before == STATE_WARM_UP for chunk in chunks)

@@ -219,7 +219,7 @@ class AvSource:
         self._reader.start()
         self._clock = TimestampRepair(self._step, self.time_base, self._warn_once, self._reader.sound)
 
-    def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
+    def resume_at(self, position: SourcePosition, index: int, checksum: int | None) -> None:
         """As of ``FileSource``. The frame is looked for behind a seek, where the index of the file may be poor, and
         otherwise by decoding all that comes before.
         """

@@ -276,7 +276,7 @@ class PictureSource:
         return planes.from_arrays(planes.PlanarArrays([fitted[..., part] for part in range(3 + has_alpha)],
                                                       [self.pixel_format, 2, 0, 2, 2]))
 
-    def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
+    def resume_at(self, position: SourcePosition, index: int, checksum: int | None) -> None:
         """As of ``FileSource``. Raises SourceError when another picture is there."""
         assert position.raw_pts is not None
         number = position.raw_pts
@@ -285,7 +285,8 @@ class PictureSource:
         self._size = before.picture.image.shape[:2] if before is not None else None
         self._next = self._take(number, position.shift)
         size = self._size
-        if self._next is None or self._next.number != number or picture_checksum(self._frame(self._next)) != checksum:
+        found = self._next is not None and self._next.number == number
+        if self._next is None or not found or checksum not in (None, picture_checksum(self._frame(self._next))):
             raise SourceError(f"{self.name} has other pictures than before")
         self._size = size
 

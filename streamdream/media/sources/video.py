@@ -78,9 +78,9 @@ class FileSource(Source, Protocol):
     def deliver_pictures(self, image_height: int, image_width: int) -> None:
         """Give each frame its ``picture``, too, and an ``image`` of that size. To be called before the first frame."""
 
-    def resume_at(self, position: SourcePosition, index: int, checksum: int) -> None:
+    def resume_at(self, position: SourcePosition, index: int, checksum: int | None) -> None:
         """Go on with frame ``index``, counted from the start of the range: the one at ``position``, whose picture has
-        that ``picture_checksum``. Raises SourceError when it is not there.
+        that ``picture_checksum``, if it is known. Raises SourceError when it is not there.
         """
 
     def __enter__(self) -> FileSource: ...
