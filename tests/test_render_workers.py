@@ -129,6 +129,26 @@ def test_short_shots_are_not_split(lengths: tuple[int, ...]) -> None:
     assert seams.split_long_shots(whole, 2) == whole.chunks
 
 
+@pytest.mark.parametrize(("lengths", "slots", "parts"), [
+    ((400,), 2, [2]), ((10_000,), 4, [4]), ((5000, 300, 300), 8, [7, 1, 1]), ((900, 60, 40), 4, [4, 1, 1]),
+    ((800,), 16, [6]), ((300,) * 8, 8, [1] * 8), ((500, 100), 1, [1, 1])])
+def test_a_long_shot_fills_the_slots_that_are_free(lengths: tuple[int, ...], slots: int, parts: list[int]) -> None:
+    """Where its parts would not be shorter than their warm-up is worth."""
+    assert seams.part_counts(lengths, slots) == parts
+    chunks = seams.split_long_shots(scan(*lengths, chunk_frames=250), slots)
+    assert sum(bool(chunk.blend) for chunk in chunks) == sum(parts) - len(parts)
+    firsts = [chunk.first_frame for chunk in chunks]
+    assert firsts == sorted(set(firsts)) and firsts[0] == 0
+
+
+def test_parts_of_a_shot_take_the_same_time() -> None:
+    """The first one has no warm-up."""
+    first, second, third = seams.seam_frames(1000, 5000, 4)
+    dreamed = [first - 1000, *(end - begin - seams.FADE_FRAMES + seams.WARM_UP_FRAMES
+                               for begin, end in ((first, second), (second, third), (third, 5000)))]
+    assert max(dreamed) - min(dreamed) <= 1 and sum(dreamed) + 3 * seams.FADE_FRAMES == 4000 + 3 * seams.WARM_UP_FRAMES
+
+
 def test_a_mixture_of_two_dreams_is_as_strong_as_they_are() -> None:
     random = np.random.default_rng(1)
     first, second = (random.standard_normal((8, 8, 3)).astype(np.float32) for _ in range(2))

@@ -10,7 +10,8 @@ docs/notebook/2026-11-27-seams-in-a-shot.md.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,39 +35,75 @@ WARM_UP_FRAMES, FADE_FRAMES = 64, 24
 """With these the seam flickers no more than the shot itself."""
 MIN_PART_FRAMES = 2 * WARM_UP_FRAMES
 """Shorter parts would spend most of their time on the warm-up."""
+OVERLAP_FRAMES = WARM_UP_FRAMES - FADE_FRAMES
+"""Of the warm-up, those that the part before shows; in the others it fades out, in the chunk of the seam."""
+LIMIT_RATIO, NEARLY = 1.05, 1.01
+"""Plans are compared whose longest parts differ by the first; ends that differ by less than the second are alike."""
 Residuals = NDArray[np.float32]
 """[N, h, w, 3]: of frames in a row, on the field."""
 
 
-def split_long_shots(scan: Scan, workers: int) -> tuple[Chunk, ...]:
-    """The chunks of the scan, with seams in shots that are much longer than the share of one worker."""
-    share = max(len(scan.source_pts) / workers, MIN_PART_FRAMES)
-    chunks = list(scan.chunks)
-    starts = [chunk.first_frame for chunk in chunks if chunk.state_before in (STATE_NONE, STATE_CUT)]
-    for start, end in zip(starts, [*starts[1:], len(scan.source_pts)], strict=True):
-        parts = round((end - start) / share)
-        for number in range(1, parts):
-            chunks = _with_seam(chunks, scan, start + round(number * (end - start) / parts))
-    return tuple(_renumbered(chunks))
+def split_long_shots(scan: Scan, slots: int) -> tuple[Chunk, ...]:
+    """The chunks of the scan, with seams in long shots, so that ``slots`` which render at once end soonest."""
+    starts = [chunk.first_frame for chunk in scan.chunks if chunk.state_before in (STATE_NONE, STATE_CUT)]
+    ends = [*starts[1:], len(scan.source_pts)]
+    counts = part_counts([end - start for start, end in zip(starts, ends, strict=True)], slots)
+    seams = {frame for start, end, parts in zip(starts, ends, counts, strict=True)
+             for frame in seam_frames(start, end, parts)}
+    return tuple(_renumbered(_with_seams(scan, seams))) if seams else scan.chunks
 
 
-def _with_seam(chunks: list[Chunk], scan: Scan, frame: int) -> list[Chunk]:
-    """With a seam that begins with the chunk which is nearest to that frame, where there is room for it."""
-    inside = [chunk for chunk in chunks if chunk.state_before not in (STATE_NONE, STATE_CUT, STATE_WARM_UP)]
-    seam = min(inside, key=lambda chunk: abs(chunk.first_frame - frame), default=None)
-    if seam is None:
-        return chunks
-    second_frame = seam.first_frame + FADE_FRAMES
-    rest = [chunk for chunk in chunks if chunk.first_frame > second_frame]
-    before = [chunk for chunk in chunks if chunk.first_frame < seam.first_frame]
-    first_of_shot = max(chunk.first_frame for chunk in before if chunk.state_before in (STATE_NONE, STATE_CUT))
-    shot_end = next((chunk.first_frame for chunk in rest if chunk.state_before == STATE_CUT), len(scan.source_pts))
-    removed = [chunk for chunk in chunks if seam.first_frame < chunk.first_frame <= second_frame]
-    if (second_frame - WARM_UP_FRAMES < first_of_shot or second_frame + FADE_FRAMES > shot_end or seam.blend
-            or any(chunk.blend or chunk.state_before in (STATE_CUT, STATE_WARM_UP) for chunk in removed)):
-        return chunks
-    second = Chunk(0, second_frame, int(scan.source_pts[second_frame]), None, 0, STATE_WARM_UP)
-    return [*before, replace(seam, blend="next"), second, *rest]
+def part_counts(lengths: Sequence[int], slots: int) -> list[int]:
+    """Into how many parts to split shots of so many frames. Of plans that end equally soon, that with fewest seams."""
+    longest, share = max(lengths), max(sum(lengths) / slots, MIN_PART_FRAMES)
+    plans = [[1] * len(lengths)]
+    limit = float(longest)
+    while limit > share:
+        limit = max(limit / LIMIT_RATIO, share)
+        plans.append([_parts_within(length, limit) for length in lengths])
+    ends = [_end([cost for length, parts in zip(lengths, plan, strict=True) for cost in _costs(length, parts)], slots)
+            for plan in plans]
+    return next(plan for plan, end in zip(plans, ends, strict=True) if end <= min(ends) * NEARLY)
+
+
+def seam_frames(start: int, end: int, parts: int) -> list[int]:
+    """Where the seams of a shot begin, so that all of its parts take the same time."""
+    cost = _costs(end - start, parts)[0] - FADE_FRAMES if parts > 1 else 0
+    return [start + round(OVERLAP_FRAMES + number * (cost - OVERLAP_FRAMES)) for number in range(1, parts)]
+
+
+def _costs(length: int, parts: int) -> list[float]:
+    """Frames that are dreamed for each part, warm-up and the seam behind it included."""
+    if parts == 1:
+        return [length]
+    return [(length + OVERLAP_FRAMES * (parts - 1)) / parts + FADE_FRAMES] * parts
+
+
+def _parts_within(length: int, limit: float) -> int:
+    """The fewest parts of which none takes longer than ``limit`` frames, as far as parts may be that short."""
+    most = max(1, round(length / MIN_PART_FRAMES))
+    return next((parts for parts in range(1, most) if _costs(length, parts)[0] <= limit), most)
+
+
+def _end(costs: Sequence[float], slots: int) -> float:
+    """When the last part is done, where each slot that is free takes the longest that is left."""
+    loads = [0.0] * slots
+    for cost in sorted(costs, reverse=True):
+        heapq.heapreplace(loads, loads[0] + cost)
+    return max(loads)
+
+
+def _with_seams(scan: Scan, seams: Collection[int]) -> list[Chunk]:
+    """A seam chunk begins at each of these frames. The chunks behind a seam are found by decoding from one before."""
+    known = {chunk.first_frame: chunk for chunk in scan.chunks}
+    inside_seams = {frame + offset for frame in seams for offset in range(1, FADE_FRAMES + 1)}
+    added: dict[int, Chunk] = {}
+    for frame in seams:
+        for first, state, blend in ((frame, "", "next"), (frame + FADE_FRAMES, STATE_WARM_UP, "")):
+            chunk = known.get(first) or Chunk(0, first, int(scan.source_pts[first]), None, 0, "")
+            added[first] = replace(chunk, state_before=state, blend=blend)
+    kept = {first: chunk for first, chunk in known.items() if first not in inside_seams}
+    return [chunk for _, chunk in sorted((kept | added).items())]
 
 
 def _renumbered(chunks: Sequence[Chunk]) -> list[Chunk]:
