@@ -5,16 +5,12 @@ import gc
 import importlib.metadata
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from streamdream_web.core.state import AppState
 from streamdream_web.server import startup
 from support.waiting import until
 from support.web_client import ask, running
+from support.web_process import server
 
 from streamdream.errors import UsageError
 from streamdream.settings import DreamSettings, StreamSettings, WebSettings
@@ -50,6 +47,7 @@ def test_mistakes_are_reported_before_torch_and_gradio_are_loaded(tmp_path: Path
             ("--ssl-certfile", str(tmp_path / "cert.pem"), "--ssl-keyfile", str(tmp_path / "cert.pem")): "PEM",
             ("--port", port): "cannot listen",
             ("--port", "0", "--metrics-port", port): "cannot listen on --metrics-port",
+            ("--port", "0", "--metrics-port", "9100", "--metrics-host", "192.0.2.1"): "--metrics-host 192.0.2.1",
             ("--port", "7860", "--metrics-port", "7860"): "two different ports",
             ("--root-path", "dream"): "begins with /",
             ("--frame-ancestors", "x; script-src *"): "no site",
@@ -112,31 +110,6 @@ def test_the_page_answers_before_torch_is_loaded_and_gradio_writes_no_stubs() ->
                           check=False)
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip() == "[]"
-
-
-@contextmanager
-def server(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A server in its own process, and the file of its stderr; its temporary files are in ``folder``."""
-    command = [sys.executable, "-m", "streamdream", "web", "--port", "0", "--field-height", "64", *flags]
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stderr=file, stdout=file, text=True,
-                                   env=os.environ | {"TMPDIR": str(folder), "STREAMDREAM_CACHE": str(folder / "cache")})
-    try:
-        until(lambda: answers(log.read_text()) or process.poll() is not None, 60)
-        yield process, log
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(text: str) -> bool:
-    """Whether the server whose log this is answers requests."""
-    link = re.search(r"http://[0-9.:]+", text)
-    if link:
-        with suppress(OSError), urllib.request.urlopen(f"{link[0]}/healthz", timeout=5):
-            return True
-    return False
 
 
 def folders(tmp_path: Path) -> list[Path]:

@@ -111,9 +111,10 @@ class LiveSession:
     """
 
     def __init__(self, app_state: AppState, address: str, send: Callable[[bytes], None],
-                 ended: Callable[[str], None], notify: Callable[[str], None] = lambda message: None) -> None:
+                 ended: Callable[[str], None], notify: Callable[[str], None] = lambda message: None,
+                 visitor: str = "") -> None:
         self.token = secrets.token_urlsafe(18)
-        self.address, self.started_at = address, time.monotonic()
+        self.address, self.visitor, self.started_at = address, visitor, time.monotonic()
         self.last_frame_at = self.started_at
         """When the last frame arrived."""
         self._app_state, self._ended = app_state, ended

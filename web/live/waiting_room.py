@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHECK_THREADS = 2
 """Threads for the checks of settings only; those of asyncio's shared pool may all be busy."""
 JOIN_SECONDS = 5.0
+CLOSED_RESTART = 1012
+"""The code with which uvicorn closes WebSockets when it stops."""
 REFRESH_SECONDS = 10.0
 """How often visitors in the queue are told how long they wait."""
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ class Connection(Protocol):
     """A connection; see ``websocket.LiveConnection``."""
 
     address: str
+    visitor: str
+    """As ``visitor_cookie.visitor_of`` returns it."""
 
     def post(self, message: bytes) -> None:
         """Send a frame. Thread-safe."""
@@ -93,6 +97,18 @@ class WaitingRoom:
     def has_waiting(self) -> bool:
         """Return whether a connection waits for a session."""
         return bool(self.queue)
+
+    def has_session_of(self, visitor: str) -> bool:
+        """Return whether that visitor dreams here, or was cut off just now; "" is nobody."""
+        return bool(visitor) and any(session.visitor == visitor and not session.stopped
+                                     for session in self.sessions.values())
+
+    def send_away(self) -> None:
+        """Close the connections in the queue as a server that restarts does: their pages connect again at once, and a
+        proxy leads them to another server.
+        """
+        for connection in self.queue:
+            connection.close(CLOSED_RESTART, "the server restarts")
 
     async def change(self, session: LiveSession, values: Mapping[str, Any]) -> list[str]:
         """Call ``session.change`` in a thread."""
@@ -170,7 +186,8 @@ class WaitingRoom:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._on_ended, session, error)
 
-        session = LiveSession(self._app_state, connection.address, connection.post, ended, connection.notify)
+        session = LiveSession(self._app_state, connection.address, connection.post, ended, connection.notify,
+                              connection.visitor)
         with self._counting:
             self.sessions[session.token] = session
         self._connections[session.token] = connection

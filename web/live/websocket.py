@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from ..auth import visitor_cookie
 from ..core import limits
 from ..core.rate_limit import TokenBucket
 from .browser_io import HEADER
@@ -48,6 +49,7 @@ class LiveConnection:
     def __init__(self, app_state: AppState, waiting_room: WaitingRoom, socket: WebSocket) -> None:
         self._app_state, self._waiting_room, self._socket = app_state, waiting_room, socket
         self.address = socket.client.host if socket.client else ""
+        self.visitor = visitor_cookie.visitor_of(socket.cookies)
         self._loop = asyncio.get_running_loop()
         self._session: LiveSession | None = None
         self._newest: bytes | None = None

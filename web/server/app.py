@@ -1,9 +1,9 @@
 """The app: Gradio's tabs, the live socket and a few routes of our own, on one FastAPI, behind one middleware.
 
-    browser ──▶ uvicorn ──▶ AuthMiddleware ──▶ EventValidation ──▶ /live     live/websocket.py: JPEG up, JPEG down
-                                                               ├─▶ /healthz, /readyz  does it work
-                                                               ├─▶ routes of the tabs, pages/*.py
-                                                               └─▶ /         Gradio: the tabs themselves
+    browser ──▶ uvicorn ──▶ AuthMiddleware ──▶ Draining ──▶ EventValidation ──▶ /live     live/websocket.py: JPEGs
+                                                                            ├─▶ /healthz, /readyz  does it work
+                                                                            ├─▶ routes of the tabs, pages/*.py
+                                                                            └─▶ /         Gradio: the tabs themselves
 """
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ from ..live.websocket import LiveConnection
 from ..pages import channels, looks
 from . import blocks, metrics, startup
 from .connection_limits import limit_connections
+from .draining import Draining
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -92,6 +93,7 @@ class WebApp:
     waiting_room: WaitingRoom
     jobs_service: JobService
     blocks: Any
+    draining: Draining
 
 
 def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebApp:
@@ -114,8 +116,10 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
         if hasattr(part, "routes") and (part is not pages["video"] or {"video", "picture"} & {*tabs}):  # uploads
             app.router.routes.extend(part.routes(jobs_service))
     built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
-    asgi = AuthMiddleware(EventValidation(blocks.mount(app, built, settings), built.fns), app_state)
-    return WebApp(asgi, app_state, waiting_room, jobs_service, built)
+    draining = Draining(app_state, waiting_room, jobs_service)
+    validation = EventValidation(blocks.mount(app, built, settings), built.fns)
+    return WebApp(AuthMiddleware(draining.around(validation), app_state), app_state, waiting_room, jobs_service, built,
+                  draining)
 
 
 def _health_route(app_state: AppState) -> Any:
@@ -173,10 +177,28 @@ def _on_warm_up_done(app_state: AppState, warming: asyncio.Future[None]) -> None
 
 
 class Server(uvicorn.Server):
-    """Stops at a signal as uvicorn does, but leaves it to the caller to end the process: uvicorn raises it again."""
+    """Stops at a signal as uvicorn does, with ``--drain-seconds`` at a first SIGTERM after that time. It is left to the
+    caller to end the process: uvicorn raises the signal again.
+    """
 
     received: signal.Signals | None = None
     """The first signal."""
+
+    def __init__(self, config: uvicorn.Config, app: WebApp) -> None:
+        super().__init__(config)
+        self._app, self._must_drain = app, False
+
+    def drain(self) -> None:
+        """Stop soon; see ``Draining``. Thread-safe, and safe in a signal handler."""
+        self._must_drain = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second."""
+        if self._must_drain and not self.should_exit:
+            if not self._app.app_state.draining:
+                self._app.draining.begin()
+            self.should_exit = self._app.draining.is_over
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -191,8 +213,11 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or signal.Signals(number)
-        self.handle_exit(number, frame)
+        is_first, self.received = self.received is None, self.received or signal.Signals(number)
+        if is_first and number == signal.SIGTERM and self._app.app_state.web.drain_seconds:
+            self.drain()
+        else:
+            self.handle_exit(number, frame)
 
 
 def make_server(settings: WebSettings, app: WebApp) -> Server:
@@ -203,7 +228,7 @@ def make_server(settings: WebSettings, app: WebApp) -> Server:
         ws_max_size=limits.MAX_JPEG_BYTES, ws_per_message_deflate=False, ws_ping_interval=5, ws_ping_timeout=5,
         proxy_headers=False,  # AuthMiddleware does that
         limit_concurrency=limits.MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False,
-        ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None))
+        ssl_certfile=settings.ssl_certfile or None, ssl_keyfile=settings.ssl_keyfile or None), app)
 
 
 def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
@@ -216,7 +241,8 @@ def serve(settings: WebSettings, app_state: AppState, listening: socket.socket,
     app = create_app(settings, app_state)
     with contextlib.ExitStack() as on_exit:
         if settings.metrics_port:
-            on_exit.callback(metrics.serve(settings.metrics_port, app_state, app.waiting_room, app.jobs_service))
+            on_exit.callback(metrics.serve(settings.metrics_port, app_state, app.waiting_room, app.jobs_service,
+                                           settings.metrics_host))
         for link in startup.links(settings, listening):
             ready(link)
         if settings.share:
