@@ -290,6 +290,28 @@ def test_a_rare_client_gives_a_new_one_no_advantage() -> None:
     assert 0.9 < held["first"] / held["second"] < 1.1
 
 
+def test_the_time_of_use_is_counted_once_also_while_the_device_is_in_use() -> None:
+    clock = ManualClock()
+    scheduler = FairScheduler(clock)
+    clock.seconds += 5  # nobody uses it
+    with scheduler.device_slot("one") as use:
+        clock.seconds += 1
+        assert scheduler.used_seconds == 1
+        end_first = use.extend()
+    clock.seconds += 2  # the device goes on with it
+    with scheduler.device_slot("two") as use:
+        end_second = use.extend()
+        clock.seconds += 4
+        end_first()
+    assert scheduler.used_seconds == 7
+    end_second()
+    clock.seconds += 8
+    assert scheduler.used_seconds == 7
+    with scheduler.device_slot("three"):
+        clock.seconds += 16
+    assert scheduler.used_seconds == 23
+
+
 def test_a_stopping_server_closes_sockets_with_its_code(small: NDArray[np.uint8]) -> None:
     with running() as web:
         client = Client(web)

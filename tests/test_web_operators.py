@@ -109,6 +109,39 @@ def test_metrics_count_uploads_jobs_latency_and_say_what_runs() -> None:
     assert any(name.startswith("streamdream_build_info{") and f'version="{__version__}"' in name for name in values)
 
 
+def gathered(port: int, host: str = "127.0.0.1") -> dict[str, float]:
+    """The metrics without labels, by name."""
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.split()[0].removeprefix("streamdream_"): float(line.split()[1]) for line in lines if line[0] != "#"
+            and "{" not in line}
+
+
+def test_metrics_tell_an_autoscaler_how_full_and_how_busy_the_server_is() -> None:
+    pytest.importorskip("prometheus_client")
+    host = "127.0.0.2"  # another address of this machine
+    with socket.create_server((host, 0)) as free:
+        port = free.getsockname()[1]
+    with running(max_sessions=4) as web:
+        until(lambda: ask(web, "/readyz")[0] == 200)
+        end = metrics.serve(port, web.app_state, web.waiting_room, web.jobs_service, host)
+        try:
+            with pytest.raises(OSError, match="refused"):
+                gathered(port)
+            before = gathered(port, host)
+            with Client(web) as client, web.app_state.device_slot("a long use"):
+                client.welcome()
+                until(lambda: gathered(port, host)["device_seconds_total"] >= before["device_seconds_total"] + 0.1)
+                during = gathered(port, host)
+            web.server.drain()
+            until(lambda: gathered(port, host)["draining"] == 1)
+        finally:
+            end()
+    names = "sessions", "max_sessions", "session_usage_ratio", "waiting", "draining"
+    assert [before[name] for name in names] == [0, 4, 0, 0, 0]
+    assert [during[name] for name in names] == [1, 4, 0.25, 0, 0]
+
+
 # --- what operators choose to show ------------------------------------------------------------------------------------
 
 EVIL = "<script>alert(1)</script> ${alert(2)} {{alert(3)}} `&\\"
