@@ -48,7 +48,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 COPY constraints.txt /tmp/
 # pip's own torch brings the CUDA libraries; only the driver comes from outside
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install -c /tmp/constraints.txt "$(echo /wheels/*.whl)[tensorrt,heic]"
+    pip install -c /tmp/constraints.txt "$(echo /wheels/*.whl)[tensorrt,heic,metrics]"
 USER 1000
 
 # The last one is what a build without --target makes.
@@ -57,5 +57,5 @@ COPY constraints.txt /tmp/
 # PyTorch's own index has builds without CUDA, a tenth of the size
 RUN pip install -c /tmp/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install -c /tmp/constraints.txt "$(echo /wheels/*.whl)[openvino,heic]"
+    pip install -c /tmp/constraints.txt "$(echo /wheels/*.whl)[openvino,heic,metrics]"
 USER 1000

@@ -138,6 +138,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory, lion: NDArray[np.uint8]) -
         yield started
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cert.pem and key.pem of localhost."""
+    from support.proxies import make_certificate
+
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
 @pytest.fixture()
 def page(browser: Any, web: Running) -> Iterator[Any]:
     """The page of ``web`` in that browser."""

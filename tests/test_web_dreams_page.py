@@ -1,69 +1,26 @@
 """Dreams in a real Chromium: a lost network, a page that is loaded again, a server that is killed, a link."""
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import web_process
 from support.broadcast import free_port
 from support.browser import CHROMIUM
+from support.dreams_page import CARD, begin, frames
 from support.waiting import until
 from support.web_jobs import times_and_sound
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
-PATIENCE_MS = 60_000
-CARD = "#video-dreams .sw-dream"
 SLOW = ("--field-height", "128", "--steps", "4")
-PROGRESS = re.compile(r"(\d+) of (\d+) frames")
 
 
-@contextmanager
-def server(folder: Path, port: int, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "streamdream", "web", "--port", str(port), "--field-height", "64", "--backend",
-               "eager", "--layers", "mixed0", "--octaves", "1", "--warmup-steps", "1", *flags]
-    environment = {**os.environ, "STREAMDREAM_CACHE": str(folder)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: answers(port) or process.poll() is not None, 60)
-        assert process.poll() is None
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
-        return True
-    return False
-
-
-def begin(page: Any, port: int, video: Path, seconds: tuple[float, float]) -> None:
-    """Start the dream of that span of a video, and wait for its first frames."""
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"http://127.0.0.1:{port}")
-    page.get_by_role("tab", name="Video").click()
-    page.set_input_files("#video-drop input[type=file]", video)
-    page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
-    for handle, value in zip(("last", "first"), seconds[::-1], strict=True):
-        page.eval_on_selector(f"#video-drop .sw-drop-{handle}", f"(it) => {{ it.value = {value}; "
-                                                                "it.dispatchEvent(new Event('input')); }")
-    page.click("#video-start")
-    until(lambda: frames(page) > 2, 60)
-
-
-def frames(page: Any) -> int:
-    """Frames of the card that are done; those of a whole dream when it is done."""
-    text = page.locator(f"{CARD} .sw-dream-status").first.inner_text() if page.locator(CARD).count() else ""
-    found = PROGRESS.search(text)
-    return int(found[1]) if found else 10**6 if text == "Done" else 0
+def server(folder: Path, port: int, *flags: str) -> AbstractContextManager[tuple[subprocess.Popen[str], Path]]:
+    return web_process.server(folder, "--port", str(port), "--backend", "eager", "--layers", "mixed0", "--octaves", "1",
+                              "--warmup-steps", "1", *flags)
 
 
 def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: Any, tmp_path: Path, world: Path
@@ -71,8 +28,8 @@ def test_a_dream_survives_a_lost_network_a_reload_and_a_killed_server(browser: A
     port = free_port()
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    with server(tmp_path, port, *SLOW) as process:
-        begin(page, port, world, (0, 5))
+    with server(tmp_path, port, *SLOW) as (process, _):
+        begin(page, f"http://127.0.0.1:{port}", world, (0, 5))
         page.evaluate("window.isSamePage = true")
         context.set_offline(True)
         page.wait_for_selector("#video-dreams .sw-hint:has-text('No answer from the server')")
@@ -110,7 +67,7 @@ def test_a_dream_goes_on_while_its_page_is_offline(browser: Any, tmp_path: Path,
     context = browser.new_context()
     page = context.new_page()
     with server(tmp_path, port, *SLOW):
-        begin(page, port, world, (0, 20))
+        begin(page, f"http://127.0.0.1:{port}", world, (0, 20))
         page.evaluate("window.isSamePage = true")
         before = frames(page)
         context.set_offline(True)
@@ -128,9 +85,8 @@ def test_a_reload_at_any_moment_loses_nothing(browser: Any, tmp_path: Path, worl
     port = free_port()
     context = browser.new_context()
     page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
     with server(tmp_path, port):
-        begin(page, port, world, (0, 6))
+        begin(page, f"http://127.0.0.1:{port}", world, (0, 6))
         page.reload()
         page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
         page.click("#video-start")  # a second one, which waits

@@ -1,11 +1,8 @@
 """The examples for nginx and Caddy in docs/proxies, run: TLS and a sub-path before a real server, with Chromium."""
 from __future__ import annotations
 
-import re
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,84 +13,20 @@ from streamdream_web.core import limits
 from streamdream_web.server.logs import JsonFormatter
 from support.broadcast import free_port
 from support.browser import CHROMIUM
-from support.waiting import until
+from support.proxies import proxy
 from support.web_client import Running, running
 
 from streamdream.media.sample_files import PHOTO, sample_file
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")]
-EXAMPLES = Path(__file__).parents[1] / "docs" / "proxies"
 LIMIT, VISITORS = 8, 65
 PATIENCE_MS = 20_000
-NGINX = """daemon off; master_process off; pid {folder}/pid; error_log {folder}/log; events {{ }}
-http {{
-    access_log off; include /etc/nginx/mime.types;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    include {folder}/site.conf;
-}}"""
 
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Running]:
     with running(root_path="/dream", connections_per_address=LIMIT) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with cert.pem and key.pem of localhost."""
-    folder = tmp_path_factory.mktemp("certificate")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                    "-addext", "subjectAltName=DNS:localhost", "-out", folder / "cert.pem", "-keyout",
-                    folder / "key.pem"], check=True, capture_output=True)
-    return folder
-
-
-def nginx_command(folder: Path, certificate: Path, port: int, upstream: int, **changes: str) -> list[str]:
-    """The example with these ports and files; ``changes`` are other values of its directives, "" for none."""
-    text = (EXAMPLES / "nginx.conf").read_text().replace("127.0.0.1:7860", f"127.0.0.1:{upstream}")
-    files = {"ssl_certificate": f"{certificate}/cert.pem", "ssl_certificate_key": f"{certificate}/key.pem"}
-    for directive, value in {"listen": f"127.0.0.1:{port} ssl", "server_name": "localhost", **files, **changes}.items():
-        line = f"{directive} {value};" if value else ""
-        text, number = re.subn(rf"\b{directive} [^;]*;", line.replace("\\", r"\\"), text)
-        assert number == 1, directive
-    (folder / "site.conf").write_text(text)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
-    return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "log")]
-
-
-def caddy_command(folder: Path, certificate: Path, port: int, upstream: int) -> list[str]:
-    text = (EXAMPLES / "Caddyfile").read_text().replace("127.0.0.1:7860", f"127.0.0.1:{upstream}")
-    site = f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {certificate}/cert.pem {certificate}/key.pem\n"
-    assert text.count("dream.example.org {") == 1
-    (folder / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https disable_redirects\n}\n"
-                                      + text.replace("dream.example.org {", site))
-    return ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
-
-
-@contextmanager
-def proxy(kind: str, folder: Path, certificate: Path, upstream: int, port: int = 0, **changes: str) -> Iterator[int]:
-    """The port of a running proxy."""
-    if not shutil.which(kind):
-        pytest.skip(f"no {kind} here")
-    port = port or free_port()
-    make = nginx_command if kind == "nginx" else caddy_command
-    with (folder / "output").open("w") as output:
-        process = subprocess.Popen(make(folder, certificate, port, upstream, **changes), stdout=output, stderr=output,
-                                   env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-        try:
-            until(lambda: is_open(port) or process.poll() is not None, 20)
-            assert process.poll() is None, (folder / "output").read_text()
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
