@@ -137,7 +137,7 @@ def test_metrics_tell_an_autoscaler_how_full_and_how_busy_the_server_is() -> Non
             until(lambda: gathered(port, host)["draining"] == 1)
         finally:
             end()
-    names = "sessions", "max_sessions", "session_usage_ratio", "waiting", "draining"
+    names = "sessions", "max_sessions", "sessions_share", "waiting", "draining"
     assert [before[name] for name in names] == [0, 4, 0, 0, 0]
     assert [during[name] for name in names] == [1, 4, 0.25, 0, 0]
 

@@ -38,7 +38,7 @@ class Collector:
         for name, text, value in (
                 ("sessions", "live dreams that run", sessions),
                 ("max_sessions", "live dreams that may run at once", max_sessions),
-                ("session_usage_ratio", "live dreams that run, of those that may", sessions / max_sessions),
+                ("sessions_share", "live dreams that run, of those that may", sessions / max_sessions),
                 ("waiting", "visitors in the queue for a live dream", len(self._waiting_room.queue)),
                 ("turns_waiting", "dreams that wait for the device", self._app_state.waiting_for_device),
                 ("rss_megabytes", "resident memory", rss_mb()),
