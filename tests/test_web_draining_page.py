@@ -1,48 +1,20 @@
 """The live page in a real Chromium while nginx moves it from a server that drains to another one."""
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.broadcast import free_port
 from support.browser import CHROMIUM
 from support.live_page import HINTED, LIVE, PAGE, begin, shown
+from support.proxies import proxy
 from support.waiting import until
 from support.web_client import Running, ask, running
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
-              pytest.mark.skipif(not shutil.which("nginx"), reason="no nginx here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
-NGINX = """daemon off; master_process off; pid {folder}/pid; error_log {folder}/log; events {{ }}
-http {{
-    access_log off; include /etc/nginx/mime.types;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    map $http_upgrade $streamdream_connection {{ default upgrade; "" ""; }}
-    upstream streamdream {{
-        hash $cookie_streamdream_visitor consistent;
-        server 127.0.0.1:{first} max_fails=0;
-        server 127.0.0.1:{second} max_fails=0;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://streamdream;
-            proxy_next_upstream error timeout http_503;
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $streamdream_connection;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_buffering off;
-        }}
-    }}
-}}"""
 WATCH = """() => {
   const root = document.querySelector(".sd"), page = root.page, draw = page.draw.bind(page);
   window.seen = { drawn: 0, plain: 0, states: [], words: [] };
@@ -60,26 +32,20 @@ WATCH = """() => {
 
 
 @contextmanager
-def replicas(folder: Path, seconds: float) -> Iterator[tuple[list[Running], str]]:
+def replicas(folder: Path, certificate: Path, seconds: float) -> Iterator[tuple[list[Running], str]]:
     """Two servers that drain for at most ``seconds``, and the address of a proxy before them."""
-    port = free_port()
     with running(drain_seconds=seconds) as first, running(drain_seconds=seconds) as second:
-        for web in (first, second):
+        webs = {"dream-1:7860": first, "dream-2:7860": second}
+        for web in webs.values():
             until(lambda web=web: ask(web, "/readyz")[0] == 200, 60)  # type: ignore[misc]
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, first=first.port, second=second.port))
-        with (folder / "output").open("w") as output:
-            process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e",
-                                        str(folder / "log")], stdout=output, stderr=output)
-        try:
-            yield [first, second], f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(10)
+        ports = {name: web.port for name, web in webs.items()}
+        with proxy("nginx", folder, certificate, ports, example="nginx-replicas.conf") as port:
+            yield [*webs.values()], f"https://localhost:{port}"
 
 
-def test_a_dream_moves_to_another_server_and_nothing_is_said(browser: Any, tmp_path: Path) -> None:
-    with replicas(tmp_path, 1.5) as (webs, url):
-        page = browser.new_page()
+def test_a_dream_moves_to_another_server_and_nothing_is_said(browser: Any, certificate: Path, tmp_path: Path) -> None:
+    with replicas(tmp_path, certificate, 1.5) as (webs, url):
+        page = browser.new_page(ignore_https_errors=True)
         page.add_init_script(HINTED)
         page.goto(url)
         page.wait_for_function("document.querySelector('.sd')?.page", timeout=60_000)
