@@ -133,6 +133,7 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
         except OtherIdentity:  # begun by another version, with other weights or threads
             report = render_file(render_job, replace(options, restart=True), observer, host)
     job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
+    job.done = job.total = report.frames
     job.result = output
 
 
