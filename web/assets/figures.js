@@ -33,10 +33,10 @@ export class Figures {
     if (this.latencies.length > MAX_LATENCIES) this.latencies.shift();
   }
 
-  // The server has computed so many dreams.
+  // The server has computed so many dreams; another server counts anew.
   countDreams(dreams) {
     const now = performance.now(), last = this.dreams;
-    if (last) this.dreamRate = SECOND * (dreams - last.dreams) / (now - last.at);
+    if (last && dreams >= last.dreams) this.dreamRate = SECOND * (dreams - last.dreams) / (now - last.at);
     this.dreams = { dreams, at: now };
   }
 
