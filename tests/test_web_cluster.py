@@ -70,7 +70,8 @@ def test_a_cancelled_video_ends_on_the_cluster(cluster: Any, jobs: JobQueue, wor
     until(lambda: job.done > 3, 60)
     jobs.discard(job)
     wait_for(job, "cancelled")
-    until(lambda: not job.folder.exists() and ray.available_resources().get("CPU") == 2.0, 60)
+    free: Any = ray.available_resources
+    until(lambda: not job.folder.exists() and free().get("CPU") == 2.0, 60)
 
 
 def test_a_cluster_that_is_not_there_is_said_without_paths(jobs: JobQueue, world: Path, uploads: Uploads,

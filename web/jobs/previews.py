@@ -42,9 +42,10 @@ def current(job: Job) -> bytes:
 
 def save(job: Job) -> None:
     """Store the newest preview beside the result."""
-    if job.picture is None or job.request is None:
+    picture: Any = job.picture
+    if picture is None or job.request is None:
         return
     try:
-        write_file(str(job.folder / THUMBNAIL), encode(to_sdr_rgb(job.picture)), overwrite=True)
+        write_file(str(job.folder / THUMBNAIL), encode(to_sdr_rgb(picture)), overwrite=True)
     except SinkError as error:
         log.warning("the small picture of a result is not stored: %s", error)

@@ -62,9 +62,8 @@ class JobQueue:
         self._work_of, self._keeps = work_of, keeps
         self._counts = Counter[str]() if counts is None else counts
         """Ended jobs by state, and by duration as in ``core/histogram.py``."""
-        self._limits = QueueLimits(max_jobs, max_per_visitor, max_per_address)
-        self._max_seconds, self._max_shared_seconds, self._keep_seconds = max_seconds, max_shared_seconds, keep_seconds
-        self._clock = clock
+        self._limits = QueueLimits(max_jobs, max_per_visitor, max_per_address, max_seconds, max_shared_seconds)
+        self._keep_seconds, self._clock = keep_seconds, clock
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._jobs: dict[str, Job] = {}
         self._round_robin = RoundRobin()
@@ -113,15 +112,22 @@ class JobQueue:
             for token in known.keys() - present:
                 if known[token].finished or not self._is_own(known[token]):
                     self._jobs.pop(token, None)
-        for job in [job for job in self._all() if job.request is not None and not job.finished and self._is_own(job)]:
-            if job_store.is_cancelled(job):
-                self.discard(job)
-            elif job.changed_since_save:
-                job.changed_since_save = False
-                previews.save(job)
-                self._save(job)
+        for job in self._all():
+            if job.request is not None and not job.finished and self._is_own(job):
+                self._tell(job)
         if not (self._draining or self._closed):
             self._take_over()
+
+    def _tell(self, job: Job) -> None:
+        """Write how far a job of this server is, for the others; end it if one of them has cancelled it."""
+        if job_store.is_cancelled(job):
+            self.discard(job)
+        elif job.changed_since_save:
+            job.changed_since_save = False
+            previews.save(job)
+            with self._changed:  # not over the record of its end
+                if job.state == "running":
+                    self._save(job)
 
     def _take(self, job: Job, earlier: Job | None = None) -> None:
         job.spare_seconds = self.spare_seconds
@@ -225,13 +231,8 @@ class JobQueue:
         """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
         if job.state != "running" or not self._is_own(job):
             return math.inf
-        others = [other for other in self._all()
-                  if other.state == "waiting" and other.visitor != job.visitor and self._is_own(other)]
-        if not others:
-            return math.inf
-        shared = any(other.address != job.address for other in others)
-        max_seconds = min(self._max_seconds, self._max_shared_seconds) if shared else self._max_seconds
-        return max_seconds - (self._clock() - job.began_seconds)
+        waiting = [other for other in self._all() if other.state == "waiting" and self._is_own(other)]
+        return self._limits.spare_seconds(job, waiting, self._clock() - job.began_seconds)
 
     def jobs(self) -> list[Job]:
         """Return all jobs that are not forgotten, by the order of their submission."""
