@@ -4,6 +4,7 @@ Run it from the repository root; ``make docs`` does. A test fails when the page 
 """
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,22 +40,25 @@ def settings_of_commands() -> dict[str, set[str]]:
         try:
             command(_Collector(name), [])
         except _Collected as collected:
-            if "preset" in collected.names:
+            if collected.takes_presets:
                 names[name] = collected.names
     return names
 
 
 class _Collected(Exception):
-    def __init__(self, names: set[str]) -> None:
+    def __init__(self, parser: Parser) -> None:
         super().__init__()
-        self.names = names
+        actions = parser._actions
+        self.takes_presets = any(action.dest == "preset" for action in actions)
+        # flags of settings have no default of their own, unlike one that only has the name of another command's setting
+        self.names = {action.dest for action in actions if action.default is argparse.SUPPRESS}
 
 
 class _Collector(Parser):
     """Raises the names of all flags instead of parsing, so that the command never runs."""
 
     def parse(self, argv: Sequence[str]) -> Any:
-        raise _Collected({action.dest for action in self._actions})
+        raise _Collected(self)
 
 
 def _section(group: Group, commands: dict[str, set[str]]) -> str:
