@@ -77,9 +77,8 @@ class RayExecutor:
             try:
                 yield from self._collect(waiting, tasks, exchange, folder, on_frame)
             finally:
-                for ref in waiting:
-                    with suppress(Exception):
-                        ray.cancel(ref, force=True)
+                if ray.is_initialized():
+                    self._stop(waiting, exchange)
 
     def _collect(self, waiting: dict[Any, Chunk], tasks: _Tasks, exchange: Any, folder: WorkFolder,
                  on_frame: Callable[[int], None]) -> Generator[tuple[Chunk, list[str]]]:
@@ -106,6 +105,13 @@ class RayExecutor:
                     waiting[tasks.submit(chunk)] = chunk
                 else:
                     yield whole
+
+    def _stop(self, tasks: Iterable[Any], exchange: Any) -> None:
+        """End what still runs. What the exchange is asked must be answered: else Ray complains on stderr."""
+        with suppress(Exception):
+            for ref in tasks:
+                self._ray.cancel(ref, force=True)
+            self._ray.get(exchange.stop.remote(), timeout=POLL_SECONDS)
 
     def _options(self, threads: int) -> dict[str, Any]:
         """Return the options of a task on ``threads`` threads."""

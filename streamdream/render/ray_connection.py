@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import re
 import socket
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -58,18 +60,27 @@ def check_address(address: str) -> None:
 def connect(address: str) -> Any:
     """Return the module ``ray``, connected. Raises MissingPackage, or UsageError when there is no such cluster."""
     with _connecting:
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # else a call after a lost connection starts a cluster here
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         try:
             import ray
         except ImportError:
             raise MissingPackage(MISSING) from None
         if ray.is_initialized():
             return ray
+        check_address(address)
         log.info("connecting to the cluster %s", address)  # it takes seconds
+        logging.getLogger("ray.util.client.logsclient").disabled = True  # it has a level of its own
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: it has another version of Python or Ray
-            here = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else one_line(error)
-            raise UsageError(f"--cluster {address}: {here}") from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except ConnectionError as error:
+            raise UsageError(f"--cluster {address}: " + (
+                "no Ray cluster runs here; ray start --head begins one" if address == "auto" else
+                f"{one_line(error)}; one with a token needs RAY_AUTH_MODE=token here, too")) from None
+        except (OSError, ValueError, RuntimeError) as error:  # it has another version of Python or Ray
+            raise UsageError(f"--cluster {address}: {one_line(error)}") from None
         return ray
 
 
@@ -85,10 +96,11 @@ def failures_of(ray: Any) -> Iterator[None]:
         raise StreamdreamError(f"{text} (on node {error.ip})") from None
     except ray.exceptions.RayError as error:
         raise StreamdreamError(f"the cluster gave up: {one_line(error)}") from None
-    except ConnectionError as error:
-        if type(error) is not ConnectionError:  # such as BrokenPipeError: it is of who reads what is printed
-            raise
-        raise StreamdreamError("the connection to the cluster is lost") from None
+    except Exception as error:
+        # not ConnectionError's own kinds, such as BrokenPipeError, which may be of who reads what is printed
+        if type(error) is ConnectionError or type(error).__module__.partition(".")[0] == "grpc":
+            raise StreamdreamError("the connection to the cluster is lost") from None
+        raise
 
 
 def one_line(error: BaseException) -> str:

@@ -58,6 +58,10 @@ class Exchange:
         wanted, self._wanted = self._wanted, []
         return wanted
 
+    async def stop(self) -> None:
+        """The driver waits for no block any more."""
+        self._is_wanted.set()
+
     async def hand(self, block: Block, references: list[Any]) -> None:
         """The driver hands over a block: a list with its reference."""
         found = self._future(block)
