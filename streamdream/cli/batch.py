@@ -1,10 +1,10 @@
-"""Render many files into a folder: one after the other, whatever happens to each of them, and a table at the end."""
+"""Render many files into a folder, whatever happens to each of them, and a table at the end."""
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from streamdream.errors import UsageError
 from streamdream.settings import Run
 
 if TYPE_CHECKING:
+    from streamdream.cli.files_at_once import FilesAtOnce
     from streamdream.render.batch import Task
     from streamdream.render.report import RenderReport
 
@@ -93,19 +94,27 @@ def folder_for(work: Work) -> Iterator[None]:
             Path(work.folder).rmdir()
 
 
-def render_all(work: Work, args: argparse.Namespace, render: Callable[[Task, str], RenderReport]) -> int:
-    """Return 1 if any file failed, else 0. ``render`` gets a task and where it is in the batch."""
-    rows: list[dict[str, Any]] = []
+def render_all(work: Work, args: argparse.Namespace, render: Callable[[Task, str], RenderReport],
+               files: FilesAtOnce | None = None) -> int:
+    """Return 1 if any file failed, else 0. ``render`` gets a task and where it is in the batch; without ``files`` one
+    is rendered after the other.
+    """
+    rows: dict[str, dict[str, Any]] = {}
     total = len(work.tasks)
-    with folder_for(work), signals.describe_with(lambda: _describe_kept(rows, total)):
-        for number, task in enumerate(work.tasks, 1):
-            values = _render_one(task, args, partial(render, task, f"{number} of {total}: "))
-            rows.append(_row(task, values))
+
+    def render_one(number: int, task: Task) -> dict[str, Any]:
+        return _render_one(task, args, partial(render, task, f"{number} of {total}: "))
+
+    with folder_for(work), signals.describe_with(lambda: _describe_kept(rows.values(), total)):
+        results = (files.render(work.tasks, render_one) if files else
+                   ((task, render_one(number, task)) for number, task in enumerate(work.tasks, 1)))
+        for task, values in results:
+            rows[task.output] = _row(task, values)
             if args.json:
                 print(json.dumps({**values, "input": task.input, "output": task.output}), flush=True)
     if not args.json:
-        print_table(rows)
-    return int(any(row["result"] == "failed" for row in rows))
+        print_table([rows[task.output] for task in work.tasks])
+    return int(any(row["result"] == "failed" for row in rows.values()))
 
 
 def _render_one(task: Task, args: argparse.Namespace, render: Callable[[], RenderReport]) -> dict[str, Any]:
@@ -137,6 +146,6 @@ def _row(task: Task, values: dict[str, Any]) -> dict[str, Any]:
             "fps": values.get("fps", ""), "": values.get("error", values.get("skipped", ""))}
 
 
-def _describe_kept(rows: Sequence[dict[str, Any]], total: int) -> str:
+def _describe_kept(rows: Collection[dict[str, Any]], total: int) -> str:
     done = sum(row["result"] != "failed" for row in rows)
     return f"{done} of {total} files are done, and the same command goes on" if done else ""

@@ -51,6 +51,12 @@ class Progress:
                  traceback: TracebackType | None) -> None:
         self._stack.close()
 
+    def set_total(self, total: int) -> None:
+        """It was unknown, or changes."""
+        self._total = total
+        if self._bar:
+            self._bar.update(self._task, total=total)
+
     def update(self, done: int, left_seconds: float | None = None) -> None:
         """Report ``done`` finished units. ``left_seconds`` replaces the estimate from the speed so far.
 

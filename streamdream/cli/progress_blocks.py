@@ -30,6 +30,7 @@ class ProgressBlocks:
 
     def __init__(self, target: str) -> None:
         self._target, self._input = target, ""
+        self._start_seconds = 0.0
         self._file: TextIO | None = None
 
     def __enter__(self) -> ProgressBlocks:

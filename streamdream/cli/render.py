@@ -17,6 +17,7 @@ from streamdream.cli.argument_parser import Parser, add_run_flags, add_settings,
 from streamdream.cli.automation import add_automation_flags
 from streamdream.cli.completion import add_exec_flag, run_and_then
 from streamdream.cli.dry_run import add_dry_run_flags, look_ahead
+from streamdream.cli.files_at_once import FileProgress, FilesAtOnce
 from streamdream.cli.output import log_line, print_error, print_report, show_log, warn_of_older_files
 from streamdream.cli.pause import Pause
 from streamdream.cli.progress_blocks import ProgressBlocks, add_progress_flag
@@ -94,6 +95,9 @@ def _render(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
         pause, blocks = stack.enter_context(Pause()), stack.enter_context(ProgressBlocks(args.progress))
         if args.progress == "pipe:1" or is_pipe(args.output):
             stack.enter_context(redirect_stdout(sys.stderr))
+        if work.folder and args.cluster:
+            files = FilesAtOnce(_parallel_chunks(args, run), work.folder, args.json, pause, blocks)
+            return batch.render_all(work, args, partial(_render_beside_others, args, run, files), files)
         if work.folder:
             return batch.render_all(work, args, partial(_render_file, args, run, pause, blocks))
         task, started = work.tasks[0], time.time()
@@ -111,6 +115,26 @@ def _render_file(args: argparse.Namespace, run: Run, pause: Pause, blocks: Progr
     with RenderProgress(job, args.json, pause, blocks, title) as progress:
         report = render_file(job, _options(args), progress)
     return replace(report, seconds=report.seconds - (pause.seconds - paused_before))
+
+
+def _render_beside_others(args: argparse.Namespace, run: Run, files: FilesAtOnce, task: Task, title: str
+                          ) -> RenderReport:
+    from streamdream.render.file_render import render_file
+    from streamdream.render.host import RenderHost
+
+    job = _job(args, run, task)
+    with FileProgress(files, job, title) as progress:
+        # what one process has begun, it goes on with here, where the device has one owner at a time
+        return render_file(job, _options(args), progress, RenderHost(device_slot=lambda: files.device))
+
+
+def _parallel_chunks(args: argparse.Namespace, run: Run) -> int:
+    """How many the cluster renders at once. Raises as ``RayExecutor``."""
+    from streamdream.render.ray_cluster import RayExecutor
+    from streamdream.render.ray_connection import parse_resources
+    from streamdream.system.torch_threads import effective_threads
+
+    return RayExecutor(args.cluster, parse_resources(args.chunk_resources), effective_threads(run.stream)).parallel
 
 
 def _look_ahead(args: argparse.Namespace, run: Run, work: batch.Work) -> int:
