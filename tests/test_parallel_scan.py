@@ -36,7 +36,6 @@ FELL_BACK = "one process looks for the scene cuts"
 def _small_ranges(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(parallel_scan, "MIN_RANGE_FRAMES", 40)
-    monkeypatch.setattr(parallel_scan, "usable_cores", lambda: 6)
 
 
 def job(name: str | Path, output: Path, **flags: str) -> RenderJob:
@@ -58,8 +57,9 @@ def both(the_job: RenderJob, processes: int) -> tuple[Scan, Scan]:
     """By one process, and by several."""
     matcher, seen = HostMatcher(DreamOptions(the_job.run.stream.field_height)), list[int]()
     one = scan_source(the_job, matcher, lambda frames: None)
-    with open_job_source(the_job) as source:
-        several = scan_in_parallel(the_job, the_job.run.stream, source, lambda: matcher, processes, seen.append)
+    with open_job_source(the_job) as source, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parallel_scan, "usable_cores", lambda: processes)
+        several = scan_in_parallel(the_job, the_job.run.stream, source, lambda: matcher, seen.append)
     assert seen[-1] == len(one.source_pts)
     return one, several
 

@@ -209,7 +209,7 @@ class _ChunkedRender:
         """Split the render at its scene cuts."""
         from streamdream.dream.build import build_dreamer
 
-        scan = scan_in_parallel(self._job, stream, self._source, lambda: build_dreamer(stream), parts,
+        scan = scan_in_parallel(self._job, stream, self._source, lambda: build_dreamer(stream),
                                 lambda frames: self._observer.scanned(frames, self._source.frame_count))
         shots = sum(chunk.state_before in (STATE_NONE, STATE_CUT) for chunk in scan.chunks)
         chunks = scan.chunks if self._options.seams == "exact" else split_long_shots(scan, parts)

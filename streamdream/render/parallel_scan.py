@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MIN_RANGE_FRAMES = 400
 """Fewer are looked through before another process has begun."""
+MAX_PROCESSES = 16
+"""Each takes 300 MB at 1280x720."""
 MIN_THREADS = 2
 """Of a decoder: with one, some decoders conceal damage in another way than with several."""
 POLL_SECONDS = 0.2
@@ -55,9 +57,11 @@ class OnePassNeeded(Exception):
 
 
 def scan_in_parallel(job: RenderJob, stream: StreamSettings, source: Source, build_matcher: Callable[[], Matcher],
-                     processes: int, on_frame: Callable[[int], None]) -> Scan:
-    """As ``scan_source``, by at most ``processes``. ``stream`` is that of the job, with nothing left to ``auto``."""
-    processes = min(processes, usable_cores())
+                     on_frame: Callable[[int], None]) -> Scan:
+    """As ``scan_source``, by as many processes as there are cores. ``stream`` is that of the job, with nothing left to
+    ``auto``.
+    """
+    processes = min(usable_cores(), MAX_PROCESSES)
     if processes > 1 and can_be_split(job):
         try:
             times = picture_times(job.input, _span(job))

@@ -19,7 +19,6 @@ from streamdream.errors import StreamdreamError
 from streamdream.media.timestamps import SourcePosition
 from streamdream.render.job import RenderJob, open_job_source
 from streamdream.render.scene_scan import ChunkStart, CutDetector, Matcher
-from streamdream.system import process_tuning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +92,6 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not disturb the parent
     order = RangeOrder(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    process_tuning.tune_process()
     try:
         for pts, is_cut, start in _scan(order):
             reports.write(json.dumps([pts, is_cut, *(start or (None, None))]) + "\n")
