@@ -20,9 +20,11 @@ from support.planned_renders import (
 from support.sink_outputs import names
 
 from streamdream.errors import NameTaken, SourceError, UsageError
+from streamdream.render import work_folder
 from streamdream.render.file_render import PlanOptions, render_file
 from streamdream.render.job import RenderJob
-from streamdream.render.work_folder import WorkFolder
+from streamdream.render.plan import STATE_CUT, Chunk, RenderPlan
+from streamdream.render.work_folder import WorkFolder, read_plan
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 FRAMES, STOP = 26, 18
@@ -337,3 +339,23 @@ def test_very_long_names_have_folders_of_their_own(source: str, tmp_path: Path) 
     assert len(names(tmp_path)) == 2
     assert [resumed_frames(the_job) for the_job in jobs] == [16, 16]
     assert names(tmp_path) == [Path(the_job.output).name for the_job in jobs]
+
+
+def test_a_large_plan_is_written_when_the_folder_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes too long to be written for each chunk."""
+    monkeypatch.setattr(work_folder, "LARGE_PLAN_CHUNKS", 3)
+    monkeypatch.setattr(work_folder, "MAX_SAVE_SHARE", 1e-6)
+    chunks = tuple(Chunk(number, 8 * number, 8 * number, None, 0, STATE_CUT) for number in range(4))
+    with WorkFolder(tmp_path / ".a.mkv.render", "a.mkv", ".nut") as folder:
+        folder.save(RenderPlan({}, {}, (1, 25), 8, chunks, 32))
+        for chunk in chunks[:3]:
+            folder.add_chunk(replace(chunk, frames=8, sha256="whole"), None, [])
+        on_disk = read_plan(folder.path)
+        assert on_disk is not None and on_disk.frames_done == 0
+    on_disk = read_plan(tmp_path / ".a.mkv.render")
+    assert on_disk is not None and on_disk.frames_done == 24
+    with WorkFolder(tmp_path / ".a.mkv.render", "a.mkv", ".nut") as folder:
+        folder.save(on_disk)
+        folder.add_chunk(replace(chunks[3], frames=8, sha256="whole"), None, [])
+        on_disk = read_plan(folder.path)
+        assert on_disk is not None and on_disk.complete  # before the chunks are joined

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 PLAN_FILE, LOCK_FILE, TIMES_FILE = "plan.json", "lock", "times.safetensors"
 MAX_NAME_BYTES = 240
 """A longer name of an output has no room for more."""
+LARGE_PLAN_CHUNKS, MAX_SAVE_SHARE = 500, 0.1
+"""A plan of more chunks is written for at most this share of the time: thousands of them take 50 ms, and a process that
+is killed loses the chunks of half a second."""
 MIN_BYTES_TO_REPORT = 1 << 30
 """Fewer are read in a moment."""
 log = logging.getLogger(__name__)
@@ -193,6 +197,7 @@ class WorkFolder(ChunkStore):
 
         super().__init__(path, suffix, output)
         self._lock = FileLock(path / LOCK_FILE)
+        self._is_saved, self._next_save = True, 0.0
         atexit.register(self.close)  # a signal may arrive while libraries load
         try:
             path.mkdir(exist_ok=True)
@@ -217,6 +222,9 @@ class WorkFolder(ChunkStore):
             with contextlib.suppress(OSError):  # not empty: it is of another process
                 self.path.rmdir()
             return
+        if self.plan is not None and not self._is_saved:
+            with contextlib.suppress(SinkError):  # the plan before it is there
+                self.save(self.plan)
         if self.path.exists() and (self.plan is None or not any(chunk.done for chunk in self.plan.chunks)):
             self.remove()
         self._lock.release()
@@ -241,7 +249,9 @@ class WorkFolder(ChunkStore):
     def add_chunk(self, done: Chunk, following: Chunk | None, warnings: list[str]) -> None:
         super().add_chunk(done, following, warnings)
         assert self.plan is not None
-        self.save(self.plan)
+        self._is_saved = False
+        if time.monotonic() >= self._next_save or self.plan.complete:
+            self.save(self.plan)
 
     def save_times(self, source_pts: NDArray[np.int64]) -> None:
         """Keep the times of all frames, in ticks of the source, where the whole source was read before."""
@@ -256,8 +266,11 @@ class WorkFolder(ChunkStore):
 
     def save(self, plan: RenderPlan) -> None:
         """Raises SinkError, as when the disk is full."""
+        began = time.monotonic()
         self.write(PLAN_FILE, plan.to_json().encode())
-        self.plan = plan
+        self.plan, self._is_saved, ended = plan, True, time.monotonic()
+        is_large = len(plan.chunks) > LARGE_PLAN_CHUNKS
+        self._next_save = ended + (ended - began) * (1 / MAX_SAVE_SHARE - 1) if is_large else 0.0
 
     def chunks_done(self) -> list[Chunk]:
         assert self.plan is not None
