@@ -1,6 +1,7 @@
 """Renders on a Ray cluster of several nodes on this machine: the frames of one process, whatever is lost on the way."""
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -22,7 +23,9 @@ from streamdream.errors import MissingPackage, UsageError
 from streamdream.render import block_file, ray_cluster, ray_connection
 from streamdream.render.block_file import BlockFile
 from streamdream.render.file_render import PlanOptions, render_file
+from streamdream.render.ray_cluster import RayExecutor
 from streamdream.render.ray_connection import parse_resources
+from streamdream.render.ray_exchange import MAX_BLOCKS, Exchange
 from streamdream.render.ray_task import HandedFile
 from streamdream.render.work_folder import default_path, read_plan
 
@@ -159,15 +162,20 @@ def test_a_killed_driver_leaves_what_is_whole(cluster: Any, film: Path, by_one: 
     assert watcher.done_before > 0 and frames_of(output) == by_one
 
 
+def other_node(cluster: Any, folder: Path, num_cpus: int = 1) -> Any:
+    """Add a node with another version of numpy, by what its packages say."""
+    other = folder / "packages" / "numpy-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    path = f"{other.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return cluster.add_node(num_cpus=num_cpus, object_store_memory=STORE_BYTES, env_vars={"PYTHONPATH": path})
+
+
 @pytest.mark.alone
 @pytest.mark.soak
 def test_a_node_with_another_version_is_refused(cluster: Any, film: Path, by_one: Any, tmp_path: Path,
                                                 caplog: pytest.LogCaptureFixture) -> None:
-    other = tmp_path / "packages" / "numpy-0.0.1.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
-    node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES,
-                            env_vars={"PYTHONPATH": f"{other.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
+    node = other_node(cluster, tmp_path)
     try:
         render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Watcher())
     finally:
@@ -175,7 +183,74 @@ def test_a_node_with_another_version_is_refused(cluster: Any, film: Path, by_one
     assert "is not used: version of numpy was" in caplog.text and frames_of(tmp_path / "out.mkv") == by_one
 
 
+@pytest.mark.alone
+@pytest.mark.soak
+def test_a_node_that_joins_later_with_another_version_is_left_out(
+        cluster: Any, film: Path, by_one: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture) -> None:
+    check, joined = RayExecutor._check_nodes, list[Any]()
+
+    def check_and_join(*arguments: Any) -> None:
+        check(*arguments)
+        joined.append(other_node(cluster, tmp_path, num_cpus=4))
+
+    monkeypatch.setattr(RayExecutor, "_check_nodes", check_and_join)
+    try:
+        render_file(job(film, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Watcher())
+    finally:
+        cluster.remove_node(joined[0])
+    assert "is not used: version of numpy was" in caplog.text and frames_of(tmp_path / "out.mkv") == by_one
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_a_node_with_fewer_cores_computes_on_the_threads_of_the_plan(cluster: Any, film: Path, tmp_path: Path) -> None:
+    settings = {"codec": "ffv1", "layers": "mixed3", "octaves": "2", "steps": "2", "field_height": "96"}
+    for threads in (1, 2):
+        render_file(job(film, tmp_path / f"{threads}.mkv", threads=str(threads), **settings), PlanOptions(), Watcher())
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    node = cluster.add_node(num_cpus=1, resources={"small": 1}, object_store_memory=STORE_BYTES)
+    os.sched_setaffinity(0, cores)
+    try:
+        render_file(job(film, tmp_path / "ray.mkv", threads="2", **settings),
+                    replace(ON_CLUSTER, chunk_resources="small=1"), Watcher())
+    finally:
+        cluster.remove_node(node)
+    assert frames_of(tmp_path / "ray.mkv") == frames_of(tmp_path / "2.mkv") != frames_of(tmp_path / "1.mkv")
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+@pytest.mark.parametrize("resources", ["gpu=1", "cpu=2", "cpu=1,tpu=1"])
+def test_what_no_node_has_is_said_at_once(cluster: Any, film: Path, tmp_path: Path, resources: str) -> None:
+    """Also where all nodes together have it."""
+    with pytest.raises(UsageError, match="no node of the cluster has that much; nodes have cpu=1,gpu=0"):
+        render_file(job(film, tmp_path / "out.mkv"), replace(ON_CLUSTER, chunk_resources=resources), Watcher())
+
+
 # --- without a cluster
+
+
+def test_a_block_is_asked_for_once_and_the_last_ones_are_kept() -> None:
+    async def run() -> None:
+        exchange = Exchange()
+        waiting = [asyncio.create_task(exchange.block(("film", 0))) for _ in range(3)]
+        assert await exchange.wanted() == [("film", 0)]
+        waiting.pop().cancel()  # its task is lost
+        await exchange.hand(("film", 0), ["first"])
+        assert [await each for each in waiting] == [["first"], ["first"]]
+        for number in range(1, MAX_BLOCKS + 1):
+            asked = asyncio.create_task(exchange.block(("film", number)))
+            assert await exchange.wanted() == [("film", number)]
+            await exchange.hand(("film", number), [number])
+            assert await asked == [number]
+        assert await exchange.block(("film", 1)) == [1]
+        again = asyncio.create_task(exchange.block(("film", 0)))
+        assert await exchange.wanted() == [("film", 0)]
+        again.cancel()
+
+    asyncio.run(run())
 
 
 def test_blocks_are_fetched_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ class FileProgress:
         self.is_known = False
         """Whether it is planned, so that ``total`` holds."""
         self.folder: WorkFolder | None = None
-        """While it is rendered."""
+        """Until it is done, or has failed."""
         self.blocks = copy.copy(files.blocks)
         self._files, self._job, self._title = files, job, title
 
@@ -132,9 +132,11 @@ class FileProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._end_planning()
-        if kind is None:
+        if error is None:
             self.done = self.total
-        self.total, self.folder = self.done, None
+        self.total = self.done
+        if not isinstance(error, signals.SignalReceived):  # which tells what is kept
+            self.folder = None
         self.blocks.end()
 
     def _end_planning(self) -> None:
