@@ -30,6 +30,7 @@ BENCHES: dict[str, str] = {
     "frame": "streamdream_bench.frame:run",
     "frame-equality": "streamdream_bench.frame_equality:run",
     "roofline": "streamdream_bench.roofline:run",
+    "scaling": "streamdream_bench.scaling:run",
 }
 
 Progress = Callable[[str], None]
@@ -63,7 +64,8 @@ class Options:
     octaves: int = option(1, "number of octaves to time (step)")
     octave_scale: float = option(1 / 0.6, "size ratio of neighbouring octaves (step)")
     frames: int = option(0, "frames of the clip (render, quality, looks), or number of steps to time (step)")
-    seconds: float = option(0.0, "duration of each row, s (live, sessions, web)")
+    seconds: float = option(0.0, "duration of each row, s (live, sessions, web), or of each render that is predicted "
+                                 "(scaling)")
     rate: int = option(0, "frames per second of the camera (live, sessions)")
     sessions: int = option(0, "number of live sessions (sessions)")
     min_dream_rate: float = option(12.0, "as --min-dream-rate of live (live, sessions, web)")
@@ -76,6 +78,9 @@ class Options:
                                      "(render, live, sessions)")
     encoder: str = option("", "as -c:v of render, or null for none; several, with commas, in turn; empty for the "
                               "default (render)")
+    frame_ms: float = option(0.0, "time of a frame on a GPU, ms; 0 for that of this machine (scaling)")
+    node_cores: int = option(16, "processor cores for each GPU (scaling)")
+    driver_cores: int = option(16, "processor cores of the machine that scans and joins (scaling)")
     seed: int = option(0, "seed of the random shifts (render, quality, looks, live)")
 
 

@@ -1,4 +1,4 @@
-"""Write the speed tables of README.md and docs/speed.md from ``benchmarks/results/*.json``.
+"""Write the tables of README.md, docs/speed.md and docs/cluster.md from ``benchmarks/results/*.json``.
 
 ``python -m streamdream_bench.readme`` writes the tables. With names after it (``step web``) it first runs those
 benchmarks, each as the command that its file holds, and stores the new results. Run it from the repository root.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path("benchmarks/results")
-README, SPEED = Path("README.md"), Path("docs/speed.md")
+README, SPEED, CLUSTER = Path("README.md"), Path("docs/speed.md"), Path("docs/cluster.md")
 NOT_RUN = "Not measured yet."
 BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
 Columns = dict[str, str]
@@ -82,6 +82,31 @@ COLUMNS: dict[str, Columns] = {
     **GPU,
 }
 """Tables of docs/speed.md, in order: the name of the results file and its columns."""
+SCALING: dict[str, Columns] = {
+    "film": {"mean_shot_s": "mean shot, s", "split": "`--seams`", "gpus": "GPUs", "minutes": "minutes",
+             "speed_up": "speed-up", "efficiency_ratio": "efficiency", "gain_ratio": "gain of an added GPU",
+             "pays": "pays", "scan_s": "scan, s", "render_s": "render, s", "join_s": "join, s", "seams": "seams",
+             "idle_ratio": "GPUs idle", "warm_up_ratio": "warm-up", "limit": "what takes most"},
+    "check": {"workers": "workers", "frames": "frames", "shots": "shots", "predicted_s": "predicted, s",
+              "measured_s": "measured, s", "error_ratio": "error", "predicted_each_s": "predicted in each round, s",
+              "measured_each_s": "measured in each round, s"},
+}
+"""Tables of docs/cluster.md: the rows of results/scaling.json by what their ``render`` is."""
+ASSUMPTIONS = {
+    "frame_ms": ("a frame on a GPU, ms", "assumed (`--frame-ms`)"),
+    "node_cores": ("processor cores for each GPU", "assumed (`--node-cores`)"),
+    "decode_and_encode_ms": ("decoding and encoding a frame on these cores, ms", "measured, divided by the cores"),
+    "cut_frames": ("the first frame of a shot takes longer by, frames", "measured"),
+    "worker_start_s": ("start of a worker, s", "measured"),
+    "open_s": ("to the first frame of a chunk, s", "measured"),
+    "driver_cores": ("cores of the machine that scans and joins", "assumed (`--driver-cores`)"),
+    "scan_core_ms": ("scan of a frame by one core, ms", "measured"),
+    "keep_ms": ("fetching, checking and keeping a chunk, ms", "measured, but for the network"),
+    "network_gbit_per_s": ("network to that machine, Gbit/s", "assumed"),
+    "join_ms_per_frame": ("joining, ms for each frame", "measured"),
+    "dream_bytes_per_frame": ("size of a dreamed frame, bytes", "measured"),
+}
+"""Condition of results/scaling.json -> what it is, where it comes from."""
 
 
 def main(names: Sequence[str]) -> None:
@@ -111,7 +136,20 @@ def pages() -> dict[Path, str]:
     for name in COLUMNS:
         missing = name in GPU and not results_file(name).exists()
         speed = replace(speed, name, NOT_RUN if missing else section(name))
-    return {README: replace(README.read_text(encoding="utf-8"), "speed", summary()), SPEED: speed}
+    return {README: replace(README.read_text(encoding="utf-8"), "speed", summary()), SPEED: speed,
+            CLUSTER: cluster_page()}
+
+
+def cluster_page() -> str:
+    stored, text = load("scaling"), CLUSTER.read_text(encoding="utf-8")
+    for name, columns in SCALING.items():
+        rows = [row for row in stored["rows"] if row["render"] == name]
+        text = replace(text, f"scaling-{name}", table(columns, rows))
+    conditions = dict(stored["conditions"])
+    rows = [{"what": what, "value": conditions.pop(key), "from": origin} for key, (what, origin) in ASSUMPTIONS.items()]
+    others = "; ".join(f"{key.replace('_', ' ')}: {_text(value, False)}" for key, value in conditions.items())
+    body = table({"what": "what", "value": "value", "from": "from"}, rows)
+    return replace(text, "scaling-costs", f"{body}\n\n`{stored['command']}`\n\n<sub>{others}</sub>")
 
 
 def load(name: str) -> dict[str, Any]:

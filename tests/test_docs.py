@@ -184,7 +184,7 @@ def test_the_speed_tables_are_made_of_the_result_files(monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     for path, text in readme.pages().items():
         assert path.read_text(encoding="utf-8") == text, "make docs writes it anew"
-    stored = {path.stem for path in readme.RESULTS.glob("*.json")}
+    stored = {path.stem for path in readme.RESULTS.glob("*.json")} - {"scaling"}  # of docs/cluster.md
     assert stored <= set(readme.COLUMNS) and set(readme.COLUMNS) - stored <= set(readme.GPU)
 
 

@@ -16,7 +16,7 @@ from streamdream.system.atomic_file import write_file
 
 def bench_command(parser: Parser, argv: Sequence[str]) -> int:
     """run a benchmark: step, frame, frame-equality, render, live, sessions, web, quality, looks, look-sheets,
-    equality or roofline"""
+    equality, roofline or scaling"""
     try:
         from streamdream_bench import BENCHES, Options, run_bench
     except ImportError:
