@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamdream_web.core.kept_folder import join_folder
+from streamdream_web.auth.revocations import Revocations, now_ms
+from streamdream_web.core import kept_folder
+from streamdream_web.core.kept_folder import join_folder, lock_folder
 from streamdream_web.core.replica import NOBODY, Replica
 from streamdream_web.jobs import examples, job_store, queue
-from streamdream_web.jobs.job import Job
+from streamdream_web.jobs.job import Job, Postponed
 from streamdream_web.jobs.queue import JobQueue
 from streamdream_web.jobs.request import JobRequest
 from streamdream_web.jobs.uploads import Upload, Uploads
 from streamdream_web.server import startup
-from support.commands import streamdream
+from support.commands import fails, streamdream
 from support.waiting import until
 from support.web_client import ask, running
 from support.web_jobs import BlockedWork, ManualClock, submit, wait_for, work_of
@@ -80,56 +83,49 @@ def picture(uploads: Uploads, lion: Any) -> Upload:
     return uploads.take(images.encode_image(lion, ".png", "x"), "lion.png")
 
 
+def progressing(work: BlockedWork, then: WorkOf, request: JobRequest) -> Callable[[Job], None]:
+    """Work that shows progress, waits for the test, and then does what is asked."""
+    def run(job: Job) -> None:
+        job.progress(3, 10)
+        work(job)
+        then(request)(job)
+
+    return run
+
+
 def test_a_job_of_one_server_is_seen_in_the_others_as_it_goes_on(begin: Any, picture: Upload, eager: Backend) -> None:
     work = BlockedWork()
-
-    def dream(request: JobRequest) -> Callable[[Job], None]:
-        def run(job: Job) -> None:
-            job.progress(3, 10)
-            work(job)
-            work_of(eager)(request)(job)
-
-        return run
-
-    first, second = begin(dream), begin(dream)
-    job, waiting = submit(first.jobs, picture, CHEAP), submit(first.jobs, picture, CHEAP)
-    wait_for(job, "running")
+    first, second = begin(partial(progressing, work, work_of(eager))), begin(partial(same, BlockedWork()))
+    job = submit(first.jobs, picture, CHEAP)
     until(lambda: job.done == 3)
-    first.jobs.synchronize()
-    second.jobs.synchronize()
+    for server in (first, second):
+        server.jobs.synchronize()
     seen = second.find(job)
     assert (seen.state, seen.done, seen.total, seen.title) == ("running", 3, 10, "lion.png")
-    assert second.jobs.position(second.find(waiting)) == 1 and second.find(waiting).state == "waiting"
-    assert not second.jobs.is_busy and not second.jobs.lengths, "it counts as its own"
-    assert second.jobs.wait_seconds(second.find(waiting)) is None
+    assert not second.jobs.is_busy and not second.jobs.is_running and not second.jobs.lengths["running"]
     work.release.set()
-    wait_for(waiting)
+    wait_for(job)
     seen = second.seen(job, "done")
     assert seen.result and seen.result.read_bytes().startswith(b"\x89PNG")
     second.jobs.discard(seen)
     first.jobs.synchronize()
-    assert first.jobs.get(job.token) is None and not job.folder.exists() and first.find(waiting)
+    assert first.jobs.get(job.token) is None and not job.folder.exists()
 
 
-def test_a_job_of_a_server_that_died_goes_on_in_one_other(begin: Any, picture: Upload, eager: Backend) -> None:
+def test_a_job_that_waits_is_begun_by_the_first_server_that_is_free(begin: Any, picture: Upload, eager: Backend
+                                                                    ) -> None:
     work = BlockedWork()
-    first, second, third = begin(partial(same, work)), begin(work_of(eager)), begin(work_of(eager))
-    running, waiting = submit(first.jobs, picture, CHEAP), submit(first.jobs, picture, CHEAP)
-    wait_for(running, "running")
-    for _ in range(2):
-        for server in (second, third):
-            server.jobs.synchronize()
-    assert not second.jobs.is_busy and not third.jobs.is_busy, "its server lives"
-    first.die()
-    for server in (third, second):
-        server.jobs.synchronize()
-    for job in (running, waiting):
-        assert wait_for(third.find(job)).state == "done"
-        assert second.seen(job, "done").owner == third.replica.name
-    assert third.find(running).attempts == 2 and work.started == ["lion.png"]
-    third.replica.remove_abandoned({job.owner for job in third.jobs.jobs()})
-    assert {path.stem for path in (running.folder.parents[1] / "replicas").iterdir()} == {
-        second.replica.name, third.replica.name}
+    first = begin(partial(same, work))
+    jobs = [submit(first.jobs, picture, CHEAP, visitor=f"visitor {number}") for number in range(4)]
+    until(lambda: work.started)
+    assert [first.jobs.position(job) for job in jobs] == [0, 1, 2, 3] and first.jobs.lengths["waiting"] == 3
+    second = begin(partial(same, work))
+    until(lambda: len(work.started) == 2)
+    third = begin(work_of(eager))
+    for job in jobs[2:]:
+        assert third.seen(job, "done").owner == third.replica.name
+    first.jobs.synchronize()
+    assert first.find(jobs[1]).owner == second.replica.name and len(work.started) == 2
 
 
 def same(work: BlockedWork, request: JobRequest) -> BlockedWork:
@@ -138,6 +134,30 @@ def same(work: BlockedWork, request: JobRequest) -> BlockedWork:
 
 def has_begun(work: BlockedWork) -> bool:
     return bool(work.started)
+
+
+def test_a_job_of_a_server_that_died_goes_on_in_one_other(begin: Any, picture: Upload, eager: Backend) -> None:
+    work = BlockedWork()
+    first, second, third = begin(partial(same, work)), begin(work_of(eager)), begin(work_of(eager))
+    job = submit(first.jobs, picture, CHEAP)
+    until(lambda: work.started)
+    for server in (second, third):
+        server.jobs.synchronize()
+    assert not second.jobs.is_busy and not third.jobs.is_busy, "its server lives"
+    first.die()
+    for server in (third, second):
+        server.jobs.synchronize()
+    assert third.seen(job, "done").attempts == second.seen(job, "done").attempts == 2
+    owner = third.find(job).owner
+    assert owner in (second.replica.name, third.replica.name) and len(work.started) == 1
+    work.release.set()  # the first one was only paused: it keeps its hands off
+    until(lambda: not first.jobs.is_running)
+    assert json.loads((job.folder / job_store.RECORD).read_text())["owner"] == owner
+    first.jobs.synchronize()
+    assert first.seen(job, "done").result.is_file()
+    third.replica.remove_abandoned({job.owner for job in third.jobs.jobs()})
+    assert {path.stem for path in (job.folder.parents[1] / "replicas").iterdir()} == {
+        second.replica.name, third.replica.name, NOBODY}
 
 
 def test_a_job_that_ends_each_of_its_servers_is_given_up(begin: Any, picture: Upload, eager: Backend) -> None:
@@ -149,69 +169,153 @@ def test_a_job_that_ends_each_of_its_servers_is_given_up(begin: Any, picture: Up
         until(partial(has_begun, work))
         server.die()
     last = begin(work_of(eager))
-    assert "the server stopped 3 times" in wait_for(last.find(job)).error
+    last.seen(job, "failed")
+    assert "the server stopped 3 times" in last.find(job).error
 
 
 def test_a_server_that_drains_gives_waiting_jobs_to_others_and_ends_its_own(begin: Any, picture: Upload,
                                                                             eager: Backend) -> None:
     work = BlockedWork()
-    first, second = begin(partial(same, work)), begin(work_of(eager))
+    first = begin(partial(same, work))
     job, waiting = submit(first.jobs, picture, CHEAP), submit(first.jobs, picture, CHEAP)
-    wait_for(job, "running")
+    until(lambda: work.started)
     first.jobs.drain()
     late = submit(first.jobs, picture, CHEAP, visitor="her")
-    assert first.jobs.is_running
-    second.jobs.synchronize()
+    second = begin(work_of(eager))
     for taken in (waiting, late):
-        assert wait_for(second.find(taken)).state == "done"
+        second.seen(taken, "done")
+    assert first.jobs.is_running
     work.release.set()
     wait_for(job)
-    assert work.started == ["lion.png"] and not first.jobs.is_running and not first.jobs.is_busy
+    assert work.started == ["lion.png"] and not first.jobs.is_running
     first.seen(waiting, "done")
 
 
 def test_a_server_that_is_stopped_leaves_its_jobs_to_others_at_once(begin: Any, picture: Upload,
                                                                     eager: Backend) -> None:
-    first, second = begin(partial(same, BlockedWork())), begin(work_of(eager))
+    work = BlockedWork()
+    first = begin(partial(same, work))
     job, waiting = submit(first.jobs, picture, CHEAP), submit(first.jobs, picture, CHEAP)
-    wait_for(job, "running")
+    until(lambda: work.started)
     first.jobs.close()
     assert {json.loads((each.folder / job_store.RECORD).read_text())["owner"] for each in (job, waiting)} == {NOBODY}
-    second.jobs.synchronize()
+    assert not first.replica.outlives_close
+    second = begin(work_of(eager))
     for each in (job, waiting):
-        assert wait_for(second.find(each)).state == "done"
+        second.seen(each, "done")
     assert second.find(job).attempts == 1
 
 
-@pytest.mark.parametrize("dies", [False, True])
-def test_a_visitor_cancels_a_job_of_another_server(begin: Any, picture: Upload, eager: Backend, dies: bool) -> None:
-    work = BlockedWork()
-    first, second = begin(partial(same, work)), begin(work_of(eager))
-    job = submit(first.jobs, picture, CHEAP)
+def test_a_server_with_a_thread_that_does_not_end_lives_until_its_process_ends(begin: Any, picture: Upload) -> None:
+    going = threading.Event()
+    server = begin(lambda request: lambda job: going.wait(60))
+    job = submit(server.jobs, picture, CHEAP)
     wait_for(job, "running")
+    server.jobs.close(0.1)
+    server.replica.close()
+    other = begin(partial(same, BlockedWork()))
+    assert other.find(job).state == "running" and not other.jobs.is_busy
+    going.set()
+
+
+@pytest.mark.parametrize("end", ["runs", "dies", "is done"])
+def test_a_visitor_cancels_a_job_of_another_server(begin: Any, picture: Upload, eager: Backend, end: str) -> None:
+    work = BlockedWork()
+    first, second = begin(partial(progressing, work, work_of(eager))), begin(partial(same, BlockedWork()))
+    job = submit(first.jobs, picture, CHEAP)
+    until(lambda: work.started)
     second.jobs.synchronize()
     second.jobs.discard(second.find(job))
     assert second.find(job).stop.is_set()
-    if dies:
+    if end == "dies":
         first.die()
-        begin(work_of(eager))
-        assert not job.folder.exists() and work.started == ["lion.png"]
-        return
-    first.jobs.synchronize()
-    until(lambda: first.jobs.get(job.token) is None)
-    second.jobs.synchronize()
+    elif end == "is done":
+        work.release.set()
+        wait_for(job)
+        until(lambda: not first.jobs.is_running)
+    else:
+        first.jobs.synchronize()
+        until(lambda: first.jobs.get(job.token) is None)
+    for _ in range(2):
+        second.jobs.synchronize()
     assert second.jobs.get(job.token) is None and not job.folder.exists()
+    assert begin(work_of(eager)).jobs.get(job.token) is None
 
 
-def test_what_another_server_is_making_is_not_removed(begin: Any, tmp_path: Path, eager: Backend) -> None:
+def test_a_cancelled_job_is_not_written_again_as_a_running_one(begin: Any, picture: Upload) -> None:
+    going = threading.Event()
+    server = begin(lambda request: lambda job: (job.progress(1, 2), going.wait(60)))
+    job = submit(server.jobs, picture, CHEAP)
+    until(lambda: job.done == 1)
+    server.jobs.cancel(job)
+    server.jobs.synchronize()
+    assert not (job.folder / job_store.RECORD).exists()
+    going.set()
+
+
+def test_a_record_that_could_not_be_read_or_written_once_is_so_again(begin: Any, picture: Upload, eager: Backend,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    work, fails, save, read = BlockedWork(), threading.Event(), job_store.save, job_store.read
+    first, second = begin(partial(progressing, work, work_of(eager))), begin(partial(same, BlockedWork()))
+    job = submit(first.jobs, picture, CHEAP)
+    until(lambda: work.started)
+    second.jobs.synchronize()
+    monkeypatch.setattr(job_store, "save", lambda job: False if fails.is_set() else save(job))
+    fails.set()
+    work.release.set()
+    wait_for(job)
+    until(lambda: not first.jobs.is_running)
+    fails.clear()
+    first.jobs.synchronize()
+
+    def broken(*arguments: Any) -> Job:
+        if fails.is_set():
+            raise OSError("stale file handle")
+        return read(*arguments)
+
+    monkeypatch.setattr(job_store, "read", broken)
+    fails.set()
+    second.jobs.synchronize()
+    assert second.find(job).state == "running"
+    fails.clear()
+    assert second.seen(job, "done")
+    fails.set()
+    monkeypatch.setattr(job_store, "save", lambda job: False)
+    with pytest.raises(UsageError, match="cannot store"):
+        submit(first.jobs, picture, CHEAP)
+    assert {path.name for path in job.folder.parent.iterdir()} == {job.token}
+
+
+def test_what_another_server_is_making_is_not_removed(begin: Any, tmp_path: Path, eager: Backend,
+                                                      caplog: pytest.LogCaptureFixture) -> None:
     server = begin(work_of(eager))
-    young, old = (tmp_path / "shared" / "jobs" / name for name in ("young", "old"))
+    young, old, file = (tmp_path / "shared" / "jobs" / name for name in ("young", "old", ".nfs0001"))
     for folder in (young, old):
         folder.mkdir()
-    os.utime(old, (time.time() - 2 * HOUR,) * 2)
+    file.touch()
+    for path in (old, file):
+        os.utime(path, (time.time() - 2 * HOUR,) * 2)
+    for _ in range(3):
+        server.jobs.synchronize()
     server.jobs.sweep()
     begin(work_of(eager)).jobs.sweep()
-    assert young.exists() and not old.exists()
+    assert young.exists() and not old.exists() and not file.exists() and not caplog.records
+
+
+def test_a_job_whose_machines_are_not_there_waits_and_ends_in_words(begin: Any, picture: Upload,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "POSTPONE_SECONDS", 0.0)
+    tries = []
+
+    def work(job: Job) -> None:
+        tries.append(job.attempts)
+        if len(tries) == 6:
+            monkeypatch.setattr(queue, "MAX_POSTPONED_SECONDS", 0.0)
+        raise Postponed("the machines cannot be reached")
+
+    server = begin(lambda request: work)
+    assert wait_for(submit(server.jobs, picture, CHEAP), "failed").error == "the machines cannot be reached"
+    assert tries == [1] * 6
 
 
 # --- uploads
@@ -238,6 +342,31 @@ def test_a_file_that_one_server_has_received_is_found_by_the_others(tmp_path: Pa
     assert first.find(cat.token, "me") is None and first.find(dahlia.token, "me")
     with pytest.raises(UsageError, match="choose it again"):
         first.claim(cat.token, "me")
+
+
+def test_a_file_that_a_visitor_has_claimed_at_one_server_is_theirs_at_all(tmp_path: Path) -> None:
+    first, second = shared(tmp_path), shared(tmp_path)
+    cat = give(first, "cat", "")
+    assert second.find(cat.token, "") is not None
+    first.claim(cat.token, "me")
+    with pytest.raises(UsageError, match="choose it again"):
+        second.claim(cat.token, "her")
+    second.sweep()
+    assert second.find(cat.token, "me") is not None and cat.path.exists()
+
+
+def test_a_file_without_a_visitor_is_removed_by_the_server_that_has_received_it(tmp_path: Path) -> None:
+    clock, fast = ManualClock(), ManualClock()
+    first = shared(tmp_path, clock=clock)
+    cat = give(first, "cat", "")
+    second = shared(tmp_path, clock=fast)
+    fast.seconds += 200
+    os.utime(cat.path.with_suffix(".json"), (time.time() - 200,) * 2)
+    second.sweep()
+    assert cat.path.exists()
+    clock.seconds += 200
+    first.sweep()
+    assert not cat.path.exists()
 
 
 def test_a_file_is_kept_while_its_visitor_is_seen_by_any_server(tmp_path: Path) -> None:
@@ -284,6 +413,25 @@ def test_a_logout_and_a_revoked_token_hold_on_all_servers(tmp_path: Path) -> Non
         until(lambda: ask(first, "/dreams", cookie=other)[0] == ask(second, "/dreams", cookie=other)[0] == 401, 10)
 
 
+def test_a_logout_that_could_not_be_written_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Revocations(tmp_path / "list.json"), Revocations(tmp_path / "list.json")
+    with monkeypatch.context() as full:
+        full.setattr(Revocations, "_write", lambda self: Path("/nowhere").stat())
+        first.end_session("id", "anna", now_ms())
+    second.end_sessions("bob")
+    first.refresh()
+    assert first.is_session_revoked("id", "anna", now_ms()) and first.is_session_revoked("other", "bob", 0)
+    first.end_sessions("carol")
+    second.refresh()
+    assert second.is_session_revoked("id", "anna", now_ms())
+
+
+def test_revoke_names_a_folder_that_no_server_uses(tmp_path: Path) -> None:
+    answer = streamdream("web", "--revoke", "anna", "--shared-folder", tmp_path / "typo")
+    fails(answer, 2, "no server uses that folder")
+    assert not (tmp_path / "typo").exists()
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"token": "new"}, "give all the same one"),
     ({"token": "anna:new"}, "give all the same one"),
@@ -304,6 +452,20 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be used"):
         join_folder(tmp_path / "file" / "folder")
+
+
+def test_one_folder_is_of_one_server_or_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_folder, "START_SECONDS", 0.1)
+    lock = lock_folder(tmp_path / "kept")
+    with pytest.raises(UsageError, match="stop that one, and start all with --shared-folder"):
+        join_folder(tmp_path / "kept")
+    lock.release()
+    replica = join_folder(tmp_path / "kept")
+    with pytest.raises(UsageError, match="is shared by other servers"):
+        lock_folder(tmp_path / "kept")
+    join_folder(tmp_path / "kept").close()
+    replica.close()
+    lock_folder(tmp_path / "kept").release()
 
 
 def test_an_invented_owner_names_no_other_file(tmp_path: Path) -> None:

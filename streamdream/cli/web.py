@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from streamdream import settings
 from streamdream.cli import signals
@@ -133,7 +134,10 @@ def _print_hash() -> int:
 
 def _revoke(name: str, web: WebSettings) -> int:
     from streamdream_web.auth.revocations import EVERYBODY, Revocations, path_of
+    from streamdream_web.core.kept_folder import is_ours
 
+    if web.shared_folder and not is_ours(Path(web.shared_folder)):
+        raise UsageError(f"--shared-folder {web.shared_folder}: no server uses that folder")
     revocations = Revocations(path_of(web), keep_in_memory=False)
     if name == EVERYBODY:
         revocations.end_sessions(EVERYBODY)

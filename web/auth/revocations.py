@@ -28,6 +28,7 @@ SESSION_SECONDS = 7 * 24 * 3600
 MAX_SESSIONS_PER_NAME = 200
 """Logged-out sessions that are listed one by one; beyond it, all sessions of that name end."""
 MAX_SECRETS = 1000
+MAX_UNWRITTEN = 1000
 EVERYBODY = "all"
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Revocations:
         self._path, self._keep_in_memory = path, keep_in_memory
         self._read_stamp: tuple[int, int] | None = None
         self._state = _State()
+        self._unwritten: list[Callable[[_State], object]] = []
+        """Changes that could only be made in memory."""
         self.refresh()
 
     def is_session_revoked(self, session_id: str, name: str, began_ms: int) -> bool:
@@ -103,6 +106,8 @@ class Revocations:
                 return False
             self._read_stamp = stamp
             self._state = _parse(self._path.read_text(encoding="utf-8"))
+            for edit in self._unwritten:
+                edit(self._state)
         except FileNotFoundError:
             return False
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -118,11 +123,13 @@ class Revocations:
                 edit(self._state)
                 self._prune()
                 self._write()
+                self._unwritten.clear()
         except OSError as error:
             if not self._keep_in_memory:
                 raise UsageError(f"{self._path} cannot be written: {error.strerror}; STREAMDREAM_CACHE names another "
                                  "folder") from None
             edit(self._state)
+            self._unwritten = [*self._unwritten, edit][-MAX_UNWRITTEN:]
             log.warning("%s cannot be written (%s); a restart forgets who has logged out", self._path, error.strerror)
 
     def _prune(self) -> None:

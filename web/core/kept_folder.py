@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOCK, MARK = "lock", "of-streamdream-web"
 """Files in it; the mark says that the others are ours, too, and may be removed."""
+START_SECONDS = 5.0
+"""How long another replica is waited for that starts at the same time."""
 
 
 def default_folder(web: WebSettings) -> str:
@@ -44,13 +46,18 @@ def lock_folder(folder: Path) -> BaseFileLock:
     """Make the folder, and hold its lock until the process ends. Raises UsageError."""
     from filelock import FileLock, Timeout
 
+    from .replica import Replica
+
     lock = FileLock(folder / LOCK)
     try:
         _prepare(folder, "--keep-folder")
         lock.acquire(timeout=0)
+        if Replica.any_lives(folder):
+            lock.release()
+            raise UsageError(f"--keep-folder {folder} is shared by other servers; give --shared-folder")
     except Timeout:
-        raise UsageError(f"--keep-folder {folder} is in use by another server; name another folder, or share it: "
-                         "--shared-folder") from None
+        raise UsageError(f"--keep-folder {folder} is in use by another server; name another folder, or stop that one "
+                         "and start both with --shared-folder") from None
     except OSError as error:
         raise UsageError(f"--keep-folder {folder} cannot be used: {error.strerror}; --keep-hours 0 keeps nothing"
                          ) from None
@@ -59,21 +66,32 @@ def lock_folder(folder: Path) -> BaseFileLock:
 
 def join_folder(folder: Path) -> Replica:
     """Make the folder, and be one of the replicas that share it until the process ends. Raises UsageError."""
+    from filelock import FileLock, Timeout
+
     from .replica import Replica
 
     try:
         _prepare(folder, "--shared-folder")
-        return Replica(folder)
+        with FileLock(folder / LOCK).acquire(timeout=START_SECONDS):
+            return Replica(folder)
+    except Timeout:
+        raise UsageError(f"--shared-folder {folder} is in use by a server with --keep-folder; stop that one, and start "
+                         "all with --shared-folder") from None
     except OSError as error:
-        raise UsageError(f"--shared-folder {folder} cannot be used: {error.strerror}") from None
+        raise UsageError(f"--shared-folder {folder} cannot be used: {error.strerror or error}") from None
 
 
 def _prepare(folder: Path, flag: str) -> None:
     """Make and mark the folder. Raises UsageError for one that is not ours, or OSError."""
-    if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UsageError(f"{flag} {folder} holds other files; name a new folder, or an empty one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
         raise UsageError(f"{flag} {folder} belongs to another user, or is a link")
     folder.chmod(0o700)
     (folder / MARK).touch()
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a server has used that folder."""
+    return (folder / MARK).exists()

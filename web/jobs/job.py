@@ -22,6 +22,10 @@ class Cancelled(StreamdreamError):
     """The visitor has cancelled the job, or the server is shutting down."""
 
 
+class Postponed(StreamdreamError):
+    """The job cannot go on now: it waits, and is begun again; in the end this is its error."""
+
+
 @dataclass(eq=False)
 class Job:
     """The page names it by ``token``, which is also the permission to see it."""
@@ -58,6 +62,9 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     submitted_at: float = field(default_factory=time.time)
     """Seconds since 1970."""
+    begins_after_seconds: float = 0.0
+    """When it may begin again after it was postponed."""
+    postponed_since_seconds: float = 0.0
     began_seconds: float = 0.0
     first_seconds: float = 0.0
     """When the first frame of this attempt was done; the time before it is loading."""

@@ -43,11 +43,10 @@ def make_folder(job: Job, files: Mapping[str, Upload]) -> None:
         job.folder.mkdir(mode=0o700)
         for name, upload in files.items():
             _link(upload.path, job.folder / name)
-    except FileNotFoundError:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        raise UsageError("that file is not here any more; choose it again") from None
     except OSError as error:
         shutil.rmtree(job.folder, ignore_errors=True)
+        if isinstance(error, FileNotFoundError) and job.folder.parent.exists():
+            raise UsageError("that file is not here any more; choose it again") from None
         raise UsageError(f"this server cannot store the job ({error.strerror})") from None
 
 
@@ -85,15 +84,16 @@ def save(job: Job) -> bool:
     return True
 
 
-def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[], float], keep_seconds: float
-         ) -> Iterator[Job]:
-    """Yield the jobs in ``folder``, by number; remove folders without a record. One that cannot be read, as of another
-    version, is left alone for ``keep_seconds``.
+def load(folder: Path, read: Callable[[Path], Job], keep_seconds: float) -> Iterator[Job]:
+    """Yield the jobs in ``folder``, by number; what is unfinished waits. Remove folders without a record. One that
+    cannot be read, as of another version, is left alone for ``keep_seconds``.
     """
     jobs = []
     for path in folder.iterdir():
         try:
-            jobs.append(read(path, work_of, clock))
+            job = read(path)
+            job.state = job.state if job.finished else "waiting"
+            jobs.append(job)
         except READ_ERRORS as error:
             log.warning("a stored job cannot be read: %s", error)
             remove_unreadable(path, keep_seconds)
@@ -102,7 +102,7 @@ def load(folder: Path, work_of: Callable[[JobRequest], Work], clock: Callable[[]
 
 def remove_unreadable(path: Path, keep_seconds: float) -> None:
     """Remove a folder that holds no job, or since ``keep_seconds`` one that is not ours."""
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     elif _is_old(path / RECORD, keep_seconds):
         shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,7 @@
 The page has two queues, one for videos and one for pictures and previews, for which a visitor waits. Both share the
 device with the live sessions: a job takes the device slot for each step. A queue that ``keeps`` its folder leaves its
 jobs there when it is closed, or its process dies, and the next queue in that folder goes on with them. With a
-``replica``, several servers share the folder, and it is another one of them that goes on (``shared_jobs``).
+``replica``, several servers share the folder: what waits is begun by the first one that is free (``shared_jobs``).
 """
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import math
 import shutil
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from streamdream.errors import StreamdreamError, UsageError
 from streamdream.system import torch_threads
 
-from ..core import histogram, limits
+from ..core import limits
 from ..core.messages import visitor_message
 from ..core.replica import NOBODY, Replica
 from . import job_store, previews
-from .job import Cancelled, Job, Work
+from .job import Cancelled, Job, Postponed, Work
+from .job_statistics import JobStatistics
 from .queue_limits import QueueLimits
 from .request import JobRequest
 from .round_robin import RoundRobin
 from .shared_jobs import SharedJobs
 from .uploads import Upload
 
-MAX_DURATIONS = 8
-"""Durations of ended jobs from which waiting times are estimated."""
 MAX_ATTEMPTS = 3
 """How often a job is begun whose server did not come to its end: it may be what ends the server."""
-MAX_LOGGED = 200
-"""Characters of an error in the log."""
+RETRY_SECONDS = 1.0
+"""After a job that waits could not be begun."""
+POSTPONE_SECONDS, MAX_POSTPONED_SECONDS = 20.0, 600.0
+"""After which a job that could not go on is begun again, and for how long that is tried."""
+CLOSE_SECONDS = 10.0
+"""How long running jobs are waited for when the queue is closed."""
 log = logging.getLogger(__name__)
 
 
@@ -59,12 +61,10 @@ class JobQueue:
         self.name, self.folder = name, folder
         self._private_folder = private_folder or folder
         """For jobs that nobody misses after a restart."""
-        self._work_of, self._keeps = work_of, keeps
-        self._counts = Counter[str]() if counts is None else counts
-        """Ended jobs by state, and by duration as in ``core/histogram.py``."""
+        self._work_of, self._keeps, self._replica = work_of, keeps, replica
         self._limits = QueueLimits(max_jobs, max_per_visitor, max_per_address, max_seconds, max_shared_seconds)
         self._keep_seconds, self._clock = keep_seconds, clock
-        self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
+        self._statistics = JobStatistics(name, Counter[str]() if counts is None else counts)
         self._jobs: dict[str, Job] = {}
         self._round_robin = RoundRobin()
         self._numbers = itertools.count(1)
@@ -72,9 +72,9 @@ class JobQueue:
         self._closed = self._draining = False
         for path in (folder, self._private_folder):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._owner = replica.name if replica else ""
-        self._shared = SharedJobs(folder, replica, lambda path: job_store.read(path, work_of, clock)
-                                  ) if replica else None
+        self._owner, self._nobody = (replica.name, NOBODY) if replica else ("", "")
+        """Whose a job is that runs here, or that waits."""
+        self._shared = SharedJobs(folder, replica, self._jobs, self._changed, self._read) if replica else None
         if self._shared:
             self.synchronize()
         elif keeps:
@@ -84,88 +84,45 @@ class JobQueue:
         for worker in self._workers:
             worker.start()
 
+    def _read(self, path: Path) -> Job:
+        """Return the job of a folder, as it was stored. Raises as ``job_store.read``."""
+        job = job_store.read(path, self._work_of, self._clock)
+        job.spare_seconds = self.spare_seconds
+        return job
+
     def _take_up(self) -> None:
         """Go on with the jobs of the queue that had this folder before."""
-        for job in job_store.load(self.folder, self._work_of, self._clock, self._keep_seconds):
-            job.spare_seconds = self.spare_seconds
-            job.state, job.owner = job.state if job.finished else "waiting", self._owner
+        for job in job_store.load(self.folder, self._read, self._keep_seconds):
+            job.owner = self._owner
             self._jobs[job.token] = job
         self._numbers = itertools.count(1 + max((job.number for job in self._jobs.values()), default=0))
         if waiting := sum(not job.finished for job in self._jobs.values()):
             log.info("%d %s go on from before the restart", waiting, self.name)
 
-    # --- other replicas -----------------------------------------------------------------------------------------------
-
     def synchronize(self) -> None:
-        """Learn what other replicas have done in the folder, tell them how far the jobs here are, and go on with the
-        jobs of replicas that have ended.
-        """
-        if self._shared is None:
-            return
-        known = {job.token: job for job in self._all() if job.request is not None}
-        present, changed = self._shared.changes(known)
-        with self._changed:
-            for job in changed:
-                earlier = self._jobs.get(job.token)
-                if earlier is None or not self._is_own(earlier):
-                    self._take(job, earlier)
-            for token in known.keys() - present:
-                if known[token].finished or not self._is_own(known[token]):
-                    self._jobs.pop(token, None)
-        for job in self._all():
-            if job.request is not None and not job.finished and self._is_own(job):
-                self._tell(job)
-        if not (self._draining or self._closed):
-            self._take_over()
-
-    def _tell(self, job: Job) -> None:
-        """Write how far a job of this server is, for the others; end it if one of them has cancelled it."""
-        if job_store.is_cancelled(job):
-            self.discard(job)
-        elif job.changed_since_save:
-            job.changed_since_save = False
-            previews.save(job)
-            with self._changed:  # not over the record of its end
-                if job.state == "running":
-                    self._save(job)
-
-    def _take(self, job: Job, earlier: Job | None = None) -> None:
-        job.spare_seconds = self.spare_seconds
-        if earlier is not None and earlier.stop.is_set():
-            job.stop.set()
-        self._jobs[job.token] = job
-
-    def _take_over(self) -> None:
-        assert self._shared is not None
-        others = [job for job in self._all() if not (job.finished or job.stop.is_set() or self._is_own(job))]
-        for job in self._shared.abandoned(others):
-            job.owner, job.state, job.number = self._owner, "waiting", next(self._numbers)
-            if job_store.save(job):
-                log.info("a job goes on here: its server has ended", extra={"facts": self._facts(job)})
-                with self._changed:
-                    self._take(job)
-                    self._changed.notify_all()
+        """As ``SharedJobs.synchronize``; nothing where the folder is this server's own."""
+        if self._shared:
+            self._shared.synchronize(self.discard)
 
     def _is_own(self, job: Job) -> bool:
         return job.owner == self._owner
 
+    def _is_lost(self, job: Job) -> bool:
+        return self._shared is not None and job.request is not None and self._shared.is_lost(job)
+
+    def _claim(self, job: Job) -> bool:
+        """Make a waiting job this server's own, and return whether it is."""
+        return self._shared is None or job.request is None or self._shared.claim(job)
+
     def drain(self) -> None:
-        """Begin no more jobs with a request; leave those that wait to other replicas."""
+        """Begin no more jobs with a request: they wait for other replicas, or for the next server."""
         with self._changed:
             self._draining = True
-            for job in self._queue():
-                self._release(job)
-
-    def _release(self, job: Job) -> None:
-        """Leave a job to the other replicas, or to the next server."""
-        if job.request is not None:
-            job.state, job.owner = "waiting", NOBODY if self._shared else ""
-            self._save(job)
 
     @property
     def is_running(self) -> bool:
-        """Whether a job runs here."""
-        return any(job.state == "running" and self._is_own(job) for job in self._all())
+        """Whether a job runs here. Does not block."""
+        return any(job.state == "running" and self._is_own(job) for job in list(self._jobs.values()))
 
     def submit(self, visitor: str, title: str, work: Work | None = None, address: str = "",
                request: JobRequest | None = None, files: Mapping[str, Upload] | None = None) -> Job:
@@ -180,19 +137,21 @@ class JobQueue:
             if self._closed:
                 raise UsageError("this server is shutting down")
             unfinished = [job for job in self._jobs.values() if not (job.finished or job.stop.is_set())]
-            self._limits.check(visitor, address, unfinished, sum(map(self._is_own, unfinished)))
+            self._limits.check(visitor, address, unfinished,
+                               sum(job.owner in (self._owner, self._nobody) for job in unfinished))
             job = Job(title, visitor, work or (self._work_of(request) if request else _nothing), self.folder, address,
                       request=request, number=next(self._numbers), clock=self._clock)
             job.folder, job.owner = self._private_folder / job.token, self._owner
             job.spare_seconds = self.spare_seconds
             if request is not None:
-                job.folder = self.folder / job.token
-                job.owner = NOBODY if self._shared and self._draining else self._owner
+                job.folder, job.owner = self.folder / job.token, self._nobody
                 job_store.make_folder(job, files or {})
-                self._save(job)
+                if not self._save(job) and self._shared:
+                    job_store.remove(job)
+                    raise UsageError("this server cannot store the job")
             self._jobs[job.token] = job
             self._changed.notify_all()
-        log.info("a job waits", extra={"facts": self._facts(job)})
+        self._statistics.log(job, "a job waits")
         return job
 
     def get(self, token: str) -> Job | None:
@@ -200,52 +159,45 @@ class JobQueue:
             return self._jobs.get(token)
 
     def position(self, job: Job) -> int:
-        """Return the number of jobs before it, the running one included; 0 when it runs."""
+        """Return the number of jobs before it, the running ones included; 0 when it runs."""
         with self._changed:
             if job.state != "waiting":
                 return 0
-            running = sum(other.state == "running" and other.owner == job.owner for other in self._jobs.values())
-            queue = self._queue(job.owner)
-            return running + (queue.index(job) if job in queue else len(queue))
+            queue = self._queue()
+            return len(self._running()) + (queue.index(job) if job in queue else len(queue))
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job waits or runs here."""
-        return any(not job.finished and self._is_own(job) for job in self._all())
+        """Whether a job waits, or runs here."""
+        with self._changed:
+            return bool(self._queue()) or self.is_running
 
     def wait_seconds(self, job: Job) -> float | None:
         """Return the estimated time until a waiting job begins; None while nothing is known to estimate it from."""
-        if not self._is_own(job):
-            return None
         with self._changed:
-            running = next((other for other in self._jobs.values() if other.state == "running" and self._is_own(other)),
-                           None)
-            usual = sum(self._durations) / len(self._durations) if self._durations else None
-        ahead = self.position(job) - (running is not None)
-        left = 0.0 if running is None else running.left_seconds or usual
-        if left is None or (ahead and usual is None):
-            return None
-        return left + ahead * (usual or 0.0)
+            running = self._running()
+            return self._statistics.wait_seconds(self.position(job) - len(running), running)
 
     def spare_seconds(self, job: Job) -> float:
         """Return how much longer a job may run; below 0 it has to end. Infinite while no other visitor waits."""
         if job.state != "running" or not self._is_own(job):
             return math.inf
-        waiting = [other for other in self._all() if other.state == "waiting" and self._is_own(other)]
+        with self._changed:
+            waiting = self._queue()
         return self._limits.spare_seconds(job, waiting, self._clock() - job.began_seconds)
 
     def jobs(self) -> list[Job]:
         """Return all jobs that are not forgotten, by the order of their submission."""
-        return sorted(self._all(), key=lambda job: job.number)
+        return sorted(self._all(), key=lambda job: (job.submitted_at, job.number))
 
     def cancel(self, job: Job) -> None:
         """Tell the job to end, and remove its result."""
         with self._changed:
             job.stop.set()
-            if not (job.finished or self._is_own(job)):
-                job_store.cancel(job)
-            elif job.state == "waiting":
+            if job.state == "waiting":
                 self._end(job, "cancelled")
+            elif not (job.finished or self._is_own(job)):
+                job_store.cancel(job)
             elif not job.finished:  # a restart does not go on with it
                 job_store.forget(job)
             self._changed.notify_all()
@@ -268,23 +220,26 @@ class JobQueue:
         with self._changed:
             self._round_robin.prune()
 
-    def close(self) -> None:
-        """Stop the worker. Then a folder that is not kept is removed."""
+    def interrupt(self) -> None:
+        """Begin to close: running jobs that are kept end soon, to go on later; all others are cancelled."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for job in self._all():
-            if not self._is_own(job):
-                continue
-            if self._keeps and job.request is not None and not job.stop.is_set():
-                if job.state == "waiting":
-                    self._release(job)
+            if not (self._keeps and job.request is not None):
+                self.discard(job)
+            elif job.state == "running" and self._is_own(job) and not job.stop.is_set():
                 job.interrupted = True
                 job.stop.set()
-            else:
-                self.discard(job)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Stop the workers within that time. Then a folder that is not kept is removed."""
+        self.interrupt()
+        until_seconds = time.monotonic() + seconds
         for worker in self._workers:
-            worker.join(timeout=10)
+            worker.join(max(0.0, until_seconds - time.monotonic()))
+        if self._replica and any(worker.is_alive() for worker in self._workers):
+            self._replica.outlives_close = True
         if not self._keeps:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -292,11 +247,12 @@ class JobQueue:
         with self._changed:
             return list(self._jobs.values())
 
-    def _queue(self, owner: str | None = None) -> list[Job]:
-        """Return the waiting jobs of an owner, by default those here, in the order in which they will run."""
-        owner = self._owner if owner is None else owner
-        return self._round_robin.order([job for job in self._jobs.values()
-                                        if job.state == "waiting" and job.owner == owner])
+    def _running(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.state == "running"]
+
+    def _queue(self) -> list[Job]:
+        """Return the waiting jobs in the order in which they will run."""
+        return self._round_robin.order(job for job in self._jobs.values() if job.state == "waiting")
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -309,16 +265,17 @@ class JobQueue:
 
     def _next(self) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._startable())
-            if self._closed:
-                return None
-            job = self._startable()[0]
-            job.state, job.began_seconds = "running", self._clock()
-            self._round_robin.served(job)
-            return job
-
-    def _startable(self) -> list[Job]:
-        return [job for job in self._queue() if not (self._draining and job.request is not None)]
+            while not self._closed:
+                waiting, now = self._queue(), self._clock()
+                for job in waiting:
+                    if (self._draining and job.request is not None) or job.begins_after_seconds > now:
+                        continue
+                    if self._claim(job):
+                        job.state, job.began_seconds = "running", self._clock()
+                        self._round_robin.served(job)
+                        return job
+                self._changed.wait(RETRY_SECONDS if waiting else None)
+            return None
 
     def _run_job(self, job: Job) -> None:
         state = "done"
@@ -331,15 +288,26 @@ class JobQueue:
                 raise Cancelled("cancelled")
         except Cancelled:
             state = "cancelled"
+        except Postponed as error:
+            now = self._clock()
+            job.postponed_since_seconds = job.postponed_since_seconds or now
+            job.begins_after_seconds = now + POSTPONE_SECONDS
+            is_over = now - job.postponed_since_seconds > MAX_POSTPONED_SECONDS
+            state, job.error = "failed" if is_over else "waiting", str(error)
         except StreamdreamError as error:
             state, job.error = "failed", visitor_message(error)
         except Exception:
             log.exception("%s failed unexpectedly", self.name)
             state, job.error = "failed", "internal error; see the server's log"
         with self._changed:
+            if (job.interrupted or not job.stop.is_set()) and self._is_lost(job):
+                self._jobs.pop(job.token, None)  # its files are another server's now
+                return
             if job.interrupted and state != "done":
-                job.attempts, job.error = max(0, job.attempts - 1), ""
-                self._release(job)
+                state = "waiting"
+            if state == "waiting":
+                job.attempts, job.error, job.owner, job.state = max(0, job.attempts - 1), "", self._nobody, "waiting"
+                self._save(job)
                 return
             self._end(job, state)
             is_cancelled = job.stop.is_set() and not job.interrupted
@@ -363,32 +331,22 @@ class JobQueue:
             self._remove(job, but_record=state == "failed")
         ran_seconds = self._clock() - job.began_seconds if job.state == "running" else 0.0
         job.state, job.ended_seconds, job.work = state, self._clock(), _nothing
-        self._counts[f"jobs {self.name} {state}"] += 1
-        if ran_seconds:
-            self._counts[histogram.bucket(f"job {self.name}", ran_seconds, histogram.JOB_BOUNDS)] += 1
-            self._counts[f"job {self.name} ms"] += round(1e3 * ran_seconds)
-        if state == "done" and job.request is not None:
-            self._durations.append(ran_seconds)
         if state != "cancelled":
             self._save(job)
-        log.info("a job has ended", extra={"facts": {
-            **self._facts(job), "state": state, "seconds": round(ran_seconds, 3), "steps": job.done,
-            **({"error": job.error[:MAX_LOGGED]} if job.error else {})}})
+        self._statistics.ended(job, ran_seconds)
         job.changed.set()
 
-    def _save(self, job: Job) -> None:
-        if self._keeps:
-            job_store.save(job)
-
-    def _facts(self, job: Job) -> dict[str, Any]:
-        """Return what the log says of a job: no secret, and no name that a visitor has chosen."""
-        address = "" if job.address.startswith("visitor ") else job.address
-        return {"job": job.token[:4], "queue": self.name, "address": address}
+    def _save(self, job: Job) -> bool:
+        """Write the record of a job that is kept; return whether that is done. ``synchronize`` tries again."""
+        is_saved = self._keeps and job_store.save(job)
+        job.changed_since_save = not is_saved
+        return is_saved
 
     @property
     def lengths(self) -> Counter[str]:
-        """Return the number of jobs that wait and run here."""
-        return Counter(job.state for job in self._all() if not job.finished and self._is_own(job))
+        """Return the number of jobs that wait, and that run here."""
+        with self._changed:
+            return Counter(waiting=len(self._queue()), running=sum(map(self._is_own, self._running())))
 
     def _remove(self, job: Job, but_record: bool = False) -> None:
         job.answer = job.picture = job.result = None

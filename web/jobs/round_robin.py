@@ -23,7 +23,7 @@ class RoundRobin:
 
     def order(self, waiting: Iterable[Job]) -> list[Job]:
         """Return the jobs in the order in which they will run."""
-        jobs = sorted(waiting, key=lambda job: job.number)
+        jobs = sorted(waiting, key=lambda job: (job.submitted_at, job.number))
         for kind in ("visitor", "address"):
             jobs = self._order_by(jobs, kind)
         return jobs

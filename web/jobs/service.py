@@ -21,7 +21,7 @@ from . import file_inspection, job_store, retention, tasks
 from .device_slots import DeviceSlot
 from .file_inspection import InspectionLimits
 from .job import Job, Work
-from .queue import JobQueue
+from .queue import CLOSE_SECONDS, JobQueue
 from .request import VIDEO, JobRequest
 from .sheet_maker import SheetMaker
 from .thumbnails import Thumbnails
@@ -192,7 +192,7 @@ class JobService:
             self.app_state.replica.remove_abandoned({job.owner for job in (*self.videos.jobs(), *self.stills.jobs())})
 
     def _sweep_often(self) -> None:
-        replica = self.app_state.replica
+        replica, failing = self.app_state.replica, ""
         pause_seconds = SYNCHRONIZE_SECONDS if replica else SWEEP_SECONDS
         for number in itertools.count(1):
             if self._closed.wait(pause_seconds):
@@ -202,15 +202,22 @@ class JobService:
                     queue.synchronize()
                 if number % round(SWEEP_SECONDS / pause_seconds) == 0:
                     self.sweep()
-            except Exception:  # as of a disk that fails; the next one may succeed
-                log.exception("what has expired cannot be removed")
+                if failing:
+                    log.info("%s can be read again", self.app_state.kept_folder)
+                failing = ""
+            except Exception as error:  # as of a disk that fails; the next one may succeed
+                if failing != (failing := f"{type(error).__name__}: {error}"):
+                    log.exception("%s cannot be read", self.app_state.kept_folder)
 
     def close(self) -> None:
         self._closed.set()
         self.thumbnails.close()
         self.sheets.close()
+        until_seconds = time.monotonic() + CLOSE_SECONDS
         for queue in (self.videos, self.stills):
-            queue.close()
+            queue.interrupt()
+        for queue in (self.videos, self.stills):
+            queue.close(until_seconds - time.monotonic())
         self.uploads.close()
 
 

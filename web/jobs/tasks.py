@@ -184,13 +184,14 @@ def dream_picture(job: Job, stream: StreamSettings, make: MakeDreamer, device_sl
     from streamdream.media.frame import to_array, to_uint8
     from streamdream.render import recipe
 
-    request, shown_seconds = _request(job), 0.0
-    image, settings = images.read_image(str(request.input_path(job.folder))), request.settings(job.folder)
-    others = reference_images.read(settings)
+    request, shown_seconds, shown = _request(job), 0.0, _shown_names(job)
+    settings = request.settings(job.folder)
+    with hide_paths(job.folder, shown):
+        image, others = images.read_image(str(request.input_path(job.folder))), reference_images.read(settings)
     job.warnings = list(request.facts.notes)
     job.total = (1 + settings.warmup_steps) * settings.octaves * settings.steps
     dreamer, stepwise_slot = make(), StepwiseDeviceSlot(device_slot)
-    options, shown = with_job_hooks(dreamer.options, job, stepwise_slot, count_steps=True), _shown_names(job)
+    options = with_job_hooks(dreamer.options, job, stepwise_slot, count_steps=True)
 
     def show(picture: Tensor) -> None:
         nonlocal shown_seconds

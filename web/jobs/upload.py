@@ -49,6 +49,8 @@ class Upload:
     """When it was received, or last claimed."""
     seen_seconds: float = 0.0
     """When its visitor was last seen."""
+    is_foreign: bool = False
+    """Whether another server that shares the folder has received it."""
 
     @property
     def is_video(self) -> bool:

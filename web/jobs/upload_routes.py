@@ -67,7 +67,8 @@ class _Routes:
 
     async def append(self, request: Request) -> Response:
         token, visitor = request.path_params["token"], self._jobs_service.visitor_of(request)
-        reception, upload = self._uploads.receptions.find(token, visitor), self._uploads.find(token, visitor)
+        reception = self._uploads.receptions.find(token, visitor)
+        upload = await self._uploads.receptions.in_thread(self._uploads.find, token, visitor)
         if upload is not None:  # its answer was lost
             return JSONResponse(upload.as_json())
         if reception is None:

@@ -72,11 +72,13 @@ class Uploads:
         for upload, seen_seconds in sorted(take_up(self.folder, STRAY_SECONDS * self._is_shared),
                                            key=lambda pair: pair[1]):
             if upload.token not in self._uploads:
-                self._store(self._stamped(upload, seen_seconds))
+                self._store(self._stamped(upload, seen_seconds), sweeps=False)
+        self.sweep()
 
     def _stamped(self, upload: Upload, seen_seconds: float) -> Upload:
         """Set when the visitor of a stored file was last seen, which its record says in seconds since 1970."""
         upload.seen_seconds = upload.at_seconds = self._clock() - max(0.0, time.time() - seen_seconds)
+        upload.is_foreign = self._is_shared
         return upload
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], stated_bytes: int = 0, address: str = "",
@@ -103,7 +105,8 @@ class Uploads:
         """
         async with self.receptions.place(reception, offset) as is_open:
             if not is_open:
-                return self.find(reception.token, reception.visitor)
+                found: Upload | None = await self.receptions.in_thread(self.find, reception.token, reception.visitor)
+                return found
             await self.receptions.write(reception, chunks)
             if reception.total_bytes and not reception.is_whole:
                 return None
@@ -169,8 +172,9 @@ class Uploads:
         self._limit_files_of(visitor)
         return upload
 
-    def _store(self, upload: Upload) -> None:
-        self.sweep()
+    def _store(self, upload: Upload, sweeps: bool = True) -> None:
+        if sweeps:
+            self.sweep()
         for older in self._unclaimed(upload.address)[:-limits.MAX_UNCLAIMED]:
             self.drop(older.token)
         with self._lock:
@@ -209,7 +213,8 @@ class Uploads:
 
     def _unclaimed(self, address: str) -> list[Upload]:
         """Return the unclaimed files of an address, oldest first."""
-        unclaimed = [upload for upload in self._all() if not upload.visitor and upload.address == address]
+        unclaimed = [upload for upload in self._all()
+                     if not (upload.visitor or upload.is_foreign) and upload.address == address]
         return sorted(unclaimed, key=lambda upload: upload.at_seconds)
 
     def claim(self, token: str, visitor: str) -> Upload:
@@ -248,12 +253,17 @@ class Uploads:
             return
         with self._lock:
             known = self._uploads.get(token)
-        if known is None:
-            if found := read_record(self.folder, token):
-                self._store(self._stamped(*found))
-        elif not known.path.exists():
-            with self._lock:
-                self._uploads.pop(token, None)
+        if known is not None and known.visitor and known.path.exists():
+            return
+        found = read_record(self.folder, token)
+        if known is None and found:
+            self._store(self._stamped(*found))
+        elif known is not None:
+            with self._lock:  # it was removed, or claimed
+                if found:
+                    known.visitor = found[0].visitor
+                else:
+                    self._uploads.pop(token, None)
 
     def seen(self, visitor: str) -> None:
         """Record that a visitor is here."""
@@ -274,7 +284,8 @@ class Uploads:
         for upload in self._all():
             if self._keeps and not self._stamp(upload, behind_seconds):
                 continue
-            longest = self._keep_seconds if upload.visitor else limits.UNCLAIMED_SECONDS
+            unclaimed_seconds = STRAY_SECONDS if upload.is_foreign else limits.UNCLAIMED_SECONDS
+            longest = self._keep_seconds if upload.visitor else unclaimed_seconds
             if self._clock() - upload.seen_seconds > longest:
                 self.drop(upload.token)
 

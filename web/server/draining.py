@@ -66,7 +66,7 @@ class Draining:
         room, service = self._waiting_room, self._jobs_service
         is_between_pieces = self._clock() < self._next_piece_until_seconds
         return {"sessions": len(room.sessions), "waiting": len(room.queue),
-                "jobs": service.videos.is_running + service.stills.is_running,
+                "jobs": int(service.videos.is_running) + int(service.stills.is_running),
                 "transfers": self._transfers or int(is_between_pieces)}
 
     def around(self, app: App) -> App:
