@@ -22,7 +22,7 @@ from support.browser import CHROMIUM
 from support.commands import streamdream
 from support.dreams_page import CARD, begin, frames
 from support.proxies import EXAMPLES, proxy
-from support.visitors import Visitor
+from support.visitors import TRUSTING, Visitor
 from support.waiting import until
 from support.web_jobs import times_and_sound
 from support.web_process import server
@@ -110,7 +110,7 @@ def test_eight_visitors_dream_on_when_a_replica_is_killed_and_when_one_drains(
     newcomer = Visitor(site.url, VISITORS, small)
     held.callback(newcomer.leave)
     newcomer.dreams_again(stopped_at)
-    assert not site.processes[second].poll()
+    assert site.processes[second].poll() is None
     site.processes[second].wait(30)
     moved_at = time.monotonic()
     for visitor in (*visitors, newcomer):
@@ -119,6 +119,31 @@ def test_eight_visitors_dream_on_when_a_replica_is_killed_and_when_one_drains(
     assert all(HUNG_UP in visitor.losses[-1] for visitor in visitors if len(visitor.sessions) > before[visitor])
     record_property("longest gap, killed", max(gaps))
     record_property("longest gap, drained", max(visitor.gap_seconds(stopped_at) for visitor in visitors))
+
+
+@pytest.mark.soak
+def test_visitors_of_a_replica_that_hangs_dream_on_with_the_other(
+        certificate: Path, tmp_path: Path, held: ExitStack, small: NDArray[np.uint8], record_property: Any) -> None:
+    site = Site(tmp_path, certificate, held)
+    first = next(iter(site.ports))
+    for name in site.ports:
+        site.ready(name)
+    visitors = [Visitor(site.url, number, small) for number in range(VISITORS)]
+    for visitor in visitors:
+        held.callback(visitor.leave)
+        visitor.dreams_again(0.0)
+    hung_at = time.monotonic()
+    site.processes[first].send_signal(signal.SIGSTOP)
+    moved = [visitor for visitor in visitors if visitor.dreams_again(hung_at + 10.0, 60.0) is None
+             and len(visitor.sessions) > 1]
+    assert moved and len(moved) < VISITORS
+    record_property("longest gap, hung", max(visitor.gap_seconds(hung_at) for visitor in visitors))
+    for visitor in moved:
+        request = urllib.request.Request(site.url, headers={"Cookie": visitor.cookie})
+        with urllib.request.urlopen(request, timeout=15, context=TRUSTING) as answer:
+            assert answer.status == 200
+    site.processes[first].send_signal(signal.SIGCONT)
+    site.ready(first)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")

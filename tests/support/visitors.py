@@ -16,6 +16,8 @@ from websockets.exceptions import WebSocketException
 from support.waiting import until
 from support.web_client import Client
 
+SILENCE_SECONDS = 8.0
+"""As of the page."""
 RATE = 8.0
 """Frames per second of each."""
 TRUSTING = ssl.create_default_context()
@@ -54,6 +56,7 @@ class Visitor:
         session = self.sessions[-1] if self.sessions else ""
         with Client(self._to, self.values, session, ssl=TRUSTING,
                     additional_headers={"Cookie": self.cookie}) as client:
+            client.silence_seconds = SILENCE_SECONDS
             self.confirmed = client.welcome()["values"]
             if client.token not in self.sessions:
                 self.sessions.append(client.token)
@@ -72,7 +75,7 @@ class Visitor:
 
     def dreams_again(self, since: float, seconds: float = 30.0) -> None:
         """Wait for two more dreams after ``since``."""
-        until(lambda: sum(each > since for each in self.dreamed_at) >= 2, seconds, about=lambda: self.losses)
+        until(lambda: sum(each > since for each in self.dreamed_at) >= 2, seconds, about=lambda: self.losses[-3:])
 
     def leave(self) -> None:
         self._leaving.set()

@@ -124,6 +124,9 @@ def enlarged(half: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.ui
 class Client:
     """A page, without a browser."""
 
+    silence_seconds = 20.0
+    """After which a connection on which nothing comes is given up."""
+
     def __init__(self, to: Running, values: dict[str, Any] | None = None, session: str = "", **more: Any) -> None:
         self._open, self._to, self.token = ExitStack(), to, ""
         self.socket: ClientConnection = self._open.enter_context(connect(to.url.replace("http", "ws") + "/live", **{
@@ -152,9 +155,9 @@ class Client:
             self.hear()
         raise AssertionError(f"no {kind}")
 
-    def hear(self, timeout: float = 20.0) -> tuple[int, NDArray[np.uint8]] | None:
+    def hear(self, timeout: float = 0.0) -> tuple[int, NDArray[np.uint8]] | None:
         """The next thing; a picture, put together as the page does it, and its number, unless it was a word."""
-        message = self.socket.recv(timeout)
+        message = self.socket.recv(timeout or self.silence_seconds)
         if isinstance(message, str):
             self.words.append(json.loads(message))
             self.token = self.words[-1].get("session", self.token)

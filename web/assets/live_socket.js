@@ -4,7 +4,7 @@ const HEADER_BYTES = 6;             // frame number (uint32), milliseconds on th
 const MIN_WINDOW = 2, MAX_WINDOW = 5; // frames in flight
 const MAX_SAMPLES = 60;             // round trips that are remembered
 const FRAME_TIMEOUT_MS = 4000;
-const CONNECT_TIMEOUT_MS = 6000;
+const CONNECT_TIMEOUT_MS = 10000;   // longer than a proxy waits for a server that hangs, before it asks the next one
 const FIRST_RETRY_MS = 50;          // a replaced server has a successor, and a lost network may be back
 const SILENCE_MS = 8000;            // the server sends figures each second; a network that is gone closes no connection
 const MIN_QUALITY = 0.7, MAX_QUALITY = 0.9; // of the small JPEG; the dream amplifies its artefacts
