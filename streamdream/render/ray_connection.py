@@ -76,9 +76,9 @@ def connect(address: str) -> Any:
                 warnings.simplefilter("ignore")
                 ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
         except ConnectionError as error:
-            raise UsageError(f"--cluster {address}: " + (
-                "no Ray cluster runs here; ray start --head begins one" if address == "auto" else
-                f"{one_line(error)}; one with a token needs RAY_AUTH_MODE=token here, too")) from None
+            text = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else one_line(error)
+            hint = "; one with a token needs RAY_AUTH_MODE=token here, too" if "timeout" in text else ""
+            raise UsageError(f"--cluster {address}: {text}{hint}") from None
         except (OSError, ValueError, RuntimeError) as error:  # it has another version of Python or Ray
             raise UsageError(f"--cluster {address}: {one_line(error)}") from None
         return ray
@@ -104,5 +104,6 @@ def failures_of(ray: Any) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what Ray says; pages about its logs may follow."""
-    return str(error).strip().partition("\n")[0].rstrip(":.")
+    """The first line of what Ray says, after which pages about its logs may follow; the last one where that has it."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return (others[-1] if others and first.endswith(":") else first).strip().rstrip(":.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from streamdream.media.sources.video import FileSource
     from streamdream.render.host import RenderHost
     from streamdream.settings import StreamSettings
+
+
+REPORT_SECONDS = 0.25
 
 
 class NodeRefused(StreamdreamError):
@@ -118,11 +122,24 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
         if residuals is not None:
             (store.path / chunk.blend).write_bytes(residuals)
         render_range(store, (chunk,), job, stream, output, host.build_dreamer(stream),
-                     lambda frame: exchange.set_frames.remote(number, frame - chunk.first_frame), host)
+                     _reporter(exchange, chunk), host)
         assert store.done is not None
         warm_up = store.path / warm_up_file(number)
         return ((store.path / chunk.state_file).read_bytes(), warm_up.read_bytes() if warm_up.exists() else None,
                 {"chunk": dataclasses.asdict(store.done), "warnings": store.warnings, "files": _files(store, chunk)})
+
+
+def _reporter(exchange: Any, chunk: Chunk) -> Callable[[int], None]:
+    """Return an ``on_frame`` that tells the exchange how far the chunk is; each call costs half a millisecond."""
+    reported = time.monotonic()
+
+    def on_frame(frame: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
+            exchange.set_frames.remote(chunk.number, frame - chunk.first_frame)
+
+    return on_frame
 
 
 class CollectingStore(ChunkStore):
