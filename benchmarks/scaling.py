@@ -6,6 +6,7 @@ by a simulation. The same simulation predicts a render here by one and by two wo
 """
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -65,6 +66,7 @@ def run(options: Options, progress: Progress) -> Report:
     stated = {"dream": ", ".join(f"{name} {value}" for name, value in CHECK.items()), "film": _size(options),
               "film_frames": FILM_SECONDS * RATE, "shot_deviation_ratio": SHOT_DEVIATION,
               "node_cores": options.node_cores, "driver_cores": options.driver_cores,
+              "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
               "network_gbit_per_s": NETWORK_BYTES_PER_SECOND * 8e-9, **assumed}
     return Report("scaling", conditions(**stated), [*checks, *rows])
 
@@ -87,7 +89,7 @@ def _check(folder: Path, options: Options, progress: Progress) -> tuple[list[dic
     def render(name: str, workers: int) -> Timeline:
         return timed_render(make_job(films[name], str(folder / "dream.mp4"), **CHECK), workers)
 
-    render("alone", 1)  # loads what is loaded once
+    frame = costs_alone(render("alone", 1), ALONE_SHOTS).frame  # loads what is loaded once
     seconds = options.seconds or CHECK_SECONDS
     opened = open_seconds(make_job(films["pair"], str(folder / "dream.mp4"), **CHECK), PAIR_SHOTS[0])
     rounds: list[tuple[Costs, float, Costs, float]] = []
@@ -95,7 +97,7 @@ def _check(folder: Path, options: Options, progress: Progress) -> tuple[list[dic
     for number in range(ROUNDS if seconds >= CHECK_SECONDS else 1):
         one = costs_alone(render("alone", 1), ALONE_SHOTS)
         if not shots:
-            shots = shot_frames(max(int(seconds / one.frame), 60), CHECK_SHOT_FRAMES, SHOT_DEVIATION, 1)
+            shots = shot_frames(max(int(seconds / min(frame, one.frame)), 60), CHECK_SHOT_FRAMES, SHOT_DEVIATION, 1)
             write_film(films["check"], shots, height, width)
         progress(f"round {number + 1}: {sum(shots)} frames by one and by two workers")
         seconds_of_one = render("check", 1).seconds  # at once: the speed of a machine changes within minutes
