@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from streamdream_bench.scaling_simulation import Costs, alone, film_scan, plan_of, shot_frames, simulate
-from support.commands import fails, here
+from support.commands import here
 
 from streamdream.render.parallel_scan import MAX_PROCESSES
 
@@ -86,7 +86,8 @@ def test_shots_of_a_film_have_the_mean_and_the_spread_that_were_asked_for() -> N
 
 
 def test_a_machine_without_cores_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    fails(here(capsys, "bench", "scaling", "--node-cores", "0"), 2, "--node-cores and --driver-cores are 1 or more")
+    result = here(capsys, "bench", "scaling", "--node-cores", "0")
+    assert result.returncode == 2 and "error: --node-cores and --driver-cores are 1 or more" in result.stderr
 
 
 def test_the_command_predicts_and_measures_a_render_and_simulates_a_film(capsys: pytest.CaptureFixture[str]) -> None:
