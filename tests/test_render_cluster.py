@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from support.commands import fails, here
 from support.planned_renders import SMALL, Frames, Interruption, Watcher, frames_of, job, make_shots
 from support.waiting import until
 
-from streamdream.errors import MissingPackage, UsageError
+from streamdream.errors import MissingPackage, StreamdreamError, UsageError
 from streamdream.render import block_file, ray_cluster, ray_connection
 from streamdream.render.block_file import BlockFile
 from streamdream.render.file_render import PlanOptions, render_file
@@ -227,6 +229,22 @@ def test_what_no_node_has_is_said_at_once(cluster: Any, film: Path, tmp_path: Pa
     """Also where all nodes together have it."""
     with pytest.raises(UsageError, match="no node of the cluster has that much; nodes have cpu=1,gpu=0"):
         render_file(job(film, tmp_path / "out.mkv"), replace(ON_CLUSTER, chunk_resources=resources), Watcher())
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+def test_an_error_of_a_node_is_one_line_that_names_it(cluster: Any, film: Path, tmp_path: Path) -> None:
+    class Damaging(Watcher):
+        def began(self, *arguments: Any) -> None:
+            super().began(*arguments)
+            broken.write_bytes(b"Dear diary, this is no video.\n" * 40)
+
+    broken = tmp_path / "film.mkv"
+    shutil.copy(film, broken)
+    with pytest.raises(StreamdreamError) as caught:
+        render_file(job(broken, tmp_path / "out.mkv", codec="ffv1"), ON_CLUSTER, Damaging())
+    assert str(caught.value) == (f"{broken} is damaged, or not a video (invalid data found when processing input) "
+                                 f"(on node {platform.node()})")
 
 
 # --- without a cluster

@@ -70,8 +70,10 @@ class RayExecutor:
         with failures_of(ray):
             exchange = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Exchange).remote()
             cluster_job = ray.put(_cluster_job(folder, plan, exchange))
-            self._check_nodes(cluster_job, lambda: on_frame(plan.frames_done))
-            tasks = _Tasks(ray, lambda: self._options(plan.identity["threads"]), folder, cluster_job)
+            # Ray sets it to 1, or to the cores of the task: with another number the frames differ
+            environment = {"env_vars": {"OMP_NUM_THREADS": str(plan.identity["threads"])}}
+            self._check_nodes(cluster_job, environment, lambda: on_frame(plan.frames_done))
+            tasks = _Tasks(ray, lambda: self._options(environment), folder, cluster_job)
             longest_first = sorted(plan.missing_ranges(), key=plan.count_frames, reverse=True)
             waiting = {tasks.submit(chunk): chunk for chunks in longest_first for chunk in chunks}
             try:
@@ -113,18 +115,17 @@ class RayExecutor:
                 self._ray.cancel(ref, force=True)
             self._ray.get(exchange.stop.remote(), timeout=POLL_SECONDS)
 
-    def _options(self, threads: int) -> dict[str, Any]:
-        """Return the options of a task on ``threads`` threads."""
+    def _options(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the task of a chunk."""
         excluded = {"label_selector": {NODE_LABEL: f"!in({','.join(sorted(self._refused))})"}} if self._refused else {}
-        # Ray sets OMP_NUM_THREADS to 1, or to the cores of the task: with another number the frames differ
-        return {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
-                "num_cpus": self.resources["CPU"], "num_gpus": self.resources.get("GPU", 0), "num_returns": 3,
-                "resources": {name: amount for name, amount in self.resources.items() if name not in ("CPU", "GPU")},
-                "max_retries": MAX_RETRIES, **excluded}
+        return {"runtime_env": environment, "num_cpus": self.resources["CPU"],
+                "num_gpus": self.resources.get("GPU", 0), "num_returns": 3, "max_retries": MAX_RETRIES, **excluded,
+                "resources": {name: amount for name, amount in self.resources.items() if name not in ("CPU", "GPU")}}
 
-    def _check_nodes(self, cluster_job: Any, on_wait: Callable[[], None]) -> None:
+    def _check_nodes(self, cluster_job: Any, environment: Mapping[str, Any], on_wait: Callable[[], None]) -> None:
         """Refuse the nodes that would give other frames, or do not answer. Raises UsageError when no other is left."""
-        checks = {self._ray.remote(num_cpus=0, label_selector={NODE_LABEL: node})(ray_task.check_node)
+        options = {"num_cpus": 0, "runtime_env": environment}  # that of the chunks, which take over the process
+        checks = {self._ray.remote(label_selector={NODE_LABEL: node}, **options)(ray_task.check_node)
                   .remote(cluster_job): node for node, amounts in self._alive().items() if self._room(amounts)}
         end = time.monotonic() + CHECK_SECONDS
         while checks and time.monotonic() < end:

@@ -6,13 +6,21 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from streamdream.errors import MissingPackage, StreamdreamError, UsageError, error_text
+from streamdream.errors import (
+    ClusterLost,
+    ClusterUnavailable,
+    MissingPackage,
+    StreamdreamError,
+    UsageError,
+    error_text,
+)
 
 RESOURCES = {"cpu": "CPU", "gpu": "GPU"}
 ADDRESS = re.compile(r"ray://(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
@@ -54,7 +62,7 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"--cluster {address}: nobody answers there ({error_text(error)})") from None
+        raise ClusterUnavailable(f"--cluster {address}: nobody answers there ({error_text(error)})") from None
 
 
 def connect(address: str) -> Any:
@@ -78,7 +86,7 @@ def connect(address: str) -> Any:
         except ConnectionError as error:
             text = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else one_line(error)
             hint = "; one with a token needs RAY_AUTH_MODE=token here, too" if "timeout" in text else ""
-            raise UsageError(f"--cluster {address}: {text}{hint}") from None
+            raise ClusterUnavailable(f"--cluster {address}: {text}{hint}") from None
         except (OSError, ValueError, RuntimeError) as error:  # it has another version of Python or Ray
             raise UsageError(f"--cluster {address}: {one_line(error)}") from None
         return ray
@@ -91,16 +99,24 @@ def failures_of(ray: Any) -> Iterator[None]:
         yield
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
-        text = (str(cause) if isinstance(cause, StreamdreamError) else error_text(cause) if isinstance(cause, OSError)
-                else f"unexpected {type(cause).__name__}: {one_line(cause)}")
-        raise StreamdreamError(f"{text} (on node {error.ip})") from None
+        raise StreamdreamError(str(cause) if isinstance(cause, StreamdreamError) else
+                               f"unexpected {type(cause).__name__} on a node: {one_line(cause)}") from None
     except ray.exceptions.RayError as error:
         raise StreamdreamError(f"the cluster gave up: {one_line(error)}") from None
     except Exception as error:
         # not ConnectionError's own kinds, such as BrokenPipeError, which may be of who reads what is printed
         if type(error) is ConnectionError or type(error).__module__.partition(".")[0] == "grpc":
-            raise StreamdreamError("the connection to the cluster is lost") from None
+            raise ClusterLost("the connection to the cluster is lost") from None
         raise
+
+
+def disconnect() -> None:
+    """Forget a connection that is lost, so that the next ``connect`` makes a new one."""
+    with _connecting:
+        ray = sys.modules.get("ray")
+        if ray is not None:
+            with suppress(Exception):  # as nobody is there to say goodbye to
+                ray.shutdown()
 
 
 def one_line(error: BaseException) -> str:

@@ -3,16 +3,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamdream import __version__
-from streamdream.errors import StreamdreamError
+from streamdream.errors import StreamdreamError, error_text
 from streamdream.render import block_file
 from streamdream.render.block_file import BlockFile
 from streamdream.render.identity import describe_source, package_versions, weights_digest
@@ -110,7 +112,7 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
     check_node(cluster_job)
     plan = RenderPlan.from_json(cluster_job.plan_text)
     chunk = plan.chunks[number]
-    with tempfile.TemporaryDirectory(prefix="streamdream-chunk-") as folder:
+    with _naming_this_node(), tempfile.TemporaryDirectory(prefix="streamdream-chunk-") as folder:
         job, stream, host = _prepare(cluster_job, plan, Path(folder))
         with host.open_source(job) as source:
             output = chunked_output(job, source)
@@ -127,6 +129,16 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
         warm_up = store.path / warm_up_file(number)
         return ((store.path / chunk.state_file).read_bytes(), warm_up.read_bytes() if warm_up.exists() else None,
                 {"chunk": dataclasses.asdict(store.done), "warnings": store.warnings, "files": _files(store, chunk)})
+
+
+@contextmanager
+def _naming_this_node() -> Iterator[None]:
+    """Errors say which node they are of: its disk is full, say."""
+    try:
+        yield
+    except (StreamdreamError, OSError) as error:
+        text = str(error) if isinstance(error, StreamdreamError) else error_text(error)
+        raise StreamdreamError(f"{text} (on node {platform.node()})") from None
 
 
 def _reporter(exchange: Any, chunk: Chunk) -> Callable[[int], None]:
