@@ -59,6 +59,14 @@ class UsageError(StreamdreamError):
     exit_code = 2
 
 
+class ClusterUnavailable(UsageError):
+    """There is no such cluster, or it does not answer."""
+
+
+class ClusterLost(StreamdreamError):
+    """The connection to the cluster broke off."""
+
+
 class SettingsError(UsageError):
     """A setting's value is out of range or of the wrong kind."""
 

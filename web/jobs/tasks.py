@@ -4,6 +4,7 @@ The library does it all; here, frames and steps wait for the shared device, and 
 """
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.dream import reference_images
-from streamdream.errors import SourceError, StreamdreamError
+from streamdream.errors import ClusterLost, ClusterUnavailable, SourceError, StreamdreamError
 from streamdream.media import images
 from streamdream.media.input_container import TimeRange
 from streamdream.render.job import RenderJob, with_pictures
@@ -25,7 +26,7 @@ from streamdream.render.work_folder import default_path
 from streamdream.settings import RenderSettings, StreamSettings, resolve
 
 from .device_slots import DeviceSlot, StepwiseDeviceSlot
-from .job import Job
+from .job import Job, Postponed
 from .request import JobRequest
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ PREVIEWS = (1 / 6, 1 / 2, 5 / 6)
 """Positions of the frames of a preview, as fractions of the span."""
 PREVIEW_SECONDS = 0.2
 """Between two previews of a picture."""
+NO_CLUSTER = "the machines that render videos cannot be reached; try again later"
+log = logging.getLogger(__name__)
 MakeDreamer = Callable[[], "Dreamer"]
 """Makes the dreamer of one job. It may take seconds, so the job calls it."""
 ENCODE = RenderSettings(sdr=True, chunk_frames=50)
@@ -127,7 +130,7 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     options = PlanOptions(cluster=cluster)
     render_job, observer = RenderJob(str(upload.path), str(output), run, overwrite=True), JobObserver(job)
     shown = _shown_names(job)
-    with hide_paths(job.folder, shown):
+    with hide_paths(job.folder, shown), _waiting_for_the_cluster():
         try:
             report = render_file(render_job, options, observer, host)
         except OtherIdentity:  # begun by another version, with other weights or threads
@@ -135,6 +138,19 @@ def render_video(job: Job, stream: StreamSettings, make: MakeDreamer, device_slo
     job.warnings = [without_paths(warning, job.folder, shown) for warning in report.warnings]
     job.done = job.total = report.frames
     job.result = output
+
+
+@contextmanager
+def _waiting_for_the_cluster() -> Iterator[None]:
+    """Within it, a cluster that cannot be reached postpones the job."""
+    try:
+        yield
+    except (ClusterUnavailable, ClusterLost) as error:
+        from streamdream.render import ray_connection
+
+        log.warning("%s", error)
+        ray_connection.disconnect()
+        raise Postponed(NO_CLUSTER) from None
 
 
 def _request(job: Job) -> JobRequest:
