@@ -38,8 +38,9 @@ LAYERS = "mixed3"
 """Dreamed where no layers are named: all results so far are of it."""
 
 
-def option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, advanced: bool = False) -> Any:
+    """A field; ``--help`` leaves out an ``advanced`` one, ``-h full`` has all."""
+    return field(default=default, metadata={"help": help, "advanced": advanced})
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Options:
     encoder: str = option("", "as -c:v of render, or null for none; several, with commas, in turn; empty for the "
                               "default (render)")
     frame_ms: float = option(0.0, "time of a frame on a GPU, ms; 0 for that of this machine (scaling)")
-    node_cores: int = option(16, "processor cores for each GPU (scaling)")
-    driver_cores: int = option(16, "processor cores of the machine that scans and joins (scaling)")
+    node_cores: int = option(16, "processor cores for each GPU (scaling)", advanced=True)
+    driver_cores: int = option(16, "processor cores of the machine that scans and joins (scaling)",
+                               advanced=True)
     seed: int = option(0, "seed of the random shifts (render, quality, looks, live)")
 
 

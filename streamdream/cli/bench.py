@@ -26,8 +26,10 @@ def bench_command(parser: Parser, argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", help="also write the JSON to this file")
     parser.add_argument("-y", dest="overwrite", action="store_true", help="overwrite that file if it exists")
     for item in dataclasses.fields(Options):
-        parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,
-                            type=type(item.default), help=item.metadata.get("help"))
+        action = parser.add_argument("--" + item.name.replace("_", "-"), dest=item.name, default=argparse.SUPPRESS,
+                                     type=type(item.default), help=item.metadata.get("help"))
+        if item.metadata["advanced"]:
+            parser.advanced.append(action)
     args = parser.parse(argv)
     if args.name not in BENCHES:
         raise UnknownName("benchmark", args.name, BENCHES)

@@ -51,7 +51,7 @@ from ..live.websocket import LiveConnection
 from ..pages import channels, looks
 from . import blocks, metrics, startup
 from .connection_limits import limit_connections
-from .draining import Draining
+from .draining import Draining, DrainingGate
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -118,7 +118,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
     draining = Draining(app_state, waiting_room, jobs_service)
     validation = EventValidation(blocks.mount(app, built, settings), built.fns)
-    return WebApp(AuthMiddleware(draining.around(validation), app_state), app_state, waiting_room, jobs_service, built,
+    return WebApp(AuthMiddleware(DrainingGate(validation, draining), app_state), app_state, waiting_room, jobs_service, built,
                   draining)
 
 

@@ -69,22 +69,8 @@ class Draining:
                 "jobs": int(service.videos.is_running) + int(service.stills.is_running),
                 "transfers": self._transfers or int(is_between_pieces)}
 
-    def around(self, app: App) -> App:
-        """Return ``app`` with a gate before it, for requests that have passed the login."""
-
-        async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-            if self._app_state.draining and self._is_new(scope):
-                answer = PlainTextResponse("this server is stopping; try again in a moment", 503,
-                                           {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"})
-                await answer(scope, receive, send)
-            elif scope["type"] == "http" and scope["path"].startswith((UPLOADS, RESULTS)):
-                await self._transfer(app, scope, receive, send)
-            else:
-                await app(scope, receive, send)
-
-        return gate
-
-    async def _transfer(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    async def transfer(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that is waited for."""
         self._transfers += 1
         try:
             await app(scope, receive, send)
@@ -93,8 +79,29 @@ class Draining:
             if scope["path"].startswith(UPLOADS) and scope["method"] in ("POST", "PATCH"):
                 self._next_piece_until_seconds = self._clock() + NEXT_PIECE_SECONDS
 
-    def _is_new(self, scope: Scope) -> bool:
-        """Return whether another server can serve the request as well: a page, or a dream that does not run here."""
+    def refuses(self, scope: Scope) -> bool:
+        """Return whether the server drains, and another one can serve the request as well: for a page, or for a dream
+        that does not run here.
+        """
+        if not self._app_state.draining:
+            return False
         if scope["type"] == "websocket":
             return not self._waiting_room.has_session_of(visitor_cookie.visitor_of(HTTPConnection(scope).cookies))
         return bool(scope["type"] == "http" and scope["path"] == "/")
+
+
+class DrainingGate:
+    """ASGI middleware before ``app``, for requests that have passed the login."""
+
+    def __init__(self, app: App, draining: Draining) -> None:
+        self._app, self._draining = app, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._draining.refuses(scope):
+            answer = PlainTextResponse("this server is stopping; try again in a moment", 503,
+                                       {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"})
+            await answer(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith((UPLOADS, RESULTS)):
+            await self._draining.transfer(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
