@@ -118,8 +118,8 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
     draining = Draining(app_state, waiting_room, jobs_service)
     validation = EventValidation(blocks.mount(app, built, settings), built.fns)
-    return WebApp(AuthMiddleware(DrainingGate(validation, draining), app_state), app_state, waiting_room, jobs_service, built,
-                  draining)
+    asgi = AuthMiddleware(DrainingGate(validation, draining), app_state)
+    return WebApp(asgi, app_state, waiting_room, jobs_service, built, draining)
 
 
 def _health_route(app_state: AppState) -> Any:
