@@ -21,6 +21,7 @@ from streamdream.render.identity import describe_source, package_versions, weigh
 from streamdream.render.job import RenderJob, open_job_source, with_pictures
 from streamdream.render.plan import Chunk, RenderPlan, differences, warm_up_file
 from streamdream.render.work_folder import TIMES_FILE, ChunkStore
+from streamdream.system import process_tuning
 
 if TYPE_CHECKING:
     from streamdream.dream.dreamer import Dreamer
@@ -80,6 +81,7 @@ def check_node(cluster_job: ClusterJob) -> None:
     """Raises NodeRefused with what differs from the machine that made the plan."""
     import ray
 
+    process_tuning.tune_process()
     plan = RenderPlan.from_json(cluster_job.plan_text)
     job = RenderJob.from_json(plan.job)
     here = _identity(job.run.stream.model)
@@ -104,6 +106,7 @@ def render_chunk(cluster_job: ClusterJob, number: int, state: bytes | None, resi
     ``state`` is the state file of the chunk before, ``residuals`` those that fade in over it, where the plan says so.
     Returns its own state file, the residuals of its warm-up, and ``chunk``, ``warnings`` and ``files`` (name -> bytes).
     """
+    process_tuning.tune_process()
     from streamdream.render.chunk_render import render_range
     from streamdream.render.chunked_output import chunked_output
 
