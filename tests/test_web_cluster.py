@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamdream_web.jobs import queue, tasks
-from streamdream_web.jobs.job import Job, Work
+from streamdream_web.jobs.job import Work
 from streamdream_web.jobs.queue import JobQueue
 from streamdream_web.jobs.request import JobRequest
 from streamdream_web.jobs.uploads import Uploads
@@ -40,16 +40,17 @@ def cluster() -> Iterator[Any]:
     nodes.shutdown()  # type: ignore[no-untyped-call]
 
 
-def render(request: JobRequest) -> Work:
-    def work(job: Job) -> None:
-        tasks.render_video(job, STREAM, partial(pytest.fail, "a dreamer was made here"), pytest.fail, cluster="auto")
+def render_on(cluster: str) -> Callable[[JobRequest], Work]:
+    def work_of(request: JobRequest) -> Work:
+        return lambda job: tasks.render_video(job, STREAM, partial(pytest.fail, "a dreamer was made here"), pytest.fail,
+                                              cluster=cluster)
 
-    return work
+    return work_of
 
 
 @pytest.fixture()
 def jobs(tmp_path: Path) -> Iterator[JobQueue]:
-    opened = JobQueue("tests", tmp_path / "jobs", work_of=render, workers=2, keeps=True)
+    opened = JobQueue("tests", tmp_path / "jobs", work_of=render_on("auto"), workers=2, keeps=True)
     yield opened
     opened.close()
 
@@ -78,18 +79,19 @@ def test_a_cancelled_video_ends_on_the_cluster(cluster: Any, jobs: JobQueue, wor
     until(lambda: not job.folder.exists() and free().get("CPU") == 2.0, 60)
 
 
-def test_a_cluster_that_is_not_there_is_waited_for_and_then_said(jobs: JobQueue, world: Path, uploads: Uploads,
+def test_a_cluster_that_is_not_there_is_waited_for_and_then_said(world: Path, tmp_path: Path, uploads: Uploads,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     ray.shutdown()
-    monkeypatch.setenv("RAY_ADDRESS", "")
     monkeypatch.setattr(queue, "POSTPONE_SECONDS", 0.1)
+    jobs = JobQueue("tests", tmp_path / "jobs", work_of=render_on(f"ray://127.0.0.1:{free_port()}"), keeps=True)
     job = submit(jobs, uploads.take(world.read_bytes(), "holiday.mp4"), CHEAP)
     until(lambda: job.postponed_since_seconds, 60)
     assert wait_for(job, "waiting", "running").attempts <= 1
     monkeypatch.setattr(queue, "MAX_POSTPONED_SECONDS", 0.0)
     assert wait_for(job, "failed").error == tasks.NO_CLUSTER
+    jobs.close()
 
 
 def test_a_video_goes_on_when_its_cluster_is_back(world: Path, tmp_path: Path, uploads: Uploads,
@@ -106,16 +108,12 @@ def test_a_video_goes_on_when_its_cluster_is_back(world: Path, tmp_path: Path, u
                         "false", "--ray-client-server-port", str(port), "--object-store-memory", str(STORE_BYTES)],
                        check=True, capture_output=True)
 
-    def render_there(request: JobRequest) -> Work:
-        return lambda job: tasks.render_video(job, STREAM, partial(pytest.fail, "a dreamer was made here"), pytest.fail,
-                                              cluster=f"ray://127.0.0.1:{port}")
-
     def end_cluster() -> None:
         subprocess.run([*RAY, "stop", "--force"], check=True, capture_output=True)
 
     clip = uploads.take(world.read_bytes(), "holiday.mp4")
     begin_cluster()
-    jobs = JobQueue("tests", tmp_path / "jobs", work_of=render_there, keeps=True)
+    jobs = JobQueue("tests", tmp_path / "jobs", work_of=render_on(f"ray://127.0.0.1:{port}"), keeps=True)
     try:
         job = submit(jobs, clip, CHEAP, TimeRange.of(0.0, end=9.0))
         until(lambda: job.done > 5, 90, about=lambda: (job.state, job.error))
