@@ -85,11 +85,12 @@ def test_a_reload_at_any_moment_loses_nothing(browser: Any, tmp_path: Path, worl
     port = free_port()
     context = browser.new_context()
     page = context.new_page()
-    with server(tmp_path, port):
+    with server(tmp_path, port, *SLOW):
         begin(page, f"http://127.0.0.1:{port}", world, (0, 6))
         page.reload()
         page.wait_for_selector("#video-drop .sw-drop-trim:not([hidden])")
-        page.click("#video-start")  # a second one, which waits
+        page.locator("#video-drop .sw-drop-first").fill("1")
+        page.click("#video-start")  # a second one, of another span, which waits
         page.wait_for_selector(f"{CARD}[data-state=waiting]")
         page.reload()
         page.wait_for_selector(f"{CARD}[data-state=waiting]")
