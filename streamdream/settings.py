@@ -214,11 +214,9 @@ class WebSettings(_Checked):
     token: str = option("", "secrets of access links, as SECRET or name:SECRET, separated by commas; 'new' for a "
                             "random one; a named one can be revoked alone")
     hosts: str = option("", "further host names of the server, separated by commas, for example behind a proxy")
-    trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, separated by commas, whose "
-                                                   "X-Forwarded headers are believed")
+    trusted_proxies: str = option("127.0.0.1,::1", "addresses and networks of proxies, with commas, that are believed")
     root_path: str = option("", "path prefix under which a proxy serves the app, such as /dream")
-    frame_ancestors: str = option("", "sites whose pages may embed the app in a frame, separated by commas, such as "
-                                      "https://blog.example; empty for none")
+    frame_ancestors: str = option("", "sites that may embed the app in a frame, with commas, as https://blog.example")
     tabs: str = option("live,video,picture,dreams,layers", "tabs of the page in their order, separated by commas")
     banner: str = option("", "text that the page shows at its top")
     terms: str = option("", "file of plain text that a visitor has to agree to before the first use", kind="file")
@@ -227,13 +225,10 @@ class WebSettings(_Checked):
                                    "HTTPS only", kind="file")
     ssl_keyfile: str = option("", "private key of the certificate, in PEM", kind="file")
     max_sessions: int = option(4, "concurrent live sessions; more visitors wait in a queue", low=1, high=1000)
-    sessions_per_address: int = option(0, "concurrent live sessions per address; 0 for one less than --max-sessions",
-                                       low=0, high=1000)
+    sessions_per_address: int = option(0, "live sessions per address; 0: one below --max-sessions", low=0, high=1000)
     connections_per_address: int = option(64, "open connections per address", low=8, high=100_000)
-    idle_seconds: float = option(60.0, "time without a frame after which a live session ends", low=1, unit="s",
-                                 kind="time")
-    session_seconds: float = option(1800.0, "duration after which a live session ends if others wait", low=1, unit="s",
-                                    kind="time")
+    idle_seconds: float = option(60.0, "a live session without frames ends after it", low=1, unit="s", kind="time")
+    session_seconds: float = option(1800.0, "a live session ends after it if others wait", low=1, unit="s", kind="time")
     upload_mb: float = option(200.0, "maximum size of an uploaded file", low=0.1, high=1e5, unit="MB")
     upload_seconds: float = option(600.0, "maximum duration of an uploaded video", low=1, unit="s", kind="time")
     upload_pixels: int = option(3840 * 2160, "maximum number of pixels of a frame of an uploaded video; a picture may "
@@ -242,13 +237,10 @@ class WebSettings(_Checked):
                                      "an hour, and no longer than the server runs", low=0, high=8760, unit="h")
     keep_gb: float = option(10.0, "size of all kept dreams; the oldest go first", low=0.1, high=1e6, unit="GB")
     keep_folder: str = option("", "folder of what one server keeps; by default one for each --port in the cache folder")
-    shared_folder: str = option("", "folder that several servers behind one address share: uploads, dreams and logins; "
-                                    "each goes on with the videos of one that has ended")
-    cluster: str = option("", "Ray cluster that renders the videos of visitors: auto for that of this machine, or "
-                              "ray://HOST:PORT")
+    shared_folder: str = option("", "folder of uploads, dreams and logins that several servers of one address share")
+    cluster: str = option("", "Ray cluster that renders the videos of visitors: auto, or ray://HOST:PORT")
     metrics_port: int = option(0, "port for Prometheus metrics, without login; 0 for none", low=0, high=65535)
-    metrics_host: str = option("127.0.0.1", "address to listen on for metrics; they have no login, so name one that "
-                                            "only the collector reaches")
+    metrics_host: str = option("127.0.0.1", "address to listen on for metrics, which have no login")
     drain_seconds: float = option(0.0, "how long the server goes on for its visitors after SIGTERM, without new ones; "
                                        "0: it stops at once", low=0, high=86400, unit="s", kind="time")
     log: str = option("text", "format of the log", choices="streamdream.settings:LOGS")

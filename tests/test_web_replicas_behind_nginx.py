@@ -77,17 +77,23 @@ def held() -> Iterator[ExitStack]:
         yield stack
 
 
+def dreaming(site: Site, image: NDArray[np.uint8], held: ExitStack) -> list[Visitor]:
+    """Visitors who have their first dreams."""
+    for name in site.ports:
+        site.ready(name)
+    visitors = [Visitor(site.url, number, image) for number in range(VISITORS)]
+    for visitor in visitors:
+        held.callback(visitor.leave)
+        visitor.dreams_again(0.0)
+    return visitors
+
+
 def test_eight_visitors_dream_on_when_a_replica_is_killed_and_when_one_drains(
         certificate: Path, tmp_path: Path, held: ExitStack, small: NDArray[np.uint8],
         record_property: Any) -> None:
     site = Site(tmp_path, certificate, held, "--drain-seconds", "3")
     first, second = site.ports
-    for name in site.ports:
-        site.ready(name)
-    visitors = [Visitor(site.url, number, small) for number in range(VISITORS)]
-    for visitor in visitors:
-        held.callback(visitor.leave)
-        visitor.dreams_again(0.0)
+    visitors = dreaming(site, small, held)
     assert site.sessions(first) and site.sessions(second), "nginx does not share them out"
     assert all(len(visitor.sessions) == 1 and not visitor.losses for visitor in visitors)
 
@@ -126,12 +132,7 @@ def test_visitors_of_a_replica_that_hangs_dream_on_with_the_other(
         certificate: Path, tmp_path: Path, held: ExitStack, small: NDArray[np.uint8], record_property: Any) -> None:
     site = Site(tmp_path, certificate, held)
     first = next(iter(site.ports))
-    for name in site.ports:
-        site.ready(name)
-    visitors = [Visitor(site.url, number, small) for number in range(VISITORS)]
-    for visitor in visitors:
-        held.callback(visitor.leave)
-        visitor.dreams_again(0.0)
+    visitors = dreaming(site, small, held)
     hung_at = time.monotonic()
     site.processes[first].send_signal(signal.SIGSTOP)
     for visitor in visitors:

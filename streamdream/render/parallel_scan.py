@@ -33,6 +33,7 @@ from streamdream.media.timestamps import SourcePosition
 from streamdream.render.scan_worker import RangeFrame, RangeOrder
 from streamdream.render.scene_scan import ChunkList, ChunkStart, Matcher, Scan, scan_source
 from streamdream.render.workers import worker_devices
+from streamdream.system import child_process
 from streamdream.system.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ MAX_PROCESSES = 16
 MIN_THREADS = 2
 """Of a decoder: with one, some decoders conceal damage in another way than with several."""
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5.0
 MAX_REPORTS = 64
 """Frames that wait to be counted: while a render is paused, its processes stop soon."""
 log = logging.getLogger(__name__)
@@ -162,13 +162,7 @@ class _RangeProcess:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._process.kill()
-        self._process.wait(STOP_SECONDS)
-        self._thread.join(STOP_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        child_process.end(self._process, self._thread)
 
 
 def _join(job: RenderJob, times: Sequence[int], ranges: Sequence[Sequence[RangeFrame]]) -> Scan:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from streamdream.errors import StreamdreamError
 from streamdream.render.plan import Chunk
+from streamdream.system import child_process
 
 if TYPE_CHECKING:
     from streamdream.render.work_folder import WorkFolder
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3
 """Workers that may end in a row without a whole chunk."""
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -63,13 +63,7 @@ class Worker:
             self._process.stdin.flush()
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(STOP_SECONDS)
-        self._thread.join(STOP_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        child_process.end(self._process, self._thread)
 
     def last_words(self) -> str:
         """Why it ended, as far as that is known."""

@@ -44,7 +44,7 @@ def check(settings: WebSettings) -> WebSettings:
     read_terms(settings.terms)
     _check_certificate(settings)
     kept_folder.check_folder(settings)
-    if settings.shared_folder and "new" in re.split("[,:]", settings.token) + ["new"] * settings.share:
+    if settings.shared_folder and "new" in re.split(r"[\s,:]+", settings.token) + ["new"] * settings.share:
         raise UsageError("--token new makes another secret for each server of a --shared-folder; give all the same one")
     if settings.cluster:
         ray_connection.check_address(settings.cluster)
