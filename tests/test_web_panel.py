@@ -84,6 +84,30 @@ def test_help_opens_by_keyboard_and_intensity_scales_the_look_with_one_step_of_u
     assert values(page) == own and page.is_enabled(".sd .sd-redo") and page.is_enabled(".sd .sd-undo")
 
 
+def test_what_is_clicked_while_scripts_are_loaded_is_done_then(page: Any, web: Running) -> None:
+    held: list[Any] = []
+    for address in ("**/live/facts", "**/drop.js"):
+        page.route(address, lambda route: held.append(route))
+    page.goto("about:blank")
+    page.goto(web.url)
+    page.click(".sd-start")
+    page.click(".sd [data-look=look-roses]")
+    assert not page.evaluate("document.querySelector('.sd').page")
+    held.pop().continue_()
+    page.wait_for_selector(".sd[data-state=live]")
+    assert values(page)["layers"] == ROSES
+    page.get_by_role("tab", name="Picture").click()
+    page.click("#tab-picture [data-look=look-roses]")
+    page.locator("#tab-picture [data-example]").first.click()
+    until(lambda: page.wait_for_timeout(20) or len(held) == 2)  # the facts and drop.js
+    for route in held:
+        route.continue_()
+    page.wait_for_function("document.querySelector('#tab-picture .sd-panel')?.panel")
+    assert tab_values(page, "#tab-picture .sd-panel")["layers"] == ROSES
+    assert json.loads(page.evaluate("sessionStorage.getItem('streamdream-settings-picture')"))["layers"] == ROSES
+    page.wait_for_selector("#tab-picture .sw-drop-preview")
+
+
 def test_two_settings_are_switched_between_live(page: Any, web: Running) -> None:
     begin(page)
     session = next(iter(web.waiting_room.sessions.values()))

@@ -47,3 +47,8 @@ def text(name: str) -> str:
     text = (ASSETS / name).read_text(encoding="utf-8").replace(f'"{ROUTE}/', f'"{ROUTE}/{version()}/')
     text = WORDS.sub(lambda match: json.dumps(strings.section(match[1]), ensure_ascii=False), text)
     return HTML_WORDS.sub(lambda match: strings.html(match[1]), text)
+
+
+def component_script(name: str) -> str:
+    """Return the ``js_on_load`` of a component. It may call ``replayClicks``, see ``early_clicks.js``."""
+    return text("early_clicks.js") + text(name)

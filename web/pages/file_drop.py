@@ -37,9 +37,9 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
         trim=_trim() if trim else "", tools=_tools() if mask else "",
         examples=_examples(examples) if examples else "",
         **{name: strings.html(f"file_drop.{name}") for name in ("remove", "retry", "progress")})
-    return gr.HTML(value="", html_template=template, js_on_load=assets.text("file_drop.js"), apply_default_css=False,
-                   elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb, is_video=moving, hint=hint,
-                   drop_id=elem_id, kinds=kinds, other_kinds=others, home=home)
+    return gr.HTML(value="", html_template=template, js_on_load=assets.component_script("file_drop.js"),
+                   apply_default_css=False, elem_id=elem_id or None, elem_classes=["sw-flat"], max_mb=most_mb,
+                   is_video=moving, hint=hint, drop_id=elem_id, kinds=kinds, other_kinds=others, home=home)
 
 
 _TEMPLATE = """

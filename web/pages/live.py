@@ -12,15 +12,11 @@ from ..jobs.service import JobService
 from .panel_facts import facts, panel_html
 from .settings_panel import SettingsPanel
 
-LOAD = f"""
-import(new URL("{assets.url("live.js")}", document.baseURI)).then((page) =>
-  page.start(element.querySelector(".sd")));
-"""
-
 
 def build(jobs_service: JobService, panels: list[SettingsPanel]) -> None:
     template = assets.text("live.html").replace("PANEL", panel_html(jobs_service.app_state, "live", in_tab=False))
-    gr.HTML(html_template=template, js_on_load=LOAD, elem_id="live-page", apply_default_css=False)
+    gr.HTML(html_template=template, js_on_load=assets.component_script("live_in_tab.js"), elem_id="live-page",
+            apply_default_css=False)
 
 
 def routes(jobs_service: JobService) -> list[APIRoute]:

@@ -68,7 +68,7 @@ class SettingsPanel:
         values = {**dataclasses.asdict(self._start), "model": app_state.model.name, "field_height": self._field_height}
         self._settings = gr.HTML(
             value="", html_template=panel_html(app_state, f"tab-{len(panels)}", in_tab=True),
-            js_on_load=assets.text("settings_in_tab.js"), apply_default_css=False,
+            js_on_load=assets.component_script("settings_in_tab.js"), apply_default_css=False,
             elem_classes=["sw-flat", "sw-settings"], facts={"fields": fields, "values": values})
         with gr.Accordion(strings.text("panel.guide_style"), open=False):
             self._files = {role: file_drop(strings.text(f"panel.{role}"), most_mb=app_state.web.upload_mb,
