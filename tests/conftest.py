@@ -36,6 +36,7 @@ if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
 from support.clips import Clip, make
+from support.commands import preserved_process
 
 from streamdream import backends, models
 from streamdream.backends import Backend
@@ -66,6 +67,13 @@ def _swept() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _preserved_process() -> Iterator[None]:
+    """What commands set that a module's tests run in this process is not set in the next module."""
+    with preserved_process():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,7 @@ def test_a_job_of_a_server_that_died_goes_on_in_one_other(begin: Any, picture: U
     owner = third.find(job).owner
     assert owner in (second.replica.name, third.replica.name) and len(work.started) == 1
     work.release.set()  # the first one was only paused: it keeps its hands off
-    until(lambda: not first.jobs.is_running)
+    until(lambda: not first.jobs.lengths["running"])  # which waits until its record is written
     assert json.loads((job.folder / job_store.RECORD).read_text())["owner"] == owner
     first.jobs.synchronize()
     assert first.seen(job, "done").result.is_file()
@@ -225,7 +225,7 @@ def test_a_visitor_cancels_a_job_of_another_server(begin: Any, picture: Upload, 
     elif end == "is done":
         work.release.set()
         wait_for(job)
-        until(lambda: not first.jobs.is_running)
+        until(lambda: not first.jobs.lengths["running"])  # which waits until its record is written
     else:
         first.jobs.synchronize()
         until(lambda: first.jobs.get(job.token) is None)
@@ -257,7 +257,7 @@ def test_a_record_that_could_not_be_read_or_written_once_is_so_again(begin: Any,
     fails.set()
     work.release.set()
     wait_for(job)
-    until(lambda: not first.jobs.is_running)
+    until(lambda: not first.jobs.lengths["running"])  # which waits until its record is written
     fails.clear()
     first.jobs.synchronize()
 

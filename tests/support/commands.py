@@ -62,7 +62,8 @@ def preserved_process() -> Iterator[None]:
     try:
         yield
     finally:
-        log.level, log.propagate, log.handlers = logged
+        log.setLevel(logged[0])  # which forgets what it has found to be enabled
+        log.propagate, log.handlers = logged[1:]
         sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
