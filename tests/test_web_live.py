@@ -1,10 +1,12 @@
 """The live socket: pictures up and down, settings, the queue of visitors, and what is freed at the end."""
 from __future__ import annotations
 
+import base64
 import itertools
+import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from support.waiting import until
 from support.web_client import Client, Running, ask, difference, running
 from support.web_jobs import ManualClock
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from streamdream.dream.dreamer import Dreamer
 from streamdream.live.pipeline import Live
@@ -29,6 +32,10 @@ from streamdream.system.stats import rss_mb
 
 STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0, "step_size": 0.03, "layers": "mixed3"}
 """With these a dream is one step from the picture: always the same."""
+
+
+CLOSE_1012 = b"\x88\x02\x03\xf4"
+"""A close frame of a server, with its code."""
 
 
 def workers() -> list[str]:
@@ -323,3 +330,28 @@ def test_a_stopping_server_closes_sockets_with_its_code(small: NDArray[np.uint8]
                 client.hear()
         assert closed.value.rcvd and closed.value.rcvd.code == 1012
     assert not web.app_state.folder.exists()
+
+
+def test_a_stopping_server_does_not_reset_the_socket_of_a_camera_that_still_sends() -> None:
+    """A browser whose send fails does not read why the server has closed."""
+    with running() as web, closing(socket.create_connection(("127.0.0.1", web.port), 10)) as camera:
+        handshake = {"Host": f"127.0.0.1:{web.port}", "Origin": web.url, "Connection": "Upgrade",
+                     "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+                     "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()}
+        lines = ["GET /live HTTP/1.1", *(f"{name}: {value}" for name, value in handshake.items()), "", ""]
+        camera.sendall("\r\n".join(lines).encode())
+        answer = camera.recv(4096)
+        assert b" 101 " in answer
+        hello, frame = (Frame(kind, data).serialize(mask=True) for kind, data in (
+            (Opcode.TEXT, b'{"type": "hello"}'), (Opcode.BINARY, bytes(20_000))))
+        camera.sendall(hello + frame)
+        web.server.should_exit = True
+        said = b""
+        while CLOSE_1012 not in said:
+            said += camera.recv(65536)
+        for _ in range(3):  # before the browser has read that
+            camera.sendall(frame)
+            time.sleep(0.05)
+        camera.sendall(Frame(Opcode.CLOSE, CLOSE_1012[2:]).serialize(mask=True))
+        while camera.recv(65536):
+            pass

@@ -21,7 +21,7 @@ CHECK_THREADS = 2
 """Threads for the checks of settings only; those of asyncio's shared pool may all be busy."""
 JOIN_SECONDS = 5.0
 CLOSED_RESTART = 1012
-"""The code with which uvicorn closes WebSockets when it stops."""
+"""Code of a WebSocket that is closed because the server stops."""
 REFRESH_SECONDS = 10.0
 """How often visitors in the queue are told how long they wait."""
 log = logging.getLogger(__name__)

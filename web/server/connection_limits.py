@@ -17,6 +17,7 @@ from ..auth.proxies import normalize
 from ..core import limits
 from ..core.rate_limit import TokenBucket
 from ..core.response import HEADERS
+from ..live.waiting_room import CLOSED_RESTART
 
 MAX_READ_BYTES = 32 * 1024
 """Maximum of one read from a WebSocket. asyncio reads 256 KiB, which may be thousands of small messages; parsing those
@@ -141,6 +142,22 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.open_connections.remove(self.address)
         super().connection_lost(error)
+
+    def shutdown(self) -> None:
+        """Close with a handshake when the server stops, as the app does. uvicorn closes the socket at once, which is
+        reset by the next frame of a camera: its browser then fails without the code that says why.
+        """
+        if not self.handshake_complete or self.close_sent or self.transport.is_closing():
+            super().shutdown()
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSED_RESTART})
+        self.conn.send_close(CLOSED_RESTART)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
     def handle_ping(self) -> None:
         if self.may_continue():
