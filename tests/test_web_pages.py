@@ -152,23 +152,23 @@ def test_cancel_and_delete_remove_all_files(page: Any, world: Path, folder: Path
     tab(page, "Video")
     drop(page, "#video-drop", str(world))
     set_span(page, 0, 30)
+    earlier = kept(folder, "videos")
     page.click("#video-start")
     page.wait_for_selector("#video-dreams img.sw-frame:not(.sw-frame-empty)")
-    before = kept(folder, "videos")
+    assert kept(folder, "videos") > earlier
     page.click("#video-dreams [data-do=cancel]")
-    eventually(lambda: len(kept(folder, "videos")) < len(before), 30)
-    cancelled = kept(folder, "videos")
+    eventually(lambda: kept(folder, "videos") == earlier, 30)
     set_span(page, 0, 0.2)
     page.click("#video-start")
     page.wait_for_selector("#video-dreams video.sw-result")
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#video-dreams [data-do=delete]")
-    eventually(lambda: kept(folder, "videos") == cancelled, 30)
+    eventually(lambda: kept(folder, "videos") == earlier, 30)
     page.wrong[:] = [line for line in page.wrong if "404" not in line]  # a preview that the browser still asked for
 
 
-def kept(folder: Path, kind: str) -> list[Path]:
-    return [path for path in (folder / "tmp").glob(f"streamdream-web-*/{kind}/**/*") if path.is_file()]
+def kept(folder: Path, kind: str) -> set[Path]:
+    return {path for path in (folder / "tmp").glob(f"streamdream-web-*/{kind}/**/*") if path.is_file()}
 
 
 def eventually(check: Callable[[], bool], seconds: float) -> None:
