@@ -12,24 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from streamdream_web.auth import visitor_cookie
 from streamdream_web.server import draining
+from support.live_sockets import close_code, cookie, refusal
 from support.waiting import until
 from support.web_client import Client, Running, ask, running
 from support.web_process import server
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 LONG_SECONDS = 600.0
-
-
-def cookie(letter: str) -> dict[str, Any]:
-    """The headers of the browser of that visitor."""
-    return {"additional_headers": {"Cookie": f"{visitor_cookie.COOKIE}={letter * 32}"}}
 
 
 def drain(web: Running) -> None:
@@ -41,22 +34,6 @@ def drain(web: Running) -> None:
 def has_stopped(web: Running) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", web.port)) != 0
-
-
-def close_code(client: Client) -> int:
-    """The code with which the server closes the socket."""
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            client.hear()
-    assert closed.value.rcvd
-    return closed.value.rcvd.code
-
-
-def refusal(web: Running, **headers: Any) -> Any:
-    """The answer to the handshake of a new live socket."""
-    with pytest.raises(InvalidStatus) as refused:
-        Client(web, **headers)
-    return refused.value.response
 
 
 def test_a_dream_goes_on_while_new_visitors_are_sent_elsewhere_and_the_server_stops_after_it(

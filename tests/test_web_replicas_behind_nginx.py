@@ -127,6 +127,23 @@ def test_eight_visitors_dream_on_when_a_replica_is_killed_and_when_one_drains(
     record_property("longest gap, drained", max(visitor.gap_seconds(stopped_at) for visitor in visitors))
 
 
+def test_visitors_fill_all_places_before_one_waits_and_whoever_waits_gets_the_first_place(
+        certificate: Path, tmp_path: Path, held: ExitStack, small: NDArray[np.uint8]) -> None:
+    site = Site(tmp_path, certificate, held, "--max-sessions", str(VISITORS // 2))
+    visitors = dreaming(site, small, held)  # a hash alone gives one of the two more than its half
+    assert [site.sessions(name) for name in site.ports] == [VISITORS // 2] * 2
+    for number, name in enumerate(site.ports):  # wherever the late one waits
+        late = Visitor(site.url, VISITORS + number, small)
+        held.callback(late.leave)
+        time.sleep(2)
+        assert not late.dreamed_at
+        began = site.logs[name].read_text()
+        next(visitor for visitor in visitors if f"session {visitor.sessions[0][:4]}" in began).leave()
+        late.dreams_again(0.0)
+    assert sum(site.sessions(name) for name in site.ports) == VISITORS + 2
+    assert sum(len(visitor.losses) for visitor in visitors) <= 2, "who dreams has lost nothing"
+
+
 @pytest.mark.soak
 def test_visitors_of_a_replica_that_hangs_dream_on_with_the_other(
         certificate: Path, tmp_path: Path, held: ExitStack, small: NDArray[np.uint8], record_property: Any) -> None:

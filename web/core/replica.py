@@ -44,6 +44,11 @@ class Replica:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
 
+    @property
+    def load_file(self) -> Path:
+        """Where this replica tells the others of its load, see ``replica_loads``; those of the others lie beside it."""
+        return self._folder / f"{self.name}.load"
+
     @contextlib.contextmanager
     def taking_over(self, owner: str, wait_seconds: float = 0.0) -> Iterator[bool]:
         """Yield whether the replica ``owner`` is gone, and no other one is about to take over what it has left within
@@ -80,10 +85,14 @@ class Replica:
             with self.taking_over(path.stem) as is_gone, contextlib.suppress(OSError):
                 if is_gone:
                     path.unlink()
+        for path in self._folder.glob("*.load"):
+            if not self._path(path.stem).exists():
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self.outlives_close:
             return
         self._lock.release()
-        with contextlib.suppress(OSError):
-            self._path(self.name).unlink()
+        for path in (self._path(self.name), self.load_file):
+            with contextlib.suppress(OSError):
+                path.unlink()

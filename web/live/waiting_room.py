@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,17 +98,24 @@ class WaitingRoom:
         """Return whether a connection waits for a session."""
         return bool(self.queue)
 
-    def has_session_of(self, visitor: str) -> bool:
-        """Return whether that visitor dreams here, or was cut off just now; "" is nobody."""
-        return bool(visitor) and any(session.visitor == visitor and not session.stopped
-                                     for session in self.sessions.values())
+    @property
+    def is_full(self) -> bool:
+        return len(self.sessions) >= self._app_state.web.max_sessions
 
-    def send_away(self) -> None:
-        """Close the connections in the queue as a server that restarts does: their pages connect again at once, and a
-        proxy leads them to another server.
+    def visitors(self) -> set[str]:
+        """Return who dreams here, or was cut off just now, but for those without a cookie."""
+        return {session.visitor for session in self.sessions.values() if session.visitor and not session.stopped}
+
+    def has_session_of(self, visitor: str) -> bool:
+        """Return whether that visitor is one of ``visitors``."""
+        return visitor in self.visitors()
+
+    def send_away(self, connections: Iterable[Connection]) -> None:
+        """Close connections in the queue as a server that restarts does: their pages connect again at once, and a proxy
+        leads them to another server.
         """
-        for connection in self.queue:
-            connection.close(CLOSED_RESTART, "the server restarts")
+        for connection in connections:
+            connection.close(CLOSED_RESTART, "another server takes over")
 
     async def change(self, session: LiveSession, values: Mapping[str, Any]) -> list[str]:
         """Call ``session.change`` in a thread."""
@@ -146,7 +153,7 @@ class WaitingRoom:
         """Admit the connections for which there is room, and send the others their positions."""
         present = Counter(session.address for session in self.sessions.values())
         for connection in list(self.queue):
-            if len(self.sessions) >= self._app_state.web.max_sessions:
+            if self.is_full:
                 break
             if present[connection.address] < self._max_sessions_for(connection.address):
                 present[connection.address] += 1

@@ -46,14 +46,17 @@ from ..core.dream_health import READY
 from ..core.response import Scope
 from ..core.state import AppState
 from ..jobs.service import JobService
+from ..live.overflow import Overflow
 from ..live.waiting_room import WaitingRoom
 from ..live.websocket import LiveConnection
 from ..pages import channels, looks
 from . import blocks, metrics, startup
 from .connection_limits import limit_connections
-from .draining import Draining, DrainingGate
+from .draining import Draining, ReplicaGate
 
 log = logging.getLogger(__name__)
+TICKS_A_SECOND = 10
+"""How often uvicorn calls ``Server.on_tick``."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 UNCOMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*", "application/octet-stream")
 """Files of visitors, and streams of events."""
@@ -94,6 +97,7 @@ class WebApp:
     jobs_service: JobService
     blocks: Any
     draining: Draining
+    overflow: Overflow
 
 
 def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebApp:
@@ -118,8 +122,10 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
     draining = Draining(app_state, waiting_room, jobs_service)
     validation = EventValidation(blocks.mount(app, built, settings), built.fns)
-    asgi = AuthMiddleware(DrainingGate(validation, draining), app_state)
-    return WebApp(asgi, app_state, waiting_room, jobs_service, built, draining)
+    overflow = Overflow(app_state, waiting_room)
+    app_state.closing.append(overflow.close)
+    asgi = AuthMiddleware(ReplicaGate(validation, draining, overflow), app_state)
+    return WebApp(asgi, app_state, waiting_room, jobs_service, built, draining, overflow)
 
 
 def _health_route(app_state: AppState) -> Any:
@@ -198,6 +204,8 @@ class Server(uvicorn.Server):
             if not self._app.app_state.draining:
                 self._app.draining.begin()
             self.should_exit = self._app.draining.is_over
+        if counter % TICKS_A_SECOND == 0:
+            self._app.overflow.tick()
         return await super().on_tick(counter)
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from ..auth import visitor_cookie
 from ..core.response import App, Receive, Scope, Send
+from ..live.overflow import Overflow
 
 if TYPE_CHECKING:
     from ..core.state import AppState
@@ -48,7 +49,7 @@ class Draining:
         self._jobs_service.drain()
         log.info("draining: no new visitors; what runs goes on for at most %g s", self._app_state.web.drain_seconds,
                  extra={"facts": self._left()})
-        self._waiting_room.send_away()
+        self._waiting_room.send_away(self._waiting_room.queue)
 
     @property
     def is_over(self) -> bool:
@@ -90,18 +91,31 @@ class Draining:
         return bool(scope["type"] == "http" and scope["path"] == "/")
 
 
-class DrainingGate:
-    """ASGI middleware before ``app``, for requests that have passed the login."""
+class ReplicaGate:
+    """ASGI middleware before ``app``, for requests that have passed the login: answers with 503 what another replica
+    serves better.
+    """
 
-    def __init__(self, app: App, draining: Draining) -> None:
-        self._app, self._draining = app, draining
+    def __init__(self, app: App, draining: Draining, overflow: Overflow) -> None:
+        self._app, self._draining, self._overflow = app, draining, overflow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._draining.refuses(scope):
-            answer = PlainTextResponse("this server is stopping; try again in a moment", 503,
+        if reason := self._refusal(scope):
+            answer = PlainTextResponse(f"{reason}; try again in a moment", 503,
                                        {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"})
             await answer(scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith((UPLOADS, RESULTS)):
             await self._draining.transfer(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str:
+        """Return why this replica does not serve it; "" if it does."""
+        if self._draining.refuses(scope):
+            return "this server is stopping"
+        if scope["type"] == "websocket":
+            connection = HTTPConnection(scope)
+            address = connection.client.host if connection.client else ""
+            if self._overflow.passes_on(visitor_cookie.visitor_of(connection.cookies), address):
+                return "another server has room"
+        return ""

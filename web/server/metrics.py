@@ -49,8 +49,9 @@ class Collector:
         for name, text in (("frames", "frames sent to live pages"), ("dreams", "live dreams computed"),
                            ("frame_seconds", "seconds that frames spent in the server"),
                            ("sessions", "live sessions started"),
-                           ("resumed", "live sessions resumed after a lost connection")):
-            yield CounterMetricFamily(f"streamdream_{name}", text, value=counts[name])
+                           ("resumed", "live sessions resumed after a lost connection"),
+                           ("passed on", "visitors who were passed on to a replica with room, or with their dream")):
+            yield CounterMetricFamily(f"streamdream_{name.replace(' ', '_')}", text, value=counts[name])
         yield CounterMetricFamily("streamdream_device_seconds", "time for which the device was in use",
                                   value=self._app_state.device_seconds)
         refused = CounterMetricFamily("streamdream_refused", "requests and connections refused", labels=["reason"])
