@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,18 @@ def test_a_file_without_a_recipe(name: str, data: bytes, code: int, message: str
                                  capsys: pytest.CaptureFixture[str]) -> None:
     Path(name).write_bytes(data)
     fails(here(capsys, "recipe", name), code, message)
+
+
+def test_a_damaged_recipe_is_none_without_a_word_of_the_library(lion: NDArray[np.uint8], tmp_path: Path) -> None:
+    whole = images.encode_image(lion, ".jpg", "a.jpg", recipe="a recipe")
+    entries = b"\0\x01\x87\x69"  # in the first directory of its Exif
+    assert entries in whole
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole.replace(entries, b"\0\x09\x87\x69", 1))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert metadata.read_recipe(str(path)) == ""
+    assert not said
 
 
 def test_files_that_are_not_there(here_in: Path, walk: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ docs/notebook/2026-11-27-recipe-metadata.md.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ CHARACTER_CODE = b"ASCII\0\0\0"
 """The 8 bytes before an Exif comment. Exif knows no UTF-8; programs that show ASCII show it all the same."""
 
 
-def set_recipe(container: Any, recipe: str, warnings: list[str]) -> None:
+def set_recipe(container: Any, recipe: str, notes: list[str]) -> None:
     """Put ``recipe`` into the metadata of an av container whose header is not yet written; "" is none.
 
     A recipe that was copied from the input is removed: it tells of another dream.
@@ -54,7 +55,7 @@ def set_recipe(container: Any, recipe: str, warnings: list[str]) -> None:
         used = {key.lower() for key in tags}
         free = next((key for key in TAGS if key not in used), None)
         if free is None:
-            warnings.append(f"the output has no recipe: its input uses the tags {', '.join(TAGS)} itself")
+            notes.append(f"the output has no recipe: its input uses the tags {', '.join(TAGS)} itself")
         else:
             tags[free] = recipe
 
@@ -107,9 +108,11 @@ def _exif_comment(path: str, begin: bytes) -> str:
     exif = Image.Exif()
     try:
         # Image.open would refuse a very large picture, of which nothing is decoded here.
-        with kinds.get(begin[:4], JpegImageFile)(path) as picture:
-            exif.load(picture.info.get("exif", b""))
-        comment: bytes = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with kinds.get(begin[:4], JpegImageFile)(path) as picture:
+                exif.load(picture.info.get("exif", b""))
+            comment: bytes = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
         return comment[len(CHARACTER_CODE):].decode()
     except Exception:  # whatever Pillow's parsers meet in a damaged file; then it carries no recipe
         return ""
