@@ -1,17 +1,18 @@
-"""The live page in a real Chromium while nginx moves it from a server that drains to another one."""
+"""The live page in a real Chromium while nginx moves it from a server that drains, or is full, to another one."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.browser import CHROMIUM
 from support.live_page import HINTED, LIVE, PAGE, begin, shown
+from support.live_sockets import cookie
 from support.proxies import proxy
 from support.waiting import until
-from support.web_client import Running, ask, running
+from support.web_client import Client, Running, ask, running
 
 pytestmark = [pytest.mark.alone, pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here"),
               pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -32,9 +33,9 @@ WATCH = """() => {
 
 
 @contextmanager
-def replicas(folder: Path, certificate: Path, seconds: float) -> Iterator[tuple[list[Running], str]]:
-    """Two servers that drain for at most ``seconds``, and the address of a proxy before them."""
-    with running(drain_seconds=seconds) as first, running(drain_seconds=seconds) as second:
+def replicas(folder: Path, certificate: Path, **flags: Any) -> Iterator[tuple[list[Running], str]]:
+    """Two servers, and the address of a proxy before them."""
+    with running(**flags) as first, running(**flags) as second:
         webs = {"dream-1:7860": first, "dream-2:7860": second}
         for web in webs.values():
             until(lambda web=web: ask(web, "/readyz")[0] == 200, 60)  # type: ignore[misc]
@@ -44,7 +45,7 @@ def replicas(folder: Path, certificate: Path, seconds: float) -> Iterator[tuple[
 
 
 def test_a_dream_moves_to_another_server_and_nothing_is_said(browser: Any, certificate: Path, tmp_path: Path) -> None:
-    with replicas(tmp_path, certificate, 1.5) as (webs, url):
+    with replicas(tmp_path, certificate, drain_seconds=1.5) as (webs, url):
         page = browser.new_page(ignore_https_errors=True)
         page.add_init_script(HINTED)
         page.goto(url)
@@ -72,4 +73,28 @@ def test_a_dream_moves_to_another_server_and_nothing_is_said(browser: Any, certi
         assert page.get_attribute("[data-do=freeze]", "aria-pressed") == "true"
         page.reload()  # by the server that is left
         page.wait_for_function("document.querySelector('.sd')?.page", timeout=60_000)
+        page.close()
+
+
+def test_a_page_that_waits_moves_to_the_server_that_gets_room_and_nothing_is_said(browser: Any, certificate: Path,
+                                                                                  tmp_path: Path) -> None:
+    flags = {"max_sessions": 1, "shared_folder": str(tmp_path / "shared")}
+    with replicas(tmp_path, certificate, **flags) as (webs, url), ExitStack() as others:
+        clients = [others.enter_context(Client(web, **cookie(letter))) for letter, web in zip("ab", webs, strict=True)]
+        for client in clients:
+            client.welcome()
+        page = browser.new_page(ignore_https_errors=True)
+        page.add_init_script(HINTED)
+        page.goto(url)
+        page.wait_for_function("document.querySelector('.sd')?.page", timeout=60_000)
+        page.click(".sd-start")
+        page.wait_for_selector(".sd[data-state=waiting]")
+        page.evaluate(WATCH)
+        [elsewhere] = [number for number, web in enumerate(webs) if not web.waiting_room.queue]
+        clients[elsewhere].close()
+        page.wait_for_selector(LIVE, timeout=30_000)
+        shown(page, 3)
+        assert webs[elsewhere].waiting_room.sessions
+        seen = page.evaluate("seen")
+        assert set(seen["states"]) <= {"waiting", "opening", "live"} and not any(seen["words"])
         page.close()

@@ -85,7 +85,7 @@ class Replica:
             with self.taking_over(path.stem) as is_gone, contextlib.suppress(OSError):
                 if is_gone:
                     path.unlink()
-        for path in self._folder.glob("*.load"):
+        for path in (*self._folder.glob("*.load"), *self._folder.glob("*.partial")):
             if not self._path(path.stem).exists():
                 path.unlink(missing_ok=True)
 
