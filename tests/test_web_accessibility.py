@@ -189,7 +189,8 @@ def job_states(page: Any, web: Running) -> Iterator[str]:
     page.wait_for_selector("#video-drop .sw-drop-trim:visible")
     page.click("#video-start")
     page.wait_for_selector("#tab-video [data-state=running] img:not(.sw-frame-empty)")
-    page.click("#video-start")
+    page.locator("#video-drop .sw-drop-first").fill("1")
+    page.click("#video-start")  # another span: the same once more would be one dream
     page.wait_for_selector("#tab-video [data-state=waiting]")
     yield "a video that is dreamed, and one in the queue"
     open_tab(page, "picture")
