@@ -21,6 +21,9 @@ from support.live_sockets import close_code, cookie, refusal
 from support.waiting import until
 from support.web_client import Client, Running, ask, running
 from support.web_process import server
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 LONG_SECONDS = 600.0
 
@@ -67,6 +70,17 @@ def test_a_dream_goes_on_while_new_visitors_are_sent_elsewhere_and_the_server_st
     assert [message.partition(":")[0] for message, _ in lines] == ["draining", "drained"]
     assert lines[0][1]["sessions"] == lines[0][1]["waiting"] == 1 and "600 s" in lines[0][0]
     assert lines[1][0].endswith("nothing is left") and lines[1][1]["sessions"] == 0
+
+
+def test_whoever_says_hello_to_a_draining_server_is_sent_elsewhere() -> None:
+    with running(max_sessions=1, drain_seconds=LONG_SECONDS) as web, Client(web) as dreamer:
+        dreamer.welcome()
+        with connect(f"{web.url.replace('http', 'ws')}/live", origin=Origin(web.url)) as late:
+            drain(web)
+            late.send('{"type": "hello"}')
+            with pytest.raises(ConnectionClosed) as closed:
+                late.recv(10)
+            assert closed.value.rcvd and closed.value.rcvd.code == 1012
 
 
 def test_a_dream_that_does_not_end_is_closed_when_the_time_is_up(small: NDArray[np.uint8]) -> None:

@@ -6,7 +6,8 @@ import itertools
 import socket
 import threading
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from streamdream_web.core.limits import RECONNECT_SECONDS
 from streamdream_web.core.scheduler import FairScheduler
+from streamdream_web.live.browser_io import HEADER
 from streamdream_web.live.session import LiveSession
 from streamdream_web.live.websocket import CLOSED_IDLE, CLOSED_TIME
 from streamdream_web.pages import setting_controls
 from support.alive import tracked
+from support.live_sockets import close_code
 from support.waiting import until
 from support.web_client import Client, Running, ask, difference, running
 from support.web_jobs import ManualClock
@@ -36,6 +39,25 @@ STILL = {"keep": 0.0, "jitter": 0, "octaves": 1, "warmup_steps": 0, "step_size":
 
 CLOSE_1012 = b"\x88\x02\x03\xf4"
 """A close frame of a server, with its code."""
+
+
+HELLO = Frame(Opcode.TEXT, b'{"type": "hello"}').serialize(mask=True)
+
+
+@contextmanager
+def raw_socket(web: Running, receive_buffer: int = 0) -> Iterator[socket.socket]:
+    """A live socket, of which nothing is read; ``receive_buffer`` is in bytes, 0 for that of the system."""
+    with closing(socket.socket()) as raw:
+        if receive_buffer:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.settimeout(10)
+        raw.connect(("127.0.0.1", web.port))
+        headers = {"Host": f"127.0.0.1:{web.port}", "Origin": web.url, "Connection": "Upgrade", "Upgrade": "websocket",
+                   "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()}
+        lines = ["GET /live HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        raw.sendall("\r\n".join(lines).encode())
+        assert b" 101 " in raw.recv(4096)
+        yield raw
 
 
 def workers() -> list[str]:
@@ -334,17 +356,9 @@ def test_a_stopping_server_closes_sockets_with_its_code(small: NDArray[np.uint8]
 
 def test_a_stopping_server_does_not_reset_the_socket_of_a_camera_that_still_sends() -> None:
     """A browser whose send fails does not read why the server has closed."""
-    with running() as web, closing(socket.create_connection(("127.0.0.1", web.port), 10)) as camera:
-        handshake = {"Host": f"127.0.0.1:{web.port}", "Origin": web.url, "Connection": "Upgrade",
-                     "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-                     "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()}
-        lines = ["GET /live HTTP/1.1", *(f"{name}: {value}" for name, value in handshake.items()), "", ""]
-        camera.sendall("\r\n".join(lines).encode())
-        answer = camera.recv(4096)
-        assert b" 101 " in answer
-        hello, frame = (Frame(kind, data).serialize(mask=True) for kind, data in (
-            (Opcode.TEXT, b'{"type": "hello"}'), (Opcode.BINARY, bytes(20_000))))
-        camera.sendall(hello + frame)
+    with running() as web, raw_socket(web) as camera:
+        frame = Frame(Opcode.BINARY, bytes(20_000)).serialize(mask=True)
+        camera.sendall(HELLO + frame)
         web.server.should_exit = True
         said = b""
         while CLOSE_1012 not in said:
@@ -355,3 +369,22 @@ def test_a_stopping_server_does_not_reset_the_socket_of_a_camera_that_still_send
         camera.sendall(Frame(Opcode.CLOSE, CLOSE_1012[2:]).serialize(mask=True))
         while camera.recv(65536):
             pass
+
+
+def test_a_client_that_closes_and_does_not_read_holds_up_no_stopping_server(small: NDArray[np.uint8]) -> None:
+    with running() as web:
+        web.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with raw_socket(web, 2048) as silent, Client(web) as client:
+            client.welcome()
+            silent.sendall(HELLO)
+            until(lambda: len(web.waiting_room.sessions) == 2)
+            noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+            jpeg = cv2().imencode(".jpg", noise)[1].tobytes()
+            for number in range(1, 40):
+                silent.sendall(Frame(Opcode.BINARY, HEADER.pack(number, 0) + jpeg).serialize(mask=True))
+                time.sleep(0.02)
+            silent.sendall(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+            until(lambda: any(each.transport.is_closing() for each in web.server.server_state.connections))
+            web.server.should_exit = True
+            assert close_code(client) == 1012
+        until(lambda: not web.app_state.folder.exists())  # it has ended in order

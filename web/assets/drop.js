@@ -117,6 +117,7 @@ export class FileDrop {
 
   choose(file) {
     if (!file) return;
+    this.example = "";
     if (!suffixOf(file.name) && SUFFIXES[file.type]) {
       file = new File([file], file.name + SUFFIXES[file.type], { type: file.type, lastModified: file.lastModified });
     }
@@ -187,7 +188,9 @@ export class FileDrop {
 
   async takeExample(name) {
     this.say("");
+    this.example = name;              // until another one, or a file, is chosen
     const result = await ask("POST", "examples/" + name);
+    if (this.example !== name) return;
     if (result.status !== 200) { this.say(reasonOf(result)); return; }
     this.clear();
     this.onFile(result.answer);

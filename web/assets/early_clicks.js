@@ -1,9 +1,11 @@
 // Put before the script of a component (core/assets.py): buttons that are clicked while its modules are still loaded are
-// kept, and ``replayClicks()`` clicks them, each once, as soon as somebody listens.
+// kept, and ``replayClicks()`` clicks them, each once and the last one last, as soon as somebody listens.
 const earlyClicks = new Set();
 const keepClick = (event) => {
   const button = event.target.closest("button");
-  if (button) earlyClicks.add(button);
+  if (!button) return;
+  earlyClicks.delete(button);
+  earlyClicks.add(button);
 };
 element.addEventListener("click", keepClick);
 const replayClicks = () => {

@@ -74,6 +74,9 @@ class WaitingRoom:
         if session is not None and not session.stopped:
             self._resume(connection, session)
             return True
+        if self._app_state.draining:  # since its handshake
+            self.send_away([connection])
+            return True
         if len(self.queue) >= limits.MAX_QUEUE:
             return False
         self.queue.append(connection)
@@ -101,6 +104,11 @@ class WaitingRoom:
     @property
     def is_full(self) -> bool:
         return len(self.sessions) >= self._app_state.web.max_sessions
+
+    def has_room_for(self, address: str) -> bool:
+        """Return whether a visitor from that address would be admitted at once."""
+        present = sum(session.address == address for session in self.sessions.values())
+        return not self.is_full and present < self._max_sessions_for(address)
 
     def visitors(self) -> set[str]:
         """Return who dreams here, or was cut off just now, but for those without a cookie."""

@@ -122,8 +122,7 @@ def create_app(settings: WebSettings, app_state: AppState | None = None) -> WebA
     built = blocks.build(jobs_service, {name: pages[name] for name in tabs})
     draining = Draining(app_state, waiting_room, jobs_service)
     validation = EventValidation(blocks.mount(app, built, settings), built.fns)
-    overflow = Overflow(app_state, waiting_room)
-    app_state.closing.append(overflow.close)
+    overflow = Overflow(app_state, waiting_room, has_live="live" in tabs)
     asgi = AuthMiddleware(ReplicaGate(validation, draining, overflow), app_state)
     return WebApp(asgi, app_state, waiting_room, jobs_service, built, draining, overflow)
 

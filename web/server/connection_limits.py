@@ -147,7 +147,10 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         """Close with a handshake when the server stops, as the app does. uvicorn closes the socket at once, which is
         reset by the next frame of a camera: its browser then fails without the code that says why.
         """
-        if not self.handshake_complete or self.close_sent or self.transport.is_closing():
+        if self.transport.is_closing():  # its client has closed, and does not read: uvicorn would raise
+            self.transport.abort()
+            return
+        if not self.handshake_complete or self.close_sent:
             super().shutdown()
             return
         self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSED_RESTART})
