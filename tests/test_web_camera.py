@@ -47,6 +47,29 @@ def stopped(page: Any) -> Iterator[None]:
     page.evaluate(f"{PAGE}.end('')")
 
 
+def test_every_frame_of_a_camera_is_closed_when_it_is_opened_again_and_again(page: Any) -> None:
+    page.evaluate("""() => {
+      const { read } = ReadableStreamDefaultReader.prototype, { close } = VideoFrame.prototype;
+      window.openFrames = new Set();
+      ReadableStreamDefaultReader.prototype.read = async function () {
+        const result = await read.call(this);
+        if (result.value) openFrames.add(result.value);
+        return result;
+      };
+      VideoFrame.prototype.close = function () { openFrames.delete(this); close.call(this); };
+    }""")
+    begin(page)
+    shown(page, 3)
+    page.evaluate(f"""async () => {{
+      for (const ms of [0, 40, 80, 120, 160]) {{
+        await {PAGE}.camera.open({PAGE}.camera.deviceId, 480);
+        await new Promise((resolve) => setTimeout(resolve, ms));
+      }}
+      {PAGE}.camera.close();
+    }}""")
+    page.wait_for_function("openFrames.size === 0")
+
+
 def test_camera_that_ends_is_opened_again(page: Any) -> None:
     begin(page)
     before = page.evaluate(f"{TRACK}.id")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from streamdream_web.pages import looks
-from support.browser import CHROMIUM, chromium, write_camera
+from support.browser import CHROMIUM, chromium, is_error, write_camera
 from support.channel_pictures import write_sheets
 from support.live_page import HINTED
 from support.waiting import until
@@ -70,7 +70,7 @@ def page(browser: Any, web: Running, request: pytest.FixtureRequest) -> Iterator
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, has_touch=size[0] < 500)
     opened, problems = context.new_page(), []
     opened.requests = []
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("console", lambda message: problems.append(message.text) if is_error(message) else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("request", lambda sent: opened.requests.append(sent.url))
     opened.add_init_script(HINTED)

@@ -12,7 +12,7 @@ import pytest
 from streamdream_web.core import limits
 from streamdream_web.server.logs import JsonFormatter
 from support.broadcast import free_port
-from support.browser import CHROMIUM
+from support.browser import CHROMIUM, is_error
 from support.proxies import proxy
 from support.web_client import Running, running
 
@@ -35,7 +35,7 @@ def opened(browser: Any, port: int) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 860}, ignore_https_errors=True)
     page, problems = context.new_page(), []
     page.set_default_timeout(PATIENCE_MS)
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: problems.append(message.text) if is_error(message) else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(f"https://localhost:{port}/dream/")
     page.wait_for_function("document.querySelector('.sd')?.page")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamdream.media.opencv import cv2
-from support.browser import write_camera
+from support.browser import is_error, write_camera
 from support.waiting import until
 from support.web_client import Running
 
@@ -36,7 +36,7 @@ def opened(browser: Any, web: Running, **context: Any) -> Iterator[Any]:
     visitor = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "accept_downloads": True, **context})
     visitor.grant_permissions(["clipboard-read", "clipboard-write"], origin=web.url)
     page, problems = visitor.new_page(), []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: problems.append(message.text) if is_error(message) else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith((web.url, "data:", "blob:", "ws://127.0.0.1"))
             else problems.append(request.url))
