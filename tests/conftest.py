@@ -35,6 +35,8 @@ if "STREAMDREAM_CACHE" not in os.environ:  # the user's own stays as it is
     os.environ["STREAMDREAM_CACHE"] = tempfile.mkdtemp(prefix="streamdream-tests-")
     atexit.register(shutil.rmtree, os.environ["STREAMDREAM_CACHE"], ignore_errors=True)
 
+pytest.register_assert_rewrite("support")  # its asserts, too, say what they compared
+
 from support.clips import Clip, make
 from support.commands import preserved_process
 

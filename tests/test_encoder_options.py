@@ -64,6 +64,15 @@ def test_a_wrong_option_is_never_ignored(tmp_path: Path, clip: str, codec: str, 
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
+def test_pictures_that_an_encoder_cannot_hold_are_refused(tmp_path: Path) -> None:
+    """libx265 would write beyond its memory, and the process would end."""
+    narrow = make(tmp_path / "in.mkv", Clip(3, (48, 96), codec="ffv1", pixels="bgr0"))
+    with pytest.raises(UsageError, match="libx265 takes pictures of 64 pixels of width or more, not 48; "
+                                         "-c:v libx264 can"):
+        copy_pictures(narrow, tmp_path / "a.mp4", codec="libx265")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
 # -- a GPU --
 
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from streamdream.errors import UnknownName, UsageError
+from streamdream.media.opencv import cv2
 from streamdream.media.sinks.encoders import Encoder
 from streamdream.media.sinks.pixel_formats import has_alpha
 from streamdream.settings import RenderSettings
@@ -12,6 +13,9 @@ from streamdream.settings import RenderSettings
 ENCODING, VIDEO = 1, 16
 """FFmpeg's AV_OPT_FLAG_*."""
 MAX_CRF = 63
+X264_ENCODERS = ("libx264", "libx264rgb")
+AVX512 = 256
+"""OpenCV's CV_CPU_AVX512_SKX: all of AVX-512 that x264 asks for."""
 
 
 def encoder_options(context: Any, encoder: Encoder, settings: RenderSettings, warnings: list[str]) -> dict[str, str]:
@@ -21,6 +25,9 @@ def encoder_options(context: Any, encoder: Encoder, settings: RenderSettings, wa
     """
     known = {option.name for option in context.supported_options.private}
     options, given = dict(encoder.options), parse_options(settings.encoder_options)
+    if context.name in X264_ENCODERS and cv2().checkHardwareSupport(AVX512):
+        # Its macroblock tree for AVX-512 reads memory that nobody wrote: the same pictures gave other bytes each time.
+        options["x264-params"] = "asm=avx2"
     check_options(context, given, known)
     if settings.encoder_preset != "auto":
         if "preset" not in known or context.name.startswith("libwebp"):

@@ -102,6 +102,8 @@ class Encoder:
     """Whether players take what it writes for HDR, if it has the tags of HDR."""
     limited_range: bool = False
     """Whether it has no tag for samples of the full range."""
+    min_width: int = 0
+    """Of narrower pictures it writes beyond its memory."""
 
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -116,11 +118,12 @@ ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
     "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, SAME_PRESETS, (0, 51), tags_color=True,
-                       formats=UP_TO_10_BITS, hdr=True),
+                       formats=UP_TO_10_BITS, hdr=True, min_width=64),
     "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=UP_TO_10_BITS, hdr=True),
     "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True,
                           formats=UP_TO_10_BITS, hdr=True),
-    "libvpx": Encoder({"deadline": "realtime", "cpu-used": "6"}, crf=(4, 63), bit_rate=50_000_000, color=ColorTags(),
+    # Below 0 it keeps that speed; above, it takes what the processor has time for, and its bytes differ each time.
+    "libvpx": Encoder({"deadline": "realtime", "cpu-used": "-4"}, crf=(4, 63), bit_rate=50_000_000, color=ColorTags(),
                       odd_sizes=True),
     "mpeg2video": Encoder(tick=Fraction(0), tags_color=True, limited_range=True),
     "mpeg4": MPEG4,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamdream.errors import SinkError, UsageError, error_text
 from streamdream.media import planes
 from streamdream.media.frame import Picture, picture_size
-from streamdream.media.sinks.encoder_options import encoder_options, join_option
+from streamdream.media.sinks.encoder_options import X264_ENCODERS, encoder_options, join_option
 from streamdream.media.sinks.encoders import (
     ENCODERS,
     Container,
@@ -42,7 +42,6 @@ NEEDS_GLOBAL_HEADER = 1 << 6
 MAX_REORDER_SECONDS = 10_000_000
 """Between the decoding of a picture and its show; a wild timestamp may be hours away."""
 MP4_FORMATS = ("mp4", "mov")
-X264_ENCODERS = ("libx264", "libx264rgb")
 REFUSALS = re.compile(r"unknown option|error parsing option|invalid value|failed to parse|error setting option", re.I)
 """What FFmpeg prints where an encoder's own parser refuses a parameter; it goes on without it."""
 
@@ -83,6 +82,9 @@ class VideoEncoder:
         self.warnings += self._stored.warnings
         context.pix_fmt = self._stored.pixels
         context.width, context.height = stored_size(source.width, source.height, context.pix_fmt, encoder)
+        if context.width < encoder.min_width:
+            raise UsageError(f"{codec.name} takes pictures of {encoder.min_width} pixels of width or more, not "
+                             f"{context.width}; -c:v {self._kind.codec} can")
         self._padding = context.width - source.width, context.height - source.height
         if any(self._padding):
             self.warnings.append(f"{codec.name} needs even sizes: the last row or column is repeated, "
