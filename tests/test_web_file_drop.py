@@ -38,7 +38,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture()
 def page(browser: Any, web: Running) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -179,6 +179,21 @@ def test_a_reloaded_page_has_the_files_with_span_and_mask(page: Any, web: Runnin
     assert page.evaluate("document.activeElement.className") == "sw-drop-input"
     page.reload()
     open_tab(page, "picture").locator(".sw-drop-examples").wait_for()
+
+
+def test_a_page_with_less_motion_jumps_to_a_new_dream(page: Any) -> None:
+    drop = open_tab(page, "picture")
+    drop.get_by_role("button", name="Cat").click()
+    drop.locator(".sw-drop-tools").wait_for()
+    page.evaluate("""() => {
+      window.tops = [scrollY];
+      const look = () => { if (scrollY !== tops.at(-1)) tops.push(scrollY); requestAnimationFrame(look); };
+      look();
+    }""")
+    page.click("#picture-start")
+    page.wait_for_selector("#tab-picture [data-state=done]")
+    page.wait_for_function("tops.length > 1")
+    assert page.evaluate("tops.length") <= 3  # to the new dream, and as its result is higher
 
 
 CLICK_FIRST = """addEventListener("DOMContentLoaded", () => new MutationObserver((_, watch) => {

@@ -100,7 +100,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture()
 def page(browser: Any, server: str) -> Iterator[Any]:
     """A visitor of their own, at whose end nothing may have gone wrong in the console."""
-    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900},
+                                  reduced_motion="reduce")  # no click meets what still moves
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []

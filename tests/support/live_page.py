@@ -33,7 +33,8 @@ def moving_lion(folder: Path, lion: NDArray[np.uint8]) -> Path:
 def opened(browser: Any, web: Running, **context: Any) -> Iterator[Any]:
     """The page, loaded; a console error, a failed request or a word to another server fails the test."""
     until(lambda: not web.waiting_room.sessions)
-    visitor = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "accept_downloads": True, **context})
+    visitor = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "accept_downloads": True,
+                                     "reduced_motion": "reduce", **context})  # no click meets what still moves
     visitor.grant_permissions(["clipboard-read", "clipboard-write"], origin=web.url)
     page, problems = visitor.new_page(), []
     page.on("console", lambda message: problems.append(message.text) if is_error(message) else None)

@@ -2,5 +2,6 @@
 watch("value", async () => {
   const { dreams } = await import(new URL("streamdream/dreams.js", document.baseURI));
   await dreams.ask();
-  element.closest("[role=tabpanel]")?.querySelector(".sw-dreams")?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
+  element.closest("[role=tabpanel]")?.querySelector(".sw-dreams")?.scrollIntoView({ block: "nearest", behavior });
 });
