@@ -59,7 +59,7 @@ def open_tab(page: Any, name: str) -> Any:
     """Open a tab; return its file drop."""
     page.get_by_role("tab", name=name.title()).click()
     drop = page.locator(f"#{name}-drop")
-    drop.locator(".sw-drop-zone, .sw-drop-preview").first.wait_for(state="attached")
+    drop.locator(".sw-drop:not([aria-busy])").wait_for(state="attached")
     return drop
 
 

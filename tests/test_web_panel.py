@@ -94,7 +94,7 @@ def test_what_is_clicked_while_scripts_are_loaded_is_done_then(page: Any, web: R
     page.click(".sd-start")
     for name in ("look-roses", "look-fur", "look-roses"):  # the last one counts
         page.click(f".sd [data-look={name}]")
-    assert not page.evaluate("document.querySelector('.sd').page")
+    assert page.locator(".sd[aria-busy=true]").count() and not page.evaluate("document.querySelector('.sd').page")
     held.pop().continue_()
     page.wait_for_selector(".sd[data-state=live]")
     assert values(page)["layers"] == ROSES
@@ -113,6 +113,7 @@ def test_what_is_clicked_while_scripts_are_loaded_is_done_then(page: Any, web: R
     slow.pop().continue_()
     page.wait_for_timeout(500)
     assert page.inner_text("#tab-picture .sw-drop-name >> nth=0") == "cat.jpg"
+    assert not page.locator("[aria-busy=true]").count()
 
 
 def test_two_settings_are_switched_between_live(page: Any, web: Running) -> None:

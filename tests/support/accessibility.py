@@ -44,6 +44,7 @@ def open_tab(page: Any, name: str) -> None:
     page.click(f"#tab-{name}-button")
     page.wait_for_selector(f"#tab-{name}:visible")
     page.wait_for_function("(name) => document.querySelector(`#tab-${name} :is(button, p, input)`)", arg=name)
+    page.wait_for_function("(name) => !document.querySelector(`#tab-${name} [aria-busy]`)", arg=name)
     settle(page)
 
 

@@ -1,5 +1,6 @@
-// Put before the script of a component (core/assets.py): buttons that are clicked while its modules are still loaded are
-// kept, and ``replayClicks()`` clicks them, each once and the last one last, as soon as somebody listens.
+// Put before the script of a component (core/assets.py), which is busy while its modules are loaded: buttons that are
+// clicked meanwhile are kept. ``becomeReady()`` ends that as soon as somebody listens, and clicks them, each once and the
+// last one last, if they are still ``wanted``.
 const earlyClicks = new Set();
 const keepClick = (event) => {
   const button = event.target.closest("button");
@@ -8,7 +9,9 @@ const keepClick = (event) => {
   earlyClicks.add(button);
 };
 element.addEventListener("click", keepClick);
-const replayClicks = () => {
+const becomeReady = (wanted = true) => {
   element.removeEventListener("click", keepClick);
+  for (const part of element.querySelectorAll("[aria-busy]")) part.ariaBusy = null;
+  if (!wanted) return;
   for (const button of earlyClicks) button.click();
 };

@@ -1,5 +1,5 @@
 // A file drop within a page of Gradio's: what it holds is the component's value.
 import(new URL("streamdream/drop.js", document.baseURI)).then(({ FileDrop }) => {
   const drop = new FileDrop(element, props, (value) => { props.value = value; }, trigger);
-  if (!drop.input.files.length) replayClicks();   // a file of one's own wins over an example
+  becomeReady(!drop.input.files.length);  // a file of one's own wins over an example
 });

@@ -1,5 +1,5 @@
 // The tab Live within a page of Gradio's.
 import(new URL("streamdream/live.js", document.baseURI)).then(async ({ start }) => {
   await start(element.querySelector(".sd"));
-  replayClicks();
+  becomeReady();
 });

@@ -16,5 +16,5 @@ Promise.all([
     if (stored && stored.model in facts.networks) panel.set(stored, { isStep: false });
   } catch { /* none, or not ours */ }
   update();
-  replayClicks();
+  becomeReady();
 });

@@ -50,5 +50,5 @@ def text(name: str) -> str:
 
 
 def component_script(name: str) -> str:
-    """Return the ``js_on_load`` of a component. It may call ``replayClicks``, see ``early_clicks.js``."""
+    """Return the ``js_on_load`` of a component. It calls ``becomeReady`` of ``early_clicks.js``."""
     return text("early_clicks.js") + text(name)

@@ -43,7 +43,7 @@ def file_drop(label: str, *, moving: bool = False, trim: bool = False, mask: boo
 
 
 _TEMPLATE = """
-<div class="sw-drop">
+<div class="sw-drop" aria-busy="true">
   <label class="sw-drop-zone" tabindex="-1">
     <input class="sw-drop-input" type="file" accept="{accept}" aria-label="{label}" aria-describedby="{hint_id}">
     <span class="sw-drop-label">{label}</span>

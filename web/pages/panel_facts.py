@@ -19,7 +19,7 @@ def panel_html(app_state: AppState, where: str, in_tab: bool) -> str:
     with_live = in_tab and "live" in map(str.strip, app_state.web.tabs.split(","))
     inner = inner.replace("FROM_LIVE", assets.text("from_live.html") if with_live else "")
     title = strings.html("panel.title")
-    return f'<section class="sd-panel" aria-label="{title}">{inner}</section>' if in_tab else inner
+    return f'<section class="sd-panel" aria-busy="true" aria-label="{title}">{inner}</section>' if in_tab else inner
 
 
 def facts(app_state: AppState) -> dict[str, Any]:
