@@ -182,4 +182,6 @@ def test_the_command_shows_records_and_streams_at_once(screen: str, tmp_path: Pa
     report = json.loads(result.stdout)
     with av.open(str(tmp_path / "a.mp4")) as film, av.open(str(tmp_path / "a.m3u8")) as stream:
         counts = [sum(1 for _ in file.decode(video=0)) for file in (film, stream)]
-    assert report["frames"] > 10 and counts[0] == report["frames"] and counts[1] > report["frames"] / 3
+    shown, warnings = report["frames"], str(report["warnings"])
+    assert shown > 10 and counts[1] > shown / 3
+    assert counts[0] == shown or f"a.mp4 was too slow: it holds {counts[0]} of {shown} pictures" in warnings
