@@ -39,15 +39,18 @@ MAX_DELAY_FRAMES = 90
 """Larger delays count as misread numbers."""
 RECORD_SAMPLES = """
 (() => {
-  const page = document.querySelector(".sd").page, bits = BITS, barPixels = 16, samples = [];
+  const page = document.querySelector(".sd").page, bits = BITS, barPixels = 16, rows = 4, samples = [];
   const strip = document.createElement("canvas");
-  strip.width = barPixels * bits; strip.height = 1;
+  strip.width = barPixels * bits; strip.height = rows;
   const pixels = strip.getContext("2d", { willReadFrequently: true });
   const toNumber = (bright) => Array.from({ length: bits }, (_, bit) => bright(bit) << bit).reduce((a, b) => a + b);
-  const numberShown = (canvas) => {
-    pixels.drawImage(canvas, 0, canvas.height / 40, canvas.width, canvas.height / 40, 0, 0, barPixels * bits, 1);
-    const { data } = pixels.getImageData(0, 0, barPixels * bits, 1);
-    return toNumber((bit) => data[4 * barPixels * (bit + .5) + 1] > 127);
+  const numberShown = (canvas) => {  // by the mean of each bar, as the dream has bright and dark spots there
+    pixels.drawImage(canvas, 0, canvas.height / 80, canvas.width, canvas.height / 16, 0, 0, barPixels * bits, rows);
+    const { data } = pixels.getImageData(0, 0, barPixels * bits, rows), sums = Array(bits).fill(0);
+    for (let index = 0; index < rows * barPixels * bits; index += 1) {
+      sums[Math.floor(index % (barPixels * bits) / barPixels)] += data[4 * index + 1];
+    }
+    return toNumber((bit) => sums[bit] > 127 * rows * barPixels);
   };
   const numberOfCamera = async (frame) => {  // copies two lines only: drawing it would take as long as the page does
     const rect = { x: 0, y: 2 * Math.floor(frame.codedHeight / 80), width: frame.codedWidth, height: 2 };
