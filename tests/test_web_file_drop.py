@@ -213,6 +213,19 @@ def test_a_tab_that_is_opened_early_after_a_reload_stays_open(page: Any) -> None
     assert page.locator("#picture-drop .sw-drop-zone").is_visible()
 
 
+def test_a_script_that_does_not_come_is_said(page: Any, web: Running) -> None:
+    for address in ("**/live/facts", "**/drop.js"):
+        page.route(address, lambda route: route.fulfill(status=503, body="<html>"))
+    page.goto("about:blank")
+    page.goto(web.url)
+    alert = "[role=alert]:has-text('This part of the page could not be loaded. Reload the page.')"
+    page.wait_for_selector(f"#live-page {alert}")
+    page.get_by_role("tab", name="Picture").click()
+    for part in ("#picture-drop", "#tab-picture .sw-settings"):
+        page.wait_for_selector(f"{part} {alert}")
+    page.wait_for_function("!document.querySelector('[aria-busy]')")
+
+
 def test_a_picture_of_a_phone_is_shown_and_a_video_goes_to_its_tab(page: Any) -> None:
     pytest.importorskip("pi_heif")
     drop, photo = open_tab(page, "picture"), {"name": "IMG_1.HEIC", "mimeType": "image/heic", "buffer": heic("turned")}

@@ -27,7 +27,9 @@ const NO_DREAM_WIDTH = 8;           // of the residual before the first dream of
 const WITH_PICTURE = ["live", "lost", "restart"];   // states
 
 export async function start(root) {
-  const facts = await (await fetch(new URL("live/facts", document.baseURI))).json();
+  const answer = await fetch(new URL("live/facts", document.baseURI));
+  if (!answer.ok) throw new Error(`live/facts: ${answer.status}`);
+  const facts = await answer.json();
   const url = new URL("live", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
   root.page = new Page(root, facts, url.href);   // for tests

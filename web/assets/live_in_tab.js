@@ -2,4 +2,4 @@
 import(new URL("streamdream/live.js", document.baseURI)).then(async ({ start }) => {
   await start(element.querySelector(".sd"));
   becomeReady();
-});
+}).catch(sayNotLoaded);

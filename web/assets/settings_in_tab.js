@@ -3,7 +3,7 @@
 const box = element.querySelector(".sd-panel"), tab = element.closest("[id^=tab-]").id.replace("tab-", "");
 Promise.all([
   import(new URL("streamdream/panel.js", document.baseURI)),
-  fetch(new URL("live/facts", document.baseURI)).then((answer) => answer.json()),
+  fetch(new URL("live/facts", document.baseURI)).then((answer) => answer.ok ? answer.json() : Promise.reject(answer.status)),
 ]).then(([{ Panel }, facts]) => {
   const key = `streamdream-settings-${tab}`;
   const update = () => {
@@ -17,4 +17,4 @@ Promise.all([
   } catch { /* none, or not ours */ }
   update();
   becomeReady();
-});
+}).catch(sayNotLoaded);

@@ -18,7 +18,8 @@ export default {
     "dark": "Dark theme",
     "log_in": "Log in",
     "log_out": "Log out",
-    "no_script": "This page needs JavaScript."
+    "no_script": "This page needs JavaScript.",
+    "not_loaded": "This part of the page could not be loaded. Reload the page."
   },
   "tabs": {
     "live": "Live",
