@@ -71,6 +71,10 @@ def test_pictures_that_an_encoder_cannot_hold_are_refused(tmp_path: Path) -> Non
                                          "-c:v libx264 can"):
         copy_pictures(narrow, tmp_path / "a.mp4", codec="libx265")
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+    hdr = make(tmp_path / "hdr.mkv", Clip(3, (48, 96), codec="ffv1", pixels="yuv420p10le", color=(9, 9, 16, 1)))
+    copy_pictures(hdr, tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        assert file.streams.video[0].codec_context.name == "h264"  # no encoder was named
 
 
 # -- a GPU --

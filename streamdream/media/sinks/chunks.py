@@ -65,7 +65,7 @@ class ChunkFormat:
 
     @classmethod
     def of(cls, kind: Container, source: Source, settings: RenderSettings) -> ChunkFormat:
-        codec = find_codec(settings.codec, kind, wants_hdr(source, settings)).name
+        codec = find_codec(settings.codec, kind, wants_hdr(source, settings), source.width).name
         one_pass = codec in ONE_PASS_CODECS or (codec.startswith("libvpx") and settings.pixel_format.startswith("yuva"))
         if one_pass:  # only the clock of the result counts for its chunks
             codec, settings = LOSSLESS_CODEC, RenderSettings(codec=LOSSLESS_CODEC)

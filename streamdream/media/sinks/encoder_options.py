@@ -25,7 +25,7 @@ def encoder_options(context: Any, encoder: Encoder, settings: RenderSettings, wa
     """
     known = {option.name for option in context.supported_options.private}
     options, given = dict(encoder.options), parse_options(settings.encoder_options)
-    if context.name in X264_ENCODERS and cv2().checkHardwareSupport(AVX512):
+    if context.name in X264_ENCODERS and "asm=" not in settings.encoder_options and cv2().checkHardwareSupport(AVX512):
         # Its macroblock tree for AVX-512 reads memory that nobody wrote: the same pictures gave other bytes each time.
         options["x264-params"] = "asm=avx2"
     check_options(context, given, known)

@@ -104,22 +104,27 @@ class Encoder:
     """Whether it has no tag for samples of the full range."""
     min_width: int = 0
     """Of narrower pictures it writes beyond its memory."""
+    threads: int = 4
+    """Its bytes depend on their number, which therefore does not follow the machine. 0 is one for each core, where they
+    do not.
+    """
 
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 SAME_PRESETS = {name: name for name in PRESETS}
 X264 = Encoder({"preset": "veryfast"}, SAME_PRESETS, (0, 51), tags_color=True)
 MPEG4 = Encoder(tick=Fraction(1, 30000), odd_sizes=True, limited_range=True)
-PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True)
+PRORES = Encoder(formats=("yuv422p10le", "yuva444p10le"), tags_color=True, hdr=True, limited_range=True, threads=0)
 UP_TO_10_BITS = ("yuv420p", "yuv420p10le")
-LOSSLESS_ENCODER = Encoder(odd_sizes=True, hdr=True)
+LOSSLESS_ENCODER = Encoder(odd_sizes=True, hdr=True, threads=0)
 Y4M_FORMATS = tuple(f"yuv{kind}p{depth}" for depth in ("", "10le", "12le") for kind in ("420", "422", "444"))
 ENCODERS = {
     "libx264": X264,
     "libx264rgb": X264,
     "libx265": Encoder({"preset": "veryfast", "x265-params": "log-level=none"}, SAME_PRESETS, (0, 51), tags_color=True,
                        formats=UP_TO_10_BITS, hdr=True, min_width=64),
-    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=UP_TO_10_BITS, hdr=True),
+    "libsvtav1": Encoder({"preset": "10"}, crf=(1, 63), tags_color=True, formats=UP_TO_10_BITS, hdr=True,
+                         threads=0),
     "libvpx-vp9": Encoder({"deadline": "realtime", "cpu-used": "6", "row-mt": "1"}, tags_color=True, odd_sizes=True,
                           formats=UP_TO_10_BITS, hdr=True),
     # Below 0 it keeps that speed; above, it takes what the processor has time for, and its bytes differ each time.
@@ -133,9 +138,9 @@ ENCODERS = {
     "prores": PRORES,
     "prores_aw": PRORES,
     # The old profiles of DNxHD know a few sizes only.
-    "dnxhd": Encoder({"profile": "dnxhr_hq"}, formats=("yuv422p",), limited_range=True),
-    "libwebp_anim": Encoder(odd_sizes=True, formats=("yuv420p", "bgra"), color=ColorTags()),
-    "apng": Encoder(formats=("rgb24", "rgba", "rgb48be")),
+    "dnxhd": Encoder({"profile": "dnxhr_hq"}, formats=("yuv422p",), limited_range=True, threads=0),
+    "libwebp_anim": Encoder(odd_sizes=True, formats=("yuv420p", "bgra"), color=ColorTags(), threads=0),
+    "apng": Encoder(formats=("rgb24", "rgba", "rgb48be"), threads=0),
     "ffv1": LOSSLESS_ENCODER,
     "ffvhuff": LOSSLESS_ENCODER,
     "rawvideo": LOSSLESS_ENCODER,
@@ -151,6 +156,12 @@ MAX_TICKS = 2_000_000
 """Of a second, where a finer time base than that of the source is chosen; containers count them in 32 bits."""
 
 
+def check_width(name: str, width: int, other: str) -> None:
+    """Raise UsageError where pictures are too narrow for the encoder ``name``; ``other`` is one that takes them."""
+    if width < (least := encoder_row(name).min_width):
+        raise UsageError(f"{name} takes pictures of {least} pixels of width or more, not {width}; -c:v {other} can")
+
+
 def encoder_row(name: str) -> Encoder:
     """What is special about an encoder."""
     kind, _, maker = name.rpartition("_")
@@ -161,8 +172,10 @@ def encoder_row(name: str) -> Encoder:
     return ENCODERS.get(name, Encoder())
 
 
-def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
-    """The PyAV codec for ``-c:v name``; ``hdr`` pictures have defaults of their own. Raises UnknownName, UsageError."""
+def find_codec(name: str, container: Container, hdr: bool = False, width: int = 0) -> Any:
+    """The PyAV codec for ``-c:v name``; ``hdr`` pictures have defaults of their own, if they are wide enough for these.
+    Raises UnknownName, UsageError.
+    """
     from av.codec.codec import Codec, UnknownCodecError
 
     if name == "gpu":
@@ -170,7 +183,8 @@ def find_codec(name: str, container: Container, hdr: bool = False) -> Any:
         if name == "auto":
             say_once(f"no GPU of this machine encodes for {container.format}; the processor does")
     if name == "auto":
-        name = (hdr and container.hdr_codec) or container.codec
+        is_wide = not width or width + 1 >= encoder_row(container.hdr_codec).min_width  # an odd width is padded
+        name = (hdr and is_wide and container.hdr_codec) or container.codec
     try:
         codec = Codec(name, "w")
     except UnknownCodecError:

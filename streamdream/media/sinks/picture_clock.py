@@ -108,7 +108,7 @@ class Thinning:
 
 def new_clock(kind: Container, source: Source, settings: RenderSettings) -> PictureClock:
     """The clock of a video of that source in that container. Raises UnknownName or UsageError for a wrong codec."""
-    encoder = encoder_row(find_codec(settings.codec, kind, wants_hdr(source, settings)).name)
+    encoder = encoder_row(find_codec(settings.codec, kind, wants_hdr(source, settings), source.width).name)
     rate = stored_rate(source)
     tick = source.time_base if kind.shortest else stored_tick(source.time_base, rate, kind, encoder)
     coarse = (1 / rate / source.time_base).denominator > 1 and (1 / rate / tick).denominator == 1

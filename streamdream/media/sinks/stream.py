@@ -23,7 +23,7 @@ from streamdream.errors import SinkError, StreamdreamError, error_text
 from streamdream.media.frame import Frame
 from streamdream.media.pyav import open_av
 from streamdream.media.reconnect import Reconnect
-from streamdream.media.sinks.encoders import Container, Encoder, find_codec, stored_size
+from streamdream.media.sinks.encoders import Container, Encoder, check_width, find_codec, stored_size
 from streamdream.media.sinks.picture_converter import to_pixels
 from streamdream.settings import RenderSettings
 from streamdream.system.atomic_file import OutputTarget
@@ -249,6 +249,7 @@ class StreamWriter:
         context = self._stream.codec_context
         context.pix_fmt = "yuv420p"
         context.width, context.height = stored_size(source.width, source.height, "yuv420p", Encoder())
+        check_width(name, context.width, H264.codec)
         self._padding = context.width - source.width, context.height - source.height
         context.time_base, context.max_b_frames = TICK, 0
         context.gop_size = max(1, round(KEY_SECONDS * rate))

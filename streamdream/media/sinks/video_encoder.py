@@ -20,6 +20,7 @@ from streamdream.media.sinks.encoders import (
     ENCODERS,
     Container,
     Encoder,
+    check_width,
     encoder_row,
     find_codec,
     stored_size,
@@ -66,7 +67,7 @@ class VideoEncoder:
         self._kind, self._name, self._source = kind, name, source
         self._pending: tuple[Any, int] | None = None
         self._durations: dict[int, int] = {}
-        codec = find_codec(settings.codec, kind, wants_hdr(source, settings))
+        codec = find_codec(settings.codec, kind, wants_hdr(source, settings), source.width)
         self.stream = self._add_stream(output, codec, encoder_row(codec.name), settings)
         self._convert = converter(self._stored.pixels, self._stored.color, source.color, self._stored.tone_map,
                                   self._stored.alpha_lost)
@@ -82,13 +83,13 @@ class VideoEncoder:
         self.warnings += self._stored.warnings
         context.pix_fmt = self._stored.pixels
         context.width, context.height = stored_size(source.width, source.height, context.pix_fmt, encoder)
-        if context.width < encoder.min_width:
-            raise UsageError(f"{codec.name} takes pictures of {encoder.min_width} pixels of width or more, not "
-                             f"{context.width}; -c:v {self._kind.codec} can")
+        check_width(codec.name, context.width, self._kind.codec)
         self._padding = context.width - source.width, context.height - source.height
         if any(self._padding):
             self.warnings.append(f"{codec.name} needs even sizes: the last row or column is repeated, "
                                  f"{context.width}x{context.height}")
+        if encoder.threads:
+            context.thread_count = encoder.threads
         if source.pixel_aspect != 1:
             context.sample_aspect_ratio = source.pixel_aspect
         if self._kind.tick is not None:
