@@ -131,6 +131,17 @@ def test_it_gives_the_frames_of_one_process(head: Head, film: Path, by_one: Fram
     assert frames_of(tmp_path / "out.mkv") == by_one
 
 
+def test_a_process_of_the_cluster_that_does_not_come_is_asked_for_again(head: Head, film: Path, by_one: Frames,
+                                                                        tmp_path: Path) -> None:
+    output = tmp_path / "out.mkv"
+    process = started(*command(film, output, "--cluster", head.address))
+    until(lambda: bool(head.processes("--mode=specific-server")), 60)
+    head.kill("--mode=specific-server")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0 and "has begun no process for this connection; trying again" in errors, errors
+    assert frames_of(output) == by_one
+
+
 @pytest.mark.parametrize("lost", ["the server of this client", "all of the client's servers", "the head"])
 def test_a_lost_connection_is_one_line_and_the_same_command_goes_on(
         head: Head, film: Path, by_one: Frames, tmp_path: Path, lost: str) -> None:

@@ -27,6 +27,8 @@ ADDRESS = re.compile(r"ray://(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
 CONNECT_SECONDS = 5.0
 AMOUNT = re.compile(r"([\w-]+)=(\d+(?:\.\d+)?)")
 AMOUNTS = re.compile(rf"{AMOUNT.pattern}(?:,{AMOUNT.pattern})*")
+SERVER_FAILED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""What Ray says where a process that it begins for a client does not come, or ends at once."""
 MISSING = "--cluster needs Ray: pip install 'streamdream[ray]'"
 _connecting = threading.Lock()
 log = logging.getLogger(__name__)
@@ -80,9 +82,7 @@ def connect(address: str) -> Any:
         log.info("connecting to the cluster %s", address)  # it takes seconds
         logging.getLogger("ray.util.client.logsclient").disabled = True  # it has a level of its own
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+            _initialize(ray, address)
         except ConnectionError as error:
             text = "no Ray cluster runs here; ray start --head begins one" if address == "auto" else one_line(error)
             hint = "; one with a token needs RAY_AUTH_MODE=token here, too" if "timeout" in text else ""
@@ -90,6 +90,24 @@ def connect(address: str) -> Any:
         except (OSError, ValueError, RuntimeError) as error:  # it has another version of Python or Ray
             raise UsageError(f"--cluster {address}: {one_line(error)}") from None
         return ray
+
+
+def _initialize(ray: Any, address: str) -> None:
+    """Connect, with a second try where the process that the cluster begins for a client did not come: seen once in five
+    connections on a busy machine, also without any code of ours.
+    """
+    for may_retry in (True, False):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+            return
+        except (RuntimeError, ConnectionError) as error:
+            if not may_retry or not any(text in str(error) for text in SERVER_FAILED):
+                raise
+            log.warning("the cluster has begun no process for this connection; trying again")
+            with suppress(Exception):
+                ray.shutdown()
 
 
 @contextmanager
