@@ -33,6 +33,8 @@ UNSHARED = ("import sys\nfrom streamdream import cli\nfrom streamdream.render im
 ENVIRONMENT = PROGRAM_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2",
                                      "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "45"}
 """The last one is how long Ray waits for the server of a client: when it starts, and when it is lost."""
+CONNECTED_SECONDS = 150
+"""After a server that did not come, too."""
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_a_process_of_the_cluster_that_does_not_come_is_asked_for_again(head: He
                                                                         tmp_path: Path) -> None:
     output = tmp_path / "out.mkv"
     process = started(*command(film, output, "--cluster", head.address))
-    until(lambda: bool(head.processes("--mode=specific-server")), 60)
+    until(lambda: bool(head.processes("--mode=specific-server")), CONNECTED_SECONDS)
     head.kill("--mode=specific-server")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0 and "has begun no process for this connection; trying again" in errors, errors
@@ -147,7 +149,7 @@ def test_a_lost_connection_is_one_line_and_the_same_command_goes_on(
         head: Head, film: Path, by_one: Frames, tmp_path: Path, lost: str) -> None:
     output = tmp_path / "out.mkv"
     process = started(*command(film, output, "--cluster", head.address))
-    until(lambda: has_chunk(output) or process.poll() is not None, 60)
+    until(lambda: has_chunk(output) or process.poll() is not None, CONNECTED_SECONDS)
     head.kill(*{"the server of this client": ["--mode=specific-server"],
                 "all of the client's servers": ["ray.util.client.server"],
                 "the head": ["gcs_server", "raylet/raylet", "ray.util.client.server"]}[lost])
@@ -166,7 +168,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(head: Head, film
                                                                 ) -> None:
     output = tmp_path / "out.mkv"
     process = started(*command(film, output, "--cluster", head.address))
-    until(lambda: has_chunk(output) or process.poll() is not None, 60)
+    until(lambda: has_chunk(output) or process.poll() is not None, CONNECTED_SECONDS)
     process.send_signal(signal.SIGINT)
     line = last_line(process, 130)
     assert line.startswith("error: interrupted; ") and line.endswith("are kept; the same command resumes")
