@@ -93,8 +93,8 @@ def connect(address: str) -> Any:
 
 
 def _initialize(ray: Any, address: str) -> None:
-    """Connect, with a second try where the process that the cluster begins for a client did not come: seen once in five
-    connections on a busy machine, also without any code of ours.
+    """Connect, with a second try where the process that the cluster begins for a client did not come. Ray alone,
+    without our code, failed so in one of five connections.
     """
     for may_retry in (True, False):
         try:
